@@ -1,0 +1,45 @@
+# Everything a contributor needs. `make demo` and `make test` do their own set-up.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/third_party/node/bin:$(PATH)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# One set of targets for the demo and the tests, so that nothing is compiled twice.
+BUILD := cargo build --release --locked --workspace --all-targets
+
+.PHONY: help setup ui build demo test check bench clean
+
+help:
+	@echo "make demo    build everything and run the sample mesh with a planted regression"
+	@echo "make test    all tests, the end-to-end and browser tests included"
+	@echo "make check   formatting, clippy, the UI's lint and types, licences, house rules"
+	@echo "make bench   benches; NAME=proxy runs one; figures go to $(TARGET)/figures.json"
+
+setup:
+	@deploy/dev/setup.sh
+
+ui: setup
+	@npm run --silent --prefix web/ui build
+
+build: ui
+	$(BUILD)
+
+demo: build
+	$(TARGET)/release/emberline demo $(ARGS)
+
+test: ui
+	@deploy/dev/setup.sh browser
+	npm run --silent --prefix web/ui test
+	$(BUILD)
+	cargo test --release --locked --workspace
+
+check: setup
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	npm run --silent --prefix web/ui check
+	cargo test --release --locked -p emberline-tidy
+
+bench: build
+	cargo bench --locked -p emberline-tests --bench figures -- $(NAME)
+
+clean:
+	cargo clean
+	rm -rf web/ui/dist web/ui/node_modules third_party

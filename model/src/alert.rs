@@ -1,0 +1,124 @@
+//! Alerts: what the verdict runner states and the pages show.
+
+use std::sync::{Arc, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::comparison::{FunctionRow, LatencyEvidence};
+
+/// Where an alert stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertStatus {
+    /// Evidence is there, but not for long enough.
+    Suspected,
+    /// Stated and sent to the receivers.
+    Firing,
+    /// The newest windows no longer show it.
+    Recovering,
+    /// Over.
+    Resolved,
+}
+
+/// Whether the two releases served at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComparisonMode {
+    /// Both live: noise that hits both cancels.
+    Concurrent,
+    /// One after the other: drift is possible.
+    BeforeAfter,
+}
+
+/// The function that explains a slowdown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuiltyFunction {
+    /// Function identifier, 16 hexadecimal digits.
+    pub id: String,
+    /// Normalised name.
+    pub name: String,
+    /// Base name of the file its code was loaded from.
+    pub module: String,
+    /// Growth of its total CPU time per request, nanoseconds.
+    pub delta_ns_per_request: f64,
+    /// That growth as a share of the route's.
+    pub share: f64,
+}
+
+/// Difference of the medians seen from both ends of the edge, milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientServerSplit {
+    /// Seen by the callers.
+    pub client_delta_ms: Option<f64>,
+    /// Seen by the release itself.
+    pub server_delta_ms: Option<f64>,
+}
+
+/// A release's route got slower: the statement with its evidence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Content hash of what the alert is about; the same after a restart.
+    pub id: String,
+    /// Where it stands.
+    pub state: AlertStatus,
+    /// `latency`.
+    pub kind: String,
+    /// Namespace of the service that changed.
+    pub namespace: String,
+    /// The service that changed.
+    pub service: String,
+    /// The release it is compared with.
+    pub baseline: String,
+    /// The release that got slower.
+    pub candidate: String,
+    /// Route template.
+    pub route: String,
+    /// Calling release (`service@version`); absent when several or unknown ones call.
+    pub source: Option<String>,
+    /// Whether both releases were live.
+    pub mode: ComparisonMode,
+    /// Window in which it was first stated, milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// Newest window judged.
+    pub updated_ms: i64,
+    /// When it ended.
+    pub resolved_ms: Option<i64>,
+    /// The whole thing in one sentence.
+    pub sentence: String,
+    /// The function to look at first.
+    pub function: Option<GuiltyFunction>,
+    /// The functions that changed most, per request.
+    pub functions: Vec<FunctionRow>,
+    /// Quantiles of both releases.
+    pub latency: LatencyEvidence,
+    /// Evidence: how many times more likely the data are under a slowdown.
+    pub e_value: f64,
+    /// Chance of ever stating this without a change, per edge and release.
+    pub alpha: f64,
+    /// Windows used.
+    pub windows: u64,
+    /// Client against server.
+    pub client_server: ClientServerSplit,
+    /// Callers' slowdowns that this one explains.
+    pub folded: Vec<String>,
+    /// Path of the Compare page with this comparison.
+    pub diff_url: String,
+    /// Why it was not sent, when it was not.
+    pub suppressed_reason: Option<String>,
+}
+
+/// The current alerts: written by the verdict runner, read by the web service.
+#[derive(Debug, Clone, Default)]
+pub struct AlertsBoard(Arc<RwLock<Vec<Alert>>>);
+
+impl AlertsBoard {
+    /// A copy of all alerts, newest first.
+    pub fn snapshot(&self) -> Vec<Alert> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Replaces all alerts.
+    pub fn replace(&self, alerts: Vec<Alert>) {
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = alerts;
+    }
+}

@@ -1,0 +1,168 @@
+//! What a sender ships and the store accepts: one batch, with an identity that survives retries.
+
+use crate::{
+    histogram::Histogram,
+    profile::Profile,
+    workload::{Component, Release, Side, Workload},
+};
+
+/// Which of the two signals of a window a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Signal {
+    /// Request histograms.
+    Requests,
+    /// Profiles.
+    Profiles,
+}
+
+impl Signal {
+    /// Number on the wire: 1 requests, 2 profiles.
+    pub fn code(self) -> u32 {
+        match self {
+            Signal::Requests => 1,
+            Signal::Profiles => 2,
+        }
+    }
+
+    /// The signal of a code.
+    pub fn from_code(code: u32) -> Option<Signal> {
+        match code {
+            1 => Some(Signal::Requests),
+            2 => Some(Signal::Profiles),
+            _ => None,
+        }
+    }
+}
+
+/// Identity of a batch, stable across retries: a batch that arrives twice is stored once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId {
+    /// Who sends: unique per process (workload and component).
+    pub sender: String,
+    /// Start of the sending process, microseconds since the Unix epoch: sequences begin anew with it.
+    pub epoch: u64,
+    /// 1, 2, 3, ... within (sender, epoch, signal).
+    pub sequence: u64,
+    /// Requests or profiles.
+    pub signal: Signal,
+}
+
+/// Request metadata key (gRPC metadata, HTTP header) that carries a [`BatchId`].
+pub const BATCH_ID_HEADER: &str = "emberline-batch-id";
+
+impl std::fmt::Display for BatchId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{};{};{};{}",
+            self.epoch,
+            self.sequence,
+            self.signal.code(),
+            self.sender
+        )
+    }
+}
+
+/// A batch id header that does not read `epoch;sequence;signal;sender`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{BATCH_ID_HEADER}: {0}` is not `epoch;sequence;signal;sender` (signal 1 = requests, 2 = profiles, sender of 1 to 512 characters)"
+)]
+pub struct InvalidBatchId(pub String);
+
+impl std::str::FromStr for BatchId {
+    type Err = InvalidBatchId;
+
+    fn from_str(text: &str) -> Result<BatchId, InvalidBatchId> {
+        let parse = || {
+            let mut parts = text.splitn(4, ';');
+            let epoch = parts.next()?.parse().ok()?;
+            let sequence = parts.next()?.parse().ok()?;
+            let signal = Signal::from_code(parts.next()?.parse().ok()?)?;
+            let sender = parts.next().filter(|s| !s.is_empty() && s.len() <= 512)?.to_owned();
+            Some(BatchId {
+                sender,
+                epoch,
+                sequence,
+                signal,
+            })
+        };
+        parse().ok_or_else(|| InvalidBatchId(text.chars().take(80).collect()))
+    }
+}
+
+/// Requests of one window that agree in every label: one histogram.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestSeries {
+    /// The end of the edge that observed them.
+    pub side: Side,
+    /// Route template.
+    pub route: String,
+    /// HTTP method; empty where there is none.
+    pub method: String,
+    /// The release at the other end, when it introduced itself.
+    pub peer: Option<Release>,
+    /// `http/1.1`, `http/2`, `grpc` or `tcp`.
+    pub protocol: String,
+    /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
+    pub status: u16,
+    /// The request failed: status 5xx, a gRPC server error, or no response.
+    pub error: bool,
+    /// Durations: request head read to response body sent.
+    pub duration: Histogram,
+    /// Body bytes received from the caller.
+    pub request_bytes: u64,
+    /// Body bytes sent to the caller.
+    pub response_bytes: u64,
+}
+
+/// What one workload did in one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkloadWindow {
+    /// Who.
+    pub workload: Workload,
+    /// Whose process reports.
+    pub component: Component,
+    /// Start of the window, seconds since the Unix epoch.
+    pub start_unix_s: i64,
+    /// Length in seconds.
+    pub length_s: u32,
+    /// The requests signal of this window is in this batch, even if nothing was requested.
+    pub has_requests: bool,
+    /// The profiles signal of this window is in this batch, even if nothing was sampled.
+    pub has_profiles: bool,
+    /// Request histograms.
+    pub requests: Vec<RequestSeries>,
+    /// Profiles.
+    pub profiles: Vec<Profile>,
+}
+
+/// One accepted unit: stored whole or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Identity; `None` for senders without one (they get at-least-once).
+    pub id: Option<BatchId>,
+    /// Arrival by the collector's clock, milliseconds since the Unix epoch.
+    pub received_unix_ms: i64,
+    /// Contents.
+    pub windows: Vec<WorkloadWindow>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_ids_round_trip_and_senders_may_hold_semicolons() {
+        let id = BatchId {
+            sender: "demo/cart;v1".into(),
+            epoch: 5,
+            sequence: 9,
+            signal: Signal::Profiles,
+        };
+        assert_eq!(id.to_string().parse::<BatchId>().unwrap(), id);
+        for bad in ["", "1;2;3;x", "1;2;1;", "a;1;1;s", "1;1;1"] {
+            assert!(bad.parse::<BatchId>().is_err(), "{bad}");
+        }
+    }
+}

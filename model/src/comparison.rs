@@ -1,0 +1,233 @@
+//! Two releases side by side: what is compared, and what the comparison says. These nouns are also the JSON
+//! of the API; the mathematics is in the analysis crate.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{histogram::Histogram, resolve::ResolvedStacks, workload::Release};
+
+/// What costs are divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// Requests served in the same windows.
+    #[default]
+    Request,
+    /// Seconds of instances observed.
+    Second,
+    /// Nothing: plain sums.
+    Total,
+}
+
+impl std::str::FromStr for Per {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Per, String> {
+        match text {
+            "request" => Ok(Per::Request),
+            "second" => Ok(Per::Second),
+            "total" => Ok(Per::Total),
+            other => Err(format!("unknown `per={other}`: use `request`, `second` or `total`")),
+        }
+    }
+}
+
+/// Stacks and requests of one release in one window, all instances together.
+#[derive(Debug, Clone, Default)]
+pub struct WindowCost {
+    /// Start, seconds since the Unix epoch.
+    pub start_unix_s: i64,
+    /// Requests served in it by the instances whose stacks are counted.
+    pub requests: u64,
+    /// Seconds observed: length of the window times instances.
+    pub instance_seconds: f64,
+    /// `(stack id, value, samples)`.
+    pub stacks: Vec<(u64, i64, u64)>,
+    /// Durations of those requests.
+    pub latency: Histogram,
+}
+
+/// One side of a comparison. Holds only windows whose two signals arrived.
+#[derive(Debug, Clone)]
+pub struct SideData {
+    /// The release.
+    pub release: Release,
+    /// First second asked for.
+    pub from_unix_s: i64,
+    /// Second after the last asked for.
+    pub to_unix_s: i64,
+    /// Sorted by start.
+    pub windows: Vec<WindowCost>,
+    /// Names of the stacks.
+    pub resolved: Arc<ResolvedStacks>,
+    /// Builds whose code ran.
+    pub build_ids: Vec<String>,
+}
+
+/// What was compared on one side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SideSummary {
+    /// The version.
+    pub version: String,
+    /// Start of the range, milliseconds since the Unix epoch.
+    pub from_ms: i64,
+    /// End of the range.
+    pub to_ms: i64,
+    /// Complete windows used.
+    pub windows: u64,
+    /// Requests in them.
+    pub requests: u64,
+    /// Seconds of instances observed.
+    pub seconds: f64,
+    /// Stack samples.
+    pub samples: u64,
+    /// CPU nanoseconds (or the profile's unit), exact.
+    pub total_ns: i64,
+    /// What values are divided by: requests, seconds or 1.
+    pub divisor: f64,
+    /// `total_ns` divided by `divisor`.
+    pub value: f64,
+    /// Builds whose code ran.
+    pub build_ids: Vec<String>,
+    /// Share of the value whose leaf has a name, 0 to 1.
+    pub resolved_ratio: f64,
+}
+
+/// How sure a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// Survives the false discovery rate.
+    Strong,
+    /// Suggestive only.
+    Weak,
+    /// Indistinguishable from no change.
+    Noise,
+    /// Too few samples to judge.
+    Few,
+}
+
+/// What happened to a function between the releases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FunctionState {
+    /// Only in the candidate.
+    New,
+    /// Only in the baseline.
+    Gone,
+    /// Costs more.
+    Up,
+    /// Costs less.
+    Down,
+    /// No change that can be stated.
+    Same,
+}
+
+/// One function of a comparison. Raw values are exact integers; the others are divided by the side's divisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FunctionRow {
+    /// Function identifier, 16 hexadecimal digits.
+    pub id: String,
+    /// Normalised name.
+    pub name: String,
+    /// Base name of the file its code was loaded from.
+    pub module: String,
+    /// Code that the application's owner did not write.
+    pub library: bool,
+    /// Self value of the baseline.
+    pub self_a_ns: i64,
+    /// Self value of the candidate.
+    pub self_b_ns: i64,
+    /// Total value of the baseline.
+    pub total_a_ns: i64,
+    /// Total value of the candidate.
+    pub total_b_ns: i64,
+    /// Self cost of the baseline.
+    pub self_a: f64,
+    /// Self cost of the candidate.
+    pub self_b: f64,
+    /// Total cost of the baseline.
+    pub total_a: f64,
+    /// Total cost of the candidate.
+    pub total_b: f64,
+    /// `self_b - self_a`.
+    pub delta_self: f64,
+    /// `total_b - total_a`.
+    pub delta_total: f64,
+    /// `total_b / total_a`; absent when the baseline has none.
+    pub ratio: Option<f64>,
+    /// `delta_self` as a share of the whole change; the shares of all functions add up to 1.
+    pub contribution: f64,
+    /// Lower end of the 95 % interval of `delta_total`.
+    pub low: f64,
+    /// Upper end of the 95 % interval of `delta_total`.
+    pub high: f64,
+    /// Benjamini–Hochberg adjusted p-value of `delta_total`.
+    pub q_value: f64,
+    /// How sure.
+    pub confidence: Confidence,
+    /// What happened.
+    pub state: FunctionState,
+}
+
+/// What a comparison as a whole says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// The cost changed.
+    Changed,
+    /// No change that can be stated.
+    NoChange,
+    /// Not enough was seen on one side.
+    TooFewSamples,
+}
+
+/// The whole cost of both sides and its difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CostChange {
+    /// Cost of the baseline.
+    pub baseline: f64,
+    /// Cost of the candidate.
+    pub candidate: f64,
+    /// Difference.
+    pub delta: f64,
+    /// Lower end of its 95 % interval.
+    pub low: f64,
+    /// Upper end of its 95 % interval.
+    pub high: f64,
+    /// Candidate over baseline.
+    pub ratio: Option<f64>,
+    /// Two-sided.
+    pub p_value: f64,
+}
+
+/// One quantile of both releases, with 95 % intervals, in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct QuantilePair {
+    /// Which, 0 to 1.
+    pub q: f64,
+    /// Baseline.
+    pub baseline_ms: Option<f64>,
+    /// Lower end.
+    pub baseline_low_ms: Option<f64>,
+    /// Upper end.
+    pub baseline_high_ms: Option<f64>,
+    /// Candidate.
+    pub candidate_ms: Option<f64>,
+    /// Lower end.
+    pub candidate_low_ms: Option<f64>,
+    /// Upper end.
+    pub candidate_high_ms: Option<f64>,
+}
+
+/// Latency of both releases.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyEvidence {
+    /// p50, p90, p99.
+    pub quantiles: Vec<QuantilePair>,
+    /// Requests of the baseline.
+    pub baseline_n: u64,
+    /// Requests of the candidate.
+    pub candidate_n: u64,
+}

@@ -1,0 +1,39 @@
+//! The nouns of Emberline and the shapes they travel in.
+//!
+//! Guarantees: everything here is pure (no I/O, no clock, no async of its own), so the same input gives the
+//! same output in the proxy, the collector and a test. Identifiers are content hashes ([`id`]): any process
+//! computes the same one, and no identifier is ever rewritten.
+
+pub mod alert;
+pub mod batch;
+pub mod comparison;
+pub mod function;
+pub mod histogram;
+pub mod id;
+pub mod otlp;
+pub mod pprof;
+pub mod profile;
+pub mod resolve;
+pub mod time;
+pub mod tree;
+pub mod wire;
+pub mod workload;
+
+pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow};
+pub use histogram::Histogram;
+pub use profile::{Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample};
+pub use workload::{Component, LabelSet, Release, Side, Workload};
+
+/// Types generated from `proto/`; wire shapes only, never used as the nouns themselves.
+pub mod proto {
+    /// Package `emberline.v1`: the journal's batch and the debug information service.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("emberline.v1");
+    }
+    /// Package `perftools.profiles`: the pprof format.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+    pub mod pprof {
+        tonic::include_proto!("perftools.profiles");
+    }
+}

@@ -1,0 +1,228 @@
+//! OTLP ⇄ model. Guarantees: what a proxy encodes decodes to an equal [`WorkloadWindow`]; input of others is
+//! taken as far as it has a meaning here, and what is left out is counted by reason, never dropped in silence.
+//! Every index of a foreign profile is checked at both ends.
+//!
+//! Source: opentelemetry-proto 1.10 (`metrics.v1`, `profiles.v1development`), OpenTelemetry semantic conventions.
+
+mod profiles;
+mod requests;
+
+pub use profiles::{DecodeError, decode_profiles, encode_profiles};
+pub use requests::{decode_metrics, encode_requests};
+
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    resource::v1::Resource,
+};
+
+use crate::{
+    batch::WorkloadWindow,
+    workload::{Component, Release, UNKNOWN, Workload, clean_name},
+};
+
+/// Attribute and metric names on the wire.
+pub mod names {
+    /// Durations seen by the callee, seconds.
+    pub const SERVER_DURATION: &str = "http.server.request.duration";
+    /// Durations seen by the caller, seconds.
+    pub const CLIENT_DURATION: &str = "http.client.request.duration";
+    /// Requests finished in the window; sent for every window, so that an idle one is known to be idle.
+    pub const WINDOW_REQUESTS: &str = "emberline.window.requests";
+    /// Body bytes received, per series.
+    pub const REQUEST_BYTES: &str = "emberline.request.body.bytes";
+    /// Body bytes sent, per series.
+    pub const RESPONSE_BYTES: &str = "emberline.response.body.bytes";
+    /// Route template.
+    pub const ROUTE: &str = "http.route";
+    /// HTTP method.
+    pub const METHOD: &str = "http.request.method";
+    /// HTTP status.
+    pub const STATUS: &str = "http.response.status_code";
+    /// Present when the request failed.
+    pub const ERROR_TYPE: &str = "error.type";
+    /// `http/1.1`, `http/2`, `grpc` or `tcp`.
+    pub const PROTOCOL: &str = "network.protocol.name";
+    /// Service at the other end.
+    pub const PEER_SERVICE: &str = "service.peer.name";
+    /// Its namespace.
+    pub const PEER_NAMESPACE: &str = "service.peer.namespace";
+    /// Its version (no convention names one yet).
+    pub const PEER_VERSION: &str = "emberline.peer.version";
+    /// `application` or `proxy`.
+    pub const COMPONENT: &str = "emberline.component";
+    /// `client` or `server`, on samples and byte counts.
+    pub const SIDE: &str = "emberline.side";
+    /// Samples in a row, where it is not value divided by period.
+    pub const SAMPLE_COUNT: &str = "emberline.samples";
+    /// GNU build id of a mapping.
+    pub const BUILD_ID: &str = "process.executable.build_id.gnu";
+    /// Samples per CPU second really taken.
+    pub const RATE_HZ: &str = "emberline.profile.rate_hz";
+    /// Samples lost.
+    pub const DROPPED: &str = "emberline.profile.dropped";
+    /// Stacks cut at the frame limit.
+    pub const TRUNCATED: &str = "emberline.profile.truncated";
+    /// CPU time of the sampled threads, nanoseconds.
+    pub const CPU_NS: &str = "emberline.profile.cpu_ns";
+    /// CPU time of the sampler itself, nanoseconds.
+    pub const OVERHEAD_NS: &str = "emberline.profile.overhead_ns";
+    /// Semantic conventions for the resource.
+    pub const SERVICE: &str = "service.name";
+    /// Namespace of the service.
+    pub const NAMESPACE: &str = "service.namespace";
+    /// Version of the service.
+    pub const VERSION: &str = "service.version";
+    /// Instance of the service.
+    pub const INSTANCE: &str = "service.instance.id";
+}
+
+/// Something left out of a request, counted by reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// A fixed text per reason, fit for a metric label.
+    pub reason: &'static str,
+    /// How many data points or samples.
+    pub count: u64,
+}
+
+/// What a request held.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decoded {
+    /// Windows with at least one signal.
+    pub windows: Vec<WorkloadWindow>,
+    /// What was left out.
+    pub rejected: Vec<Rejected>,
+}
+
+impl Decoded {
+    fn reject(&mut self, reason: &'static str, count: u64) {
+        if count == 0 {
+            return;
+        }
+        match self.rejected.iter_mut().find(|r| r.reason == reason) {
+            Some(known) => known.count += count,
+            None => self.rejected.push(Rejected { reason, count }),
+        }
+    }
+
+    /// The window of a workload, made when it is not there yet.
+    fn window(
+        &mut self,
+        workload: &Workload,
+        component: Component,
+        start_unix_s: i64,
+        length_s: u32,
+    ) -> &mut WorkloadWindow {
+        let found = self
+            .windows
+            .iter()
+            .position(|w| w.start_unix_s == start_unix_s && w.component == component && w.workload == *workload);
+        let at = found.unwrap_or_else(|| {
+            self.windows.push(WorkloadWindow {
+                workload: workload.clone(),
+                component,
+                start_unix_s,
+                length_s,
+                has_requests: false,
+                has_profiles: false,
+                requests: Vec::new(),
+                profiles: Vec::new(),
+            });
+            self.windows.len() - 1
+        });
+        &mut self.windows[at]
+    }
+
+    /// How many items were left out.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().map(|r| r.count).sum()
+    }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    attribute(key, Value::StringValue(value.to_owned()))
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+fn find<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+    attributes.iter().find(|a| a.key == key)?.value.as_ref()?.value.as_ref()
+}
+
+fn find_text(attributes: &[KeyValue], key: &str) -> Option<String> {
+    value_text(find(attributes, key)?)
+}
+
+fn value_text(value: &Value) -> Option<String> {
+    match value {
+        Value::StringValue(text) => Some(clean_name(text)),
+        Value::IntValue(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn find_int(attributes: &[KeyValue], key: &str) -> Option<i64> {
+    match find(attributes, key)? {
+        Value::IntValue(number) => Some(*number),
+        Value::StringValue(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn peer_attributes(peer: Option<&Release>) -> Vec<KeyValue> {
+    let Some(peer) = peer else { return Vec::new() };
+    vec![
+        text(names::PEER_NAMESPACE, &peer.namespace),
+        text(names::PEER_SERVICE, &peer.service),
+        text(names::PEER_VERSION, &peer.version),
+    ]
+}
+
+fn find_peer(attributes: &[KeyValue]) -> Option<Release> {
+    Some(Release {
+        service: find_text(attributes, names::PEER_SERVICE)?,
+        namespace: find_text(attributes, names::PEER_NAMESPACE).unwrap_or_default(),
+        version: find_text(attributes, names::PEER_VERSION).unwrap_or_else(|| UNKNOWN.to_owned()),
+    })
+}
+
+fn resource(workload: &Workload, component: Component) -> Resource {
+    Resource {
+        attributes: vec![
+            text(names::SERVICE, &workload.service),
+            text(names::NAMESPACE, &workload.namespace),
+            text(names::VERSION, &workload.version),
+            text(names::INSTANCE, &workload.instance),
+            text(names::COMPONENT, component.as_str()),
+        ],
+        ..Resource::default()
+    }
+}
+
+/// Who a resource is; `None` when it does not say its service.
+fn workload_of(resource: Option<&Resource>) -> Option<(Workload, Component)> {
+    let attributes = &resource?.attributes;
+    let known = |key| find_text(attributes, key).filter(|text| !text.is_empty());
+    let workload = Workload {
+        service: known(names::SERVICE)?,
+        namespace: known(names::NAMESPACE).unwrap_or_default(),
+        version: known(names::VERSION).unwrap_or_else(|| UNKNOWN.to_owned()),
+        instance: known(names::INSTANCE).unwrap_or_else(|| UNKNOWN.to_owned()),
+    };
+    let component = known(names::COMPONENT).and_then(|c| c.parse().ok()).unwrap_or_default();
+    Some((workload, component))
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope {
+        name: "emberline".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    }
+}

@@ -1,0 +1,526 @@
+//! Profiles ⇄ OTLP profiles (`v1development`, the Sample layout of proto 1.10 and later).
+
+use std::collections::HashMap;
+
+use opentelemetry_proto::tonic::{
+    collector::profiles::v1development::ExportProfilesServiceRequest,
+    common::v1::{AnyValue, any_value::Value},
+    profiles::v1development as otlp,
+};
+
+use super::{Decoded, names, resource, scope, value_text, workload_of};
+use crate::{
+    batch::WorkloadWindow,
+    function,
+    profile::{Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
+    time::{WINDOW_SECONDS, window_start},
+    workload::{LabelSet, Release, Side, UNKNOWN, clean_name},
+};
+
+/// A request that cannot be read at all; nothing of it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// There are profiles but no dictionary.
+    #[error(
+        "the profiles have no dictionary: the sender speaks an OTLP profiles version before 1.8, or lost it on the way"
+    )]
+    NoDictionary,
+    /// An index points outside its table.
+    #[error("{table} index {index} lies outside its table of {len} entries")]
+    Index {
+        /// Which table.
+        table: &'static str,
+        /// The index.
+        index: i64,
+        /// Entries of the table.
+        len: usize,
+    },
+}
+
+/// Interns what the dictionary tables hold; entry 0 of each is "unset".
+struct Tables {
+    dictionary: otlp::ProfilesDictionary,
+    strings: HashMap<String, i32>,
+    attributes: HashMap<(i32, String), i32>,
+}
+
+impl Tables {
+    fn new() -> Tables {
+        Tables {
+            dictionary: otlp::ProfilesDictionary {
+                mapping_table: vec![otlp::Mapping::default()],
+                location_table: vec![otlp::Location::default()],
+                function_table: vec![otlp::Function::default()],
+                link_table: vec![otlp::Link::default()],
+                string_table: vec![String::new()],
+                attribute_table: vec![otlp::KeyValueAndUnit::default()],
+                stack_table: vec![otlp::Stack::default()],
+            },
+            strings: HashMap::from([(String::new(), 0)]),
+            attributes: HashMap::new(),
+        }
+    }
+
+    fn string(&mut self, text: &str) -> i32 {
+        if let Some(&index) = self.strings.get(text) {
+            return index;
+        }
+        let index = self.dictionary.string_table.len() as i32;
+        self.dictionary.string_table.push(text.to_owned());
+        self.strings.insert(text.to_owned(), index);
+        index
+    }
+
+    fn attribute(&mut self, key: &str, value: Value) -> i32 {
+        let key_strindex = self.string(key);
+        let seen = (key_strindex, format!("{value:?}"));
+        if let Some(&index) = self.attributes.get(&seen) {
+            return index;
+        }
+        let index = self.dictionary.attribute_table.len() as i32;
+        self.dictionary.attribute_table.push(otlp::KeyValueAndUnit {
+            key_strindex,
+            value: Some(AnyValue { value: Some(value) }),
+            unit_strindex: 0,
+        });
+        self.attributes.insert(seen, index);
+        index
+    }
+
+    fn text_attribute(&mut self, key: &str, value: &str) -> i32 {
+        self.attribute(key, Value::StringValue(value.to_owned()))
+    }
+}
+
+/// Encodes the profiles of one window; a window without samples still says that it was one.
+pub fn encode_profiles(window: &WorkloadWindow) -> ExportProfilesServiceRequest {
+    let mut tables = Tables::new();
+    let profiles = window.profiles.iter().map(|p| encode_profile(p, &mut tables)).collect();
+    ExportProfilesServiceRequest {
+        resource_profiles: vec![otlp::ResourceProfiles {
+            resource: Some(resource(&window.workload, window.component)),
+            scope_profiles: vec![otlp::ScopeProfiles {
+                scope: Some(scope()),
+                profiles,
+                ..otlp::ScopeProfiles::default()
+            }],
+            ..otlp::ResourceProfiles::default()
+        }],
+        dictionary: Some(tables.dictionary),
+    }
+}
+
+fn encode_profile(profile: &Profile, tables: &mut Tables) -> otlp::Profile {
+    let mapping_base = tables.dictionary.mapping_table.len() as i32;
+    for mapping in &profile.mappings {
+        let filename_strindex = tables.string(&mapping.path);
+        let attribute_indices = match mapping.build_id.as_str() {
+            "" => Vec::new(),
+            build_id => vec![tables.text_attribute(names::BUILD_ID, build_id)],
+        };
+        // Start and file offset 0: addresses below are file offsets already.
+        tables.dictionary.mapping_table.push(otlp::Mapping {
+            filename_strindex,
+            attribute_indices,
+            ..otlp::Mapping::default()
+        });
+    }
+    let location_base = tables.dictionary.location_table.len() as i32;
+    for location in &profile.locations {
+        let encoded = match location {
+            Location::Native { mapping, offset } => otlp::Location {
+                mapping_index: mapping_base + *mapping as i32,
+                address: *offset,
+                ..otlp::Location::default()
+            },
+            Location::Named { frames } => otlp::Location {
+                lines: frames.iter().map(|f| encode_frame(f, tables)).collect(),
+                ..otlp::Location::default()
+            },
+        };
+        tables.dictionary.location_table.push(encoded);
+    }
+    let stack_base = tables.dictionary.stack_table.len() as i32;
+    for stack in &profile.stacks {
+        let location_indices = stack.iter().map(|&l| location_base + l as i32).collect();
+        tables.dictionary.stack_table.push(otlp::Stack { location_indices });
+    }
+    let label_sets: Vec<Vec<i32>> = profile.label_sets.iter().map(|l| encode_labels(l, tables)).collect();
+    let mut samples = Vec::with_capacity(profile.samples.len());
+    for sample in &profile.samples {
+        let mut attribute_indices = label_sets[sample.label_set as usize].clone();
+        if sample.count != implied_count(sample.value, profile.period) {
+            let count = Value::IntValue(i64::try_from(sample.count).unwrap_or(i64::MAX));
+            attribute_indices.push(tables.attribute(names::SAMPLE_COUNT, count));
+        }
+        samples.push(otlp::Sample {
+            stack_index: stack_base + sample.stack as i32,
+            attribute_indices,
+            values: vec![sample.value],
+            ..otlp::Sample::default()
+        });
+    }
+    let stats = &profile.stats;
+    let mut attribute_indices = vec![tables.attribute(names::RATE_HZ, Value::DoubleValue(stats.rate_hz))];
+    for (key, number) in [
+        (names::DROPPED, stats.dropped),
+        (names::TRUNCATED, stats.truncated),
+        (names::CPU_NS, stats.cpu_ns),
+        (names::OVERHEAD_NS, stats.overhead_ns),
+    ] {
+        attribute_indices.push(tables.attribute(key, Value::IntValue(i64::try_from(number).unwrap_or(i64::MAX))));
+    }
+    let [_, sample_type, unit, period_type, period_unit] = profile.profile_type.parts();
+    let mut value_type = |kind: &str, unit: &str| otlp::ValueType {
+        type_strindex: tables.string(kind),
+        unit_strindex: tables.string(unit),
+    };
+    otlp::Profile {
+        sample_type: Some(value_type(sample_type, unit)),
+        samples,
+        time_unix_nano: u64::try_from(profile.start_unix_ns).unwrap_or(0),
+        duration_nano: u64::try_from(profile.duration_ns).unwrap_or(0),
+        period_type: Some(value_type(period_type, period_unit)),
+        period: profile.period,
+        attribute_indices,
+        ..otlp::Profile::default()
+    }
+}
+
+fn implied_count(value: i64, period: i64) -> u64 {
+    if period <= 0 {
+        1
+    } else {
+        u64::try_from((value + period / 2) / period).unwrap_or(0).max(1)
+    }
+}
+
+fn encode_frame(frame: &Frame, tables: &mut Tables) -> otlp::Line {
+    let function = otlp::Function {
+        name_strindex: tables.string(&frame.function),
+        filename_strindex: tables.string(&frame.file),
+        ..otlp::Function::default()
+    };
+    let table = &mut tables.dictionary.function_table;
+    table.push(function);
+    otlp::Line {
+        function_index: (table.len() - 1) as i32,
+        line: i64::from(frame.line),
+        column: 0,
+    }
+}
+
+fn encode_labels(labels: &LabelSet, tables: &mut Tables) -> Vec<i32> {
+    let mut indices = Vec::new();
+    if let Some(side) = labels.side {
+        indices.push(tables.text_attribute(names::SIDE, side.as_str()));
+    }
+    if !labels.route.is_empty() {
+        indices.push(tables.text_attribute(names::ROUTE, &labels.route));
+    }
+    if let Some(peer) = &labels.peer {
+        indices.push(tables.text_attribute(names::PEER_NAMESPACE, &peer.namespace));
+        indices.push(tables.text_attribute(names::PEER_SERVICE, &peer.service));
+        indices.push(tables.text_attribute(names::PEER_VERSION, &peer.version));
+    }
+    indices
+}
+
+/// Takes the profiles out of a request. A broken table refuses the whole request (the sender is wrong about all
+/// of it); a profile without a service is left out and counted.
+pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded, DecodeError> {
+    let mut decoded = Decoded::default();
+    let any_profile = request
+        .resource_profiles
+        .iter()
+        .any(|r| r.scope_profiles.iter().any(|s| !s.profiles.is_empty()));
+    let Some(dictionary) = &request.dictionary else {
+        return if any_profile {
+            Err(DecodeError::NoDictionary)
+        } else {
+            Ok(decoded)
+        };
+    };
+    for group in &request.resource_profiles {
+        let profiles = group.scope_profiles.iter().flat_map(|s| &s.profiles);
+        let Some((workload, component)) = workload_of(group.resource.as_ref()) else {
+            let samples = profiles.map(|p| p.samples.len() as u64).sum();
+            decoded.reject("no_service_name", samples);
+            continue;
+        };
+        for profile in profiles {
+            let (model, negative) = Reader { dictionary }.profile(profile)?;
+            decoded.reject("negative_value", negative);
+            let length_s = u32::try_from(model.duration_ns / 1_000_000_000)
+                .unwrap_or(WINDOW_SECONDS)
+                .max(1);
+            let start_unix_s = window_start(model.start_unix_ns.div_euclid(1_000_000_000));
+            let window = decoded.window(&workload, component, start_unix_s, length_s);
+            window.has_profiles = true;
+            window.profiles.push(model);
+        }
+    }
+    Ok(decoded)
+}
+
+struct Reader<'a> {
+    dictionary: &'a otlp::ProfilesDictionary,
+}
+
+fn at<'t, T>(table: &'t [T], index: i32, name: &'static str) -> Result<&'t T, DecodeError> {
+    usize::try_from(index)
+        .ok()
+        .and_then(|i| table.get(i))
+        .ok_or(DecodeError::Index {
+            table: name,
+            index: i64::from(index),
+            len: table.len(),
+        })
+}
+
+impl Reader<'_> {
+    fn string(&self, index: i32) -> Result<&str, DecodeError> {
+        // An empty table with index 0 means "unset".
+        if index == 0 && self.dictionary.string_table.is_empty() {
+            return Ok("");
+        }
+        at(&self.dictionary.string_table, index, "string").map(String::as_str)
+    }
+
+    /// Resolved `(key, value)` pairs of attribute indices.
+    fn attributes<'s>(&'s self, indices: &'s [i32]) -> impl Iterator<Item = Result<(&'s str, &'s Value), DecodeError>> {
+        indices.iter().filter_map(move |&index| {
+            let read = || {
+                let attribute = at(&self.dictionary.attribute_table, index, "attribute")?;
+                let key = self.string(attribute.key_strindex)?;
+                Ok(attribute
+                    .value
+                    .as_ref()
+                    .and_then(|v| v.value.as_ref())
+                    .map(|value| (key, value)))
+            };
+            read().transpose()
+        })
+    }
+
+    fn profile(&self, profile: &otlp::Profile) -> Result<(Profile, u64), DecodeError> {
+        let start_unix_ns = i64::try_from(profile.time_unix_nano).unwrap_or(i64::MAX);
+        let duration_ns = i64::try_from(profile.duration_nano).unwrap_or(i64::MAX);
+        let mut model = Profile::empty_cpu(start_unix_ns, duration_ns);
+        model.period = profile.period;
+        model.profile_type = self.profile_type(profile)?;
+        model.stats = self.stats(&profile.attribute_indices)?;
+        let mut stacks: HashMap<i32, u32> = HashMap::new();
+        let mut locations: HashMap<i32, u32> = HashMap::new();
+        let mut mappings: HashMap<i32, u32> = HashMap::new();
+        let mut label_sets: HashMap<Vec<i32>, (u32, Option<u64>)> = HashMap::new();
+        let mut negative = 0;
+        for sample in &profile.samples {
+            let values = &sample.values;
+            let value = if values.is_empty() {
+                i64::try_from(sample.timestamps_unix_nano.len()).unwrap_or(i64::MAX)
+            } else {
+                values.iter().fold(0i64, |sum, &v| sum.saturating_add(v))
+            };
+            if value < 0 || values.iter().any(|&v| v < 0) {
+                negative += 1;
+                continue;
+            }
+            let stack = match stacks.get(&sample.stack_index) {
+                Some(&stack) => stack,
+                None => {
+                    let source = at(&self.dictionary.stack_table, sample.stack_index, "stack")?;
+                    let mut frames = Vec::with_capacity(source.location_indices.len());
+                    for &index in &source.location_indices {
+                        let known = locations.get(&index).copied();
+                        let location = match known {
+                            Some(location) => location,
+                            None => {
+                                let location = self.location(index, &mut model, &mut mappings)?;
+                                locations.insert(index, location);
+                                location
+                            }
+                        };
+                        frames.push(location);
+                    }
+                    if frames.is_empty() {
+                        model.locations.push(unknown_location());
+                        frames.push(model.locations.len() as u32 - 1);
+                    }
+                    model.stacks.push(frames);
+                    let stack = model.stacks.len() as u32 - 1;
+                    stacks.insert(sample.stack_index, stack);
+                    stack
+                }
+            };
+            let (label_set, count) = match label_sets.get(&sample.attribute_indices) {
+                Some(&known) => known,
+                None => {
+                    let (labels, count) = self.labels(&sample.attribute_indices)?;
+                    let position = model.label_sets.iter().position(|l| *l == labels);
+                    let index = position.unwrap_or_else(|| {
+                        model.label_sets.push(labels);
+                        model.label_sets.len() - 1
+                    });
+                    label_sets.insert(sample.attribute_indices.clone(), (index as u32, count));
+                    (index as u32, count)
+                }
+            };
+            let count = count.unwrap_or_else(|| implied_count(value, profile.period));
+            model.samples.push(Sample {
+                stack,
+                label_set,
+                value,
+                count,
+            });
+        }
+        Ok((model, negative))
+    }
+
+    fn profile_type(&self, profile: &otlp::Profile) -> Result<ProfileType, DecodeError> {
+        let value_type = |value: Option<&otlp::ValueType>| match value {
+            None => Ok(("", "")),
+            Some(v) => Ok((self.string(v.type_strindex)?, self.string(v.unit_strindex)?)),
+        };
+        let (sample_type, unit) = value_type(profile.sample_type.as_ref())?;
+        let (period_type, period_unit) = value_type(profile.period_type.as_ref())?;
+        let name = if period_type == "cpu" || sample_type == "cpu" {
+            "process_cpu"
+        } else {
+            sample_type
+        };
+        Ok(ProfileType(clean_name(
+            &ProfileType::from_parts(name, sample_type, unit, period_type, period_unit).0,
+        )))
+    }
+
+    fn stats(&self, indices: &[i32]) -> Result<ProfileStats, DecodeError> {
+        let mut stats = ProfileStats::default();
+        for attribute in self.attributes(indices) {
+            match attribute? {
+                (names::RATE_HZ, Value::DoubleValue(rate)) => stats.rate_hz = *rate,
+                (names::DROPPED, Value::IntValue(n)) => stats.dropped = u64::try_from(*n).unwrap_or(0),
+                (names::TRUNCATED, Value::IntValue(n)) => stats.truncated = u64::try_from(*n).unwrap_or(0),
+                (names::CPU_NS, Value::IntValue(n)) => stats.cpu_ns = u64::try_from(*n).unwrap_or(0),
+                (names::OVERHEAD_NS, Value::IntValue(n)) => stats.overhead_ns = u64::try_from(*n).unwrap_or(0),
+                _ => {}
+            }
+        }
+        Ok(stats)
+    }
+
+    fn labels(&self, indices: &[i32]) -> Result<(LabelSet, Option<u64>), DecodeError> {
+        let mut labels = LabelSet::none();
+        let mut count = None;
+        let mut peer = Release {
+            version: UNKNOWN.to_owned(),
+            ..Release::default()
+        };
+        for attribute in self.attributes(indices) {
+            let (key, value) = attribute?;
+            let text = || value_text(value).unwrap_or_default();
+            match key {
+                names::SIDE => {
+                    labels.side = match text().as_str() {
+                        "client" => Some(Side::Client),
+                        "server" => Some(Side::Server),
+                        _ => None,
+                    };
+                }
+                names::ROUTE => labels.route = text(),
+                names::PEER_SERVICE => peer.service = text(),
+                names::PEER_NAMESPACE => peer.namespace = text(),
+                names::PEER_VERSION => peer.version = text(),
+                names::SAMPLE_COUNT => {
+                    if let Value::IntValue(n) = value {
+                        count = u64::try_from(*n).ok();
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !peer.service.is_empty() {
+            labels.peer = Some(peer);
+        }
+        Ok((labels, count))
+    }
+
+    fn location(&self, index: i32, model: &mut Profile, mappings: &mut HashMap<i32, u32>) -> Result<u32, DecodeError> {
+        let source = at(&self.dictionary.location_table, index, "location")?;
+        let location = if source.lines.is_empty() {
+            let mapping_source = match source.mapping_index {
+                0 => None,
+                index => Some(at(&self.dictionary.mapping_table, index, "mapping")?),
+            };
+            match mapping_source {
+                None if source.address == 0 => unknown_location(),
+                _ => {
+                    let mapping = match mappings.get(&source.mapping_index) {
+                        Some(&mapping) => mapping,
+                        None => {
+                            let mapping = self.mapping(mapping_source)?;
+                            model.mappings.push(mapping);
+                            let index = model.mappings.len() as u32 - 1;
+                            mappings.insert(source.mapping_index, index);
+                            index
+                        }
+                    };
+                    let (start, file_offset) = mapping_source.map_or((0, 0), |m| (m.memory_start, m.file_offset));
+                    let offset = source.address.wrapping_sub(start).wrapping_add(file_offset);
+                    Location::Native { mapping, offset }
+                }
+            }
+        } else {
+            let mut frames = Vec::with_capacity(source.lines.len());
+            for line in &source.lines {
+                let function = at(&self.dictionary.function_table, line.function_index, "function")?;
+                frames.push(Frame {
+                    function: function::normalise(&clean_long(self.string(function.name_strindex)?)),
+                    file: clean_name(self.string(function.filename_strindex)?),
+                    line: u32::try_from(line.line).unwrap_or(0),
+                });
+            }
+            Location::Named { frames }
+        };
+        model.locations.push(location);
+        Ok(model.locations.len() as u32 - 1)
+    }
+
+    fn mapping(&self, source: Option<&otlp::Mapping>) -> Result<Mapping, DecodeError> {
+        let Some(source) = source else {
+            return Ok(Mapping::default());
+        };
+        let mut mapping = Mapping {
+            path: clean_name(self.string(source.filename_strindex)?),
+            build_id: String::new(),
+        };
+        for attribute in self.attributes(&source.attribute_indices) {
+            if let (names::BUILD_ID, Value::StringValue(id)) = attribute?
+                && id.len() <= 128
+                && id.bytes().all(|b| b.is_ascii_hexdigit())
+            {
+                mapping.build_id = id.to_ascii_lowercase();
+            }
+        }
+        Ok(mapping)
+    }
+}
+
+/// The most characters kept of a function's name: generic names are long.
+const MAX_FUNCTION_CHARS: usize = 4096;
+
+fn clean_long(name: &str) -> String {
+    name.chars()
+        .take(MAX_FUNCTION_CHARS)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+fn unknown_location() -> Location {
+    Location::Named {
+        frames: vec![Frame {
+            function: "[unknown]".to_owned(),
+            ..Frame::default()
+        }],
+    }
+}

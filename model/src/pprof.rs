@@ -1,0 +1,459 @@
+//! pprof ⇄ model, gzip included. Guarantees: the total of what is written equals the total of what was given;
+//! reading checks every index at both ends and the decompressed size; ids of foreign files need not be in
+//! sequence.
+//!
+//! Source: the pprof format, github.com/google/pprof `proto/profile.proto`.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+};
+
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+use prost::Message;
+
+use crate::{
+    function,
+    profile::{Frame, Location, Mapping, Profile, ProfileType, Sample},
+    proto::pprof as pb,
+    resolve::ResolvedStacks,
+    workload::LabelSet,
+};
+
+/// A file that is not a pprof profile, or too large a one.
+#[derive(Debug, thiserror::Error)]
+pub enum PprofError {
+    /// Not gzip, or cut off.
+    #[error("not a readable pprof file: {0}")]
+    Gzip(#[from] std::io::Error),
+    /// Not the protobuf of a profile.
+    #[error("not a pprof file: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// Larger than the limit.
+    #[error("more than {limit} bytes when unpacked; give a larger limit if the file is trusted")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A reference that points nowhere.
+    #[error("not a valid pprof file: {0}")]
+    Invalid(String),
+}
+
+/// One value type of a pprof file, as a profile with named frames.
+#[derive(Debug, Clone)]
+pub struct PprofValue {
+    /// `type/unit` of the value.
+    pub name: String,
+    /// The samples of that type.
+    pub profile: Profile,
+}
+
+/// Strings of a profile being written; index 0 is empty.
+struct Strings {
+    table: Vec<String>,
+    index: HashMap<String, i64>,
+}
+
+impl Strings {
+    fn new() -> Strings {
+        Strings {
+            table: vec![String::new()],
+            index: HashMap::from([(String::new(), 0)]),
+        }
+    }
+
+    fn get(&mut self, text: &str) -> i64 {
+        if let Some(&index) = self.index.get(text) {
+            return index;
+        }
+        let index = self.table.len() as i64;
+        self.table.push(text.to_owned());
+        self.index.insert(text.to_owned(), index);
+        index
+    }
+}
+
+/// What a written profile says about itself.
+#[derive(Debug, Clone)]
+pub struct PprofMeta {
+    /// Profile type: gives sample type, unit and period type.
+    pub profile_type: ProfileType,
+    /// Start, nanoseconds since the Unix epoch.
+    pub time_ns: i64,
+    /// Length of the range in nanoseconds.
+    pub duration_ns: i64,
+    /// Distance of two samples; 0 when unknown.
+    pub period: i64,
+}
+
+/// Writes resolved stacks as a gzipped pprof file with one value per sample. With two sides (a comparison) the
+/// values are `baseline` and `candidate`, and each row holds `[baseline, candidate]`.
+pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2])], both_sides: bool) -> Vec<u8> {
+    let mut strings = Strings::new();
+    let [_, sample_type, unit, period_type, period_unit] = meta.profile_type.parts();
+    let unit_index = strings.get(unit);
+    let mut value_types = Vec::new();
+    if both_sides {
+        for side in ["baseline", "candidate"] {
+            value_types.push(pb::ValueType {
+                r#type: strings.get(&format!("{side}_{sample_type}")),
+                unit: unit_index,
+            });
+        }
+    } else {
+        value_types.push(pb::ValueType {
+            r#type: strings.get(sample_type),
+            unit: unit_index,
+        });
+    }
+    let period_type = pb::ValueType {
+        r#type: strings.get(period_type),
+        unit: strings.get(period_unit),
+    };
+
+    let mut mappings: Vec<pb::Mapping> = Vec::new();
+    let mut mapping_ids: HashMap<String, u64> = HashMap::new();
+    let mut functions = Vec::new();
+    let mut locations = Vec::new();
+    for (at, info) in resolved.functions.iter().enumerate() {
+        let id = at as u64 + 1;
+        let name = strings.get(&info.name);
+        let filename = strings.get(&info.file);
+        let mapping_id = *mapping_ids.entry(info.module.clone()).or_insert_with(|| {
+            mappings.push(pb::Mapping {
+                id: mappings.len() as u64 + 1,
+                filename: strings.get(&info.module),
+                has_functions: true,
+                has_filenames: true,
+                has_inline_frames: true,
+                ..pb::Mapping::default()
+            });
+            mappings.len() as u64
+        });
+        functions.push(pb::Function {
+            id,
+            name,
+            system_name: name,
+            filename,
+            start_line: 0,
+        });
+        locations.push(pb::Location {
+            id,
+            mapping_id,
+            line: vec![pb::Line {
+                function_id: id,
+                line: 0,
+                column: 0,
+            }],
+            ..pb::Location::default()
+        });
+    }
+    // A row whose stack is not in the dictionary keeps its value, under a function that says so.
+    let mut unknown: Option<u64> = None;
+    let mut samples = Vec::with_capacity(rows.len());
+    for (stack, values) in rows {
+        let mut location_id: Vec<u64> = resolved.frames(*stack).iter().map(|&f| u64::from(f) + 1).collect();
+        if location_id.is_empty() {
+            location_id.push(*unknown.get_or_insert_with(|| {
+                let id = functions.len() as u64 + 1;
+                let name = strings.get("[unknown]");
+                functions.push(pb::Function {
+                    id,
+                    name,
+                    system_name: name,
+                    ..pb::Function::default()
+                });
+                let line = vec![pb::Line {
+                    function_id: id,
+                    line: 0,
+                    column: 0,
+                }];
+                locations.push(pb::Location {
+                    id,
+                    line,
+                    ..pb::Location::default()
+                });
+                id
+            }));
+        }
+        let value = if both_sides { values.to_vec() } else { vec![values[0]] };
+        samples.push(pb::Sample {
+            location_id,
+            value,
+            label: Vec::new(),
+        });
+    }
+    let profile = pb::Profile {
+        sample_type: value_types,
+        sample: samples,
+        mapping: mappings,
+        location: locations,
+        function: functions,
+        string_table: strings.table,
+        time_nanos: meta.time_ns,
+        duration_nanos: meta.duration_ns,
+        period_type: Some(period_type),
+        period: meta.period,
+        ..pb::Profile::default()
+    };
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = gzip.write_all(&profile.encode_to_vec()).and_then(|()| gzip.finish());
+    written.expect("writing to memory does not fail")
+}
+
+/// Reads a pprof file, gzipped or not, of at most `limit` bytes unpacked: one profile per value type. Frames keep
+/// the names the file gives; addresses without a name become `0x...` frames. Labels `route`, `http.route` and
+/// `endpoint` become the route.
+pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
+    let raw = if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut raw = Vec::new();
+        MultiGzDecoder::new(bytes)
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut raw)?;
+        raw
+    } else {
+        bytes.to_vec()
+    };
+    if raw.len() as u64 > limit {
+        return Err(PprofError::TooLarge { limit });
+    }
+    let source = pb::Profile::decode(raw.as_slice())?;
+    if source.sample_type.is_empty() {
+        return Err(PprofError::Invalid("it names no sample type".to_owned()));
+    }
+    let string = |index: i64| {
+        let found = usize::try_from(index).ok().and_then(|i| source.string_table.get(i));
+        found.map(String::as_str).ok_or_else(|| {
+            PprofError::Invalid(format!(
+                "string {index} of {} does not exist",
+                source.string_table.len()
+            ))
+        })
+    };
+    let functions: HashMap<u64, &pb::Function> = source.function.iter().map(|f| (f.id, f)).collect();
+    let mappings: HashMap<u64, &pb::Mapping> = source.mapping.iter().map(|m| (m.id, m)).collect();
+    let mut locations = Vec::new();
+    let mut location_index: HashMap<u64, u32> = HashMap::new();
+    for location in &source.location {
+        let mut frames = Vec::new();
+        for line in &location.line {
+            let Some(function) = functions.get(&line.function_id) else {
+                return Err(PprofError::Invalid(format!(
+                    "function {} does not exist",
+                    line.function_id
+                )));
+            };
+            frames.push(Frame {
+                function: function::normalise(string(function.name)?),
+                file: string(function.filename)?.to_owned(),
+                line: u32::try_from(line.line).unwrap_or(0),
+            });
+        }
+        if frames.is_empty() {
+            let module = match mappings.get(&location.mapping_id) {
+                Some(mapping) => string(mapping.filename)?.to_owned(),
+                None => String::new(),
+            };
+            frames.push(Frame {
+                function: format!("{:#x}", location.address),
+                file: module,
+                line: 0,
+            });
+        }
+        location_index.insert(location.id, locations.len() as u32);
+        locations.push(Location::Named { frames });
+    }
+    let mut stacks = Vec::with_capacity(source.sample.len());
+    let mut label_sets = vec![LabelSet::none()];
+    let mut rows = Vec::with_capacity(source.sample.len());
+    for sample in &source.sample {
+        if sample.value.len() != source.sample_type.len() {
+            return Err(PprofError::Invalid(format!(
+                "a sample has {} values for {} sample types",
+                sample.value.len(),
+                source.sample_type.len()
+            )));
+        }
+        let mut frames = Vec::with_capacity(sample.location_id.len());
+        for id in &sample.location_id {
+            let missing = || PprofError::Invalid(format!("location {id} does not exist"));
+            frames.push(*location_index.get(id).ok_or_else(missing)?);
+        }
+        if frames.is_empty() {
+            locations.push(Location::Named {
+                frames: vec![Frame {
+                    function: "[unknown]".to_owned(),
+                    ..Frame::default()
+                }],
+            });
+            frames.push(locations.len() as u32 - 1);
+        }
+        let mut labels = LabelSet::none();
+        for label in &sample.label {
+            if matches!(string(label.key)?, "route" | "http.route" | "endpoint") {
+                labels.route = string(label.str)?.to_owned();
+            }
+        }
+        let label_set = label_sets.iter().position(|l| *l == labels).unwrap_or_else(|| {
+            label_sets.push(labels);
+            label_sets.len() - 1
+        });
+        stacks.push(frames);
+        rows.push(label_set as u32);
+    }
+    let (period_type, period_unit) = match &source.period_type {
+        Some(period) => (string(period.r#type)?, string(period.unit)?),
+        None => ("", ""),
+    };
+    let mut values = Vec::new();
+    for (at, value_type) in source.sample_type.iter().enumerate() {
+        let (kind, unit) = (string(value_type.r#type)?, string(value_type.unit)?);
+        let name = if period_type == "cpu" { "process_cpu" } else { kind };
+        let mut profile = Profile::empty_cpu(source.time_nanos, source.duration_nanos);
+        profile.profile_type = ProfileType::from_parts(name, kind, unit, period_type, period_unit);
+        profile.period = source.period;
+        profile.mappings = Vec::<Mapping>::new();
+        profile.locations = locations.clone();
+        profile.stacks = stacks.clone();
+        profile.label_sets = label_sets.clone();
+        for (stack, (sample, &label_set)) in source.sample.iter().zip(&rows).enumerate() {
+            let value = sample.value[at];
+            if value < 0 {
+                return Err(PprofError::Invalid(format!(
+                    "a sample has the negative value {value}: compare files instead of differences"
+                )));
+            }
+            if value > 0 {
+                profile.samples.push(Sample {
+                    stack: stack as u32,
+                    label_set,
+                    value,
+                    count: 1,
+                });
+            }
+        }
+        values.push(PprofValue {
+            name: format!("{kind}/{unit}"),
+            profile,
+        });
+    }
+    Ok(values)
+}
+
+/// Resolves a profile whose locations are named, without a dictionary: stack ids are positions in it.
+pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
+    let mut resolved = ResolvedStacks::default();
+    let mut by_id: HashMap<u64, u32> = HashMap::new();
+    let mut per_location: Vec<Vec<u32>> = Vec::with_capacity(profile.locations.len());
+    for location in &profile.locations {
+        let frames = match location {
+            Location::Named { frames } => frames.clone(),
+            Location::Native { mapping, offset } => {
+                let module = profile
+                    .mappings
+                    .get(*mapping as usize)
+                    .map(|m| m.path.clone())
+                    .unwrap_or_default();
+                vec![Frame {
+                    function: format!("{offset:#x}"),
+                    file: module,
+                    line: 0,
+                }]
+            }
+        };
+        let indices = frames.iter().map(|frame| {
+            let id = function::function_id(frame);
+            *by_id.entry(id).or_insert_with(|| {
+                resolved.functions.push(crate::resolve::FunctionInfo {
+                    id,
+                    name: frame.function.clone(),
+                    module: String::new(),
+                    file: frame.file.clone(),
+                    unresolved: frame.function.starts_with("0x"),
+                });
+                resolved.functions.len() as u32 - 1
+            })
+        });
+        per_location.push(indices.collect());
+    }
+    for (at, stack) in profile.stacks.iter().enumerate() {
+        let frames: Vec<u32> = stack
+            .iter()
+            .flat_map(|&l| per_location[l as usize].iter().copied())
+            .collect();
+        resolved.stacks.insert(at as u64, frames.into_boxed_slice());
+    }
+    resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::FunctionInfo;
+
+    fn resolved() -> ResolvedStacks {
+        let info = |id: u64| FunctionInfo {
+            id,
+            name: format!("shop::f{id}"),
+            module: "shop".to_owned(),
+            file: String::new(),
+            unresolved: false,
+        };
+        let stacks = [(7, vec![0u32, 1].into_boxed_slice()), (8, vec![1].into_boxed_slice())];
+        ResolvedStacks {
+            functions: vec![info(0), info(1)],
+            stacks: stacks.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn totals_survive_a_round_trip_even_of_unknown_stacks() {
+        let meta = PprofMeta {
+            profile_type: ProfileType::cpu(),
+            time_ns: 5,
+            duration_ns: 6,
+            period: 10,
+        };
+        let rows = [(7, [30, 1]), (8, [12, 2]), (99, [1, 4])];
+        let one = read(&write(&meta, &resolved(), &rows, false), 1 << 20).unwrap();
+        assert_eq!(one.len(), 1);
+        assert_eq!(one[0].profile.total(), 43);
+        assert_eq!(one[0].profile.profile_type, ProfileType::cpu());
+        let names = resolve_named(&one[0].profile);
+        assert_eq!(
+            names.functions.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
+            ["shop::f0", "shop::f1", "[unknown]"]
+        );
+        let two = read(&write(&meta, &resolved(), &rows, true), 1 << 20).unwrap();
+        assert_eq!(two.iter().map(|v| v.profile.total()).collect::<Vec<_>>(), [43, 7]);
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_the_unpacked_size() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&vec![0u8; 1 << 20]).unwrap();
+        let bomb = gzip.finish().unwrap();
+        assert!(bomb.len() < 4096);
+        assert!(matches!(read(&bomb, 1000), Err(PprofError::TooLarge { limit: 1000 })));
+    }
+
+    #[test]
+    fn broken_references_are_named() {
+        let mut profile = pb::Profile {
+            sample_type: vec![pb::ValueType { r#type: 0, unit: 0 }],
+            string_table: vec![String::new()],
+            sample: vec![pb::Sample {
+                location_id: vec![3],
+                value: vec![1],
+                label: vec![],
+            }],
+            ..pb::Profile::default()
+        };
+        let error = read(&profile.encode_to_vec(), 1 << 20).unwrap_err().to_string();
+        assert!(error.contains("location 3 does not exist"), "{error}");
+        profile.sample_type[0].unit = -1;
+        profile.sample.clear();
+        assert!(read(&profile.encode_to_vec(), 1 << 20).is_err());
+    }
+}

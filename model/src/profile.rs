@@ -1,0 +1,225 @@
+//! Profiles: weighted stacks with labels, and the places they mention.
+//!
+//! Guarantee: a native stack is a list of (build, file offset), known before any symbol is; names come later
+//! from a table per build, so nothing stored changes when they arrive.
+
+use serde::{Deserialize, Serialize};
+
+use crate::workload::LabelSet;
+
+/// `name:sample_type:unit:period_type:period_unit`, as profile stores name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProfileType(pub String);
+
+impl ProfileType {
+    /// CPU time in nanoseconds, sampled by CPU time: what Emberline's own sampler measures.
+    pub const CPU: &'static str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
+
+    /// [`ProfileType::CPU`].
+    pub fn cpu() -> ProfileType {
+        ProfileType(ProfileType::CPU.to_owned())
+    }
+
+    /// Puts a type together from its five parts.
+    pub fn from_parts(name: &str, sample_type: &str, unit: &str, period_type: &str, period_unit: &str) -> ProfileType {
+        ProfileType(format!("{name}:{sample_type}:{unit}:{period_type}:{period_unit}"))
+    }
+
+    /// The five parts; missing ones are empty.
+    pub fn parts(&self) -> [&str; 5] {
+        let mut parts = [""; 5];
+        self.0
+            .splitn(5, ':')
+            .zip(parts.iter_mut())
+            .for_each(|(text, part)| *part = text);
+        parts
+    }
+
+    /// The unit of values, for example `nanoseconds`.
+    pub fn unit(&self) -> &str {
+        self.parts()[2]
+    }
+}
+
+/// A file that code was loaded from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Mapping {
+    /// GNU build id, lower-case hexadecimal; empty when the file has none.
+    pub build_id: String,
+    /// Path as the process saw it.
+    pub path: String,
+}
+
+impl Mapping {
+    /// What identifies the file: its build id, or its path where it has none.
+    pub fn key(&self) -> &str {
+        if self.build_id.is_empty() {
+            &self.path
+        } else {
+            &self.build_id
+        }
+    }
+}
+
+/// One function at one place; a location has several when calls were inlined.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Frame {
+    /// Normalised demangled name ([`crate::function::normalise`]).
+    pub function: String,
+    /// Source file; empty when unknown.
+    pub file: String,
+    /// Source line; 0 when unknown.
+    pub line: u32,
+}
+
+/// One entry of a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// An instruction of a file, known by its offset in that file; a call's return address minus one.
+    Native {
+        /// Index into [`Profile::mappings`].
+        mapping: u32,
+        /// Offset in the file, in bytes.
+        offset: u64,
+    },
+    /// A place the sender named itself; the innermost inlined frame first.
+    Named {
+        /// At least one frame.
+        frames: Vec<Frame>,
+    },
+}
+
+/// One row of a profile: a stack, what it worked for, and how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Index into [`Profile::stacks`].
+    pub stack: u32,
+    /// Index into [`Profile::label_sets`].
+    pub label_set: u32,
+    /// In the unit of the profile type.
+    pub value: i64,
+    /// How many samples were taken; what significance is judged by.
+    pub count: u64,
+}
+
+/// How well the profile was sampled; travels with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProfileStats {
+    /// Samples per CPU second that were really taken.
+    pub rate_hz: f64,
+    /// Samples lost because a ring or table was full.
+    pub dropped: u64,
+    /// Stacks cut at the frame limit.
+    pub truncated: u64,
+    /// CPU time of the sampled threads, in nanoseconds, by their own clocks.
+    pub cpu_ns: u64,
+    /// CPU time the sampler itself took, in nanoseconds.
+    pub overhead_ns: u64,
+}
+
+/// Samples of one type over one window, with their tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// What is measured, in which unit.
+    pub profile_type: ProfileType,
+    /// Start, nanoseconds since the Unix epoch.
+    pub start_unix_ns: i64,
+    /// Length in nanoseconds.
+    pub duration_ns: i64,
+    /// Distance of two samples in the period's unit; 0 when unknown.
+    pub period: i64,
+    /// Files mentioned by locations.
+    pub mappings: Vec<Mapping>,
+    /// Places mentioned by stacks.
+    pub locations: Vec<Location>,
+    /// Lists of indices into `locations`, leaf first.
+    pub stacks: Vec<Vec<u32>>,
+    /// What samples worked for.
+    pub label_sets: Vec<LabelSet>,
+    /// The rows.
+    pub samples: Vec<Sample>,
+    /// How well it was sampled.
+    pub stats: ProfileStats,
+}
+
+/// Why a profile's tables do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidProfile {
+    /// An index points outside its table.
+    #[error("{what} index {index} lies outside its table of {len} entries")]
+    Index {
+        /// Which index.
+        what: &'static str,
+        /// Its value.
+        index: u64,
+        /// Entries of the table.
+        len: usize,
+    },
+    /// A stack without locations or a named location without frames.
+    #[error("an empty {0}")]
+    Empty(&'static str),
+    /// A value below zero.
+    #[error("negative sample value {0}")]
+    Negative(i64),
+}
+
+impl Profile {
+    /// An empty CPU profile of a window.
+    pub fn empty_cpu(start_unix_ns: i64, duration_ns: i64) -> Profile {
+        Profile {
+            profile_type: ProfileType::cpu(),
+            start_unix_ns,
+            duration_ns,
+            period: 0,
+            mappings: Vec::new(),
+            locations: Vec::new(),
+            stacks: Vec::new(),
+            label_sets: Vec::new(),
+            samples: Vec::new(),
+            stats: ProfileStats::default(),
+        }
+    }
+
+    /// Sum of all values; saturates.
+    pub fn total(&self) -> i64 {
+        self.samples.iter().fold(0, |t, s| t.saturating_add(s.value))
+    }
+
+    /// Checks every index and value once, so that no reader has to.
+    pub fn validate(&self) -> Result<(), InvalidProfile> {
+        let check = |what, index: u32, len: usize| {
+            if (index as usize) < len {
+                Ok(())
+            } else {
+                Err(InvalidProfile::Index {
+                    what,
+                    index: u64::from(index),
+                    len,
+                })
+            }
+        };
+        for location in &self.locations {
+            match location {
+                Location::Native { mapping, .. } => check("mapping", *mapping, self.mappings.len())?,
+                Location::Named { frames } if frames.is_empty() => return Err(InvalidProfile::Empty("location")),
+                Location::Named { .. } => {}
+            }
+        }
+        for stack in &self.stacks {
+            if stack.is_empty() {
+                return Err(InvalidProfile::Empty("stack"));
+            }
+            stack
+                .iter()
+                .try_for_each(|&l| check("location", l, self.locations.len()))?;
+        }
+        for sample in &self.samples {
+            check("stack", sample.stack, self.stacks.len())?;
+            check("label set", sample.label_set, self.label_sets.len())?;
+            if sample.value < 0 {
+                return Err(InvalidProfile::Negative(sample.value));
+            }
+        }
+        Ok(())
+    }
+}
