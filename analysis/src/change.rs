@@ -1,0 +1,470 @@
+//! Did a cost per request change? For the whole route and, called by [`crate::functions`], for one function.
+//!
+//! Cost per request is a ratio estimate: sum of cost divided by sum of requests over the windows of a side. Its
+//! variance has two sources, and both are used: the Poisson variance of the number of stack samples, below which no
+//! sampled profile can get, and the *dispersion*, how much more the windows differ from each other than Poisson
+//! counts would (residuals `cost - rate * requests` of the ratio estimator). With few windows the dispersion cannot
+//! be known from one function alone, so it is drawn towards a prior worth [`PRIOR_DEGREES`] degrees of freedom, as
+//! moderated t-tests do (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004; ratio estimator: Cochran, "Sampling
+//! Techniques", 6.3). Thus two windows per side suffice when the effect is huge, and noisy windows still widen it.
+//!
+//! Guarantees: pure; the variance is never below the Poisson variance; a side without samples counts as one sample,
+//! so "nothing seen" is never infinitely certain; `delta` is exactly candidate minus baseline.
+//!
+//! Wrong on purpose: windows count as independent of each other, and intervals are symmetric, so the lower end for a
+//! rare function can be below the difference that is possible.
+
+use emberline_model::comparison::{Confidence, Judgement};
+use serde::{Deserialize, Serialize};
+
+use crate::statistics::{student_critical, student_two_sided};
+
+/// How many degrees of freedom the prior dispersion is worth: four times what two windows per side give, and a seventh
+/// of what thirty give.
+pub const PRIOR_DEGREES: f64 = 8.0;
+
+/// When a change of cost is stated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CostConfig {
+    /// Coverage of the intervals.
+    pub interval: f64,
+    /// Samples, of both sides together, below which nothing is judged.
+    pub min_samples: u64,
+    /// Share of the route's cost below which a function is not judged.
+    pub min_share: f64,
+    /// Expected share of false ones among the functions called changed.
+    pub false_discovery_rate: f64,
+    /// p-value at or below which a single cost (the route's) is called changed.
+    pub alpha: f64,
+}
+
+impl Default for CostConfig {
+    fn default() -> CostConfig {
+        CostConfig {
+            interval: 0.95,
+            min_samples: 20,
+            min_share: 0.001,
+            false_discovery_rate: 0.05,
+            alpha: 0.01,
+        }
+    }
+}
+
+/// A value for each side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sides<T> {
+    /// The release compared with.
+    pub baseline: T,
+    /// The release judged.
+    pub candidate: T,
+}
+
+/// A window in which both signals arrived, and what its costs are divided by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExposureWindow {
+    /// Start, seconds since the Unix epoch; each start once per side.
+    pub start: i64,
+    /// Requests served in it, or seconds observed. For plain sums give 1 / number of windows.
+    pub exposure: f64,
+}
+
+/// Cost seen in one window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostWindow {
+    /// Start, seconds since the Unix epoch.
+    pub start: i64,
+    /// Cost, in the profile's unit (nanoseconds of CPU).
+    pub cost: f64,
+    /// Stack samples behind it.
+    pub samples: u64,
+}
+
+/// One side's cost per request.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SideCost {
+    /// Cost per request.
+    pub rate: f64,
+    /// Its standard error, dispersion included.
+    pub standard_error: f64,
+    /// Lower end of its interval; not below zero.
+    pub low: f64,
+    /// Upper end of its interval.
+    pub high: f64,
+    /// Cost in all.
+    pub cost: f64,
+    /// Samples in all.
+    pub samples: u64,
+}
+
+/// Both sides' cost per request and what their difference says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CostComparison {
+    /// Cost of the baseline.
+    pub baseline: SideCost,
+    /// Cost of the candidate.
+    pub candidate: SideCost,
+    /// Candidate minus baseline, per request.
+    pub delta: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end of its interval.
+    pub high: f64,
+    /// Two-sided; 1 when it cannot be judged.
+    pub p_value: f64,
+    /// p-value adjusted for the number of costs compared; equal to it for a single one.
+    pub q_value: f64,
+    /// Variance as a multiple of the Poisson variance, at least 1.
+    pub dispersion: f64,
+    /// Degrees of freedom of the interval.
+    pub degrees_of_freedom: f64,
+    /// How sure.
+    pub confidence: Confidence,
+}
+
+impl CostComparison {
+    /// Candidate over baseline; `None` when the baseline costs nothing.
+    pub fn ratio(&self) -> Option<f64> {
+        (self.baseline.rate > 0.0).then(|| self.candidate.rate / self.baseline.rate)
+    }
+
+    /// What the comparison says as a whole.
+    pub fn judgement(&self) -> Judgement {
+        match self.confidence {
+            Confidence::Few => Judgement::TooFewSamples,
+            Confidence::Strong => Judgement::Changed,
+            Confidence::Weak | Confidence::Noise => Judgement::NoChange,
+        }
+    }
+
+    /// True when the candidate costs more, surely.
+    pub fn grew(&self) -> bool {
+        self.confidence == Confidence::Strong && self.delta > 0.0
+    }
+
+    /// True when the candidate costs less, surely.
+    pub fn shrank(&self) -> bool {
+        self.confidence == Confidence::Strong && self.delta < 0.0
+    }
+}
+
+/// Compares a single cost, such as the CPU time of a route. Cost rows of windows that `exposures` does not list are
+/// left out, because one of their two signals is missing; listed windows without a row cost nothing.
+pub fn compare_cost(
+    exposures: Sides<&[ExposureWindow]>,
+    costs: Sides<&[CostWindow]>,
+    config: &CostConfig,
+) -> CostComparison {
+    let exposures = Sides {
+        baseline: Exposures::new(exposures.baseline),
+        candidate: Exposures::new(exposures.candidate),
+    };
+    let measured = Measured::new(&exposures, costs, None);
+    measured.compare_single(1.0, config)
+}
+
+/// Exposure windows sorted for lookup.
+#[derive(Debug)]
+pub(crate) struct Exposures {
+    windows: Vec<ExposureWindow>,
+    total: f64,
+}
+
+impl Exposures {
+    pub(crate) fn new(windows: &[ExposureWindow]) -> Exposures {
+        let mut windows: Vec<_> = windows.iter().copied().filter(|w| w.exposure > 0.0).collect();
+        windows.sort_by_key(|w| w.start);
+        windows.dedup_by_key(|w| w.start);
+        let total = windows.iter().map(|w| w.exposure).sum();
+        Exposures { windows, total }
+    }
+
+    fn position(&self, start: i64) -> Option<usize> {
+        self.windows.binary_search_by_key(&start, |w| w.start).ok()
+    }
+}
+
+/// Sums and variances of one side, before anything is judged.
+#[derive(Debug, Clone, Copy)]
+struct MeasuredSide {
+    rate: f64,
+    cost: f64,
+    samples: u64,
+    /// Variance of `rate` if samples were independent.
+    poisson_variance: f64,
+    /// Variance of `rate` by the differences between windows; 0 with fewer than two windows.
+    window_variance: f64,
+    window_degrees: f64,
+}
+
+/// Sums and variances of both sides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    sides: Sides<MeasuredSide>,
+    /// False when one side has no window.
+    comparable: bool,
+}
+
+impl Measured {
+    /// `cost_per_sample` is what one sample stands for where a side has none.
+    pub(crate) fn new(
+        exposures: &Sides<Exposures>,
+        costs: Sides<&[CostWindow]>,
+        cost_per_sample: Option<f64>,
+    ) -> Measured {
+        let baseline = window_sums(&exposures.baseline, costs.baseline);
+        let candidate = window_sums(&exposures.candidate, costs.candidate);
+        let (cost, samples) = baseline
+            .iter()
+            .chain(&candidate)
+            .fold((0.0, 0), |(c, n), w| (c + w.0, n + w.1));
+        let weight = if samples > 0 {
+            cost / samples as f64
+        } else {
+            cost_per_sample.unwrap_or(0.0)
+        };
+        Measured {
+            sides: Sides {
+                baseline: measure_side(&exposures.baseline, &baseline, weight),
+                candidate: measure_side(&exposures.candidate, &candidate, weight),
+            },
+            comparable: exposures.baseline.total > 0.0 && exposures.candidate.total > 0.0,
+        }
+    }
+
+    pub(crate) fn samples(&self) -> u64 {
+        self.sides.baseline.samples + self.sides.candidate.samples
+    }
+
+    pub(crate) fn rates(&self) -> Sides<f64> {
+        Sides {
+            baseline: self.sides.baseline.rate,
+            candidate: self.sides.candidate.rate,
+        }
+    }
+
+    pub(crate) fn comparable(&self) -> bool {
+        self.comparable
+    }
+
+    /// How much more the windows differ than Poisson counts would, unmoderated, with its degrees of freedom.
+    pub(crate) fn raw_dispersion(&self) -> (f64, f64) {
+        let (b, c) = (&self.sides.baseline, &self.sides.candidate);
+        let poisson = b.poisson_variance + c.poisson_variance;
+        let degrees = b.window_degrees + c.window_degrees;
+        if poisson <= 0.0 || degrees <= 0.0 {
+            return (1.0, 0.0);
+        }
+        // A side with one window has no residuals; its share of the variance follows the other side's.
+        let seen: f64 = [b, c]
+            .iter()
+            .filter(|s| s.window_degrees > 0.0)
+            .map(|s| s.poisson_variance)
+            .sum();
+        if seen <= 0.0 {
+            (1.0, 0.0)
+        } else {
+            ((b.window_variance + c.window_variance) / seen, degrees)
+        }
+    }
+
+    /// The comparison without its verdict: confidence is `Few`, and `q_value` is `p_value`.
+    pub(crate) fn compare(&self, prior_dispersion: f64, config: &CostConfig) -> CostComparison {
+        let (raw, degrees) = self.raw_dispersion();
+        let degrees_of_freedom = PRIOR_DEGREES + degrees;
+        let dispersion = ((PRIOR_DEGREES * prior_dispersion + degrees * raw) / degrees_of_freedom).max(1.0);
+        let critical = student_critical(config.interval, degrees_of_freedom);
+        let side = |s: &MeasuredSide| {
+            let standard_error = (s.poisson_variance * dispersion).sqrt();
+            SideCost {
+                rate: s.rate,
+                standard_error,
+                low: (s.rate - critical * standard_error).max(0.0),
+                high: s.rate + critical * standard_error,
+                cost: s.cost,
+                samples: s.samples,
+            }
+        };
+        let (baseline, candidate) = (side(&self.sides.baseline), side(&self.sides.candidate));
+        let delta = candidate.rate - baseline.rate;
+        let error = baseline.standard_error.hypot(candidate.standard_error);
+        let p_value = if self.comparable && error > 0.0 {
+            student_two_sided(delta / error, degrees_of_freedom)
+        } else {
+            1.0
+        };
+        CostComparison {
+            baseline,
+            candidate,
+            delta,
+            low: delta - critical * error,
+            high: delta + critical * error,
+            p_value,
+            q_value: p_value,
+            dispersion,
+            degrees_of_freedom,
+            confidence: Confidence::Few,
+        }
+    }
+
+    /// The comparison of a single cost, with its verdict.
+    pub(crate) fn compare_single(&self, prior_dispersion: f64, config: &CostConfig) -> CostComparison {
+        let mut comparison = self.compare(prior_dispersion, config);
+        if self.comparable && self.samples() >= config.min_samples {
+            comparison.confidence = confidence(comparison.p_value, comparison.p_value, config.alpha);
+        }
+        comparison
+    }
+}
+
+/// Strong when the adjusted value passes; weak when the plain one passes 5 %, which many noisy functions do by chance.
+pub(crate) fn confidence(p_value: f64, q_value: f64, strong: f64) -> Confidence {
+    if q_value <= strong {
+        Confidence::Strong
+    } else if p_value <= 0.05 {
+        Confidence::Weak
+    } else {
+        Confidence::Noise
+    }
+}
+
+/// Cost and samples per exposure window.
+fn window_sums(exposures: &Exposures, costs: &[CostWindow]) -> Vec<(f64, u64)> {
+    let mut sums = vec![(0.0, 0); exposures.windows.len()];
+    for row in costs {
+        if let Some(at) = exposures.position(row.start) {
+            sums[at].0 += row.cost;
+            sums[at].1 += row.samples;
+        }
+    }
+    sums
+}
+
+fn measure_side(exposures: &Exposures, sums: &[(f64, u64)], cost_per_sample: f64) -> MeasuredSide {
+    let (cost, samples) = sums.iter().fold((0.0, 0), |(c, n), w| (c + w.0, n + w.1));
+    if exposures.total <= 0.0 {
+        return MeasuredSide {
+            rate: 0.0,
+            cost,
+            samples,
+            poisson_variance: 0.0,
+            window_variance: 0.0,
+            window_degrees: 0.0,
+        };
+    }
+    let rate = cost / exposures.total;
+    let squared = exposures.total * exposures.total;
+    let weight = if samples > 0 {
+        cost / samples as f64
+    } else {
+        cost_per_sample
+    };
+    let windows = sums.len() as f64;
+    let residuals: f64 = sums
+        .iter()
+        .zip(&exposures.windows)
+        .map(|(w, e)| (w.0 - rate * e.exposure).powi(2))
+        .sum();
+    MeasuredSide {
+        rate,
+        cost,
+        samples,
+        poisson_variance: samples.max(1) as f64 * weight * weight / squared,
+        window_variance: if windows > 1.0 {
+            windows / (windows - 1.0) * residuals / squared
+        } else {
+            0.0
+        },
+        window_degrees: (windows - 1.0).max(0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exposures(windows: usize, each: f64) -> Vec<ExposureWindow> {
+        (0..windows)
+            .map(|w| ExposureWindow {
+                start: w as i64 * 10,
+                exposure: each,
+            })
+            .collect()
+    }
+
+    fn costs(samples: &[u64]) -> Vec<CostWindow> {
+        samples
+            .iter()
+            .enumerate()
+            .map(|(w, &n)| CostWindow {
+                start: w as i64 * 10,
+                cost: n as f64 * 1e7,
+                samples: n,
+            })
+            .collect()
+    }
+
+    fn compare(baseline: &[u64], candidate: &[u64]) -> CostComparison {
+        let (eb, ec) = (exposures(baseline.len(), 50.0), exposures(candidate.len(), 50.0));
+        let (cb, cc) = (costs(baseline), costs(candidate));
+        compare_cost(
+            Sides {
+                baseline: &eb,
+                candidate: &ec,
+            },
+            Sides {
+                baseline: &cb,
+                candidate: &cc,
+            },
+            &CostConfig::default(),
+        )
+    }
+
+    #[test]
+    fn two_windows_suffice_for_a_huge_effect() {
+        let change = compare(&[0, 0], &[21, 19]);
+        assert!(change.grew(), "{change:?}");
+        assert!((change.delta - 40.0 * 1e7 / 100.0).abs() < 1e-6);
+        assert!(change.low > 0.0 && change.high > change.delta);
+        assert_eq!(change.ratio(), None);
+        // Nothing seen is not known to be nothing.
+        assert!(change.baseline.standard_error > 0.0);
+        assert!(compare(&[20, 20], &[0, 0]).shrank());
+    }
+
+    #[test]
+    fn equal_sides_are_no_change_and_few_samples_are_not_judged() {
+        assert_eq!(compare(&[20, 22, 18], &[21, 19, 20]).judgement(), Judgement::NoChange);
+        assert_eq!(compare(&[1, 0], &[9, 3]).judgement(), Judgement::TooFewSamples);
+        assert_eq!(compare(&[], &[50, 60]).judgement(), Judgement::TooFewSamples);
+        assert_eq!(compare(&[], &[]).p_value, 1.0);
+    }
+
+    #[test]
+    fn windows_that_differ_widely_widen_the_interval() {
+        let calm = compare(&[20; 10], &[30; 10]);
+        let bursty = compare(&[2, 90, 0, 3, 60, 1, 0, 40, 2, 2], &[1, 130, 2, 0, 3, 90, 70, 2, 1, 1]);
+        assert!(calm.grew() && calm.dispersion == 1.0);
+        assert!(!bursty.grew() && bursty.dispersion > 5.0, "{bursty:?}");
+    }
+
+    #[test]
+    fn cost_without_requests_in_its_window_is_left_out() {
+        let exposures = exposures(2, 50.0);
+        let rows = costs(&[10, 10, 500]);
+        let both = Sides {
+            baseline: exposures.as_slice(),
+            candidate: exposures.as_slice(),
+        };
+        let change = compare_cost(
+            both,
+            Sides {
+                baseline: &rows,
+                candidate: &rows,
+            },
+            &CostConfig::default(),
+        );
+        assert_eq!(change.candidate.samples, 20);
+        assert_eq!(change.delta, 0.0);
+    }
+}

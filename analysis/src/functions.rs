@@ -1,0 +1,256 @@
+//! Which functions changed, per request?
+//!
+//! Each function's self and total cost is compared as [`crate::change`] describes, with a prior dispersion taken from
+//! all functions of the comparison (the median: what bursty traffic does to one it does to the others). The p-values
+//! of functions with enough samples are adjusted by Benjamini–Hochberg, self and total each on its own, so among the
+//! functions called strong at most [`CostConfig::false_discovery_rate`] are false in expectation.
+//!
+//! Confidence: *strong*: adjusted p at or below that rate; *weak*: plain p at or below 5 %; *noise*: neither;
+//! *few*: not judged. State says new, gone, up or down only of a strong change of total cost, else same.
+//!
+//! Guarantees: the contributions of all functions add up to 1 (or are all 0 when the route's cost is the same to the
+//! bit): self costs partition the route's cost. The rows of a table are the same however it is cut later.
+//!
+//! Wrong on purpose: functions of one stack change together, and adjusting does not know it; Benjamini–Hochberg stays
+//! valid under such positive dependence, and is then merely cautious.
+
+use emberline_model::comparison::{Confidence, FunctionState};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::{CostComparison, CostConfig, CostWindow, ExposureWindow, Exposures, Measured, Sides, confidence},
+    statistics::benjamini_hochberg,
+};
+
+/// What one function cost in one window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FunctionWindow {
+    /// Start, seconds since the Unix epoch.
+    pub start: i64,
+    /// Cost of stacks that end in the function.
+    pub self_cost: f64,
+    /// Cost of stacks that contain it, each counted once.
+    pub total_cost: f64,
+    /// Samples behind `self_cost`.
+    pub self_samples: u64,
+    /// Samples behind `total_cost`.
+    pub total_samples: u64,
+}
+
+/// What one function cost in all windows of both sides. Windows without a row cost nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FunctionSeries {
+    /// Function identifier.
+    pub function: u64,
+    /// Code that the application's owner did not write, or that should not be named for another reason.
+    pub is_library: bool,
+    /// Functions that call it directly on either side; may be empty where unknown.
+    pub callers: Vec<u64>,
+    /// Rows of the baseline.
+    pub baseline: Vec<FunctionWindow>,
+    /// Rows of the candidate.
+    pub candidate: Vec<FunctionWindow>,
+}
+
+/// One function of both releases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FunctionChange {
+    /// Function identifier.
+    pub function: u64,
+    /// As given.
+    pub is_library: bool,
+    /// As given.
+    pub callers: Vec<u64>,
+    /// Cost per request of stacks that end in it.
+    pub self_cost: CostComparison,
+    /// Cost per request of stacks that contain it.
+    pub total_cost: CostComparison,
+    /// What happened to its total cost.
+    pub state: FunctionState,
+    /// Its change of self cost as a share of the route's change.
+    pub contribution: f64,
+}
+
+/// All functions of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FunctionReport {
+    /// The cost of the whole route.
+    pub route: CostComparison,
+    /// Largest change of self cost first.
+    pub functions: Vec<FunctionChange>,
+    /// Median dispersion of the functions judged: above 1, windows differ by more than sampling noise.
+    pub dispersion: f64,
+}
+
+impl FunctionReport {
+    /// The row of a function.
+    pub fn function(&self, id: u64) -> Option<&FunctionChange> {
+        self.functions.iter().find(|f| f.function == id)
+    }
+}
+
+/// Compares all functions of a route. `functions` must hold every function that occurs, each once: their self costs
+/// make up the route's cost.
+pub fn compare_functions(
+    exposures: Sides<&[ExposureWindow]>,
+    functions: &[FunctionSeries],
+    config: &CostConfig,
+) -> FunctionReport {
+    let exposures = Sides {
+        baseline: Exposures::new(exposures.baseline),
+        candidate: Exposures::new(exposures.candidate),
+    };
+    let self_costs: Vec<Sides<Vec<CostWindow>>> = functions.iter().map(|f| rows(f, self_row)).collect();
+    let route_rows = Sides {
+        baseline: self_costs
+            .iter()
+            .flat_map(|s| s.baseline.iter().copied())
+            .collect::<Vec<_>>(),
+        candidate: self_costs
+            .iter()
+            .flat_map(|s| s.candidate.iter().copied())
+            .collect::<Vec<_>>(),
+    };
+    let measure = |rows: &Sides<Vec<CostWindow>>, per_sample: Option<f64>| {
+        Measured::new(
+            &exposures,
+            Sides {
+                baseline: &rows.baseline,
+                candidate: &rows.candidate,
+            },
+            per_sample,
+        )
+    };
+    let route = measure(&route_rows, None);
+    let per_sample = cost_per_sample(&route_rows);
+    let measured: Vec<Sides<Measured>> = functions
+        .iter()
+        .zip(&self_costs)
+        // Not the two releases but the two kinds of cost: self in `baseline`'s place, total in `candidate`'s.
+        .map(|(f, own)| Sides {
+            baseline: measure(own, per_sample),
+            candidate: measure(&rows(f, total_row), per_sample),
+        })
+        .collect();
+
+    let judged = |m: &Measured| {
+        let (rates, all) = (m.rates(), route.rates());
+        let share_passes = |part: f64, whole: f64| part > 0.0 && part >= config.min_share * whole;
+        m.comparable()
+            && m.samples() >= config.min_samples
+            && (share_passes(rates.baseline, all.baseline) || share_passes(rates.candidate, all.candidate))
+    };
+    let dispersion = median_dispersion(measured.iter().map(|m| &m.candidate).filter(|m| judged(m)));
+    let self_costs = judge_family(measured.iter().map(|m| &m.baseline), judged, dispersion, config);
+    let total_costs = judge_family(measured.iter().map(|m| &m.candidate), judged, dispersion, config);
+
+    let route_delta = route.rates().candidate - route.rates().baseline;
+    let mut changes: Vec<FunctionChange> = functions
+        .iter()
+        .zip(self_costs.into_iter().zip(total_costs))
+        .map(|(series, (self_cost, total_cost))| FunctionChange {
+            function: series.function,
+            is_library: series.is_library,
+            callers: series.callers.clone(),
+            state: state(&total_cost),
+            contribution: if route_delta == 0.0 {
+                0.0
+            } else {
+                self_cost.delta / route_delta
+            },
+            self_cost,
+            total_cost,
+        })
+        .collect();
+    changes.sort_by(|a, b| {
+        let size = |f: &FunctionChange| f.self_cost.delta.abs();
+        size(b).total_cmp(&size(a)).then(a.function.cmp(&b.function))
+    });
+    FunctionReport {
+        route: route.compare_single(dispersion, config),
+        functions: changes,
+        dispersion,
+    }
+}
+
+fn self_row(row: &FunctionWindow) -> CostWindow {
+    CostWindow {
+        start: row.start,
+        cost: row.self_cost,
+        samples: row.self_samples,
+    }
+}
+
+fn total_row(row: &FunctionWindow) -> CostWindow {
+    CostWindow {
+        start: row.start,
+        cost: row.total_cost,
+        samples: row.total_samples,
+    }
+}
+
+fn rows(series: &FunctionSeries, of: fn(&FunctionWindow) -> CostWindow) -> Sides<Vec<CostWindow>> {
+    Sides {
+        baseline: series.baseline.iter().map(of).collect(),
+        candidate: series.candidate.iter().map(of).collect(),
+    }
+}
+
+fn cost_per_sample(rows: &Sides<Vec<CostWindow>>) -> Option<f64> {
+    let (cost, samples) = rows
+        .baseline
+        .iter()
+        .chain(&rows.candidate)
+        .fold((0.0, 0), |(c, n), r| (c + r.cost, n + r.samples));
+    (samples > 0).then(|| cost / samples as f64)
+}
+
+fn median_dispersion<'a>(judged: impl Iterator<Item = &'a Measured>) -> f64 {
+    let mut all: Vec<f64> = judged
+        .map(Measured::raw_dispersion)
+        .filter(|d| d.1 > 0.0)
+        .map(|d| d.0)
+        .collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(1.0).max(1.0)
+}
+
+/// Compares a family of costs and adjusts for its size.
+fn judge_family<'a>(
+    measured: impl Iterator<Item = &'a Measured>,
+    judged: impl Fn(&Measured) -> bool,
+    dispersion: f64,
+    config: &CostConfig,
+) -> Vec<CostComparison> {
+    let mut family: Vec<(CostComparison, bool)> =
+        measured.map(|m| (m.compare(dispersion, config), judged(m))).collect();
+    let p_values: Vec<f64> = family.iter().filter(|f| f.1).map(|f| f.0.p_value).collect();
+    let q_values = benjamini_hochberg(&p_values);
+    for ((comparison, _), q_value) in family.iter_mut().filter(|f| f.1).zip(q_values) {
+        comparison.q_value = q_value;
+        comparison.confidence = confidence(comparison.p_value, q_value, config.false_discovery_rate);
+    }
+    family
+        .into_iter()
+        .map(|(comparison, judged)| {
+            if judged {
+                comparison
+            } else {
+                CostComparison {
+                    q_value: 1.0,
+                    ..comparison
+                }
+            }
+        })
+        .collect()
+}
+
+fn state(total: &CostComparison) -> FunctionState {
+    match total.confidence {
+        Confidence::Strong if total.baseline.samples == 0 => FunctionState::New,
+        Confidence::Strong if total.candidate.samples == 0 => FunctionState::Gone,
+        Confidence::Strong if total.delta > 0.0 => FunctionState::Up,
+        Confidence::Strong => FunctionState::Down,
+        _ => FunctionState::Same,
+    }
+}

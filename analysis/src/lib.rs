@@ -1,0 +1,17 @@
+//! The mathematics of Emberline: release verdicts and function significance.
+//!
+//! Guarantees: numbers in, evidence out. No I/O, no clock, no randomness: the same windows give the same answer in the
+//! collector, in a page and after a restart. Every mark of change has a stated rate of false ones, and "too few samples
+//! to judge" is an answer. `cargo run --release -p emberline-analysis --example operating_points` measures both.
+
+pub mod change;
+pub mod compare;
+pub mod cost_shift;
+mod evidence;
+pub mod fold;
+pub mod functions;
+pub mod guilty;
+pub mod latency;
+pub mod latency_watch;
+pub mod statistics;
+pub mod went_away;

@@ -1,0 +1,238 @@
+//! Where an alert stands: a state machine over judged windows.
+//!
+//! Guarantees: pure; the state after some windows depends on those windows alone, so a restart that replays them ends
+//! in the same state. A verdict is never taken back by the evidence ([`crate::latency`]); this machine is what does: a
+//! slowdown that goes away while suspected is never fired, and one that ends is resolved.
+//!
+//! ```text
+//! inactive <-> pending -verdict-> suspected -still there-> firing <-> recovering -> resolved -again-> suspected
+//!                                 suspected -went away--------------------------> resolved
+//! ```
+//!
+//! Wrong on purpose: a window counts as exceeding or quiet by a plain majority against the threshold, without
+//! significance, so a single one means little; only runs of them move the machine.
+
+use emberline_model::alert::AlertStatus;
+use serde::{Deserialize, Serialize};
+
+use crate::latency::{LatencyOutcome, LatencyVerdict};
+
+/// How many windows each step takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlertConfig {
+    /// Exceeding windows after the verdict, not necessarily in a row, until a suspected alert fires.
+    pub confirm_windows: u32,
+    /// Quiet windows in a row until a suspected alert is dropped, or a firing one is recovering.
+    pub quiet_windows: u32,
+    /// Quiet windows in a row until a recovering alert is resolved.
+    pub resolve_windows: u32,
+    /// Exceeding windows in a row until a resolved alert is suspected again.
+    pub again_windows: u32,
+    /// Windows without requests until an alert is resolved because its release is gone.
+    pub gone_windows: u32,
+}
+
+impl Default for AlertConfig {
+    fn default() -> AlertConfig {
+        AlertConfig {
+            confirm_windows: 3,
+            quiet_windows: 3,
+            resolve_windows: 12,
+            again_windows: 6,
+            gone_windows: 30,
+        }
+    }
+}
+
+/// What one window showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observation {
+    /// Start of the window, seconds since the Unix epoch.
+    pub window: i64,
+    /// A verdict has been stated by this window.
+    pub stated: bool,
+    /// Whether the window still shows the slowdown; `None` when nothing could be judged in it.
+    pub exceeding: Option<bool>,
+}
+
+/// Names of the states.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertPhase {
+    /// Nothing to see.
+    #[default]
+    Inactive,
+    /// The newest window exceeds; no verdict yet.
+    Pending,
+    /// A verdict is stated; it may still go away.
+    Suspected,
+    /// Stated and confirmed.
+    Firing,
+    /// The newest windows are quiet.
+    Recovering,
+    /// Over.
+    Resolved,
+}
+
+impl AlertPhase {
+    /// The status to show; `None` when there is nothing to show.
+    pub fn status(self) -> Option<AlertStatus> {
+        match self {
+            AlertPhase::Inactive | AlertPhase::Pending => None,
+            AlertPhase::Suspected => Some(AlertStatus::Suspected),
+            AlertPhase::Firing => Some(AlertStatus::Firing),
+            AlertPhase::Recovering => Some(AlertStatus::Recovering),
+            AlertPhase::Resolved => Some(AlertStatus::Resolved),
+        }
+    }
+}
+
+/// The state with the runs it needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertState {
+    /// Where the alert stands.
+    pub phase: AlertPhase,
+    /// Window of the newest change of phase.
+    pub changed_at: Option<i64>,
+    /// It has been firing at some time: a resolved alert that never fired went away on its own.
+    pub has_fired: bool,
+    exceeding_run: u32,
+    quiet_run: u32,
+    silent_run: u32,
+    confirmed: u32,
+}
+
+impl AlertState {
+    /// The state after all windows of a verdict, in order.
+    pub fn replay(verdict: &LatencyVerdict, config: &AlertConfig) -> AlertState {
+        observations(verdict).fold(AlertState::default(), |state, seen| state.step(seen, config))
+    }
+
+    /// The state after one more window.
+    pub fn step(mut self, seen: Observation, config: &AlertConfig) -> AlertState {
+        match seen.exceeding {
+            Some(true) => (self.exceeding_run, self.quiet_run, self.silent_run) = (self.exceeding_run + 1, 0, 0),
+            Some(false) => (self.exceeding_run, self.quiet_run, self.silent_run) = (0, self.quiet_run + 1, 0),
+            None => self.silent_run += 1,
+        }
+        if self.phase == AlertPhase::Suspected && seen.exceeding == Some(true) {
+            self.confirmed += 1;
+        }
+        let next = self.next_phase(seen, config);
+        if next != self.phase {
+            self.phase = next;
+            self.changed_at = Some(seen.window);
+            self.confirmed = 0;
+            self.has_fired |= next == AlertPhase::Firing;
+        }
+        self
+    }
+
+    fn next_phase(&self, seen: Observation, config: &AlertConfig) -> AlertPhase {
+        use AlertPhase::{Firing, Inactive, Pending, Recovering, Resolved, Suspected};
+        let gone = self.silent_run >= config.gone_windows;
+        let after_verdict = if config.confirm_windows == 0 { Firing } else { Suspected };
+        match self.phase {
+            Inactive | Pending if seen.stated => after_verdict,
+            Inactive | Pending if seen.exceeding == Some(true) => Pending,
+            Inactive => Inactive,
+            Pending if seen.exceeding == Some(false) || gone => Inactive,
+            Pending => Pending,
+            Suspected | Firing | Recovering if gone => Resolved,
+            Suspected if self.quiet_run >= config.quiet_windows => Resolved,
+            Suspected if self.confirmed >= config.confirm_windows => Firing,
+            Suspected => Suspected,
+            Firing if self.quiet_run >= config.quiet_windows => Recovering,
+            Firing => Firing,
+            Recovering if self.quiet_run >= config.resolve_windows => Resolved,
+            Recovering if self.exceeding_run >= 2 => Firing,
+            Recovering => Recovering,
+            Resolved if seen.stated && self.exceeding_run >= config.again_windows => Suspected,
+            Resolved => Resolved,
+        }
+    }
+}
+
+/// What each judged window of a verdict showed. Windows in which nothing was judged are not among them; a caller that
+/// knows of such windows steps them itself with `exceeding: None`.
+pub fn observations(verdict: &LatencyVerdict) -> impl Iterator<Item = Observation> + '_ {
+    let slower = verdict.outcome == LatencyOutcome::Slower;
+    let stated_at = verdict.fired_at_window.filter(|_| slower);
+    verdict.judged.iter().map(move |judged| Observation {
+        window: judged.window,
+        stated: stated_at.is_some_and(|at| judged.window >= at),
+        exceeding: Some(judged.exceeding),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One letter per window: `.` quiet, `x` exceeding, `V` exceeding with a verdict from here on, ` ` nothing.
+    fn phases(windows: &str) -> Vec<AlertPhase> {
+        let (mut state, mut stated) = (AlertState::default(), false);
+        let mut phases = Vec::new();
+        for (at, letter) in windows.chars().enumerate() {
+            stated |= letter == 'V';
+            let exceeding = match letter {
+                '.' => Some(false),
+                ' ' => None,
+                _ => Some(true),
+            };
+            state = state.step(
+                Observation {
+                    window: at as i64 * 10,
+                    stated,
+                    exceeding,
+                },
+                &AlertConfig::default(),
+            );
+            if phases.last() != Some(&state.phase) {
+                phases.push(state.phase);
+            }
+        }
+        phases
+    }
+
+    #[test]
+    fn a_lasting_slowdown_fires_recovers_and_resolves() {
+        use AlertPhase::*;
+        assert_eq!(
+            phases("..x.xVxx.x....x.xx............."),
+            [
+                Inactive, Pending, Inactive, Pending, Suspected, Firing, Recovering, Firing, Recovering, Resolved
+            ]
+        );
+    }
+
+    #[test]
+    fn a_burst_that_goes_away_never_fires() {
+        use AlertPhase::*;
+        assert_eq!(phases("xVx...................x.x.x.x"), [Pending, Suspected, Resolved]);
+        assert_eq!(
+            phases("xVx...xxxxxxxxxx"),
+            [Pending, Suspected, Resolved, Suspected, Firing]
+        );
+    }
+
+    #[test]
+    fn an_alert_suspected_again_must_be_confirmed_again() {
+        use AlertPhase::*;
+        assert_eq!(phases("xVx...xxxxxxxx"), [Pending, Suspected, Resolved, Suspected]);
+    }
+
+    #[test]
+    fn a_release_that_is_gone_resolves() {
+        use AlertPhase::*;
+        assert_eq!(
+            phases(&format!("xVxxx{}", " ".repeat(30))),
+            [Pending, Suspected, Firing, Resolved]
+        );
+        assert_eq!(
+            phases(&format!("xVxxx{}", " ".repeat(29))),
+            [Pending, Suspected, Firing]
+        );
+    }
+}

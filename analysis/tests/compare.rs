@@ -1,0 +1,154 @@
+//! The whole comparison: exact sums, the guilty function, and words for what cannot be judged.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::HashMap, sync::Arc};
+
+use emberline_analysis::compare::{CompareOptions, compare};
+use emberline_model::{
+    Histogram, Release,
+    comparison::{Judgement, Per, SideData, WindowCost},
+    resolve::{FunctionInfo, ResolvedStacks},
+};
+use proptest::prelude::*;
+
+const NAMES: [&str; 6] = [
+    "tokio::runtime::run",
+    "shop::handle::{{closure}}",
+    "shop::price",
+    "core::num::wrapping_mul",
+    "shop::render",
+    "shop::price::{{closure}}",
+];
+
+/// Stacks by number, leaf first, as indices into `NAMES`.
+const STACKS: [&[u32]; 4] = [&[3, 5, 2, 1, 0], &[4, 1, 0], &[1, 0], &[0]];
+
+fn resolved() -> Arc<ResolvedStacks> {
+    let functions = NAMES.iter().enumerate().map(|(at, name)| FunctionInfo {
+        id: at as u64 + 100,
+        name: (*name).to_owned(),
+        module: "shop".to_owned(),
+        file: String::new(),
+        unresolved: false,
+    });
+    let stacks: HashMap<u64, Box<[u32]>> = STACKS
+        .iter()
+        .enumerate()
+        .map(|(at, s)| (at as u64, (*s).into()))
+        .collect();
+    Arc::new(ResolvedStacks {
+        functions: functions.collect(),
+        stacks,
+    })
+}
+
+/// Each window: samples of each stack; 10 ms of CPU a sample, 50 requests a window.
+fn side(version: &str, windows: &[[u64; 4]]) -> SideData {
+    let mut latency = Histogram::new();
+    (0..50).for_each(|n| latency.record_ns(1_000_000 + n * 10_000));
+    let window = |(at, counts): (usize, &[u64; 4])| WindowCost {
+        start_unix_s: at as i64 * 10,
+        requests: 50,
+        instance_seconds: 10.0,
+        stacks: counts
+            .iter()
+            .enumerate()
+            .filter(|c| *c.1 > 0)
+            .map(|(s, &n)| (s as u64, n as i64 * 10_000_000, n))
+            .collect(),
+        latency: latency.clone(),
+    };
+    SideData {
+        release: Release {
+            namespace: String::new(),
+            service: "shop".to_owned(),
+            version: version.to_owned(),
+        },
+        from_unix_s: 0,
+        to_unix_s: windows.len() as i64 * 10,
+        windows: windows.iter().enumerate().map(window).collect(),
+        resolved: resolved(),
+        build_ids: Vec::new(),
+    }
+}
+
+fn options(per: Per) -> CompareOptions<'static> {
+    CompareOptions {
+        per,
+        route: Some("/quote/{id}"),
+        tree_limit: Some(3),
+    }
+}
+
+#[test]
+fn the_application_function_that_grew_is_named_not_its_leaf_nor_its_closure_nor_its_callers() {
+    let baseline = side("v1", &[[0, 5, 3, 1], [1, 6, 2, 1]]);
+    let candidate = side("v2", &[[22, 6, 2, 1], [19, 5, 3, 2]]);
+    let answer = compare(&baseline, &candidate, options(Per::Request));
+    assert_eq!(answer.judgement, Judgement::Changed);
+    assert_eq!(answer.guilty.as_ref().unwrap().name, "shop::price");
+    assert!(answer.summary.contains("shop::price"), "{}", answer.summary);
+    assert!(
+        answer.summary.contains("per request on /quote/{id}"),
+        "{}",
+        answer.summary
+    );
+    assert_eq!(answer.latency.unwrap().baseline_n, 100);
+}
+
+#[test]
+fn equal_releases_are_not_said_to_differ() {
+    let windows = [[5, 6, 2, 1], [6, 5, 3, 1], [4, 6, 2, 2]];
+    let answer = compare(&side("v1", &windows), &side("v2", &windows), options(Per::Request));
+    assert_eq!(answer.judgement, Judgement::NoChange);
+    assert!(answer.guilty.is_none());
+}
+
+#[test]
+fn too_few_samples_are_an_answer() {
+    let answer = compare(
+        &side("v1", &[[1, 0, 0, 0]]),
+        &side("v2", &[[2, 0, 0, 0]]),
+        options(Per::Request),
+    );
+    assert_eq!(answer.judgement, Judgement::TooFewSamples);
+    assert!(
+        answer.summary.starts_with("Too few samples to judge"),
+        "{}",
+        answer.summary
+    );
+}
+
+#[test]
+fn a_stack_the_dictionary_lost_keeps_its_cost() {
+    let mut baseline = side("v1", &[[5, 6, 2, 1]]);
+    baseline.windows[0].stacks.push((999, 70_000_000, 7));
+    let answer = compare(&baseline, &side("v2", &[[5, 6, 2, 1]]), options(Per::Total));
+    let unknown = answer.functions.iter().find(|f| f.name == "[unknown]").unwrap();
+    assert_eq!((unknown.self_a_ns, unknown.self_b_ns), (70_000_000, 0));
+    assert!(answer.baseline.resolved_ratio < 1.0);
+}
+
+proptest! {
+    #[test]
+    fn self_costs_add_up_and_cost_times_divisor_is_cpu(
+        a in prop::collection::vec(prop::array::uniform4(0u64..9), 1..5),
+        b in prop::collection::vec(prop::array::uniform4(0u64..9), 1..5),
+        per in prop::sample::select(vec![Per::Request, Per::Second, Per::Total]),
+    ) {
+        let answer = compare(&side("v1", &a), &side("v2", &b), options(per));
+        for (summary, of) in [
+            (&answer.baseline, (|f| (f.self_a_ns, f.self_a)) as fn(&emberline_model::comparison::FunctionRow) -> (i64, f64)),
+            (&answer.candidate, |f| (f.self_b_ns, f.self_b)),
+        ] {
+            let exact: i64 = answer.functions.iter().map(|f| of(f).0).sum();
+            prop_assert_eq!(exact, summary.total_ns);
+            let divided: f64 = answer.functions.iter().map(|f| of(f).1).sum();
+            prop_assert!((divided * summary.divisor - summary.total_ns as f64).abs() <= 1e-6 * summary.total_ns as f64 + 1e-6);
+            prop_assert!((summary.value * summary.divisor - summary.total_ns as f64).abs() <= 1e-6 * summary.total_ns as f64 + 1e-6);
+        }
+        let rest = compare(&side("v1", &a), &side("v2", &b), CompareOptions { tree_limit: None, ..options(per) });
+        prop_assert_eq!(rest.functions, answer.functions);
+    }
+}
