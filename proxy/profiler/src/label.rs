@@ -1,0 +1,196 @@
+//! The current-label word of a thread.
+//!
+//! Guarantee: what the signal handler reads is the label of the innermost labelled section that is running on the
+//! thread; a section that ends, also by a panic, gives back what was before it. Setting and restoring costs a few
+//! nanoseconds, allocates nothing and needs no running profiler. Wrong on purpose: [`ScopeGuard`]s dropped in another
+//! order than the reverse of their making leave a stale label until the enclosing poll ends.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+
+/// What a sample is counted to: a number that the host gave out. The profiler does not interpret it.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+pub struct Label(u32);
+
+impl Label {
+    /// No label.
+    pub const NONE: Self = Self(0);
+    /// Stands for all labels over [`Config::max_labels`](crate::Config::max_labels) in one window. Do not give it out.
+    pub const OVERFLOW: Self = Self(u32::MAX);
+
+    /// A label with the host's number; 0 is [`Label::NONE`].
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The host's number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// Whether the thread has told the profiler about itself.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Registration {
+    /// Not yet.
+    None,
+    /// Yes, or it was tried and cannot be.
+    Done,
+}
+
+/// The words of one thread that its own signal handler reads. Const-initialised and without a destructor, so that
+/// touching them is a plain memory access at every moment of the thread's life.
+pub(crate) struct ThreadWords {
+    label: AtomicU32,
+    /// The cell of the [`TaskLabel`](crate::TaskLabel) that `label` mirrors, or null. Only valid to read while the poll
+    /// that set it is on this thread's call stack.
+    source: Cell<*const AtomicU32>,
+    /// Number of the innermost section, unique on this thread.
+    section: Cell<u64>,
+    last_section: Cell<u64>,
+    pub(crate) registration: Cell<Registration>,
+    /// The thread's slot in the engine, null while it has none.
+    pub(crate) slot: AtomicPtr<()>,
+}
+
+thread_local! {
+    pub(crate) static WORDS: ThreadWords = const {
+        ThreadWords {
+            label: AtomicU32::new(0),
+            source: Cell::new(ptr::null()),
+            section: Cell::new(0),
+            last_section: Cell::new(0),
+            registration: Cell::new(Registration::None),
+            slot: AtomicPtr::new(ptr::null_mut()),
+        }
+    };
+}
+
+impl ThreadWords {
+    pub(crate) fn label(&self) -> u32 {
+        self.label.load(Ordering::Relaxed)
+    }
+
+    /// Stores a label that changed inside the poll which mirrors `source`.
+    pub(crate) fn follow(&self, source: *const AtomicU32, label: u32) {
+        if ptr::eq(self.source.get(), source) {
+            self.label.store(label, Ordering::Relaxed);
+        }
+    }
+
+    fn enter(&self, label: u32, source: *const AtomicU32) -> Before {
+        if self.registration.get() == Registration::None {
+            crate::engine::register_thread();
+        }
+        let section = self.last_section.get() + 1;
+        self.last_section.set(section);
+        let before = Before {
+            label: self.label(),
+            source: self.source.get(),
+            section: self.section.get(),
+        };
+        self.section.set(section);
+        self.source.set(source);
+        self.label.store(label, Ordering::Relaxed);
+        // The compiler must not move the labelled work above the store that the handler of this thread reads.
+        compiler_fence(Ordering::SeqCst);
+        before
+    }
+
+    /// # Safety
+    ///
+    /// The section that was current when `before` was made must still be running on this thread: then the poll that
+    /// owns `before.source` has not returned, and its cell is alive.
+    unsafe fn restore(&self, before: &Before) {
+        compiler_fence(Ordering::SeqCst);
+        let label = if before.source.is_null() {
+            before.label
+        } else {
+            // The cell may have been set while the inner section hid it.
+            // SAFETY: the caller says that the poll that holds this cell alive has not returned.
+            unsafe { &*before.source }.load(Ordering::Relaxed)
+        };
+        self.label.store(label, Ordering::Relaxed);
+        self.source.set(before.source);
+        self.section.set(before.section);
+    }
+}
+
+/// The state that a section hides.
+struct Before {
+    label: u32,
+    source: *const AtomicU32,
+    section: u64,
+}
+
+/// A labelled section with the extent of one poll. Private to the crate, and only ever a local variable of a `poll`, so
+/// sections of this kind end in the reverse order of their beginning.
+pub(crate) struct PollSection {
+    before: Before,
+}
+
+impl PollSection {
+    /// Enters a section; `source` is null, or a cell that lives at least until this section is dropped.
+    pub(crate) fn enter(label: u32, source: *const AtomicU32) -> Self {
+        Self {
+            before: WORDS.with(|words| words.enter(label, source)),
+        }
+    }
+}
+
+impl Drop for PollSection {
+    fn drop(&mut self) {
+        WORDS.with(|words| {
+            // SAFETY: this section is a local variable of a poll, so whatever enclosed it at its beginning encloses it
+            // still: enclosing polls have not returned.
+            unsafe { words.restore(&self.before) }
+        });
+    }
+}
+
+/// A labelled section of synchronous code; ends when dropped. Not `Send`: it belongs to one thread.
+#[must_use = "the label ends when the guard is dropped; bind it to a name"]
+pub struct ScopeGuard {
+    before: Before,
+    section: u64,
+    _of_one_thread: PhantomData<*const ()>,
+}
+
+impl Drop for ScopeGuard {
+    fn drop(&mut self) {
+        WORDS.with(|words| {
+            // A guard that outlived an enclosing section must not bring back what that section ended.
+            if words.section.get() != self.section {
+                return;
+            }
+            // SAFETY: section numbers are unique on the thread, and an enclosing section that ends makes another number
+            // current. Ours is current, so the section that enclosed it is still running.
+            unsafe { words.restore(&self.before) }
+        });
+    }
+}
+
+/// Counts the CPU time of this thread to `label` until the guard is dropped. Registers the thread.
+///
+/// Drop guards in the reverse order of their making, which blocks of code do by themselves. For asynchronous code use
+/// [`Labeled`](crate::Labeled): a guard held over an `.await` makes the future not `Send`.
+pub fn scope(label: Label) -> ScopeGuard {
+    WORDS.with(|words| {
+        let before = words.enter(label.get(), ptr::null());
+        ScopeGuard {
+            before,
+            section: words.section.get(),
+            _of_one_thread: PhantomData,
+        }
+    })
+}
+
+/// The label that a sample taken now on this thread would carry.
+#[must_use]
+pub fn current_label() -> Label {
+    Label(WORDS.with(ThreadWords::label))
+}

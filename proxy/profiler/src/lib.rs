@@ -1,0 +1,90 @@
+//! An in-process CPU sampler with labels, small enough to stay on all the time.
+//!
+//! Every registered thread gets its own timer on its own CPU clock. When it expires, a signal handler copies the
+//! thread's call stack (by frame pointers) and its current [`Label`] into a preallocated ring of that thread. A
+//! drainer thread interns the stacks; [`Profiler::take_window`] hands out what was sampled since the last call.
+//!
+//! ```no_run
+//! use emberline_profiler::{Config, Label, Labeled, register_thread, scope, start};
+//!
+//! # async fn handle_request() {}
+//! # async fn example() -> Result<(), emberline_profiler::StartError> {
+//! let profiler = start(Config::default())?;
+//!
+//! // Asynchronous work: the label is the thread's current one whenever the future is polled, and
+//! // the thread registers itself at its first such poll.
+//! Labeled::new(Label::new(7), handle_request()).await;
+//!
+//! // Synchronous work.
+//! register_thread();
+//! {
+//!     let _label = scope(Label::new(8));
+//!     // … everything here counts to label 8 …
+//! }
+//!
+//! let window = profiler.take_window();
+//! for sample in &window.samples {
+//!     println!("{:?}: {} ns in {:?}", sample.label, sample.cpu_ns, window.stacks[sample.stack as usize]);
+//! }
+//! profiler.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it guarantees
+//!
+//! - **CPU time adds up.** A timer that expired several times before the kernel delivered its signal counts that many
+//!   times, so the weights of a window sum to the CPU time of the registered threads at any rate, also above the
+//!   kernel's tick. A window says how much it lost ([`WindowStats`]).
+//! - **The handler is harmless.** It allocates nothing, takes no lock, makes no system call, unwinds no tables and
+//!   dereferences nothing outside the interrupted thread's own stack and this program's own text. `errno` is kept.
+//! - **It never fights for the signal.** A `SIGPROF` owned by someone else is a refused start; a `SIGPROF` sent by
+//!   someone else is ignored. The handler is installed once and never removed, so a late signal cannot kill.
+//! - **It bounds itself.** CPU (rate halves when sampling costs more than [`Config::cpu_budget`]), memory (one ring per
+//!   thread, capped stacks and labels per window). `EMBERLINE_PROFILER=off` in the environment refuses the start.
+//! - **A forked child neither samples nor reports.**
+//!
+//! # What it needs
+//!
+//! Frame pointers in the program (`-C force-frame-pointers=yes`; C code: `-fno-omit-frame-pointer`). The sampler tests
+//! its own walk at the start and says the result in [`Stats::frame_pointers`]. It gives addresses as (module, file
+//! offset) with the module's build id; naming them is the reader's work.
+//!
+//! # What it gets wrong on purpose
+//!
+//! - CPU only: a thread that sleeps or waits is not sampled.
+//! - Threads that never registered are counted but not sampled.
+//! - The kernel looks at CPU timers only at its ticks (every 4 ms at 250 Hz). What a thread used between the last tick that
+//!   met it and its end has no stack; it is counted ([`WindowStats::unattributed_ns`]). Threads shorter than a tick are
+//!   mostly of that kind.
+//! - Inside code without frame pointers (libc, C++ libraries) only the innermost frame and the first caller in the
+//!   program's own text are kept; frames between them are missing.
+//! - It must be linked into the executable: thread-locals of a library loaded at run time are not safe to touch for the
+//!   first time in a signal handler.
+//!
+//! Linux on x86-64 and aarch64. Elsewhere [`start`] returns [`StartError::Unsupported`]; labels keep working and cost
+//! the same, but nobody reads them.
+
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
+mod config;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod engine;
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[path = "unsupported.rs"]
+mod engine;
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
+mod label;
+mod labeled;
+mod window;
+
+pub use config::{Config, KILL_SWITCH, StartError};
+pub use engine::{Profiler, SampleProbe, probe_current_thread, register_thread, start};
+pub use label::{Label, ScopeGuard, current_label, scope};
+pub use labeled::{Labeled, LabeledBy, TaskLabel};
+pub use window::{Frame, Module, Sample, Stats, Window, WindowStats};
