@@ -15,7 +15,6 @@ use emberline_model::{
         Confidence, CostChange, FunctionRow, FunctionState, Judgement, LatencyEvidence, Per, QuantilePair, SideData,
         SideSummary,
     },
-    id,
     resolve::FunctionInfo,
     tree::{FlameTree, TreeBuilder},
 };
@@ -158,7 +157,7 @@ fn add_side(
                 frames.push(function);
             }
             if frames.is_empty() {
-                frames.push(tree.function(&unknown_function()));
+                frames.push(tree.function(&FunctionInfo::unknown()));
             }
             tree.add(&frames, index, value, samples);
             stamp += 1;
@@ -211,16 +210,6 @@ fn enclosing(name: &str) -> Option<&str> {
         outer = head;
     }
     (outer.len() < name.len()).then_some(outer)
-}
-
-fn unknown_function() -> FunctionInfo {
-    FunctionInfo {
-        id: id::key("function", &["[unknown]"]),
-        name: "[unknown]".to_owned(),
-        module: String::new(),
-        file: String::new(),
-        unresolved: true,
-    }
 }
 
 fn exposures(side: &SideData, per: Per) -> Vec<ExposureWindow> {
@@ -483,12 +472,17 @@ fn signed(ns: f64) -> String {
     }
 }
 
-/// Rows worth quoting: changes that survive the false discovery rate, the largest first.
-pub fn top_changed(functions: &[FunctionRow], most: usize) -> Vec<FunctionRow> {
+/// Rows worth quoting: changes that survive the false discovery rate. The guilty function first, then the service's own
+/// code before libraries, the largest change first.
+pub fn top_changed(functions: &[FunctionRow], guilty: Option<&GuiltyFunction>, most: usize) -> Vec<FunctionRow> {
     let mut changed: Vec<&FunctionRow> = functions
         .iter()
         .filter(|f| f.confidence == Confidence::Strong && f.state != FunctionState::Same)
         .collect();
-    changed.sort_by(|a, b| b.delta_total.abs().total_cmp(&a.delta_total.abs()));
+    let innocent = |f: &FunctionRow| guilty.is_none_or(|guilty| guilty.id != f.id);
+    changed.sort_by(|a, b| {
+        let by_owner = (innocent(a), a.library).cmp(&(innocent(b), b.library));
+        by_owner.then_with(|| b.delta_total.abs().total_cmp(&a.delta_total.abs()))
+    });
     changed.into_iter().take(most).cloned().collect()
 }

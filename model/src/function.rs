@@ -79,6 +79,14 @@ pub fn is_library(name: &str) -> bool {
     }
 }
 
+/// True for source files of other people's code: cargo's registry and vendored folders, and Rust's own libraries.
+pub fn is_library_file(file: &str) -> bool {
+    file.starts_with("/rustc/")
+        || ["/registry/src/", "/git/checkouts/", "/vendor/"]
+            .iter()
+            .any(|part| file.contains(part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +123,12 @@ mod tests {
         ] {
             assert!(!is_library(name), "{name}");
         }
+        assert!(is_library_file(
+            "/home/a/.cargo/registry/src/index.crates.io-1949/httparse-1.10.1/src/lib.rs"
+        ));
+        assert!(is_library_file(
+            "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/hint.rs"
+        ));
+        assert!(!is_library_file("/home/a/shop/src/pay.rs"));
     }
 }

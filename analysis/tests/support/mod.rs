@@ -278,9 +278,9 @@ impl Profiled {
                     exposure: requests as f64,
                 };
                 if side == 0 {
-                    exposures.baseline.push(exposure)
+                    exposures.baseline.push(exposure);
                 } else {
-                    exposures.candidate.push(exposure)
+                    exposures.candidate.push(exposure);
                 }
             }
         }
@@ -298,9 +298,9 @@ fn row(series: &mut FunctionSeries, side: usize, start: i64, own: u64, total: u6
     };
     if total > 0 {
         if side == 0 {
-            series.baseline.push(row)
+            series.baseline.push(row);
         } else {
-            series.candidate.push(row)
+            series.candidate.push(row);
         }
     }
 }

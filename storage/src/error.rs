@@ -1,0 +1,213 @@
+//! What can go wrong, whose fault it is, and whether trying again can help.
+
+use std::{path::PathBuf, sync::Arc};
+
+use emberline_model::profile::InvalidProfile;
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be created or written.
+    #[error(
+        "cannot write to the data directory {path}: {source}; make it writable for this user or set another `data_dir`"
+    )]
+    NotWritable {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process has the data directory open.
+    #[error("the data directory {path} is in use by process {pid}; stop that process or set another `data_dir`")]
+    LockedByOther {
+        /// The folder.
+        path: PathBuf,
+        /// Its process id, 0 when it did not say.
+        pid: u32,
+    },
+    /// A file was written by a newer version of this program.
+    #[error(
+        "{path} has format {found}, and this version reads up to {known}; start the newer version or set another `data_dir`"
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format it has.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}; raise the limit on processes")]
+    Thread(std::io::Error),
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// Too much waits for the disk already.
+    #[error("{waiting} bytes wait for the journal (`queue_bytes` is {limit}); send again later")]
+    Busy {
+        /// Bytes waiting.
+        waiting: usize,
+        /// The setting.
+        limit: usize,
+    },
+    /// No space on the disk.
+    #[error(
+        "the disk of {path} is full ({free} bytes free, `min_free_mb` keeps {reserve}); make room and the sender's retry succeeds"
+    )]
+    DiskFull {
+        /// The journal's folder.
+        path: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes kept free.
+        reserve: u64,
+    },
+    /// The disk failed; nothing of the batch counts as stored.
+    #[error("the journal in {path} cannot be written: {source}; the sender's retry is safe")]
+    Io {
+        /// The journal's folder.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+    /// The store is being closed.
+    #[error("the store is closing; send again later")]
+    Closed,
+    /// A window lies before everything that is kept.
+    #[error("a window that starts at {start_unix_s} lies before {oldest_unix_s}, the oldest kept (`retention`)")]
+    TooOld {
+        /// Start of the window, seconds since the Unix epoch.
+        start_unix_s: i64,
+        /// The oldest start accepted.
+        oldest_unix_s: i64,
+    },
+    /// A window lies in the future.
+    #[error(
+        "a window that starts at {start_unix_s} lies after {newest_unix_s} (`max_future`); the sender's clock is wrong"
+    )]
+    TooNew {
+        /// Start of the window, seconds since the Unix epoch.
+        start_unix_s: i64,
+        /// The newest start accepted.
+        newest_unix_s: i64,
+    },
+    /// So many batches of this sender were missing that it is no longer known whether this one was stored.
+    #[error(
+        "sequence {sequence} lies so far behind that it is not known whether it was stored; it is refused rather than counted twice"
+    )]
+    Forgotten {
+        /// Its sequence.
+        sequence: u64,
+    },
+    /// The batch is too long.
+    #[error("a batch of {bytes} bytes is longer than `max_batch_bytes` = {limit}")]
+    TooLarge {
+        /// Its encoded length.
+        bytes: usize,
+        /// The setting.
+        limit: usize,
+    },
+    /// A profile's tables do not fit together.
+    #[error("the batch is invalid: {0}")]
+    Invalid(#[from] InvalidProfile),
+}
+
+impl AppendError {
+    /// True when sending the same batch again can succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            AppendError::Busy { .. } | AppendError::DiskFull { .. } | AppendError::Io { .. } | AppendError::Closed
+        )
+    }
+
+    /// Short name for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            AppendError::Busy { .. } => "busy",
+            AppendError::DiskFull { .. } => "disk_full",
+            AppendError::Io { .. } => "io",
+            AppendError::Closed => "closed",
+            AppendError::TooOld { .. } => "too_old",
+            AppendError::TooNew { .. } => "too_new",
+            AppendError::Forgotten { .. } => "forgotten",
+            AppendError::TooLarge { .. } => "too_large",
+            AppendError::Invalid(_) => "invalid",
+        }
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueryError {
+    /// The range ends before it begins or lies outside the representable times.
+    #[error("the range {from_unix_s}..{to_unix_s} is empty or outside 1970..2106; `from` must lie before `to`")]
+    BadRange {
+        /// First second.
+        from_unix_s: i64,
+        /// Second after the last.
+        to_unix_s: i64,
+    },
+    /// It took too long.
+    #[error(
+        "the question took longer than `max_query_seconds` = {seconds}; ask for a shorter range or raise the setting"
+    )]
+    Timeout {
+        /// The setting.
+        seconds: u64,
+    },
+    /// It needs more memory than allowed.
+    #[error(
+        "the question needs more memory than `memory_limit_mb`; ask for a shorter range or raise the setting: {message}"
+    )]
+    TooLarge {
+        /// What the engine said.
+        message: String,
+    },
+    /// The query engine is being reopened or rebuilt from the journal.
+    #[error("the query engine is being repaired from the journal ({message}); ask again in a few seconds")]
+    Unavailable {
+        /// What happened.
+        message: String,
+    },
+    /// The store is being closed.
+    #[error("the store is closing")]
+    Closed,
+    /// The engine failed in a way that is a mistake of this program.
+    #[error("the query engine failed: {message}; this is a mistake in Emberline")]
+    Internal {
+        /// What the engine said.
+        message: String,
+    },
+}
+
+impl QueryError {
+    /// True when asking again can succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, QueryError::Unavailable { .. } | QueryError::Closed)
+    }
+}
+
+/// Why symbols were not stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SymbolError {
+    /// The disk failed.
+    #[error("cannot write {path}: {source}; make room or repair the disk, then the symbols are asked for again")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+}

@@ -1,0 +1,269 @@
+//! The hot store: DuckDB as the query engine over what the journal holds.
+//!
+//! Guarantees: one thread writes, in the order of the journal, and each transaction commits the number it reaches; the
+//! file can be deleted, damaged or left behind at any time and is brought up to date from the journal. Nothing here
+//! stops ingest: when the engine fails, batches go on being acknowledged, questions are refused with "ask again",
+//! and the engine is opened again or rebuilt. Shown late on purpose: batches become visible in groups, at most
+//! `apply_interval` after their acknowledgement while the machine keeps up.
+
+pub(crate) mod database;
+pub(crate) mod failure;
+pub(crate) mod hours;
+pub(crate) mod rows;
+mod writer;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use emberline_model::{Batch, time::Clock};
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    disk::Disk,
+    error::{OpenError, QueryError},
+    hot::{failure::Kind, rows::Seen},
+    ids::IdMap,
+    journal::{Journal, Lsn},
+    options::Options,
+    range::Range,
+    readers::Readers,
+    stats::Counters,
+    symbols::Symbols,
+};
+
+pub(crate) use hours::Span;
+pub(crate) use writer::Engine;
+
+/// What the writing thread is asked to do beside applying batches.
+#[derive(Default)]
+struct Requests {
+    /// A question found the engine unusable.
+    repair: Option<(Kind, String)>,
+    retention: Vec<oneshot::Sender<()>>,
+    close: bool,
+}
+
+struct Inbox {
+    /// Durable batches in order, as long as they fit; what does not is read from the journal.
+    batches: VecDeque<(Lsn, Arc<Batch>, usize)>,
+    bytes: usize,
+    durable: Lsn,
+    requests: Requests,
+}
+
+/// Where the journal puts batches once they are durable.
+pub(crate) struct Queue {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    limit: usize,
+}
+
+impl Queue {
+    pub(crate) fn new(limit: usize) -> Arc<Queue> {
+        let inbox = Inbox {
+            batches: VecDeque::new(),
+            bytes: 0,
+            durable: 0,
+            requests: Requests::default(),
+        };
+        Arc::new(Queue {
+            inbox: Mutex::new(inbox),
+            wake: Condvar::new(),
+            limit,
+        })
+    }
+
+    /// Takes durable batches over.
+    pub(crate) fn push(&self, durable: Lsn, batches: Vec<(Lsn, Arc<Batch>, usize)>) {
+        let mut inbox = self.inbox.lock();
+        for (lsn, batch, bytes) in batches {
+            if inbox.bytes + bytes <= self.limit {
+                inbox.bytes += bytes;
+                inbox.batches.push_back((lsn, batch, bytes));
+            }
+        }
+        inbox.durable = durable;
+        self.wake.notify_one();
+    }
+
+    fn request(&self, change: impl FnOnce(&mut Requests)) {
+        change(&mut self.inbox.lock().requests);
+        self.wake.notify_one();
+    }
+
+    /// Asks for the engine to be opened again or rebuilt.
+    pub(crate) fn repair(&self, kind: Kind, why: String) {
+        self.request(|requests| {
+            // Damage is the stronger request.
+            if !matches!(requests.repair, Some((Kind::Damaged, _))) {
+                requests.repair = Some((kind, why));
+            }
+        });
+    }
+}
+
+/// What questions need to know of the engine.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Hours that have tables.
+    pub(crate) hours: RwLock<BTreeSet<u32>>,
+    /// First and last window start of each workload.
+    pub(crate) spans: RwLock<IdMap<(u32, u32)>>,
+    /// Rows of the dictionary.
+    pub(crate) stacks: AtomicU64,
+    /// See `stacks`.
+    pub(crate) locations: AtomicU64,
+}
+
+impl Known {
+    fn set_dictionary(&self, seen: &Seen) {
+        self.stacks.store(seen.stacks.len() as u64, Ordering::Relaxed);
+        self.locations.store(seen.locations.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Parts shared by the writing thread and everybody else.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) symbols: Arc<Symbols>,
+    pub(crate) readers: Readers,
+    pub(crate) known: Known,
+    pub(crate) queue: Arc<Queue>,
+    applied: watch::Sender<Lsn>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+        counters: Arc<Counters>,
+        symbols: Arc<Symbols>,
+    ) -> Arc<Shared> {
+        let queue = Queue::new(options.queue_bytes);
+        let readers = Readers::new(
+            options.reader_connections,
+            Duration::from_secs(options.max_query_seconds),
+            counters.clone(),
+            Box::new({
+                let queue = queue.clone();
+                move |kind, why| queue.repair(kind, why)
+            }),
+        );
+        let known = Known::default();
+        let applied = watch::Sender::new(0);
+        Arc::new(Shared {
+            options,
+            clock,
+            disk,
+            counters,
+            symbols,
+            readers,
+            known,
+            queue,
+            applied,
+        })
+    }
+
+    /// Number of the last batch visible to questions.
+    pub(crate) fn applied(&self) -> Lsn {
+        *self.applied.borrow()
+    }
+
+    /// The hours a range touches.
+    pub(crate) fn span(&self, range: Range) -> Result<Span, QueryError> {
+        hours::span(range, &self.known.hours.read())
+    }
+
+    /// Bytes of the engine's files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let path = database::path_of(&self.options.data_dir);
+        [database::wal_of(&path), path]
+            .iter()
+            .filter_map(|p| std::fs::metadata(p).ok())
+            .map(|m| m.len())
+            .sum()
+    }
+
+    /// The first hour kept. Time alone does not age data out: a clock that jumps ahead must not empty the store, so
+    /// `newest_s`, the newest second that was ever stored here, has to have come as far.
+    pub(crate) fn oldest_hour(&self, newest_s: u32) -> u32 {
+        let now = self.clock.now_unix_s().min(i64::from(newest_s) + hours::HOUR_S);
+        let retention = i64::try_from(self.options.retention.as_secs()).unwrap_or(i64::MAX);
+        u32::try_from(now.saturating_sub(retention).max(0) / hours::HOUR_S).unwrap_or(0)
+    }
+}
+
+/// The writing thread.
+pub(crate) struct Hot {
+    pub(crate) shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Hot {
+    /// Starts the writing thread on an engine that was opened, or failed to.
+    pub(crate) fn start(shared: Arc<Shared>, journal: Arc<Journal>, engine: Option<Engine>) -> Result<Hot, OpenError> {
+        {
+            let mut inbox = shared.queue.inbox.lock();
+            inbox.durable = inbox.durable.max(journal.durable());
+        }
+        let writer = writer::Writer::new(shared.clone(), journal, engine);
+        let thread = std::thread::Builder::new()
+            .name("hot-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Hot {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Resolves when everything up to a number is visible to questions.
+    pub(crate) async fn reached(&self, lsn: Lsn) -> Result<(), QueryError> {
+        let mut applied = self.shared.applied.subscribe();
+        loop {
+            if *applied.borrow_and_update() >= lsn {
+                return Ok(());
+            }
+            // Looked at between waits: the thread that would announce more may have ended.
+            if self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(QueryError::Closed);
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
+        }
+    }
+
+    /// Drops what is past retention now instead of within a minute.
+    pub(crate) async fn retain(&self) -> Result<(), QueryError> {
+        let (done, finished) = oneshot::channel();
+        self.shared.queue.request(|requests| requests.retention.push(done));
+        finished.await.map_err(|_| QueryError::Closed)
+    }
+
+    /// Applies what is durable, checkpoints, ends the thread.
+    pub(crate) fn close(&self) {
+        self.shared.queue.request(|requests| requests.close = true);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the hot store's thread panicked");
+        }
+    }
+}
+
+impl Drop for Hot {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

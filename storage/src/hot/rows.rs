@@ -1,0 +1,454 @@
+//! Batches as rows. Guarantee: the values of a profile's samples reach the rows exactly; a dictionary row is
+//! written once per file. What was staged and not committed is taken back with [`Seen::forget`].
+
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int16Builder, ListBuilder, StringArray, StringBuilder, UInt8Array,
+    UInt16Array, UInt32Array, UInt32Builder, UInt64Array, UInt64Builder,
+};
+use emberline_model::{Component, Frame, Mapping, Release, RequestSeries, Workload, WorkloadWindow, id};
+
+use crate::{
+    hot::database::{self, Tables},
+    ids::{IdMap, IdSet},
+};
+
+pub(crate) use stage::stage;
+
+/// Profile type of the series that request rows belong to.
+pub(crate) const SERIES_REQUESTS: &str = "requests";
+/// Profile type of the series that stands for a workload and component that reported a window.
+pub(crate) const SERIES_WINDOWS: &str = "windows";
+
+/// Identifier of a workload.
+pub(crate) fn workload_id(workload: &Workload) -> u64 {
+    id::key(
+        "workload",
+        &[
+            &workload.namespace,
+            &workload.service,
+            &workload.version,
+            &workload.instance,
+        ],
+    )
+}
+
+/// Identifier of a mapping.
+pub(crate) fn mapping_id(mapping: &Mapping) -> u64 {
+    id::key("mapping", &[&mapping.build_id, &mapping.path])
+}
+
+/// Dictionary rows that are in the file, or in the transaction under way.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) series: IdSet,
+    pub(crate) label_sets: IdSet,
+    pub(crate) mappings: IdSet,
+    pub(crate) locations: IdSet,
+    pub(crate) stacks: IdSet,
+    pub(crate) builds: IdSet,
+}
+
+impl Seen {
+    /// Key of "this workload runs code of this file".
+    pub(crate) fn build_key(workload_id: u64, component: u8, mapping_id: u64) -> u64 {
+        workload_id.rotate_left(32).wrapping_add(u64::from(component)) ^ mapping_id
+    }
+
+    /// Takes back what a transaction that failed had added.
+    pub(crate) fn forget(&mut self, added: &Added) {
+        let sets = [
+            (&mut self.series, &added.series),
+            (&mut self.label_sets, &added.label_sets),
+            (&mut self.mappings, &added.mappings),
+            (&mut self.locations, &added.locations),
+            (&mut self.stacks, &added.stacks),
+            (&mut self.builds, &added.builds),
+        ];
+        for (set, ids) in sets {
+            for id in ids {
+                set.remove(id);
+            }
+        }
+    }
+}
+
+/// Dictionary rows that a transaction adds.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Added {
+    series: Vec<u64>,
+    label_sets: Vec<u64>,
+    mappings: Vec<u64>,
+    locations: Vec<u64>,
+    stacks: Vec<u64>,
+    builds: Vec<u64>,
+}
+
+/// What becomes known to the rest of the store once the rows are committed.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// First and last window start of each workload.
+    pub(crate) spans: IdMap<(u32, u32)>,
+    /// Native locations that are new.
+    pub(crate) native: Vec<(Arc<Mapping>, Vec<u64>)>,
+    pub(crate) sample_rows: u64,
+    pub(crate) request_rows: u64,
+    pub(crate) window_rows: u64,
+    pub(crate) expired_windows: u64,
+    pub(crate) added: Added,
+}
+
+/// Rows of some batches.
+#[derive(Default)]
+pub(crate) struct Staged {
+    hours: BTreeMap<u32, HourRows>,
+    series: SeriesRows,
+    label_sets: LabelSetRows,
+    mappings: (Vec<u64>, Vec<String>, Vec<String>),
+    locations: LocationRows,
+    stacks: (Vec<u64>, ListBuilder<UInt64Builder>),
+    builds: (Vec<u64>, Vec<u8>, Vec<u64>),
+}
+
+#[derive(Default)]
+struct HourRows {
+    samples: SampleRows,
+    requests: RequestRows,
+    windows: WindowRows,
+}
+
+#[derive(Default)]
+struct SampleRows {
+    ts: Vec<u32>,
+    series: Vec<u64>,
+    label_set: Vec<u64>,
+    stack: Vec<u64>,
+    value: Vec<u64>,
+    samples: Vec<u64>,
+}
+
+#[derive(Default)]
+struct RequestRows {
+    ts: Vec<u32>,
+    series: Vec<u64>,
+    side: Vec<u8>,
+    route: StringBuilder,
+    method: StringBuilder,
+    peer: PeerColumns,
+    protocol: StringBuilder,
+    status: Vec<u16>,
+    error: Vec<bool>,
+    zero_count: Vec<u64>,
+    sum: Vec<f64>,
+    min: Vec<f64>,
+    max: Vec<f64>,
+    bucket: ListBuilder<Int16Builder>,
+    n: ListBuilder<UInt64Builder>,
+    request_bytes: Vec<u64>,
+    response_bytes: Vec<u64>,
+}
+
+#[derive(Default)]
+struct WindowRows {
+    ts: Vec<u32>,
+    workload: Vec<u64>,
+    component: Vec<u8>,
+    length: Vec<u32>,
+    has_requests: Vec<bool>,
+    has_profiles: Vec<bool>,
+    rate_hz: Vec<f64>,
+    dropped: Vec<u64>,
+    truncated: Vec<u64>,
+    cpu_ns: Vec<u64>,
+    overhead_ns: Vec<u64>,
+}
+
+#[derive(Default)]
+struct SeriesRows {
+    id: Vec<u64>,
+    workload: Vec<u64>,
+    namespace: Vec<String>,
+    service: Vec<String>,
+    version: Vec<String>,
+    instance: Vec<String>,
+    component: Vec<u8>,
+    profile_type: Vec<String>,
+}
+
+#[derive(Default)]
+struct LabelSetRows {
+    id: Vec<u64>,
+    side: Vec<u8>,
+    route: Vec<String>,
+    peer: PeerColumns,
+}
+
+#[derive(Default)]
+struct LocationRows {
+    id: Vec<u64>,
+    mapping: Vec<Option<u64>>,
+    offset: Vec<u64>,
+    functions: ListBuilder<StringBuilder>,
+    files: ListBuilder<StringBuilder>,
+    lines: ListBuilder<UInt32Builder>,
+}
+
+/// A release at the other end as three columns, all null when it is not known.
+#[derive(Default)]
+struct PeerColumns {
+    namespace: StringBuilder,
+    service: StringBuilder,
+    version: StringBuilder,
+}
+
+impl PeerColumns {
+    fn push(&mut self, peer: Option<&Release>) {
+        self.namespace.append_option(peer.map(|p| &p.namespace));
+        self.service.append_option(peer.map(|p| &p.service));
+        self.version.append_option(peer.map(|p| &p.version));
+    }
+
+    fn finish(mut self) -> [ArrayRef; 3] {
+        [
+            Arc::new(self.namespace.finish()),
+            Arc::new(self.service.finish()),
+            Arc::new(self.version.finish()),
+        ]
+    }
+}
+
+impl WindowRows {
+    fn push(&mut self, window: &WorkloadWindow, ts: u32, workload: u64) {
+        let mut stats = emberline_model::ProfileStats::default();
+        for profile in &window.profiles {
+            stats.rate_hz = stats.rate_hz.max(profile.stats.rate_hz);
+            stats.dropped = stats.dropped.saturating_add(profile.stats.dropped);
+            stats.truncated = stats.truncated.saturating_add(profile.stats.truncated);
+            stats.cpu_ns = stats.cpu_ns.saturating_add(profile.stats.cpu_ns);
+            stats.overhead_ns = stats.overhead_ns.saturating_add(profile.stats.overhead_ns);
+        }
+        self.ts.push(ts);
+        self.workload.push(workload);
+        self.component.push(window.component.code());
+        self.length.push(window.length_s);
+        self.has_requests.push(window.has_requests);
+        self.has_profiles.push(window.has_profiles);
+        self.rate_hz.push(stats.rate_hz);
+        self.dropped.push(stats.dropped);
+        self.truncated.push(stats.truncated);
+        self.cpu_ns.push(stats.cpu_ns);
+        self.overhead_ns.push(stats.overhead_ns);
+    }
+}
+
+impl RequestRows {
+    fn push(&mut self, request: &RequestSeries, ts: u32, series: u64) {
+        self.ts.push(ts);
+        self.series.push(series);
+        self.side.push(request.side.code());
+        self.route.append_value(&request.route);
+        self.method.append_value(&request.method);
+        self.peer.push(request.peer.as_ref());
+        self.protocol.append_value(&request.protocol);
+        self.status.push(request.status);
+        self.error.push(request.error);
+        let duration = &request.duration;
+        self.zero_count.push(duration.zero_count());
+        self.sum.push(duration.sum());
+        self.min.push(duration.min());
+        self.max.push(duration.max());
+        for &(bucket, n) in duration.buckets() {
+            self.bucket.values().append_value(bucket);
+            self.n.values().append_value(n);
+        }
+        self.bucket.append(true);
+        self.n.append(true);
+        self.request_bytes.push(request.request_bytes);
+        self.response_bytes.push(request.response_bytes);
+    }
+}
+
+impl SeriesRows {
+    fn push(&mut self, id: u64, workload_id: u64, workload: &Workload, component: Component, profile_type: &str) {
+        self.id.push(id);
+        self.workload.push(workload_id);
+        self.namespace.push(workload.namespace.clone());
+        self.service.push(workload.service.clone());
+        self.version.push(workload.version.clone());
+        self.instance.push(workload.instance.clone());
+        self.component.push(component.code());
+        self.profile_type.push(profile_type.to_owned());
+    }
+}
+
+impl LocationRows {
+    fn push(&mut self, id: u64, mapping: Option<u64>, offset: u64, frames: &[Frame]) {
+        self.id.push(id);
+        self.mapping.push(mapping);
+        self.offset.push(offset);
+        for frame in frames {
+            self.functions.values().append_value(&frame.function);
+            self.files.values().append_value(&frame.file);
+            self.lines.values().append_value(frame.line);
+        }
+        self.functions.append(true);
+        self.files.append(true);
+        self.lines.append(true);
+    }
+}
+
+fn numbers(values: Vec<u64>) -> ArrayRef {
+    Arc::new(UInt64Array::from(values))
+}
+
+fn texts(values: Vec<String>) -> ArrayRef {
+    Arc::new(StringArray::from(values))
+}
+
+fn doubles(values: Vec<f64>) -> ArrayRef {
+    Arc::new(Float64Array::from(values))
+}
+
+fn flags(values: Vec<bool>) -> ArrayRef {
+    Arc::new(BooleanArray::from(values))
+}
+
+fn codes(values: Vec<u8>) -> ArrayRef {
+    Arc::new(UInt8Array::from(values))
+}
+
+fn times(values: Vec<u32>) -> ArrayRef {
+    Arc::new(UInt32Array::from(values))
+}
+
+impl Staged {
+    /// The hours whose tables must exist.
+    pub(crate) fn hours(&self) -> impl Iterator<Item = u32> {
+        self.hours.keys().copied()
+    }
+
+    /// Columns of every table that gets rows, in the order of its definition.
+    pub(crate) fn into_tables(self) -> Tables {
+        let mut tables = Tables::new();
+        for (hour, rows) in self.hours {
+            tables.insert(database::table(database::SAMPLES, hour), rows.samples.into_columns());
+            tables.insert(database::table(database::REQUESTS, hour), rows.requests.into_columns());
+            tables.insert(database::table(database::WINDOWS, hour), rows.windows.into_columns());
+        }
+        let s = self.series;
+        tables.insert(
+            "series".to_owned(),
+            vec![
+                numbers(s.id),
+                numbers(s.workload),
+                texts(s.namespace),
+                texts(s.service),
+                texts(s.version),
+                texts(s.instance),
+                codes(s.component),
+                texts(s.profile_type),
+            ],
+        );
+        let l = self.label_sets;
+        let [namespace, service, version] = l.peer.finish();
+        tables.insert(
+            "label_sets".to_owned(),
+            vec![
+                numbers(l.id),
+                codes(l.side),
+                texts(l.route),
+                namespace,
+                service,
+                version,
+            ],
+        );
+        let (ids, build_ids, paths) = self.mappings;
+        tables.insert(
+            "mappings".to_owned(),
+            vec![numbers(ids), texts(build_ids), texts(paths)],
+        );
+        let mut l = self.locations;
+        tables.insert(
+            "locations".to_owned(),
+            vec![
+                numbers(l.id),
+                Arc::new(UInt64Array::from(l.mapping)),
+                numbers(l.offset),
+                Arc::new(l.functions.finish()),
+                Arc::new(l.files.finish()),
+                Arc::new(l.lines.finish()),
+            ],
+        );
+        let (ids, mut lists) = self.stacks;
+        tables.insert("stacks".to_owned(), vec![numbers(ids), Arc::new(lists.finish())]);
+        let (workloads, components, mappings) = self.builds;
+        tables.insert(
+            "workload_builds".to_owned(),
+            vec![numbers(workloads), codes(components), numbers(mappings)],
+        );
+        tables
+    }
+}
+
+impl SampleRows {
+    fn into_columns(self) -> Vec<ArrayRef> {
+        vec![
+            times(self.ts),
+            numbers(self.series),
+            numbers(self.label_set),
+            numbers(self.stack),
+            numbers(self.value),
+            numbers(self.samples),
+        ]
+    }
+}
+
+impl RequestRows {
+    fn into_columns(mut self) -> Vec<ArrayRef> {
+        let [namespace, service, version] = self.peer.finish();
+        vec![
+            times(self.ts),
+            numbers(self.series),
+            codes(self.side),
+            Arc::new(self.route.finish()),
+            Arc::new(self.method.finish()),
+            namespace,
+            service,
+            version,
+            Arc::new(self.protocol.finish()),
+            Arc::new(UInt16Array::from(self.status)),
+            flags(self.error),
+            numbers(self.zero_count),
+            doubles(self.sum),
+            doubles(self.min),
+            doubles(self.max),
+            Arc::new(self.bucket.finish()),
+            Arc::new(self.n.finish()),
+            numbers(self.request_bytes),
+            numbers(self.response_bytes),
+        ]
+    }
+}
+
+impl WindowRows {
+    fn into_columns(self) -> Vec<ArrayRef> {
+        vec![
+            times(self.ts),
+            numbers(self.workload),
+            codes(self.component),
+            times(self.length),
+            flags(self.has_requests),
+            flags(self.has_profiles),
+            doubles(self.rate_hz),
+            numbers(self.dropped),
+            numbers(self.truncated),
+            numbers(self.cpu_ns),
+            numbers(self.overhead_ns),
+        ]
+    }
+}

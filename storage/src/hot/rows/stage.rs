@@ -1,0 +1,170 @@
+//! From batches to rows: which dictionary rows are new, which hour a window belongs to.
+
+use std::sync::Arc;
+
+use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, WorkloadWindow, id};
+
+use super::{News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, mapping_id, workload_id};
+use crate::hot::hours;
+
+/// Turns batches into rows. Windows of hours before `oldest_hour` are past retention and are left out.
+pub(crate) fn stage(batches: &[Arc<Batch>], seen: &mut Seen, oldest_hour: u32) -> (Staged, News) {
+    let mut stager = Stager {
+        seen,
+        staged: Staged::default(),
+        news: News::default(),
+    };
+    for window in batches.iter().flat_map(|batch| &batch.windows) {
+        let kept = u32::try_from(window.start_unix_s)
+            .ok()
+            .filter(|&ts| hours::hour_of(ts) >= oldest_hour);
+        match kept {
+            Some(ts) => stager.window(window, ts),
+            None => stager.news.expired_windows += 1,
+        }
+    }
+    (stager.staged, stager.news)
+}
+
+struct Stager<'a> {
+    seen: &'a mut Seen,
+    staged: Staged,
+    news: News,
+}
+
+impl Stager<'_> {
+    fn window(&mut self, window: &WorkloadWindow, ts: u32) {
+        let workload = workload_id(&window.workload);
+        let span = self.news.spans.entry(workload).or_insert((ts, ts));
+        *span = (span.0.min(ts), span.1.max(ts));
+        // So that a workload that reported nothing but empty windows has a name.
+        self.series(workload, window, SERIES_WINDOWS);
+
+        let rows = &mut self.staged.hours.entry(hours::hour_of(ts)).or_default().windows;
+        rows.push(window, ts, workload);
+        self.news.window_rows += 1;
+        if !window.requests.is_empty() {
+            let series = self.series(workload, window, SERIES_REQUESTS);
+            let rows = &mut self.staged.hours.entry(hours::hour_of(ts)).or_default().requests;
+            window
+                .requests
+                .iter()
+                .for_each(|request| rows.push(request, ts, series));
+            self.news.request_rows += window.requests.len() as u64;
+        }
+        for profile in &window.profiles {
+            let series = self.series(workload, window, &profile.profile_type.0);
+            self.profile(profile, ts, workload, window.component, series);
+        }
+    }
+
+    fn series(&mut self, workload: u64, window: &WorkloadWindow, profile_type: &str) -> u64 {
+        let series = id::series_id(&window.workload, window.component, profile_type);
+        if self.seen.series.insert(series) {
+            self.news.added.series.push(series);
+            self.staged
+                .series
+                .push(series, workload, &window.workload, window.component, profile_type);
+        }
+        series
+    }
+
+    fn profile(&mut self, profile: &Profile, ts: u32, workload: u64, component: Component, series: u64) {
+        let mappings: Vec<u64> = profile
+            .mappings
+            .iter()
+            .map(|m| self.mapping(m, workload, component))
+            .collect();
+        let mut fresh: Vec<Vec<u64>> = vec![Vec::new(); mappings.len()];
+        let locations: Vec<u64> = profile
+            .locations
+            .iter()
+            .map(|l| self.location(l, profile, &mappings, &mut fresh))
+            .collect();
+        for (mapping, offsets) in profile
+            .mappings
+            .iter()
+            .zip(fresh)
+            .filter(|(_, offsets)| !offsets.is_empty())
+        {
+            self.news.native.push((Arc::new(mapping.clone()), offsets));
+        }
+        let label_sets: Vec<u64> = profile.label_sets.iter().map(|l| self.label_set(l)).collect();
+        let stacks: Vec<u64> = profile.stacks.iter().map(|s| self.stack(s, &locations)).collect();
+        let rows = &mut self.staged.hours.entry(hours::hour_of(ts)).or_default().samples;
+        for sample in &profile.samples {
+            rows.ts.push(ts);
+            rows.series.push(series);
+            rows.label_set.push(label_sets[sample.label_set as usize]);
+            rows.stack.push(stacks[sample.stack as usize]);
+            // Values are checked not to be negative when a batch is accepted.
+            rows.value.push(sample.value.max(0).unsigned_abs());
+            rows.samples.push(sample.count);
+        }
+        self.news.sample_rows += profile.samples.len() as u64;
+    }
+
+    fn mapping(&mut self, mapping: &Mapping, workload: u64, component: Component) -> u64 {
+        let id = mapping_id(mapping);
+        if self.seen.mappings.insert(id) {
+            self.news.added.mappings.push(id);
+            self.staged.mappings.0.push(id);
+            self.staged.mappings.1.push(mapping.build_id.clone());
+            self.staged.mappings.2.push(mapping.path.clone());
+        }
+        let key = Seen::build_key(workload, component.code(), id);
+        if self.seen.builds.insert(key) {
+            self.news.added.builds.push(key);
+            self.staged.builds.0.push(workload);
+            self.staged.builds.1.push(component.code());
+            self.staged.builds.2.push(id);
+        }
+        id
+    }
+
+    fn location(&mut self, location: &Location, profile: &Profile, mappings: &[u64], fresh: &mut [Vec<u64>]) -> u64 {
+        let key = match location {
+            Location::Native { mapping, .. } => profile.mappings[*mapping as usize].key(),
+            Location::Named { .. } => "",
+        };
+        let id = id::location_id(location, key);
+        if self.seen.locations.insert(id) {
+            self.news.added.locations.push(id);
+            match location {
+                Location::Native { mapping, offset } => {
+                    fresh[*mapping as usize].push(*offset);
+                    self.staged
+                        .locations
+                        .push(id, Some(mappings[*mapping as usize]), *offset, &[]);
+                }
+                Location::Named { frames } => self.staged.locations.push(id, None, 0, frames),
+            }
+        }
+        id
+    }
+
+    fn label_set(&mut self, labels: &LabelSet) -> u64 {
+        let id = id::label_set_id(labels);
+        if self.seen.label_sets.insert(id) {
+            self.news.added.label_sets.push(id);
+            let rows = &mut self.staged.label_sets;
+            rows.id.push(id);
+            rows.side.push(labels.side.map_or(0, |s| s.code()));
+            rows.route.push(labels.route.clone());
+            rows.peer.push(labels.peer.as_ref());
+        }
+        id
+    }
+
+    fn stack(&mut self, stack: &[u32], locations: &[u64]) -> u64 {
+        let ids: Vec<u64> = stack.iter().map(|&l| locations[l as usize]).collect();
+        let id = id::stack_id(&ids);
+        if self.seen.stacks.insert(id) {
+            self.news.added.stacks.push(id);
+            self.staged.stacks.0.push(id);
+            self.staged.stacks.1.values().append_slice(&ids);
+            self.staged.stacks.1.append(true);
+        }
+        id
+    }
+}

@@ -1,0 +1,56 @@
+//! The embedded profile store: journal, hot DuckDB tables, dictionary, symbols, one function per question.
+//!
+//! ```text
+//! append ─▶ journal (number, CRC32C, one sync per group) ─▶ acknowledged
+//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀─ questions
+//! ```
+//!
+//! What it guarantees:
+//! - A batch is acknowledged after the sync that puts it on disk, and stored once however often it arrives.
+//! - DuckDB answers questions and is trusted with nothing: its file can be deleted, damaged or left behind, and is
+//!   brought up to date from the journal while batches go on being accepted.
+//! - No damage stops a start. A flipped bit, a torn tail or a full disk costs at most what it hit, and is counted in
+//!   [`StoreStats`].
+//! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, the number and
+//!   the time of questions; errors name the setting.
+//!
+//! What it leaves to later on purpose: sealed Parquet parts and roll-ups. Until then the journal is kept for the whole
+//! retention, and symbol files are kept for good.
+//!
+//! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
+//! `symbols/<build>.sym`, `quarantine/`, `tmp/`.
+
+mod dedup;
+mod dictionary;
+pub mod disk;
+mod error;
+mod framing;
+mod hot;
+mod ids;
+mod journal;
+mod lock;
+mod options;
+mod quarantine;
+mod questions;
+mod range;
+mod readers;
+mod stats;
+mod store;
+mod symbols;
+
+pub use error::{AppendError, OpenError, QueryError, SymbolError};
+pub use journal::{Appended, Lsn};
+pub use options::Options;
+pub use questions::{
+    requests::{RequestQuery, RequestRow},
+    selection::{NO_LABEL, WorkloadFilter},
+    services::{ReleaseInfo, ServiceInfo},
+    side_data::SideQuery,
+    stacks::{StackQuery, StackRow, StackRows},
+    totals::{TotalRow, TotalsQuery},
+    windows::{WindowMark, WindowQuery},
+};
+pub use range::Range;
+pub use stats::StoreStats;
+pub use store::Store;
+pub use symbols::BuildInfo;

@@ -1,0 +1,51 @@
+//! One process per data directory. Guarantee: while a [`DirLock`] lives no other process, and no second store of
+//! this process, gets one for the same folder; a killed process leaves no lock behind, because the kernel holds it.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    path::Path,
+};
+
+use crate::error::OpenError;
+
+/// Held as long as the store is open.
+#[derive(Debug)]
+pub(crate) struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Takes the lock of a folder, and writes this process's id into it for the one that comes second.
+    pub(crate) fn take(dir: &Path) -> Result<DirLock, OpenError> {
+        let path = dir.join("LOCK");
+        let not_writable = |source| OpenError::NotWritable {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(not_writable)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = file.read_to_string(&mut text);
+                return Err(OpenError::LockedByOther {
+                    path: dir.to_owned(),
+                    pid: text.trim().parse().unwrap_or(0),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(not_writable(source)),
+        }
+        file.set_len(0).map_err(not_writable)?;
+        file.rewind().map_err(not_writable)?;
+        // The id is a courtesy: on a full disk the lock counts without it.
+        let _ = writeln!(file, "{}", std::process::id());
+        Ok(DirLock { _file: file })
+    }
+}

@@ -1,0 +1,64 @@
+//! How a store is set up. Every limit that can be hit is named here, and errors name the setting to change.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Settings of a store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder that holds everything; created when missing.
+    pub data_dir: PathBuf,
+    /// Memory DuckDB may use, in MiB.
+    pub memory_limit_mb: u64,
+    /// Threads DuckDB may use.
+    pub duckdb_threads: usize,
+    /// Disk space DuckDB may use for intermediate results of queries, in MiB.
+    pub temp_limit_mb: u64,
+    /// Questions answered at the same time.
+    pub reader_connections: usize,
+    /// How long windows are kept. Batches with older windows are refused.
+    pub retention: Duration,
+    /// How far the windows of a batch may lie in the future.
+    pub max_future: Duration,
+    /// How long a sender is remembered after its last batch; longer than any sender keeps unacknowledged batches.
+    pub dedup_horizon: Duration,
+    /// Bytes of encoded batches that may wait for the journal; more are refused as busy.
+    pub queue_bytes: usize,
+    /// The longest encoded batch, in bytes; at most 64 MiB.
+    pub max_batch_bytes: usize,
+    /// Size at which a journal segment is closed, in bytes.
+    pub segment_bytes: u64,
+    /// How long the journal waits for more batches before it syncs.
+    pub group_wait: Duration,
+    /// How long acknowledged batches may wait before they become visible to questions.
+    pub apply_interval: Duration,
+    /// Free disk space below which batches are refused, in MiB.
+    pub min_free_mb: u64,
+    /// Time after which a question is interrupted, in seconds.
+    pub max_query_seconds: u64,
+    /// Bytes of decoded stacks and locations kept in memory.
+    pub dictionary_cache_bytes: usize,
+}
+
+impl Options {
+    /// The defaults, in a folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            memory_limit_mb: 256,
+            duckdb_threads: 1,
+            temp_limit_mb: 1024,
+            reader_connections: 2,
+            retention: Duration::from_secs(24 * 3600),
+            max_future: Duration::from_secs(3600),
+            dedup_horizon: Duration::from_secs(72 * 3600),
+            queue_bytes: 64 << 20,
+            max_batch_bytes: 32 << 20,
+            segment_bytes: 16 << 20,
+            group_wait: Duration::from_millis(2),
+            apply_interval: Duration::from_millis(250),
+            min_free_mb: 64,
+            max_query_seconds: 30,
+            dictionary_cache_bytes: 64 << 20,
+        }
+    }
+}

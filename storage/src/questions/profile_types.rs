@@ -1,0 +1,37 @@
+//! Which profile types there are.
+
+use crate::{
+    hot::{
+        Span,
+        database::WINDOWS,
+        rows::{SERIES_REQUESTS, SERIES_WINDOWS},
+    },
+    questions::{selection::WorkloadFilter, sql::Sql},
+    readers::{Failure, Reader},
+};
+
+/// Profile types of workloads that reported windows in a span, sorted. A type that a workload stopped sending is still
+/// listed for it.
+pub(crate) fn profile_types(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Vec<String>, Failure> {
+    let mut types = Vec::new();
+    if span.hours.is_empty() {
+        return Ok(types);
+    }
+    let mut sql = Sql::new("SELECT DISTINCT d.profile_type FROM series d WHERE d.profile_type NOT IN (");
+    sql.bind(SERIES_REQUESTS.to_owned())
+        .push(", ")
+        .bind(SERIES_WINDOWS.to_owned())
+        .push(")");
+    who.push(&mut sql);
+    sql.push(" AND d.workload_id IN (SELECT workload_id FROM ")
+        .hours(WINDOWS, span)
+        .push(" WHERE ");
+    sql.within("ts", span).push(")");
+    sql.run(reader, |columns| {
+        let profile_type = columns.text(0)?;
+        types.extend((0..columns.rows()).map(|row| profile_type.string(row)));
+        Ok(())
+    })?;
+    types.sort_unstable();
+    Ok(types)
+}

@@ -1,0 +1,183 @@
+//! Which stacks, and how much of each.
+
+use emberline_model::{Component, Side};
+
+use crate::{
+    hot::{Span, database::SAMPLES},
+    questions::{
+        selection::{NO_LABEL, WorkloadFilter, push_complete, push_component},
+        sql::Sql,
+    },
+    range::Range,
+    readers::{Failure, Reader},
+};
+
+/// Which samples to add up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackQuery {
+    /// Whose.
+    pub who: WorkloadFilter,
+    /// Whose CPU; `None` adds the proxy's to the application's.
+    pub component: Option<Component>,
+    /// What is measured, as in [`emberline_model::ProfileType`].
+    pub profile_type: String,
+    /// Only samples labelled with this side. `None`: all, labelled or not.
+    pub side: Option<Side>,
+    /// Only samples labelled with this route; [`NO_LABEL`] selects those without a label. `None`: all.
+    pub route: Option<String>,
+    /// Only windows whose two signals arrived.
+    pub only_complete: bool,
+    /// One row per window instead of one for all.
+    pub by_window: bool,
+    /// When.
+    pub range: Range,
+}
+
+impl StackQuery {
+    /// All samples of a type in a range.
+    pub fn new(who: WorkloadFilter, profile_type: &str, range: Range) -> StackQuery {
+        StackQuery {
+            who,
+            component: None,
+            profile_type: profile_type.to_owned(),
+            side: None,
+            route: None,
+            only_complete: false,
+            by_window: false,
+            range,
+        }
+    }
+}
+
+/// The sum of one stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StackRow {
+    /// Start of the window, seconds since the Unix epoch; 0 when all windows are added up.
+    pub window_start_s: i64,
+    /// The stack.
+    pub stack_id: u64,
+    /// Sum of values, in the unit of the profile type.
+    pub value: i64,
+    /// Samples taken.
+    pub samples: u64,
+}
+
+/// Sums of all stacks asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StackRows {
+    /// Sorted by window and stack.
+    pub rows: Vec<StackRow>,
+    /// Sum of all values.
+    pub value: i64,
+    /// Sum of all samples.
+    pub samples: u64,
+}
+
+/// How samples are selected by their label.
+pub(super) enum Labels<'a> {
+    /// As a stack query says.
+    Exactly { side: Option<Side>, route: Option<&'a str> },
+    /// A side, and what has no label.
+    SideOrNone(Side),
+}
+
+impl Labels<'_> {
+    /// Adds `AND column IN (...)`, unless everything is selected.
+    pub(super) fn push(&self, sql: &mut Sql, column: &str) {
+        let (side, route) = match self {
+            Labels::Exactly {
+                side: None,
+                route: None,
+            } => return,
+            Labels::Exactly { side, route } => (*side, *route),
+            Labels::SideOrNone(side) => {
+                sql.push(" AND ")
+                    .push(column)
+                    .push(" IN (SELECT label_set FROM label_sets WHERE side = 0 OR side = ");
+                sql.bind(side.code()).push(")");
+                return;
+            }
+        };
+        sql.push(" AND ")
+            .push(column)
+            .push(" IN (SELECT label_set FROM label_sets WHERE true");
+        if route == Some(NO_LABEL) {
+            sql.push(" AND side = 0 AND route = ''");
+        } else {
+            if let Some(side) = side {
+                sql.push(" AND side = ").bind(side.code());
+            }
+            if let Some(route) = route {
+                sql.push(" AND route = ").bind(route.to_owned());
+            }
+        }
+        sql.push(")");
+    }
+}
+
+/// Answers a stack query.
+pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Result<StackRows, Failure> {
+    let labels = Labels::Exactly {
+        side: query.side,
+        route: query.route.as_deref(),
+    };
+    sums(reader, span, query, &labels)
+}
+
+pub(super) fn sums(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &StackQuery,
+    labels: &Labels<'_>,
+) -> Result<StackRows, Failure> {
+    let mut answer = StackRows::default();
+    if span.hours.is_empty() {
+        return Ok(answer);
+    }
+    let mut sql = Sql::new("");
+    if query.only_complete {
+        sql.push("WITH ");
+        push_complete(&mut sql, &query.who, span);
+    }
+    sql.push(if query.by_window {
+        " SELECT s.ts"
+    } else {
+        " SELECT 0::UINTEGER"
+    })
+    .push(
+        ", s.stack_id, CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
+            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ",
+    );
+    sql.hours(SAMPLES, span).push(" s");
+    if query.only_complete {
+        sql.push(
+            " JOIN series d ON d.series_id = s.series_id JOIN complete c
+                ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component",
+        );
+    }
+    sql.push(" WHERE ").within("s.ts", span);
+    sql.push(" AND s.series_id IN (SELECT d.series_id FROM series d WHERE d.profile_type = ");
+    sql.bind(query.profile_type.clone());
+    query.who.push(&mut sql);
+    push_component(&mut sql, query.component);
+    sql.push(")");
+    labels.push(&mut sql, "s.label_set");
+    sql.push(" GROUP BY 1, 2");
+    sql.run(reader, |columns| {
+        let (window, stack) = (columns.u32(0)?, columns.u64(1)?);
+        let (value, samples) = (columns.i64(2)?, columns.u64(3)?);
+        for row in 0..columns.rows() {
+            answer.value = answer.value.saturating_add(value[row]);
+            answer.samples = answer.samples.saturating_add(samples[row]);
+            answer.rows.push(StackRow {
+                window_start_s: i64::from(window[row]),
+                stack_id: stack[row],
+                value: value[row],
+                samples: samples[row],
+            });
+        }
+        Ok(())
+    })?;
+    answer.rows.sort_unstable();
+    Ok(answer)
+}

@@ -1,0 +1,118 @@
+//! How much was used by whom, without looking at stacks: CPU per release, route and window.
+
+use emberline_model::{Component, Release, Side};
+
+use crate::{
+    hot::{Span, database::SAMPLES},
+    questions::{
+        selection::{WorkloadFilter, push_complete, push_component},
+        sql::Sql,
+    },
+    range::Range,
+    readers::{Failure, Reader},
+};
+
+/// Which samples to add up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TotalsQuery {
+    /// Whose.
+    pub who: WorkloadFilter,
+    /// Whose CPU; `None`: both, in rows of their own.
+    pub component: Option<Component>,
+    /// What is measured.
+    pub profile_type: String,
+    /// Only windows whose two signals arrived.
+    pub only_complete: bool,
+    /// Rows of their own for each window.
+    pub by_window: bool,
+    /// Rows of their own for each side and route.
+    pub by_route: bool,
+    /// When.
+    pub range: Range,
+}
+
+/// A sum.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TotalRow {
+    /// Start of the window, seconds since the Unix epoch; 0 when all windows are added up.
+    pub window_start_s: i64,
+    /// Who.
+    pub release: Release,
+    /// Whose CPU.
+    pub component: Component,
+    /// The side samples are labelled with; `None` without a label, and when routes are added up.
+    pub side: Option<Side>,
+    /// The route samples are labelled with; empty without a label, and when routes are added up.
+    pub route: String,
+    /// Sum of values, in the unit of the profile type.
+    pub value: i64,
+    /// Samples taken.
+    pub samples: u64,
+}
+
+/// Answers a totals query.
+pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> Result<Vec<TotalRow>, Failure> {
+    let mut rows = Vec::new();
+    if span.hours.is_empty() {
+        return Ok(rows);
+    }
+    let mut sql = Sql::new("");
+    if query.only_complete {
+        sql.push("WITH ");
+        push_complete(&mut sql, &query.who, span);
+    }
+    sql.push(if query.by_window {
+        " SELECT s.ts"
+    } else {
+        " SELECT 0::UINTEGER"
+    });
+    sql.push(", d.namespace, d.service, d.version, d.component");
+    sql.push(if query.by_route {
+        ", l.side, l.route"
+    } else {
+        ", 0::UTINYINT, ''"
+    });
+    sql.push(
+        ", CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
+            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ",
+    );
+    sql.hours(SAMPLES, span)
+        .push(" s JOIN series d ON d.series_id = s.series_id");
+    if query.by_route {
+        sql.push(" JOIN label_sets l ON l.label_set = s.label_set");
+    }
+    if query.only_complete {
+        sql.push(" JOIN complete c ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component");
+    }
+    sql.push(" WHERE ")
+        .within("s.ts", span)
+        .push(" AND d.profile_type = ")
+        .bind(query.profile_type.clone());
+    query.who.push(&mut sql);
+    push_component(&mut sql, query.component);
+    sql.push(" GROUP BY 1, 2, 3, 4, 5, 6, 7");
+    sql.run(reader, |columns| {
+        let window = columns.u32(0)?;
+        let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
+        let (component, side, route) = (columns.u8(4)?, columns.u8(5)?, columns.text(6)?);
+        let (value, samples) = (columns.i64(7)?, columns.u64(8)?);
+        for row in 0..columns.rows() {
+            rows.push(TotalRow {
+                window_start_s: i64::from(window[row]),
+                release: Release {
+                    namespace: namespace.string(row),
+                    service: service.string(row),
+                    version: version.string(row),
+                },
+                component: Component::from_code(u32::from(component[row])),
+                side: Side::from_code(u32::from(side[row])),
+                route: route.string(row),
+                value: value[row],
+                samples: samples[row],
+            });
+        }
+        Ok(())
+    })?;
+    rows.sort_unstable();
+    Ok(rows)
+}

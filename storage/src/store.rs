@@ -1,0 +1,420 @@
+//! The store: what the collector appends to and what questions are asked of.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use emberline_model::{Batch, Frame, Mapping, comparison::SideData, resolve::ResolvedStacks, time::Clock};
+use parking_lot::Mutex;
+
+use crate::{
+    dictionary::Dictionary,
+    disk::{Disk, RealDisk},
+    error::{AppendError, OpenError, QueryError, SymbolError},
+    hot::{Engine, Hot, Shared, Span},
+    ids::IdSet,
+    journal::{Appended, Journal},
+    lock::DirLock,
+    options::Options,
+    questions::{
+        profile_types,
+        requests::{self, RequestQuery, RequestRow},
+        selection::WorkloadFilter,
+        services::{self, ServiceInfo},
+        side_data::{self, SideQuery},
+        stacks::{self, StackQuery, StackRows},
+        totals::{self, TotalRow, TotalsQuery},
+        windows::{self, WindowMark, WindowQuery},
+    },
+    range::Range,
+    readers::{Failure, Reader},
+    stats::{Counters, StoreStats},
+    symbols::{BuildInfo, Symbols},
+};
+
+/// A store; clones are the same one. It closes when the last clone is dropped, or with [`Store::close`].
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+// The order of fields is the order of dropping: the journal's last batches reach the hot store before that closes, and
+// the lock goes last.
+struct Inner {
+    journal: Arc<Journal>,
+    hot: Hot,
+    shared: Arc<Shared>,
+    dictionary: Dictionary,
+    lock: Mutex<Option<DirLock>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.journal.close();
+        self.hot.close();
+    }
+}
+
+impl Store {
+    /// Opens the data directory, or creates it. What the query engine misses is made up from the journal in the
+    /// background: [`Store::flush_applied`] waits for it.
+    pub fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Store, OpenError> {
+        Store::open_on(options, clock, Arc::new(RealDisk))
+    }
+
+    /// Opens the store on another disk: the journal, the memory of senders and the symbols go through it.
+    pub fn open_on(options: Options, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>) -> Result<Store, OpenError> {
+        std::fs::create_dir_all(&options.data_dir).map_err(|source| OpenError::NotWritable {
+            path: options.data_dir.clone(),
+            source,
+        })?;
+        let lock = DirLock::take(&options.data_dir)?;
+        // Intermediate results of questions that a killed process left behind.
+        let _ = std::fs::remove_dir_all(options.data_dir.join("tmp"));
+        let counters = Arc::new(Counters::default());
+        let symbols = Arc::new(Symbols::new(&options.data_dir, disk.clone(), counters.clone()));
+        let dictionary = Dictionary::new(options.dictionary_cache_bytes, symbols.clone());
+        let shared = Shared::new(options, clock.clone(), disk.clone(), counters.clone(), symbols);
+        // First, because the journal goes on above the highest number the engine has seen.
+        let engine = Engine::open(&shared).map_err(|message| {
+            tracing::error!(
+                message,
+                "the query engine cannot be opened; batches are accepted, questions have to wait"
+            );
+            counters.set_hot_error(Some(message));
+        });
+        let engine = engine.ok();
+        let floor = engine.as_ref().map_or(0, Engine::applied);
+        let queue = shared.queue.clone();
+        let on_durable = Box::new(move |durable, batches| queue.push(durable, batches));
+        let journal = Arc::new(Journal::open(
+            &shared.options,
+            disk,
+            clock,
+            counters,
+            floor,
+            on_durable,
+        )?);
+        let hot = Hot::start(shared.clone(), journal.clone(), engine)?;
+        Ok(Store {
+            inner: Arc::new(Inner {
+                journal,
+                hot,
+                shared,
+                dictionary,
+                lock: Mutex::new(Some(lock)),
+            }),
+        })
+    }
+
+    /// Stores a batch whole or not at all. The future resolves once it is on disk; dropping it does not take the batch
+    /// back. A batch with the id of one that is stored, or on its way, is acknowledged and not stored again.
+    pub fn append(&self, batch: Batch) -> impl Future<Output = Result<Appended, AppendError>> + Send + 'static {
+        let handed_over = self
+            .check(&batch)
+            .and_then(|newest_s| self.inner.journal.append(batch, newest_s));
+        if let Err(error) = &handed_over {
+            self.inner.shared.counters.reject(error.reason());
+        }
+        async move { handed_over?.await.unwrap_or(Err(AppendError::Closed)) }
+    }
+
+    /// Checks what the journal takes for granted; answers the newest second in the batch.
+    fn check(&self, batch: &Batch) -> Result<u32, AppendError> {
+        let shared = &self.inner.shared;
+        let now = shared.clock.now_unix_s();
+        let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let oldest_unix_s = now.saturating_sub(seconds(shared.options.retention)).max(0);
+        let newest_unix_s = now
+            .saturating_add(seconds(shared.options.max_future))
+            .min(i64::from(u32::MAX));
+        let mut newest = oldest_unix_s;
+        for window in &batch.windows {
+            let start_unix_s = window.start_unix_s;
+            if start_unix_s < oldest_unix_s {
+                return Err(AppendError::TooOld {
+                    start_unix_s,
+                    oldest_unix_s,
+                });
+            }
+            if start_unix_s > newest_unix_s {
+                return Err(AppendError::TooNew {
+                    start_unix_s,
+                    newest_unix_s,
+                });
+            }
+            newest = newest.max(start_unix_s);
+            window.profiles.iter().try_for_each(|profile| profile.validate())?;
+        }
+        Ok(u32::try_from(if batch.windows.is_empty() { now } else { newest }).unwrap_or(0))
+    }
+
+    /// Resolves when everything acknowledged so far is visible to questions.
+    pub async fn flush_applied(&self) -> Result<(), QueryError> {
+        self.inner.hot.reached(self.inner.journal.durable()).await
+    }
+
+    /// Drops hours and journal segments past retention now; they go by themselves within a minute.
+    pub async fn apply_retention(&self) -> Result<(), QueryError> {
+        self.inner.hot.retain().await
+    }
+
+    /// Stores names of locations of a build ([`Mapping::key`]): offsets in the file with their frames, innermost first,
+    /// functions normalised ([`emberline_model::function::normalise`]). No frames says that there is no name, and the
+    /// location is not asked for again. On disk when it returns; blocks for that long.
+    #[allow(clippy::needless_pass_by_value)] // Callers build the list for this call and have no other use for it.
+    pub fn put_symbols(&self, build: &str, located: Vec<(u64, Vec<Frame>)>) -> Result<(), SymbolError> {
+        self.inner.shared.symbols.put(build, &located)
+    }
+
+    /// Locations that nobody looked up yet: for each build at most `limit` offsets, ascending.
+    pub fn unresolved(&self, limit: usize) -> Vec<(Mapping, Vec<u64>)> {
+        self.inner.shared.symbols.unresolved(limit)
+    }
+
+    /// Builds that native locations were seen of.
+    pub fn builds(&self) -> Vec<BuildInfo> {
+        self.inner.shared.symbols.builds()
+    }
+
+    /// Which services reported windows in a range.
+    pub async fn services(&self, range: Range) -> Result<Vec<ServiceInfo>, QueryError> {
+        let shared = self.inner.shared.clone();
+        self.ask(range, move |reader, span| {
+            let spans = shared.known.spans.read().clone();
+            services::services(reader, span, &spans)
+        })
+        .await
+    }
+
+    /// Profile types of some workloads.
+    pub async fn profile_types(&self, range: Range, who: WorkloadFilter) -> Result<Vec<String>, QueryError> {
+        self.ask(range, move |reader, span| {
+            profile_types::profile_types(reader, span, &who)
+        })
+        .await
+    }
+
+    /// Sums per stack.
+    pub async fn stacks(&self, query: StackQuery) -> Result<StackRows, QueryError> {
+        self.ask(query.range, move |reader, span| stacks::stacks(reader, span, &query))
+            .await
+    }
+
+    /// Sums per release, component and, if asked for, route and window.
+    pub async fn totals(&self, query: TotalsQuery) -> Result<Vec<TotalRow>, QueryError> {
+        self.ask(query.range, move |reader, span| totals::totals(reader, span, &query))
+            .await
+    }
+
+    /// Requests and their durations.
+    pub async fn requests(&self, query: RequestQuery) -> Result<Vec<RequestRow>, QueryError> {
+        self.ask(query.range, move |reader, span| {
+            requests::requests(reader, span, &query)
+        })
+        .await
+    }
+
+    /// Windows and which of their signals arrived.
+    pub async fn windows(&self, query: WindowQuery) -> Result<Vec<WindowMark>, QueryError> {
+        self.ask(query.range, move |reader, span| windows::windows(reader, span, &query))
+            .await
+    }
+
+    /// One side of a comparison, its stacks named.
+    pub async fn side_data(&self, query: SideQuery) -> Result<SideData, QueryError> {
+        let mut data = self
+            .ask(query.range, move |reader, span| {
+                side_data::side_data(reader, span, &query)
+            })
+            .await?;
+        let ids: IdSet = data.windows.iter().flat_map(|w| w.stacks.iter().map(|s| s.0)).collect();
+        data.resolved = self.resolve(&ids.into_iter().collect::<Vec<_>>()).await?;
+        Ok(data)
+    }
+
+    /// Names the frames of stacks, leaf first. A stack that is not known is left out.
+    pub async fn resolve(&self, stack_ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
+        self.inner
+            .dictionary
+            .resolve(&self.inner.shared.readers, stack_ids)
+            .await
+    }
+
+    async fn ask<T, F>(&self, range: Range, question: F) -> Result<T, QueryError>
+    where
+        T: Send + 'static,
+        F: Fn(&Reader<'_>, &Span) -> Result<T, Failure> + Send + 'static,
+    {
+        let shared = self.inner.shared.clone();
+        // The hours are looked up inside: a second attempt must not look for the hour that was dropped.
+        self.inner
+            .shared
+            .readers
+            .ask(move |reader| question(reader, &shared.span(range)?))
+            .await
+    }
+
+    /// The state of the store.
+    pub fn stats(&self) -> StoreStats {
+        let shared = &self.inner.shared;
+        let counters = &shared.counters;
+        let (journal_segments, journal_bytes) = self.inner.journal.size();
+        StoreStats {
+            journal_bytes,
+            journal_segments,
+            hot_bytes: shared.bytes(),
+            free_bytes: shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(0),
+            queued_bytes: self.inner.journal.queued_bytes() as u64,
+            lsn_durable: self.inner.journal.durable(),
+            lsn_applied: shared.applied(),
+            hot_available: shared.readers.is_open(),
+            hot_error: counters.hot_error(),
+            batches_stored: counters.batches_stored.get(),
+            duplicates: counters.duplicates.get(),
+            rejected: counters.rejected(),
+            journal_groups: counters.journal_groups.get(),
+            journal_sync_failures: counters.journal_sync_failures.get(),
+            journal_segments_removed: counters.journal_segments_removed.get(),
+            journal_records_lost: counters.journal_records_lost.get(),
+            journal_bytes_damaged: counters.journal_bytes_damaged.get(),
+            journal_tail_bytes_cut: counters.journal_tail_bytes_cut.get(),
+            journal_unreadable_batches: counters.journal_unreadable_batches.get(),
+            dedup_rebuilds: counters.dedup_rebuilds.get(),
+            symbol_records_damaged: counters.symbol_records_damaged.get(),
+            hot_rebuilds: counters.hot_rebuilds.get(),
+            hot_reopens: counters.hot_reopens.get(),
+            hot_failures: counters.hot_failures.get(),
+            batches_skipped: counters.batches_skipped.get(),
+            sample_rows: counters.sample_rows.get(),
+            request_rows: counters.request_rows.get(),
+            window_rows: counters.window_rows.get(),
+            expired_windows: counters.expired_windows.get(),
+            hours_dropped: counters.hours_dropped.get(),
+            hours: shared.known.hours.read().len() as u64,
+            dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
+            dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
+            queries: counters.queries.get(),
+            query_timeouts: counters.query_timeouts.get(),
+            query_failures: counters.query_failures.get(),
+        }
+    }
+
+    /// Writes what was handed over, applies it, checkpoints, and gives the data directory free. Appends and questions
+    /// are refused afterwards. Blocks.
+    pub fn close(&self) {
+        self.inner.journal.close();
+        self.inner.hot.close();
+        self.inner.lock.lock().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use emberline_model::{BatchId, Component, ProfileType, Side, Signal, Workload, WorkloadWindow, time::SystemClock};
+
+    use super::*;
+    use crate::hot::failure::Kind;
+
+    fn batch(sequence: u64) -> Batch {
+        let now = SystemClock.now_unix_s();
+        Batch {
+            id: Some(BatchId {
+                sender: "s".into(),
+                epoch: 1,
+                sequence,
+                signal: Signal::Requests,
+            }),
+            received_unix_ms: 0,
+            windows: vec![WorkloadWindow {
+                workload: Workload {
+                    service: "checkout".into(),
+                    ..Workload::default()
+                },
+                component: Component::Application,
+                start_unix_s: now - now % 10,
+                length_s: 10,
+                has_requests: true,
+                has_profiles: false,
+                requests: vec![emberline_model::RequestSeries {
+                    side: Side::Server,
+                    route: "/".into(),
+                    method: String::new(),
+                    peer: None,
+                    protocol: "tcp".into(),
+                    status: 0,
+                    error: false,
+                    duration: emberline_model::Histogram::from_parts(0, 1.0, 1.0, 1.0, [(-1, 1)]),
+                    request_bytes: 0,
+                    response_bytes: 0,
+                }],
+                profiles: Vec::new(),
+            }],
+        }
+    }
+
+    async fn count(store: &Store) -> u64 {
+        store.flush_applied().await.unwrap();
+        let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
+        store
+            .requests(query)
+            .await
+            .unwrap()
+            .iter()
+            .map(|r| r.duration.count())
+            .sum()
+    }
+
+    /// A fatal error of DuckDB (a full disk under it, for one) must neither stop ingest nor need a restart.
+    #[tokio::test]
+    async fn the_engine_is_reopened_or_rebuilt_while_batches_go_on_being_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path()), Arc::new(SystemClock)).unwrap();
+        for sequence in 1..=40 {
+            store.append(batch(sequence)).await.unwrap();
+            match sequence {
+                10 => store.inner.shared.queue.repair(Kind::Fatal, "as the test wants".into()),
+                20 => store
+                    .inner
+                    .shared
+                    .queue
+                    .repair(Kind::Damaged, "as the test wants".into()),
+                _ => {}
+            }
+            if sequence == 15 || sequence == 30 {
+                assert_eq!(count(&store).await, sequence);
+            }
+        }
+        assert_eq!(count(&store).await, 40);
+        let stats = store.stats();
+        assert_eq!((stats.hot_reopens, stats.hot_rebuilds, stats.hot_failures), (1, 1, 0));
+        assert!(stats.hot_available && stats.hot_error.is_none());
+    }
+
+    /// A batch that the engine will not take is skipped after some attempts; those around it are shown.
+    #[tokio::test]
+    async fn a_batch_that_cannot_be_shown_does_not_hold_up_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path()), Arc::new(SystemClock)).unwrap();
+        store.append(batch(1)).await.unwrap();
+        assert_eq!(count(&store).await, 1);
+        // Past the checks of `Store::append` on purpose: an index outside its table.
+        let mut poison = batch(2);
+        let mut profile = emberline_model::Profile::empty_cpu(0, 0);
+        profile.profile_type = ProfileType::cpu();
+        profile.samples.push(emberline_model::Sample {
+            stack: 7,
+            label_set: 7,
+            value: 1,
+            count: 1,
+        });
+        poison.windows[0].profiles.push(profile);
+        let appended: Vec<_> = [poison, batch(3), batch(4)]
+            .into_iter()
+            .map(|batch| store.inner.journal.append(batch, 1).unwrap())
+            .collect();
+        for receiver in appended {
+            receiver.await.unwrap().unwrap();
+        }
+        assert_eq!(count(&store).await, 3);
+        assert_eq!(store.stats().batches_skipped, 1);
+    }
+}

@@ -1,0 +1,439 @@
+//! Names of native locations, one file per build: `symbols/<build>.sym`.
+//!
+//! Guarantees: what [`Symbols::put`] stored is on disk when it returns; records are only appended, so a crash or a
+//! damaged byte costs one record, and its locations are asked for again. A location for which nothing was found is
+//! stored as such and not asked for again. Names are never written anywhere else, so nothing stored changes when they
+//! arrive.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use emberline_model::{Frame, Mapping, function, id};
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+
+use crate::{disk::Disk, error::SymbolError, framing, ids::IdMap, stats::Counters};
+
+const MAGIC: &[u8] = b"EMBSYMB1";
+
+/// Locations per record; bounds what one damaged byte costs.
+const LOCATIONS_PER_RECORD: usize = 4096;
+
+/// A function as symbols name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SymbolFunction {
+    /// [`emberline_model::id::function_id`].
+    pub(crate) id: u64,
+    /// Normalised name.
+    pub(crate) name: String,
+    /// Source file; empty when unknown.
+    pub(crate) file: String,
+}
+
+/// Symbols of one build: file offset → functions, innermost first. A location without any has no name.
+#[derive(Debug, Default)]
+pub(crate) struct BuildSymbols {
+    functions: Vec<SymbolFunction>,
+    by_name: IdMap<u32>,
+    by_offset: HashMap<u64, Box<[u32]>>,
+    records: u64,
+}
+
+impl BuildSymbols {
+    /// The functions at a location, innermost first; `None` when nobody looked yet.
+    pub(crate) fn functions(&self, offset: u64) -> Option<impl Iterator<Item = &SymbolFunction>> {
+        let indices = self.by_offset.get(&offset)?;
+        Some(indices.iter().map(|&index| &self.functions[index as usize]))
+    }
+
+    fn insert(&mut self, offset: u64, frames: &[Frame]) {
+        let indices = frames.iter().map(|frame| {
+            *self
+                .by_name
+                .entry(id::key("symbol", &[&frame.function, &frame.file]))
+                .or_insert_with(|| {
+                    self.functions.push(SymbolFunction {
+                        id: function::function_id(frame),
+                        name: frame.function.clone(),
+                        file: frame.file.clone(),
+                    });
+                    (self.functions.len() - 1) as u32
+                })
+        });
+        let indices = indices.collect();
+        self.by_offset.insert(offset, indices);
+    }
+}
+
+/// A build that native locations were seen of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildInfo {
+    /// GNU build id; empty when the file has none.
+    pub build_id: String,
+    /// Path as a process saw it.
+    pub path: String,
+    /// Locations seen.
+    pub locations: u64,
+    /// Locations that somebody looked up, with or without success.
+    pub resolved: u64,
+}
+
+struct Build {
+    mapping: Arc<Mapping>,
+    seen: HashSet<u64>,
+    /// Those of `seen` that nobody looked up yet.
+    missing: HashSet<u64>,
+}
+
+/// All builds.
+pub(crate) struct Symbols {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    counters: Arc<Counters>,
+    /// By [`Mapping::key`]; loaded when first asked for.
+    loaded: RwLock<HashMap<String, Arc<RwLock<BuildSymbols>>>>,
+    builds: Mutex<HashMap<String, Build>>,
+    /// One writer at a time, so that records do not mix.
+    writing: Mutex<()>,
+}
+
+impl Symbols {
+    pub(crate) fn new(data_dir: &Path, disk: Arc<dyn Disk>, counters: Arc<Counters>) -> Symbols {
+        Symbols {
+            disk,
+            dir: data_dir.join("symbols"),
+            counters,
+            loaded: RwLock::default(),
+            builds: Mutex::default(),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// The file of a build. A key that is no build id (a path, or something hostile) is hashed, never used as a name.
+    fn path_of(&self, key: &str) -> PathBuf {
+        let is_build_id = (8..=128).contains(&key.len()) && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match is_build_id {
+            true => self.dir.join(format!("{key}.sym")),
+            false => self.dir.join(format!("x{:016x}.sym", id::key("build", &[key]))),
+        }
+    }
+
+    /// The symbols of a build, from its file at first.
+    pub(crate) fn build(&self, key: &str) -> Arc<RwLock<BuildSymbols>> {
+        if let Some(symbols) = self.loaded.read().get(key) {
+            return symbols.clone();
+        }
+        // Read under the lock: a copy read before somebody else's write must not take its place.
+        let mut loaded = self.loaded.write();
+        loaded
+            .entry(key.to_owned())
+            .or_insert_with(|| Arc::new(RwLock::new(self.load(key))))
+            .clone()
+    }
+
+    fn load(&self, key: &str) -> BuildSymbols {
+        let path = self.path_of(key);
+        let bytes = match self.disk.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::error!(path = %path.display(), %error, "symbols cannot be read");
+                    self.counters.symbol_records_damaged.add(1);
+                }
+                return BuildSymbols::default();
+            }
+        };
+        let scan = framing::scan(&bytes, MAGIC.len(), 0);
+        let mut symbols = BuildSymbols::default();
+        let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
+        for frame in &scan.frames {
+            symbols.records = frame.sequence;
+            match Record::decode(&bytes[frame.payload.clone()]) {
+                Ok(record) => record.into_symbols(&mut symbols),
+                Err(_) => damaged += 1,
+            }
+        }
+        if damaged > 0 {
+            tracing::warn!(path = %path.display(), damaged, "damaged symbols are skipped and asked for again");
+            self.counters.symbol_records_damaged.add(damaged);
+        }
+        symbols
+    }
+
+    /// Stores the frames of locations of a build; an empty list of frames says that there is no name to be had.
+    pub(crate) fn put(&self, key: &str, located: &[(u64, Vec<Frame>)]) -> Result<(), SymbolError> {
+        if located.is_empty() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.writing.lock();
+        let symbols = self.build(key);
+        let path = self.path_of(key);
+        let mut sequence = symbols.read().records;
+        let mut bytes = Vec::new();
+        for part in located.chunks(LOCATIONS_PER_RECORD) {
+            sequence += 1;
+            framing::encode(&mut bytes, sequence, 0, &Record::of(part).encode_to_vec());
+        }
+        self.append(&path, &bytes).map_err(|source| SymbolError::Io {
+            path: path.clone(),
+            source: Arc::new(source),
+        })?;
+        {
+            let mut symbols = symbols.write();
+            symbols.records = sequence;
+            located
+                .iter()
+                .for_each(|(offset, frames)| symbols.insert(*offset, frames));
+        }
+        if let Some(build) = self.builds.lock().get_mut(key) {
+            for (offset, _) in located {
+                build.missing.remove(offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let (mut file, length) = match self.disk.open(path) {
+            Ok(file) => (file, self.disk.size(path)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.disk.create_dir_all(&self.dir)?;
+                (self.disk.create(path)?, 0)
+            }
+            Err(error) => return Err(error),
+        };
+        let written = (|| {
+            if length == 0 {
+                file.append(MAGIC)?;
+            }
+            file.append(bytes)?;
+            file.sync()?;
+            if length == 0 {
+                self.disk.sync_dir(&self.dir)
+            } else {
+                Ok(())
+            }
+        })();
+        if written.is_err() {
+            // What is left of the attempt is skipped as damage if it cannot be cut.
+            let _ = file.truncate(length);
+        }
+        written
+    }
+
+    /// Forgets which locations were seen, and the symbols in memory; what is on disk stays.
+    pub(crate) fn forget_seen(&self) {
+        let _not_while_writing = self.writing.lock();
+        self.builds.lock().clear();
+        self.loaded.write().clear();
+    }
+
+    /// Learns of native locations.
+    pub(crate) fn note(&self, mapping: &Arc<Mapping>, offsets: &[u64]) {
+        let symbols = self.build(mapping.key());
+        let symbols = symbols.read();
+        let mut builds = self.builds.lock();
+        let build = builds.entry(mapping.key().to_owned()).or_insert_with(|| Build {
+            mapping: mapping.clone(),
+            seen: HashSet::new(),
+            missing: HashSet::new(),
+        });
+        for &offset in offsets {
+            if build.seen.insert(offset) && symbols.functions(offset).is_none() {
+                build.missing.insert(offset);
+            }
+        }
+    }
+
+    /// Locations nobody looked up yet, at most `limit` of each build, ascending.
+    pub(crate) fn unresolved(&self, limit: usize) -> Vec<(Mapping, Vec<u64>)> {
+        let builds = self.builds.lock();
+        let mut result: Vec<(Mapping, Vec<u64>)> = builds
+            .values()
+            .filter(|build| !build.missing.is_empty())
+            .map(|build| {
+                let mut offsets: Vec<u64> = build.missing.iter().copied().collect();
+                offsets.sort_unstable();
+                offsets.truncate(limit);
+                ((*build.mapping).clone(), offsets)
+            })
+            .collect();
+        result.sort_by(|a, b| a.0.key().cmp(b.0.key()));
+        result
+    }
+
+    /// Builds seen, sorted by path.
+    pub(crate) fn builds(&self) -> Vec<BuildInfo> {
+        let builds = self.builds.lock();
+        let mut infos: Vec<BuildInfo> = builds
+            .values()
+            .map(|build| BuildInfo {
+                build_id: build.mapping.build_id.clone(),
+                path: build.mapping.path.clone(),
+                locations: build.seen.len() as u64,
+                resolved: (build.seen.len() - build.missing.len()) as u64,
+            })
+            .collect();
+        infos.sort_by(|a, b| (&a.path, &a.build_id).cmp(&(&b.path, &b.build_id)));
+        infos
+    }
+}
+
+/// What one call stored; texts are written once.
+#[derive(Clone, PartialEq, Message)]
+struct Record {
+    #[prost(string, repeated, tag = "1")]
+    texts: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    located: Vec<Located>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Located {
+    #[prost(uint64, tag = "1")]
+    offset: u64,
+    /// Function, file (indices into the texts) and line of each frame.
+    #[prost(uint32, repeated, tag = "2")]
+    frames: Vec<u32>,
+}
+
+impl Record {
+    fn of(located: &[(u64, Vec<Frame>)]) -> Record {
+        let mut record = Record::default();
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        for (offset, frames) in located {
+            let mut numbers = Vec::with_capacity(frames.len() * 3);
+            for frame in frames {
+                for text in [&frame.function, &frame.file] {
+                    let index = *known.entry(text).or_insert_with(|| {
+                        record.texts.push(text.clone());
+                        (record.texts.len() - 1) as u32
+                    });
+                    numbers.push(index);
+                }
+                numbers.push(frame.line);
+            }
+            record.located.push(Located {
+                offset: *offset,
+                frames: numbers,
+            });
+        }
+        record
+    }
+
+    fn into_symbols(self, symbols: &mut BuildSymbols) {
+        let text = |index: u32| self.texts.get(index as usize).cloned().unwrap_or_default();
+        for located in &self.located {
+            let frames: Vec<Frame> = located
+                .frames
+                .chunks_exact(3)
+                .map(|n| Frame {
+                    function: text(n[0]),
+                    file: text(n[1]),
+                    line: n[2],
+                })
+                .collect();
+            symbols.insert(located.offset, &frames);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{FaultyDisk, MemoryDisk};
+
+    fn frame(function: &str, line: u32) -> Frame {
+        Frame {
+            function: function.into(),
+            file: "src/lib.rs".into(),
+            line,
+        }
+    }
+
+    fn symbols(disk: &MemoryDisk) -> Symbols {
+        Symbols::new(Path::new("/data"), Arc::new(disk.clone()), Arc::default())
+    }
+
+    fn mapping() -> Arc<Mapping> {
+        Arc::new(Mapping {
+            build_id: "0123456789abcdef".into(),
+            path: "/bin/shop".into(),
+        })
+    }
+
+    #[test]
+    fn symbols_survive_and_are_not_asked_for_again() {
+        let disk = MemoryDisk::new();
+        let mapping = mapping();
+        let first = symbols(&disk);
+        first.note(&mapping, &[16, 32, 48]);
+        assert_eq!(first.unresolved(2), vec![((*mapping).clone(), vec![16, 32])]);
+        first
+            .put(
+                mapping.key(),
+                &[(16, vec![frame("inner", 3), frame("outer", 9)]), (32, vec![])],
+            )
+            .unwrap();
+        assert_eq!(first.unresolved(9), vec![((*mapping).clone(), vec![48])]);
+        disk.crash(|_| 0);
+        let second = symbols(&disk);
+        second.note(&mapping, &[16, 32, 48]);
+        assert_eq!(second.unresolved(9), vec![((*mapping).clone(), vec![48])]);
+        let build = second.build(mapping.key());
+        let build = build.read();
+        let names: Vec<&str> = build.functions(16).unwrap().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["inner", "outer"]);
+        assert_eq!(build.functions(32).unwrap().count(), 0);
+        assert_eq!(second.builds()[0].resolved, 2);
+    }
+
+    #[test]
+    fn a_damaged_record_is_counted_and_only_its_locations_are_asked_for_again() {
+        let disk = MemoryDisk::new();
+        let first = symbols(&disk);
+        for offset in [1, 2, 3] {
+            first.put(mapping().key(), &[(offset, vec![frame("f", 1)])]).unwrap();
+        }
+        let path = first.path_of(mapping().key());
+        disk.damage(&path, |bytes| bytes[MAGIC.len() + 25] ^= 4);
+        let second = symbols(&disk);
+        second.note(&mapping(), &[1, 2, 3]);
+        assert_eq!(second.unresolved(9)[0].1, vec![1]);
+        assert_eq!(second.counters.symbol_records_damaged.get(), 1);
+        second.put(mapping().key(), &[(1, vec![])]).unwrap();
+        let third = symbols(&disk);
+        third.note(&mapping(), &[1, 2, 3]);
+        assert!(third.unresolved(9).is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_call_and_leaves_earlier_symbols() {
+        let memory = MemoryDisk::new();
+        let faulty = FaultyDisk::new(Arc::new(memory.clone()));
+        let symbols = Symbols::new(Path::new("/data"), Arc::new(faulty.clone()), Arc::default());
+        symbols.put(mapping().key(), &[(1, vec![frame("f", 1)])]).unwrap();
+        faulty.set_budget(Some(10));
+        assert!(symbols.put(mapping().key(), &[(2, vec![frame("g", 1)])]).is_err());
+        faulty.set_budget(None);
+        symbols.put(mapping().key(), &[(3, vec![frame("h", 1)])]).unwrap();
+        let again = Symbols::new(Path::new("/data"), Arc::new(memory), Arc::default());
+        let build = again.build(mapping().key());
+        let known = [1, 2, 3].map(|offset| build.read().functions(offset).is_some());
+        assert_eq!(known, [true, false, true]);
+        assert_eq!(again.counters.symbol_records_damaged.get(), 0);
+    }
+
+    #[test]
+    fn hostile_build_keys_stay_inside_the_folder() {
+        let symbols = symbols(&MemoryDisk::new());
+        for key in ["../../etc/passwd", "", "/bin/true", "ABCDEF0123456789", "a\0b"] {
+            let path = symbols.path_of(key);
+            assert_eq!(path.parent(), Some(Path::new("/data/symbols")));
+            assert!(path.file_name().unwrap().to_str().unwrap().starts_with('x'), "{key}");
+        }
+    }
+}

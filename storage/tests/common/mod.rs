@@ -1,0 +1,184 @@
+//! Batches, clocks and stores for the tests of this crate.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)] // Each test file uses its own part.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use emberline_model::{
+    Batch, BatchId, Component, Histogram, LabelSet, Location, Mapping, Profile, ProfileStats, ProfileType, Release,
+    RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, time::Clock,
+};
+use emberline_storage::{Options, Store};
+
+/// A whole hour: 2026-11-18T12:00:00Z.
+pub const T0: i64 = 1_795_003_200;
+
+/// A clock that stands until it is moved.
+#[derive(Debug)]
+pub struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub fn at(unix_s: i64) -> Arc<TestClock> {
+        Arc::new(TestClock(AtomicI64::new(unix_s)))
+    }
+
+    pub fn set(&self, unix_s: i64) {
+        self.0.store(unix_s, Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now_unix_ns(&self) -> i64 {
+        self.0.load(Ordering::Relaxed) * 1_000_000_000
+    }
+}
+
+pub fn options(dir: &Path) -> Options {
+    let mut options = Options::new(dir);
+    options.apply_interval = Duration::from_millis(5);
+    options.group_wait = Duration::ZERO;
+    options.min_free_mb = 0;
+    options
+}
+
+pub fn open(dir: &Path) -> Store {
+    Store::open(options(dir), TestClock::at(T0 + 3600)).unwrap()
+}
+
+pub fn workload(service: &str, version: &str, instance: &str) -> Workload {
+    Workload {
+        namespace: "demo".into(),
+        service: service.into(),
+        version: version.into(),
+        instance: instance.into(),
+    }
+}
+
+pub fn release(service: &str, version: &str) -> Release {
+    Release {
+        namespace: "demo".into(),
+        service: service.into(),
+        version: version.into(),
+    }
+}
+
+pub fn labels(route: &str) -> LabelSet {
+    LabelSet {
+        side: Some(Side::Server),
+        route: route.into(),
+        peer: None,
+    }
+}
+
+pub fn window(workload: &Workload, component: Component, start_unix_s: i64) -> WorkloadWindow {
+    WorkloadWindow {
+        workload: workload.clone(),
+        component,
+        start_unix_s,
+        length_s: 10,
+        has_requests: false,
+        has_profiles: false,
+        requests: Vec::new(),
+        profiles: Vec::new(),
+    }
+}
+
+pub fn requests(side: Side, route: &str, milliseconds: &[u64]) -> RequestSeries {
+    let mut duration = Histogram::new();
+    milliseconds.iter().for_each(|&ms| duration.record_ns(ms * 1_000_000));
+    RequestSeries {
+        side,
+        route: route.into(),
+        method: "GET".into(),
+        peer: None,
+        protocol: "http/1.1".into(),
+        status: 200,
+        error: false,
+        duration,
+        request_bytes: 10,
+        response_bytes: 100,
+    }
+}
+
+pub fn mapping(build: &str) -> Mapping {
+    Mapping {
+        build_id: build.into(),
+        path: "/opt/shop/checkout".into(),
+    }
+}
+
+/// A CPU profile: each sample is (offsets of its stack, leaf first; labels; value).
+pub fn profile(build: &str, samples: &[(&[u64], LabelSet, i64)]) -> Profile {
+    let mut profile = Profile {
+        profile_type: ProfileType::cpu(),
+        start_unix_ns: 0,
+        duration_ns: 10_000_000_000,
+        period: 10_000_000,
+        mappings: vec![mapping(build)],
+        locations: Vec::new(),
+        stacks: Vec::new(),
+        label_sets: Vec::new(),
+        samples: Vec::new(),
+        stats: ProfileStats {
+            rate_hz: 99.0,
+            cpu_ns: 5,
+            ..ProfileStats::default()
+        },
+    };
+    for (offsets, labels, value) in samples {
+        let stack = offsets
+            .iter()
+            .map(|&offset| {
+                profile.locations.push(Location::Native { mapping: 0, offset });
+                (profile.locations.len() - 1) as u32
+            })
+            .collect();
+        profile.stacks.push(stack);
+        profile.label_sets.push(labels.clone());
+        let index = (profile.stacks.len() - 1) as u32;
+        profile.samples.push(Sample {
+            stack: index,
+            label_set: index,
+            value: *value,
+            count: 1,
+        });
+    }
+    profile
+}
+
+pub fn batch(sequence: u64, windows: Vec<WorkloadWindow>) -> Batch {
+    Batch {
+        id: Some(BatchId {
+            sender: "demo/checkout".into(),
+            epoch: 1,
+            sequence,
+            signal: Signal::Profiles,
+        }),
+        received_unix_ms: T0 * 1000,
+        windows,
+    }
+}
+
+/// Both signals of a window.
+pub fn full_window(
+    workload: &Workload,
+    start: i64,
+    route: &str,
+    ms: &[u64],
+    stack: &[u64],
+    value: i64,
+) -> WorkloadWindow {
+    WorkloadWindow {
+        has_requests: true,
+        has_profiles: true,
+        requests: vec![requests(Side::Server, route, ms)],
+        profiles: vec![profile("00112233aabbccdd", &[(stack, labels(route), value)])],
+        ..window(workload, Component::Application, start)
+    }
+}
