@@ -1,0 +1,127 @@
+//! The proxy as a program: arguments, log, signals.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use emberline_proxy::{Proxy, Reloaded, config};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Carries a workload's requests, samples its own stacks, and reports both.
+#[derive(Debug, Parser)]
+#[command(name = "emberline-proxy", version, about)]
+struct Arguments {
+    /// The configuration file (YAML). It is read again when it changes and on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Only check the configuration.
+    #[arg(long)]
+    check: bool,
+    /// Stop when standard input ends, so that the program does not outlive the one that started it.
+    #[arg(long)]
+    exit_on_stdin_close: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("EMBERLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let config = match config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check {
+        println!("{}: the configuration is fine", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments, config) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("emberline-proxy cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt, mut hang_up) = runtime.block_on(async {
+        // Before the start, so that no signal meets a process that is half there.
+        Ok::<_, std::io::Error>((
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ))
+    })?;
+    let proxy = Proxy::start(config, Some(&arguments.config))?;
+    let addresses = proxy.addresses();
+    tracing::info!(admin = %addresses.admin, inbound = ?addresses.inbound, outbound = ?addresses.outbound, "running");
+    let stdin_closed = stdin_closed(arguments.exit_on_stdin_close);
+    runtime.block_on(async {
+        tokio::pin!(stdin_closed);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = &mut stdin_closed => break,
+                _ = hang_up.recv() => {
+                    if proxy.reload() == Reloaded::NoFile {
+                        tracing::warn!("there is no configuration file to read again");
+                    }
+                }
+            }
+        }
+    });
+    tracing::info!("stopping: requests in flight may end");
+    let stopping = std::thread::spawn(move || proxy.stop());
+    runtime.block_on(async {
+        // A second signal ends the wait.
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                () = tokio::time::sleep(std::time::Duration::from_millis(20)) => if stopping.is_finished() { return },
+            }
+        }
+    });
+    if !stopping.is_finished() {
+        tracing::warn!("stopped at once: requests in flight were cut off");
+        return Ok(ExitCode::FAILURE);
+    }
+    match stopping.join() {
+        Ok(report) => {
+            tracing::info!(
+                drained = report.drained,
+                acked = report.acked,
+                unacked = report.unacked,
+                "stopped"
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(_) => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Resolves when standard input has ended, if that is asked for.
+async fn stdin_closed(asked_for: bool) {
+    if asked_for {
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // A thread of its own: a read of standard input cannot be interrupted, and the runtime would wait for it.
+        std::thread::spawn(move || {
+            let copied = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            drop(copied);
+            ended.send(())
+        });
+        if end.await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}

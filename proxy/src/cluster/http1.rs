@@ -1,0 +1,425 @@
+//! HTTP/1.1 to a destination: a stack of idle connections, and requests that drive their own connection.
+//!
+//! A connection has no task of its own. Whoever uses it polls it: first the request until the response's head is there,
+//! then the response's body. That saves two wake-ups per request, lets head and body leave in one write, and makes the
+//! work on the connection count to the request's label without further ado.
+//!
+//! Guarantees: a connection goes back to the pool only when the library says that it is ready for another request, so
+//! never while it owes bytes in either direction; one that the other end has closed is noticed before it is used.
+//!
+//! Wrong on purpose: an idle connection is not watched; [`Http1Pool::sweep`] finds those that were closed meanwhile.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header::HOST};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{net::TcpStream, task::coop::unconstrained};
+
+use super::{BodyFailure, Destination, Upload, UpstreamError};
+use crate::{
+    body::{BoxError, RequestBody},
+    config::Timeouts,
+    wire::io::IdleTimer,
+};
+
+/// Bounds of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Http1Options {
+    /// Idle connections kept.
+    pub(crate) max_idle: usize,
+    /// How long an idle connection is kept.
+    pub(crate) idle: Duration,
+    /// Bytes of a response's head.
+    pub(crate) max_header_bytes: usize,
+}
+
+impl Default for Http1Options {
+    fn default() -> Self {
+        Http1Options {
+            max_idle: 256,
+            idle: Duration::from_secs(60),
+            max_header_bytes: 65_536,
+        }
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    /// The driver has returned and must not be polled again.
+    has_ended: bool,
+    timer: IdleTimer,
+    idle_since: Instant,
+}
+
+/// Why a request got no response on one connection.
+enum SendError {
+    Timeout,
+    /// The request comes back if nothing of it was sent.
+    Failed {
+        error: hyper::Error,
+        unsent: Option<Box<Request<RequestBody>>>,
+    },
+}
+
+impl Connection {
+    async fn open(destination: &Destination, timeouts: &Timeouts) -> Result<Connection, UpstreamError> {
+        let stream = destination.connect(timeouts).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_header_size(destination.http1.options.max_header_bytes)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| UpstreamError::from_hyper(&destination.address, error))?;
+        Ok(Connection {
+            sender,
+            driver: Box::pin(driver),
+            has_ended: false,
+            timer: IdleTimer::default(),
+            idle_since: Instant::now(),
+        })
+    }
+
+    /// Lets the connection do what it can.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.has_ended && self.driver.as_mut().poll(cx).is_ready() {
+            self.has_ended = true;
+        }
+    }
+
+    fn is_reusable(&self) -> bool {
+        !self.has_ended && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the response's head.
+    async fn send(&mut self, request: Request<RequestBody>, limit: Duration) -> Result<Response<Incoming>, SendError> {
+        let mut upload = Upload::of(&request);
+        // The answer can only come from driving the connection, which this future does itself: nobody needs waking,
+        // and a task's budget must not hold the answer back.
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        self.timer.disarm();
+        let (driver, has_ended, timer) = (&mut self.driver, &mut self.has_ended, &mut self.timer);
+        poll_fn(|cx| {
+            if !*has_ended && driver.as_mut().poll(cx).is_ready() {
+                *has_ended = true;
+            }
+            if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return Poll::Ready(result.map_err(|mut failed| SendError::Failed {
+                    unsent: failed.take_message().map(Box::new),
+                    error: failed.into_error(),
+                }));
+            }
+            ready!(upload.poll_stalled(timer, cx, limit));
+            Poll::Ready(Err(SendError::Timeout))
+        })
+        .await
+    }
+}
+
+/// The idle connections of a destination; the one used last is used next.
+#[derive(Debug)]
+pub(crate) struct Http1Pool {
+    idle: Mutex<Vec<Connection>>,
+    options: Http1Options,
+}
+
+impl Http1Pool {
+    pub(crate) fn new(options: Http1Options) -> Http1Pool {
+        Http1Pool {
+            idle: Mutex::default(),
+            options,
+        }
+    }
+
+    pub(crate) fn options(&self) -> Http1Options {
+        self.options
+    }
+
+    /// An idle connection that the other end has not closed, as far as this machine knows.
+    fn check_out(&self, cx: &mut Context<'_>) -> Option<Connection> {
+        loop {
+            let mut connection = self.idle.lock().pop()?;
+            if connection.idle_since.elapsed() > self.options.idle {
+                continue;
+            }
+            connection.drive(cx);
+            if connection.is_reusable() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn check_in(&self, mut connection: Connection) {
+        connection.idle_since = Instant::now();
+        let mut idle = self.idle.lock();
+        if idle.len() < self.options.max_idle {
+            idle.push(connection);
+        }
+    }
+
+    /// Drops connections that have been idle for too long or were closed by the other end.
+    pub(crate) fn sweep(&self) {
+        let all = std::mem::take(&mut *self.idle.lock());
+        let mut cx = Context::from_waker(Waker::noop());
+        let kept: Vec<Connection> = all
+            .into_iter()
+            .filter_map(|mut connection| {
+                connection.drive(&mut cx);
+                (connection.is_reusable() && connection.idle_since.elapsed() <= self.options.idle).then_some(connection)
+            })
+            .collect();
+        // Those that came back meanwhile were used last.
+        let mut idle = self.idle.lock();
+        let newer = std::mem::replace(&mut *idle, kept);
+        idle.extend(newer);
+        idle.truncate(self.options.max_idle);
+    }
+}
+
+/// A request that may be sent a second time: everything but a body.
+struct Replay {
+    method: Method,
+    uri: Uri,
+    headers: http::HeaderMap,
+}
+
+impl Replay {
+    /// `None` when sending the request twice could do harm or is not possible.
+    fn of(request: &Request<RequestBody>) -> Option<Replay> {
+        let is_idempotent = matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        );
+        (is_idempotent && request.body().is_end_stream()).then(|| Replay {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        })
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+impl Destination {
+    /// Sends a request over HTTP/1.1. The response's body drives the connection and gives it back at its end.
+    pub(crate) async fn send_http1(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+        timeouts: &Timeouts,
+    ) -> Result<Response<Http1Body>, UpstreamError> {
+        self.make_origin_form(&mut request);
+        if let Some(mut connection) = poll_fn(|cx| Poll::Ready(self.http1.check_out(cx))).await {
+            let replay = Replay::of(&request);
+            match connection.send(request, timeouts.request()).await {
+                Ok(response) => return Ok(self.body_of(response, connection, timeouts)),
+                Err(SendError::Timeout) => return Err(self.timed_out(timeouts)),
+                // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
+                Err(SendError::Failed { error, unsent }) => {
+                    let ended =
+                        error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(&error);
+                    request = match (unsent, replay) {
+                        (Some(unsent), _) => *unsent,
+                        (None, Some(replay)) if ended => replay.into_request(),
+                        _ => return Err(UpstreamError::from_hyper(&self.address, error)),
+                    };
+                    self.count_retry();
+                }
+            }
+        }
+        let mut connection = Connection::open(self, timeouts).await?;
+        match connection.send(request, timeouts.request()).await {
+            Ok(response) => Ok(self.body_of(response, connection, timeouts)),
+            Err(SendError::Timeout) => Err(self.timed_out(timeouts)),
+            Err(SendError::Failed { error, .. }) => Err(UpstreamError::from_hyper(&self.address, error)),
+        }
+    }
+
+    fn timed_out(&self, timeouts: &Timeouts) -> UpstreamError {
+        UpstreamError::Timeout {
+            address: self.address.clone(),
+            limit: timeouts.request(),
+        }
+    }
+
+    /// Path and query in the request line, the authority in `Host`.
+    fn make_origin_form(&self, request: &mut Request<RequestBody>) {
+        *request.version_mut() = Version::HTTP_11;
+        if let Some(authority) = request.uri().authority() {
+            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+                request.headers_mut().insert(HOST, host);
+            }
+            let path = request.uri().path_and_query().cloned();
+            let mut parts = http::uri::Parts::default();
+            parts.path_and_query = path;
+            // A path of a valid URI is a valid URI.
+            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        } else if !request.headers().contains_key(HOST)
+            && let Ok(host) = HeaderValue::from_str(&self.address.to_string())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+    }
+
+    fn body_of(
+        self: &Arc<Self>,
+        response: Response<Incoming>,
+        mut connection: Connection,
+        timeouts: &Timeouts,
+    ) -> Response<Http1Body> {
+        connection.timer.disarm();
+        response.map(|body| {
+            let mut body = Http1Body {
+                body,
+                lease: Some(Lease {
+                    connection,
+                    destination: Arc::clone(self),
+                }),
+                idle: timeouts.idle(),
+                failure: None,
+            };
+            if body.body.is_end_stream() {
+                body.give_back(None);
+            }
+            body
+        })
+    }
+}
+
+/// True when the connection was reset under us.
+fn is_reset(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+            return matches!(
+                io.kind(),
+                ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected
+            );
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// A connection in use, and where it goes afterwards. Dropped, it is closed.
+#[derive(Debug)]
+struct Lease {
+    connection: Connection,
+    destination: Arc<Destination>,
+}
+
+/// The body of a response over HTTP/1.1.
+#[derive(Debug)]
+pub(crate) struct Http1Body {
+    body: Incoming,
+    lease: Option<Lease>,
+    idle: Duration,
+    /// Met, and told at the next poll.
+    failure: Option<BodyFailure>,
+}
+
+impl Http1Body {
+    /// The body has ended: the connection may serve another request, unless it owes something.
+    fn give_back(&mut self, cx: Option<&mut Context<'_>>) {
+        let Some(mut lease) = self.lease.take() else { return };
+        if !lease.connection.is_reusable() {
+            lease
+                .connection
+                .drive(cx.unwrap_or(&mut Context::from_waker(Waker::noop())));
+        }
+        if lease.connection.is_reusable() {
+            lease.destination.http1.check_in(lease.connection);
+        }
+    }
+
+    /// Polls the body and, while it has nothing, the connection. The body's channel is filled by the connection alone,
+    /// which is polled with the task's waker, so the channel itself need not wake anybody.
+    fn poll_driven(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        for attempt in 0..2 {
+            match Pin::new(&mut self.body).poll_frame(&mut quiet) {
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(BodyFailure::Broken(error)))),
+                Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            let Some(lease) = &mut self.lease else {
+                return Poll::Ready(Some(Err(BodyFailure::Ended)));
+            };
+            if attempt == 0 {
+                lease.connection.drive(cx);
+            }
+        }
+        let Some(lease) = &mut self.lease else {
+            return Poll::Ready(Some(Err(BodyFailure::Ended)));
+        };
+        if lease.connection.has_ended {
+            return Poll::Ready(Some(Err(BodyFailure::Ended)));
+        }
+        ready!(lease.connection.timer.poll(cx, self.idle));
+        Poll::Ready(Some(Err(BodyFailure::Idle(self.idle))))
+    }
+}
+
+impl Body for Http1Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure.into())));
+        }
+        let polled = ready!(self.poll_driven(cx));
+        match polled {
+            None => {
+                self.give_back(Some(cx));
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                if let Some(lease) = &mut self.lease {
+                    lease.connection.timer.disarm();
+                }
+                if self.body.is_end_stream() {
+                    self.give_back(Some(cx));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(failure)) => {
+                // An error makes the caller's connection end as it is. One round later what came before the failure
+                // has left: the caller sees a head and a body that breaks off, not nothing.
+                self.lease = None;
+                self.failure = Some(failure);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,387 @@
+//! Destinations of one service: who gets the next request, and the connections that are kept for it.
+//!
+//! Guarantees: smooth weighted round robin, so any run of requests as long as the sum of the weights is shared exactly by
+//! weight; a destination's connections survive a change of the configuration that keeps its address; a request is sent
+//! twice only when a pooled connection ended before the response's head came and sending it twice does no harm.
+//!
+//! Wrong on purpose: a destination that refuses connections stays in the round: its errors are what a release's verdict
+//! is about, and hiding them is not this proxy's work yet.
+
+mod http1;
+mod http2;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Request;
+use http1::Http1Pool;
+pub(crate) use http1::{Http1Body, Http1Options};
+pub(crate) use http2::{Http2Slot, PING_EVERY, PING_TIMEOUT};
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use crate::{
+    body::RequestBody,
+    config::{Address, Timeouts},
+    counters::Counters,
+    telemetry::{PeerId, ResponseFlags},
+    wire::io::IdleTimer,
+};
+
+/// Why there is no response to pass on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// No connection.
+    #[error("cannot connect to {address}: {source}; is it running there?")]
+    Connect {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// No connection in time.
+    #[error("no connection to {address} within timeouts.connect_ms ({limit:?})")]
+    ConnectTimeout {
+        /// The destination.
+        address: Address,
+        /// The time.
+        limit: Duration,
+    },
+    /// The connection ended first.
+    #[error("{address} closed the connection before it answered: {source}")]
+    Closed {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: BoxedHyper,
+    },
+    /// What came is no response.
+    #[error("{address} sent what is no HTTP response: {source}")]
+    Protocol {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: BoxedHyper,
+    },
+    /// No response in time.
+    #[error("no response of {address} within timeouts.request_ms ({limit:?})")]
+    Timeout {
+        /// The destination.
+        address: Address,
+        /// The time.
+        limit: Duration,
+    },
+    /// The request's own body broke off.
+    #[error("the caller's request body broke off: {0}")]
+    RequestBody(BoxedHyper),
+}
+
+/// An error of the HTTP library, boxed to keep results small.
+pub(crate) type BoxedHyper = Box<hyper::Error>;
+
+impl UpstreamError {
+    /// Sorts an error of the HTTP library.
+    fn from_hyper(address: &Address, error: hyper::Error) -> UpstreamError {
+        let source = Box::new(error);
+        let address = address.clone();
+        if source.is_parse() {
+            UpstreamError::Protocol { address, source }
+        } else if source.is_user() {
+            UpstreamError::RequestBody(source)
+        } else {
+            UpstreamError::Closed { address, source }
+        }
+    }
+
+    /// Status, reason and response flag of the answer to the caller.
+    pub(crate) fn answer(&self) -> (u16, &'static str, ResponseFlags) {
+        match self {
+            UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
+            UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
+            UpstreamError::Closed { .. } => (502, "upstream_connection_closed", ResponseFlags::UC),
+            UpstreamError::Protocol { .. } => (502, "upstream_protocol_error", ResponseFlags::UPE),
+            UpstreamError::Timeout { .. } => (504, "upstream_request_timeout", ResponseFlags::UT),
+            UpstreamError::RequestBody(_) => (400, "request_body", ResponseFlags::DPE),
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(crate) fn retry_can_help(&self) -> bool {
+        !matches!(self, UpstreamError::RequestBody(_))
+    }
+}
+
+/// The body of a request that waits for its response: while it moves, the destination is not late.
+#[derive(Debug)]
+struct Upload {
+    bytes: Option<Arc<AtomicU64>>,
+    seen: u64,
+}
+
+impl Upload {
+    fn of(request: &Request<RequestBody>) -> Upload {
+        Upload {
+            bytes: request.body().counter(),
+            seen: 0,
+        }
+    }
+
+    /// Ready when `limit` has passed without a byte of the body moving.
+    fn poll_stalled(&mut self, timer: &mut IdleTimer, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        loop {
+            ready!(timer.poll(cx, limit));
+            let moved = self.bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+            if moved == self.seen {
+                return Poll::Ready(());
+            }
+            self.seen = moved;
+            timer.disarm();
+        }
+    }
+}
+
+/// Why a response body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyFailure {
+    /// The destination's side.
+    #[error("the destination's response broke off: {0}")]
+    Broken(hyper::Error),
+    /// The destination's connection ended without a word.
+    #[error("the destination's connection ended in the middle of its response")]
+    Ended,
+    /// Too long without a byte.
+    #[error("the destination's response did not move for timeouts.idle_ms ({0:?})")]
+    Idle(Duration),
+}
+
+impl BodyFailure {
+    pub(crate) fn flags(&self) -> ResponseFlags {
+        match self {
+            BodyFailure::Broken(_) | BodyFailure::Ended => ResponseFlags::UC,
+            BodyFailure::Idle(_) => ResponseFlags::SI,
+        }
+    }
+}
+
+/// One address of a service.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    address: Address,
+    pub(crate) http1: Http1Pool,
+    pub(crate) http2: Http2Slot,
+    /// The release that answered last: whom the next request is for, before it is answered.
+    last_peer: Mutex<Option<PeerId>>,
+    counters: Arc<Counters>,
+}
+
+impl Destination {
+    pub(crate) fn new(address: Address, options: Http1Options, counters: Arc<Counters>) -> Arc<Destination> {
+        Arc::new(Destination {
+            http2: Http2Slot::new(options.max_header_bytes),
+            http1: Http1Pool::new(options),
+            address,
+            last_peer: Mutex::new(None),
+            counters,
+        })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How its connections are kept.
+    pub(crate) fn options(&self) -> Http1Options {
+        self.http1.options()
+    }
+
+    /// The release that answered last.
+    pub(crate) fn last_peer(&self) -> Option<PeerId> {
+        *self.last_peer.lock()
+    }
+
+    pub(crate) fn set_last_peer(&self, peer: PeerId) {
+        *self.last_peer.lock() = Some(peer);
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self, timeouts: &Timeouts) -> Result<TcpStream, UpstreamError> {
+        let connecting = async {
+            match &self.address {
+                Address::Socket(address) => TcpStream::connect(address).await,
+                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
+            }
+        };
+        let connected = tokio::time::timeout(timeouts.connect(), connecting).await;
+        let result = match connected {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) => Err(UpstreamError::Connect {
+                address: self.address.clone(),
+                source,
+            }),
+            Err(_) => Err(UpstreamError::ConnectTimeout {
+                address: self.address.clone(),
+                limit: timeouts.connect(),
+            }),
+        };
+        match result {
+            Ok(stream) => {
+                self.counters.upstream_connections.add();
+                prepare(&stream);
+                Ok(stream)
+            }
+            Err(error) => {
+                self.counters.upstream_failures.add();
+                Err(error)
+            }
+        }
+    }
+
+    fn count_retry(&self) {
+        self.counters.retries.add();
+    }
+}
+
+/// Settings of every socket of the data path.
+pub(crate) fn prepare(stream: &TcpStream) {
+    // Small writes leave at once. A socket that refuses the option works without it.
+    let _ = stream.set_nodelay(true);
+    // Peers that vanished without a word are found in about two minutes.
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keep_alive);
+}
+
+/// The destinations of one service.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+    /// Credit of each member in the smooth weighted round robin.
+    credit: Mutex<Vec<i64>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    destination: Arc<Destination>,
+    weight: i64,
+}
+
+impl Cluster {
+    /// `members`: destinations with their weights.
+    pub(crate) fn new(members: impl IntoIterator<Item = (Arc<Destination>, u32)>) -> Cluster {
+        let members: Vec<Member> = members
+            .into_iter()
+            .filter(|(_, weight)| *weight > 0)
+            .map(|(destination, weight)| Member {
+                destination,
+                weight: i64::from(weight),
+            })
+            .collect();
+        Cluster {
+            credit: Mutex::new(vec![0; members.len()]),
+            members,
+        }
+    }
+
+    /// A service at equal addresses.
+    pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, counters: &Arc<Counters>) -> Cluster {
+        Cluster::new(
+            addresses
+                .iter()
+                .map(|&a| (Destination::new(a.into(), options, Arc::clone(counters)), 1)),
+        )
+    }
+
+    /// Whose turn it is; `None` without members.
+    pub(crate) fn pick(&self) -> Option<&Arc<Destination>> {
+        if self.members.len() <= 1 {
+            return self.members.first().map(|member| &member.destination);
+        }
+        let mut credit = self.credit.lock();
+        let mut best = 0;
+        let mut total = 0;
+        for (at, member) in self.members.iter().enumerate() {
+            credit[at] += member.weight;
+            total += member.weight;
+            if credit[at] > credit[best] {
+                best = at;
+            }
+        }
+        credit[best] -= total;
+        Some(&self.members[best].destination)
+    }
+
+    /// The destination of an address, to keep its connections.
+    pub(crate) fn find(&self, address: &Address) -> Option<&Arc<Destination>> {
+        self.members
+            .iter()
+            .map(|member| &member.destination)
+            .find(|destination| destination.address == *address)
+    }
+
+    /// Closes connections that were idle for too long or were closed by the other end.
+    pub(crate) fn sweep(&self) {
+        for member in &self.members {
+            member.destination.http1.sweep();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cluster(weights: &[u32]) -> Cluster {
+        Cluster::new(weights.iter().enumerate().map(|(at, &weight)| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 1000 + at as u16));
+            (
+                Destination::new(address.into(), Http1Options::default(), Arc::default()),
+                weight,
+            )
+        }))
+    }
+
+    fn picks(cluster: &Cluster, n: usize) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for _ in 0..n {
+            *counts.entry(cluster.pick().unwrap().address().to_string()).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_cluster_without_weight_picks_nobody() {
+        assert!(cluster(&[]).pick().is_none());
+        assert!(cluster(&[0, 0]).pick().is_none());
+    }
+
+    proptest! {
+        /// Over one round (as many requests as the weights sum to) every destination gets exactly its weight.
+        #[test]
+        fn weights_are_respected_exactly_in_every_round(weights in proptest::collection::vec(0_u32..20, 1..6)) {
+            let total: u32 = weights.iter().sum();
+            prop_assume!(total > 0);
+            let cluster = cluster(&weights);
+            for _ in 0..3 {
+                let counts = picks(&cluster, total as usize);
+                for (at, &weight) in weights.iter().enumerate() {
+                    let address = format!("127.0.0.1:{}", 1000 + at);
+                    prop_assert_eq!(counts.get(&address).copied().unwrap_or_default(), weight as usize);
+                }
+            }
+        }
+    }
+}

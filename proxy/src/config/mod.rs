@@ -1,0 +1,479 @@
+//! The proxy's configuration file (YAML).
+//!
+//! ```yaml
+//! workload: {namespace: demo, service: frontend, version: v1, instance: frontend-1}
+//! workers: 1                                   # threads of the data path
+//! admin: 127.0.0.1:15000                       # /live /ready /metrics /config /profile
+//! collector: {endpoint: "http://127.0.0.1:4317"}   # leave out: telemetry stays here, /metrics only
+//! profiler: {hz: 99, enabled: true}
+//! routes: ["/cart/{id}", "/checkout"]          # this workload's own API
+//! inbound:                                     # requests to this workload
+//!   - {listen: 127.0.0.1:8080, to: 127.0.0.1:9080, protocol: auto}   # auto, http1, http2 or tcp
+//! outbound:                                    # requests of this workload to others
+//!   - listen: 127.0.0.1:8081
+//!     service: checkout
+//!     routes: ["/checkout", "/quote/{id}"]
+//!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
+//!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000}
+//! limits: {max_connections: 10000, max_header_bytes: 65536}
+//! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent
+//! drain_seconds: 10
+//! ```
+//!
+//! Guarantees: an unknown key is an error that names the nearest known one; every message begins with `file:line` and
+//! says what to write; a configuration that loads is consistent (no listener twice, no empty set of destinations).
+//!
+//! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there.
+
+mod explain;
+mod scalar;
+
+use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
+
+use emberline_model::Workload;
+use serde::{Deserialize, Serialize};
+
+use crate::route::{RouteTable, Template};
+pub use explain::{ConfigError, Problem};
+pub use scalar::Address;
+
+/// The largest configuration file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A whole configuration file.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this proxy speaks for.
+    pub workload: WorkloadConfig,
+    /// Threads of the data path, 1 to 64.
+    #[serde(default = "defaults::workers", deserialize_with = "scalar::workers")]
+    pub workers: u16,
+    /// Address of the admin port.
+    #[serde(default = "defaults::admin", deserialize_with = "scalar::socket_address")]
+    pub admin: SocketAddr,
+    /// Where telemetry goes; `None` keeps it local.
+    #[serde(default)]
+    pub collector: Option<CollectorConfig>,
+    /// The sampler of this process.
+    #[serde(default)]
+    pub profiler: ProfilerConfig,
+    /// Path templates of this workload's own API, for inbound requests.
+    #[serde(default)]
+    pub routes: Vec<Template>,
+    /// Listeners for requests to this workload.
+    #[serde(default)]
+    pub inbound: Vec<Inbound>,
+    /// Listeners for requests of this workload to others.
+    #[serde(default)]
+    pub outbound: Vec<Outbound>,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Trace context of requests that carry none.
+    #[serde(default)]
+    pub trace: TraceConfig,
+    /// How long a stopping proxy waits for requests in flight, in seconds, 0 to 3600.
+    #[serde(default = "defaults::drain_seconds", deserialize_with = "scalar::drain_seconds")]
+    pub drain_seconds: u64,
+}
+
+/// The workload of a proxy.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadConfig {
+    /// Group of services; may be left out.
+    #[serde(default, deserialize_with = "scalar::optional_name")]
+    pub namespace: String,
+    /// Name of the service.
+    #[serde(deserialize_with = "scalar::name")]
+    pub service: String,
+    /// Version of the service; `unknown` when left out.
+    #[serde(default = "defaults::unknown", deserialize_with = "scalar::name")]
+    pub version: String,
+    /// Name of this instance; the host's name when left out.
+    #[serde(default = "defaults::instance", deserialize_with = "scalar::name")]
+    pub instance: String,
+}
+
+impl From<&WorkloadConfig> for Workload {
+    fn from(config: &WorkloadConfig) -> Workload {
+        Workload {
+            namespace: config.namespace.clone(),
+            service: config.service.clone(),
+            version: config.version.clone(),
+            instance: config.instance.clone(),
+        }
+    }
+}
+
+/// The collector.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectorConfig {
+    /// `http://host:port` of its OTLP/gRPC port.
+    #[serde(deserialize_with = "scalar::endpoint")]
+    pub endpoint: String,
+}
+
+/// The sampler of this process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfilerConfig {
+    /// Samples per second of CPU time, 1 to 10000.
+    #[serde(default = "defaults::hz", deserialize_with = "scalar::hz")]
+    pub hz: u32,
+    /// Whether it runs.
+    #[serde(default = "defaults::yes")]
+    pub enabled: bool,
+}
+
+impl Default for ProfilerConfig {
+    fn default() -> Self {
+        ProfilerConfig {
+            hz: defaults::hz(),
+            enabled: true,
+        }
+    }
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Found out per connection from its first bytes. A connection whose client is silent for `limits.detect_ms`
+    /// counts as TCP, so protocols whose server speaks first lose that time: give those `tcp`.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge (h2c), gRPC included.
+    Http2,
+    /// Bytes, without looking at them.
+    Tcp,
+}
+
+/// A listener for requests to this workload.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inbound {
+    /// Address to listen on.
+    #[serde(deserialize_with = "scalar::socket_address")]
+    pub listen: SocketAddr,
+    /// Address of the application.
+    pub to: Address,
+    /// What is spoken.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Times.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// A listener for requests of this workload to one other service.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    /// Address to listen on.
+    #[serde(deserialize_with = "scalar::socket_address")]
+    pub listen: SocketAddr,
+    /// Name of the other service.
+    #[serde(deserialize_with = "scalar::name")]
+    pub service: String,
+    /// Path templates of the other service's API.
+    #[serde(default)]
+    pub routes: Vec<Template>,
+    /// Where its instances are.
+    pub destinations: Vec<DestinationConfig>,
+    /// What is spoken.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Times.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// One address of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationConfig {
+    /// `host:port`.
+    pub address: Address,
+    /// Share of the requests relative to the other destinations' weights; 0 gets none. At most 1000000.
+    #[serde(default = "defaults::weight", deserialize_with = "scalar::weight")]
+    pub weight: u32,
+}
+
+/// Times of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// To open a connection, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub connect_ms: u64,
+    /// To the response's head, in milliseconds; from the request's head, or from the last time its body was seen to
+    /// move (looked at when the time is up, so a slow upload is given up after at most twice this long).
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub request_ms: u64,
+    /// Without a byte moving in a body, a TCP connection or a pooled connection, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub idle_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect_ms: 1_000,
+            request_ms: 30_000,
+            idle_ms: 60_000,
+        }
+    }
+}
+
+impl Timeouts {
+    /// [`Timeouts::connect_ms`].
+    pub fn connect(&self) -> Duration {
+        Duration::from_millis(self.connect_ms)
+    }
+
+    /// [`Timeouts::request_ms`].
+    pub fn request(&self) -> Duration {
+        Duration::from_millis(self.request_ms)
+    }
+
+    /// [`Timeouts::idle_ms`].
+    pub fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms)
+    }
+}
+
+/// Bounds on what others can make the proxy hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of each listener of a worker; further ones wait in the kernel's queue.
+    #[serde(deserialize_with = "scalar::positive")]
+    pub max_connections: usize,
+    /// Bytes of a request's or response's head.
+    #[serde(deserialize_with = "scalar::header_bytes")]
+    pub max_header_bytes: usize,
+    /// To send a whole head once its first byte came, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub header_ms: u64,
+    /// A caller's connection without a request, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub keep_alive_ms: u64,
+    /// A caller that neither sends its body nor takes its response, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub body_idle_ms: u64,
+    /// How long `protocol: auto` waits for a client's first bytes before it treats the connection as TCP, in
+    /// milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub detect_ms: u64,
+    /// Open connections kept for each destination of a worker while nothing uses them.
+    #[serde(deserialize_with = "scalar::positive")]
+    pub max_idle_connections: usize,
+    /// Concurrent streams of an HTTP/2 connection.
+    #[serde(deserialize_with = "scalar::positive_u32")]
+    pub max_streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 10_000,
+            max_header_bytes: 65_536,
+            header_ms: 10_000,
+            keep_alive_ms: 75_000,
+            body_idle_ms: 60_000,
+            detect_ms: 1_000,
+            max_idle_connections: 256,
+            max_streams: 256,
+        }
+    }
+}
+
+/// Trace context (W3C `traceparent`) of requests that carry none; one that is there is passed on untouched.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TraceConfig {
+    /// Whether to give such requests a new trace.
+    pub create: bool,
+    /// Share of the new traces whose `sampled` flag is set, 0 to 1: what applications with a parent-based sampler
+    /// will record.
+    #[serde(deserialize_with = "scalar::share")]
+    pub sampled: f64,
+}
+
+impl Default for TraceConfig {
+    fn default() -> Self {
+        TraceConfig {
+            create: true,
+            sampled: 0.01,
+        }
+    }
+}
+
+mod defaults {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    pub(super) fn workers() -> u16 {
+        1
+    }
+    pub(super) fn admin() -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 15_000))
+    }
+    pub(super) fn drain_seconds() -> u64 {
+        10
+    }
+    pub(super) fn hz() -> u32 {
+        99
+    }
+    pub(super) fn yes() -> bool {
+        true
+    }
+    pub(super) fn weight() -> u32 {
+        1
+    }
+    pub(super) fn unknown() -> String {
+        emberline_model::workload::UNKNOWN.to_owned()
+    }
+    /// The host's name: within a release it tells instances apart, and it survives a restart.
+    pub(super) fn instance() -> String {
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map(|name| name.trim().to_owned())
+            .ok()
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(unknown)
+    }
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// When it cannot be read, is not YAML of this shape, or contradicts itself.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+            size,
+            limit: MAX_FILE_BYTES,
+        });
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse(path, &text)
+}
+
+/// Checks the text of a configuration; `path` only names it in messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    if text.trim().is_empty() {
+        return Err(ConfigError::one(
+            path,
+            Problem::new(1, "the file is empty: write at least `workload` and a listener"),
+        ));
+    }
+    let config: Config =
+        serde_yaml_ng::from_str(text).map_err(|error| ConfigError::one(path, explain::problem_of(&error, text)))?;
+    let problems = contradictions(&config, text);
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
+    }
+}
+
+/// What is wrong between keys that are each fine by themselves.
+fn contradictions(config: &Config, text: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if config.inbound.is_empty() && config.outbound.is_empty() {
+        problems.push(Problem::new(
+            1,
+            "no listener: write `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry",
+        ));
+    }
+    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
+    let listens = config
+        .inbound
+        .iter()
+        .map(|i| i.listen)
+        .chain(config.outbound.iter().map(|o| o.listen));
+    for address in std::iter::once(config.admin).chain(listens) {
+        let times = seen.entry(address).or_default();
+        *times += 1;
+        if *times == 2 && address.port() != 0 {
+            let line = explain::line_of_nth(text, &address.to_string(), 2);
+            problems.push(Problem::new(
+                line,
+                format!("{address} is listened on twice: give each listener its own port"),
+            ));
+        }
+    }
+    for inbound in &config.inbound {
+        if inbound.to == Address::Socket(inbound.listen) {
+            let line = explain::line_of_nth(text, &inbound.listen.to_string(), 1);
+            problems.push(Problem::new(
+                line,
+                format!(
+                    "`to: {}` is the listener itself: write the application's address",
+                    inbound.to
+                ),
+            ));
+        }
+    }
+    for outbound in &config.outbound {
+        let line = explain::line_of_nth(text, &outbound.listen.to_string(), 1);
+        if outbound.destinations.is_empty() {
+            let message = format!(
+                "`destinations` of {} is empty: write `destinations: [{{address: 127.0.0.1:9101}}]`",
+                outbound.service
+            );
+            problems.push(Problem::new(line, message));
+        } else if outbound.destinations.iter().all(|d| d.weight == 0) {
+            let message = format!(
+                "every destination of {} has weight 0: give at least one a `weight` above 0",
+                outbound.service
+            );
+            problems.push(Problem::new(line, message));
+        }
+        let mut addresses = std::collections::HashSet::new();
+        for destination in &outbound.destinations {
+            if !addresses.insert(&destination.address) {
+                let message = format!(
+                    "destination {} of {} is there twice",
+                    destination.address, outbound.service
+                );
+                problems.push(Problem::new(
+                    explain::line_of_nth(text, &destination.address.to_string(), 2),
+                    message,
+                ));
+            }
+        }
+    }
+    for templates in std::iter::once(&config.routes).chain(config.outbound.iter().map(|o| &o.routes)) {
+        if let Err(duplicate) = RouteTable::new(templates) {
+            problems.push(Problem::new(
+                explain::line_of_nth(text, &duplicate.second, 1),
+                duplicate.to_string(),
+            ));
+        }
+        if templates.len() > RouteTable::MAX_TEMPLATES {
+            let line = explain::line_of_nth(text, templates[RouteTable::MAX_TEMPLATES].as_str(), 1);
+            problems.push(Problem::new(
+                line,
+                "more than 1000 templates: use parameters such as `/cart/{id}`",
+            ));
+        }
+    }
+    problems
+}

@@ -1,0 +1,254 @@
+//! Single values of the configuration. Each is checked where the parser reads it, so that its message carries the
+//! line of the value itself.
+
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+use emberline_model::workload::MAX_NAME_CHARS;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::route::Template;
+
+/// `host:port`: an IP address, or a name that is looked up for every new connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A host's name and port.
+    Name(String, u16),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Socket(address) => address.fmt(f),
+            Address::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Socket(address)
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let wrong =
+            |problem: &str| format!("`{text}` is not an address ({problem}): write for example `127.0.0.1:9080`");
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 {
+                Err(wrong("port 0 cannot be connected to"))
+            } else {
+                Ok(address.into())
+            };
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(wrong("the port is missing"));
+        };
+        let port: u16 = port
+            .parse()
+            .ok()
+            .filter(|&p| p > 0)
+            .ok_or_else(|| wrong("the port must be 1 to 65535"))?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.is_empty() || host.len() > 253 || !host.chars().all(is_name) {
+            return Err(wrong("the host is no name"));
+        }
+        // A name of digits and dots is a mistyped IP address: looking it up would only fail later.
+        if host.chars().all(|c| c.is_ascii_digit() || c == '.') {
+            return Err(wrong("the host is no IP address"));
+        }
+        Ok(Address::Name(host.to_owned(), port))
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+        deserializer.deserialize_str(Text("an address such as 127.0.0.1:9080", str::parse))
+    }
+}
+
+impl Serialize for Template {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Template, D::Error> {
+        deserializer.deserialize_str(Text("a path template such as `/cart/{id}`", |text| {
+            Template::parse(text).map_err(|e| e.to_string())
+        }))
+    }
+}
+
+/// Reads a text through a check. Errors raised inside a visitor carry the value's own line.
+struct Text<T>(&'static str, fn(&str) -> Result<T, String>);
+
+impl<T> de::Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.1)(text).map_err(E::custom)
+    }
+}
+
+/// Reads a whole number within bounds.
+struct Whole {
+    low: u64,
+    high: u64,
+    what: &'static str,
+}
+
+impl de::Visitor<'_> for Whole {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {} to {}", self.what, self.low, self.high)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+        if (self.low..=self.high).contains(&number) {
+            return Ok(number);
+        }
+        Err(E::custom(format!(
+            "{number} is out of range: write {} from {} to {}",
+            self.what, self.low, self.high
+        )))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        Err(E::custom(format!(
+            "{number} is out of range: write {} from {} to {}",
+            self.what, self.low, self.high
+        )))
+    }
+}
+
+fn whole<'de, D: Deserializer<'de>>(d: D, low: u64, high: u64, what: &'static str) -> Result<u64, D::Error> {
+    d.deserialize_u64(Whole { low, high, what })
+}
+
+pub(super) fn workers<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
+    whole(d, 1, 64, "a number of threads").map(|n| n as u16)
+}
+
+pub(super) fn hz<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 1, 10_000, "a rate").map(|n| n as u32)
+}
+
+pub(super) fn weight<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 0, 1_000_000, "a weight").map(|n| n as u32)
+}
+
+pub(super) fn milliseconds<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    whole(d, 1, 86_400_000, "milliseconds")
+}
+
+pub(super) fn drain_seconds<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    whole(d, 0, 3_600, "seconds")
+}
+
+pub(super) fn positive<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    whole(d, 1, 10_000_000, "a number").map(|n| n as usize)
+}
+
+pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 1, 1_000_000, "a number").map(|n| n as u32)
+}
+
+pub(super) fn header_bytes<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    whole(d, 8_192, 16_777_216, "bytes").map(|n| n as usize)
+}
+
+pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    struct Share;
+    impl de::Visitor<'_> for Share {
+        type Value = f64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a share from 0 to 1")
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
+            if (0.0..=1.0).contains(&number) {
+                return Ok(number);
+            }
+            Err(E::custom(format!(
+                "{number} is out of range: write a share from 0 to 1"
+            )))
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
+            self.visit_f64(number as f64)
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
+            self.visit_f64(number as f64)
+        }
+    }
+    d.deserialize_f64(Share)
+}
+
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+    d.deserialize_str(Text("an address such as 127.0.0.1:8080", |text| {
+        text.parse().map_err(|_| {
+            format!("`{text}` is not an IP address with a port: write for example `127.0.0.1:8080` or `0.0.0.0:8080`")
+        })
+    }))
+}
+
+fn checked_name(text: &str) -> Result<String, String> {
+    if text.chars().count() > MAX_NAME_CHARS {
+        return Err(format!("the name is longer than {MAX_NAME_CHARS} characters"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the name holds control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn optional_name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    d.deserialize_str(Text("a name", checked_name))
+}
+
+pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    d.deserialize_str(Text("a name", |text| {
+        if text.is_empty() {
+            Err("the name is empty: write one".to_owned())
+        } else {
+            checked_name(text)
+        }
+    }))
+}
+
+pub(super) fn endpoint<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    d.deserialize_str(Text("an endpoint such as http://127.0.0.1:4317", |text| {
+        let wrong = |problem: &str| {
+            format!("`{text}` is not a collector's endpoint ({problem}): write for example `http://127.0.0.1:4317`")
+        };
+        let uri: http::Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(wrong("TLS to the collector is not supported")),
+            _ => return Err(wrong("it must begin with `http://`")),
+        }
+        if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
+            return Err(wrong("host and port are needed"));
+        }
+        Ok(text.trim_end_matches('/').to_owned())
+    }))
+}

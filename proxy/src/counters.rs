@@ -1,0 +1,161 @@
+//! Counts of the data path that no request carries: connections, refusals, retries, reloads.
+//!
+//! Guarantee: plain relaxed atomics, so counting never waits; nothing here is on the path of a request that goes well
+//! over a pooled connection.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counts of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: Count,
+    connections_open: AtomicI64,
+    pub(crate) accept_errors: Count,
+    pub(crate) upstream_connections: Count,
+    pub(crate) upstream_failures: Count,
+    pub(crate) retries: Count,
+    pub(crate) panics: Count,
+    pub(crate) reloads: Count,
+    pub(crate) reloads_refused: Count,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    broken: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    /// Counts a connection as open until the guard is dropped.
+    pub(crate) fn open_connection(self: &Arc<Self>) -> OpenConnection {
+        self.connections.add();
+        self.connections_open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// Counts a request that was refused before it went anywhere.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        *self.refused.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Counts a caller's connection that ended with an error.
+    pub(crate) fn connection_broke(&self, reason: &'static str) {
+        *self.broken.lock().entry(reason).or_default() += 1;
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<Counters>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The counts as Prometheus metrics.
+#[derive(Debug)]
+pub(crate) struct CounterMetrics(pub(crate) Arc<Counters>);
+
+impl Collector for CounterMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = &self.0;
+        let open = encoder.encode_descriptor(
+            "emberline_proxy_connections_open",
+            "Connections of callers that are open",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(counters.connections_open.load(Ordering::Relaxed)).encode(open)?;
+        let plain: [(&str, &str, &Count); 8] = [
+            (
+                "emberline_proxy_connections",
+                "Connections accepted from callers",
+                &counters.connections,
+            ),
+            (
+                "emberline_proxy_accept_errors",
+                "Failures to accept a connection",
+                &counters.accept_errors,
+            ),
+            (
+                "emberline_proxy_upstream_connections",
+                "Connections opened to destinations",
+                &counters.upstream_connections,
+            ),
+            (
+                "emberline_proxy_upstream_connection_failures",
+                "Failures to open a connection to a destination",
+                &counters.upstream_failures,
+            ),
+            (
+                "emberline_proxy_retries",
+                "Requests sent again because a pooled connection had ended",
+                &counters.retries,
+            ),
+            (
+                "emberline_proxy_panics",
+                "Panics of the application behind the library",
+                &counters.panics,
+            ),
+            (
+                "emberline_proxy_config_reloads",
+                "Configurations taken over while running",
+                &counters.reloads,
+            ),
+            (
+                "emberline_proxy_config_reloads_refused",
+                "Changed configurations that could not be used",
+                &counters.reloads_refused,
+            ),
+        ];
+        for (name, help, count) in plain {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(count.get()).encode(metric)?;
+        }
+        let families = [
+            (
+                "emberline_proxy_requests_refused",
+                "Requests refused for what they were, by reason",
+                &counters.refused,
+            ),
+            (
+                "emberline_proxy_connections_broken",
+                "Callers' connections that ended with an error",
+                &counters.broken,
+            ),
+        ];
+        for (name, help, counts) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (reason, count) in counts.lock().iter() {
+                ConstCounter::new(*count).encode(family.encode_family(&[("reason", *reason)])?)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Stopping without cutting off what is in flight.
+//!
+//! Guarantee: [`Drain::start`] tells every holder of a [`Draining`] once; [`Drain::done`] returns when all of them are
+//! gone, however many there were and whenever they were made. Two channels in one: the value says "stop", and the
+//! dropping of the receivers says "done".
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
+
+use tokio::sync::watch;
+
+/// The one who asks to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Drain {
+    asked: Arc<AtomicBool>,
+    sender: watch::Sender<bool>,
+}
+
+/// One who is asked to stop; the stop waits until it is dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Draining {
+    /// The same as the channel's value, for those who look at it at every poll.
+    asked: Arc<AtomicBool>,
+    receiver: watch::Receiver<bool>,
+}
+
+impl Drain {
+    pub(crate) fn new() -> Drain {
+        Drain {
+            asked: Arc::default(),
+            sender: watch::Sender::new(false),
+        }
+    }
+
+    /// One more who is waited for.
+    pub(crate) fn join(&self) -> Draining {
+        Draining {
+            asked: Arc::clone(&self.asked),
+            receiver: self.sender.subscribe(),
+        }
+    }
+
+    /// Asks everybody to stop.
+    pub(crate) fn start(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.sender.send_replace(true);
+    }
+
+    /// Returns when everybody has stopped.
+    pub(crate) async fn done(&self) {
+        self.sender.closed().await;
+    }
+}
+
+impl Draining {
+    /// Returns when the stop was asked for.
+    pub(crate) async fn asked(&mut self) {
+        // An error means that the asking side is gone: nobody will wait, but stopping is right.
+        let _ = self.receiver.wait_for(|asked| *asked).await;
+    }
+
+    /// Runs `connection` to its end; when the stop is asked for, `stop` is called once and the connection goes on to
+    /// the end that this brings about.
+    pub(crate) async fn run<C: Future>(mut self, connection: C, stop: impl FnOnce(Pin<&mut C>)) -> C::Output {
+        let mut connection = pin!(connection);
+        let flag = Arc::clone(&self.asked);
+        let mut stop = Some(stop);
+        {
+            let mut asked = pin!(self.asked());
+            let mut is_registered = false;
+            let ended = std::future::poll_fn(|cx| {
+                // Once is enough: the task keeps its waker, and the flag says the rest at the cost of a load.
+                if !is_registered {
+                    is_registered = true;
+                    let _ = asked.as_mut().poll(cx);
+                }
+                if flag.load(Ordering::Acquire) {
+                    return Poll::Ready(None);
+                }
+                connection.as_mut().poll(cx).map(Some)
+            })
+            .await;
+            if let Some(output) = ended {
+                return output;
+            }
+        }
+        if let Some(stop) = stop.take() {
+            stop(connection.as_mut());
+        }
+        connection.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn done_waits_for_everybody_also_for_those_who_join_late() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let drain = Drain::new();
+            let mut first = drain.join();
+            drain.start();
+            first.asked().await;
+            let mut late = drain.join();
+            late.asked().await;
+            drop(first);
+            let waiting = tokio::spawn({
+                let drain = drain.clone();
+                async move { drain.done().await }
+            });
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished());
+            drop(late);
+            waiting.await.unwrap();
+        });
+    }
+}

@@ -1,0 +1,329 @@
+//! The library API: a service that carries its own proxy, without the hop.
+//!
+//! Guarantees: works in any tokio runtime, also a multi-threaded one; a request's stacks carry its route from its head
+//! to its response's end, also in tasks made with [`Mesh::spawn_labeled`]; a service that panics costs its caller a 500
+//! and nobody else anything; [`Mesh::shutdown`] returns when what was in flight has ended and the last window is
+//! acknowledged, or when the time for that is up.
+//!
+//! Wrong on purpose: no upgrades (WebSocket), and no limits on what the service itself holds.
+
+mod client;
+mod serve;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use emberline_model::{
+    Component, Workload,
+    time::{Clock, SystemClock},
+};
+use emberline_profiler::{Labeled, current_label};
+use http::HeaderValue;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub use client::{Client, ClientBody, ClientError};
+pub use serve::ServeError;
+
+use crate::{
+    body::{BoxError, RequestBody},
+    config::{Limits, TraceConfig},
+    drain::Drain,
+    export::ExportError,
+    filter::{Filter, Hygiene},
+    identity::Identity,
+    reporting::{ProfilerOptions, Reporting},
+    route::{DuplicateTemplate, InvalidTemplate, RouteTable, Template},
+    telemetry::{RouteId, Telemetry},
+    trace::Trace,
+};
+
+tokio::task_local! {
+    /// What calls made while a request is served take over from it.
+    static CURRENT: RequestContext;
+}
+
+/// The trace of the request that is being served.
+#[derive(Debug, Clone, Default)]
+struct RequestContext {
+    traceparent: Option<HeaderValue>,
+    tracestate: Option<HeaderValue>,
+}
+
+/// Why a mesh cannot start: the caller's settings are at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    /// The workload has no name.
+    #[error("the workload's service is empty: set `service` in `Workload`")]
+    NoService,
+    /// A route is no template.
+    #[error(transparent)]
+    Template(#[from] InvalidTemplate),
+    /// Two routes are one.
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateTemplate),
+    /// The export cannot start.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// Settings of a [`Mesh`]; see [`Mesh::builder`].
+#[must_use = "call `start`"]
+pub struct MeshBuilder {
+    workload: Workload,
+    collector: Option<String>,
+    routes: Vec<String>,
+    profiler: ProfilerOptions,
+    drain: Duration,
+    limits: Limits,
+    trace: TraceConfig,
+    clock: Arc<dyn Clock>,
+}
+
+impl MeshBuilder {
+    /// Where telemetry goes, for example `http://127.0.0.1:4317`. Without it telemetry stays in [`Mesh::metrics`].
+    pub fn collector(mut self, endpoint: impl Into<String>) -> Self {
+        self.collector = Some(endpoint.into());
+        self
+    }
+
+    /// The path templates of this service's API; whatever matches none is the route `other`.
+    pub fn routes<R: Into<String>>(mut self, routes: impl IntoIterator<Item = R>) -> Self {
+        self.routes = routes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How the sampler runs. By default it does, at 99 Hz.
+    pub fn profiler(mut self, options: ProfilerOptions) -> Self {
+        self.profiler = options;
+        self
+    }
+
+    /// How long [`Mesh::shutdown`] waits for requests in flight. By default 10 s.
+    pub fn drain(mut self, limit: Duration) -> Self {
+        self.drain = limit;
+        self
+    }
+
+    /// Bounds of connections and heads.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What requests and calls without a trace get. By default a new one, of which one in a hundred is sampled.
+    pub fn trace(mut self, trace: TraceConfig) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The clock that windows are cut by.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Starts the sampler and the export thread.
+    ///
+    /// # Errors
+    /// When a setting cannot be used. A sampler that cannot start is no error: it is logged.
+    pub fn start(self) -> Result<Mesh, MeshError> {
+        if self.workload.service.is_empty() {
+            return Err(MeshError::NoService);
+        }
+        let templates = self
+            .routes
+            .iter()
+            .map(|r| Template::parse(r))
+            .collect::<Result<Vec<_>, _>>()?;
+        let routes = RouteTable::new(&templates)?;
+        let endpoint = self.collector.as_deref();
+        let reporting = Reporting::start(
+            endpoint,
+            &self.workload,
+            Component::Application,
+            self.profiler,
+            self.clock,
+        )?;
+        let telemetry = reporting.telemetry.clone();
+        let filters: Vec<Box<dyn Filter>> = vec![
+            Box::new(Hygiene { strip: false }),
+            Box::new(Identity::new(telemetry.clone(), &self.workload)),
+        ];
+        let inner = Inner {
+            server: Api::new(
+                routes,
+                &telemetry,
+                filters.into_iter().chain(Trace::filter(&self.trace)).collect(),
+            ),
+            workload: self.workload,
+            limits: self.limits,
+            trace: self.trace,
+            drain: Drain::new(),
+            drain_limit: self.drain,
+            reporting,
+        };
+        Ok(Mesh { inner: Arc::new(inner) })
+    }
+}
+
+/// An API with its routes, and what happens to its heads.
+#[derive(Debug)]
+struct Api {
+    routes: RouteTable,
+    route_ids: Vec<RouteId>,
+    filters: Vec<Box<dyn Filter>>,
+}
+
+impl Api {
+    fn new(routes: RouteTable, telemetry: &Telemetry, filters: Vec<Box<dyn Filter>>) -> Api {
+        let route_ids = routes.names().iter().map(|name| telemetry.route(name)).collect();
+        Api {
+            routes,
+            route_ids,
+            filters,
+        }
+    }
+
+    fn route_of(&self, path: &str) -> RouteId {
+        self.route_ids
+            .get(self.routes.route_of(path).position())
+            .copied()
+            .unwrap_or(RouteId::OTHER)
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    workload: Workload,
+    server: Api,
+    limits: Limits,
+    trace: TraceConfig,
+    drain: Drain,
+    drain_limit: Duration,
+    reporting: Reporting,
+}
+
+/// The mesh inside an application: serves its requests, makes its calls, samples its stacks and reports all three.
+///
+/// A cheap handle to clone.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Everything in flight ended by itself.
+    pub drained: bool,
+    /// Batches that the collector acknowledged during the shutdown.
+    pub acked: u64,
+    /// Batches that are lost because it did not.
+    pub unacked: u64,
+}
+
+impl Mesh {
+    /// Begins with who this process is.
+    pub fn builder(workload: Workload) -> MeshBuilder {
+        MeshBuilder {
+            workload,
+            collector: None,
+            routes: Vec::new(),
+            profiler: ProfilerOptions::default(),
+            drain: Duration::from_secs(10),
+            limits: Limits::default(),
+            trace: TraceConfig::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on a listener until [`Mesh::shutdown`]. `service` is an
+    /// `axum::Router` or any other tower service; each request gets a clone of it.
+    ///
+    /// # Errors
+    /// When the listener has no address.
+    pub async fn serve<S, B>(&self, listener: TcpListener, service: S) -> Result<(), ServeError>
+    where
+        S: tower::Service<http::Request<RequestBody>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        serve::serve(Arc::clone(&self.inner), listener, service).await
+    }
+
+    /// A client of another service at these addresses; requests are shared equally among them. `routes` are the path
+    /// templates of its API. A text that is no template is logged, and its paths belong to the route `other`.
+    pub fn client<R: AsRef<str>>(
+        &self,
+        service: &str,
+        routes: impl IntoIterator<Item = R>,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Client {
+        let mut templates: Vec<Template> = Vec::new();
+        for route in routes {
+            match Template::parse(route.as_ref()) {
+                Ok(template) => templates.push(template),
+                Err(error) => tracing::error!(service, %error, "a route of a client is left out"),
+            }
+        }
+        let routes = RouteTable::new(&templates).unwrap_or_else(|error| {
+            tracing::error!(service, %error, "the routes of a client are left out");
+            RouteTable::default()
+        });
+        let telemetry = &self.inner.reporting.telemetry;
+        let identity: Box<dyn Filter> = Box::new(Identity::new(telemetry.clone(), &self.inner.workload));
+        let filters = std::iter::once(identity)
+            .chain(Trace::filter(&self.inner.trace))
+            .collect();
+        let api = Api::new(routes, telemetry, filters);
+        let addresses: Vec<SocketAddr> = addresses.into_iter().collect();
+        Client::new(
+            service,
+            api,
+            &addresses,
+            telemetry.clone(),
+            &self.inner.reporting.counters,
+        )
+    }
+
+    /// Spawns a task whose work counts to the request that is being served, and whose calls continue its trace.
+    pub fn spawn_labeled<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let context = CURRENT.try_with(Clone::clone).unwrap_or_default();
+        tokio::spawn(Labeled::new(current_label(), CURRENT.scope(context, future)))
+    }
+
+    /// The telemetry of this process.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.inner.reporting.telemetry
+    }
+
+    /// All counts, in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.inner.reporting.metrics()
+    }
+
+    /// The profile of the last window, if the sampler runs.
+    pub fn profile(&self) -> Option<Arc<emberline_model::Profile>> {
+        self.inner.reporting.profile()
+    }
+
+    /// Stops accepting, lets requests in flight end (at most for the drain time), then exports the last window and
+    /// waits for its acknowledgement (at most 5 s). [`Mesh::serve`] returns. A second call does nothing.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        self.inner.drain.start();
+        let drained = tokio::time::timeout(self.inner.drain_limit, self.inner.drain.done())
+            .await
+            .is_ok();
+        let flushed = self.inner.reporting.stop().await;
+        ShutdownReport {
+            drained,
+            acked: flushed.acked,
+            unacked: flushed.unacked,
+        }
+    }
+}

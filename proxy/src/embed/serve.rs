@@ -1,0 +1,243 @@
+//! Serving the application's own requests.
+
+use std::{
+    any::Any,
+    future::Future,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use emberline_model::Side;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+use super::{CURRENT, Inner, RequestContext};
+use crate::{
+    body::{BoxError, EitherBody, RequestBody},
+    filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
+    listener,
+    record::{Recorded, Tracker},
+    server::{Caller, Handle, HttpSettings, first_bytes, reply::Reply},
+    telemetry::ResponseFlags,
+    trace::{TRACEPARENT, TRACESTATE},
+    wire::detect::Detected,
+};
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener does not work: it is not bound, or not of this runtime. A retry with it cannot help.
+    #[error("the listener cannot be used: {0}")]
+    Listener(#[from] io::Error),
+}
+
+/// Accepts and serves until the drain.
+pub(super) async fn serve<S, B>(inner: Arc<Inner>, listener: TcpListener, service: S) -> Result<(), ServeError>
+where
+    S: tower::Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let address = listener.local_addr()?;
+    tracing::info!(%address, service = inner.workload.service, version = inner.workload.version, "serving");
+    let http = HttpSettings::new(inner.limits);
+    let counters = Arc::clone(&inner.reporting.counters);
+    let draining = inner.drain.join();
+    let max_connections = inner.limits.max_connections;
+    listener::accept(
+        listener,
+        max_connections,
+        Arc::clone(&counters),
+        draining.clone(),
+        move |mut stream, admission| {
+            let handler = Application {
+                inner: Arc::clone(&inner),
+                service: service.clone(),
+            };
+            let (http, counters, draining) = (http.clone(), Arc::clone(&counters), draining.clone());
+            tokio::spawn(async move {
+                let _admission = admission;
+                let wait = Duration::from_millis(http.limits().header_ms);
+                match first_bytes(&mut stream, wait, &draining, &counters).await {
+                    Some((Detected::Http2, prefix)) => {
+                        http.serve_http2(stream, prefix, handler, draining, &counters).await;
+                    }
+                    // What is neither is answered as the HTTP/1 that it is not: with a 400.
+                    Some((Detected::Http1 | Detected::Tcp, prefix)) => {
+                        http.serve_http1(stream, prefix, handler, draining, &counters).await;
+                    }
+                    Some((Detected::Nothing, _)) | None => {}
+                }
+            });
+        },
+    )
+    .await;
+    Ok(())
+}
+
+/// The application as one connection sees it.
+struct Application<S> {
+    inner: Arc<Inner>,
+    service: S,
+}
+
+type ResponseBody<B> = Recorded<EitherBody<Pin<Box<B>>>>;
+
+impl<S, B> Handle for Application<S>
+where
+    S: tower::Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Body = ResponseBody<B>;
+
+    fn handle(
+        &self,
+        caller: &Arc<Caller>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody<B>>> + Send + 'static + use<S, B> {
+        let started = Instant::now();
+        let inner = Arc::clone(&self.inner);
+        let (mut head, body) = request.into_parts();
+        let number = caller.guard.begin();
+        let mut exchange = Exchange::new(Side::Server);
+        let flow = match caller.guard.refusal_of(number) {
+            Some(refusal) => {
+                let flags = ResponseFlags::DPE;
+                Flow::Answer(Refused {
+                    status: refusal.status(),
+                    reason: refusal.reason(),
+                    flags,
+                })
+            }
+            None => run_on_request(&inner.server.filters, &mut exchange, &mut head),
+        };
+        let route = inner.server.route_of(head.uri.path());
+        let telemetry = &inner.reporting.telemetry;
+        let mut tracker = Tracker::start(telemetry, &head, Side::Server, route, exchange.peer, started)
+            .of_connection(Arc::clone(&caller.guard));
+        caller.label_request(tracker.label());
+        let mut body = RequestBody::incoming(body);
+        if !body.is_end_stream() {
+            body.count_into(tracker.request_bytes());
+        }
+        let service = self.service.clone();
+        async move {
+            let mut served = Served {
+                inner,
+                exchange,
+                tracker,
+            };
+            if let Flow::Answer(refused) = flow {
+                served.inner.reporting.counters.refuse(refused.reason);
+                let message = format!(
+                    "this request is refused: {}; the caller has to be corrected",
+                    refused.reason
+                );
+                return served.answer(refused.status, refused.reason, refused.flags, message, true);
+            }
+            let context = RequestContext {
+                traceparent: head.headers.get(&TRACEPARENT).cloned(),
+                tracestate: head.headers.get(&TRACESTATE).cloned(),
+            };
+            let serving = CURRENT.scope(context, service.oneshot(Request::from_parts(head, body)));
+            match (CatchPanic { future: serving }).await {
+                Ok(Ok(response)) => {
+                    let (mut head, body) = response.into_parts();
+                    run_on_response(&served.inner.server.filters, &mut served.exchange, &mut head);
+                    let body = served.tracker.follow(&head, EitherBody::Theirs(Box::pin(body)));
+                    Response::from_parts(head, body)
+                }
+                Ok(Err(error)) => {
+                    let error: BoxError = error.into();
+                    tracing::error!(%error, "the service failed");
+                    let message = "the service failed without an answer; a retry may help".to_owned();
+                    served.answer(500, "service_error", ResponseFlags::NONE, message, false)
+                }
+                Err(panic) => {
+                    served.inner.reporting.counters.panics.add();
+                    tracing::error!(panic = panic_text(&*panic), "the service panicked");
+                    let message = "the service panicked; a retry may help".to_owned();
+                    served.answer(500, "service_panic", ResponseFlags::PANIC, message, false)
+                }
+            }
+        }
+    }
+}
+
+/// A request that is being served.
+struct Served {
+    inner: Arc<Inner>,
+    exchange: Exchange,
+    tracker: Tracker,
+}
+
+impl Served {
+    fn answer<B>(
+        mut self,
+        status: u16,
+        reason: &'static str,
+        flags: ResponseFlags,
+        message: String,
+        close: bool,
+    ) -> Response<ResponseBody<B>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        self.tracker.flag(flags);
+        let response = Reply {
+            status,
+            reason,
+            message,
+            close,
+        }
+        .into_response(self.tracker.protocol());
+        let (mut head, body) = response.into_parts();
+        run_on_response(&self.inner.server.filters, &mut self.exchange, &mut head);
+        let body = self.tracker.follow(&head, EitherBody::Ours(body));
+        Response::from_parts(head, body)
+    }
+}
+
+pin_project! {
+    /// A future whose panic is its result. The service's state is its own to keep consistent, as in any server that
+    /// outlives a panicking task.
+    struct CatchPanic<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, Box<dyn Any + Send>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is no text")
+}

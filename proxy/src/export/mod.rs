@@ -1,0 +1,270 @@
+//! Ships each window to the collector, on a thread and runtime of its own.
+//!
+//! Guarantees:
+//! - **Traffic never waits for it.** Nothing here is called by the data path; a collector that is slow, hostile or away
+//!   costs memory up to [`ExportOptions::queue_bytes`] and nothing else.
+//! - **At least once, recognisably.** A batch is encoded once and keeps its id over all retries, so the collector can
+//!   store it once. Batches are sent in the order of their making; one is gone from here only when it was
+//!   acknowledged, refused for good, or dropped for lack of room, and each of these is counted.
+//! - **Every window is reported**, also one in which nothing happened: the requests signal always, the profiles signal
+//!   whenever the sampler runs.
+//!
+//! Wrong on purpose: the queue is in memory, so what a killed process had not sent is lost. If this thread could not
+//! run for more than a window (a suspended machine), the CPU of the missed windows is reported in the last of them; the
+//! requests are always in their own.
+
+mod backoff;
+mod client;
+mod debug_info;
+mod elf;
+mod metrics;
+mod profile;
+mod queue;
+mod raw_codec;
+mod sender;
+mod stats;
+mod windows;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use emberline_model::{
+    Component, Profile, Workload,
+    time::{Clock, WINDOW_SECONDS},
+};
+use emberline_profiler::Profiler;
+pub use profile::model_profile;
+pub use queue::{BatchQueue, QueuedBatch};
+use stats::Shared;
+pub use stats::{DropReason, ExportStats};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::telemetry::Telemetry;
+
+/// What to export, where to and within which limits.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    /// Where the collector listens for OTLP/gRPC, for example `http://127.0.0.1:4317`.
+    pub endpoint: String,
+    /// Who reports.
+    pub workload: Workload,
+    /// Whose process it is: the application's (library embedded) or the proxy's.
+    pub component: Component,
+    /// Memory for batches that wait for the collector, in bytes. When it is full the oldest profiles go first, then the
+    /// oldest requests.
+    pub queue_bytes: usize,
+    /// The longest one export call may take.
+    pub call_timeout: Duration,
+    /// Wait after the first failure; doubles with each further one.
+    pub initial_backoff: Duration,
+    /// The longest wait between two attempts, unless the collector asks for more (at most five minutes).
+    pub max_backoff: Duration,
+    /// Offer the debug information of sampled builds to the collector.
+    pub upload_debug_info: bool,
+    /// Pause between two pieces (256 KiB) of an upload, so that it does not compete with traffic.
+    pub upload_pause: Duration,
+    /// The soonest that the collector is asked again about a build it was asked about before, after a reconnect.
+    pub ask_again_after: Duration,
+    /// The longest sleep between two looks at the clock: how soon a stepped clock is noticed.
+    pub clock_check: Duration,
+}
+
+impl ExportOptions {
+    /// The defaults for a workload: 8 MiB queue, 10 s per call, back-off of 0.5 s to 30 s.
+    pub fn new(endpoint: impl Into<String>, workload: Workload, component: Component) -> ExportOptions {
+        ExportOptions {
+            endpoint: endpoint.into(),
+            workload,
+            component,
+            queue_bytes: 8 << 20,
+            call_timeout: Duration::from_secs(10),
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(30),
+            upload_debug_info: true,
+            upload_pause: Duration::from_millis(20),
+            ask_again_after: Duration::from_secs(600),
+            clock_check: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why an exporter did not start. A retry does not help; the settings have to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The endpoint is not an URL this build can speak to.
+    #[error("collector.endpoint `{endpoint}` {problem}; write it as `http://HOST:4317`")]
+    Endpoint {
+        /// As configured.
+        endpoint: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The operating system refused a thread or runtime.
+    #[error("the export thread could not be started (limits on processes or open files of this service?): {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Starts exporters.
+#[derive(Debug)]
+pub struct Exporter;
+
+/// A running exporter. Dropping it stops the export without sending what waits; use
+/// [`ExporterHandle::flush_and_stop`] for an orderly end.
+#[derive(Debug)]
+pub struct ExporterHandle {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    profiler: Option<Weak<Profiler>>,
+}
+
+/// What the last flush achieved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlushReport {
+    /// Batches acknowledged during the flush.
+    pub acked: u64,
+    /// Batches that were still waiting when the time was up, and are lost with the process.
+    pub unacked: u64,
+}
+
+#[derive(Debug)]
+enum Command {
+    FlushAndStop {
+        deadline: Duration,
+        reply: oneshot::Sender<FlushReport>,
+    },
+}
+
+impl Exporter {
+    /// Starts the export thread. `profiler` is sampled from now on at every window's end, and stopped at the end.
+    /// Windows follow `clock`, which should be the telemetry's own.
+    pub fn start(
+        options: ExportOptions,
+        telemetry: Telemetry,
+        profiler: Option<Profiler>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<ExporterHandle, ExportError> {
+        let endpoint = client::endpoint(&options)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let shared = Arc::new(Shared::new(options.queue_bytes));
+        let profiler = profiler.map(Arc::new);
+        let (commands, inbox) = mpsc::channel(1);
+        let handle = ExporterHandle {
+            commands,
+            shared: Arc::clone(&shared),
+            profiler: profiler.as_ref().map(Arc::downgrade),
+        };
+        let (news, builds) = mpsc::unbounded_channel();
+        let news = options.upload_debug_info.then_some(news);
+        // Made here and not on the thread: the first window is the one of this call.
+        let cutter = windows::Cutter::new(
+            &options,
+            telemetry,
+            profiler.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&shared),
+            news.clone(),
+        );
+        // The thread lives as long as the handle: it ends when the handle's sender is gone.
+        std::thread::Builder::new()
+            .name("emberline-export".to_owned())
+            .spawn(move || {
+                runtime.block_on(run(options, endpoint, cutter, clock, shared, inbox, news, builds));
+                // Uploads and calls in flight end here; nobody waits for them any more.
+                runtime.shutdown_timeout(Duration::from_millis(100));
+                if let Some(Ok(profiler)) = profiler.map(Arc::try_unwrap) {
+                    profiler.stop();
+                }
+            })?;
+        Ok(handle)
+    }
+}
+
+impl ExporterHandle {
+    /// Cuts the running window, exports it with everything that waits, and returns when all is acknowledged or the
+    /// time is up; the exporter has stopped then. Call it after the data path has drained: what is recorded later is
+    /// not exported.
+    pub async fn flush_and_stop(self, deadline: Duration) -> FlushReport {
+        let (reply, answer) = oneshot::channel();
+        let lost = FlushReport {
+            acked: 0,
+            unacked: self.shared.waiting_batches(),
+        };
+        if self
+            .commands
+            .send(Command::FlushAndStop { deadline, reply })
+            .await
+            .is_err()
+        {
+            return lost;
+        }
+        answer.await.unwrap_or(lost)
+    }
+
+    /// How the export is doing.
+    pub fn stats(&self) -> ExportStats {
+        self.shared.stats()
+    }
+
+    /// The profile of the last window that was cut, as it was exported.
+    pub fn last_profile(&self) -> Option<Arc<Profile>> {
+        self.shared.last_profile()
+    }
+
+    /// How the sampler is doing; `None` when there is none.
+    pub fn profiler_stats(&self) -> Option<emberline_profiler::Stats> {
+        Some(self.profiler.as_ref()?.upgrade()?.stats())
+    }
+
+    /// The counters as Prometheus metrics: register it with `Registry::register_collector`.
+    pub fn metrics(&self) -> impl prometheus_client::collector::Collector + use<> {
+        metrics::ExportMetrics::new(Arc::clone(&self.shared))
+    }
+}
+
+/// The export thread.
+async fn run(
+    options: ExportOptions,
+    endpoint: tonic::transport::Endpoint,
+    mut cutter: windows::Cutter,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+    mut inbox: mpsc::Receiver<Command>,
+    news: Option<mpsc::UnboundedSender<debug_info::BuildNews>>,
+    builds: mpsc::UnboundedReceiver<debug_info::BuildNews>,
+) {
+    let channel = endpoint.connect_lazy();
+    debug_info::spawn(channel.clone(), &options, Arc::clone(&shared), builds);
+    let sender = sender::Sender::new(channel, &options, clock, Arc::clone(&shared), news);
+    let sending = tokio::spawn(sender.run());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(cutter.until_next_look()) => cutter.cut_ended(),
+            command = inbox.recv() => {
+                if let Some(Command::FlushAndStop { deadline, reply }) = command {
+                    cutter.cut_all();
+                    // Nobody may wait for the answer any more; then it is nobody's loss.
+                    let _ = reply.send(flush(&shared, deadline).await);
+                }
+                break;
+            }
+        }
+    }
+    sending.abort();
+}
+
+/// Waits until the queue is empty or the time is up.
+async fn flush(shared: &Shared, deadline: Duration) -> FlushReport {
+    let acked_before = shared.stats().batches_acked();
+    shared.begin_flush();
+    // Out of time: the report says what is left.
+    let _ = tokio::time::timeout(deadline, shared.queue_is_empty()).await;
+    FlushReport {
+        acked: shared.stats().batches_acked() - acked_before,
+        unacked: shared.waiting_batches(),
+    }
+}
+
+/// Length of a window in nanoseconds.
+const WINDOW_NS: i64 = WINDOW_SECONDS as i64 * 1_000_000_000;

@@ -1,0 +1,152 @@
+//! Sends the queue's batches one after the other and never gives up on a collector that may come back.
+//!
+//! Guarantee: the next batch is not begun before the one in front is acknowledged or dropped, so a collector sees
+//! batches in order and each batch id any number of times in a row.
+
+use std::{sync::Arc, time::Instant};
+
+use emberline_model::{Signal, time::Clock};
+use tokio::sync::mpsc;
+use tonic::{Status, transport::Channel};
+
+use super::{
+    DropReason, ExportOptions, QueuedBatch,
+    backoff::Backoff,
+    client::{Client, Failure, judge},
+    debug_info::BuildNews,
+    stats::Shared,
+    windows::sender_name,
+};
+
+/// Attempts for a batch that makes the collector fail for an unknown cause.
+const FEW_TIMES: u32 = 5;
+
+pub(super) struct Sender {
+    client: Client,
+    endpoint: String,
+    backoff: Backoff,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+    builds: Option<mpsc::UnboundedSender<BuildNews>>,
+    away_since: Option<Instant>,
+}
+
+impl Sender {
+    pub(super) fn new(
+        channel: Channel,
+        options: &ExportOptions,
+        clock: Arc<dyn Clock>,
+        shared: Arc<Shared>,
+        builds: Option<mpsc::UnboundedSender<BuildNews>>,
+    ) -> Sender {
+        let name = sender_name(&options.workload, options.component);
+        Sender {
+            client: Client::new(channel, options.call_timeout),
+            endpoint: options.endpoint.clone(),
+            backoff: Backoff::new(options.initial_backoff, options.max_backoff, &name),
+            clock,
+            shared,
+            builds,
+            away_since: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let batch = self.shared.next_batch().await;
+            self.settle(&batch).await;
+        }
+    }
+
+    /// Sends a batch until it is acknowledged or dropped.
+    async fn settle(&mut self, batch: &QueuedBatch) {
+        let mut unexplained = 0;
+        loop {
+            let status = match self.client.send(batch).await {
+                Ok(rejected_items) => return self.acked(batch, rejected_items),
+                Err(status) => status,
+            };
+            let after = match judge(&status) {
+                Failure::Retry { after } => after,
+                Failure::RetryFewTimes => {
+                    unexplained += 1;
+                    if unexplained >= FEW_TIMES {
+                        return self.drop_batch(DropReason::GaveUp, batch, &status);
+                    }
+                    None
+                }
+                Failure::Drop(reason) => return self.drop_batch(reason, batch, &status),
+            };
+            self.note_away(&status);
+            self.shared.count(|stats| stats.retries += 1);
+            let wait = self.backoff.failed(after);
+            self.shared.wait_before_retry(wait).await;
+        }
+    }
+
+    fn acked(&mut self, batch: &QueuedBatch, rejected_items: u64) {
+        self.backoff.succeeded();
+        if rejected_items > 0 {
+            tracing::warn!(batch = %batch.id, rejected_items, "the collector left out a part of a batch");
+            self.shared.count(|stats| stats.items_rejected += rejected_items);
+        }
+        self.shared.acked(&batch.id, self.clock.now_unix_ms());
+        let reconnected = self.note_back();
+        let Some(builds) = &self.builds else { return };
+        // The debug information task lives as long as this one; if it ended, nobody misses the news.
+        if reconnected {
+            let _ = builds.send(BuildNews::Reconnected);
+        }
+        if batch.id.signal == Signal::Profiles {
+            let _ = builds.send(BuildNews::ProfilesAcked);
+        }
+    }
+
+    fn drop_batch(&mut self, reason: DropReason, batch: &QueuedBatch, status: &Status) {
+        self.backoff.succeeded();
+        let why = format!(
+            "the collector at {} answered {:?}: {}",
+            self.endpoint,
+            status.code(),
+            bounded(status.message())
+        );
+        self.shared.dropped(reason, &batch.id, &why);
+    }
+
+    fn note_away(&mut self, status: &Status) {
+        if self.away_since.is_some() {
+            return;
+        }
+        self.away_since = Some(Instant::now());
+        tracing::warn!(
+            endpoint = %self.endpoint,
+            code = ?status.code(),
+            "the collector cannot take telemetry now ({}); traffic is not affected, telemetry waits in memory (setting queue_bytes) and is sent again",
+            bounded(status.message()),
+        );
+    }
+
+    /// True when the collector had been away.
+    fn note_back(&mut self) -> bool {
+        let Some(since) = self.away_since.take() else {
+            return false;
+        };
+        self.shared.count(|stats| stats.reconnects += 1);
+        tracing::info!(
+            endpoint = %self.endpoint,
+            away_seconds = since.elapsed().as_secs(),
+            batches_waiting = self.shared.waiting_batches(),
+            "the collector takes telemetry again"
+        );
+        true
+    }
+}
+
+/// The collector's words are not trusted with the log.
+fn bounded(message: &str) -> String {
+    message
+        .chars()
+        .take(200)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,252 @@
+//! What the exporter counts, and the state its tasks share.
+//!
+//! Guarantee: every batch made is either waiting, acknowledged or dropped for a named reason, so
+//! `acked + dropped + queue_batches` equals the batches made at every moment.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use emberline_model::{BatchId, Profile, Signal};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::queue::{BatchQueue, QueuedBatch};
+
+/// Why a batch was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropReason {
+    /// No room: the collector was away for too long, or the queue is too small (`queue_bytes`).
+    QueueFull,
+    /// The collector says the batch is wrong (INVALID_ARGUMENT and the like); sending it again cannot help.
+    Refused,
+    /// The collector does not let this sender in (UNAUTHENTICATED, PERMISSION_DENIED).
+    NotAllowed,
+    /// The address answers but does not speak this protocol (UNIMPLEMENTED).
+    NotSupported,
+    /// The collector failed on this batch again and again for an unknown cause.
+    GaveUp,
+}
+
+impl DropReason {
+    /// Name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::Refused => "refused",
+            DropReason::NotAllowed => "not_allowed",
+            DropReason::NotSupported => "not_supported",
+            DropReason::GaveUp => "gave_up",
+        }
+    }
+}
+
+/// How the export is doing; counts since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExportStats {
+    /// Windows cut, empty ones included.
+    pub windows_cut: u64,
+    /// Windows that were cut late because this thread could not run.
+    pub windows_late: u64,
+    /// Requests batches acknowledged.
+    pub requests_acked: u64,
+    /// Profiles batches acknowledged.
+    pub profiles_acked: u64,
+    /// Batches given up, by reason and signal code (1 requests, 2 profiles).
+    pub batches_dropped: BTreeMap<(DropReason, u32), u64>,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// Data points and samples that the collector took a batch without.
+    pub items_rejected: u64,
+    /// Bytes waiting.
+    pub queue_bytes: u64,
+    /// Batches waiting.
+    pub queue_batches: u64,
+    /// When the last batch was acknowledged, milliseconds since the Unix epoch.
+    pub last_ack_unix_ms: Option<i64>,
+    /// Times the collector was reached again after it had been away.
+    pub reconnects: u64,
+    /// Builds the collector was asked about.
+    pub builds_asked: u64,
+    /// Builds whose debug information was sent.
+    pub builds_uploaded: u64,
+    /// Bytes of debug information sent.
+    pub upload_bytes: u64,
+    /// Uploads not made because the file on disk is gone or is not that build any more.
+    pub upload_wrong_file: u64,
+    /// Questions and uploads that failed.
+    pub upload_errors: u64,
+}
+
+impl ExportStats {
+    /// Batches of both signals acknowledged.
+    pub fn batches_acked(&self) -> u64 {
+        self.requests_acked + self.profiles_acked
+    }
+
+    /// Batches of both signals given up.
+    pub fn batches_dropped(&self) -> u64 {
+        self.batches_dropped.values().sum()
+    }
+}
+
+/// State shared by the tasks of the export thread and the handle.
+#[derive(Debug)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    /// A batch was queued, or a flush began.
+    wake_sender: Notify,
+    /// The queue became empty.
+    emptied: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: BatchQueue,
+    stats: ExportStats,
+    last_profile: Option<Arc<Profile>>,
+    flushing: bool,
+    last_drop_log: Option<std::time::Instant>,
+}
+
+/// Drops are logged at most this often.
+const DROP_LOG_EVERY: Duration = Duration::from_secs(60);
+
+impl Shared {
+    pub(super) fn new(queue_bytes: usize) -> Shared {
+        let inner = Inner {
+            queue: BatchQueue::new(queue_bytes),
+            stats: ExportStats::default(),
+            last_profile: None,
+            flushing: false,
+            last_drop_log: None,
+        };
+        Shared {
+            inner: Mutex::new(inner),
+            wake_sender: Notify::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> ExportStats {
+        let inner = self.inner.lock();
+        ExportStats {
+            queue_bytes: inner.queue.bytes() as u64,
+            queue_batches: inner.queue.len() as u64,
+            ..inner.stats.clone()
+        }
+    }
+
+    /// Changes the counts.
+    pub(super) fn count(&self, change: impl FnOnce(&mut ExportStats)) {
+        change(&mut self.inner.lock().stats);
+    }
+
+    pub(super) fn waiting_batches(&self) -> u64 {
+        self.inner.lock().queue.len() as u64
+    }
+
+    pub(super) fn last_profile(&self) -> Option<Arc<Profile>> {
+        self.inner.lock().last_profile.clone()
+    }
+
+    pub(super) fn set_last_profile(&self, profile: Profile) {
+        self.inner.lock().last_profile = Some(Arc::new(profile));
+    }
+
+    pub(super) fn push(&self, batch: QueuedBatch) {
+        let mut inner = self.inner.lock();
+        for dropped in inner.queue.push(batch) {
+            inner.count_drop(
+                DropReason::QueueFull,
+                &dropped.id,
+                "the queue is full (setting queue_bytes)",
+            );
+        }
+        drop(inner);
+        self.wake_sender.notify_one();
+    }
+
+    /// The batch to send next; waits for one.
+    pub(super) async fn next_batch(&self) -> QueuedBatch {
+        loop {
+            if let Some(batch) = self.inner.lock().queue.begin() {
+                return batch.clone();
+            }
+            self.wake_sender.notified().await;
+        }
+    }
+
+    pub(super) fn acked(&self, id: &BatchId, now_unix_ms: i64) {
+        let mut inner = self.inner.lock();
+        match id.signal {
+            Signal::Requests => inner.stats.requests_acked += 1,
+            Signal::Profiles => inner.stats.profiles_acked += 1,
+        }
+        inner.stats.last_ack_unix_ms = Some(now_unix_ms);
+        self.settle(&mut inner);
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason, id: &BatchId, why: &str) {
+        let mut inner = self.inner.lock();
+        inner.count_drop(reason, id, why);
+        self.settle(&mut inner);
+    }
+
+    fn settle(&self, inner: &mut Inner) {
+        inner.queue.settle();
+        if inner.queue.is_empty() {
+            self.emptied.notify_one();
+        }
+    }
+
+    pub(super) fn begin_flush(&self) {
+        self.inner.lock().flushing = true;
+        self.wake_sender.notify_one();
+    }
+
+    pub(super) fn is_flushing(&self) -> bool {
+        self.inner.lock().flushing
+    }
+
+    /// Sleeps before another attempt; a flush ends the sleep.
+    pub(super) async fn wait_before_retry(&self, wait: Duration) {
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            if self.is_flushing() {
+                // The end is near: try at once, but do not spin.
+                tokio::time::sleep(wait.min(Duration::from_millis(100))).await;
+                return;
+            }
+            tokio::select! {
+                () = &mut over => return,
+                () = self.wake_sender.notified() => {}
+            }
+        }
+    }
+
+    pub(super) async fn queue_is_empty(&self) {
+        while self.waiting_batches() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+}
+
+impl Inner {
+    fn count_drop(&mut self, reason: DropReason, id: &BatchId, why: &str) {
+        *self
+            .stats
+            .batches_dropped
+            .entry((reason, id.signal.code()))
+            .or_default() += 1;
+        if self.last_drop_log.is_some_and(|at| at.elapsed() < DROP_LOG_EVERY) {
+            return;
+        }
+        self.last_drop_log = Some(std::time::Instant::now());
+        tracing::warn!(
+            batch = %id,
+            reason = reason.as_str(),
+            dropped_in_all = self.stats.batches_dropped(),
+            "telemetry was dropped, traffic is not affected: {why}"
+        );
+    }
+}

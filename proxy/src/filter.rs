@@ -1,0 +1,112 @@
+//! What happens to the head of every request and response besides being carried: an ordered list of small steps.
+//!
+//! How Envoy's filter statuses map to this shape: *Continue* is [`Flow::Continue`]; *StopIteration* with a local reply is
+//! [`Flow::Answer`]; *StopIteration* to wait has no counterpart, because no filter here does input or output; the
+//! *Buffer* and *Watermark* statuses have none either, because bodies are streams with back-pressure.
+//!
+//! Guarantee: filters run in the order of the list for requests and in the same order for responses (also for answers
+//! that the proxy makes itself); the first [`Flow::Answer`] ends the list.
+
+use emberline_model::Side;
+use http::{request, response};
+
+use crate::{
+    telemetry::{PeerId, ResponseFlags},
+    wire::headers::{check_request, strip_connection_headers},
+};
+
+/// What filters know of an exchange and tell the path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exchange {
+    /// The end that this process is on.
+    pub(crate) side: Side,
+    /// The caller introduced itself, so it wants to know who answers.
+    pub(crate) introduced: bool,
+    /// Who is at the other end.
+    pub(crate) peer: Option<PeerId>,
+}
+
+impl Exchange {
+    pub(crate) fn new(side: Side) -> Exchange {
+        Exchange {
+            side,
+            introduced: false,
+            peer: None,
+        }
+    }
+}
+
+/// What happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The next filter.
+    Continue,
+    /// This answer, and the request goes nowhere.
+    Answer(Refused),
+}
+
+/// An answer that the proxy makes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
+    pub(crate) flags: ResponseFlags,
+}
+
+/// One step.
+pub(crate) trait Filter: Send + Sync + std::fmt::Debug {
+    /// Before the request goes on.
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow;
+
+    /// Before the response goes back.
+    fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts);
+}
+
+/// Runs the list over a request.
+pub(crate) fn run_on_request(filters: &[Box<dyn Filter>], exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
+    for filter in filters {
+        if let answer @ Flow::Answer(_) = filter.on_request(exchange, head) {
+            return answer;
+        }
+    }
+    Flow::Continue
+}
+
+/// Runs the list over a response.
+pub(crate) fn run_on_response(filters: &[Box<dyn Filter>], exchange: &mut Exchange, head: &mut response::Parts) {
+    for filter in filters {
+        filter.on_response(exchange, head);
+    }
+}
+
+/// Refuses what [`check_request`] finds; a proxy also keeps headers of one connection from going further.
+#[derive(Debug)]
+pub(crate) struct Hygiene {
+    /// False at the end of the way, where the application needs to see them.
+    pub(crate) strip: bool,
+}
+
+impl Filter for Hygiene {
+    fn on_request(&self, _exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
+        if let Err(bad) = check_request(head) {
+            let flags = ResponseFlags::DPE;
+            return Flow::Answer(Refused {
+                status: bad.status,
+                reason: bad.reason,
+                flags,
+            });
+        }
+        if self.strip {
+            strip_connection_headers(&mut head.headers);
+            // The proxy itself asks the caller for the body when it forwards it.
+            head.headers.remove(http::header::EXPECT);
+        }
+        Flow::Continue
+    }
+
+    fn on_response(&self, _exchange: &mut Exchange, head: &mut response::Parts) {
+        if self.strip {
+            strip_connection_headers(&mut head.headers);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The proxy as a process: workers, admin thread, reload, stop.
+//!
+//! Guarantees: every socket is bound before any thread starts, so a start fails whole and with a message; each worker is
+//! one thread with its own sockets, its own connections to destinations and its own share of the telemetry; the admin
+//! port, the export and the reload run on other threads, so nobody's scrape or upload delays traffic; a configuration
+//! that cannot be used leaves the one in force untouched.
+//!
+//! Wrong on purpose: addresses, the workload, workers, limits, collector, profiler and admin port change with a restart
+//! only; a reload says so.
+
+mod admin;
+mod plan;
+mod reload;
+mod worker;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use emberline_model::{Component, Workload, time::SystemClock};
+use tokio::sync::watch;
+
+pub use crate::listener::BindError;
+use crate::{
+    config::Config,
+    drain::Drain,
+    export::ExportError,
+    listener,
+    reporting::{ProfilerOptions, Reporting},
+    route::DuplicateTemplate,
+};
+pub use reload::Reloaded;
+use reload::Reloader;
+
+/// Why a proxy does not start. The operator's settings are at fault; the message says which.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The export cannot start.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Two routes are one.
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateTemplate),
+    /// The operating system refuses.
+    #[error("cannot start a thread or its runtime: {0}; raise the limits on threads and open files of this service")]
+    System(#[from] io::Error),
+}
+
+/// Where a running proxy listens; ports that were 0 are known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// The admin port.
+    pub admin: SocketAddr,
+    /// In the order of the configuration.
+    pub inbound: Vec<SocketAddr>,
+    /// In the order of the configuration.
+    pub outbound: Vec<SocketAddr>,
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopReport {
+    /// Everything in flight ended by itself within `drain_seconds`.
+    pub drained: bool,
+    /// Batches that the collector acknowledged during the stop.
+    pub acked: u64,
+    /// Batches that are lost because it did not.
+    pub unacked: u64,
+}
+
+/// What the threads of a proxy share.
+#[derive(Debug)]
+struct Shared {
+    reporting: Reporting,
+    reloader: Reloader,
+    drain: Drain,
+    is_ready: AtomicBool,
+    started: std::time::Instant,
+}
+
+/// A running proxy. Call [`Proxy::stop`]; dropping it cuts off what is in flight.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    addresses: Addresses,
+    workers: Vec<JoinHandle<bool>>,
+    admin: Option<JoinHandle<()>>,
+    end_admin: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// Binds, starts the threads and serves. `file` is where the configuration came from, to be watched.
+    ///
+    /// # Errors
+    /// When an address is taken or the system refuses; nothing runs then.
+    pub fn start(config: Config, file: Option<&Path>) -> Result<Proxy, StartError> {
+        let admin_socket = listener::bind(config.admin, 1, "the admin port", "admin")?.remove(0);
+        let mut addresses = Addresses {
+            admin: admin_socket.local_addr()?,
+            inbound: Vec::new(),
+            outbound: Vec::new(),
+        };
+        let mut sockets = Vec::new();
+        for inbound in &config.inbound {
+            let bound = listener::bind(inbound.listen, config.workers, "an inbound listener", "inbound.listen")?;
+            addresses.inbound.push(bound[0].local_addr()?);
+            sockets.push(bound);
+        }
+        for outbound in &config.outbound {
+            let what = format!("the outbound listener of {}", outbound.service);
+            let bound = listener::bind(outbound.listen, config.workers, &what, "outbound.listen")?;
+            addresses.outbound.push(bound[0].local_addr()?);
+            sockets.push(bound);
+        }
+
+        let workload = Workload::from(&config.workload);
+        let endpoint = config.collector.as_ref().map(|collector| collector.endpoint.as_str());
+        let profiler = ProfilerOptions {
+            enabled: config.profiler.enabled,
+            hz: config.profiler.hz,
+        };
+        let reporting = Reporting::start(endpoint, &workload, Component::Proxy, profiler, Arc::new(SystemClock))?;
+        let reloader = Reloader::new(config, file, &reporting)?;
+        let shared = Arc::new(Shared {
+            reporting,
+            reloader,
+            drain: Drain::new(),
+            is_ready: AtomicBool::new(true),
+            started: std::time::Instant::now(),
+        });
+
+        let mut workers = Vec::new();
+        for number in 0..shared.reloader.workers() {
+            let mine: Vec<_> = sockets
+                .iter_mut()
+                .filter_map(Vec::pop)
+                .zip(shared.reloader.listeners_of(number))
+                .collect();
+            workers.push(worker::start(number, mine, Arc::clone(&shared))?);
+        }
+        let (end_admin, admin_ends) = watch::channel(false);
+        let admin = admin::start(admin_socket, Arc::clone(&shared), admin_ends)?;
+        Ok(Proxy {
+            shared,
+            addresses,
+            workers,
+            admin: Some(admin),
+            end_admin,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The telemetry of this process.
+    pub fn telemetry(&self) -> &crate::telemetry::Telemetry {
+        &self.shared.reporting.telemetry
+    }
+
+    /// All counts, in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.shared.reporting.metrics()
+    }
+
+    /// Reads the configuration file again now and takes over what can change while running.
+    pub fn reload(&self) -> Reloaded {
+        self.shared.reloader.reload(&self.shared.reporting)
+    }
+
+    /// Stops accepting, lets what is in flight end for at most `drain_seconds`, then exports the last window and waits
+    /// for its acknowledgement for at most 5 s. Blocks; not for use inside a runtime's worker thread.
+    pub fn stop(mut self) -> StopReport {
+        self.shared.is_ready.store(false, Ordering::Release);
+        self.shared.drain.start();
+        let mut drained = true;
+        for worker in self.workers.drain(..) {
+            drained &= worker.join().unwrap_or(false);
+        }
+        let flushed = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(self.shared.reporting.stop()),
+            Err(error) => {
+                tracing::error!(%error, "the last window is not exported");
+                crate::export::FlushReport::default()
+            }
+        };
+        self.end_admin.send_replace(true);
+        if let Some(admin) = self.admin.take() {
+            // Its panic, if it had one, was printed; nothing depends on it now.
+            let _ = admin.join();
+        }
+        StopReport {
+            drained,
+            acked: flushed.acked,
+            unacked: flushed.unacked,
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.drain.start();
+        self.end_admin.send_replace(true);
+    }
+}
+
+/// Longest that a thread of this process takes to notice a request to end.
+const NOTICE: Duration = Duration::from_secs(1);

@@ -1,0 +1,90 @@
+//! From the configuration to what listeners do.
+
+use std::sync::Arc;
+
+use emberline_model::{Side, Workload};
+
+use crate::{
+    cluster::{Cluster, Destination, Http1Options},
+    config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig},
+    counters::Counters,
+    filter::{Filter, Hygiene},
+    identity::Identity,
+    route::{DuplicateTemplate, RouteTable, Template},
+    server::forward::Plan,
+    telemetry::Telemetry,
+    trace::Trace,
+};
+
+/// What plans are made with.
+pub(super) struct Parts<'a> {
+    pub(super) telemetry: &'a Telemetry,
+    pub(super) counters: &'a Arc<Counters>,
+    pub(super) workload: &'a Workload,
+    pub(super) limits: Limits,
+    pub(super) trace: TraceConfig,
+}
+
+/// What one listener is to do.
+pub(super) struct Wanted<'a> {
+    side: Side,
+    protocol: Protocol,
+    routes: &'a [Template],
+    destinations: Vec<(&'a Address, u32)>,
+    timeouts: Timeouts,
+}
+
+/// All listeners of a configuration, inbound ones first.
+pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
+    let inbound = config.inbound.iter().map(|inbound| Wanted {
+        side: Side::Server,
+        protocol: inbound.protocol,
+        routes: &config.routes,
+        destinations: vec![(&inbound.to, 1)],
+        timeouts: inbound.timeouts,
+    });
+    let outbound = config.outbound.iter().map(|outbound| Wanted {
+        side: Side::Client,
+        protocol: outbound.protocol,
+        routes: &outbound.routes,
+        destinations: outbound.destinations.iter().map(|d| (&d.address, d.weight)).collect(),
+        timeouts: outbound.timeouts,
+    });
+    inbound.chain(outbound).collect()
+}
+
+impl Wanted<'_> {
+    /// Makes the plan; destinations that the `previous` one has already keep their connections.
+    pub(super) fn plan(&self, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
+        let options = Http1Options {
+            max_idle: parts.limits.max_idle_connections,
+            idle: self.timeouts.idle(),
+            max_header_bytes: parts.limits.max_header_bytes,
+        };
+        let destination = |address: &Address| {
+            previous
+                .and_then(|plan| plan.cluster.find(address))
+                .filter(|known| known.options() == options)
+                .cloned()
+                .unwrap_or_else(|| Destination::new(address.clone(), options, Arc::clone(parts.counters)))
+        };
+        let routes = RouteTable::new(self.routes)?;
+        let filters: Vec<Box<dyn Filter>> = vec![
+            Box::new(Hygiene { strip: true }),
+            Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
+        ];
+        Ok(Plan {
+            side: self.side,
+            protocol: self.protocol,
+            route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
+            routes,
+            cluster: Cluster::new(
+                self.destinations
+                    .iter()
+                    .map(|(address, weight)| (destination(address), *weight)),
+            ),
+            timeouts: self.timeouts,
+            filters: filters.into_iter().chain(Trace::filter(&parts.trace)).collect(),
+        })
+    }
+}

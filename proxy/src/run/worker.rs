@@ -1,0 +1,127 @@
+//! A worker: one thread that accepts, carries and records.
+
+use std::{io, net::TcpListener as StdTcpListener, sync::Arc, thread::JoinHandle, time::Duration};
+
+use bytes::Bytes;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Shared;
+use crate::{
+    config::Protocol,
+    drain::Draining,
+    listener::{self, Admission},
+    server::{self, forward::Forwarder},
+    wire::detect::Detected,
+};
+
+/// How often connections to destinations are looked over.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts a worker. Its thread returns whether everything in flight ended by itself.
+pub(super) fn start(
+    number: usize,
+    listeners: Vec<(StdTcpListener, Arc<Forwarder>)>,
+    shared: Arc<Shared>,
+) -> io::Result<JoinHandle<bool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name(format!("emberline-w{number}"))
+        .spawn(move || {
+            emberline_profiler::register_thread();
+            runtime.block_on(run(number, listeners, shared))
+        })
+}
+
+async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, shared: Arc<Shared>) -> bool {
+    for (socket, forwarder) in listeners {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "a listener cannot be used");
+                continue;
+            }
+        };
+        let draining = shared.drain.join();
+        let max_connections = forwarder.http.limits().max_connections;
+        let counters = Arc::clone(&forwarder.counters);
+        tokio::spawn(listener::accept(
+            listener,
+            max_connections,
+            counters,
+            draining.clone(),
+            move |stream, admission| {
+                tokio::spawn(serve(stream, Arc::clone(&forwarder), draining.clone(), admission));
+            },
+        ));
+    }
+    let sweeping = tokio::spawn({
+        let shared = Arc::clone(&shared);
+        async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                shared.reloader.sweep(number);
+            }
+        }
+    });
+    let mut draining = shared.drain.join();
+    draining.asked().await;
+    drop(draining);
+    sweeping.abort();
+    let limit = Duration::from_secs(shared.reloader.drain_seconds());
+    tokio::time::timeout(limit, shared.drain.done()).await.is_ok()
+}
+
+/// One connection, whatever it speaks.
+async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, _admission: Admission) {
+    let protocol = forwarder.plan.load().protocol;
+    let (detected, prefix) = match protocol {
+        Protocol::Http1 => (Detected::Http1, Bytes::new()),
+        Protocol::Http2 => (Detected::Http2, Bytes::new()),
+        Protocol::Tcp => (Detected::Tcp, Bytes::new()),
+        Protocol::Auto => {
+            let wait = Duration::from_millis(forwarder.http.limits().detect_ms);
+            match server::first_bytes(&mut stream, wait, &draining, &forwarder.counters).await {
+                Some(found) => found,
+                None => return,
+            }
+        }
+    };
+    let counters = Arc::clone(&forwarder.counters);
+    match detected {
+        Detected::Http1 => {
+            let http = forwarder.http.clone();
+            http.serve_http1(stream, prefix, forwarder, draining, &counters).await;
+        }
+        Detected::Http2 => {
+            let http = forwarder.http.clone();
+            // Boxed, and TCP below too, so that the many connections of HTTP/1 do not pay for their size.
+            Box::pin(http.serve_http2(stream, prefix, forwarder, draining, &counters)).await;
+        }
+        Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, draining)).await,
+        Detected::Nothing => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{counters::Counters, drain::Drain, run::reload::tests::reloader};
+
+    /// Every open connection holds one of these; a large local in an `async fn` shows up here and nowhere else.
+    #[test]
+    fn a_connections_task_stays_small() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let forwarder = reloader().listeners_of(0).remove(0);
+            let admission = Admission::for_test(&Arc::<Counters>::default());
+            let task = serve(stream, forwarder, Drain::new().join(), admission);
+            let size = size_of_val(&task);
+            assert!(size <= 3_000, "{size} bytes");
+        });
+    }
+}

@@ -1,0 +1,280 @@
+//! The request path of a proxy's listener: judge the head, name the route, introduce ourselves, pick a destination,
+//! stream both ways, record once.
+//!
+//! Guarantees: the plan (routes, destinations, times) is read once per request, so a reload never splits one; a body is
+//! never buffered; a request that is refused reaches nobody.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use emberline_model::Side;
+use emberline_profiler::TaskLabel;
+use http::{Request, Response, StatusCode, request};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{Caller, Handle, HttpSettings, reply::Reply};
+use crate::{
+    body::{BoxError, EitherBody, RequestBody},
+    cluster::{Cluster, Destination, Http1Body, UpstreamError},
+    config::{Protocol as ListenerProtocol, Timeouts},
+    counters::Counters,
+    filter::{Exchange, Filter, Flow, Refused, run_on_request, run_on_response},
+    record::{Recorded, Tracker},
+    route::RouteTable,
+    telemetry::{Protocol, ResponseFlags, RouteId, Telemetry},
+};
+
+/// What a listener does with its requests; replaced as a whole by a reload.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Inbound listeners are on the server's side, outbound ones on the client's.
+    pub(crate) side: Side,
+    pub(crate) protocol: ListenerProtocol,
+    pub(crate) routes: RouteTable,
+    /// Telemetry's number of each route, by position in `routes`.
+    pub(crate) route_ids: Vec<RouteId>,
+    pub(crate) cluster: Cluster,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) filters: Vec<Box<dyn Filter>>,
+}
+
+impl Plan {
+    fn route_of(&self, path: &str) -> RouteId {
+        self.route_ids
+            .get(self.routes.route_of(path).position())
+            .copied()
+            .unwrap_or(RouteId::OTHER)
+    }
+}
+
+/// A listener's request path in one worker.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    pub(crate) plan: ArcSwap<Plan>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) http: HttpSettings,
+}
+
+/// The body of a carried response.
+#[derive(Debug)]
+pub(crate) enum UpstreamBody {
+    Http1(Http1Body),
+    Http2(Incoming),
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            UpstreamBody::Http1(body) => Pin::new(body).poll_frame(cx),
+            UpstreamBody::Http2(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|error| crate::cluster::BodyFailure::Broken(error).into()),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            UpstreamBody::Http1(body) => body.is_end_stream(),
+            UpstreamBody::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            UpstreamBody::Http1(body) => body.size_hint(),
+            UpstreamBody::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+type ResponseBody = Recorded<EitherBody<UpstreamBody>>;
+
+impl Handle for Arc<Forwarder> {
+    type Body = ResponseBody;
+
+    fn handle(
+        &self,
+        caller: &Arc<Caller>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send + 'static + use<> {
+        let started = Instant::now();
+        let plan = self.plan.load_full();
+        let (mut head, body) = request.into_parts();
+        let number = caller.guard.begin();
+        let mut exchange = Exchange::new(plan.side);
+        let flow = match caller.guard.refusal_of(number) {
+            Some(refusal) => {
+                let flags = ResponseFlags::DPE;
+                Flow::Answer(Refused {
+                    status: refusal.status(),
+                    reason: refusal.reason(),
+                    flags,
+                })
+            }
+            None => run_on_request(&plan.filters, &mut exchange, &mut head),
+        };
+        let route = plan.route_of(head.uri.path());
+        let tracker = Tracker::start(&self.telemetry, &head, plan.side, route, exchange.peer, started)
+            .of_connection(Arc::clone(&caller.guard));
+        let mut carried = Carried {
+            task_label: caller.label_request(tracker.label()),
+            forwarder: Arc::clone(self),
+            plan,
+            exchange,
+            tracker,
+        };
+        async move {
+            if let Flow::Answer(refused) = flow {
+                carried.forwarder.counters.refuse(refused.reason);
+                return carried.refuse(refused);
+            }
+            let Some(destination) = carried.plan.cluster.pick().cloned() else {
+                let (reason, flags) = ("no_destination", ResponseFlags::UH);
+                return carried.answer(
+                    503,
+                    reason,
+                    flags,
+                    "no destination has a weight above 0".to_owned(),
+                    false,
+                );
+            };
+            carried.expect_answer_of(&destination);
+            match carried.send(&destination, head, body).await {
+                Ok(response) => carried.pass_on(&destination, response),
+                Err(error) => carried.fail(&error),
+            }
+        }
+    }
+}
+
+/// A request on its way.
+struct Carried {
+    forwarder: Arc<Forwarder>,
+    plan: Arc<Plan>,
+    exchange: Exchange,
+    tracker: Tracker,
+    task_label: TaskLabel,
+}
+
+impl Carried {
+    /// Until the destination says who it is, it is who it was.
+    fn expect_answer_of(&mut self, destination: &Destination) {
+        if self.plan.side == Side::Client
+            && let Some(peer) = destination.last_peer()
+        {
+            self.exchange.peer = Some(peer);
+            self.follow_peer();
+        }
+    }
+
+    fn follow_peer(&mut self) {
+        self.tracker.set_peer(self.exchange.peer);
+        self.task_label.set(self.tracker.label());
+    }
+
+    async fn send(
+        &mut self,
+        destination: &Arc<Destination>,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let mut body = RequestBody::incoming(body);
+        if !body.is_end_stream() {
+            body.count_into(self.tracker.request_bytes());
+        }
+        let request = Request::from_parts(head, body);
+        self.tracker.sent_upstream();
+        let timeouts = &self.plan.timeouts;
+        let response = if self.tracker.protocol() == Protocol::Http1 {
+            destination
+                .send_http1(request, timeouts)
+                .await?
+                .map(UpstreamBody::Http1)
+        } else {
+            destination
+                .send_http2(request, timeouts)
+                .await?
+                .map(UpstreamBody::Http2)
+        };
+        self.tracker.upstream_answered();
+        Ok(response)
+    }
+
+    fn pass_on(mut self, destination: &Destination, response: Response<UpstreamBody>) -> Response<ResponseBody> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it: the request carried no `Upgrade`.
+            let message = format!("{} switched protocols without being asked", destination.address());
+            return self.answer(502, "upstream_protocol_error", ResponseFlags::UPE, message, false);
+        }
+        let (mut head, body) = response.into_parts();
+        let expected = self.exchange.peer;
+        run_on_response(&self.plan.filters, &mut self.exchange, &mut head);
+        if self.plan.side == Side::Client && self.exchange.peer != expected {
+            if let Some(peer) = self.exchange.peer {
+                destination.set_last_peer(peer);
+            }
+            self.follow_peer();
+        }
+        let body = self.tracker.follow(&head, EitherBody::Theirs(body));
+        Response::from_parts(head, body)
+    }
+
+    fn fail(self, error: &UpstreamError) -> Response<ResponseBody> {
+        let (status, reason, flags) = error.answer();
+        let retry = if error.retry_can_help() {
+            "a retry may help"
+        } else {
+            "a retry cannot help"
+        };
+        self.answer(status, reason, flags, format!("{error}; {retry}"), false)
+    }
+
+    fn refuse(self, refused: Refused) -> Response<ResponseBody> {
+        let message = format!(
+            "this request is refused: {}; the caller has to be corrected",
+            refused.reason
+        );
+        self.answer(refused.status, refused.reason, refused.flags, message, true)
+    }
+
+    /// An answer of our own.
+    fn answer(
+        mut self,
+        status: u16,
+        reason: &'static str,
+        flags: ResponseFlags,
+        message: String,
+        close: bool,
+    ) -> Response<ResponseBody> {
+        self.tracker.flag(flags);
+        let response = Reply {
+            status,
+            reason,
+            message,
+            close,
+        }
+        .into_response(self.tracker.protocol());
+        let (mut head, body) = response.into_parts();
+        if self.plan.side == Side::Server {
+            // Whoever introduced itself learns who refused it. `connection: close` is ours and comes last.
+            let close = head.headers.remove(http::header::CONNECTION);
+            run_on_response(&self.plan.filters, &mut self.exchange, &mut head);
+            if let Some(close) = close {
+                head.headers.insert(http::header::CONNECTION, close);
+            }
+        }
+        let body = self.tracker.follow(&head, EitherBody::Ours(body));
+        Response::from_parts(head, body)
+    }
+}

@@ -1,0 +1,229 @@
+//! From an accepted connection to served requests: what every connection goes through, whether it is carried to a
+//! destination ([`forward`], [`tcp`]) or served by the application itself ([`crate::embed`]).
+//!
+//! Guarantees: HTTP/1 heads are judged by [`crate::wire::framing`] before anything acts on them; the connection's work
+//! counts to the label of its current request (HTTP/1), a stream's work to its own (HTTP/2); a drain lets requests in
+//! flight end and closes idle connections at once.
+
+pub(crate) mod forward;
+pub(crate) mod reply;
+pub(crate) mod tcp;
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use emberline_profiler::{Labeled, LabeledBy, TaskLabel};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use crate::{
+    body::BoxError,
+    cluster,
+    config::Limits,
+    counters::Counters,
+    drain::Draining,
+    telemetry::Label,
+    wire::{
+        detect::{Detected, detect},
+        io::{CallerTimes, Guard, GuardedIo},
+    },
+};
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) guard: Arc<Guard>,
+    labels: Labels,
+}
+
+#[derive(Debug)]
+enum Labels {
+    /// HTTP/1: one request at a time, the connection's task works for it.
+    OfConnection(TaskLabel),
+    /// HTTP/2: every stream has a task; the label of the one that is about to be spawned.
+    OfNextStream(Mutex<Option<TaskLabel>>),
+}
+
+impl Caller {
+    /// Makes everything from now on that works for this request count to `label`. Must be called while the request
+    /// is handed over, before anything is awaited.
+    pub(crate) fn label_request(&self, label: Label) -> TaskLabel {
+        match &self.labels {
+            Labels::OfConnection(task_label) => {
+                task_label.set(label);
+                task_label.clone()
+            }
+            Labels::OfNextStream(next) => {
+                let task_label = TaskLabel::new(label);
+                *next.lock() = Some(task_label.clone());
+                task_label
+            }
+        }
+    }
+
+    fn take_stream_label(&self) -> TaskLabel {
+        match &self.labels {
+            Labels::OfConnection(task_label) => task_label.clone(),
+            Labels::OfNextStream(next) => next.lock().take().unwrap_or_default(),
+        }
+    }
+}
+
+/// Finds out what a new connection speaks; `None` when it ended, or the drain was asked for, before it said anything.
+pub(crate) async fn first_bytes(
+    stream: &mut TcpStream,
+    wait: Duration,
+    draining: &Draining,
+    counters: &Counters,
+) -> Option<(Detected, Bytes)> {
+    let mut draining = draining.clone();
+    let found = tokio::select! {
+        biased;
+        found = detect(stream, wait) => found,
+        () = draining.asked() => return None,
+    };
+    if found.is_err() {
+        counters.connection_broke("closed_by_caller");
+    }
+    found.ok()
+}
+
+/// Someone who answers requests.
+pub(crate) trait Handle: Send + 'static {
+    /// Body of the responses.
+    type Body: Body<Data = Bytes, Error = BoxError> + Send + 'static;
+
+    /// Takes a request over. What happens before the returned future is polled happens while the connection's task
+    /// hands the request over: the label is set there.
+    fn handle(
+        &self,
+        caller: &Arc<Caller>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static + use<Self>;
+}
+
+/// Ready-made settings of the HTTP library for one listener.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpSettings {
+    http1: hyper::server::conn::http1::Builder,
+    limits: Limits,
+}
+
+impl HttpSettings {
+    pub(crate) fn new(limits: Limits) -> HttpSettings {
+        let mut http1 = hyper::server::conn::http1::Builder::new();
+        http1
+            // Kept by `GuardedIo`, which needs no new timer per request.
+            .header_read_timeout(None)
+            .max_header_size(limits.max_header_bytes)
+            .max_buf_size(limits.max_header_bytes.max(65_536));
+        HttpSettings { http1, limits }
+    }
+
+    pub(crate) fn caller_times(&self) -> CallerTimes {
+        CallerTimes {
+            header: Duration::from_millis(self.limits.header_ms),
+            body_idle: Duration::from_millis(self.limits.body_idle_ms),
+            keep_alive: Duration::from_millis(self.limits.keep_alive_ms),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Serves one connection that speaks HTTP/1 until it ends.
+    pub(crate) async fn serve_http1<H: Handle>(
+        &self,
+        stream: TcpStream,
+        prefix: Bytes,
+        handler: H,
+        draining: Draining,
+        counters: &Counters,
+    ) {
+        let guard = Arc::new(Guard::default());
+        let task_label = TaskLabel::new(Label::NONE);
+        let caller = Arc::new(Caller {
+            guard: Arc::clone(&guard),
+            labels: Labels::OfConnection(task_label.clone()),
+        });
+        let io = GuardedIo::http1(
+            stream,
+            prefix,
+            self.caller_times(),
+            self.limits.max_header_bytes,
+            Arc::clone(&guard),
+        );
+        let service = service_fn(move |request| {
+            let answering = handler.handle(&caller, request);
+            async move { Ok::<_, Infallible>(answering.await) }
+        });
+        let connection = self.http1.serve_connection(TokioIo::new(io), service);
+        let served = LabeledBy::new(task_label, draining.run(connection, |c| c.graceful_shutdown())).await;
+        note_end(served, &guard, counters);
+    }
+
+    /// Serves one connection that speaks HTTP/2 until it ends.
+    pub(crate) async fn serve_http2<H: Handle>(
+        &self,
+        stream: TcpStream,
+        prefix: Bytes,
+        handler: H,
+        draining: Draining,
+        counters: &Counters,
+    ) {
+        let guard = Arc::new(Guard::default());
+        let labels = Labels::OfNextStream(Mutex::default());
+        let caller = Arc::new(Caller {
+            guard: Arc::clone(&guard),
+            labels,
+        });
+        let io = GuardedIo::opaque(stream, prefix, self.caller_times(), Arc::clone(&guard));
+        let executor = StreamExecutor(Arc::clone(&caller));
+        let service = service_fn(move |request| {
+            let answering = handler.handle(&caller, request);
+            async move { Ok::<_, Infallible>(answering.await) }
+        });
+        let connection = hyper::server::conn::http2::Builder::new(executor)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(cluster::PING_EVERY)
+            .keep_alive_timeout(cluster::PING_TIMEOUT)
+            .max_concurrent_streams(self.limits.max_streams)
+            .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(io), service);
+        // The connection's own work belongs to all its streams and so carries no label.
+        let served = Labeled::new(Label::NONE, draining.run(connection, |c| c.graceful_shutdown())).await;
+        note_end(served, &guard, counters);
+    }
+}
+
+/// Spawns the tasks of HTTP/2 streams with the label that their request was given a moment before.
+#[derive(Debug, Clone)]
+struct StreamExecutor(Arc<Caller>);
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(LabeledBy::new(self.0.take_stream_label(), stream));
+    }
+}
+
+/// Counts how a connection ended, if it ended badly.
+fn note_end(served: Result<(), hyper::Error>, guard: &Guard, counters: &Counters) {
+    let reason = match (guard.cause(), served) {
+        (Some(cause), _) => cause,
+        (None, Ok(())) => return,
+        (None, Err(error)) if error.is_parse() => "bad_request",
+        (None, Err(error)) if error.is_timeout() => "ping_timeout",
+        (None, Err(error)) if error.is_user() => "response_broke_off",
+        (None, Err(_)) => "closed_by_caller",
+    };
+    counters.connection_broke(reason);
+}

@@ -1,0 +1,153 @@
+//! Bytes of a protocol that nobody looks into: counted and timed per connection.
+//!
+//! Guarantees: bytes pass in both directions with half-closes kept; the connection ends when no byte moved for
+//! `timeouts.idle_ms`; it is one record, of the route `tcp` and the protocol `tcp`.
+//!
+//! Wrong on purpose: the other end is not known, because nothing may be put into the byte stream of a peer that may
+//! have no proxy; a status there is none, so only connections that could not be opened or broke are errors.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use emberline_profiler::Labeled;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    net::TcpStream,
+};
+
+use super::forward::Forwarder;
+use crate::{
+    drain::Draining,
+    telemetry::{Protocol, RequestRecord, ResponseFlags},
+    wire::io::GuardedIo,
+};
+
+/// Size of each direction's buffer: what one system call moves at most.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The name of the one route of TCP connections.
+pub(crate) const TCP_ROUTE: &str = "tcp";
+
+/// Counts what is read from one end.
+struct Metered<T> {
+    inner: T,
+    bytes: Arc<AtomicU64>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.bytes
+            .fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// How a connection ended.
+enum End {
+    Closed,
+    Failed(ResponseFlags),
+}
+
+impl Forwarder {
+    /// Carries one connection of opaque bytes until it ends. While draining it may go on; the process ends it.
+    pub(crate) async fn carry_tcp(&self, stream: TcpStream, prefix: Bytes, draining: Draining) {
+        let started = Instant::now();
+        let plan = self.plan.load_full();
+        let route = self.telemetry.route(TCP_ROUTE);
+        let label = self.telemetry.label(plan.side, route, None);
+        let in_flight = self.telemetry.start_request(plan.side);
+        let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let carried = async {
+            let Some(destination) = plan.cluster.pick() else {
+                return End::Failed(ResponseFlags::UH);
+            };
+            let upstream = match destination.connect(&plan.timeouts).await {
+                Ok(upstream) => upstream,
+                Err(error) => {
+                    tracing::debug!(%error, "a TCP connection goes nowhere");
+                    return End::Failed(ResponseFlags::UF);
+                }
+            };
+            let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::default());
+            let mut caller = Metered {
+                inner: caller,
+                bytes: Arc::clone(&sent),
+            };
+            let mut upstream = Metered {
+                inner: upstream,
+                bytes: Arc::clone(&received),
+            };
+            tokio::select! {
+                copied = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER_BYTES, BUFFER_BYTES) => {
+                    match copied {
+                        Ok(_) => End::Closed,
+                        Err(_) => End::Failed(ResponseFlags::UC),
+                    }
+                }
+                () = idle(plan.timeouts.idle(), &sent, &received) => End::Failed(ResponseFlags::SI),
+            }
+        };
+        let end = Labeled::new(label, carried).await;
+        let (error, flags) = match end {
+            End::Closed => (false, ResponseFlags::NONE),
+            // A connection that was idle for too long did not fail.
+            End::Failed(flags) => (flags != ResponseFlags::SI, flags),
+        };
+        self.telemetry.record(&RequestRecord {
+            series: self.telemetry.series(label, "", Protocol::Tcp),
+            status: 0,
+            error,
+            duration_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            request_bytes: sent.load(Ordering::Relaxed),
+            response_bytes: received.load(Ordering::Relaxed),
+            flags,
+            upstream_ns: None,
+        });
+        drop(in_flight);
+        drop(draining);
+    }
+}
+
+/// Returns when no byte has moved for `limit`.
+async fn idle(limit: Duration, sent: &AtomicU64, received: &AtomicU64) {
+    let moved = || {
+        sent.load(Ordering::Relaxed)
+            .wrapping_add(received.load(Ordering::Relaxed))
+    };
+    // Looking four times per limit finds an idle connection after at most 1.25 limits.
+    let step = (limit / 4).max(Duration::from_millis(1));
+    let (mut seen, mut since) = (moved(), Instant::now());
+    while since.elapsed() < limit {
+        tokio::time::sleep(step).await;
+        let now = moved();
+        if now != seen {
+            seen = now;
+            since = Instant::now();
+        }
+    }
+}

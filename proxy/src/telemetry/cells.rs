@@ -1,0 +1,244 @@
+//! Histograms per (series, status, error): the inside of a window and of the totals.
+//!
+//! Guarantees: adding costs one hash lookup and one array increment; a table never holds more than its limit of cells
+//! plus a few for `other`; merging adds counts, so it loses nothing, in any order.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use emberline_model::histogram::{self, Histogram};
+
+use super::{Protocol, RequestRecord, SeriesId};
+
+/// A hash map keyed by integers of our own making.
+pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
+
+/// Hashes one 64-bit integer by a folded multiplication. The keys are ids that this process gave out, so nobody can
+/// choose them to collide.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let product = u128::from(self.0 ^ value) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What tells cells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CellKey {
+    pub(super) series: SeriesId,
+    pub(super) status: u16,
+    pub(super) error: bool,
+}
+
+impl CellKey {
+    fn packed(self) -> u64 {
+        (u64::from(self.series.bits()) << 17) | (u64::from(self.status) << 1) | u64::from(self.error)
+    }
+
+    fn unpacked(packed: u64) -> CellKey {
+        CellKey {
+            series: SeriesId::from_bits((packed >> 17) as u32),
+            status: (packed >> 1) as u16,
+            error: packed & 1 == 1,
+        }
+    }
+
+    /// Where a key counts once the table is full: route `other`, with the status cut to its class, so that these
+    /// cells are few however many statuses a peer makes up.
+    fn folded(self) -> CellKey {
+        let status = match self.series.protocol() {
+            // grpc-status 2 is UNKNOWN; numbers above 16 are not defined.
+            Protocol::Grpc if self.status > 16 => 2,
+            Protocol::Grpc => self.status,
+            _ => self.status / 100 * 100,
+        };
+        CellKey {
+            series: self.series.other(),
+            status,
+            error: self.error,
+        }
+    }
+}
+
+/// One series of requests with one outcome.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cell {
+    zero_count: u64,
+    sum_ns: u128,
+    min_ns: u64,
+    max_ns: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    /// Bucket index of `counts[0]`.
+    base: i16,
+    counts: Vec<u64>,
+    touched: bool,
+}
+
+/// Counts are allocated by whole octaves: latencies of one route cluster, and growing stays rare.
+const GROWTH: i16 = 32;
+
+impl Cell {
+    fn add(&mut self, record: &RequestRecord) {
+        self.note_range(record.duration_ns, record.duration_ns);
+        self.sum_ns += u128::from(record.duration_ns);
+        self.request_bytes = self.request_bytes.saturating_add(record.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(record.response_bytes);
+        if record.duration_ns == 0 {
+            self.zero_count += 1;
+            return;
+        }
+        self.count_bucket(histogram::bucket_index(record.duration_ns as f64 / 1e9), 1);
+    }
+
+    fn note_range(&mut self, min_ns: u64, max_ns: u64) {
+        if !self.touched {
+            self.touched = true;
+            self.min_ns = min_ns;
+            self.max_ns = max_ns;
+            return;
+        }
+        self.min_ns = self.min_ns.min(min_ns);
+        self.max_ns = self.max_ns.max(max_ns);
+    }
+
+    fn count_bucket(&mut self, index: i16, n: u64) {
+        let at = index.wrapping_sub(self.base) as usize;
+        if index >= self.base
+            && let Some(count) = self.counts.get_mut(at)
+        {
+            *count += n;
+            return;
+        }
+        self.grow(index);
+        self.counts[(index - self.base) as usize] += n;
+    }
+
+    #[cold]
+    fn grow(&mut self, index: i16) {
+        let octave = index.div_euclid(GROWTH) * GROWTH;
+        if self.counts.is_empty() {
+            self.base = octave;
+            self.counts.resize(GROWTH as usize, 0);
+            return;
+        }
+        if octave < self.base {
+            let more = (self.base - octave) as usize;
+            self.counts.splice(0..0, std::iter::repeat_n(0, more));
+            self.base = octave;
+            return;
+        }
+        self.counts.resize((octave + GROWTH - self.base) as usize, 0);
+    }
+
+    fn merge(&mut self, other: &Cell) {
+        if !other.touched {
+            return;
+        }
+        self.note_range(other.min_ns, other.max_ns);
+        self.zero_count += other.zero_count;
+        self.sum_ns += other.sum_ns;
+        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
+        for (index, n) in (other.base..).zip(&other.counts) {
+            if *n > 0 {
+                self.count_bucket(index, *n);
+            }
+        }
+    }
+
+    /// The durations as the noun that is shipped.
+    pub(super) fn histogram(&self) -> Histogram {
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        Histogram::from_parts(
+            self.zero_count,
+            self.sum_ns as f64 / 1e9,
+            seconds(self.min_ns),
+            seconds(self.max_ns),
+            (self.base..).zip(self.counts.iter().copied()),
+        )
+    }
+}
+
+/// Cells by key, with a limit.
+#[derive(Debug)]
+pub(super) struct Cells {
+    by_key: IdMap<u32>,
+    cells: Vec<(u64, Cell)>,
+    limit: usize,
+}
+
+impl Cells {
+    pub(super) fn new(limit: usize) -> Cells {
+        Cells {
+            by_key: IdMap::default(),
+            cells: Vec::new(),
+            limit,
+        }
+    }
+
+    pub(super) fn empty_like(&self) -> Cells {
+        Cells::new(self.limit)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    fn cell(&mut self, key: CellKey) -> &mut Cell {
+        let mut packed = key.packed();
+        let mut at = self.by_key.get(&packed).copied();
+        if at.is_none() && self.cells.len() >= self.limit {
+            packed = key.folded().packed();
+            at = self.by_key.get(&packed).copied();
+        }
+        let at = at.unwrap_or_else(|| {
+            let next = self.cells.len() as u32;
+            self.by_key.insert(packed, next);
+            self.cells.push((packed, Cell::default()));
+            next
+        });
+        &mut self.cells[at as usize].1
+    }
+
+    pub(super) fn add(&mut self, record: &RequestRecord) {
+        self.cell(CellKey {
+            series: record.series,
+            status: record.status,
+            error: record.error,
+        })
+        .add(record);
+    }
+
+    /// Adds the counts of another table.
+    pub(super) fn merge(&mut self, other: &Cells) {
+        for (packed, cell) in &other.cells {
+            self.cell(CellKey::unpacked(*packed)).merge(cell);
+        }
+    }
+
+    /// The cells, sorted by key so that equal contents give equal batches.
+    pub(super) fn sorted(&self) -> Vec<(CellKey, &Cell)> {
+        let mut sorted: Vec<_> = self.cells.iter().map(|(packed, cell)| (*packed, cell)).collect();
+        sorted.sort_unstable_by_key(|(packed, _)| *packed);
+        sorted
+            .into_iter()
+            .map(|(packed, cell)| (CellKey::unpacked(packed), cell))
+            .collect()
+    }
+}

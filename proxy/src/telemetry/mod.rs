@@ -1,0 +1,314 @@
+//! What requests did: counted per label set in windows of 10 s, beside the data path and never in its way.
+//!
+//! Guarantees:
+//! - **Exactly once.** A [`RequestRecord`] counts in exactly one window: the one in which it was recorded by the clock
+//!   of this process, read under the same lock that a cut takes. However late a window is cut, nothing moves to
+//!   another window, is lost or counted twice.
+//! - **Bounded.** Routes, peers, labels and series have limits ([`TelemetryOptions`]); what exceeds them is counted under
+//!   the route `other` (or the peer `other@other`), never dropped. Overflowing HTTP statuses fold into their class.
+//! - **Cheap.** No allocation and no shared lock for what was seen before: every thread has its own shard, whose lock
+//!   nobody else wants except the cut every 10 s.
+//!
+//! Wrong on purpose: names are never forgotten while the process lives. A sidecar that meets more than
+//! [`TelemetryOptions::max_peers`] releases in its life reports the later ones as `other@other` until it restarts. A
+//! request counts in the window in which it *ended*; the two ends of one request may see different windows.
+
+mod cells;
+mod metrics;
+mod names;
+mod peers;
+mod record;
+mod shard;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+pub use emberline_profiler::Label;
+
+use emberline_model::{LabelSet, RequestSeries, Side, time::Clock};
+use names::Names;
+pub use names::{RouteId, SeriesId};
+use parking_lot::RwLock;
+pub(crate) use peers::percent_encode;
+pub use peers::{InvalidPeer, PEER_HEADER, PeerId, PeerTable, encode_peer, parse_peer};
+pub use record::{Protocol, RequestRecord, ResponseFlags};
+use shard::Shard;
+
+/// Limits of one process's telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TelemetryOptions {
+    /// Series (label, method, protocol, status, error) kept apart per window; the rest counts as route `other`.
+    pub max_series: usize,
+    /// Peer releases kept apart over the life of the process; the rest is `other@other`.
+    pub max_peers: usize,
+    /// Route templates kept apart over the life of the process; the rest is route `other`.
+    pub max_routes: usize,
+    /// Labels (side, route, peer) kept apart over the life of the process; the rest is route `other` of its side.
+    pub max_labels: usize,
+    /// Finished windows kept per shard until they are taken; older ones are dropped from the windows (and counted)
+    /// but stay in the totals. 0 for a process without an exporter.
+    pub windows_kept: usize,
+    /// Independent tables, one per thread when there are enough; 0 = twice the number of cores.
+    pub shards: usize,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> TelemetryOptions {
+        TelemetryOptions {
+            max_series: 2000,
+            max_peers: 500,
+            max_routes: 1000,
+            max_labels: 2000,
+            windows_kept: 60,
+            shards: 0,
+        }
+    }
+}
+
+/// Which windows [`Telemetry::take_windows`] takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Only windows that have ended by the clock.
+    Ended,
+    /// The running window too: for the last export before the process ends.
+    All,
+}
+
+/// The process's telemetry: a cheap handle to clone, for any thread.
+#[derive(Clone)]
+pub struct Telemetry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    names: RwLock<Names>,
+    peers: PeerTable,
+    shards: Box<[Shard]>,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("shards", &self.shared.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// Number of this thread among those that recorded something; `usize::MAX` until it did.
+    static THREAD_NUMBER: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+}
+
+/// Combinations a shard remembers without asking the shared tables; those folded into `other` can be many more.
+const MOST_CACHED: usize = 8192;
+
+/// Threads numbered so far.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+fn thread_number() -> usize {
+    THREAD_NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+impl Telemetry {
+    /// Empty telemetry. Windows are cut by `clock`.
+    pub fn new(options: TelemetryOptions, clock: Arc<dyn Clock>) -> Telemetry {
+        let shards = match options.shards {
+            0 => 2 * std::thread::available_parallelism().map_or(2, usize::from),
+            n => n,
+        };
+        let now_ns = clock.now_unix_ns();
+        let shards = (0..shards.next_power_of_two())
+            .map(|_| Shard::new(&options, now_ns))
+            .collect();
+        let shared = Shared {
+            clock,
+            names: RwLock::new(Names::new(&options)),
+            peers: PeerTable::new(options.max_peers),
+            shards,
+        };
+        Telemetry {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn shard(&self) -> &Shard {
+        // The number of shards is a power of two.
+        &self.shared.shards[thread_number() & (self.shared.shards.len() - 1)]
+    }
+
+    /// The clock that windows are cut by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// The peers that introduced themselves.
+    pub fn peers(&self) -> &PeerTable {
+        &self.shared.peers
+    }
+
+    /// The id of a route template, for all templates known before traffic (configuration); interned, so asking again
+    /// gives the same id. Over the limit: [`RouteId::OTHER`]. Takes a shared lock; keep the id.
+    pub fn route(&self, template: &str) -> RouteId {
+        if let Some(known) = self.shared.names.read().find_route(template) {
+            return known;
+        }
+        self.shared.names.write().route(template)
+    }
+
+    /// The label of what works for (side, route, peer): what stacks and requests are joined by. Interned; costs one
+    /// hash lookup on integers when seen before.
+    pub fn label(&self, side: Side, route: RouteId, peer: Option<PeerId>) -> Label {
+        let key = names::LabelKey { side, route, peer };
+        let mut state = self.shard().state.lock();
+        if let Some(label) = state.labels.get(&key.packed()) {
+            return *label;
+        }
+        let known = self.shared.names.read().find_label(key);
+        let label = known.unwrap_or_else(|| self.shared.names.write().label(key));
+        if state.labels.len() < MOST_CACHED {
+            state.labels.insert(key.packed(), label);
+        }
+        label
+    }
+
+    /// The series of requests with a label, a method (`""` where there is none; methods that are not of HTTP become
+    /// `_OTHER`) and a protocol. Interned like [`Telemetry::label`].
+    pub fn series(&self, label: Label, method: &str, protocol: Protocol) -> SeriesId {
+        let key = names::SeriesKey {
+            label,
+            method: names::method_code(method),
+            protocol,
+        };
+        let mut state = self.shard().state.lock();
+        if let Some(series) = state.series.get(&key.packed()) {
+            return *series;
+        }
+        let known = self.shared.names.read().find_series(key);
+        let series = known.unwrap_or_else(|| self.shared.names.write().series(key));
+        if state.series.len() < MOST_CACHED {
+            state.series.insert(key.packed(), series);
+        }
+        series
+    }
+
+    /// Counts one finished request into the window of now. Call it exactly once per request, when its response body
+    /// ended or was given up.
+    pub fn record(&self, record: &RequestRecord) {
+        self.shard().record(&*self.shared.clock, record);
+    }
+
+    /// Counts a request as in flight until the guard is dropped, on any thread.
+    pub fn start_request(&self, side: Side) -> InFlight {
+        self.shard().add_in_flight(side, 1);
+        InFlight {
+            telemetry: self.clone(),
+            side,
+        }
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self, side: Side) -> i64 {
+        self.shared.shards.iter().map(|shard| shard.in_flight(side)).sum()
+    }
+
+    /// What a label stands for; [`LabelSet::none`] for [`Label::NONE`] and for labels this telemetry never gave out.
+    pub fn label_set(&self, label: Label) -> LabelSet {
+        self.shared.names.read().label_set(label, &self.shared.peers)
+    }
+
+    /// Takes the windows that ended (or all), merged over threads: start in seconds since the Unix epoch → request
+    /// series, each label combination once. Windows without requests are not in the answer. What is taken is gone
+    /// from the windows; totals keep it.
+    pub fn take_windows(&self, cut: Cut) -> BTreeMap<i64, Vec<RequestSeries>> {
+        let mut merged: BTreeMap<i64, cells::Cells> = BTreeMap::new();
+        for shard in &self.shared.shards {
+            for window in shard.take(&*self.shared.clock, cut) {
+                match merged.entry(window.start_unix_s()) {
+                    std::collections::btree_map::Entry::Vacant(entry) => {
+                        entry.insert(window.cells);
+                    }
+                    std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(&window.cells),
+                }
+            }
+        }
+        let names = self.shared.names.read();
+        merged
+            .into_iter()
+            .filter(|(_, cells)| !cells.is_empty())
+            .map(|(start, cells)| (start, names.describe(&cells, &self.shared.peers)))
+            .collect()
+    }
+
+    /// Everything recorded since the start, up to now: one entry per label combination.
+    pub fn totals(&self) -> Vec<RequestSeries> {
+        let mut totals: Option<cells::Cells> = None;
+        for shard in &self.shared.shards {
+            let state = shard.state.lock();
+            let totals = totals.get_or_insert_with(|| state.totals.empty_like());
+            totals.merge(&state.totals);
+            totals.merge(&state.current.cells);
+        }
+        totals
+            .map(|cells| self.shared.names.read().describe(&cells, &self.shared.peers))
+            .unwrap_or_default()
+    }
+
+    /// Counts that have no place in a window.
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters {
+            peers_invalid: self.shared.peers.invalid(),
+            ..Counters::default()
+        };
+        for shard in &self.shared.shards {
+            let state = shard.state.lock();
+            counters.windows_lost += state.windows_lost;
+            counters.upstream_count += state.upstream_count;
+            counters.upstream_seconds += state.upstream_ns as f64 / 1e9;
+            for (sum, n) in counters.flags.iter_mut().zip(state.flags) {
+                *sum += n;
+            }
+        }
+        counters
+    }
+}
+
+/// Counts since the start that are read from the metrics page only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    /// Windows of a thread that were dropped because nobody took them.
+    pub windows_lost: u64,
+    /// Identity headers that did not parse.
+    pub peers_invalid: u64,
+    /// Requests that waited for an upstream.
+    pub upstream_count: u64,
+    /// How long they waited together, in seconds.
+    pub upstream_seconds: f64,
+    /// Requests per response flag, in the order of [`ResponseFlags::ALL`].
+    pub flags: [u64; ResponseFlags::ALL.len()],
+}
+
+/// A request in flight; ends when dropped.
+#[derive(Debug)]
+#[must_use = "the request is in flight until this is dropped"]
+pub struct InFlight {
+    telemetry: Telemetry,
+    side: Side,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.telemetry.shard().add_in_flight(self.side, -1);
+    }
+}

@@ -1,0 +1,150 @@
+//! One finished request, as the data path reports it.
+//!
+//! The fields are those of Envoy's access log that are aggregated, with its short names for response flags; what no
+//! window keeps (addresses, user agents, trace ids) is not carried at all.
+
+use super::SeriesId;
+
+/// What a request spoke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// `http/1.1` (and 1.0).
+    Http1 = 0,
+    /// `http/2`.
+    Http2 = 1,
+    /// `grpc`: the status is the `grpc-status`.
+    Grpc = 2,
+    /// `tcp`: an opaque connection.
+    Tcp = 3,
+}
+
+impl Protocol {
+    /// Name in telemetry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "http/2",
+            Protocol::Grpc => "grpc",
+            Protocol::Tcp => "tcp",
+        }
+    }
+
+    pub(super) fn from_bits(bits: u32) -> Protocol {
+        match bits & 3 {
+            0 => Protocol::Http1,
+            1 => Protocol::Http2,
+            2 => Protocol::Grpc,
+            _ => Protocol::Tcp,
+        }
+    }
+}
+
+/// One finished request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Its labels, from [`Telemetry::series`](super::Telemetry::series).
+    pub series: SeriesId,
+    /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
+    pub status: u16,
+    /// The request failed: status 5xx, a gRPC server error, or no response.
+    pub error: bool,
+    /// Request head read to response body ended, in nanoseconds.
+    pub duration_ns: u64,
+    /// Body bytes received from the caller.
+    pub request_bytes: u64,
+    /// Body bytes sent to the caller.
+    pub response_bytes: u64,
+    /// What went wrong on the way, if anything.
+    pub flags: ResponseFlags,
+    /// Request sent upstream to response head received (Envoy: `time_to_first_upstream_rx_byte` minus
+    /// `time_to_last_upstream_tx_byte`), in nanoseconds.
+    pub upstream_ns: Option<u64>,
+}
+
+/// Why a response is not what the upstream meant to say; Envoy's short names. A set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ResponseFlags(u32);
+
+macro_rules! response_flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:expr;)*) => {
+        impl ResponseFlags {
+            $($(#[$doc])* pub const $name: ResponseFlags = ResponseFlags(1 << $bit);)*
+            /// Every flag with its short name.
+            pub const ALL: [(&'static str, ResponseFlags); [$(stringify!($name)),*].len()] =
+                [$((stringify!($name), ResponseFlags::$name)),*];
+        }
+    };
+}
+
+response_flags! {
+    /// Upstream connection failure.
+    UF = 0;
+    /// Upstream connection ended before the response did.
+    UC = 1;
+    /// Upstream request timeout.
+    UT = 2;
+    /// No route configured for the request.
+    NR = 3;
+    /// Downstream gave up.
+    DC = 4;
+    /// No healthy upstream.
+    UH = 5;
+    /// Upstream overflow: a connection or request limit.
+    UO = 6;
+    /// No upstream cluster of that name.
+    NC = 7;
+    /// The proxy reset the request.
+    LR = 8;
+    /// The upstream reset the request.
+    UR = 9;
+    /// The downstream broke its protocol.
+    DPE = 10;
+    /// The upstream broke its protocol.
+    UPE = 11;
+    /// The stream was idle too long.
+    SI = 12;
+    /// The request or connection lasted longer than allowed.
+    DT = 13;
+    /// Retries were used up.
+    URX = 14;
+    /// The proxy was overloaded.
+    OM = 15;
+    /// The application behind the library panicked (no counterpart in Envoy).
+    PANIC = 16;
+}
+
+impl ResponseFlags {
+    /// Nothing went wrong.
+    pub const NONE: ResponseFlags = ResponseFlags(0);
+
+    /// True when no flag is set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// True when every flag of `other` is set.
+    pub fn contains(self, other: ResponseFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Sets the flags of `other`.
+    pub fn insert(&mut self, other: ResponseFlags) {
+        self.0 |= other.0;
+    }
+
+    /// Short names of the flags set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        ResponseFlags::ALL
+            .into_iter()
+            .filter(move |(_, flag)| self.contains(*flag))
+            .map(|(name, _)| name)
+    }
+}
+
+impl std::ops::BitOr for ResponseFlags {
+    type Output = ResponseFlags;
+
+    fn bitor(self, other: ResponseFlags) -> ResponseFlags {
+        ResponseFlags(self.0 | other.0)
+    }
+}

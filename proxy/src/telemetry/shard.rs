@@ -1,0 +1,160 @@
+//! One thread's share of the telemetry: its running window, its finished ones and its totals.
+//!
+//! Guarantee: the clock is read while the shard is locked, both by records and by cuts, so on a clock that does not
+//! step a record that comes after a cut is never counted into the window that was cut. A clock that steps back by less
+//! than a window goes on counting into the running window; one that steps further starts the older window anew.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use emberline_model::{
+    Side,
+    time::{Clock, WINDOW_SECONDS, window_start},
+};
+use parking_lot::Mutex;
+
+use super::{
+    Cut, Label, RequestRecord, ResponseFlags, SeriesId, TelemetryOptions,
+    cells::{Cells, IdMap},
+};
+
+const WINDOW_NS: i64 = WINDOW_SECONDS as i64 * 1_000_000_000;
+
+/// Requests of one window, as one shard saw them.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// First nanosecond of the window.
+    start_ns: i64,
+    /// First nanosecond after it.
+    end_ns: i64,
+    pub(super) cells: Cells,
+}
+
+impl Window {
+    fn at(now_ns: i64, cells: Cells) -> Window {
+        let start_ns = window_start(now_ns.div_euclid(1_000_000_000)).saturating_mul(1_000_000_000);
+        Window {
+            start_ns,
+            end_ns: start_ns.saturating_add(WINDOW_NS),
+            cells,
+        }
+    }
+
+    /// Start in seconds since the Unix epoch.
+    pub(super) fn start_unix_s(&self) -> i64 {
+        self.start_ns / 1_000_000_000
+    }
+}
+
+/// A shard has cache lines of its own, so that threads do not slow each other.
+#[repr(align(128))]
+pub(super) struct Shard {
+    in_flight: [AtomicI64; 2],
+    pub(super) state: Mutex<ShardState>,
+}
+
+pub(super) struct ShardState {
+    /// Labels this shard has met, by packed key.
+    pub(super) labels: IdMap<Label>,
+    /// Series this shard has met, by packed key.
+    pub(super) series: IdMap<SeriesId>,
+    pub(super) current: Window,
+    finished: Vec<Window>,
+    windows_kept: usize,
+    /// Everything before `current`.
+    pub(super) totals: Cells,
+    pub(super) windows_lost: u64,
+    pub(super) upstream_count: u64,
+    pub(super) upstream_ns: u128,
+    pub(super) flags: [u64; ResponseFlags::ALL.len()],
+}
+
+impl Shard {
+    pub(super) fn new(options: &TelemetryOptions, now_ns: i64) -> Shard {
+        let state = ShardState {
+            labels: IdMap::default(),
+            series: IdMap::default(),
+            current: Window::at(now_ns, Cells::new(options.max_series)),
+            finished: Vec::new(),
+            windows_kept: options.windows_kept,
+            totals: Cells::new(options.max_series),
+            windows_lost: 0,
+            upstream_count: 0,
+            upstream_ns: 0,
+            flags: [0; ResponseFlags::ALL.len()],
+        };
+        Shard {
+            in_flight: [AtomicI64::new(0), AtomicI64::new(0)],
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn record(&self, clock: &dyn Clock, record: &RequestRecord) {
+        let mut state = self.state.lock();
+        state.roll(clock.now_unix_ns());
+        state.current.cells.add(record);
+        if let Some(upstream_ns) = record.upstream_ns {
+            state.upstream_count += 1;
+            state.upstream_ns += u128::from(upstream_ns);
+        }
+        if !record.flags.is_empty() {
+            state.count_flags(record.flags);
+        }
+    }
+
+    /// Takes the finished windows, with [`Cut::All`] also what the running one holds so far.
+    pub(super) fn take(&self, clock: &dyn Clock, cut: Cut) -> Vec<Window> {
+        let mut state = self.state.lock();
+        let now_ns = clock.now_unix_ns();
+        state.roll(now_ns);
+        if cut == Cut::All {
+            let start_ns = state.current.start_ns;
+            state.finish_current(start_ns);
+        }
+        std::mem::take(&mut state.finished)
+    }
+
+    pub(super) fn add_in_flight(&self, side: Side, by: i64) {
+        self.in_flight[usize::from(side == Side::Server)].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// May be negative for one shard: requests end on other threads than they started on. The sum is right.
+    pub(super) fn in_flight(&self, side: Side) -> i64 {
+        self.in_flight[usize::from(side == Side::Server)].load(Ordering::Relaxed)
+    }
+}
+
+impl ShardState {
+    /// Makes the running window the one of now.
+    fn roll(&mut self, now_ns: i64) {
+        let ended = now_ns >= self.current.end_ns;
+        let stepped_back = now_ns < self.current.start_ns.saturating_sub(WINDOW_NS);
+        if ended || stepped_back {
+            self.finish_current(now_ns);
+        }
+    }
+
+    #[cold]
+    fn finish_current(&mut self, now_ns: i64) {
+        let next = Window::at(now_ns, self.totals.empty_like());
+        let done = std::mem::replace(&mut self.current, next);
+        if done.cells.is_empty() {
+            return;
+        }
+        self.totals.merge(&done.cells);
+        if self.windows_kept == 0 {
+            return;
+        }
+        if self.finished.len() >= self.windows_kept {
+            self.finished.remove(0);
+            self.windows_lost += 1;
+        }
+        self.finished.push(done);
+    }
+
+    #[cold]
+    fn count_flags(&mut self, flags: ResponseFlags) {
+        for (count, (_, flag)) in self.flags.iter_mut().zip(ResponseFlags::ALL) {
+            *count += u64::from(flags.contains(flag));
+        }
+    }
+}

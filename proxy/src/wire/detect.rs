@@ -1,0 +1,159 @@
+//! Which protocol a connection speaks, from its first bytes.
+//!
+//! Policy: biased to availability. HTTP/2 is its whole 24-byte preface; HTTP/1 is a known method and a space, or a
+//! first line that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, carried without looking at it.
+//!
+//! Wrong on purpose: a protocol whose server speaks first is only TCP after `limits.detect_ms` of silence (give such a
+//! listener `protocol: tcp`), and a client that makes up a method and sends its request line in pieces more than that
+//! time apart is carried as TCP.
+
+use std::{io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Methods that are taken for HTTP/1 at sight.
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"POST ",
+    b"PUT ",
+    b"HEAD ",
+    b"DELETE ",
+    b"PATCH ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"CONNECT ",
+];
+
+/// Longest first line that is waited for.
+const MAX_LINE: usize = 8192;
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detected {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Anything else.
+    Tcp,
+    /// Nothing: the connection ended without a byte.
+    Nothing,
+}
+
+/// Judges the first bytes; `None` when more are needed.
+fn classify(bytes: &[u8]) -> Option<Detected> {
+    if bytes.starts_with(PREFACE) {
+        return Some(Detected::Http2);
+    }
+    if bytes.is_empty() || PREFACE.starts_with(bytes) {
+        return None;
+    }
+    if METHODS.iter().any(|method| bytes.starts_with(method)) {
+        return Some(Detected::Http1);
+    }
+    // Empty lines before a request line are allowed in HTTP.
+    let line_start = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
+    let bytes = &bytes[line_start..];
+    if METHODS.iter().any(|method| bytes.starts_with(method)) {
+        return Some(Detected::Http1);
+    }
+    let Some(&first) = bytes.first() else {
+        return if line_start > 8 { Some(Detected::Tcp) } else { None };
+    };
+    if !is_token(first) {
+        return Some(Detected::Tcp);
+    }
+    match memchr(b'\n', bytes) {
+        Some(end) => {
+            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+            let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+            Some(if is_http { Detected::Http1 } else { Detected::Tcp })
+        }
+        None if bytes.len() > MAX_LINE => Some(Detected::Tcp),
+        // A binary protocol shows itself before its first line feed.
+        None if bytes.iter().any(|&b| b < b' ' && b != b'\r' && b != b'\t') => Some(Detected::Tcp),
+        None => None,
+    }
+}
+
+/// Characters of a method (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What silence after these bytes means.
+fn classify_silent(bytes: &[u8]) -> Detected {
+    let may_become_http = !bytes.is_empty() && METHODS.iter().any(|method| method.starts_with(bytes));
+    if may_become_http {
+        Detected::Http1
+    } else {
+        Detected::Tcp
+    }
+}
+
+/// Reads until the protocol is known, for at most `wait`; gives back what was read. Bytes that end before they mean
+/// anything are TCP.
+pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T, wait: Duration) -> io::Result<(Detected, Bytes)> {
+    let mut bytes = BytesMut::with_capacity(1024);
+    let reading = async {
+        loop {
+            if let Some(detected) = classify(&bytes) {
+                return Ok::<_, io::Error>(detected);
+            }
+            if io.read_buf(&mut bytes).await? == 0 {
+                return Ok(if bytes.is_empty() {
+                    Detected::Nothing
+                } else {
+                    Detected::Tcp
+                });
+            }
+        }
+    };
+    let detected = match tokio::time::timeout(wait, reading).await {
+        Ok(result) => result?,
+        Err(_) => classify_silent(&bytes),
+    };
+    Ok((detected, bytes.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_the_protocol() {
+        for (bytes, expected) in [
+            (&b""[..], None),
+            (PREFACE, Some(Detected::Http2)),
+            (&PREFACE[..20], None),
+            (b"P", None),
+            (b"PO", None),
+            (b"POST ", Some(Detected::Http1)),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Detected::Tcp)),
+            (b"GET / HTTP/1.1\r\n", Some(Detected::Http1)),
+            (b"\r\nGET /", Some(Detected::Http1)),
+            (b"get / HTTP/1.1\r\n", Some(Detected::Http1)),
+            (b"PURGE /x HTTP/1.1\r\nHost: a", Some(Detected::Http1)),
+            (b"PURGE /x", None),
+            (b"\x16\x03\x01\x02\x00\x01", Some(Detected::Tcp)),
+            (b"*1\r\n$4\r\nPING\r\n", Some(Detected::Tcp)),
+            (b"SSH-2.0-OpenSSH_9\r\n", Some(Detected::Tcp)),
+            (b"EHLO a\r\n", Some(Detected::Tcp)),
+            (b"ab\x00", Some(Detected::Tcp)),
+        ] {
+            assert_eq!(classify(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn silence_is_tcp_unless_a_method_has_begun() {
+        assert_eq!(classify_silent(b""), Detected::Tcp);
+        assert_eq!(classify_silent(b"PO"), Detected::Http1);
+        assert_eq!(classify_silent(b"HELLO"), Detected::Tcp);
+    }
+}

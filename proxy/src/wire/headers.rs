@@ -1,0 +1,304 @@
+//! Header hygiene: what a proxy must refuse in a head that the parser accepted, and what it must not pass on.
+//!
+//! Guarantees: exactly one authority per request (`Host` or `:authority`, never two that differ); headers that concern
+//! one connection, and those that `Connection` names, go no further in either direction; they are removed before the
+//! proxy adds its own.
+//!
+//! Wrong on purpose: methods are letters in upper case here, though HTTP allows others; `x-forwarded-*` passes as it is,
+//! because gateways in front set it and the proxy has no proof of who they are.
+//!
+//! Source: RFC 9110 sections 7.2 and 7.6.1, RFC 9112 section 3.2, RFC 9113 section 8.3.1.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+
+/// Why a request is refused: name in metrics and in the answer, and the answer's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadHead {
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
+}
+
+const fn bad(reason: &'static str) -> BadHead {
+    BadHead { status: 400, reason }
+}
+
+/// Checks a parsed head.
+pub(crate) fn check_request(head: &Parts) -> Result<(), BadHead> {
+    if head.method == Method::CONNECT {
+        return Err(BadHead {
+            status: 501,
+            reason: "connect",
+        });
+    }
+    if head.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
+        return Err(bad("method_in_lower_case"));
+    }
+    check_target(&head.method, &head.uri, head.version)?;
+    check_authority(head)
+}
+
+fn check_target(method: &Method, uri: &Uri, version: Version) -> Result<(), BadHead> {
+    if uri
+        .scheme_str()
+        .is_some_and(|scheme| scheme != "http" && !(version == Version::HTTP_2 && scheme == "https"))
+    {
+        return Err(bad("scheme"));
+    }
+    let path = uri.path();
+    if path == "*" {
+        return if method == Method::OPTIONS {
+            Ok(())
+        } else {
+            Err(bad("target"))
+        };
+    }
+    if path.starts_with('/') {
+        Ok(())
+    } else {
+        Err(bad("target"))
+    }
+}
+
+fn check_authority(head: &Parts) -> Result<(), BadHead> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("two_hosts"));
+    }
+    if let Some(host) = host
+        && !is_authority(host.as_bytes())
+    {
+        return Err(bad("host"));
+    }
+    match (head.uri.authority(), host) {
+        (Some(authority), _) if authority.as_str().contains('@') => Err(bad("authority")),
+        (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            Err(bad("host_is_not_the_authority"))
+        }
+        (None, None) if head.version != Version::HTTP_10 => Err(bad("no_host")),
+        _ => Ok(()),
+    }
+}
+
+/// Host and port as they may stand in `Host`.
+fn is_authority(host: &[u8]) -> bool {
+    !host.is_empty()
+        && host
+            .iter()
+            .all(|&b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&b))
+}
+
+const HOPS: usize = 8;
+
+/// Headers that concern one connection. `te` and `trailer` are left: see [`strip_connection_headers`].
+static HOP_BY_HOP: [HeaderName; HOPS] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Headers that `Connection` cannot take away: without them the message would mean something else.
+static NEVER_NOMINATED: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// Removes what concerns this connection only, and what `Connection` names. `te` keeps nothing but `trailers`, which
+/// gRPC asks for; `trailer` stays, because the trailers it announces pass through. A length beside a transfer coding
+/// goes too: the coding wins.
+pub(crate) fn strip_connection_headers(headers: &mut HeaderMap) {
+    let mut found = [false; HOPS];
+    let mut any = false;
+    for name in headers.keys() {
+        if let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+            found[at] = true;
+            any = true;
+        }
+    }
+    if let Some(te) = headers.get(TE) {
+        let asks_for_trailers = te
+            .as_bytes()
+            .split(|&b| b == b',')
+            .any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+        if asks_for_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(TE);
+        }
+    }
+    if !any {
+        return;
+    }
+    if found[0] {
+        strip_nominated(headers);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    for (name, found) in HOP_BY_HOP.iter().zip(found) {
+        if found {
+            headers.remove(name);
+        }
+    }
+}
+
+fn strip_nominated(headers: &mut HeaderMap) {
+    let plain = |value: &HeaderValue| {
+        value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || value.as_bytes().eq_ignore_ascii_case(b"close")
+    };
+    if headers.get_all(CONNECTION).iter().all(plain) {
+        return;
+    }
+    let mut nominated: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|&b| b == b',') {
+            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
+                && !NEVER_NOMINATED.contains(&name)
+                && name != TE
+            {
+                nominated.push(name);
+            }
+        }
+    }
+    for name in nominated {
+        headers.remove(name);
+    }
+}
+
+/// Removes fields that must not come after a body (RFC 9110 section 6.5.1): framing, routing, identity.
+pub(crate) fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
+    static FORBIDDEN: [HeaderName; 5] = [
+        CONTENT_LENGTH,
+        HOST,
+        TE,
+        TRAILER,
+        HeaderName::from_static("content-encoding"),
+    ];
+    for name in HOP_BY_HOP.iter().chain(&FORBIDDEN) {
+        trailers.remove(name);
+    }
+    trailers.remove(crate::telemetry::PEER_HEADER);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(version: Version, target: &str, hosts: &[&str]) -> Parts {
+        let mut request = http::Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn reason(version: Version, target: &str, hosts: &[&str]) -> Option<&'static str> {
+        check_request(&head(version, target, hosts)).err().map(|bad| bad.reason)
+    }
+
+    #[test]
+    fn a_request_has_exactly_one_authority() {
+        for (version, target, hosts, expected) in [
+            (Version::HTTP_11, "/", &["a"][..], None),
+            (Version::HTTP_11, "/", &["[::1]:80"], None),
+            (Version::HTTP_10, "/", &[], None),
+            (Version::HTTP_11, "http://A:80/x", &["a:80"], None),
+            (Version::HTTP_2, "http://a/x", &[], None),
+            (Version::HTTP_2, "http://a/x", &["a"], None),
+            (Version::HTTP_11, "/", &[], Some("no_host")),
+            (Version::HTTP_11, "/", &["a", "a"], Some("two_hosts")),
+            (Version::HTTP_10, "/", &["a", "b"], Some("two_hosts")),
+            (Version::HTTP_11, "/", &["a/b?c"], Some("host")),
+            (Version::HTTP_11, "/", &["u@a"], Some("host")),
+            (Version::HTTP_11, "/", &[""], Some("host")),
+            (
+                Version::HTTP_11,
+                "http://a/x",
+                &["b"],
+                Some("host_is_not_the_authority"),
+            ),
+            (Version::HTTP_2, "http://a/x", &["b"], Some("host_is_not_the_authority")),
+            (Version::HTTP_2, "/x", &[], Some("no_host")),
+            (Version::HTTP_11, "https://a/x", &["a"], Some("scheme")),
+            (Version::HTTP_11, "*", &["a"], Some("target")),
+        ] {
+            assert_eq!(
+                reason(version, target, hosts),
+                expected,
+                "{version:?} {target} {hosts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn methods_in_lower_case_and_connect_are_refused() {
+        let mut parts = head(Version::HTTP_11, "/", &["a"]);
+        parts.method = Method::from_bytes(b"get").unwrap();
+        assert_eq!(check_request(&parts), Err(bad("method_in_lower_case")));
+        parts.method = Method::CONNECT;
+        assert_eq!(check_request(&parts).unwrap_err().status, 501);
+    }
+
+    fn stripped(pairs: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        strip_connection_headers(&mut headers);
+        let mut left: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn connection_headers_and_what_they_name_go_no_further() {
+        let left = stripped(&[
+            ("connection", "X-Auth, keep-alive"),
+            ("connection", "authorization"),
+            ("x-auth", "1"),
+            ("authorization", "2"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "websocket"),
+            ("proxy-authorization", "x"),
+            ("http2-settings", "x"),
+            ("x-kept", "3"),
+        ]);
+        assert_eq!(left, ["x-kept: 3"]);
+    }
+
+    #[test]
+    fn framing_headers_cannot_be_nominated_away() {
+        let left = stripped(&[
+            ("connection", "host, content-length"),
+            ("host", "a"),
+            ("content-length", "3"),
+        ]);
+        assert_eq!(left, ["content-length: 3", "host: a"]);
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_coding_goes() {
+        assert_eq!(
+            stripped(&[("content-length", "3"), ("transfer-encoding", "chunked")]),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn te_keeps_only_trailers() {
+        assert_eq!(
+            stripped(&[("te", "trailers, deflate;q=0.5"), ("connection", "te")]),
+            ["te: trailers"]
+        );
+        assert_eq!(stripped(&[("te", "gzip")]), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,202 @@
+//! What the configuration says when it cannot be used, word for word: operators read it.
+
+use emberline_proxy::config;
+
+const GOOD: &str = "\
+workload: {namespace: demo, service: frontend, version: v1, instance: frontend-1}
+workers: 1
+admin: 127.0.0.1:15000
+collector: {endpoint: \"http://127.0.0.1:4317\"}
+profiler: {hz: 99, enabled: true}
+routes: [\"/cart/{id}\", \"/checkout\"]
+inbound:
+  - {listen: 127.0.0.1:8080, to: 127.0.0.1:9080, protocol: auto}
+outbound:
+  - listen: 127.0.0.1:8081
+    service: checkout
+    routes: [\"/checkout\", \"/quote/{id}\"]
+    destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: checkout-v2:9102, weight: 50}]
+    timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000}
+limits: {max_connections: 10000, max_header_bytes: 65536}
+trace: {create: true, sampled: 0.5}
+drain_seconds: 10
+";
+
+fn message(text: &str) -> String {
+    config::parse("proxy.yaml".as_ref(), text).expect_err(text).to_string()
+}
+
+fn changed(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    message(&GOOD.replacen(from, to, 1))
+}
+
+#[test]
+fn the_documented_configuration_loads() {
+    let config = config::parse("proxy.yaml".as_ref(), GOOD).unwrap();
+    assert_eq!(
+        (
+            config.inbound.len(),
+            config.outbound[0].destinations.len(),
+            config.trace.sampled
+        ),
+        (1, 2, 0.5)
+    );
+    assert_eq!(config.limits.detect_ms, 1000);
+    let small = config::parse(
+        "p".as_ref(),
+        "workload: {service: a}\ninbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]",
+    )
+    .unwrap();
+    assert_eq!(
+        (small.workers, small.drain_seconds, small.workload.version.as_str()),
+        (1, 10, "unknown")
+    );
+    assert!(!small.workload.instance.is_empty());
+}
+
+#[test]
+fn every_message_has_the_line_and_says_what_to_write() {
+    for (from, to, expected) in [
+        (
+            "    service: checkout\n",
+            "    servcie: checkout\n",
+            "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
+             destinations, protocol, timeouts)",
+        ),
+        (
+            "drain_seconds: 10",
+            "zzz: 10",
+            "proxy.yaml:17: unknown key `zzz`: remove it (keys here: workload, workers, admin, collector, profiler, \
+             routes, inbound, outbound, limits, trace, drain_seconds)",
+        ),
+        (
+            "protocol: auto",
+            "protocol: htp1",
+            "proxy.yaml:8: unknown value `htp1`: did you mean `http1`? write one of auto, http1, http2, tcp",
+        ),
+        (
+            ", to: 127.0.0.1:9080",
+            "",
+            "proxy.yaml:8: the key `to` in `inbound[0]` is missing: write `to: 127.0.0.1:9080`",
+        ),
+        (
+            "workers: 1",
+            "workers: 0",
+            "proxy.yaml:2: workers: 0 is out of range: write a number of threads from 1 to 64",
+        ),
+        (
+            "connect_ms: 1000",
+            "connect_ms: soon",
+            "proxy.yaml:14: outbound[0].timeouts.connect_ms: invalid type: string \"soon\", expected milliseconds from 1 to 86400000",
+        ),
+        (
+            "127.0.0.1:9101, weight: 50",
+            "127.0.0.1, weight: 50",
+            "proxy.yaml:13: outbound[0].destinations[0].address: `127.0.0.1` is not an address (the port is missing): \
+             write for example `127.0.0.1:9080`",
+        ),
+        (
+            "listen: 127.0.0.1:8081",
+            "listen: localhost:8081",
+            "proxy.yaml:10: outbound[0].listen: `localhost:8081` is not an IP address with a port: write for example \
+             `127.0.0.1:8080` or `0.0.0.0:8080`",
+        ),
+        (
+            "http://127.0.0.1:4317",
+            "https://127.0.0.1:4317",
+            "proxy.yaml:4: collector.endpoint: `https://127.0.0.1:4317` is not a collector's endpoint (TLS to the \
+             collector is not supported): write for example `http://127.0.0.1:4317`",
+        ),
+        (
+            "\"/cart/{id}\"",
+            "\"cart/{id}\"",
+            "proxy.yaml:6: routes[0]: `cart/{id}` is not a path template: it must begin with `/`; write for example \
+             `/cart/{id}` or `/static/{*rest}`",
+        ),
+        (
+            "\"/quote/{id}\"",
+            "\"/checkout\"",
+            "proxy.yaml:6: the templates `/checkout` and `/checkout` match the same paths: remove one of them",
+        ),
+        (
+            "sampled: 0.5",
+            "sampled: 5",
+            "proxy.yaml:16: trace.sampled: 5 is out of range: write a share from 0 to 1",
+        ),
+        (
+            "listen: 127.0.0.1:8081",
+            "listen: 127.0.0.1:8080",
+            "proxy.yaml:10: 127.0.0.1:8080 is listened on twice: give each listener its own port",
+        ),
+        (
+            "to: 127.0.0.1:9080",
+            "to: 127.0.0.1:8080",
+            "proxy.yaml:8: `to: 127.0.0.1:8080` is the listener itself: write the application's address",
+        ),
+        (
+            "[{address: 127.0.0.1:9101, weight: 50}, {address: checkout-v2:9102, weight: 50}]",
+            "[]",
+            "proxy.yaml:10: `destinations` of checkout is empty: write `destinations: [{address: 127.0.0.1:9101}]`",
+        ),
+        (
+            "weight: 50}, {address: checkout-v2:9102, weight: 50}",
+            "weight: 0}",
+            "proxy.yaml:10: every destination of checkout has weight 0: give at least one a `weight` above 0",
+        ),
+        (
+            "inbound:\n  -",
+            "inbound:\n\t-",
+            "proxy.yaml:8: a tab indents this line: YAML wants spaces",
+        ),
+    ] {
+        assert_eq!(changed(from, to), expected, "{from} -> {to}");
+    }
+}
+
+#[test]
+fn several_contradictions_are_told_together() {
+    let text = GOOD.replacen("weight: 50}, {address: checkout-v2:9102, weight: 50}", "weight: 0}", 1);
+    let text = text.replacen("listen: 127.0.0.1:8081", "listen: 127.0.0.1:15000", 1);
+    assert_eq!(message(&text).lines().count(), 2);
+}
+
+#[test]
+fn files_that_are_no_configuration_say_so() {
+    assert_eq!(
+        message(" \n"),
+        "proxy.yaml:1: the file is empty: write at least `workload` and a listener"
+    );
+    assert_eq!(
+        message("workers: 1\n"),
+        "proxy.yaml:1: the key `workload` is missing: write `workload: {service: cart, version: v1}`"
+    );
+    assert_eq!(
+        message("workload: {service: a}\n"),
+        "proxy.yaml:1: no listener: write `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry"
+    );
+    assert!(message("workload: {service: a\ninbound: [").starts_with("proxy.yaml:"));
+    let missing = config::load("/nowhere/proxy.yaml".as_ref()).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("/nowhere/proxy.yaml: cannot read the configuration: No such file"),
+        "{missing}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.yaml");
+    std::fs::write(&path, vec![b'#'; 2 << 20]).unwrap();
+    assert!(
+        config::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("is this the right file?")
+    );
+}
+
+#[test]
+fn hostile_yaml_is_an_error_and_not_a_hang() {
+    let nested = "[".repeat(100_000);
+    message(&nested);
+    let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
+                d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
+    message(bomb);
+}
