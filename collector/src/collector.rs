@@ -1,0 +1,258 @@
+//! The parts of the collector, put together.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use emberline_model::{
+    alert::{Alert, AlertsBoard},
+    time::Clock,
+};
+use emberline_storage::{QueryError, Store};
+use prometheus_client::registry::Registry;
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{
+    ingest::{
+        Ingest, IngestConfig,
+        debuginfo::{self, DebugInfoService},
+        limits::IngestLimits,
+        otlp_grpc, otlp_http,
+    },
+    notify::{InvalidUrl, Notifier, Receiver},
+    self_metrics::SelfMetrics,
+    symbols::{files::DebugFiles, worker::SymbolWorker},
+    verdict::{Memory, VerdictConfig, VerdictRunner},
+};
+
+/// How long the tasks may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Settings of a collector. Errors and answers name them.
+#[derive(Debug, Clone)]
+pub struct CollectorConfig {
+    /// Folder of the server's data; debug information goes to `debuginfo` below it.
+    pub data_dir: PathBuf,
+    /// Most bytes of one OTLP request, before and after decompression.
+    pub max_request_bytes: usize,
+    /// OTLP requests taken in at the same time.
+    pub max_concurrent_requests: usize,
+    /// Longest time from the first byte of an OTLP request to its answer.
+    pub request_timeout: Duration,
+    /// What senders may send.
+    pub limits: IngestLimits,
+    /// Largest debug information file, in bytes.
+    pub debuginfo_max_bytes: u64,
+    /// Debug information files together, in bytes; the oldest are removed first.
+    pub debuginfo_total_bytes: u64,
+    /// How far back releases are judged.
+    pub lookback: Duration,
+    /// Address of the web pages as people reach them, for links in messages; without a slash at its end.
+    pub external_url: String,
+    /// Addresses of Alertmanagers (`http://host:9093`); each gets all alerts.
+    pub alertmanager_urls: Vec<String>,
+    /// Addresses that get a POST for each alert that fires or is resolved.
+    pub webhook_urls: Vec<String>,
+    /// How releases are judged.
+    pub verdict: VerdictConfig,
+}
+
+impl CollectorConfig {
+    /// The defaults, in a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> CollectorConfig {
+        CollectorConfig {
+            data_dir: data_dir.into(),
+            max_request_bytes: 16 << 20,
+            max_concurrent_requests: 32,
+            request_timeout: Duration::from_secs(30),
+            limits: IngestLimits::default(),
+            debuginfo_max_bytes: 512 << 20,
+            debuginfo_total_bytes: 4 << 30,
+            lookback: Duration::from_secs(3600),
+            external_url: "http://127.0.0.1:4040".to_owned(),
+            alertmanager_urls: Vec::new(),
+            webhook_urls: Vec::new(),
+            verdict: VerdictConfig::default(),
+        }
+    }
+}
+
+/// Why a collector cannot be set up. Trying again does not help until the cause is removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    /// The folder of debug information cannot be used.
+    #[error("cannot use {path}: {source}; make it writable for this user or set another `data_dir`")]
+    DebugInfoFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A receiver of alerts has an address that cannot be used.
+    #[error("`alertmanager_urls` or `webhook_urls`: {0}")]
+    Receiver(#[from] InvalidUrl),
+}
+
+/// The collector. Serve [`Collector::grpc_router`] and [`Collector::http_router`], and keep what
+/// [`Collector::spawn_tasks`] returns.
+pub struct Collector {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    ingest: Arc<Ingest>,
+    files: Arc<DebugFiles>,
+    arrived: Arc<Notify>,
+    runner: Arc<VerdictRunner>,
+    receivers: Vec<Receiver>,
+    external_url: String,
+    metrics: SelfMetrics,
+}
+
+impl Collector {
+    /// Sets up a collector on an open store. Nothing runs yet.
+    pub fn new(config: CollectorConfig, store: Store, clock: Arc<dyn Clock>) -> Result<Collector, CollectorError> {
+        let receivers = Receiver::parse_all(&config.alertmanager_urls, &config.webhook_urls)?;
+        let files = DebugFiles::open(
+            &config.data_dir,
+            config.debuginfo_max_bytes,
+            config.debuginfo_total_bytes,
+            Arc::clone(&clock),
+        )
+        .map_err(|source| CollectorError::DebugInfoFolder {
+            path: config.data_dir.join("debuginfo"),
+            source,
+        })?;
+        let metrics = SelfMetrics::new();
+        let ingest = IngestConfig {
+            max_request_bytes: config.max_request_bytes,
+            max_concurrent_requests: config.max_concurrent_requests,
+            request_timeout: config.request_timeout,
+            limits: config.limits,
+        };
+        let runner = VerdictRunner {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            config: config.verdict,
+            lookback: config.lookback,
+            board: AlertsBoard::default(),
+            publish: watch::Sender::new(Arc::new(Vec::new())),
+            metrics: metrics.clone(),
+            memory: Mutex::new(Memory::default()),
+        };
+        Ok(Collector {
+            ingest: Arc::new(Ingest::new(store.clone(), Arc::clone(&clock), ingest, metrics.clone())),
+            store,
+            clock,
+            files: Arc::new(files),
+            arrived: Arc::new(Notify::new()),
+            runner: Arc::new(runner),
+            receivers,
+            external_url: config.external_url,
+            metrics,
+        })
+    }
+
+    /// The services of the gRPC port (4317): OTLP metrics and profiles, debug information.
+    pub fn grpc_router(&self) -> Routes {
+        let service = DebugInfoService {
+            files: Arc::clone(&self.files),
+            metrics: self.metrics.clone(),
+            arrived: Arc::clone(&self.arrived),
+        };
+        otlp_grpc::routes(Arc::clone(&self.ingest)).add_service(debuginfo::server(service))
+    }
+
+    /// The routes of the OTLP/HTTP port (4318).
+    pub fn http_router(&self) -> axum::Router {
+        otlp_http::router(Arc::clone(&self.ingest))
+    }
+
+    /// Starts the background tasks: symbol worker, verdict runner, one notifier per receiver. Needs a tokio runtime.
+    pub fn spawn_tasks(&self) -> Tasks {
+        let stop = CancellationToken::new();
+        let symbols = SymbolWorker {
+            store: self.store.clone(),
+            files: Arc::clone(&self.files),
+            metrics: self.metrics.clone(),
+            arrived: Arc::clone(&self.arrived),
+        };
+        let mut handles = vec![
+            tokio::spawn(symbols.run(stop.clone())),
+            tokio::spawn(Arc::clone(&self.runner).run(stop.clone())),
+        ];
+        for receiver in &self.receivers {
+            let notifier = Notifier {
+                receiver: receiver.clone(),
+                alerts: self.runner.publish.subscribe(),
+                clock: Arc::clone(&self.clock),
+                external_url: self.external_url.clone(),
+                metrics: self.metrics.clone(),
+            };
+            handles.push(tokio::spawn(notifier.run(stop.clone())));
+        }
+        Tasks { stop, handles }
+    }
+
+    /// The alerts as they stand; written by the verdict runner.
+    pub fn alerts(&self) -> AlertsBoard {
+        self.runner.board.clone()
+    }
+
+    /// Judges all complete windows now instead of after the next window, publishes the alerts and returns them, newest
+    /// first. Fails as the store's questions do.
+    pub async fn judge_now(&self) -> Result<Vec<Alert>, QueryError> {
+        self.runner.judge().await
+    }
+
+    /// Makes the collector's counters part of a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Answers what was taken in since the start, for the status page:
+    /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}}`.
+    pub fn status_probe(&self) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
+        let metrics = self.metrics.clone();
+        Arc::new(move || {
+            let of = |signal| {
+                serde_json::json!({
+                    "stored": metrics.requests(signal, "stored", ""),
+                    "duplicate": metrics.requests(signal, "duplicate", ""),
+                    "bytes": metrics.bytes(signal),
+                })
+            };
+            serde_json::json!({ "metrics": of("metrics"), "profiles": of("profiles") })
+        })
+    }
+}
+
+/// The background tasks; dropping it tells them to stop without waiting.
+#[derive(Debug)]
+pub struct Tasks {
+    stop: CancellationToken,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Stops the tasks and waits for them, at most ten seconds in all; a task that hangs is dropped.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        let handles = std::mem::take(&mut self.handles);
+        let deadline = tokio::time::Instant::now() + STOP_LIMIT;
+        for handle in handles {
+            let abort = handle.abort_handle();
+            if tokio::time::timeout_at(deadline, handle).await.is_err() {
+                tracing::warn!("a background task did not stop in time and is dropped");
+                abort.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,253 @@
+//! Taking batches in: one file per protocol around one core.
+//!
+//! Guarantees: an OK answer means that the batch is on disk; a batch whose id arrived before is answered OK and stored
+//! once; a refusal stores nothing of the request; what is left out of an accepted request is told in the answer and
+//! counted by reason. Reading and checking happens on the blocking pool, never on the threads that serve connections.
+//!
+//! Wrong on purpose: protobuf is decoded before anything of it can be counted, and empty messages take many times
+//! their wire size in memory; `max_concurrent_requests` times `max_request_bytes` bounds the bytes, not that factor.
+
+mod body;
+mod cardinality;
+pub(crate) mod debuginfo;
+pub(crate) mod limits;
+pub(crate) mod otlp_grpc;
+pub(crate) mod otlp_http;
+mod profile_limits;
+mod refused;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use emberline_model::{
+    Batch, BatchId, Signal,
+    otlp::{self, Decoded, Rejected},
+    time::Clock,
+};
+use emberline_storage::{Appended, Store};
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use self::{cardinality::Cardinality, limits::IngestLimits, limits::Outcome, refused::Refused};
+use crate::self_metrics::SelfMetrics;
+
+/// How long a request may wait for its turn before it is refused as retryable.
+const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
+
+/// Settings of the way in.
+#[derive(Debug, Clone)]
+pub(crate) struct IngestConfig {
+    pub(crate) max_request_bytes: usize,
+    pub(crate) max_concurrent_requests: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) limits: IngestLimits,
+}
+
+/// The core that all protocols share.
+pub(crate) struct Ingest {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    pub(crate) config: IngestConfig,
+    names: Arc<Mutex<Cardinality>>,
+    turns: Semaphore,
+    pub(crate) metrics: SelfMetrics,
+}
+
+/// A request that is on disk.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// What was not, as far as the sender should know: items left out, and what was folded.
+    pub(crate) outcome: Outcome,
+}
+
+impl Accepted {
+    /// Items left out.
+    pub(crate) fn rejected(&self) -> i64 {
+        i64::try_from(self.outcome.rejected.iter().map(|r| r.count).sum::<u64>()).unwrap_or(i64::MAX)
+    }
+
+    /// What the sender should know, in words; empty when everything was taken as it is.
+    pub(crate) fn message(&self) -> String {
+        let list = |items: &[Rejected]| -> Vec<String> {
+            items
+                .iter()
+                .map(|r| format!("{} of reason `{}`", r.count, r.reason))
+                .collect()
+        };
+        let mut parts = Vec::new();
+        if !self.outcome.rejected.is_empty() {
+            parts.push(format!("left out: {}", list(&self.outcome.rejected).join(", ")));
+        }
+        if !self.outcome.folded.is_empty() {
+            parts.push(format!(
+                "over a limit and folded: {}",
+                list(&self.outcome.folded).join(", ")
+            ));
+        }
+        parts.join("; ")
+    }
+}
+
+/// What a request holds.
+pub(crate) enum Payload {
+    /// Request durations.
+    Metrics(ExportMetricsServiceRequest),
+    /// Stacks.
+    Profiles(ExportProfilesServiceRequest),
+}
+
+impl Payload {
+    fn signal(&self) -> Signal {
+        match self {
+            Payload::Metrics(_) => Signal::Requests,
+            Payload::Profiles(_) => Signal::Profiles,
+        }
+    }
+
+    fn decode(self) -> Result<Decoded, Refused> {
+        match self {
+            Payload::Metrics(request) => Ok(otlp::decode_metrics(request)),
+            Payload::Profiles(request) => otlp::decode_profiles(&request).map_err(|error| Refused::Undecodable {
+                what: "profiles",
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// The name of a signal in counters and messages.
+pub(crate) fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Requests => "metrics",
+        Signal::Profiles => "profiles",
+    }
+}
+
+impl Ingest {
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, config: IngestConfig, metrics: SelfMetrics) -> Ingest {
+        let turns = Semaphore::new(config.max_concurrent_requests.max(1));
+        Ingest {
+            store,
+            clock,
+            config,
+            names: Arc::default(),
+            turns,
+            metrics,
+        }
+    }
+
+    /// Waits for a place among the requests that are taken in at the same time.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Refused> {
+        match tokio::time::timeout(WAIT_FOR_TURN, self.turns.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed, so this is the wait that took too long.
+            _ => Err(Refused::Overloaded {
+                limit: self.config.max_concurrent_requests,
+            }),
+        }
+    }
+
+    /// Stores a request; resolves when it is on disk. `id` is the text of the batch id header.
+    pub(crate) async fn accept(
+        &self,
+        id: Option<&[u8]>,
+        payload: Payload,
+        wire_bytes: usize,
+    ) -> Result<Accepted, Refused> {
+        let signal = payload.signal();
+        let name = signal_name(signal);
+        self.metrics.ingest_bytes(name, wire_bytes);
+        let started = Instant::now();
+        let result = self.accept_uncounted(id, payload).await;
+        match &result {
+            Ok((accepted, appended)) => {
+                let outcome = match appended {
+                    Some(Appended::Stored { .. }) => "stored",
+                    Some(Appended::Duplicate) => "duplicate",
+                    None => "nothing_to_store",
+                };
+                self.metrics.ingest_request(name, outcome, "");
+                for rejected in &accepted.outcome.rejected {
+                    self.metrics
+                        .ingest_items(name, "left_out", rejected.reason, rejected.count);
+                }
+                for folded in &accepted.outcome.folded {
+                    self.metrics.ingest_items(name, "folded", folded.reason, folded.count);
+                }
+                self.metrics.ack_seconds(name, started.elapsed().as_secs_f64());
+            }
+            Err(refused) => self.count_refusal(name, refused),
+        }
+        result.map(|(accepted, _)| accepted)
+    }
+
+    /// Counts a request that never reached [`Ingest::accept`].
+    pub(crate) fn count_refusal(&self, signal: &'static str, refused: &Refused) {
+        let outcome = if refused.retry_after().is_some() {
+            "retry_later"
+        } else {
+            "refused"
+        };
+        self.metrics.ingest_request(signal, outcome, refused.reason());
+        tracing::debug!(signal, reason = refused.reason(), "refused a request: {refused}");
+    }
+
+    async fn accept_uncounted(
+        &self,
+        id: Option<&[u8]>,
+        payload: Payload,
+    ) -> Result<(Accepted, Option<Appended>), Refused> {
+        let signal = payload.signal();
+        let id = parse_batch_id(id, signal)?;
+        let (names, limits) = (Arc::clone(&self.names), self.config.limits.clone());
+        let received_unix_ms = self.clock.now_unix_ms();
+        let check = move || {
+            let decoded = payload.decode()?;
+            Ok::<_, Refused>(limits::apply(
+                decoded,
+                &mut names.lock(),
+                &limits,
+                received_unix_ms.div_euclid(1000),
+            ))
+        };
+        let (windows, outcome) = match tokio::task::spawn_blocking(check).await {
+            Ok(checked) => checked?,
+            // A panic while reading is the fault of this program; the sender must not send the same bytes for ever.
+            Err(error) => {
+                return Err(Refused::Undecodable {
+                    what: signal_name(signal),
+                    reason: error.to_string(),
+                });
+            }
+        };
+        // An empty batch with an id is stored too: its sequence number must not look like a gap.
+        if windows.is_empty() && id.is_none() {
+            return Ok((Accepted { outcome }, None));
+        }
+        let appended = self
+            .store
+            .append(Batch {
+                id,
+                received_unix_ms,
+                windows,
+            })
+            .await?;
+        Ok((Accepted { outcome }, Some(appended)))
+    }
+}
+
+fn parse_batch_id(header: Option<&[u8]>, signal: Signal) -> Result<Option<BatchId>, Refused> {
+    let Some(header) = header else { return Ok(None) };
+    let id: BatchId = String::from_utf8_lossy(header)
+        .parse()
+        .map_err(|invalid: emberline_model::batch::InvalidBatchId| Refused::BatchId(invalid.to_string()))?;
+    if id.signal != signal {
+        return Err(Refused::wrong_signal(signal_name(signal), id.signal.code()));
+    }
+    Ok(Some(id))
+}

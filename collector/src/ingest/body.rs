@@ -1,0 +1,147 @@
+//! Reading a request body over HTTP: bounded before and after decompression.
+//!
+//! Guarantees: neither the bytes on the wire nor the decompressed ones held in memory ever exceed the limit (by more
+//! than one read); a body that ends early is an error and never a shorter message.
+
+use std::io::Read;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+
+use super::refused::Refused;
+
+/// A compression that is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// None.
+    Identity,
+    /// RFC 1952; several members in a row are one body.
+    Gzip,
+    /// RFC 8878; several frames in a row are one body.
+    Zstd,
+}
+
+/// The largest zstd window accepted, as a power of two: a frame may not demand more memory than a request may have.
+const ZSTD_WINDOW_LOG: u32 = 24;
+
+impl Encoding {
+    /// Reads a `Content-Encoding` header.
+    pub(crate) fn parse(header: Option<&http::HeaderValue>) -> Result<Encoding, Refused> {
+        let Some(header) = header else {
+            return Ok(Encoding::Identity);
+        };
+        let text = header.to_str().unwrap_or("?").trim().to_ascii_lowercase();
+        match text.as_str() {
+            "" | "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "zstd" => Ok(Encoding::Zstd),
+            _ => Err(Refused::ContentEncoding(text.chars().take(80).collect())),
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn read(body: Body, declared: Option<u64>, limit: usize) -> Result<Bytes, Refused> {
+    if declared.is_some_and(|bytes| bytes > limit as u64) {
+        return Err(Refused::TooLarge { limit });
+    }
+    let mut chunks = body.into_data_stream();
+    let mut read = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Refused::BrokenBody(error.to_string()))?;
+        if read.len() + chunk.len() > limit {
+            return Err(Refused::TooLarge { limit });
+        }
+        read.extend_from_slice(&chunk);
+    }
+    Ok(read.freeze())
+}
+
+/// Decompresses to at most `limit` bytes.
+pub(crate) fn decompress(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Refused> {
+    match encoding {
+        Encoding::Identity => Ok(body),
+        Encoding::Gzip => bounded(flate2::read::MultiGzDecoder::new(&body[..]), "gzip", limit),
+        Encoding::Zstd => {
+            let unreadable = |error: std::io::Error| Refused::Compression {
+                encoding: "zstd",
+                reason: error.to_string(),
+            };
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(unreadable)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(unreadable)?;
+            bounded(decoder, "zstd", limit)
+        }
+    }
+}
+
+fn bounded(decoder: impl Read, encoding: &'static str, limit: usize) -> Result<Bytes, Refused> {
+    let mut out = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    match decoder.take(most).read_to_end(&mut out) {
+        Ok(_) if out.len() > limit => Err(Refused::TooLarge { limit }),
+        Ok(_) => Ok(Bytes::from(out)),
+        Err(error) => Err(Refused::Compression {
+            encoding,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn bombs_stop_at_the_limit_in_every_encoding() {
+        let zeros = vec![0u8; 4 << 20];
+        for (encoding, packed) in [
+            (Encoding::Gzip, gzip(&zeros)),
+            (Encoding::Zstd, zstd::encode_all(&zeros[..], 19).unwrap()),
+        ] {
+            let body = Bytes::from(packed);
+            assert!(matches!(
+                decompress(body.clone(), encoding, 1 << 20),
+                Err(Refused::TooLarge { .. })
+            ));
+            assert_eq!(decompress(body, encoding, 4 << 20).unwrap().len(), 4 << 20);
+        }
+    }
+
+    #[test]
+    fn several_members_are_one_body_and_torn_ones_are_refused() {
+        let two = [gzip(b"ab"), gzip(b"cd")].concat();
+        assert_eq!(
+            decompress(Bytes::from(two.clone()), Encoding::Gzip, 10).unwrap(),
+            "abcd"
+        );
+        assert!(matches!(
+            decompress(Bytes::from(two), Encoding::Gzip, 3),
+            Err(Refused::TooLarge { .. })
+        ));
+        let whole = gzip(&(0..=255u8).collect::<Vec<_>>());
+        for at in [0, 5, whole.len() / 2, whole.len() - 1] {
+            let torn = Bytes::copy_from_slice(&whole[..at]);
+            assert!(
+                matches!(decompress(torn, Encoding::Gzip, 1000), Err(Refused::Compression { .. })),
+                "{at}"
+            );
+        }
+        let whole = zstd::encode_all(&b"some bytes that are long enough"[..], 3).unwrap();
+        for at in [3, 8, whole.len() - 1] {
+            let torn = Bytes::copy_from_slice(&whole[..at]);
+            assert!(
+                matches!(decompress(torn, Encoding::Zstd, 1000), Err(Refused::Compression { .. })),
+                "{at}"
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Debug information of builds: asked for once, sent once.
+//!
+//! Guarantees: those of [`crate::symbols::files`]; a file is asked for exactly while the collector has none of that
+//! build (locations that nobody has run yet may need it), an answer "no" says why, and a sender that stalls is cut off.
+//!
+//! Wrong on purpose: a wrong file that was sent for a build blocks that build for an hour, whoever sent it.
+
+use std::{sync::Arc, time::Duration};
+
+use emberline_model::proto::v1::{
+    ShouldUploadRequest, ShouldUploadResponse, UploadHeader, UploadRequest, UploadResponse,
+    debug_info_server::{DebugInfo, DebugInfoServer},
+    upload_request::Part,
+};
+use tokio::sync::Notify;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::{
+    self_metrics::SelfMetrics,
+    symbols::files::{DebugFiles, Unwanted},
+};
+
+/// The longest pause between two parts.
+const STALL: Duration = Duration::from_secs(30);
+/// The largest part; senders use at most 256 KiB.
+const MAX_PART_BYTES: usize = 4 << 20;
+
+/// The service.
+pub(crate) struct DebugInfoService {
+    pub(crate) files: Arc<DebugFiles>,
+    pub(crate) metrics: SelfMetrics,
+    /// Told when a file has arrived.
+    pub(crate) arrived: Arc<Notify>,
+}
+
+/// The gRPC service.
+pub(crate) fn server(service: DebugInfoService) -> DebugInfoServer<DebugInfoService> {
+    DebugInfoServer::new(service).max_decoding_message_size(MAX_PART_BYTES)
+}
+
+fn code(unwanted: &Unwanted) -> Code {
+    match unwanted {
+        Unwanted::Stored | Unwanted::BeingSent => Code::AlreadyExists,
+        Unwanted::TooManyAtOnce | Unwanted::Disk { .. } => Code::Unavailable,
+        Unwanted::RefusedBefore(_) => Code::FailedPrecondition,
+        Unwanted::TooLarge { .. } => Code::OutOfRange,
+        Unwanted::NotABuildId(_) | Unwanted::WrongSize { .. } | Unwanted::WrongFile { .. } => Code::InvalidArgument,
+    }
+}
+
+fn reason(unwanted: &Unwanted) -> &'static str {
+    match unwanted {
+        Unwanted::NotABuildId(_) => "not_a_build_id",
+        Unwanted::Stored => "stored",
+        Unwanted::BeingSent => "being_sent",
+        Unwanted::TooManyAtOnce => "too_many_at_once",
+        Unwanted::TooLarge { .. } => "too_large",
+        Unwanted::WrongSize { .. } => "wrong_size",
+        Unwanted::WrongFile { .. } => "wrong_file",
+        Unwanted::RefusedBefore(_) => "refused_before",
+        Unwanted::Disk { .. } => "disk",
+    }
+}
+
+#[tonic::async_trait]
+impl DebugInfo for DebugInfoService {
+    async fn should_upload(
+        &self,
+        request: Request<ShouldUploadRequest>,
+    ) -> Result<Response<ShouldUploadResponse>, Status> {
+        let asked = request.into_inner();
+        match self.files.wanted(&asked.build_id, asked.size) {
+            Ok(()) => Ok(Response::new(ShouldUploadResponse {
+                upload: true,
+                reason: "unknown build".to_owned(),
+            })),
+            Err(unwanted @ Unwanted::NotABuildId(_)) => Err(Status::invalid_argument(unwanted.to_string())),
+            Err(unwanted) => Ok(Response::new(ShouldUploadResponse {
+                upload: false,
+                reason: unwanted.to_string(),
+            })),
+        }
+    }
+
+    async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
+        match self.take(request.into_inner()).await {
+            Ok(received_bytes) => {
+                self.metrics.debuginfo("stored");
+                self.arrived.notify_one();
+                Ok(Response::new(UploadResponse { received_bytes }))
+            }
+            Err((outcome, status)) => {
+                self.metrics.debuginfo(outcome);
+                tracing::debug!(outcome, "debug information was not stored: {}", status.message());
+                Err(status)
+            }
+        }
+    }
+}
+
+type Failure = (&'static str, Status);
+
+impl DebugInfoService {
+    async fn take(&self, mut parts: Streaming<UploadRequest>) -> Result<u64, Failure> {
+        let unwanted = |unwanted: Unwanted| (reason(&unwanted), Status::new(code(&unwanted), unwanted.to_string()));
+        let protocol = |text: &str| ("protocol", Status::invalid_argument(text));
+        let header: UploadHeader = match next(&mut parts).await? {
+            Some(Part::Header(header)) => header,
+            _ => {
+                return Err(protocol(
+                    "the first part of an upload must be its header: build id, path and size",
+                ));
+            }
+        };
+        let mut receiving = self
+            .files
+            .receive(&header.build_id, header.size)
+            .await
+            .map_err(unwanted)?;
+        while let Some(part) = next(&mut parts).await? {
+            let Part::Chunk(chunk) = part else {
+                return Err(protocol("an upload has one header, at its beginning"));
+            };
+            receiving.write(&chunk).await.map_err(unwanted)?;
+        }
+        let received = receiving.finish().await.map_err(unwanted)?;
+        tracing::info!(
+            build = header.build_id,
+            path = header.path,
+            bytes = received,
+            "debug information has arrived"
+        );
+        Ok(received)
+    }
+}
+
+/// The next part; `None` at the end of the stream.
+async fn next(parts: &mut Streaming<UploadRequest>) -> Result<Option<Part>, Failure> {
+    match tokio::time::timeout(STALL, parts.message()).await {
+        Ok(Ok(None)) => Ok(None),
+        Ok(Ok(Some(UploadRequest { part: Some(part) }))) => Ok(Some(part)),
+        Ok(Ok(Some(_))) => Err((
+            "protocol",
+            Status::invalid_argument("an upload part holds neither a header nor a chunk"),
+        )),
+        Ok(Err(status)) => Err(("broken_stream", status)),
+        Err(_) => {
+            let message = format!("no part arrived for {} s; send the file again", STALL.as_secs());
+            Err(("stalled", Status::deadline_exceeded(message)))
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! What is taken from a decoded request. Everything a sender can grow is bounded here.
+//!
+//! Guarantees: nothing disappears in silence: what is left out is counted by reason, what is folded keeps its value (a
+//! route over the limit becomes `other`, samples over the limit keep their labels and become the stack
+//! `[over the limit]`). After this step no number can overflow a sum over a day, and every histogram's minimum and
+//! maximum agree with its buckets.
+//!
+//! Wrong on purpose: a window that straddles the oldest kept instant is left out whole.
+
+use std::{collections::HashMap, time::Duration};
+
+use emberline_model::{
+    Histogram, RequestSeries, WorkloadWindow,
+    histogram::{bucket_lower, bucket_upper},
+    otlp::{Decoded, Rejected},
+    workload::ROUTE_OTHER,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{cardinality::Cardinality, profile_limits};
+
+/// Limits of what senders may send.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestLimits {
+    /// Windows that start longer ago are left out. Not longer than the store's own retention.
+    pub retention: Duration,
+    /// Windows that start further in the future are left out.
+    pub max_future: Duration,
+    /// Longest window, in seconds.
+    pub max_window_seconds: u32,
+    /// Windows in one request.
+    pub max_windows_per_request: usize,
+    /// Reporting processes (workload and component) that are in use at the same time.
+    pub max_workloads: usize,
+    /// Different routes a service may report; further ones fold into `other`.
+    pub max_routes_per_service: usize,
+    /// Different releases a service may name as peers; further ones become unknown.
+    pub max_peers_per_service: usize,
+    /// Request series in one window; further ones fold into `other`.
+    pub max_series_per_window: usize,
+    /// Profiles in one window.
+    pub max_profiles_per_window: usize,
+    /// Samples in one profile; further ones fold into one stack per label set.
+    pub max_samples_per_profile: usize,
+    /// Frames in one stack; the outermost ones are cut.
+    pub max_stack_depth: usize,
+}
+
+impl Default for IngestLimits {
+    fn default() -> IngestLimits {
+        IngestLimits {
+            retention: Duration::from_secs(24 * 3600),
+            max_future: Duration::from_secs(600),
+            max_window_seconds: 600,
+            max_windows_per_request: 1_000,
+            max_workloads: 10_000,
+            max_routes_per_service: 1_000,
+            max_peers_per_service: 1_000,
+            max_series_per_window: 5_000,
+            max_profiles_per_window: 16,
+            max_samples_per_profile: 50_000,
+            max_stack_depth: 512,
+        }
+    }
+}
+
+/// Largest count of bytes: a day of windows of a thousand processes still fits into 63 bits.
+pub(super) const MAX_BYTES: i64 = 1 << 40;
+/// Most requests in one histogram, and most samples in one row.
+pub(super) const MAX_COUNT: u64 = 1 << 36;
+/// Methods and protocols kept by name; senders may invent others without end.
+const METHODS: [&str; 10] = [
+    "", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
+const PROTOCOLS: [&str; 4] = ["http/1.1", "http/2", "grpc", "tcp"];
+/// Method that is not among those.
+const OTHER_METHOD: &str = "_OTHER";
+
+/// What was left out and what was folded.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Left out.
+    pub(crate) rejected: Vec<Rejected>,
+    /// Kept under another name.
+    pub(crate) folded: Vec<Rejected>,
+}
+
+/// Adds to what was left out or folded for a reason.
+pub(super) fn count(list: &mut Vec<Rejected>, reason: &'static str, count: u64) {
+    if count == 0 {
+        return;
+    }
+    match list.iter_mut().find(|r| r.reason == reason) {
+        Some(known) => known.count += count,
+        None => list.push(Rejected { reason, count }),
+    }
+}
+
+/// Applies all limits; the windows that remain can be stored.
+pub(crate) fn apply(
+    decoded: Decoded,
+    names: &mut Cardinality,
+    limits: &IngestLimits,
+    now_unix_s: i64,
+) -> (Vec<WorkloadWindow>, Outcome) {
+    let mut outcome = Outcome {
+        rejected: decoded.rejected,
+        folded: Vec::new(),
+    };
+    let mut windows = Vec::with_capacity(decoded.windows.len().min(limits.max_windows_per_request));
+    for mut window in decoded.windows {
+        let refused = if windows.len() >= limits.max_windows_per_request {
+            Some("too_many_windows")
+        } else {
+            refuse_window(&window, names, limits, now_unix_s)
+        };
+        match refused {
+            Some(reason) => count(&mut outcome.rejected, reason, items(&window)),
+            None => {
+                limit_requests(&mut window, names, limits, now_unix_s, &mut outcome);
+                profile_limits::apply(&mut window, names, limits, now_unix_s, &mut outcome);
+                windows.push(window);
+            }
+        }
+    }
+    (windows, outcome)
+}
+
+/// Series and samples of a window; an empty one counts as one item.
+fn items(window: &WorkloadWindow) -> u64 {
+    let samples: usize = window.profiles.iter().map(|p| p.samples.len()).sum();
+    (window.requests.len() + samples).max(1) as u64
+}
+
+fn refuse_window(
+    window: &WorkloadWindow,
+    names: &mut Cardinality,
+    limits: &IngestLimits,
+    now_s: i64,
+) -> Option<&'static str> {
+    let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+    if window.start_unix_s < now_s.saturating_sub(seconds(limits.retention)) {
+        return Some("older_than_retention");
+    }
+    if window.start_unix_s > now_s.saturating_add(seconds(limits.max_future)) {
+        return Some("in_the_future");
+    }
+    if window.length_s > limits.max_window_seconds {
+        return Some("window_too_long");
+    }
+    let admitted = names.admit_workload(&window.workload, window.component, limits, now_s);
+    (!admitted).then_some("too_many_workloads")
+}
+
+fn limit_requests(
+    window: &mut WorkloadWindow,
+    names: &mut Cardinality,
+    limits: &IngestLimits,
+    now_s: i64,
+    outcome: &mut Outcome,
+) {
+    let mut kept: Vec<RequestSeries> = Vec::with_capacity(window.requests.len());
+    // Index by every label: folding makes series equal that were not.
+    let mut known: HashMap<SeriesKey, usize> = HashMap::new();
+    for mut series in std::mem::take(&mut window.requests) {
+        let counts = series
+            .duration
+            .buckets()
+            .iter()
+            .map(|b| b.1)
+            .chain([series.duration.zero_count()]);
+        if counts.fold(0u64, u64::saturating_add) > MAX_COUNT {
+            count(&mut outcome.rejected, "count_out_of_range", 1);
+            continue;
+        }
+        repair_bounds(&mut series.duration);
+        series.request_bytes = series.request_bytes.min(MAX_BYTES as u64);
+        series.response_bytes = series.response_bytes.min(MAX_BYTES as u64);
+        if !METHODS.contains(&series.method.as_str()) {
+            OTHER_METHOD.clone_into(&mut series.method);
+        }
+        if !PROTOCOLS.contains(&series.protocol.as_str()) {
+            ROUTE_OTHER.clone_into(&mut series.protocol);
+        }
+        if series.route != ROUTE_OTHER && !names.admit_route(&window.workload, &series.route, limits, now_s) {
+            ROUTE_OTHER.clone_into(&mut series.route);
+            count(&mut outcome.folded, "max_routes_per_service", 1);
+        }
+        if series
+            .peer
+            .as_ref()
+            .is_some_and(|peer| !names.admit_peer(&window.workload, peer, limits, now_s))
+        {
+            series.peer = None;
+            count(&mut outcome.folded, "max_peers_per_service", 1);
+        }
+        let known_already = known.contains_key(&SeriesKey::of(&series));
+        if !known_already && known.len() >= limits.max_series_per_window {
+            ROUTE_OTHER.clone_into(&mut series.route);
+            series.method.clear();
+            series.peer = None;
+            count(&mut outcome.folded, "max_series_per_window", 1);
+        }
+        match known.get(&SeriesKey::of(&series)) {
+            Some(&at) => {
+                let into: &mut RequestSeries = &mut kept[at];
+                into.duration.merge(&series.duration);
+                into.request_bytes = into.request_bytes.saturating_add(series.request_bytes);
+                into.response_bytes = into.response_bytes.saturating_add(series.response_bytes);
+            }
+            None => {
+                known.insert(SeriesKey::of(&series), kept.len());
+                kept.push(series);
+            }
+        }
+    }
+    window.requests = kept;
+}
+
+/// Every label of a series.
+#[derive(PartialEq, Eq, Hash)]
+struct SeriesKey(u8, String, String, Option<emberline_model::Release>, String, u16, bool);
+
+impl SeriesKey {
+    fn of(series: &RequestSeries) -> SeriesKey {
+        SeriesKey(
+            series.side.code(),
+            series.route.clone(),
+            series.method.clone(),
+            series.peer.clone(),
+            series.protocol.clone(),
+            series.status,
+            series.error,
+        )
+    }
+}
+
+/// Foreign senders may leave out minimum, maximum and sum, or send ones that contradict the buckets; quantiles are
+/// clamped to them, so they are put right from the buckets.
+fn repair_bounds(histogram: &mut Histogram) {
+    let (Some(first), Some(last)) = (
+        histogram.buckets().first().copied(),
+        histogram.buckets().last().copied(),
+    ) else {
+        return;
+    };
+    let lowest = if histogram.zero_count() > 0 {
+        0.0
+    } else {
+        bucket_lower(first.0)
+    };
+    let highest = bucket_upper(last.0);
+    let (min, max) = (histogram.min(), histogram.max());
+    // Bounds at exact powers differ from the recorded value by rounding.
+    let slack = 1.0 + 1e-6;
+    let agrees = min * slack >= lowest && min <= max && max * slack >= bucket_lower(last.0) && max <= highest * slack;
+    let sum_agrees = histogram.sum() > 0.0 && histogram.sum() <= highest * slack * histogram.count() as f64;
+    if agrees && sum_agrees {
+        return;
+    }
+    let middle = |index: i16| f64::midpoint(bucket_lower(index), bucket_upper(index));
+    let estimated: f64 = histogram
+        .buckets()
+        .iter()
+        .map(|&(index, n)| middle(index) * n as f64)
+        .sum();
+    let sum = if sum_agrees { histogram.sum() } else { estimated };
+    let (min, max) = if agrees { (min, max) } else { (lowest, highest) };
+    *histogram = Histogram::from_parts(histogram.zero_count(), sum, min, max, histogram.buckets().to_vec());
+}
+
+#[cfg(test)]
+mod tests {
+    use emberline_model::{Component, Frame, LabelSet, Location, Profile, ProfileType, Sample, Side, Workload};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn series(route: &str, nanoseconds: u64) -> RequestSeries {
+        let mut duration = Histogram::new();
+        duration.record_ns(nanoseconds);
+        RequestSeries {
+            side: Side::Server,
+            route: route.into(),
+            method: "GET".into(),
+            peer: None,
+            protocol: "http/1.1".into(),
+            status: 200,
+            error: false,
+            duration,
+            request_bytes: 1,
+            response_bytes: 2,
+        }
+    }
+
+    fn window(start_unix_s: i64) -> WorkloadWindow {
+        WorkloadWindow {
+            workload: Workload {
+                service: "shop".into(),
+                version: "1".into(),
+                ..Workload::default()
+            },
+            component: Component::Application,
+            start_unix_s,
+            length_s: 10,
+            has_requests: true,
+            has_profiles: true,
+            requests: Vec::new(),
+            profiles: Vec::new(),
+        }
+    }
+
+    fn decoded(windows: Vec<WorkloadWindow>) -> Decoded {
+        Decoded {
+            windows,
+            rejected: Vec::new(),
+        }
+    }
+
+    fn reasons(list: &[Rejected]) -> Vec<(&str, u64)> {
+        list.iter().map(|r| (r.reason, r.count)).collect()
+    }
+
+    #[test]
+    fn windows_outside_time_are_left_out_with_a_reason() {
+        let now = 1_000_000;
+        let limits = IngestLimits::default();
+        let mut long = window(now);
+        long.length_s = 601;
+        let windows = vec![
+            window(now),
+            window(0),
+            window(now + 700),
+            window(i64::MAX - 10),
+            window(now + 590),
+            long,
+        ];
+        let (kept, outcome) = apply(decoded(windows), &mut Cardinality::default(), &limits, now);
+        assert_eq!(
+            kept.iter().map(|w| w.start_unix_s).collect::<Vec<_>>(),
+            [now, now + 590]
+        );
+        assert_eq!(
+            reasons(&outcome.rejected),
+            [
+                ("older_than_retention", 1),
+                ("in_the_future", 2),
+                ("window_too_long", 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn routes_over_the_limit_fold_into_other_on_both_signals() {
+        let limits = IngestLimits {
+            max_routes_per_service: 1,
+            ..IngestLimits::default()
+        };
+        let mut window = window(100);
+        window.requests = vec![series("/a", 5), series("/b", 7), series("/c", 9)];
+        let mut profile = Profile::empty_cpu(0, 0);
+        profile.locations = vec![Location::Named {
+            frames: vec![Frame::default()],
+        }];
+        profile.stacks = vec![vec![0]];
+        let labels = |route: &str| LabelSet {
+            side: Some(Side::Server),
+            route: route.into(),
+            peer: None,
+        };
+        profile.label_sets = vec![labels("/c"), labels("/a"), labels("/b"), LabelSet::none()];
+        profile.samples = (0..4)
+            .map(|label_set| Sample {
+                stack: 0,
+                label_set,
+                value: 10,
+                count: 1,
+            })
+            .collect();
+        window.profiles = vec![profile];
+        let (kept, outcome) = apply(decoded(vec![window]), &mut Cardinality::default(), &limits, 100);
+        let routes: Vec<_> = kept[0]
+            .requests
+            .iter()
+            .map(|s| (s.route.as_str(), s.duration.count()))
+            .collect();
+        assert_eq!(routes, [("/a", 1), ("other", 2)]);
+        let profile = &kept[0].profiles[0];
+        let routes: Vec<_> = profile.label_sets.iter().map(|l| l.route.as_str()).collect();
+        assert_eq!(routes, ["other", "/a", ""]);
+        assert_eq!(profile.total(), 40);
+        assert_eq!(profile.samples.iter().filter(|s| s.label_set == 0).count(), 2);
+        assert_eq!(reasons(&outcome.folded), [("max_routes_per_service", 4)]);
+        assert!(profile.validate().is_ok());
+    }
+
+    #[test]
+    fn series_over_the_limit_keep_their_counts() {
+        let limits = IngestLimits {
+            max_series_per_window: 2,
+            ..IngestLimits::default()
+        };
+        let mut window = window(100);
+        window.requests = (0..10).map(|n| series(&format!("/{n}"), 5)).collect();
+        let (kept, outcome) = apply(decoded(vec![window]), &mut Cardinality::default(), &limits, 100);
+        assert_eq!(kept[0].requests.len(), 3);
+        assert_eq!(kept[0].requests.iter().map(|s| s.duration.count()).sum::<u64>(), 10);
+        assert_eq!(kept[0].requests.iter().map(|s| s.response_bytes).sum::<u64>(), 20);
+        assert_eq!(reasons(&outcome.folded), [("max_series_per_window", 8)]);
+    }
+
+    #[test]
+    fn absurd_numbers_are_left_out() {
+        let mut window = window(100);
+        let mut huge = series("/a", 5);
+        huge.duration = Histogram::from_parts(u64::MAX, 1.0, 0.0, 1.0, [(3, u64::MAX)]);
+        window.requests = vec![huge, series("/a", 5)];
+        let mut profile = Profile::empty_cpu(0, 0);
+        profile.profile_type = ProfileType::cpu();
+        profile.locations = vec![Location::Named {
+            frames: vec![Frame::default()],
+        }];
+        profile.stacks = vec![vec![0; 2000]];
+        profile.label_sets = vec![LabelSet::none()];
+        profile.samples = [5, i64::MAX]
+            .map(|value| Sample {
+                stack: 0,
+                label_set: 0,
+                value,
+                count: 1,
+            })
+            .to_vec();
+        window.profiles = vec![profile];
+        let (kept, outcome) = apply(
+            decoded(vec![window]),
+            &mut Cardinality::default(),
+            &IngestLimits::default(),
+            100,
+        );
+        assert_eq!(kept[0].requests.len(), 1);
+        assert_eq!(kept[0].profiles[0].total(), 5);
+        assert_eq!(kept[0].profiles[0].stacks[0].len(), 512);
+        assert_eq!(
+            reasons(&outcome.rejected),
+            [("count_out_of_range", 1), ("value_out_of_range", 1)]
+        );
+    }
+
+    #[test]
+    fn a_histogram_without_bounds_still_has_quantiles() {
+        let mut histogram = Histogram::from_parts(0, 0.0, 0.0, 0.0, [(-200, 4), (-100, 4)]);
+        repair_bounds(&mut histogram);
+        let p90 = histogram.quantile(0.9).unwrap();
+        assert!(p90 > bucket_lower(-100) && p90 <= bucket_upper(-100), "{p90}");
+        assert!(histogram.sum() > 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_that_were_recorded_are_left_alone(values in prop::collection::vec(0u64..10_000_000_000, 1..50)) {
+            let mut histogram = Histogram::new();
+            values.iter().for_each(|&v| histogram.record_ns(v));
+            let before = histogram.clone();
+            repair_bounds(&mut histogram);
+            prop_assert_eq!(before, histogram);
+        }
+    }
+}

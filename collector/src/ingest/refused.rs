@@ -1,0 +1,239 @@
+//! Why a request was refused, and how each protocol says so.
+//!
+//! Guarantees: every refusal says what happened, whose fault it is and which setting to change; it is retryable exactly
+//! when sending the same bytes again can succeed, and then it carries a delay (gRPC `RetryInfo`, HTTP `Retry-After`).
+//! A request that is too large is never called "exhausted": senders retry that, and it would never get smaller.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use emberline_model::batch::BATCH_ID_HEADER;
+use emberline_storage::AppendError;
+use http::StatusCode;
+use prost::Message;
+use tonic::{Code, Status};
+
+/// A refusal.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Refused {
+    /// The batch id cannot be read.
+    #[error("{0}")]
+    BatchId(String),
+    /// The bytes are not what the address expects.
+    #[error("the request body is not an OTLP {what} request: {reason}; nothing of it was stored")]
+    Undecodable {
+        /// `metrics` or `profiles`.
+        what: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The compressed bytes cannot be read.
+    #[error("the request body is not valid {encoding}: {reason}; nothing of it was stored")]
+    Compression {
+        /// `gzip` or `zstd`.
+        encoding: &'static str,
+        /// What the decompressor said.
+        reason: String,
+    },
+    /// More bytes than allowed.
+    #[error(
+        "the request has more than {limit} bytes after decompression (`max_request_bytes`); send smaller batches or raise \
+         the setting of the collector"
+    )]
+    TooLarge {
+        /// The setting.
+        limit: usize,
+    },
+    /// Something else than protobuf.
+    #[error("content type `{0}` is not accepted; send `application/x-protobuf`")]
+    ContentType(String),
+    /// A compression that is not spoken here.
+    #[error("content encoding `{0}` is not accepted; send `gzip`, `zstd` or no compression")]
+    ContentEncoding(String),
+    /// The body did not arrive in time.
+    #[error("the request was not complete after {seconds} s (`request_timeout`); send it again")]
+    TimedOut {
+        /// The setting.
+        seconds: u64,
+    },
+    /// The connection broke while the body was read.
+    #[error("the request body ended early: {0}; nothing of it was stored")]
+    BrokenBody(String),
+    /// Too many requests at once.
+    #[error("{limit} requests are being taken in already (`max_concurrent_requests`); send again later")]
+    Overloaded {
+        /// The setting.
+        limit: usize,
+    },
+    /// The store did not take it.
+    #[error("{0}")]
+    Store(#[from] AppendError),
+}
+
+impl Refused {
+    /// The batch id names another signal than the address.
+    pub(crate) fn wrong_signal(what: &'static str, code: u32) -> Refused {
+        Refused::BatchId(format!(
+            "`{BATCH_ID_HEADER}` names signal {code}, but this is the {what} address (1 = requests, sent as metrics; 2 = profiles)"
+        ))
+    }
+
+    /// Short name for counters.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Refused::BatchId(_) => "batch_id",
+            Refused::Undecodable { .. } => "undecodable",
+            Refused::Compression { .. } => "compression",
+            Refused::TooLarge { .. } => "too_large",
+            Refused::ContentType(_) => "content_type",
+            Refused::ContentEncoding(_) => "content_encoding",
+            Refused::TimedOut { .. } => "timed_out",
+            Refused::BrokenBody(_) => "broken_body",
+            Refused::Overloaded { .. } => "overloaded",
+            Refused::Store(error) => error.reason(),
+        }
+    }
+
+    /// How long to wait before sending again; `None` when that cannot help.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refused::Overloaded { .. } | Refused::TimedOut { .. } => Some(Duration::from_secs(1)),
+            Refused::Store(error) if !error.is_retryable() => None,
+            Refused::Store(AppendError::DiskFull { .. }) => Some(Duration::from_secs(15)),
+            Refused::Store(AppendError::Io { .. }) => Some(Duration::from_secs(5)),
+            Refused::Store(_) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Refused::TooLarge { .. } => Code::OutOfRange,
+            Refused::TimedOut { .. } => Code::DeadlineExceeded,
+            refused if refused.retry_after().is_some() => Code::Unavailable,
+            _ => Code::InvalidArgument,
+        }
+    }
+
+    fn http_status(&self) -> StatusCode {
+        match self {
+            Refused::TooLarge { .. } | Refused::Store(AppendError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::ContentType(_) | Refused::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            // 408 is not among the codes that OTLP senders retry; 503 is, and the fault may be the network's.
+            refused if refused.retry_after().is_some() => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// As gRPC says it.
+    pub(crate) fn to_status(&self) -> Status {
+        match self.retry_after() {
+            Some(_) => Status::with_details(
+                self.code(),
+                self.to_string(),
+                Bytes::from(self.rpc_status().encode_to_vec()),
+            ),
+            None => Status::new(self.code(), self.to_string()),
+        }
+    }
+
+    /// As OTLP/HTTP says it: a protobuf `google.rpc.Status`.
+    pub(crate) fn to_http(&self) -> http::Response<axum::body::Body> {
+        let mut response = http::Response::new(axum::body::Body::from(self.rpc_status().encode_to_vec()));
+        *response.status_mut() = self.http_status();
+        let headers = response.headers_mut();
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/x-protobuf"),
+        );
+        if let Some(delay) = self.retry_after() {
+            headers.insert(
+                http::header::RETRY_AFTER,
+                http::HeaderValue::from(delay.as_secs().max(1)),
+            );
+        }
+        if matches!(self, Refused::ContentEncoding(_)) {
+            headers.insert(
+                http::header::ACCEPT_ENCODING,
+                http::HeaderValue::from_static("gzip, zstd"),
+            );
+        }
+        response
+    }
+
+    fn rpc_status(&self) -> RpcStatus {
+        let details = self.retry_after().map(|delay| Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: RetryInfo {
+                retry_delay: Some(Delay {
+                    seconds: delay.as_secs() as i64,
+                    nanos: 0,
+                }),
+            }
+            .encode_to_vec(),
+        });
+        RpcStatus {
+            code: self.code() as i32,
+            message: self.to_string(),
+            details: details.into_iter().collect(),
+        }
+    }
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_retryable_and_a_large_request_is_not() {
+        let busy = Refused::Store(AppendError::Busy { waiting: 9, limit: 8 });
+        assert_eq!(busy.to_status().code(), Code::Unavailable);
+        let details = RpcStatus::decode(busy.to_status().details()).unwrap();
+        let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
+        assert_eq!(info.retry_delay, Some(Delay { seconds: 1, nanos: 0 }));
+        assert_eq!(busy.to_http().headers()["retry-after"], "1");
+        assert_eq!(busy.to_http().status(), StatusCode::SERVICE_UNAVAILABLE);
+
+        let large = Refused::TooLarge { limit: 5 };
+        assert_eq!(large.to_status().code(), Code::OutOfRange);
+        assert!(large.to_status().message().contains("max_request_bytes"));
+        assert_eq!(large.to_http().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(large.to_http().headers().get("retry-after").is_none());
+    }
+}

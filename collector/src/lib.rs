@@ -1,0 +1,25 @@
+//! The collector: takes telemetry in, names addresses, judges releases and tells about what got slower.
+//!
+//! ```text
+//! OTLP gRPC / HTTP ─▶ ingest (limits) ─▶ store ─ack─▶ sender
+//! debug information ─▶ files ─▶ symbol worker ─▶ store
+//!                                store ─▶ verdict runner ─▶ AlertsBoard ─▶ Alertmanager, webhooks
+//! ```
+//!
+//! What it guarantees: an acknowledged batch is on disk and counted once; whatever senders may grow is bounded and every
+//! refusal says which setting to change; alerts are a function of what is stored, so a restart repeats them.
+//!
+//! What it gets wrong on purpose: it knows no tenants and no credentials; whoever reaches the ports may write. Each
+//! module says what else.
+
+mod collector;
+mod ingest;
+mod notify;
+mod self_metrics;
+mod symbols;
+mod verdict;
+
+pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
+pub use ingest::limits::IngestLimits;
+pub use notify::InvalidUrl;
+pub use verdict::VerdictConfig;

@@ -1,0 +1,84 @@
+//! One file, some offsets: the functions at each of them.
+//!
+//! Guarantees: frames come innermost first, inlined calls included, each with the place inside *that* function; names
+//! are normalised, so that two builds agree on them. An offset without a symbol gets no frames and is an answer too.
+//!
+//! Wrong on purpose: file offsets are translated with the file's own program headers, so a file from which the code was
+//! removed (`objcopy --only-keep-debug`) gives no names; it is refused when it is sent.
+
+use std::{fs::File, path::Path};
+
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer, source};
+use emberline_model::{Frame, function, workload::clean_name};
+
+use super::elf;
+
+/// The most characters kept of a function's name.
+const MAX_FUNCTION_CHARS: usize = 4096;
+/// Frames kept of one location, the innermost ones.
+const MAX_FRAMES: usize = 64;
+
+/// Reads files; keeps what it parsed, so it is meant to be dropped when idle.
+pub(super) struct Symboliser(Symbolizer);
+
+impl Symboliser {
+    pub(super) fn new() -> Symboliser {
+        let nowhere: [&Path; 0] = [];
+        Symboliser(
+            Symbolizer::builder()
+                .enable_code_info(true)
+                .enable_inlined_fns(true)
+                // Done by the model, which also removes what differs between builds.
+                .enable_demangling(false)
+                .enable_auto_reload(false)
+                // A sent file may name other files by a debug link; those of this machine are none of its business.
+                .set_debug_dirs(Some(nowhere))
+                .build(),
+        )
+    }
+
+    /// The frames at each offset, in the order asked.
+    pub(super) fn frames(&self, path: &Path, offsets: &[u64]) -> Result<Vec<(u64, Vec<Frame>)>, String> {
+        let code = File::open(path).map_err(|error| error.to_string())?;
+        let code = elf::code(&code).map_err(|error| error.to_string())?;
+        let source = source::Source::Elf(source::Elf::new(path));
+        let found = self
+            .0
+            .symbolize(&source, Input::FileOffset(offsets))
+            .map_err(|error| format!("{error:#}"))?;
+        let frames = offsets.iter().zip(&found).map(|(offset, symbolized)| match symbolized {
+            // Debug information keeps functions that the linker dropped, at addresses where no code is.
+            Symbolized::Sym(symbol) if code.iter().any(|part| part.contains(offset)) => innermost_first(symbol),
+            _ => Vec::new(),
+        });
+        Ok(offsets.iter().copied().zip(frames).collect())
+    }
+}
+
+/// The symbol comes with the calls inlined into it, outermost first.
+fn innermost_first(symbol: &Sym<'_>) -> Vec<Frame> {
+    let inlined = symbol
+        .inlined
+        .iter()
+        .rev()
+        .map(|call| frame(&call.name, call.code_info.as_ref()));
+    let all = inlined.chain([frame(&symbol.name, symbol.code_info.as_deref())]);
+    all.filter(|frame| !frame.function.is_empty())
+        .take(MAX_FRAMES)
+        .collect()
+}
+
+fn frame(name: &str, place: Option<&CodeInfo<'_>>) -> Frame {
+    let name: String = name
+        .chars()
+        .take(MAX_FUNCTION_CHARS)
+        .filter(|c| !c.is_control())
+        .collect();
+    Frame {
+        function: function::normalise(&name),
+        file: place
+            .map(|place| clean_name(&place.to_path().to_string_lossy()))
+            .unwrap_or_default(),
+        line: place.and_then(|place| place.line).unwrap_or(0),
+    }
+}

@@ -1,0 +1,185 @@
+//! What explains a slowdown: functions, and which end of the edge sees it.
+//!
+//! Guarantees: functions come from windows whose two signals arrived, for both releases from the windows the verdict
+//! rests on; the application's stacks are used, and the proxy's only where the application has none.
+
+use std::collections::BTreeMap;
+
+use emberline_analysis::compare::{CompareOptions, Comparison, compare, top_changed};
+use emberline_model::{
+    Component, Histogram, Release, Side,
+    alert::{ClientServerSplit, GuiltyFunction},
+    comparison::{FunctionRow, Judgement, Per, SideData},
+    function::is_library,
+};
+use emberline_storage::{QueryError, Range, RequestQuery, SideQuery, Store, WorkloadFilter};
+
+use super::{alerts::Ranges, folding::Slow};
+
+/// Functions quoted in an alert.
+const MOST_FUNCTIONS: usize = 10;
+/// Below this share of named CPU an alert waits for names.
+const NAMED_ENOUGH: f64 = 0.9;
+
+/// CPU per request of both releases on the route.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cpu {
+    pub(super) judgement: Judgement,
+    /// Candidate minus baseline, nanoseconds per request.
+    pub(super) delta_ns: f64,
+    /// Share of the candidate's CPU that has names.
+    pub(super) named: f64,
+}
+
+/// Everything besides the verdict itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Evidence {
+    pub(super) ranges: Ranges,
+    /// Whose stacks.
+    pub(super) component: Component,
+    /// `None` when a release has no stacks in those windows.
+    pub(super) cpu: Option<Cpu>,
+    pub(super) guilty: Option<GuiltyFunction>,
+    pub(super) functions: Vec<FunctionRow>,
+    pub(super) client_server: ClientServerSplit,
+}
+
+impl Evidence {
+    /// True when waiting a little may name a function that has no name yet.
+    pub(super) fn is_incomplete(&self) -> bool {
+        let Some(cpu) = &self.cpu else { return true };
+        match &self.guilty {
+            // The application's own function has a name: what else has none does not matter.
+            Some(guilty) if !is_library(&guilty.name) => false,
+            Some(guilty) => guilty.name.starts_with("0x") || cpu.named < NAMED_ENOUGH,
+            None => cpu.named < NAMED_ENOUGH || cpu.judgement == Judgement::TooFewSamples,
+        }
+    }
+}
+
+/// Collects the evidence for a finding.
+pub(super) async fn collect(store: &Store, slow: &Slow, ranges: Ranges) -> Result<Evidence, QueryError> {
+    let mut component = Component::Application;
+    let mut sides = both_sides(store, slow, ranges, component).await?;
+    if !has_stacks(&sides) {
+        let proxies = both_sides(store, slow, ranges, Component::Proxy).await?;
+        if has_stacks(&proxies) {
+            (component, sides) = (Component::Proxy, proxies);
+        }
+    }
+    let client_server = client_server(store, slow, ranges).await?;
+    let mut evidence = Evidence {
+        ranges,
+        component,
+        cpu: None,
+        guilty: None,
+        functions: Vec::new(),
+        client_server,
+    };
+    if has_stacks(&sides) {
+        let route = slow.judged.unit.route.clone();
+        // A tree is not shown, but a comparison builds one: off the threads that serve connections.
+        let compared = tokio::task::spawn_blocking(move || {
+            let options = CompareOptions {
+                per: Per::Request,
+                route: Some(&route),
+                tree_limit: Some(0),
+            };
+            compare(&sides.0, &sides.1, options)
+        });
+        let comparison = compared.await.map_err(|error| QueryError::Internal {
+            message: error.to_string(),
+        })?;
+        add_functions(&mut evidence, comparison);
+    }
+    Ok(evidence)
+}
+
+fn add_functions(evidence: &mut Evidence, comparison: Comparison) {
+    evidence.cpu = Some(Cpu {
+        judgement: comparison.judgement,
+        delta_ns: comparison.change.delta,
+        named: comparison.candidate.resolved_ratio,
+    });
+    evidence.functions = top_changed(&comparison.functions, comparison.guilty.as_ref(), MOST_FUNCTIONS);
+    evidence.guilty = comparison.guilty;
+}
+
+async fn both_sides(
+    store: &Store,
+    slow: &Slow,
+    ranges: Ranges,
+    component: Component,
+) -> Result<(SideData, SideData), QueryError> {
+    let query = |version: &str, (from_unix_s, to_unix_s): (i64, i64)| SideQuery {
+        route: Some(slow.judged.unit.route.clone()),
+        component,
+        ..SideQuery::new(slow.release(version), Range { from_unix_s, to_unix_s })
+    };
+    let baseline = store.side_data(query(&slow.baseline, ranges.baseline)).await?;
+    let candidate = store.side_data(query(&slow.candidate, ranges.candidate)).await?;
+    Ok((baseline, candidate))
+}
+
+/// True when a comparison of the two has something to compare.
+fn has_stacks(sides: &(SideData, SideData)) -> bool {
+    [&sides.0, &sides.1]
+        .iter()
+        .all(|side| side.windows.iter().any(|w| !w.stacks.is_empty() && w.requests > 0))
+}
+
+/// Difference of the medians at both ends, milliseconds. The client's end is known for a caller that is judged alone.
+async fn client_server(store: &Store, slow: &Slow, ranges: Ranges) -> Result<ClientServerSplit, QueryError> {
+    let median_delta =
+        |baseline: &Histogram, candidate: &Histogram| Some((candidate.quantile(0.5)? - baseline.quantile(0.5)?) * 1e3);
+    let unit = &slow.judged.unit;
+    let server_side = |windows: &BTreeMap<i64, Histogram>, (from, to): (i64, i64)| {
+        windows.range(from..to).fold(Histogram::new(), |mut all, (_, window)| {
+            all.merge(window);
+            all
+        })
+    };
+    let (before, after) = (
+        server_side(&unit.baseline, ranges.baseline),
+        server_side(&unit.candidate, ranges.candidate),
+    );
+    let server_delta_ms = median_delta(&before, &after);
+    let Some(source) = &unit.source else {
+        return Ok(ClientServerSplit {
+            client_delta_ms: None,
+            server_delta_ms,
+        });
+    };
+    let baseline = client_side(store, source, slow, &slow.baseline, ranges.baseline).await?;
+    let candidate = client_side(store, source, slow, &slow.candidate, ranges.candidate).await?;
+    Ok(ClientServerSplit {
+        client_delta_ms: median_delta(&baseline, &candidate),
+        server_delta_ms,
+    })
+}
+
+/// Durations of calls to a release on the route, as the caller saw them.
+async fn client_side(
+    store: &Store,
+    source: &Release,
+    slow: &Slow,
+    version: &str,
+    (from_unix_s, to_unix_s): (i64, i64),
+) -> Result<Histogram, QueryError> {
+    let query = RequestQuery {
+        side: Some(Side::Client),
+        route: Some(slow.judged.unit.route.clone()),
+        source: Some(slow.release(version)),
+        ..RequestQuery::new(WorkloadFilter::release(source), Range { from_unix_s, to_unix_s })
+    };
+    let mut all = Histogram::new();
+    store
+        .requests(query)
+        .await?
+        .iter()
+        .for_each(|row| all.merge(&row.duration));
+    Ok(all)
+}
+
+/// Evidence that was collected before, by alert.
+pub(super) type Remembered = BTreeMap<u64, Evidence>;
