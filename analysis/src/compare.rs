@@ -329,7 +329,8 @@ fn name_guilty(guilty: &Guilty, tree: &FlameTree) -> Option<GuiltyFunction> {
         name: info.name.clone(),
         module: info.module.clone(),
         delta_ns_per_request: guilty.delta,
-        share: guilty.share,
+        // Other functions may have become cheaper meanwhile; more than all of it explains nothing more.
+        share: guilty.share.min(1.0),
     })
 }
 
@@ -446,11 +447,7 @@ impl Sentence<'_> {
                 let ratio = self.change.ratio().map(|r| format!(", ×{r:.2}")).unwrap_or_default();
                 let cause = match (self.guilty, self.finding) {
                     (Some(guilty), _) => {
-                        format!(
-                            "; {:.0} % of it under {}",
-                            (guilty.share * 100.0).min(100.0),
-                            guilty.name
-                        )
+                        format!("; {:.0} % of it under `{}`", guilty.share * 100.0, guilty.name)
                     }
                     (None, Finding::Spread) => "; no single function explains most of it".to_owned(),
                     _ => String::new(),
@@ -473,11 +470,12 @@ fn signed(ns: f64) -> String {
 }
 
 /// Rows worth quoting: changes that survive the false discovery rate. The guilty function first, then the service's own
-/// code before libraries, the largest change first.
+/// code before libraries, the largest change first. A library function that only calls what changed is not worth it.
 pub fn top_changed(functions: &[FunctionRow], guilty: Option<&GuiltyFunction>, most: usize) -> Vec<FunctionRow> {
     let mut changed: Vec<&FunctionRow> = functions
         .iter()
         .filter(|f| f.confidence == Confidence::Strong && f.state != FunctionState::Same)
+        .filter(|f| !f.library || f.delta_self.abs() > f.delta_total.abs() / 10.0)
         .collect();
     let innocent = |f: &FunctionRow| guilty.is_none_or(|guilty| guilty.id != f.id);
     changed.sort_by(|a, b| {

@@ -124,6 +124,10 @@ impl AlertState {
             self.phase = next;
             self.changed_at = Some(seen.window);
             self.confirmed = 0;
+            if next == AlertPhase::Resolved {
+                // What comes again has to be seen again.
+                self.exceeding_run = 0;
+            }
             self.has_fired |= next == AlertPhase::Firing;
         }
         self
@@ -233,6 +237,15 @@ mod tests {
         assert_eq!(
             phases(&format!("xVxxx{}", " ".repeat(29))),
             [Pending, Suspected, Firing]
+        );
+    }
+
+    #[test]
+    fn a_release_that_is_gone_stays_resolved() {
+        use AlertPhase::*;
+        assert_eq!(
+            phases(&format!("xVxxxxxxxxxx{}", " ".repeat(90))),
+            [Pending, Suspected, Firing, Resolved]
         );
     }
 }

@@ -41,7 +41,7 @@ pub struct GuiltyFunction {
     pub module: String,
     /// Growth of its total CPU time per request, nanoseconds.
     pub delta_ns_per_request: f64,
-    /// That growth as a share of the route's.
+    /// That growth as a share of the route's, at most 1.
     pub share: f64,
 }
 

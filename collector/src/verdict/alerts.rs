@@ -104,7 +104,7 @@ fn cause(evidence: &Evidence) -> String {
             "`{}` takes {} more CPU per request ({:.0} % of the growth)",
             guilty.name,
             format_ns(guilty.delta_ns_per_request),
-            (guilty.share * 100.0).min(100.0),
+            guilty.share * 100.0,
         ),
         (None, Judgement::Changed) if cpu.delta_ns > 0.0 => {
             format!(

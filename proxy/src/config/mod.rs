@@ -141,8 +141,8 @@ impl Default for ProfilerConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Found out per connection from its first bytes. A connection whose client is silent for `limits.detect_ms`
-    /// counts as TCP, so protocols whose server speaks first lose that time: give those `tcp`.
+    /// Found out per connection from its first bytes. When the client is silent for `limits.detect_ms` the destination is
+    /// connected, and whoever speaks first decides; protocols whose server speaks first lose that time: give those `tcp`.
     #[default]
     Auto,
     /// HTTP/1.1.
@@ -266,7 +266,7 @@ pub struct Limits {
     /// A caller that neither sends its body nor takes its response, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub body_idle_ms: u64,
-    /// How long `protocol: auto` waits for a client's first bytes before it treats the connection as TCP, in
+    /// How long `protocol: auto` waits for a client's first bytes before it listens to the destination as well, in
     /// milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub detect_ms: u64,

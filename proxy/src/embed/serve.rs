@@ -73,8 +73,9 @@ where
                     Some((Detected::Http2, prefix)) => {
                         http.serve_http2(stream, prefix, handler, draining, &counters).await;
                     }
-                    // What is neither is answered as the HTTP/1 that it is not: with a 400.
-                    Some((Detected::Http1 | Detected::Tcp, prefix)) => {
+                    // What is neither is answered as the HTTP/1 that it is not: with a 400. A caller that has been silent
+                    // for so long keeps its connection for later, which only HTTP/1 does.
+                    Some((Detected::Http1 | Detected::Tcp | Detected::Silent, prefix)) => {
                         http.serve_http1(stream, prefix, handler, draining, &counters).await;
                     }
                     Some((Detected::Nothing, _)) | None => {}

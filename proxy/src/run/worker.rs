@@ -10,7 +10,7 @@ use crate::{
     config::Protocol,
     drain::Draining,
     listener::{self, Admission},
-    server::{self, forward::Forwarder},
+    server::{self, forward::Forwarder, tcp::FirstWord},
     wire::detect::Detected,
 };
 
@@ -74,15 +74,28 @@ async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, sh
 /// One connection, whatever it speaks.
 async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, _admission: Admission) {
     let protocol = forwarder.plan.load().protocol;
+    let mut upstream = None;
     let (detected, prefix) = match protocol {
         Protocol::Http1 => (Detected::Http1, Bytes::new()),
         Protocol::Http2 => (Detected::Http2, Bytes::new()),
         Protocol::Tcp => (Detected::Tcp, Bytes::new()),
         Protocol::Auto => {
             let wait = Duration::from_millis(forwarder.http.limits().detect_ms);
-            match server::first_bytes(&mut stream, wait, &draining, &forwarder.counters).await {
-                Some(found) => found,
-                None => return,
+            loop {
+                match server::first_bytes(&mut stream, wait, &draining, &forwarder.counters).await {
+                    Some((Detected::Silent, _)) => {}
+                    Some(found) => break found,
+                    None => return,
+                }
+                // Boxed: most callers speak at once.
+                match Box::pin(forwarder.first_word(&stream, &draining)).await {
+                    FirstWord::Caller => {}
+                    FirstWord::Destination(connected) => {
+                        upstream = Some(connected);
+                        break (Detected::Tcp, Bytes::new());
+                    }
+                    FirstWord::Nobody => return,
+                }
             }
         }
     };
@@ -97,8 +110,8 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
             // Boxed, and TCP below too, so that the many connections of HTTP/1 do not pay for their size.
             Box::pin(http.serve_http2(stream, prefix, forwarder, draining, &counters)).await;
         }
-        Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, draining)).await,
-        Detected::Nothing => {}
+        Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, upstream, draining)).await,
+        Detected::Silent | Detected::Nothing => {}
     }
 }
 

@@ -67,6 +67,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     }
 }
 
+/// Who speaks first on a connection whose caller has been silent.
+pub(crate) enum FirstWord {
+    /// The caller: what it speaks can be found out now.
+    Caller,
+    /// The destination, on this connection: only TCP carries such protocols.
+    Destination(TcpStream),
+    /// Nobody: one end is gone, or neither said anything for too long.
+    Nobody,
+}
+
 /// How a connection ended.
 enum End {
     Closed,
@@ -74,8 +84,47 @@ enum End {
 }
 
 impl Forwarder {
+    /// Connects the destination of a silent caller and waits for who speaks first. A caller that opened its connection
+    /// in advance, as pools of HTTP clients do, is the same as before once it speaks.
+    pub(crate) async fn first_word(&self, stream: &TcpStream, draining: &Draining) -> FirstWord {
+        let plan = self.plan.load_full();
+        let destination = match plan.cluster.pick() {
+            // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
+            Some(destination) => destination.connect(&plan.timeouts).await.ok(),
+            None => None,
+        };
+        let destination_speaks = async {
+            match &destination {
+                Some(destination) => destination.peek(&mut [0]).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut draining = draining.clone();
+        let mut first_byte = [0];
+        let destination_spoke = tokio::select! {
+            biased;
+            caller = stream.peek(&mut first_byte) => {
+                return if matches!(caller, Ok(1..)) { FirstWord::Caller } else { FirstWord::Nobody };
+            }
+            spoke = destination_speaks => matches!(spoke, Ok(1..)),
+            () = tokio::time::sleep(plan.timeouts.idle()) => false,
+            () = draining.asked() => false,
+        };
+        match destination {
+            Some(destination) if destination_spoke => FirstWord::Destination(destination),
+            _ => FirstWord::Nobody,
+        }
+    }
+
     /// Carries one connection of opaque bytes until it ends. While draining it may go on; the process ends it.
-    pub(crate) async fn carry_tcp(&self, stream: TcpStream, prefix: Bytes, draining: Draining) {
+    /// `upstream` is the destination's end if it is connected already.
+    pub(crate) async fn carry_tcp(
+        &self,
+        stream: TcpStream,
+        prefix: Bytes,
+        upstream: Option<TcpStream>,
+        draining: Draining,
+    ) {
         let started = Instant::now();
         let plan = self.plan.load_full();
         let route = self.telemetry.route(TCP_ROUTE);
@@ -83,14 +132,19 @@ impl Forwarder {
         let in_flight = self.telemetry.start_request(plan.side);
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let carried = async {
-            let Some(destination) = plan.cluster.pick() else {
-                return End::Failed(ResponseFlags::UH);
-            };
-            let upstream = match destination.connect(&plan.timeouts).await {
-                Ok(upstream) => upstream,
-                Err(error) => {
-                    tracing::debug!(%error, "a TCP connection goes nowhere");
-                    return End::Failed(ResponseFlags::UF);
+            let upstream = match upstream {
+                Some(connected) => connected,
+                None => {
+                    let Some(destination) = plan.cluster.pick() else {
+                        return End::Failed(ResponseFlags::UH);
+                    };
+                    match destination.connect(&plan.timeouts).await {
+                        Ok(connected) => connected,
+                        Err(error) => {
+                            tracing::debug!(%error, "a TCP connection goes nowhere");
+                            return End::Failed(ResponseFlags::UF);
+                        }
+                    }
                 }
             };
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::default());

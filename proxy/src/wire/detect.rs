@@ -3,9 +3,11 @@
 //! Policy: biased to availability. HTTP/2 is its whole 24-byte preface; HTTP/1 is a known method and a space, or a
 //! first line that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, carried without looking at it.
 //!
-//! Wrong on purpose: a protocol whose server speaks first is only TCP after `limits.detect_ms` of silence (give such a
-//! listener `protocol: tcp`), and a client that makes up a method and sends its request line in pieces more than that
-//! time apart is carried as TCP.
+//! Silence says nothing: clients of HTTP open connections before they need them. Who speaks first on a silent connection
+//! decides (`server::tcp`).
+//!
+//! Wrong on purpose: a client that makes up a method and sends its request line in pieces more than `limits.detect_ms`
+//! apart is carried as TCP.
 
 use std::{io, time::Duration};
 
@@ -41,6 +43,8 @@ pub(crate) enum Detected {
     Http2,
     /// Anything else.
     Tcp,
+    /// Nothing yet.
+    Silent,
     /// Nothing: the connection ended without a byte.
     Nothing,
 }
@@ -86,10 +90,11 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What silence after these bytes means.
+/// What a pause after these bytes means.
 fn classify_silent(bytes: &[u8]) -> Detected {
-    let may_become_http = !bytes.is_empty() && METHODS.iter().any(|method| method.starts_with(bytes));
-    if may_become_http {
+    if bytes.is_empty() {
+        Detected::Silent
+    } else if METHODS.iter().any(|method| method.starts_with(bytes)) {
         Detected::Http1
     } else {
         Detected::Tcp
@@ -151,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_tcp_unless_a_method_has_begun() {
-        assert_eq!(classify_silent(b""), Detected::Tcp);
+    fn silence_says_nothing_and_half_a_word_is_tcp_unless_a_method_has_begun() {
+        assert_eq!(classify_silent(b""), Detected::Silent);
         assert_eq!(classify_silent(b"PO"), Detected::Http1);
         assert_eq!(classify_silent(b"HELLO"), Detected::Tcp);
     }

@@ -123,6 +123,30 @@ fn a_server_that_speaks_first_is_heard() {
 }
 
 #[test]
+fn a_connection_opened_in_advance_is_http_when_its_request_comes() {
+    block_on(async {
+        let app = App::named("app").await;
+        let text = yaml(
+            "cart",
+            &format!(
+                "limits: {{detect_ms: 20}}\ninbound: [{{listen: 127.0.0.1:0, to: {}}}]",
+                app.address
+            ),
+        );
+        let proxy = proxy(&text);
+        let mut stream = TcpStream::connect(proxy.addresses().inbound[0]).await.unwrap();
+        // Longer than the detection waits: by then the destination is connected.
+        eventually("the destination is connected", || app.connections() == 1).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.1, "app");
+        let series = recorded(proxy.telemetry(), 1).await;
+        assert_eq!(series[0].protocol, "http/1.1");
+        stop(proxy).await;
+    });
+}
+
+#[test]
 fn a_caller_that_says_nothing_and_leaves_reaches_nobody() {
     block_on(async {
         let app = App::named("app").await;

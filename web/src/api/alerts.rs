@@ -1,0 +1,39 @@
+//! `/api/v1/alerts`: what the verdict runner states.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use emberline_model::alert::{Alert, AlertStatus};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    Web,
+    error::{ApiError, ErrorBody},
+    openapi::nouns,
+    params::{ALERT_STATE, Parameter, Params},
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[ALERT_STATE];
+
+/// Alerts, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Alerts {
+    /// The alerts.
+    #[schema(value_type = Vec<nouns::Alert>)]
+    alerts: Vec<Alert>,
+}
+
+/// Alerts of the verdict runner.
+#[utoipa::path(get, path = "/api/v1/alerts", responses(
+    (status = 200, body = Alerts), (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn alerts(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Alerts>, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let mut alerts = web.alerts.snapshot();
+    if params.text(&ALERT_STATE) == Some("firing") {
+        alerts.retain(|alert| alert.state == AlertStatus::Firing);
+    }
+    Ok(Json(Alerts { alerts }))
+}

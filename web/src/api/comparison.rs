@@ -1,0 +1,122 @@
+//! What `/api/v1/diff` and `/api/v1/functions` have in common: which two releases are compared over which ranges.
+//!
+//! Guarantee: both sides come from windows whose two signals arrived, and the comparison is the same function that
+//! alerts quote.
+
+use emberline_analysis::compare::{CompareOptions, Comparison, compare};
+use emberline_model::{
+    ProfileType, Side,
+    comparison::{Per, SideData},
+    workload::Component,
+};
+use emberline_storage::{Range, SideQuery};
+
+use crate::{
+    Web,
+    catalog::{self, KnownService},
+    error::ApiError,
+    params::{BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, Params, ROUTE},
+};
+
+/// Two releases to compare.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) known: KnownService,
+    pub(super) baseline: String,
+    pub(super) candidate: String,
+    pub(super) route: Option<String>,
+    pub(super) component: Component,
+    pub(super) side: Side,
+    pub(super) profile_type: ProfileType,
+    pub(super) per: Per,
+    pub(super) baseline_range: Range,
+    pub(super) candidate_range: Range,
+}
+
+impl Question {
+    /// Reads the parameters and fills in what is not said.
+    pub(super) async fn read(web: &Web, params: &Params) -> Result<Question, ApiError> {
+        let baseline_range = params.range(&BASELINE_FROM, &BASELINE_TO)?;
+        let candidate_range = params.range(&CANDIDATE_FROM, &CANDIDATE_TO)?;
+        let whole = Range {
+            from_unix_s: baseline_range.from_unix_s.min(candidate_range.from_unix_s),
+            to_unix_s: baseline_range.to_unix_s.max(candidate_range.to_unix_s),
+        };
+        let known = catalog::find_service(&web.store, params, whole).await?;
+        let (baseline, candidate) = known.pair(params.text(&BASELINE), params.text(&CANDIDATE))?;
+        let component = params
+            .component()
+            .unwrap_or_else(|| known.default_component([baseline.as_str(), candidate.as_str()]));
+        Ok(Question {
+            baseline,
+            candidate,
+            route: params.text(&ROUTE).map(str::to_owned),
+            component,
+            side: params.side().unwrap_or(Side::Server),
+            profile_type: super::profile_type(params),
+            per: params.per(),
+            baseline_range,
+            candidate_range,
+            known,
+        })
+    }
+
+    fn side_query(&self, version: &str, range: Range) -> SideQuery {
+        SideQuery {
+            route: self.route.clone(),
+            component: self.component,
+            side: self.side,
+            profile_type: self.profile_type.0.clone(),
+            ..SideQuery::new(self.known.release(version), range)
+        }
+    }
+
+    /// Fetches both sides and compares them, the tree cut at `tree_limit`.
+    pub(super) async fn answer(&self, web: &Web, tree_limit: Option<usize>) -> Result<Comparison, ApiError> {
+        let (baseline, candidate) = tokio::try_join!(
+            web.store
+                .side_data(self.side_query(&self.baseline, self.baseline_range)),
+            web.store
+                .side_data(self.side_query(&self.candidate, self.candidate_range)),
+        )?;
+        if has_no_stacks(&baseline) && has_no_stacks(&candidate) {
+            let whole = self.whole_range();
+            super::check_names(
+                &web.store,
+                &self.known,
+                self.route.as_deref(),
+                &self.profile_type,
+                whole,
+            )
+            .await?;
+        }
+        let (per, route) = (self.per, self.route.clone());
+        // Comparing walks every stack of every window: long work has no place on the threads that serve connections.
+        let compared = tokio::task::spawn_blocking(move || {
+            compare(
+                &baseline,
+                &candidate,
+                CompareOptions {
+                    per,
+                    route: route.as_deref(),
+                    tree_limit,
+                },
+            )
+        });
+        compared
+            .await
+            .map_err(|error| ApiError::internal(format!("the comparison failed: {error}")))
+    }
+
+    /// The shortest range that holds both sides'.
+    pub(super) fn whole_range(&self) -> Range {
+        Range {
+            from_unix_s: self.baseline_range.from_unix_s.min(self.candidate_range.from_unix_s),
+            to_unix_s: self.baseline_range.to_unix_s.max(self.candidate_range.to_unix_s),
+        }
+    }
+}
+
+fn has_no_stacks(side: &SideData) -> bool {
+    side.windows.iter().all(|w| w.stacks.is_empty())
+}

@@ -1,0 +1,211 @@
+//! `/api/v1/diff`: what changed between two releases, per request.
+//!
+//! Guarantees: the self values of `functions` add up to each side's `total_ns` at every `limit`, and the table is
+//! the same at every `limit`; `per` changes divisors and never raw values; exports are written from the uncut tree.
+
+use std::collections::HashMap;
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+};
+use emberline_analysis::compare::{Comparison, format_ns};
+use emberline_model::comparison::{CostChange, FunctionRow, Judgement, LatencyEvidence, Per, SideSummary};
+use http::HeaderMap;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::comparison::Question;
+use crate::{
+    Web,
+    error::{ApiError, ErrorBody},
+    exports::{self, Format, svg::Labels},
+    openapi::nouns,
+    params::{
+        BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, DIFF_FORMAT, FROM,
+        FUNCTIONS_LIMIT, LIMIT, NAMESPACE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO,
+    },
+    tree_columns::DiffTree,
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[
+    SERVICE,
+    NAMESPACE,
+    BASELINE,
+    CANDIDATE,
+    ROUTE,
+    COMPONENT,
+    SIDE,
+    PROFILE_TYPE,
+    PER,
+    FROM,
+    TO,
+    BASELINE_FROM,
+    BASELINE_TO,
+    CANDIDATE_FROM,
+    CANDIDATE_TO,
+    LIMIT,
+    FUNCTIONS_LIMIT,
+    DIFF_FORMAT,
+];
+
+/// What changed between two releases.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Diff {
+    namespace: String,
+    service: String,
+    component: String,
+    /// Null for all routes.
+    route: Option<String>,
+    side: String,
+    profile_type: String,
+    /// Unit of raw values.
+    unit: String,
+    #[schema(value_type = nouns::Per)]
+    per: Per,
+    #[schema(value_type = nouns::DiffSide)]
+    baseline: SideSummary,
+    #[schema(value_type = nouns::DiffSide)]
+    candidate: SideSummary,
+    /// One sentence.
+    summary: String,
+    #[schema(value_type = nouns::Judgement)]
+    judgement: Judgement,
+    /// Id of the function to look at first.
+    guilty: Option<String>,
+    /// Said when functions changed and the cost did not.
+    cost_shift: Option<String>,
+    #[schema(value_type = nouns::CostChange)]
+    change: CostChange,
+    /// Sorted by the size of `contribution`.
+    #[schema(value_type = Vec<nouns::FunctionRow>)]
+    functions: Vec<FunctionRow>,
+    /// What `functions_limit` left out.
+    functions_cut: DiffFunctionsCut,
+    tree: DiffTree,
+    /// Null when no request was seen.
+    #[schema(value_type = Option<nouns::LatencyEvidence>)]
+    latency: Option<LatencyEvidence>,
+}
+
+/// Rows left out of a comparison's function table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct DiffFunctionsCut {
+    /// Rows.
+    count: u64,
+    /// Their self values of the baseline, in raw units.
+    self_a: i64,
+    /// Their self values of the candidate.
+    self_b: i64,
+}
+
+/// Cuts a function table; the sums of what is left out stay.
+pub(super) fn cut_functions(functions: &mut Vec<FunctionRow>, limit: Option<usize>) -> DiffFunctionsCut {
+    let mut cut = DiffFunctionsCut::default();
+    for row in functions.drain(limit.unwrap_or(usize::MAX).min(functions.len())..) {
+        cut.count += 1;
+        cut.self_a += row.self_a_ns;
+        cut.self_b += row.self_b_ns;
+    }
+    cut
+}
+
+/// What changed between two releases: function table, merged tree, latency. Also as pprof, folded stacks, SVG and
+/// a self-contained HTML page.
+#[utoipa::path(get, path = "/api/v1/diff", responses(
+    (status = 200, content((Diff = "application/json"), (Vec<u8> = "application/octet-stream"), (String = "text/plain"), (String = "image/svg+xml"), (String = "text/html"))),
+    (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn diff(
+    State(web): State<Web>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let format = Format::of(&params, &headers);
+    let limit = super::tree_limit(&params)?;
+    let functions_limit = params.count(&FUNCTIONS_LIMIT)?;
+    let question = Question::read(&web, &params).await?;
+    let comparison = question.answer(&web, limit.filter(|_| format == Format::Json)).await?;
+    if format != Format::Json {
+        let written = tokio::task::spawn_blocking(move || export(&question, &comparison, format));
+        return written
+            .await
+            .map_err(|error| ApiError::internal(format!("the export failed: {error}")))?;
+    }
+    Ok(Json(describe(question, comparison, functions_limit)).into_response())
+}
+
+fn describe(question: Question, comparison: Comparison, functions_limit: Option<usize>) -> Diff {
+    let mut functions = comparison.functions;
+    let functions_cut = cut_functions(&mut functions, functions_limit);
+    let ids = functions
+        .iter()
+        .enumerate()
+        .filter_map(|(at, row)| Some((u64::from_str_radix(&row.id, 16).ok()?, at)));
+    let places: HashMap<u64, usize> = ids.collect();
+    Diff {
+        namespace: question.known.namespace,
+        service: question.known.service,
+        component: question.component.as_str().to_owned(),
+        route: question.route,
+        side: question.side.as_str().to_owned(),
+        unit: question.profile_type.unit().to_owned(),
+        profile_type: question.profile_type.0,
+        per: comparison.per,
+        baseline: comparison.baseline,
+        candidate: comparison.candidate,
+        summary: comparison.summary,
+        judgement: comparison.judgement,
+        guilty: comparison.guilty.map(|guilty| guilty.id),
+        cost_shift: comparison.cost_shift,
+        change: comparison.change,
+        tree: DiffTree::of(&comparison.tree, &places),
+        functions,
+        functions_cut,
+        latency: comparison.latency,
+    }
+}
+
+fn export(question: &Question, comparison: &Comparison, format: Format) -> Result<Response, ApiError> {
+    let (baseline, candidate) = (&comparison.baseline, &comparison.candidate);
+    let title = match &question.route {
+        Some(route) => format!(
+            "{} {route}: {} → {}",
+            question.known.service, baseline.version, candidate.version
+        ),
+        None => format!(
+            "{}: {} → {}",
+            question.known.service, baseline.version, candidate.version
+        ),
+    };
+    let per = match question.per {
+        Per::Request => " per request",
+        Per::Second => " per second",
+        Per::Total => " in all",
+    };
+    let subtitle = format!(
+        "{} CPU{per}: {} → {}. Width: the candidate; colour: the difference{per}.",
+        question.component.as_str(),
+        format_ns(comparison.change.baseline),
+        format_ns(comparison.change.candidate),
+    );
+    let labels = Labels {
+        title: &title,
+        subtitle: &subtitle,
+        unit: question.profile_type.unit(),
+    };
+    let divisors = [baseline.divisor, candidate.divisor];
+    let body = match format {
+        Format::Pprof => exports::pprof::write(&comparison.tree, &question.profile_type, question.whole_range(), true),
+        Format::Folded => exports::folded::write(&comparison.tree, true).into_bytes(),
+        Format::Svg | Format::Json => exports::svg::diff(&comparison.tree, divisors, &labels)?,
+        Format::Html => {
+            let svg = exports::svg::diff(&comparison.tree, divisors, &labels)?;
+            exports::html::page(svg, &labels, &comparison.summary)?
+        }
+    };
+    let name = format!("{}-{}-{}", question.known.service, baseline.version, candidate.version);
+    Ok(exports::answer(body, format, &name))
+}

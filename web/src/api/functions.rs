@@ -1,0 +1,148 @@
+//! `/api/v1/functions`: the function table alone, of one release (`version`) or of a comparison (`baseline`,
+//! `candidate`). Guarantee: the same rows as `/api/v1/profile` and `/api/v1/diff` show, without a tree.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use emberline_model::comparison::{FunctionRow, Per, SideSummary};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    comparison::Question,
+    diff::{DiffFunctionsCut, cut_functions},
+    profile::{self, FunctionsCut, ProfileFunction},
+};
+use crate::{
+    Web,
+    error::{ApiError, ErrorBody},
+    openapi::nouns,
+    params::{
+        BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FROM,
+        FUNCTIONS_LIMIT, INSTANCE, NAMESPACE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO, VERSION,
+    },
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[
+    SERVICE,
+    NAMESPACE,
+    VERSION,
+    INSTANCE,
+    BASELINE,
+    CANDIDATE,
+    ROUTE,
+    COMPONENT,
+    SIDE,
+    PROFILE_TYPE,
+    PER,
+    FROM,
+    TO,
+    BASELINE_FROM,
+    BASELINE_TO,
+    CANDIDATE_FROM,
+    CANDIDATE_TO,
+    FUNCTIONS_LIMIT,
+];
+
+/// Only questions about one release may carry these, and only comparisons the others.
+const OF_A_COMPARISON: [&Parameter; 7] = [
+    &BASELINE,
+    &CANDIDATE,
+    &PER,
+    &BASELINE_FROM,
+    &BASELINE_TO,
+    &CANDIDATE_FROM,
+    &CANDIDATE_TO,
+];
+
+/// Every function of one release.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProfileFunctions {
+    version: String,
+    profile_type: String,
+    /// Sum of all stacks.
+    total: i64,
+    samples: u64,
+    requests: u64,
+    functions: Vec<ProfileFunction>,
+    functions_cut: FunctionsCut,
+}
+
+/// Every function of two releases.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DiffFunctions {
+    #[schema(value_type = nouns::Per)]
+    per: Per,
+    #[schema(value_type = nouns::DiffSide)]
+    baseline: SideSummary,
+    #[schema(value_type = nouns::DiffSide)]
+    candidate: SideSummary,
+    /// Sum of all stacks of the baseline.
+    total_a_ns: i64,
+    /// Sum of all stacks of the candidate.
+    total_b_ns: i64,
+    /// Id of the function to look at first.
+    guilty: Option<String>,
+    #[schema(value_type = Vec<nouns::FunctionRow>)]
+    functions: Vec<FunctionRow>,
+    functions_cut: DiffFunctionsCut,
+}
+
+/// One of the two answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Functions {
+    /// `version` was given.
+    Profile(ProfileFunctions),
+    /// It was not.
+    Diff(Box<DiffFunctions>),
+}
+
+/// The full function table: of one release when `version` is given, else of a comparison.
+#[utoipa::path(get, path = "/api/v1/functions", responses(
+    (status = 200, body = Functions), (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn functions(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Functions>, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let limit = params.count(&FUNCTIONS_LIMIT)?;
+    if params.text(&VERSION).is_some() {
+        if let Some(other) = OF_A_COMPARISON.iter().find(|p| params.text(p).is_some()) {
+            let message = format!(
+                "`version` asks for one release and `{}` for a comparison: give one of them",
+                other.name
+            );
+            return Err(ApiError::bad_request("bad_parameter", message));
+        }
+        let answer = profile::Question::read(&web, &params)
+            .await?
+            .answer(&web, Some(0), limit)
+            .await?;
+        return Ok(Json(Functions::Profile(ProfileFunctions {
+            version: answer.query.version,
+            profile_type: answer.profile_type,
+            total: answer.total,
+            samples: answer.samples,
+            requests: answer.requests,
+            functions: answer.functions,
+            functions_cut: answer.functions_cut,
+        })));
+    }
+    if params.text(&INSTANCE).is_some() {
+        let message = "`instance` selects within one release: give `version`, too".to_owned();
+        return Err(ApiError::bad_request("bad_parameter", message));
+    }
+    let comparison = Question::read(&web, &params).await?.answer(&web, Some(0)).await?;
+    let mut functions = comparison.functions;
+    let functions_cut = cut_functions(&mut functions, limit);
+    Ok(Json(Functions::Diff(Box::new(DiffFunctions {
+        per: comparison.per,
+        total_a_ns: comparison.baseline.total_ns,
+        total_b_ns: comparison.candidate.total_ns,
+        baseline: comparison.baseline,
+        candidate: comparison.candidate,
+        guilty: comparison.guilty.map(|guilty| guilty.id),
+        functions,
+        functions_cut,
+    }))))
+}

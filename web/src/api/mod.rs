@@ -1,0 +1,145 @@
+//! The endpoints: one file each. [`ENDPOINTS`] is what the router is built from and what the OpenAPI document and
+//! the suggestions for unknown addresses list.
+
+pub(crate) mod alerts;
+mod comparison;
+pub(crate) mod diff;
+pub(crate) mod functions;
+pub(crate) mod profile;
+pub(crate) mod releases;
+pub(crate) mod service;
+pub(crate) mod services;
+pub(crate) mod status;
+pub(crate) mod topology;
+
+use axum::routing::{MethodRouter, get};
+use emberline_model::ProfileType;
+use emberline_storage::{Range, RequestQuery, Store, WorkloadFilter};
+
+use crate::{
+    Web,
+    catalog::KnownService,
+    error::ApiError,
+    names::suggestion,
+    params::{LIMIT, NONE, PROFILE_TYPE, Parameter, Params, shorten},
+};
+
+/// One address of the API.
+pub(crate) struct Endpoint {
+    /// The address.
+    pub(crate) path: &'static str,
+    /// What it may be asked with.
+    pub(crate) parameters: &'static [Parameter],
+    /// What answers.
+    pub(crate) handler: fn() -> MethodRouter<Web>,
+}
+
+/// All of them.
+pub(crate) const ENDPOINTS: [Endpoint; 9] = [
+    Endpoint {
+        path: "/api/v1/services",
+        parameters: services::PARAMETERS,
+        handler: || get(services::services),
+    },
+    Endpoint {
+        path: "/api/v1/releases",
+        parameters: releases::PARAMETERS,
+        handler: || get(releases::releases),
+    },
+    Endpoint {
+        path: "/api/v1/service",
+        parameters: service::PARAMETERS,
+        handler: || get(service::service),
+    },
+    Endpoint {
+        path: "/api/v1/profile",
+        parameters: profile::PARAMETERS,
+        handler: || get(profile::profile),
+    },
+    Endpoint {
+        path: "/api/v1/diff",
+        parameters: diff::PARAMETERS,
+        handler: || get(diff::diff),
+    },
+    Endpoint {
+        path: "/api/v1/functions",
+        parameters: functions::PARAMETERS,
+        handler: || get(functions::functions),
+    },
+    Endpoint {
+        path: "/api/v1/topology",
+        parameters: topology::PARAMETERS,
+        handler: || get(topology::topology),
+    },
+    Endpoint {
+        path: "/api/v1/alerts",
+        parameters: alerts::PARAMETERS,
+        handler: || get(alerts::alerts),
+    },
+    Endpoint {
+        path: "/api/v1/status",
+        parameters: status::PARAMETERS,
+        handler: || get(status::status),
+    },
+];
+
+/// Nodes of a tree when nothing is said.
+const DEFAULT_LIMIT: usize = 8192;
+
+/// The display limit of a question: 0 means none.
+fn tree_limit(params: &Params) -> Result<Option<usize>, ApiError> {
+    Ok(Some(params.count(&LIMIT)?.unwrap_or(DEFAULT_LIMIT)).filter(|&limit| limit > 0))
+}
+
+/// The profile type that is asked about.
+fn profile_type(params: &Params) -> ProfileType {
+    params
+        .text(&PROFILE_TYPE)
+        .map_or_else(ProfileType::cpu, |text| ProfileType(text.to_owned()))
+}
+
+/// All workloads of a service.
+fn workloads_of(known: &KnownService) -> WorkloadFilter {
+    WorkloadFilter {
+        namespace: Some(known.namespace.clone()),
+        ..WorkloadFilter::service(&known.service)
+    }
+}
+
+/// Refuses a route that no request had and a profile type that nobody sent. Asked only when an answer would be
+/// empty, so that questions with an answer do not pay for it.
+async fn check_names(
+    store: &Store,
+    known: &KnownService,
+    route: Option<&str>,
+    profile_type: &ProfileType,
+    range: Range,
+) -> Result<(), ApiError> {
+    let who = workloads_of(known);
+    if *profile_type != ProfileType::cpu() {
+        let types = store.profile_types(range, who.clone()).await?;
+        if !types.contains(&profile_type.0) {
+            let message = format!(
+                "service `{}` sent no profile of type `{}` in this range{}",
+                known.service,
+                shorten(&profile_type.0),
+                suggestion(&profile_type.0, types.iter().map(String::as_str))
+            );
+            return Err(ApiError::not_found("unknown_profile_type", message));
+        }
+    }
+    let Some(route) = route.filter(|&route| route != NONE) else {
+        return Ok(());
+    };
+    let rows = store.requests(RequestQuery::new(who, range)).await?;
+    if rows.iter().any(|row| row.route == route) {
+        return Ok(());
+    }
+    let message = format!(
+        "route `{}` of service `{}` saw no request in this range{}",
+        shorten(route),
+        known.service,
+        suggestion(route, rows.iter().map(|row| row.route.as_str()))
+    );
+    Err(ApiError::not_found("unknown_route", message))
+}

@@ -1,0 +1,229 @@
+//! `/api/v1/releases`: the releases of one service with what they served and what it cost.
+//!
+//! Guarantee: `cpu_ns_per_request` is `complete_cpu_ns / complete_requests`, from windows whose two signals arrived.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use emberline_model::{ProfileType, Side, workload::Component};
+use emberline_storage::{Range, RequestQuery, RequestRow, StackQuery, WindowMark, WindowQuery, WorkloadFilter};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{services::Release, workloads_of};
+use crate::{
+    Web,
+    catalog::{self, KnownService},
+    cost::{self, Cost, Costs},
+    error::{ApiError, ErrorBody},
+    params::{FROM, NAMESPACE, Parameter, Params, SERVICE, TO},
+    red::{Quantiles, Red},
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];
+
+/// Releases of a service.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Releases {
+    namespace: String,
+    service: String,
+    /// Newest first.
+    releases: Vec<ReleaseStats>,
+}
+
+/// A release with what it served and what that cost.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReleaseStats {
+    #[serde(flatten)]
+    release: Release,
+    /// Whose CPU the figures below are: the application's where it reports, else the proxy's.
+    #[schema(value_type = String)]
+    component: Component,
+    /// Requests served.
+    requests: u64,
+    errors: u64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+    /// CPU for requests served and for no request, all windows.
+    cpu_ns: i64,
+    /// `complete_cpu_ns / complete_requests`; null without requests.
+    cpu_ns_per_request: Option<f64>,
+    /// CPU in windows whose two signals arrived.
+    complete_cpu_ns: i64,
+    /// Requests in those windows.
+    complete_requests: u64,
+    /// Stack samples of `cpu_ns`.
+    samples: u64,
+    /// Windows reported.
+    windows: u64,
+    /// Windows whose two signals arrived.
+    complete_windows: u64,
+    /// Share of CPU whose leaf function has a name, 0 to 1.
+    resolved_ratio: f64,
+}
+
+/// What is known of a service's releases in a range.
+pub(super) struct Figures {
+    pub(super) known: KnownService,
+    pub(super) range: Range,
+    /// Requests served, each counted once.
+    pub(super) served: Vec<RequestRow>,
+    /// CPU of all windows.
+    pub(super) cpu: Costs,
+    /// CPU and requests of complete windows.
+    pub(super) complete: Costs,
+    /// Windows reported.
+    pub(super) marks: Vec<WindowMark>,
+    /// By version.
+    resolved_ratios: BTreeMap<String, f64>,
+}
+
+impl Figures {
+    /// Asks the store; with `by_window` everything is kept apart by window.
+    pub(super) async fn fetch(web: &Web, params: &Params, by_window: bool) -> Result<Figures, ApiError> {
+        let range = params.shared_range()?;
+        let known = catalog::find_service(&web.store, params, range).await?;
+        let who = workloads_of(&known);
+        let served = RequestQuery {
+            side: Some(Side::Server),
+            by_window,
+            ..RequestQuery::new(who.clone(), range)
+        };
+        let ratios = futures_util::future::try_join_all(known.releases.iter().map(|release| {
+            let component = component_of(&release.components);
+            let of_release = WorkloadFilter::release(&known.release(&release.version));
+            async move {
+                let ratio = resolved_ratio(web, of_release, component, range).await?;
+                Ok::<_, ApiError>((release.version.clone(), ratio))
+            }
+        }));
+        let store = async {
+            Ok::<_, ApiError>(tokio::try_join!(
+                web.store.requests(served),
+                cost::cpu(&web.store, &who, false, by_window, range),
+                cost::complete(&web.store, &who, by_window, range),
+                web.store.windows(WindowQuery {
+                    who: who.clone(),
+                    component: None,
+                    range
+                }),
+            )?)
+        };
+        let ((served, cpu, complete, marks), ratios) = tokio::try_join!(store, ratios)?;
+        Ok(Figures {
+            range,
+            served,
+            cpu,
+            complete,
+            marks,
+            resolved_ratios: ratios.into_iter().collect(),
+            known,
+        })
+    }
+
+    /// Every release, newest first.
+    pub(super) fn releases(&self, now_s: i64) -> Vec<ReleaseStats> {
+        let mut reds: BTreeMap<&str, Red> = BTreeMap::new();
+        for row in &self.served {
+            reds.entry(&row.reporter.version).or_default().add(row);
+        }
+        let stats = self.known.releases.iter().map(|info| {
+            let component = component_of(&info.components);
+            let red = reds.remove(info.version.as_str()).unwrap_or_default();
+            let all = sum(&self.cpu, &info.version, component);
+            let complete = sum(&self.complete, &info.version, component);
+            let (windows, complete_windows) = count_windows(&self.marks, &info.version, component);
+            ReleaseStats {
+                release: Release::of(info, self.range, now_s),
+                component,
+                requests: red.requests(),
+                errors: red.errors,
+                quantiles: red.quantiles(),
+                cpu_ns: all.cpu_ns,
+                cpu_ns_per_request: complete.cpu_ns_per_request(),
+                complete_cpu_ns: complete.cpu_ns,
+                complete_requests: complete.requests,
+                samples: all.samples,
+                windows,
+                complete_windows,
+                resolved_ratio: self.resolved_ratios.get(&info.version).copied().unwrap_or(1.0),
+            }
+        });
+        stats.collect()
+    }
+}
+
+/// Whose CPU is shown of a release: the application's where it reports.
+pub(super) fn component_of(components: &[Component]) -> Component {
+    if components.contains(&Component::Application) {
+        Component::Application
+    } else {
+        Component::Proxy
+    }
+}
+
+fn sum(costs: &Costs, version: &str, component: Component) -> Cost {
+    let mut sum = Cost::default();
+    for (key, cost) in costs {
+        if key.release.version == version && key.component == component {
+            sum.add(cost);
+        }
+    }
+    sum
+}
+
+/// Windows a release reported, and those among them in which an instance's CPU can be divided by its requests.
+fn count_windows(marks: &[WindowMark], version: &str, component: Component) -> (u64, u64) {
+    let of_release = || marks.iter().filter(|m| m.workload.version == version);
+    // Requests of an application may be counted by the proxy beside it.
+    let counted: BTreeSet<(i64, &str)> = of_release()
+        .filter(|m| m.has_requests && (component == Component::Application || m.component == component))
+        .map(|m| (m.window_start_s, m.workload.instance.as_str()))
+        .collect();
+    let all: BTreeSet<i64> = of_release().map(|m| m.window_start_s).collect();
+    let complete: BTreeSet<i64> = of_release()
+        .filter(|m| m.component == component && m.has_profiles)
+        .filter(|m| counted.contains(&(m.window_start_s, m.workload.instance.as_str())))
+        .map(|m| m.window_start_s)
+        .collect();
+    (all.len() as u64, complete.len() as u64)
+}
+
+/// Share of a release's CPU whose leaf function has a name.
+async fn resolved_ratio(web: &Web, who: WorkloadFilter, component: Component, range: Range) -> Result<f64, ApiError> {
+    let query = StackQuery {
+        component: Some(component),
+        ..StackQuery::new(who, ProfileType::CPU, range)
+    };
+    let sums = web.store.stacks(query).await?;
+    let ids: Vec<u64> = sums.rows.iter().map(|row| row.stack_id).collect();
+    let resolved = web.store.resolve(&ids).await?;
+    let unnamed = sums.rows.iter().filter(|row| {
+        let leaf = resolved.frames(row.stack_id).first();
+        leaf.is_none_or(|&leaf| resolved.functions[leaf as usize].unresolved)
+    });
+    let unnamed = unnamed.fold(0i64, |sum, row| sum.saturating_add(row.value));
+    Ok(if sums.value > 0 {
+        1.0 - unnamed as f64 / sums.value as f64
+    } else {
+        1.0
+    })
+}
+
+/// Releases of a service with requests, latency and CPU per request.
+#[utoipa::path(get, path = "/api/v1/releases", responses(
+    (status = 200, body = Releases), (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn releases(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Releases>, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let figures = Figures::fetch(&web, &params, false).await?;
+    let releases = figures.releases(web.clock.now_unix_s());
+    Ok(Json(Releases {
+        namespace: figures.known.namespace,
+        service: figures.known.service,
+        releases,
+    }))
+}

@@ -1,0 +1,223 @@
+//! `/api/v1/service`: everything the page of one service shows: releases, routes, windows, alerts.
+//!
+//! Guarantees: the CPU of a release's routes adds up to the release's (`(none)` is what belongs to no request);
+//! `cpu_ns_per_request` times `complete_requests` is `complete_cpu_ns`, per route.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use emberline_model::{Side, alert::Alert, workload::Component};
+use emberline_storage::{RequestQuery, RequestRow};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    releases::{Figures, ReleaseStats, component_of},
+    workloads_of,
+};
+use crate::{
+    Web, catalog,
+    cost::{Cost, Costs},
+    error::{ApiError, ErrorBody},
+    openapi::nouns,
+    params::{FROM, NAMESPACE, NONE, Parameter, Params, SERVICE, TO},
+    red::{Quantiles, Red},
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];
+
+/// Everything about one service.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ServicePage {
+    namespace: String,
+    service: String,
+    /// Newest first.
+    releases: Vec<ReleaseStats>,
+    /// By route, then newest version first.
+    routes: Vec<RouteStats>,
+    /// By window, then newest version first; whose CPU is said per release.
+    series: Vec<Point>,
+    /// Alerts about this service, newest first.
+    #[schema(value_type = Vec<nouns::Alert>)]
+    alerts: Vec<Alert>,
+}
+
+/// One route of one release.
+#[derive(Debug, Serialize, ToSchema)]
+struct RouteStats {
+    /// `(none)`: CPU that belongs to no request.
+    route: String,
+    version: String,
+    /// Whose CPU. A release that both the application and a proxy report has a row of each.
+    #[schema(value_type = String)]
+    component: Component,
+    /// Requests served.
+    requests: u64,
+    /// Per second observed.
+    rate: f64,
+    error_ratio: f64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+    /// All windows.
+    cpu_ns: i64,
+    /// `complete_cpu_ns / complete_requests`; null without requests.
+    cpu_ns_per_request: Option<f64>,
+    /// CPU in windows whose two signals arrived.
+    complete_cpu_ns: i64,
+    /// Requests in those windows.
+    complete_requests: u64,
+    samples: u64,
+}
+
+/// One window of one release.
+#[derive(Debug, Serialize, ToSchema)]
+struct Point {
+    /// Start of the window.
+    window_ms: i64,
+    version: String,
+    requests: u64,
+    errors: u64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+    cpu_ns: i64,
+    /// Null unless both signals of the window arrived.
+    cpu_ns_per_request: Option<f64>,
+}
+
+/// What is added up per row.
+#[derive(Default)]
+struct Sums {
+    red: Red,
+    cpu: Cost,
+    complete: Cost,
+}
+
+/// Adds up requests and costs under a key of the caller's choice; what has no key is left out.
+fn group<K: Ord>(
+    requests: &[(Component, &RequestRow)],
+    figures: &Figures,
+    key: impl Fn(&str, Component, Option<&str>, i64) -> Option<K>,
+) -> BTreeMap<K, Sums> {
+    let mut sums: BTreeMap<K, Sums> = BTreeMap::new();
+    for (component, row) in requests {
+        if let Some(key) = key(&row.reporter.version, *component, Some(&row.route), row.window_start_s) {
+            sums.entry(key).or_default().red.add(row);
+        }
+    }
+    let mut add = |costs: &Costs, pick: fn(&mut Sums) -> &mut Cost| {
+        for (of, cost) in costs {
+            if let Some(key) = key(&of.release.version, of.component, of.route.as_deref(), of.window_s) {
+                pick(sums.entry(key).or_default()).add(cost);
+            }
+        }
+    };
+    add(&figures.cpu, |sums| &mut sums.cpu);
+    add(&figures.complete, |sums| &mut sums.complete);
+    sums
+}
+
+/// One service: releases, routes, windows and alerts.
+#[utoipa::path(get, path = "/api/v1/service", responses(
+    (status = 200, body = ServicePage), (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<ServicePage>, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let figures = Figures::fetch(&web, &params, true).await?;
+    // A proxy's own report is counted once more under the proxy, where the application reports, too.
+    let both = |c: &[Component]| c.contains(&Component::Application) && c.contains(&Component::Proxy);
+    let carried = match figures.known.releases.iter().any(|r| both(&r.components)) {
+        false => Vec::new(),
+        true => {
+            let who = workloads_of(&figures.known);
+            let component = Some(Component::Proxy);
+            let query = RequestQuery {
+                component,
+                side: Some(Side::Server),
+                by_window: true,
+                ..RequestQuery::new(who, figures.range)
+            };
+            web.store.requests(query).await?
+        }
+    };
+    let components: BTreeMap<&str, &[Component]> = figures
+        .known
+        .releases
+        .iter()
+        .map(|r| (r.version.as_str(), r.components.as_slice()))
+        .collect();
+    let components_of = |version: &str| components.get(version).copied().unwrap_or_default();
+    let served = figures
+        .served
+        .iter()
+        .map(|row| (component_of(components_of(&row.reporter.version)), row));
+    let carried = carried.iter().filter(|row| both(components_of(&row.reporter.version)));
+    let requests: Vec<(Component, &RequestRow)> = served.chain(carried.map(|row| (Component::Proxy, row))).collect();
+
+    let rank: BTreeMap<&str, usize> = figures
+        .known
+        .releases
+        .iter()
+        .enumerate()
+        .map(|(at, r)| (r.version.as_str(), at))
+        .collect();
+    let rank_of = |version: &str| rank.get(version).copied().unwrap_or(usize::MAX);
+    let version_of = |rank: usize| {
+        figures
+            .known
+            .releases
+            .get(rank)
+            .map_or("", |r| r.version.as_str())
+            .to_owned()
+    };
+    let routes = group(&requests, &figures, |version, component, route, _| {
+        Some((route.map(str::to_owned), rank_of(version), component))
+    });
+    let mut series = group(&requests, &figures, |version, component, _, window_s| {
+        (component == component_of(components_of(version))).then(|| (window_s, rank_of(version)))
+    });
+    // A window without requests is a zero, and a window that nobody reported a gap.
+    for mark in figures.marks.iter().filter(|mark| mark.has_requests) {
+        series
+            .entry((mark.window_start_s, rank_of(&mark.workload.version)))
+            .or_default();
+    }
+    let seconds = catalog::observed_seconds(&figures.known.releases, figures.range);
+    let routes = routes.into_iter().map(|((route, rank, component), sums)| RouteStats {
+        route: route.unwrap_or_else(|| NONE.to_owned()),
+        version: version_of(rank),
+        component,
+        requests: sums.red.requests(),
+        rate: sums.red.requests() as f64 / seconds,
+        error_ratio: sums.red.error_ratio(),
+        quantiles: sums.red.quantiles(),
+        cpu_ns: sums.cpu.cpu_ns,
+        cpu_ns_per_request: sums.complete.cpu_ns_per_request(),
+        complete_cpu_ns: sums.complete.cpu_ns,
+        complete_requests: sums.complete.requests,
+        samples: sums.cpu.samples,
+    });
+    let series = series.into_iter().map(|((window_s, rank), sums)| Point {
+        window_ms: window_s * 1000,
+        version: version_of(rank),
+        requests: sums.red.requests(),
+        errors: sums.red.errors,
+        quantiles: sums.red.quantiles(),
+        cpu_ns: sums.cpu.cpu_ns,
+        cpu_ns_per_request: sums.complete.cpu_ns_per_request(),
+    });
+    let mut alerts = web.alerts.snapshot();
+    alerts.retain(|a| a.service == figures.known.service && a.namespace == figures.known.namespace);
+    let (routes, series) = (routes.collect(), series.collect());
+    let releases = figures.releases(web.clock.now_unix_s());
+    Ok(Json(ServicePage {
+        releases,
+        routes,
+        series,
+        alerts,
+        namespace: figures.known.namespace,
+        service: figures.known.service,
+    }))
+}

@@ -1,0 +1,73 @@
+//! `/api/v1/status`: the server about itself.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    Web,
+    error::{ApiError, ErrorBody},
+    health,
+    params::{Parameter, Params},
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[];
+
+/// The server about itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Status {
+    /// Version of the program.
+    version: String,
+    /// Start of the process.
+    started_ms: i64,
+    /// Questions can be answered.
+    ready: bool,
+    /// Why not.
+    not_ready_reason: Option<String>,
+    /// Counters and sizes of the store.
+    #[schema(value_type = Object)]
+    store: emberline_storage::StoreStats,
+    /// Counters of ingest.
+    #[schema(value_type = Object)]
+    ingest: serde_json::Value,
+    /// Names of addresses.
+    symbols: Symbols,
+}
+
+/// How many addresses have names.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct Symbols {
+    /// Builds whose code was seen.
+    builds: u64,
+    /// Native locations seen.
+    locations: u64,
+    /// Of those, the ones that symbols were looked up for.
+    resolved: u64,
+}
+
+/// The server about itself.
+#[utoipa::path(get, path = "/api/v1/status", responses(
+    (status = 200, body = Status), (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn status(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Status>, ApiError> {
+    Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let not_ready_reason = health::why_not_ready(&web);
+    let mut symbols = Symbols::default();
+    for build in web.store.builds() {
+        symbols.builds += 1;
+        symbols.locations += build.locations;
+        symbols.resolved += build.resolved;
+    }
+    Ok(Json(Status {
+        version: web.version.clone(),
+        started_ms: web.started_ms,
+        ready: not_ready_reason.is_none(),
+        not_ready_reason,
+        store: web.store.stats(),
+        ingest: (web.ingest_status)(),
+        symbols,
+    }))
+}

@@ -1,0 +1,262 @@
+//! `/api/v1/topology`: who calls whom, by release, with what both ends report.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use emberline_model::{Release, alert::AlertStatus, workload::Component};
+use emberline_storage::{RequestQuery, WorkloadFilter};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    Web, catalog,
+    cost::{self, Cost},
+    edges::{self, Edge, End, Reported},
+    error::{ApiError, ErrorBody},
+    params::{FROM, NAMESPACE, NONE, Parameter, Params, TO},
+    red::{Quantiles, Red},
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO, NAMESPACE];
+
+/// Batches of a window arrive within this time of its end, unless a sender is cut off.
+const ARRIVAL_SECONDS: i64 = 30;
+
+/// The call graph of a range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Topology {
+    /// One per release, and at most one each for unknown callers and callees.
+    nodes: Vec<TopoNode>,
+    edges: Vec<TopoEdge>,
+    from_ms: i64,
+    to_ms: i64,
+    /// False while batches of the range's last windows may still arrive.
+    complete: bool,
+}
+
+/// A release, or what did not introduce itself.
+#[derive(Debug, Serialize, ToSchema)]
+struct TopoNode {
+    /// `namespace/service@version`, `external` or `unknown destination`.
+    id: String,
+    namespace: String,
+    service: String,
+    version: String,
+    /// `service` or `external`.
+    kind: &'static str,
+    /// Layer, in cards: callees stand right of their callers.
+    x: f64,
+    /// Row, in cards.
+    y: f64,
+    /// Requests served per second observed.
+    rate: f64,
+    /// Requests served, by its own report, else by its callers'.
+    requests: u64,
+    error_ratio: f64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+    /// By complete windows; the application's where it reports, else the proxy's.
+    cpu_ns_per_request: Option<f64>,
+    /// An alert about this release is firing.
+    alert: bool,
+}
+
+/// Requests from one node to another.
+#[derive(Debug, Serialize, ToSchema)]
+struct TopoEdge {
+    id: String,
+    /// Node id of the caller.
+    source: String,
+    /// Node id of the callee.
+    destination: String,
+    /// By the callee's report where there is one, else by the caller's.
+    requests: u64,
+    /// The caller's report; null when not reported.
+    client: Option<EdgeSide>,
+    /// The callee's report; null when not reported.
+    server: Option<EdgeSide>,
+    /// By the same report as `requests`, most requests first.
+    routes: Vec<EdgeRoute>,
+    /// Of most requests.
+    protocol: String,
+}
+
+/// What one end of an edge reported.
+#[derive(Debug, Serialize, ToSchema)]
+struct EdgeSide {
+    requests: u64,
+    /// Per second observed.
+    rate: f64,
+    errors: u64,
+    error_ratio: f64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+}
+
+/// One route of an edge.
+#[derive(Debug, Serialize, ToSchema)]
+struct EdgeRoute {
+    route: String,
+    requests: u64,
+    errors: u64,
+    #[serde(flatten)]
+    quantiles: Quantiles,
+}
+
+impl EdgeSide {
+    fn of(reported: &Reported, seconds: f64) -> EdgeSide {
+        EdgeSide {
+            requests: reported.red.requests(),
+            rate: reported.red.requests() as f64 / seconds,
+            errors: reported.red.errors,
+            error_ratio: reported.red.error_ratio(),
+            quantiles: reported.red.quantiles(),
+        }
+    }
+}
+
+impl TopoEdge {
+    fn of(source: &End, destination: &End, edge: &Edge, seconds: f64) -> TopoEdge {
+        let mut routes: Vec<EdgeRoute> = edge
+            .best()
+            .into_iter()
+            .flat_map(|reported| &reported.routes)
+            .map(|(route, red)| EdgeRoute {
+                route: route.clone(),
+                requests: red.requests(),
+                errors: red.errors,
+                quantiles: red.quantiles(),
+            })
+            .collect();
+        routes.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.route.cmp(&b.route)));
+        TopoEdge {
+            id: format!("{} -> {}", source.id(), destination.id()),
+            source: source.id(),
+            destination: destination.id(),
+            requests: edge.best().map_or(0, |reported| reported.red.requests()),
+            client: edge.client.as_ref().map(|reported| EdgeSide::of(reported, seconds)),
+            server: edge.server.as_ref().map(|reported| EdgeSide::of(reported, seconds)),
+            routes,
+            protocol: edge.protocol().to_owned(),
+        }
+    }
+}
+
+/// Releases, who calls whom, and where the cards stand.
+#[utoipa::path(get, path = "/api/v1/topology", responses(
+    (status = 200, body = Topology), (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Topology>, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let range = params.shared_range()?;
+    let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
+    let everybody = WorkloadFilter::default();
+    let (known, rows, costs) = tokio::try_join!(
+        catalog::all_services(&web.store, range),
+        web.store.requests(RequestQuery::new(everybody.clone(), range)),
+        cost::complete(&web.store, &everybody, false, range),
+    )?;
+    let seconds = catalog::observed_seconds(known.iter().flat_map(|k| &k.releases), range);
+
+    let inside = |end: &End| match (namespace, end) {
+        (None, _) => true,
+        (Some(wanted), End::Release(release)) => release.namespace == wanted,
+        (Some(_), _) => false,
+    };
+    let mut edges = edges::join(&rows);
+    let served = edges::served(&rows, &edges);
+    // Neighbours in other namespaces stay in the picture, and with them the edges across.
+    edges.retain(|(source, destination), _| inside(source) || inside(destination));
+    let reporting = known
+        .iter()
+        .flat_map(|k| k.releases.iter().map(|r| End::Release(k.release(&r.version))));
+    let mut ends: BTreeSet<End> = reporting.filter(&inside).collect();
+    ends.extend(
+        edges
+            .keys()
+            .flat_map(|(source, destination)| [source.clone(), destination.clone()]),
+    );
+
+    let costs = costs_by_release(costs);
+    let alerts = web.alerts.snapshot();
+    let firing = |release: &Release| {
+        let about = |a: &&emberline_model::alert::Alert| {
+            (&a.namespace, &a.service, &a.candidate) == (&release.namespace, &release.service, &release.version)
+        };
+        alerts.iter().filter(about).any(|a| a.state == AlertStatus::Firing)
+    };
+    let ends: Vec<End> = ends.into_iter().collect();
+    let places = place(&web, namespace, &ends, edges.keys());
+    let none = Red::default();
+    let nodes = ends.iter().zip(places).map(|(end, place)| {
+        let red = served.get(end).unwrap_or(&none);
+        let (release, kind) = match end {
+            End::Release(release) => (release.clone(), "service"),
+            other => (
+                Release {
+                    service: other.id(),
+                    ..Release::default()
+                },
+                "external",
+            ),
+        };
+        TopoNode {
+            id: end.id(),
+            kind,
+            x: place.x,
+            y: place.y,
+            rate: red.requests() as f64 / seconds,
+            requests: red.requests(),
+            error_ratio: red.error_ratio(),
+            quantiles: red.quantiles(),
+            cpu_ns_per_request: costs.get(&release).and_then(Cost::cpu_ns_per_request),
+            alert: kind == "service" && firing(&release),
+            namespace: release.namespace,
+            service: release.service,
+            version: release.version,
+        }
+    });
+    Ok(Json(Topology {
+        nodes: nodes.collect(),
+        edges: edges
+            .iter()
+            .map(|((from, to), edge)| TopoEdge::of(from, to, edge, seconds))
+            .collect(),
+        from_ms: range.from_unix_s * 1000,
+        to_ms: range.to_unix_s * 1000,
+        complete: range.to_unix_s + ARRIVAL_SECONDS <= web.clock.now_unix_s(),
+    }))
+}
+
+/// The application's cost where it reports, else the proxy's.
+fn costs_by_release(costs: cost::Costs) -> BTreeMap<Release, Cost> {
+    let mut by_component: BTreeMap<(Release, Component), Cost> = BTreeMap::new();
+    for (key, cost) in costs {
+        by_component.entry((key.release, key.component)).or_default().add(&cost);
+    }
+    let mut by_release = BTreeMap::new();
+    // The application's entry comes first and stays.
+    for ((release, _), cost) in by_component {
+        by_release.entry(release).or_insert(cost);
+    }
+    by_release
+}
+
+/// Places of the cards; `ends` is sorted.
+fn place<'a>(
+    web: &Web,
+    namespace: Option<&str>,
+    ends: &[End],
+    edges: impl Iterator<Item = &'a (End, End)>,
+) -> Vec<crate::layout::Place> {
+    let index = |end: &End| ends.binary_search(end).expect("every end of an edge is a node");
+    let calls: Vec<(usize, usize)> = edges
+        .map(|(source, destination)| (index(source), index(destination)))
+        .collect();
+    let ids: Vec<String> = ends.iter().map(End::id).collect();
+    let view = namespace.map_or_else(String::new, |namespace| format!("namespace {namespace}"));
+    web.layouts.place(&view, &ids, &calls)
+}

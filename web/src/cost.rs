@@ -1,0 +1,130 @@
+//! CPU and the requests it was spent on. Guarantee: a cost per request divides CPU by requests of the same
+//! instances, side, route and windows, and only windows whose two signals arrived count. Application CPU is divided
+//! by the requests the application served, whoever counted them; proxy CPU by those the proxy carried.
+//!
+//! CPU labelled with the client side is left out, since requests that were served are what divides; CPU without a
+//! label is kept apart under no route.
+
+use std::collections::BTreeMap;
+
+use emberline_model::{ProfileType, Release, Side, workload::Component};
+use emberline_storage::{QueryError, Range, RequestQuery, Store, TotalsQuery, WorkloadFilter};
+
+/// What a sum is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// Who.
+    pub(crate) release: Release,
+    /// Whose CPU.
+    pub(crate) component: Component,
+    /// Route; `None` for CPU that belongs to no request.
+    pub(crate) route: Option<String>,
+    /// Start of the window, seconds since the Unix epoch; 0 when all are added up.
+    pub(crate) window_s: i64,
+}
+
+/// A sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// CPU nanoseconds.
+    pub(crate) cpu_ns: i64,
+    /// Stack samples.
+    pub(crate) samples: u64,
+    /// Requests served meanwhile.
+    pub(crate) requests: u64,
+}
+
+impl Cost {
+    /// Adds another sum.
+    pub(crate) fn add(&mut self, other: &Cost) {
+        self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
+        self.samples = self.samples.saturating_add(other.samples);
+        self.requests = self.requests.saturating_add(other.requests);
+    }
+
+    /// `None` without requests.
+    pub(crate) fn cpu_ns_per_request(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.cpu_ns as f64 / self.requests as f64)
+    }
+}
+
+/// Costs by release, component, route and, if asked for, window.
+pub(crate) type Costs = BTreeMap<Key, Cost>;
+
+/// CPU and requests of complete windows.
+pub(crate) async fn complete(
+    store: &Store,
+    who: &WorkloadFilter,
+    by_window: bool,
+    range: Range,
+) -> Result<Costs, QueryError> {
+    let requests = |component| {
+        store.requests(RequestQuery {
+            component: Some(component),
+            side: Some(Side::Server),
+            only_complete: true,
+            by_window,
+            ..RequestQuery::new(who.clone(), range)
+        })
+    };
+    let (mut costs, of_applications, of_proxies) = tokio::try_join!(
+        cpu(store, who, true, by_window, range),
+        requests(Component::Application),
+        requests(Component::Proxy),
+    )?;
+    for (component, rows) in [
+        (Component::Application, of_applications),
+        (Component::Proxy, of_proxies),
+    ] {
+        for row in rows {
+            let key = Key {
+                release: row.reporter,
+                component,
+                route: Some(row.route),
+                window_s: row.window_start_s,
+            };
+            let cost = costs.entry(key).or_default();
+            cost.requests = cost.requests.saturating_add(row.duration.count());
+        }
+    }
+    Ok(costs)
+}
+
+/// CPU of all windows, or of complete ones; without requests.
+pub(crate) async fn cpu(
+    store: &Store,
+    who: &WorkloadFilter,
+    only_complete: bool,
+    by_window: bool,
+    range: Range,
+) -> Result<Costs, QueryError> {
+    let query = TotalsQuery {
+        who: who.clone(),
+        component: None,
+        profile_type: ProfileType::CPU.to_owned(),
+        only_complete,
+        by_window,
+        by_route: true,
+        range,
+    };
+    let mut costs = Costs::new();
+    for row in store.totals(query).await? {
+        let route = match row.side {
+            Some(Side::Server) => Some(row.route),
+            Some(Side::Client) => continue,
+            None => None,
+        };
+        let key = Key {
+            release: row.release,
+            component: row.component,
+            route,
+            window_s: row.window_start_s,
+        };
+        costs.entry(key).or_default().add(&Cost {
+            cpu_ns: row.value,
+            samples: row.samples,
+            requests: 0,
+        });
+    }
+    Ok(costs)
+}

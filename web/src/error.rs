@@ -1,0 +1,143 @@
+//! What a caller is told when a question has no answer. Guarantee: every failure of the API is JSON of one shape,
+//! with a code that programs can match, a sentence that says what to do, and whether asking again can help.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use emberline_storage::QueryError;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Stable name for programs.
+    pub code: &'static str,
+    /// What was wrong and what to do.
+    pub message: String,
+    /// True when the same question can succeed later.
+    pub retry: bool,
+}
+
+/// The body of a failure.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    /// What went wrong.
+    error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct ErrorDetail {
+    /// Stable name for programs, for example `unknown_service`.
+    code: String,
+    /// What was wrong and what to do.
+    message: String,
+    /// True when the same question can succeed later.
+    retry: bool,
+}
+
+impl ApiError {
+    /// The question itself is wrong.
+    pub(crate) fn bad_request(code: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError {
+            status: StatusCode::BAD_REQUEST,
+            code,
+            message: message.into(),
+            retry: false,
+        }
+    }
+
+    /// The question is about something that is not known.
+    pub(crate) fn not_found(code: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError {
+            status: StatusCode::NOT_FOUND,
+            code,
+            message: message.into(),
+            retry: false,
+        }
+    }
+
+    /// A mistake of this program.
+    pub(crate) fn internal(message: impl Into<String>) -> ApiError {
+        ApiError {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "internal",
+            message: message.into(),
+            retry: false,
+        }
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> ApiError {
+        let (status, code) = match &error {
+            QueryError::BadRange { .. } => (StatusCode::BAD_REQUEST, "bad_range"),
+            QueryError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "query_timeout"),
+            QueryError::TooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "query_too_large"),
+            QueryError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            QueryError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "store_closed"),
+            QueryError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        ApiError {
+            status,
+            code,
+            retry: error.is_retryable(),
+            message: error.to_string(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::warn!(code = self.code, message = %self.message, "a question has no answer");
+        }
+        let detail = ErrorDetail {
+            code: self.code.to_owned(),
+            message: self.message,
+            retry: self.retry,
+        };
+        let mut response = (self.status, Json(ErrorBody { error: detail })).into_response();
+        if self.retry {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stores_failures_keep_whose_fault_they_are() {
+        let message = || "m".to_owned();
+        for (error, status, retry) in [
+            (
+                QueryError::BadRange {
+                    from_unix_s: 2,
+                    to_unix_s: 1,
+                },
+                400,
+                false,
+            ),
+            (QueryError::Timeout { seconds: 30 }, 504, false),
+            (QueryError::TooLarge { message: message() }, 422, false),
+            (QueryError::Unavailable { message: message() }, 503, true),
+            (QueryError::Closed, 503, true),
+            (QueryError::Internal { message: message() }, 500, false),
+        ] {
+            let told = ApiError::from(error.clone());
+            assert_eq!((told.status.as_u16(), told.retry), (status, retry), "{error}");
+            assert_eq!(told.message, error.to_string());
+        }
+    }
+}

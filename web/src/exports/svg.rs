@@ -1,0 +1,90 @@
+//! Flame graphs as SVG, by the `inferno` crate: the only module that uses it.
+//!
+//! Guarantee: well-formed XML whatever names hold. Wrong on purpose: the width of a comparison's frame is the
+//! candidate's cost, as differential flame graphs have it, so a function that is gone has no width; the JSON tree
+//! and the page show both sides.
+
+use emberline_model::tree::FlameTree;
+use inferno::flamegraph::{self, Direction, Options};
+
+use super::folded::lines;
+use crate::error::ApiError;
+
+/// What the picture says about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    /// Heading.
+    pub title: &'a str,
+    /// Second line.
+    pub subtitle: &'a str,
+    /// Unit of the values.
+    pub unit: &'a str,
+}
+
+/// Draws one profile.
+pub(crate) fn profile(tree: &FlameTree, labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
+    let lines = lines(tree).into_iter().filter(|(_, value)| value[0] > 0);
+    draw(
+        &lines
+            .map(|(stack, value)| format!("{stack} {}", value[0]))
+            .collect::<Vec<_>>(),
+        labels,
+    )
+}
+
+/// Draws a comparison: widths are the candidate's, colours the difference. The baseline is scaled by the ratio of
+/// the divisors (`[baseline, candidate]`), so that equal costs per request have no colour at unequal loads.
+pub(crate) fn diff(tree: &FlameTree, divisors: [f64; 2], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
+    let scale = if divisors[0] > 0.0 && divisors[1] > 0.0 {
+        divisors[1] / divisors[0]
+    } else {
+        1.0
+    };
+    let scaled = lines(tree)
+        .into_iter()
+        .map(|(stack, [a, b])| (stack, (a as f64 * scale).round().max(0.0) as i64, b));
+    let lines = scaled
+        .filter(|(_, a, b)| *a > 0 || *b > 0)
+        .map(|(stack, a, b)| format!("{stack} {a} {b}"));
+    draw(&lines.collect::<Vec<_>>(), labels)
+}
+
+fn draw(lines: &[String], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
+    if lines.is_empty() {
+        return Ok(nothing(labels).into_bytes());
+    }
+    let mut options = Options::default();
+    options.title = clean(labels.title);
+    options.subtitle = Some(clean(labels.subtitle));
+    options.count_name = labels.unit.to_owned();
+    options.direction = Direction::Inverted;
+    options.deterministic = true;
+    options.min_width = 0.05;
+    options.no_sort = true;
+    let mut picture = Vec::new();
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut picture)
+        .map_err(|error| ApiError::internal(format!("the flame graph cannot be drawn: {error}")))?;
+    Ok(picture)
+}
+
+/// Characters that XML cannot hold become visible ones.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+fn nothing(labels: &Labels<'_>) -> String {
+    format!(
+        "<?xml version=\"1.0\" standalone=\"no\"?>\n<svg version=\"1.1\" width=\"1200\" height=\"80\" viewBox=\"0 0 1200 80\" \
+         xmlns=\"http://www.w3.org/2000/svg\"><text x=\"20\" y=\"32\" font-family=\"sans-serif\" font-size=\"16\">{}</text>\
+         <text x=\"20\" y=\"58\" font-family=\"sans-serif\" font-size=\"13\">No samples in this range.</text></svg>\n",
+        super::html::escape(&clean(labels.title))
+    )
+}

@@ -1,0 +1,71 @@
+//! `/api/openapi.json`: every endpoint, parameter and answer. Guarantee: parameters come from the tables that parse
+//! them, and a test holds the rest against the router and against real answers.
+
+pub(crate) mod nouns;
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+};
+use serde_json::{Value, json};
+use utoipa::OpenApi;
+
+use crate::{
+    Web, api,
+    error::{ApiError, ErrorBody},
+    params::{Kind, Parameter, Params},
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Emberline",
+        description = "Which release, route, edge and function of a service mesh got slower, and since when. Times are unix seconds in questions and milliseconds (`_ms`) in answers, CPU is nanoseconds (`_ns`); null means not reported, never zero.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        api::services::services,
+        api::releases::releases,
+        api::service::service,
+        api::profile::profile,
+        api::diff::diff,
+        api::functions::functions,
+        api::topology::topology,
+        api::alerts::alerts,
+        api::status::status,
+    ),
+    components(schemas(ErrorBody))
+)]
+struct Document;
+
+/// The document.
+pub(crate) fn describe(version: &str) -> Value {
+    let mut document = serde_json::to_value(Document::openapi()).expect("the document is plain data");
+    document["info"]["version"] = json!(version);
+    for endpoint in &api::ENDPOINTS {
+        let parameters: Vec<Value> = endpoint.parameters.iter().map(describe_parameter).collect();
+        document["paths"][endpoint.path]["get"]["parameters"] = json!(parameters);
+    }
+    document
+}
+
+fn describe_parameter(parameter: &Parameter) -> Value {
+    let schema = match parameter.kind {
+        Kind::Text | Kind::Time => json!({ "type": "string" }),
+        Kind::Count => json!({ "type": "integer", "minimum": 0 }),
+        Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
+    };
+    json!({
+        "name": parameter.name,
+        "in": "query",
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": schema,
+    })
+}
+
+/// `/api/openapi.json`.
+pub(crate) async fn document(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Value>, ApiError> {
+    Params::read(query.as_deref(), &[], web.clock.now_unix_ns())?;
+    Ok(Json(describe(&web.version)))
+}

@@ -1,0 +1,394 @@
+//! Query parameters. Guarantees: a parameter that an endpoint does not know, that comes twice or that does not
+//! parse is refused by name (a typo never silently widens a question); and the same table that parses them
+//! describes them in the OpenAPI document.
+//!
+//! An empty value means "not given", since forms and links write it so.
+
+use emberline_model::{Side, comparison::Per, workload::Component};
+use emberline_storage::Range;
+
+use crate::{error::ApiError, names, times};
+
+/// How a parameter reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// See [`times::parse`].
+    Time,
+    /// A whole number that is not negative.
+    Count,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// One parameter of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    /// As it stands in the address.
+    pub(crate) name: &'static str,
+    /// Its values.
+    pub(crate) kind: Kind,
+    /// The question makes no sense without it.
+    pub(crate) required: bool,
+    /// For the reader of the OpenAPI document.
+    pub(crate) description: &'static str,
+}
+
+const fn parameter(name: &'static str, kind: Kind, description: &'static str) -> Parameter {
+    Parameter {
+        name,
+        kind,
+        required: false,
+        description,
+    }
+}
+
+pub(crate) const FROM: Parameter = parameter(
+    "from",
+    Kind::Time,
+    "Start: unix seconds (whole or decimal), `now`, or `now-15m` (s, m, h, d). Default `now-1h`.",
+);
+pub(crate) const TO: Parameter = parameter("to", Kind::Time, "End (not included), as `from`. Default `now`.");
+pub(crate) const NAMESPACE: Parameter = parameter(
+    "namespace",
+    Kind::Text,
+    "Namespace of the service; needed only when several hold one of that name. `(none)` is the empty one.",
+);
+pub(crate) const SERVICE: Parameter = Parameter {
+    required: true,
+    ..parameter("service", Kind::Text, "Name of the service.")
+};
+pub(crate) const VERSION: Parameter = parameter(
+    "version",
+    Kind::Text,
+    "Version; default the newest release in the range.",
+);
+pub(crate) const INSTANCE: Parameter = parameter("instance", Kind::Text, "Only this instance.");
+pub(crate) const ROUTE: Parameter = parameter(
+    "route",
+    Kind::Text,
+    "Route template, for example `/cart/{id}`; `(none)` selects samples that belong to no request. Default all.",
+);
+pub(crate) const COMPONENT: Parameter = parameter(
+    "component",
+    Kind::OneOf(&["application", "proxy"]),
+    "Whose CPU. Default `application` where it is profiled, else `proxy`.",
+);
+pub(crate) const SIDE: Parameter = parameter(
+    "side",
+    Kind::OneOf(&["server", "client"]),
+    "The end of the edge the work was done for. Default of comparisons: `server`.",
+);
+pub(crate) const PROFILE_TYPE: Parameter = parameter(
+    "profile_type",
+    Kind::Text,
+    "`name:sample_type:unit:period_type:period_unit`. Default `process_cpu:cpu:nanoseconds:cpu:nanoseconds`.",
+);
+pub(crate) const LIMIT: Parameter = parameter(
+    "limit",
+    Kind::Count,
+    "Display limit of the tree in nodes; what is left out becomes cut nodes that carry their sums. 0 means all. Default 8192. No number of the function table depends on it, and exports are never cut.",
+);
+pub(crate) const FUNCTIONS_LIMIT: Parameter = parameter(
+    "functions_limit",
+    Kind::Count,
+    "Rows of the function table; what is left out is summed up in `functions_cut`. Default all.",
+);
+pub(crate) const PER: Parameter = parameter(
+    "per",
+    Kind::OneOf(&["request", "second", "total"]),
+    "What costs are divided by. Default `request`.",
+);
+pub(crate) const BASELINE: Parameter = parameter(
+    "baseline",
+    Kind::Text,
+    "Version to compare with. Default the release before the candidate.",
+);
+pub(crate) const CANDIDATE: Parameter = parameter(
+    "candidate",
+    Kind::Text,
+    "Version that is judged. Default the newest release.",
+);
+pub(crate) const BASELINE_FROM: Parameter = parameter(
+    "baseline_from",
+    Kind::Time,
+    "Start for the baseline alone. Default `from`.",
+);
+pub(crate) const BASELINE_TO: Parameter =
+    parameter("baseline_to", Kind::Time, "End for the baseline alone. Default `to`.");
+pub(crate) const CANDIDATE_FROM: Parameter = parameter(
+    "candidate_from",
+    Kind::Time,
+    "Start for the candidate alone. Default `from`.",
+);
+pub(crate) const CANDIDATE_TO: Parameter =
+    parameter("candidate_to", Kind::Time, "End for the candidate alone. Default `to`.");
+pub(crate) const PROFILE_FORMAT: Parameter = parameter(
+    "format",
+    Kind::OneOf(&["json", "pprof", "folded", "svg"]),
+    "Default by the Accept header where it names exactly one of them, else `json`.",
+);
+pub(crate) const DIFF_FORMAT: Parameter = parameter(
+    "format",
+    Kind::OneOf(&["json", "pprof", "folded", "svg", "html"]),
+    "Default by the Accept header where it names exactly one of them, else `json`.",
+);
+pub(crate) const ALERT_STATE: Parameter = parameter(
+    "state",
+    Kind::OneOf(&["all", "firing"]),
+    "`firing` leaves out the suspected, recovering and resolved. Default `all`.",
+);
+
+/// The value of `route` and `namespace` that selects what has none.
+pub(crate) const NONE: &str = emberline_storage::NO_LABEL;
+
+/// The parameters of one question, checked against what the endpoint knows.
+#[derive(Debug)]
+pub(crate) struct Params {
+    given: Vec<(&'static Parameter, String)>,
+    now_unix_ns: i64,
+}
+
+impl Params {
+    /// Reads a query string. `now_unix_ns` is what `now` means, once for the whole question.
+    pub(crate) fn read(query: Option<&str>, known: &'static [Parameter], now_unix_ns: i64) -> Result<Params, ApiError> {
+        let mut given: Vec<(&'static Parameter, String)> = Vec::new();
+        for (name, value) in form_pairs(query.unwrap_or_default()) {
+            let Some(parameter) = known.iter().find(|p| p.name == name) else {
+                return Err(unknown_parameter(&name, known));
+            };
+            if given.iter().any(|(p, _)| p.name == name) {
+                return Err(ApiError::bad_request(
+                    "bad_parameter",
+                    format!("parameter `{name}` is given twice: give it once"),
+                ));
+            }
+            if let Kind::OneOf(words) = parameter.kind
+                && !value.is_empty()
+                && !words.contains(&value.as_str())
+            {
+                let message = format!("`{name}={}` is not one of: {}", shorten(&value), words.join(", "));
+                return Err(ApiError::bad_request("bad_parameter", message));
+            }
+            given.push((parameter, value));
+        }
+        let params = Params { given, now_unix_ns };
+        for parameter in known.iter().filter(|p| p.required) {
+            if params.text(parameter).is_none() {
+                let message = format!("parameter `{}` is missing: {}", parameter.name, parameter.description);
+                return Err(ApiError::bad_request("missing_parameter", message));
+            }
+        }
+        Ok(params)
+    }
+
+    /// The value of a parameter; `None` when it is not given or empty.
+    pub(crate) fn text(&self, parameter: &Parameter) -> Option<&str> {
+        let found = self.given.iter().find(|(p, _)| p.name == parameter.name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A whole number.
+    pub(crate) fn count(&self, parameter: &Parameter) -> Result<Option<usize>, ApiError> {
+        let Some(text) = self.text(parameter) else {
+            return Ok(None);
+        };
+        match text.parse::<usize>() {
+            Ok(count) => Ok(Some(count)),
+            Err(_) => {
+                let message = format!("`{}={}` is not a whole number from 0", parameter.name, shorten(text));
+                Err(ApiError::bad_request("bad_parameter", message))
+            }
+        }
+    }
+
+    /// A range of times with its defaults; `from` is rounded down and `to` up to whole seconds.
+    pub(crate) fn range(&self, from: &Parameter, to: &Parameter) -> Result<Range, ApiError> {
+        let read = |own: &Parameter, shared: &Parameter, default: &str| {
+            let (name, text) = match (self.text(own), self.text(shared)) {
+                (Some(text), _) => (own.name, text),
+                (None, Some(text)) => (shared.name, text),
+                (None, None) => (shared.name, default),
+            };
+            times::parse(text, self.now_unix_ns)
+                .map_err(|why| ApiError::bad_request("bad_time", format!("`{name}={}`: {why}", shorten(text))))
+        };
+        let from_s = read(from, &FROM, "now-1h")?.floor() as i64;
+        let to_s = read(to, &TO, "now")?.ceil() as i64;
+        if from_s >= to_s {
+            let message = format!("`{}` ({from_s}) must lie before `{}` ({to_s})", from.name, to.name);
+            return Err(ApiError::bad_request("bad_range", message));
+        }
+        Ok(Range {
+            from_unix_s: from_s,
+            to_unix_s: to_s,
+        })
+    }
+
+    /// The shared range.
+    pub(crate) fn shared_range(&self) -> Result<Range, ApiError> {
+        self.range(&FROM, &TO)
+    }
+
+    /// The component, when given.
+    pub(crate) fn component(&self) -> Option<Component> {
+        // Only words that parse pass `read`.
+        self.text(&COMPONENT).and_then(|text| text.parse().ok())
+    }
+
+    /// The side, when given.
+    pub(crate) fn side(&self) -> Option<Side> {
+        self.text(&SIDE).map(|text| {
+            if text == Side::Client.as_str() {
+                Side::Client
+            } else {
+                Side::Server
+            }
+        })
+    }
+
+    /// What costs are divided by.
+    pub(crate) fn per(&self) -> Per {
+        self.text(&PER).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+}
+
+fn unknown_parameter(name: &str, known: &'static [Parameter]) -> ApiError {
+    let message = match names::nearest(name, known.iter().map(|p| p.name)).first() {
+        None => format!("unknown parameter `{}`: this address takes none", shorten(name)),
+        Some(nearest) => {
+            let all: Vec<&str> = known.iter().map(|p| p.name).collect();
+            format!(
+                "unknown parameter `{}`: did you mean `{nearest}`? Known: {}",
+                shorten(name),
+                all.join(", ")
+            )
+        }
+    };
+    ApiError::bad_request("unknown_parameter", message)
+}
+
+/// A caller's text, cut so that a message cannot be made long.
+pub(crate) fn shorten(text: &str) -> String {
+    let cut: String = text
+        .chars()
+        .take(80)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if cut.len() < text.len() {
+        format!("{cut}…")
+    } else {
+        cut
+    }
+}
+
+/// Name and value pairs of `application/x-www-form-urlencoded` text; bytes that are not UTF-8 become U+FFFD.
+/// Source: URL standard, "application/x-www-form-urlencoded parsing".
+fn form_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (percent_decode(name), percent_decode(value))
+    })
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |offset: usize| bytes.get(at + offset).and_then(|b| (*b as char).to_digit(16));
+        match bytes[at] {
+            b'+' => decoded.push(b' '),
+            b'%' => match (hex(1), hex(2)) {
+                (Some(high), Some(low)) => {
+                    decoded.push((high * 16 + low) as u8);
+                    at += 2;
+                }
+                _ => decoded.push(b'%'),
+            },
+            other => decoded.push(other),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KNOWN: &[Parameter] = &[SERVICE, FROM, TO, PER, LIMIT];
+    const NOW: i64 = 10_000 * 1_000_000_000;
+
+    fn read(query: &str) -> Result<Params, ApiError> {
+        Params::read(Some(query), KNOWN, NOW)
+    }
+
+    #[test]
+    fn a_typo_is_refused_with_the_name_that_was_meant() {
+        let error = read("service=a&frmo=now").unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (400, "unknown_parameter"));
+        assert!(
+            error.message.contains("`frmo`") && error.message.contains("`from`"),
+            "{}",
+            error.message
+        );
+    }
+
+    #[test]
+    fn missing_repeated_and_unparsable_values_are_refused_by_name() {
+        for (query, code, named) in [
+            ("", "missing_parameter", "service"),
+            ("service=", "missing_parameter", "service"),
+            ("service=a&service=b", "bad_parameter", "service"),
+            ("service=a&per=hour", "bad_parameter", "per"),
+        ] {
+            let error = read(query).unwrap_err();
+            assert_eq!(error.code, code, "{query}");
+            assert!(error.message.contains(named), "{query}: {}", error.message);
+        }
+        assert_eq!(
+            read("service=a&limit=-1").unwrap().count(&LIMIT).unwrap_err().code,
+            "bad_parameter"
+        );
+        assert_eq!(
+            read("service=a&from=now&to=now-1m")
+                .unwrap()
+                .shared_range()
+                .unwrap_err()
+                .code,
+            "bad_range"
+        );
+        assert_eq!(
+            read("service=a&from=tomorrow")
+                .unwrap()
+                .shared_range()
+                .unwrap_err()
+                .code,
+            "bad_time"
+        );
+    }
+
+    #[test]
+    fn ranges_default_and_round_outwards() {
+        let range = read("service=a").unwrap().shared_range().unwrap();
+        assert_eq!((range.from_unix_s, range.to_unix_s), (6_400, 10_000));
+        let range = read("service=a&from=100.7&to=101.2").unwrap().shared_range().unwrap();
+        assert_eq!((range.from_unix_s, range.to_unix_s), (100, 102));
+    }
+
+    #[test]
+    fn values_are_percent_decoded() {
+        let params = read("service=%2Fcart%2F%7Bid%7D+x%zz").unwrap();
+        assert_eq!(params.text(&SERVICE), Some("/cart/{id} x%zz"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_string_is_answered_without_panic(query in ".{0,60}") {
+            let _ = read(&query);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Flame graphs of trees that come from elsewhere than the store, for the command line: the same pictures as the API's.
+
+use emberline_model::tree::FlameTree;
+
+use crate::{
+    error::ApiError,
+    exports::{html, svg},
+};
+
+pub use crate::exports::svg::Labels;
+
+/// A comparison as SVG. `divisors` are baseline's and candidate's: equal values per divisor have no colour.
+pub fn diff_svg(tree: &FlameTree, divisors: [f64; 2], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
+    svg::diff(tree, divisors, labels)
+}
+
+/// The picture of [`diff_svg`] in a page of one file, under `sentence`.
+pub fn diff_html(
+    tree: &FlameTree,
+    divisors: [f64; 2],
+    labels: &Labels<'_>,
+    sentence: &str,
+) -> Result<Vec<u8>, ApiError> {
+    html::page(svg::diff(tree, divisors, labels)?, labels, sentence)
+}

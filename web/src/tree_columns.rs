@@ -1,0 +1,174 @@
+//! Flame trees as columns: what the page draws from. Nodes stand in preorder, so depth alone places them; names
+//! are sent once. Guarantee: the self values of the columns add up to the total at every limit.
+
+use std::collections::HashMap;
+
+use emberline_model::{
+    resolve::FunctionInfo,
+    tree::{FlameTree, Node, NodeKind},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The tree of one profile. Columns are parallel; node 0 is the root with depth 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct ProfileTree {
+    /// Names, each once.
+    names: Vec<String>,
+    /// Modules, each once; the first is empty.
+    modules: Vec<String>,
+    /// Index into `names`.
+    name: Vec<u32>,
+    /// Index into `modules`.
+    module: Vec<u32>,
+    /// Distance from the root.
+    depth: Vec<u32>,
+    /// Value of stacks that end here, in the unit of the profile.
+    #[serde(rename = "self")]
+    self_value: Vec<i64>,
+    /// Value of stacks that pass through here.
+    total: Vec<i64>,
+    /// 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function.
+    kind: Vec<u8>,
+}
+
+/// The tree of a comparison. Columns are parallel; node 0 is the root with depth 0. Values are raw nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct DiffTree {
+    /// Names, each once.
+    names: Vec<String>,
+    /// Modules, each once; the first is empty.
+    modules: Vec<String>,
+    /// Index into `names`.
+    name: Vec<u32>,
+    /// Index into `modules`.
+    module: Vec<u32>,
+    /// Distance from the root.
+    depth: Vec<u32>,
+    /// Self value of the baseline.
+    self_a: Vec<i64>,
+    /// Self value of the candidate.
+    self_b: Vec<i64>,
+    /// Total value of the baseline.
+    total_a: Vec<i64>,
+    /// Total value of the candidate.
+    total_b: Vec<i64>,
+    /// 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function.
+    kind: Vec<u8>,
+    /// Index into `functions` of the same answer; -1 for the root, cut nodes and functions cut from the table.
+    function: Vec<i64>,
+}
+
+/// Strings of a column, each once.
+#[derive(Default)]
+struct Names {
+    all: Vec<String>,
+    index: HashMap<String, u32>,
+}
+
+impl Names {
+    fn get(&mut self, name: &str) -> u32 {
+        if let Some(&index) = self.index.get(name) {
+            return index;
+        }
+        let index = self.all.len() as u32;
+        self.all.push(name.to_owned());
+        self.index.insert(name.to_owned(), index);
+        index
+    }
+}
+
+/// Columns that both trees have.
+#[derive(Default)]
+struct Shape {
+    names: Names,
+    modules: Names,
+    name: Vec<u32>,
+    module: Vec<u32>,
+    depth: Vec<u32>,
+    kind: Vec<u8>,
+}
+
+fn kind_of(function: &FunctionInfo) -> u8 {
+    match (function.unresolved, function.is_library()) {
+        (true, _) => 2,
+        (false, true) => 4,
+        (false, false) => 0,
+    }
+}
+
+impl Shape {
+    fn of(tree: &FlameTree) -> Shape {
+        let mut shape = Shape::default();
+        shape.modules.get("");
+        // One look-up per function instead of one per node, and none for functions that are not shown.
+        let mut known: Vec<Option<(u32, u32, u8)>> = vec![None; tree.functions.len()];
+        for node in &tree.nodes {
+            let (name, module, kind) = match node.kind {
+                NodeKind::Root => (shape.names.get("all"), 0, 3),
+                NodeKind::Cut(1) => (shape.names.get("(cut: 1 frame)"), 0, 1),
+                NodeKind::Cut(count) => (shape.names.get(&format!("(cut: {count} frames)")), 0, 1),
+                NodeKind::Function(function) => *known[function as usize].get_or_insert_with(|| {
+                    let info = &tree.functions[function as usize];
+                    (
+                        shape.names.get(&info.name),
+                        shape.modules.get(&info.module),
+                        kind_of(info),
+                    )
+                }),
+            };
+            shape.name.push(name);
+            shape.module.push(module);
+            shape.depth.push(node.depth);
+            shape.kind.push(kind);
+        }
+        shape
+    }
+}
+
+fn column(tree: &FlameTree, value: impl Fn(&Node) -> i64) -> Vec<i64> {
+    tree.nodes.iter().map(value).collect()
+}
+
+impl ProfileTree {
+    /// Side 0 of a tree.
+    pub(crate) fn of(tree: &FlameTree) -> ProfileTree {
+        let shape = Shape::of(tree);
+        ProfileTree {
+            names: shape.names.all,
+            modules: shape.modules.all,
+            name: shape.name,
+            module: shape.module,
+            depth: shape.depth,
+            self_value: column(tree, |n| n.self_value[0]),
+            total: column(tree, |n| n.total[0]),
+            kind: shape.kind,
+        }
+    }
+}
+
+impl DiffTree {
+    /// Both sides of a tree; `row` gives the place of a function (by id) in the table sent along.
+    pub(crate) fn of(tree: &FlameTree, row: &HashMap<u64, usize>) -> DiffTree {
+        let shape = Shape::of(tree);
+        let place = |node: &Node| match node.kind {
+            NodeKind::Function(function) => row
+                .get(&tree.functions[function as usize].id)
+                .map_or(-1, |&at| at as i64),
+            NodeKind::Root | NodeKind::Cut(_) => -1,
+        };
+        DiffTree {
+            names: shape.names.all,
+            modules: shape.modules.all,
+            name: shape.name,
+            module: shape.module,
+            depth: shape.depth,
+            self_a: column(tree, |n| n.self_value[0]),
+            self_b: column(tree, |n| n.self_value[1]),
+            total_a: column(tree, |n| n.total[0]),
+            total_b: column(tree, |n| n.total[1]),
+            kind: shape.kind,
+            function: tree.nodes.iter().map(place).collect(),
+        }
+    }
+}

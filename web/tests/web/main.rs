@@ -1,0 +1,17 @@
+//! The web service from the outside: a real store in a temporary folder, filled with batches as senders ship them,
+//! asked through the router.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "builders of test data are called with values made for them"
+)]
+
+mod costs;
+mod exactness;
+mod exports;
+mod pages;
+mod refusals;
+mod schema;
+mod support;
+mod topology;

@@ -1,0 +1,85 @@
+// Page Alerts: what got slower with a release, firing first, each with its evidence.
+import { useEffect } from "preact/hooks";
+import { AlertCard } from "../alerts/card";
+import { inOrder } from "../alerts/words";
+import { askAlerts, askTopology } from "../api";
+import { useAnswer } from "../answer";
+import { count, plural } from "../format";
+import { Choice } from "../parts/choice";
+import { Empty, Failure, Skeleton } from "../parts/states";
+import { patch, url } from "../router";
+import { services } from "../services";
+import type { Alert } from "../types";
+
+export function AlertsPage() {
+  const state = url.value;
+  const answer = useAnswer(askAlerts(state.state));
+  const { data } = answer;
+  useEffect(() => {
+    if (state.alert !== null) document.querySelector(`[data-alert="${CSS.escape(state.alert)}"]`)?.scrollIntoView({ block: "start" });
+  }, [state.alert, data !== null]);
+
+  if (data === null) return answer.error === null ? <Skeleton rows={8} label="Loading alerts" /> : <Failure error={answer.error} onRetry={answer.retry} />;
+  const shown = inOrder(data.alerts).filter((alert) => state.service === null || alert.service === state.service);
+  const firing = data.alerts.filter((alert) => alert.state === "firing").length;
+  return (
+    <div class={`alerts${answer.isStale ? " is-stale" : ""}`} data-ready={!answer.isStale}>
+      <header class="page-head">
+        <div>
+          <h1>Alerts</h1>
+          <p class="soft">
+            {firing === 0 ? "Nothing is firing" : `${count(firing)} firing`}
+            {data.alerts.length > firing && `, ${plural(data.alerts.length - firing, "other alert")}`}
+            {shown.length < data.alerts.length && `; showing ${state.service} only`}
+          </p>
+        </div>
+        <Choice
+          label="Show"
+          value={state.state}
+          options={[
+            ["all", "all"],
+            ["firing", "firing"],
+          ]}
+          onChange={(next) => patch({ state: next })}
+        />
+      </header>
+      {answer.error !== null && <Failure error={answer.error} onRetry={answer.retry} />}
+      {shown.length === 0 ? <NothingYet isFiltered={data.alerts.length > 0} /> : <List alerts={shown} picked={state.alert} />}
+    </div>
+  );
+}
+
+function List({ alerts, picked }: { alerts: readonly Alert[]; picked: string | null }) {
+  return (
+    <>
+      {alerts.map((alert, index) => (
+        <AlertCard alert={alert} key={alert.id} isOpen={alert.id === picked || (picked === null && index === 0)} />
+      ))}
+    </>
+  );
+}
+
+function NothingYet({ isFiltered }: { isFiltered: boolean }) {
+  const topology = useAnswer(askTopology(url.value));
+  const known = services.value ?? [];
+  const several = known.filter((service) => service.releases.length > 1);
+  return (
+    <Empty title={isFiltered ? "No alert of this kind" : "No alerts"}>
+      <p>
+        Watched now: every edge with at least two releases of its destination, route by route, on p50 and p90 of the server side. With nothing changed, an edge
+        raises a false alarm at most 1 in 1000 times.
+      </p>
+      <ul>
+        <li>
+          {plural(known.length, "service")} known, {plural(topology.data?.edges.length ?? 0, "edge")} with traffic in this range
+        </li>
+        <li>
+          {several.length === 0
+            ? "No service has two releases in this range, so there is nothing to compare yet"
+            : `${several.map((service) => service.service).join(", ")}: more than one release, being compared`}
+        </li>
+      </ul>
+      <p class="soft">A verdict needs at least two windows of 10 seconds from both releases; the first window of a new release is skipped.</p>
+    </Empty>
+  );
+}

@@ -1,0 +1,52 @@
+// Nodes, edges and gaps between sides in words. Pure.
+import { milliseconds, percent, rate, releaseName, signed } from "../format";
+import type { EdgeSide, TopoEdge, TopoNode, Topology } from "../types";
+import { flowOf } from "./geometry";
+
+export function nodeName(node: Pick<TopoNode, "service" | "version" | "kind"> | undefined): string {
+  if (node === undefined) return "unknown";
+  return releaseName(node.service, node.version);
+}
+
+export function endsOf(topology: Pick<Topology, "nodes">, edge: TopoEdge): { source: TopoNode | undefined; destination: TopoNode | undefined } {
+  return {
+    source: topology.nodes.find((node) => node.id === edge.source),
+    destination: topology.nodes.find((node) => node.id === edge.destination),
+  };
+}
+
+export function edgeName(topology: Pick<Topology, "nodes">, edge: TopoEdge): string {
+  const { source, destination } = endsOf(topology, edge);
+  return `${nodeName(source)} → ${nodeName(destination)}`;
+}
+
+/** What the map says on hover, and assistive technology reads. */
+export function edgeSummary(edge: TopoEdge): string {
+  const side = edge.server ?? edge.client;
+  if (side === null) return "not reported by either side";
+  const reporter = edge.server === null ? ", client side only" : edge.client === null ? ", server side only" : "";
+  return `${rate(side.rate)}, ${percent(side.error_ratio)} errors, p99 ${milliseconds(side.p99_ms)}${reporter}`;
+}
+
+/** What goes from outside into the mesh, and out of it. */
+export function flowWords(flow: { out: number; in: number }): [string, string][] {
+  const pairs: [string, number][] = [["sends", flow.out], ["receives", flow.in]];
+  return pairs.filter(([, value]) => value > 0).map(([name, value]) => [name, rate(value)]);
+}
+
+export function nodeSummary(node: TopoNode, edges: readonly TopoEdge[]): string {
+  if (node.kind === "external") {
+    return [`${nodeName(node)}: outside the mesh`, ...flowWords(flowOf(edges, node.id)).map((pair) => pair.join(" "))].join(", ");
+  }
+  return `${nodeName(node)}: ${rate(node.rate)}, ${percent(node.error_ratio)} errors, p99 ${milliseconds(node.p99_ms)}${node.alert ? ", has an alert" : ""}`;
+}
+
+/** Client minus server: time spent in the network and the proxies between. Null unless both reported. */
+export function gap(client: EdgeSide | null, server: EdgeSide | null, quantile: "p50_ms" | "p95_ms" | "p99_ms"): number | null {
+  const [a, b] = [client?.[quantile] ?? null, server?.[quantile] ?? null];
+  return a === null || b === null ? null : a - b;
+}
+
+export function gapWords(value: number | null): string {
+  return value === null ? "cannot be said" : signed(value, milliseconds);
+}

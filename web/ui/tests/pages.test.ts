@@ -1,0 +1,209 @@
+import { describe, expect, test } from "vitest";
+import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
+import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
+import { isApart, quantileName } from "../src/latency";
+import { numbersIn } from "../src/status";
+import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels, WINDOW_MS } from "../src/service/series";
+import { groupRoutes, routeCount } from "../src/service/routes";
+import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
+import { edgeRows, sortRows } from "../src/topology/rows";
+import { edgeSummary, flowWords, gap, gapWords, nodeSummary } from "../src/topology/words";
+import type { Alert, Point, RouteStats, ServicePage, Topology } from "../src/types";
+
+const NOW = 1_700_000_000_000;
+const topology = topologyOf("regression", NOW) as unknown as Topology;
+const plain = (text: string) => text.replaceAll("\u202f", " ").replaceAll("\u2212", "-");
+
+describe("the map", () => {
+  test("places cards by the server's layers and rows without overlap", () => {
+    const drawn = picture(topology);
+    expect(drawn.nodes).toHaveLength(topology.nodes.length);
+    expect(drawn.curves).toHaveLength(topology.edges.length);
+    const places = [...drawn.places.values()];
+    expect(new Set(places.map((place) => `${place.left},${place.top}`)).size).toBe(places.length);
+    for (const place of places) expect(place.left).toBeGreaterThanOrEqual(0);
+  });
+
+  test("is wider for busier edges and marks failing ones", () => {
+    const { curves } = picture(topology);
+    const byId = new Map(curves.map((curve) => [curve.edge.id, curve]));
+    expect(byId.get("external/load>shop/frontend@v1")!.width).toBeGreaterThan(byId.get("shop/checkout@v1>shop/inventory@v1")!.width);
+    expect(curves.filter((curve) => curve.isFailing).map((curve) => curve.edge.destination)).toEqual(["shop/recommendations@v1"]);
+  });
+
+  test("stays within its budget, keeps alerts, and says how much it left out", () => {
+    const nodes = Array.from({ length: 200 }, (_, at) => ({ ...topology.nodes[1]!, id: `n${at}`, rate: at, alert: at === 0, x: at, y: 0 }));
+    const edges = Array.from({ length: 900 }, (_, at) => ({ ...topology.edges[1]!, id: `e${at}`, source: `n${at % 200}`, destination: `n${(at * 7) % 200}` }));
+    const drawn = picture({ nodes, edges });
+    expect(drawn.nodes).toHaveLength(BUDGET.nodes);
+    expect(drawn.nodes.some((node) => node.alert)).toBe(true);
+    expect(drawn.curves.length).toBeLessThanOrEqual(BUDGET.edges);
+    expect(drawn.hiddenNodes).toBe(140);
+    expect(drawn.hiddenEdges).toBe(900 - drawn.curves.length);
+  });
+
+  test("what lies outside the mesh counts by its edges, from whichever side reported", () => {
+    const outside = topology.nodes[0]!;
+    const [entering, inner] = topology.edges;
+    const leaving = { ...inner!, id: "out", source: inner!.source, destination: outside.id, server: null };
+    const edges = [...topology.edges, leaving];
+    expect([outside.rate, entering!.client, leaving.server]).toEqual([0, null, null]);
+    expect(flowOf(edges, outside.id)).toEqual({ out: entering!.server!.rate, in: leaving.client!.rate });
+    expect(plain(nodeSummary(outside, edges))).toBe("load generator: outside the mesh, sends 35.2 /s, receives 24.1 /s");
+    expect(flowWords({ out: 0, in: 0 })).toEqual([]);
+  });
+
+  test("a crowded map keeps the busiest of what lies outside", () => {
+    const quiet = Array.from({ length: 200 }, (_, at) => ({ ...topology.nodes[1]!, id: `n${at}`, rate: 1, x: at }));
+    const { nodes } = picture({ nodes: [...quiet, topology.nodes[0]!], edges: topology.edges });
+    expect(nodes.some((node) => node.kind === "external")).toBe(true);
+  });
+
+  test("draws an edge back to an earlier layer, and one to itself", () => {
+    const [, frontend, checkout] = topology.nodes;
+    const back = { ...topology.edges[1]!, id: "back", source: checkout!.id, destination: frontend!.id };
+    const own = { ...topology.edges[1]!, id: "own", source: checkout!.id, destination: checkout!.id };
+    for (const curve of picture({ nodes: topology.nodes, edges: [back, own] }).curves) expect(curve.path).not.toContain("NaN");
+  });
+
+  test("keys walk along edges and through layers, and stop at the ends", () => {
+    let at = walk(topology, "", "ArrowRight");
+    expect(at).toBe("external/load");
+    const path: string[] = [at];
+    for (let step = 0; step < 6; step += 1) path.push((at = walk(topology, at, "ArrowRight")));
+    expect(path.slice(0, 5)).toEqual(["external/load", "external/load>shop/frontend@v1", "shop/frontend@v1", "shop/frontend@v1>shop/checkout@v1", "shop/checkout@v1"]);
+    expect(walk(topology, "shop/checkout@v1", "ArrowDown")).toBe("shop/checkout@v2");
+    expect(walk(topology, "shop/checkout@v1", "ArrowUp")).toBe("shop/checkout@v1");
+    expect(walk(topology, "shop/frontend@v1>shop/checkout@v1", "ArrowDown")).toBe("shop/frontend@v1>shop/checkout@v2");
+    expect(walk(topology, "shop/cart@v1", "ArrowRight")).toBe("shop/cart@v1");
+  });
+
+  test("lights what touches the selection", () => {
+    const edge = topology.edges[1]!;
+    expect([isTouched(edge, edge.id), isTouched(edge, edge.source), isTouched(edge, "other"), isTouched(edge, null)]).toEqual([true, true, false, false]);
+  });
+});
+
+describe("both sides of an edge", () => {
+  test("a side nobody reported is said so and never counts as zero", () => {
+    const [first] = topology.edges;
+    expect(first!.client).toBeNull();
+    expect(gap(first!.client, first!.server, "p50_ms")).toBeNull();
+    expect(gapWords(null)).toBe("cannot be said");
+    expect(edgeSummary(first!)).toContain("server side only");
+    expect(edgeSummary({ ...first!, server: null })).toBe("not reported by either side");
+  });
+
+  test("the gap is client minus server", () => {
+    const edge = topology.edges[1]!;
+    expect(gap(edge.client, edge.server, "p50_ms")).toBeCloseTo(0.34);
+  });
+
+  test("rows sort both ways", () => {
+    const rows = edgeRows(topology);
+    const down = sortRows(rows, "rate", true).map((row) => row.rate);
+    expect(down).toEqual([...down].sort((a, b) => b - a));
+    expect(sortRows(rows, "source", false)[0]!.source).toBe("checkout@v1");
+  });
+});
+
+describe("series", () => {
+  const point = (window: number, version: string, requests: number) =>
+    ({ window_ms: window * WINDOW_MS, version, requests, p50_ms: requests, cpu_ns_per_request: null }) as unknown as Point;
+
+  test("line up by window, with gaps where a release reported nothing", () => {
+    const series = align([point(10, "v1", 50), point(12, "v1", 70), point(11, "v2", 30)], ["v2", "v1"], requestsPerSecond);
+    expect(series.x).toEqual([100, 110, 120]);
+    expect(series.columns).toEqual([
+      [null, 3, null],
+      [5, null, 7],
+    ]);
+  });
+
+  test("long ranges are thinned, never averaged", () => {
+    const day = Array.from({ length: 8640 }, (_, at) => point(at, "v1", at));
+    const series = align(day, ["v1"], (entry) => entry.p50_ms);
+    expect(series.x.length).toBeLessThanOrEqual(720);
+    // Each point is the first window of its stretch of twelve, as measured.
+    expect(series.columns[0]).toEqual(Array.from({ length: 720 }, (_, at) => at * 12));
+  });
+
+  test("no windows make an empty chart", () => expect(align([], ["v1"], requestsPerSecond)).toEqual({ x: [], versions: ["v1"], columns: [[]] }));
+});
+
+describe("the time axis", () => {
+  // A clock with whole minutes: zones differ by quarters of an hour, never by seconds.
+  const noon = 1_700_049_600;
+  const ticks = (step: number, count = 8) => tickLabels(Array.from({ length: count }, (_, at) => noon + at * step));
+
+  test.each([1, 5, 15, 30, 60, 300, 3600, 6 * 3600, 86_400])("no label repeats with a tick every %d s", (step) => {
+    expect(new Set(ticks(step)).size).toBe(8);
+  });
+
+  test("seconds and days are told only where they are needed", () => {
+    expect(ticks(15)[1]).toMatch(/^\d\d:\d\d:15$/);
+    expect(ticks(60)[1]).toMatch(/^\d\d:\d\d$/);
+    expect(ticks(6 * 3600)[1]).toMatch(/Nov.*\d\d:\d\d$/);
+  });
+
+  test("ends with the data, and gives a single window some room", () => {
+    expect(axisEnds([100, 110, 120])).toEqual([100, 120]);
+    expect(axisEnds([100])).toEqual([90, 110]);
+    expect(axisEnds([])).toEqual([null, null]);
+  });
+
+  test("a window without neighbours is drawn by itself", () => {
+    expect(loneWindows([1, null, 2, 3, null, 0])).toEqual([0, 5]);
+    expect(loneWindows([null, null])).toEqual([]);
+  });
+});
+
+test("work outside requests is no route, and stands last", () => {
+  const row = (route: string, requests: number) => ({ route, requests, version: "v1", component: "application" }) as RouteStats;
+  const rows = [row("(none)", 9), row("/a", 1), row("/b", 5)];
+  expect(routeCount(rows)).toBe(2);
+  expect(groupRoutes(rows, ["v1"]).map(([first]) => first!.route)).toEqual(["/b", "/a", "(none)"]);
+});
+
+test("routes group by route, busiest first, newest version first", () => {
+  const page = servicePageOf("regression", NOW) as unknown as ServicePage;
+  const groups = groupRoutes(page.routes, ["v2", "v1"]);
+  expect(groups.map((rows) => rows[0]!.route)).toEqual(["/cart/{id}", "/checkout", "/quote", "(none)"]);
+  for (const rows of groups) expect(rows.map((row) => row.version)).toEqual(["v2", "v1"]);
+});
+
+describe("alerts in words", () => {
+  const alerts = alertsOf(NOW) as unknown as Alert[];
+
+  test("firing comes first", () => {
+    expect(inOrder([...alerts].reverse()).map((alert) => alert.state)).toEqual(["firing", "resolved"]);
+  });
+
+  test("the false-alarm rate is said as one in so many", () => {
+    expect(plain(oneIn(0.001))).toBe("1 in 1 000");
+    expect(oneIn(0)).toBe("unknown");
+    expect(plain(evidenceWords({ e_value: 48_210_000, alpha: 0.001, windows: 61 }))).toContain("over a million to 1 after 61 windows; 1 000 to 1 is needed");
+  });
+
+  test("where the time is spent follows from both sides", () => {
+    expect(splitWords({ client_delta_ms: 3.66, server_delta_ms: 3.6 })).toContain("in the service itself");
+    expect(plain(splitWords({ client_delta_ms: 5, server_delta_ms: 1 }))).toContain("+4.00 ms lies in the network");
+    expect(splitWords({ client_delta_ms: null, server_delta_ms: 1 })).toContain("client side is not reported");
+    expect(splitWords({ client_delta_ms: null, server_delta_ms: null })).toContain("Neither side");
+  });
+
+  test("intervals that touch are no difference", () => {
+    const pair = alerts[0]!.latency.quantiles[0]!;
+    expect(isApart(pair)).toBe(true);
+    expect(isApart({ ...pair, candidate_low_ms: 5 })).toBe(false);
+    expect(isApart({ ...pair, candidate_low_ms: null })).toBe(false);
+    expect([0.5, 0.9, 0.99, 0.999].map(quantileName)).toEqual(["p50", "p90", "p99", "p99.9"]);
+  });
+});
+
+test("the waiting page shows whatever counters the server has", () => {
+  expect(numbersIn({ version: "1", ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7 }, symbols: null })).toEqual([
+    ["ingest: batches", 3],
+    ["store: lsn acked", 7],
+  ]);
+});
