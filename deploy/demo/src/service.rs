@@ -1,0 +1,107 @@
+//! What every sample service does alike: say who it is, serve, and stop when told.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use axum::{Router, http::StatusCode};
+use bytes::Bytes;
+use clap::Args;
+use emberline_model::Workload;
+use emberline_proxy::{Client, Mesh, ProfilerOptions};
+use http_body_util::BodyExt;
+use tokio::net::TcpListener;
+
+/// Arguments of a service that embeds the mesh library.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceArgs {
+    /// Address to listen on.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// The collector's OTLP address, for example `http://127.0.0.1:4317`.
+    #[arg(long)]
+    pub collector: String,
+    /// Name of this instance.
+    #[arg(long)]
+    pub instance: String,
+    /// End when standard input is closed, so that no service outlives whoever started it.
+    #[arg(long)]
+    pub exit_on_stdin_close: bool,
+}
+
+/// Starts the library for a service of the sample mesh.
+pub fn mesh(service: &str, version: &str, routes: &[&str], args: &ServiceArgs) -> Result<Mesh> {
+    let workload = Workload {
+        namespace: "shop".to_owned(),
+        service: service.to_owned(),
+        version: version.to_owned(),
+        instance: args.instance.clone(),
+    };
+    let builder = Mesh::builder(workload)
+        .collector(&args.collector)
+        .routes(routes.iter().copied());
+    Ok(builder.profiler(ProfilerOptions::default()).start()?)
+}
+
+/// Serves until a signal (or the end of standard input), finishes what is in flight and ships the last window.
+pub async fn serve(mesh: Mesh, router: Router, args: &ServiceArgs) -> Result<()> {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: is another program using it?", args.listen))?;
+    tokio::select! {
+        result = mesh.serve(listener, router) => result?,
+        () = stop_requested(args.exit_on_stdin_close) => {}
+    }
+    mesh.shutdown().await;
+    Ok(())
+}
+
+/// Resolves at SIGTERM, at Ctrl-C, or when standard input ends if that is asked for.
+pub async fn stop_requested(stdin_too: bool) {
+    use tokio::signal::unix;
+    let terminate = async {
+        match unix::signal(unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let stdin_closed = async {
+        if !stdin_too || wait_for_stdin_end().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+        () = stdin_closed => {}
+    }
+}
+
+/// Reads standard input on a thread of its own: a read cannot be interrupted, and a runtime would wait for it.
+async fn wait_for_stdin_end() -> Result<(), tokio::sync::oneshot::error::RecvError> {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let copied = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(copied);
+        // Nobody waits any more when the program ends for another reason.
+        let _ = ended.send(());
+    });
+    end.await
+}
+
+/// Asks another service and reads its whole answer; a failure becomes this request's 502.
+pub async fn ask(client: &Client, path: &str) -> Result<Bytes, (StatusCode, String)> {
+    let failed = |what: String| (StatusCode::BAD_GATEWAY, format!("{path}: {what}"));
+    let response = client.get(path).await.map_err(|error| failed(error.to_string()))?;
+    let status = response.status();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .to_bytes();
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(failed(format!("status {status}")))
+    }
+}

@@ -1,0 +1,204 @@
+//! The command line, as data. Every option of the server has an environment twin.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// Continuous profiling for a service mesh: which release, route and function got slower.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the server: ingest, storage, verdicts and the web pages, in one process.
+    Serve(Box<ServeArgs>),
+    /// Run the sample mesh against a server of its own, with a planted regression.
+    Demo(DemoArgs),
+    /// Compare two pprof files.
+    Diff(DiffArgs),
+    /// Check a proxy's configuration file.
+    Check(CheckArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct ServeArgs {
+    /// Directory for everything that is kept; made when missing.
+    #[arg(long, env = "EMBERLINE_DATA_DIR", default_value = "emberline-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Address of the pages and the API.
+    #[arg(long, env = "EMBERLINE_LISTEN", default_value = "127.0.0.1:4040")]
+    pub(crate) listen: SocketAddr,
+    /// Address for OTLP over gRPC.
+    #[arg(long, env = "EMBERLINE_OTLP_GRPC", default_value = "127.0.0.1:4317")]
+    pub(crate) otlp_grpc: SocketAddr,
+    /// Address for OTLP over HTTP.
+    #[arg(long, env = "EMBERLINE_OTLP_HTTP", default_value = "127.0.0.1:4318")]
+    pub(crate) otlp_http: SocketAddr,
+    /// Hours that data is kept.
+    #[arg(long, env = "EMBERLINE_RETENTION_HOURS", default_value_t = 24)]
+    pub(crate) retention_hours: u64,
+    /// Memory that the query engine may use, in MB.
+    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 256)]
+    pub(crate) memory_limit_mb: u64,
+    /// Threads of the query engine.
+    #[arg(long, env = "EMBERLINE_QUERY_THREADS", default_value_t = 1)]
+    pub(crate) query_threads: usize,
+    /// Largest request accepted, in MB after unpacking.
+    #[arg(long, env = "EMBERLINE_MAX_REQUEST_MB", default_value_t = 16)]
+    pub(crate) max_request_mb: usize,
+    /// Largest debug information file accepted, in MB.
+    #[arg(long, env = "EMBERLINE_MAX_DEBUG_FILE_MB", default_value_t = 512)]
+    pub(crate) max_debug_file_mb: u64,
+    /// How this server is reached from outside, for links in alerts; the listen address if not given.
+    #[arg(long, env = "EMBERLINE_EXTERNAL_URL")]
+    pub(crate) external_url: Option<String>,
+    /// Alertmanager to send alerts to (its base URL); may be given several times.
+    #[arg(long = "alertmanager", env = "EMBERLINE_ALERTMANAGER", value_delimiter = ',')]
+    pub(crate) alertmanagers: Vec<String>,
+    /// URL to POST each alert to as JSON; may be given several times.
+    #[arg(long = "webhook", env = "EMBERLINE_WEBHOOK", value_delimiter = ',')]
+    pub(crate) webhooks: Vec<String>,
+    /// Where to send the server's own traces, as OTLP over gRPC; off if not given.
+    #[arg(long, env = "EMBERLINE_TRACES_ENDPOINT")]
+    pub(crate) traces_endpoint: Option<String>,
+    /// Serve the pages from this directory instead of the built-in ones (for work on the pages).
+    #[arg(long, env = "EMBERLINE_UI_DIR")]
+    pub(crate) ui_dir: Option<PathBuf>,
+    /// What to log, in the form of `RUST_LOG`.
+    #[arg(long, env = "EMBERLINE_LOG", default_value = "info")]
+    pub(crate) log: String,
+    /// End when standard input is closed, so that the server does not outlive whoever started it.
+    #[arg(long, hide = true)]
+    pub(crate) exit_on_stdin_close: bool,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct DemoArgs {
+    /// Route of the changing service to make slower: quote, coupon or order.
+    #[arg(long, value_name = "ROUTE", default_value = "quote", value_parser = parse_plant)]
+    pub(crate) plant: PlantRoute,
+    /// Release the second version without a regression.
+    #[arg(long, conflicts_with = "plant")]
+    pub(crate) no_regression: bool,
+    /// End after so many seconds; runs until Ctrl-C if not given.
+    #[arg(long)]
+    pub(crate) seconds: Option<u64>,
+    /// Port of the pages; a free one if it is 0.
+    #[arg(long, default_value_t = 4040)]
+    pub(crate) port: u16,
+    /// Schedules of the load follow from it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where data and logs go; a temporary directory, removed at the end, if not given.
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How to report progress.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// A route that can be planted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlantRoute {
+    /// Word for the command line.
+    pub(crate) name: &'static str,
+    /// Template.
+    pub(crate) route: &'static str,
+}
+
+/// The routes of the changing service that can be made slower.
+pub(crate) const PLANT_ROUTES: [PlantRoute; 3] = [
+    PlantRoute {
+        name: "quote",
+        route: "/quote/{id}",
+    },
+    PlantRoute {
+        name: "coupon",
+        route: "/coupon/{code}",
+    },
+    PlantRoute {
+        name: "order",
+        route: "/order/{id}",
+    },
+];
+
+fn parse_plant(text: &str) -> Result<PlantRoute, String> {
+    let known = PLANT_ROUTES.iter().find(|p| p.name == text || p.route == text);
+    known.copied().ok_or_else(|| {
+        let all: Vec<String> = PLANT_ROUTES
+            .iter()
+            .map(|p| format!("{} ({})", p.name, p.route))
+            .collect();
+        format!("choose one of {}", all.join(", "))
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Sentences.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    /// The profile compared with.
+    pub(crate) baseline: PathBuf,
+    /// The profile judged.
+    pub(crate) candidate: PathBuf,
+    /// Value to compare, for example `cpu` or `cpu/nanoseconds`; the last of the file if not given.
+    #[arg(long)]
+    pub(crate) value: Option<String>,
+    /// Rows of the table.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) rows: usize,
+    /// Compare shares of each file's total instead of plain values.
+    #[arg(long)]
+    pub(crate) share: bool,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = DiffOutput::Text)]
+    pub(crate) output: DiffOutput,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiffOutput {
+    /// A table.
+    Text,
+    /// One JSON object.
+    Json,
+    /// A differential flame graph.
+    Svg,
+    /// The flame graph as a page that needs nothing else.
+    Html,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration file of an `emberline-proxy`.
+    pub(crate) file: PathBuf,
+}
+
+/// Prints a completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "emberline", &mut std::io::stdout());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,105 @@
+//! Progress, as sentences or as one JSON object a line.
+
+use std::{collections::HashSet, io::Write, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::cli::Output;
+
+/// What is reported in both forms.
+pub(crate) enum Event {
+    /// The server answers.
+    Ready {
+        /// Where its pages are.
+        url: String,
+    },
+    /// A release serves.
+    Release {
+        /// The service.
+        service: String,
+        /// Its version.
+        version: String,
+    },
+    /// What the second release holds.
+    Planted {
+        /// The service.
+        service: String,
+        /// The route made slower.
+        route: String,
+    },
+    /// The end.
+    Done,
+}
+
+/// Writes to standard output; notes go to standard error in the JSON form.
+pub(crate) struct Reporter {
+    output: Output,
+    stated: HashSet<String>,
+}
+
+impl Reporter {
+    pub(crate) fn new(output: Output) -> Reporter {
+        Reporter {
+            output,
+            stated: HashSet::new(),
+        }
+    }
+
+    pub(crate) fn say(&mut self, event: &Event) {
+        let (text, json) = match event {
+            Event::Ready { url } => (
+                format!("Emberline is ready: {url}"),
+                json!({ "event": "ready", "url": url }),
+            ),
+            Event::Release { service, version } => (
+                format!("Release {service} {version} serves."),
+                json!({ "event": "release", "service": service, "version": version }),
+            ),
+            Event::Planted { service, route } => (
+                format!("A regression is planted in {service} on {route}; a verdict usually takes a minute."),
+                json!({ "event": "planted", "service": service, "route": route }),
+            ),
+            Event::Done => ("Done.".to_owned(), json!({ "event": "done" })),
+        };
+        self.line(&text, &json);
+    }
+
+    /// Progress that has no event of its own.
+    pub(crate) fn note(&self, text: &str) {
+        match self.output {
+            Output::Text => println!("{text}"),
+            Output::Json => eprintln!("{text}"),
+        }
+    }
+
+    /// States an alert once.
+    pub(crate) fn verdict(&mut self, alert: &Value, base: &str, elapsed: Duration) {
+        let text = |key: &str| alert[key].as_str().unwrap_or_default().to_owned();
+        if !self.stated.insert(text("id")) {
+            return;
+        }
+        let url = format!("{base}{}", text("diff_url"));
+        let at_seconds = (elapsed.as_secs_f64() * 10.0).round() / 10.0;
+        let json = json!({
+            "event": "verdict",
+            "service": text("service"),
+            "baseline": text("baseline"),
+            "candidate": text("candidate"),
+            "route": text("route"),
+            "function": alert["function"]["name"],
+            "at_seconds": at_seconds,
+            "url": url,
+        });
+        self.line(&format!("After {at_seconds} s: {}\n  {url}", text("sentence")), &json);
+    }
+
+    fn line(&self, text: &str, json: &Value) {
+        let mut out = std::io::stdout().lock();
+        let written = match self.output {
+            Output::Text => writeln!(out, "{text}"),
+            Output::Json => writeln!(out, "{json}"),
+        };
+        // Nobody reading any more is no reason to stop the demo.
+        let _ = written.and_then(|()| out.flush());
+    }
+}

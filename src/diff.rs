@@ -1,0 +1,209 @@
+//! `emberline diff`: two pprof files compared, as a table, JSON or a flame graph. The same trees and exports as the
+//! server's; without requests and windows there is no statement of significance, and none is made.
+
+use std::{io::Write, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use emberline_model::{
+    pprof::{self, PprofValue},
+    tree::{FlameTree, TreeBuilder},
+};
+use emberline_web::render::{self, Labels};
+use serde_json::json;
+
+use crate::cli::{DiffArgs, DiffOutput};
+
+/// Largest file, unpacked.
+const LIMIT: u64 = 1 << 30;
+
+pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
+    let baseline = read(&args.baseline, args.value.as_deref())?;
+    let candidate = read(&args.candidate, args.value.as_deref())?;
+    if baseline.name != candidate.name {
+        bail!(
+            "the files hold different values: {} has {}, {} has {}; choose one both have with --value",
+            args.baseline.display(),
+            baseline.name,
+            args.candidate.display(),
+            candidate.name
+        );
+    }
+    let mut tree = TreeBuilder::new();
+    for (side, value) in [&baseline, &candidate].into_iter().enumerate() {
+        let resolved = pprof::resolve_named(&value.profile);
+        let rows = value
+            .profile
+            .samples
+            .iter()
+            .map(|s| (u64::from(s.stack), s.value, s.count));
+        tree.add_resolved(&resolved, rows, side);
+    }
+    let comparison = Comparison::new(
+        tree.finish(None),
+        baseline.profile.profile_type.unit().to_owned(),
+        args.share,
+    );
+    let title = format!("{} → {}", args.baseline.display(), args.candidate.display());
+    let sentence = comparison.sentence();
+    let labels = Labels {
+        title: &title,
+        subtitle: &sentence,
+        unit: &comparison.unit,
+    };
+    let output = match args.output {
+        DiffOutput::Text => comparison.table(args.rows).into_bytes(),
+        DiffOutput::Json => format!("{:#}\n", comparison.json()).into_bytes(),
+        DiffOutput::Svg => render::diff_svg(&comparison.tree, comparison.divisors, &labels)?,
+        DiffOutput::Html => render::diff_html(&comparison.tree, comparison.divisors, &labels, "")?,
+    };
+    match std::io::stdout().write_all(&output) {
+        // The reader of a pipe may have seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        result => result.map(|()| ExitCode::SUCCESS).context("cannot write the answer"),
+    }
+}
+
+fn read(path: &Path, wanted: Option<&str>) -> Result<PprofValue> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut values = pprof::read(&bytes, LIMIT).with_context(|| format!("{}", path.display()))?;
+    let names: Vec<String> = values.iter().map(|v| v.name.clone()).collect();
+    let Some(wanted) = wanted else {
+        // By custom the last value is the one to look at.
+        return values
+            .pop()
+            .with_context(|| format!("{} holds no value", path.display()));
+    };
+    let matches = |value: &PprofValue| value.name == wanted || value.name.split('/').next() == Some(wanted);
+    let found = values.into_iter().find(matches);
+    found.with_context(|| {
+        format!(
+            "{} has no value `{wanted}`: it has {}",
+            path.display(),
+            names.join(", ")
+        )
+    })
+}
+
+struct Comparison {
+    tree: FlameTree,
+    unit: String,
+    share: bool,
+    divisors: [f64; 2],
+}
+
+struct Row<'a> {
+    name: &'a str,
+    own: [f64; 2],
+    total: [f64; 2],
+}
+
+impl Comparison {
+    fn new(tree: FlameTree, unit: String, share: bool) -> Comparison {
+        let total = tree.total();
+        let divisors = if share {
+            [total[0].max(1) as f64, total[1].max(1) as f64]
+        } else {
+            [1.0, 1.0]
+        };
+        Comparison {
+            tree,
+            unit,
+            share,
+            divisors,
+        }
+    }
+
+    /// All functions, the largest change of self value first.
+    fn rows(&self) -> Vec<Row<'_>> {
+        let scaled = |pair: [i64; 2]| [pair[0] as f64 / self.divisors[0], pair[1] as f64 / self.divisors[1]];
+        let functions = self.tree.functions.iter().zip(&self.tree.totals);
+        let mut rows: Vec<Row<'_>> = functions
+            .map(|(info, totals)| Row {
+                name: &info.name,
+                own: scaled(totals.self_value),
+                total: scaled(totals.total),
+            })
+            .collect();
+        let change = |row: &Row<'_>| (row.own[1] - row.own[0]).abs();
+        rows.sort_by(|a, b| change(b).total_cmp(&change(a)).then_with(|| a.name.cmp(b.name)));
+        rows
+    }
+
+    fn format(&self, value: f64) -> String {
+        match (self.share, self.unit.as_str()) {
+            (true, _) => format!("{:.2} %", value * 100.0),
+            (false, "nanoseconds") => emberline_analysis::compare::format_ns(value),
+            (false, "bytes") if value.abs() >= 1e6 => format!("{:.1} MB", value / 1e6),
+            _ => format!("{value:.0}"),
+        }
+    }
+
+    fn signed(&self, value: f64) -> String {
+        let sign = if value < 0.0 { "−" } else { "+" };
+        format!("{sign}{}", self.format(value.abs()))
+    }
+
+    fn sentence(&self) -> String {
+        let total = self.tree.total();
+        let shown = |value: i64| match self.unit.as_str() {
+            "nanoseconds" => emberline_analysis::compare::format_ns(value as f64),
+            unit => format!("{value} {unit}"),
+        };
+        format!("{} → {} in all", shown(total[0]), shown(total[1]))
+    }
+
+    fn table(&self, most: usize) -> String {
+        let rows = self.rows();
+        let mut text = format!(
+            "{}\n{:>12} {:>12} {:>12} {:>12}  function\n",
+            self.sentence(),
+            "self before",
+            "self after",
+            "change",
+            "total change"
+        );
+        for row in rows.iter().take(most) {
+            text.push_str(&format!(
+                "{:>12} {:>12} {:>12} {:>12}  {}\n",
+                self.format(row.own[0]),
+                self.format(row.own[1]),
+                self.signed(row.own[1] - row.own[0]),
+                self.signed(row.total[1] - row.total[0]),
+                row.name
+            ));
+        }
+        if rows.len() > most {
+            let rest: [f64; 2] = rows[most..]
+                .iter()
+                .fold([0.0, 0.0], |s, r| [s[0] + r.own[0], s[1] + r.own[1]]);
+            text.push_str(&format!(
+                "{:>12} {:>12} {:>12} {:>12}  ({} more functions; --rows shows more)\n",
+                self.format(rest[0]),
+                self.format(rest[1]),
+                self.signed(rest[1] - rest[0]),
+                "",
+                rows.len() - most
+            ));
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let row = |row: &Row<'_>| {
+            json!({
+                "name": row.name,
+                "self_a": row.own[0],
+                "self_b": row.own[1],
+                "total_a": row.total[0],
+                "total_b": row.total[1],
+            })
+        };
+        let total = self.tree.total();
+        json!({
+            "unit": if self.share { "share" } else { &self.unit },
+            "total_a": total[0],
+            "total_b": total[1],
+            "functions": self.rows().iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,31 @@
+//! The `emberline` command: arguments and wiring. What a test would want to reach lives in the other crates.
+
+mod check;
+mod cli;
+mod demo;
+mod diff;
+mod serve;
+mod telemetry;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    let result = match cli.command {
+        cli::Command::Serve(args) => serve::run(*args),
+        cli::Command::Demo(args) => demo::run(args),
+        cli::Command::Diff(args) => diff::run(&args),
+        cli::Command::Check(args) => check::run(&args),
+        cli::Command::Completions { shell } => {
+            cli::completions(shell);
+            Ok(std::process::ExitCode::SUCCESS)
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("emberline: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
