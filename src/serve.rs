@@ -8,6 +8,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use emberline_collector::{Collector, CollectorConfig};
 use emberline_model::time::{Clock, SystemClock};
+use emberline_proxy::stop_requested;
 use emberline_storage::{Options, Store};
 use emberline_web::WebState;
 use prometheus_client::registry::Registry;
@@ -115,33 +116,5 @@ async fn serve(args: ServeArgs) -> Result<()> {
         Some(Ok(result)) => result,
         Some(Err(panicked)) => Err(panicked.into()),
         None => Ok(()),
-    }
-}
-
-/// Resolves at SIGTERM, at Ctrl-C, or when standard input ends if that is asked for.
-async fn stop_requested(stdin_too: bool) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let stdin_closed = async {
-        if !stdin_too {
-            std::future::pending::<()>().await;
-        }
-        let (ended, end) = tokio::sync::oneshot::channel();
-        // A thread of its own: a read of standard input cannot be interrupted, and the runtime would wait for it.
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            let _ = ended.send(());
-        });
-        let _ = end.await;
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-        () = stdin_closed => {}
     }
 }

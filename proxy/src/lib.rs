@@ -58,6 +58,7 @@ mod reporting;
 pub mod route;
 mod run;
 pub(crate) mod server;
+mod stop;
 pub mod telemetry;
 pub(crate) mod trace;
 pub(crate) mod wire;
@@ -68,3 +69,4 @@ pub use embed::{Client, ClientBody, ClientError, Mesh, MeshBuilder, MeshError, S
 pub use emberline_model::Workload;
 pub use reporting::ProfilerOptions;
 pub use run::{Addresses, BindError, Proxy, Reloaded, StartError, StopReport};
+pub use stop::{stdin_closed, stop_requested};

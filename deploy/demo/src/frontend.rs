@@ -11,14 +11,13 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
+use emberline_proxy::stop_requested;
 use http_body_util::Empty;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::net::TcpListener;
-
-use crate::service::stop_requested;
 
 /// Route templates of the frontend; each stands for the checkout route of the same form.
 pub const ROUTES: [&str; 4] = crate::checkout::ROUTES;

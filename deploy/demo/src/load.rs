@@ -5,6 +5,7 @@ use std::{cell::RefCell, net::SocketAddr, path::PathBuf, rc::Rc, time::Duration}
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use emberline_proxy::stop_requested;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{
@@ -13,7 +14,7 @@ use hyper_util::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{ledger::Ledger, service::stop_requested, work::Numbers};
+use crate::{ledger::Ledger, work::Numbers};
 
 /// One route and how often it is asked.
 #[derive(Debug, Clone)]

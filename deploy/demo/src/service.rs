@@ -7,7 +7,7 @@ use axum::{Router, http::StatusCode};
 use bytes::Bytes;
 use clap::Args;
 use emberline_model::Workload;
-use emberline_proxy::{Client, Mesh, ProfilerOptions};
+use emberline_proxy::{Client, Mesh, ProfilerOptions, stop_requested};
 use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 
@@ -53,39 +53,6 @@ pub async fn serve(mesh: Mesh, router: Router, args: &ServiceArgs) -> Result<()>
     }
     mesh.shutdown().await;
     Ok(())
-}
-
-/// Resolves at SIGTERM, at Ctrl-C, or when standard input ends if that is asked for.
-pub async fn stop_requested(stdin_too: bool) {
-    use tokio::signal::unix;
-    let terminate = async {
-        match unix::signal(unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    let stdin_closed = async {
-        if !stdin_too || wait_for_stdin_end().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-        () = stdin_closed => {}
-    }
-}
-
-/// Reads standard input on a thread of its own: a read cannot be interrupted, and a runtime would wait for it.
-async fn wait_for_stdin_end() -> Result<(), tokio::sync::oneshot::error::RecvError> {
-    let (ended, end) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let copied = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        drop(copied);
-        // Nobody waits any more when the program ends for another reason.
-        let _ = ended.send(());
-    });
-    end.await
 }
 
 /// Asks another service and reads its whole answer; a failure becomes this request's 502.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use emberline_proxy::{Proxy, Reloaded, config};
+use emberline_proxy::{Proxy, Reloaded, config, stdin_closed};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -63,14 +63,14 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
     let proxy = Proxy::start(config, Some(&arguments.config))?;
     let addresses = proxy.addresses();
     tracing::info!(admin = %addresses.admin, inbound = ?addresses.inbound, outbound = ?addresses.outbound, "running");
-    let stdin_closed = stdin_closed(arguments.exit_on_stdin_close);
+    let stdin_closed = stdin_closed();
     runtime.block_on(async {
         tokio::pin!(stdin_closed);
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                () = &mut stdin_closed => break,
+                () = &mut stdin_closed, if arguments.exit_on_stdin_close => break,
                 _ = hang_up.recv() => {
                     if proxy.reload() == Reloaded::NoFile {
                         tracing::warn!("there is no configuration file to read again");
@@ -107,21 +107,4 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
         }
         Err(_) => Ok(ExitCode::FAILURE),
     }
-}
-
-/// Resolves when standard input has ended, if that is asked for.
-async fn stdin_closed(asked_for: bool) {
-    if asked_for {
-        let (ended, end) = tokio::sync::oneshot::channel();
-        // A thread of its own: a read of standard input cannot be interrupted, and the runtime would wait for it.
-        std::thread::spawn(move || {
-            let copied = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            drop(copied);
-            ended.send(())
-        });
-        if end.await.is_ok() {
-            return;
-        }
-    }
-    std::future::pending::<()>().await;
 }
