@@ -70,6 +70,11 @@ pub fn function_id(normalised_name: &str, language: &str) -> u64 {
     Fields::new("function").text(normalised_name).text(language).finish()
 }
 
+/// Identifier of a node of a flame tree: its parent's and its function's.
+pub fn node_id(parent: u64, function: u64) -> u64 {
+    Fields::new("node").number(parent).number(function).finish()
+}
+
 /// Identifier of a label set.
 pub fn label_set_id(labels: &LabelSet) -> u64 {
     Fields::new("labels")

@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod batch;
 pub mod comparison;
+pub mod flamebearer;
 pub mod function;
 pub mod histogram;
 pub mod id;
@@ -14,6 +15,8 @@ pub mod otlp;
 pub mod pprof;
 pub mod profile;
 pub mod resolve;
+pub mod sandwich;
+pub mod subtree;
 pub mod time;
 pub mod tree;
 pub mod wire;

@@ -27,9 +27,13 @@ impl ProfileType {
 
     /// The five parts; missing ones are empty.
     pub fn parts(&self) -> [&str; 5] {
+        ProfileType::parts_of(&self.0)
+    }
+
+    /// The five parts of a type as text; missing ones are empty.
+    pub fn parts_of(text: &str) -> [&str; 5] {
         let mut parts = [""; 5];
-        self.0
-            .splitn(5, ':')
+        text.splitn(5, ':')
             .zip(parts.iter_mut())
             .for_each(|(text, part)| *part = text);
         parts
