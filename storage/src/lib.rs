@@ -43,6 +43,7 @@ pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
     requests::{RequestQuery, RequestRow},
+    selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},
     services::{ReleaseInfo, ServiceInfo},
     side_data::SideQuery,

@@ -5,6 +5,7 @@
 pub(crate) mod columns;
 pub(crate) mod profile_types;
 pub(crate) mod requests;
+pub(crate) mod selected;
 pub(crate) mod selection;
 pub(crate) mod services;
 pub(crate) mod side_data;

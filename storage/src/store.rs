@@ -17,6 +17,7 @@ use crate::{
     questions::{
         profile_types,
         requests::{self, RequestQuery, RequestRow},
+        selected::{self, SampleSeries, SelectedQuery, SelectedRow},
         selection::WorkloadFilter,
         services::{self, ServiceInfo},
         side_data::{self, SideQuery},
@@ -203,6 +204,24 @@ impl Store {
     pub async fn totals(&self, query: TotalsQuery) -> Result<Vec<TotalRow>, QueryError> {
         self.ask(query.range, move |reader, span| totals::totals(reader, span, &query))
             .await
+    }
+
+    /// Sums of samples selected by their labels.
+    pub async fn selected(&self, query: SelectedQuery) -> Result<Vec<SelectedRow>, QueryError> {
+        self.ask(query.range, move |reader, span| {
+            selected::selected(reader, span, &query)
+        })
+        .await
+    }
+
+    /// Which series had samples, by their labels.
+    pub async fn sample_series(&self, range: Range) -> Result<Vec<SampleSeries>, QueryError> {
+        self.ask(range, selected::sample_series).await
+    }
+
+    /// How many different stacks each service (namespace, name) had.
+    pub async fn stack_counts(&self, range: Range) -> Result<Vec<(String, String, u64)>, QueryError> {
+        self.ask(range, selected::stack_counts).await
     }
 
     /// Requests and their durations.

@@ -65,6 +65,18 @@ impl Sql {
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
     }
 
+    /// The words, for tests that nothing from outside is among them.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How many values are bound.
+    #[cfg(test)]
+    pub(crate) fn parameter_count(&self) -> usize {
+        self.parameters.len()
+    }
+
     /// Runs it and hands over the rows.
     pub(crate) fn run(
         &self,

@@ -1,0 +1,402 @@
+//! Sums of samples selected by their labels, and grouped by them: what series, merges and selectors ask.
+//!
+//! Guarantee: names and values of labels that come from outside are bound; the text of the statement depends on which
+//! labels are named and on how many values there are, never on a value.
+
+use emberline_model::{Component, Side, Workload};
+
+use crate::{
+    error::QueryError,
+    hot::{Span, database::SAMPLES},
+    questions::sql::Sql,
+    range::Range,
+    readers::{Failure, Reader},
+};
+
+/// A label that samples are stored with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Label {
+    /// Group of services.
+    Namespace,
+    /// Name of the service.
+    Service,
+    /// Version of the service.
+    Version,
+    /// Name of the process among those of its release.
+    Instance,
+    /// `application` or `proxy`.
+    Component,
+    /// `server`, `client`, or empty for samples that belong to no request.
+    Side,
+    /// Route template, or empty.
+    Route,
+}
+
+impl Label {
+    /// All of them.
+    pub const ALL: [Label; 7] = [
+        Label::Namespace,
+        Label::Service,
+        Label::Version,
+        Label::Instance,
+        Label::Component,
+        Label::Side,
+        Label::Route,
+    ];
+
+    /// As selectors and answers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Label::Namespace => "namespace",
+            Label::Service => "service",
+            Label::Version => "version",
+            Label::Instance => "instance",
+            Label::Component => "component",
+            Label::Side => "side",
+            Label::Route => "route",
+        }
+    }
+
+    /// True for labels of a sample, false for those of the process it was taken in.
+    fn is_of_sample(self) -> bool {
+        matches!(self, Label::Side | Label::Route)
+    }
+
+    /// Its text in SQL, over `series d` and `label_sets l`.
+    fn expression(self) -> &'static str {
+        match self {
+            Label::Namespace => "d.namespace",
+            Label::Service => "d.service",
+            Label::Version => "d.version",
+            Label::Instance => "d.instance",
+            Label::Component => "CASE d.component WHEN 2 THEN 'proxy' ELSE 'application' END",
+            Label::Side => "CASE l.side WHEN 1 THEN 'client' WHEN 2 THEN 'server' ELSE '' END",
+            Label::Route => "l.route",
+        }
+    }
+}
+
+/// Selects by one label; several filters must all hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelFilter {
+    /// The label.
+    pub label: Label,
+    /// Its values.
+    pub values: Vec<String>,
+    /// Selects what has none of the values instead of one of them.
+    pub negated: bool,
+}
+
+/// At most so many values in all filters of a question; more are refused.
+pub const MAX_SELECTED_VALUES: usize = 10_000;
+
+/// Which samples to add up, and into which rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectedQuery {
+    /// What is measured.
+    pub profile_type: String,
+    /// Whose samples.
+    pub filters: Vec<LabelFilter>,
+    /// Rows of their own for each combination of values of these.
+    pub by: Vec<Label>,
+    /// Rows of their own for each step of so many seconds; steps begin at whole multiples. 0: one row for all.
+    pub step_s: u32,
+    /// Rows of their own for each stack.
+    pub by_stack: bool,
+    /// When.
+    pub range: Range,
+}
+
+impl SelectedQuery {
+    /// The sum of all samples of a type in a range.
+    pub fn new(profile_type: &str, filters: Vec<LabelFilter>, range: Range) -> SelectedQuery {
+        SelectedQuery {
+            profile_type: profile_type.to_owned(),
+            filters,
+            by: Vec::new(),
+            step_s: 0,
+            by_stack: false,
+            range,
+        }
+    }
+}
+
+/// A sum.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SelectedRow {
+    /// Values of the labels asked for, in the order of the question.
+    pub labels: Vec<String>,
+    /// Start of the step, seconds since the Unix epoch; 0 when all are added up.
+    pub start_s: i64,
+    /// The stack; 0 when all are added up.
+    pub stack_id: u64,
+    /// Sum of values, in the unit of the profile type.
+    pub value: i64,
+    /// Samples taken.
+    pub samples: u64,
+    /// Windows that had such samples: what a gauge is averaged over. 0 when stacks were asked for.
+    pub windows: u64,
+}
+
+/// All samples of one series that have the same labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleSeries {
+    /// Who.
+    pub workload: Workload,
+    /// Whose process.
+    pub component: Component,
+    /// What is measured.
+    pub profile_type: String,
+    /// The side samples are labelled with.
+    pub side: Option<Side>,
+    /// The route samples are labelled with; empty without a label.
+    pub route: String,
+    /// First window, seconds since the Unix epoch.
+    pub first_s: i64,
+    /// Last window.
+    pub last_s: i64,
+    /// Rows stored.
+    pub rows: u64,
+    /// Samples taken.
+    pub samples: u64,
+}
+
+impl SampleSeries {
+    /// The value of a label.
+    pub fn label(&self, label: Label) -> &str {
+        match label {
+            Label::Namespace => &self.workload.namespace,
+            Label::Service => &self.workload.service,
+            Label::Version => &self.workload.version,
+            Label::Instance => &self.workload.instance,
+            Label::Component => self.component.as_str(),
+            Label::Side => self.side.map_or("", Side::as_str),
+            Label::Route => &self.route,
+        }
+    }
+}
+
+/// Adds `AND ... [NOT] IN (?, ...)` for the filters that are about a sample, or about its process.
+fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bool) {
+    for filter in filters.iter().filter(|f| f.label.is_of_sample() == of_sample) {
+        if filter.values.is_empty() {
+            // Nothing is one of no values, and everything is none of them.
+            if !filter.negated {
+                sql.push(" AND false");
+            }
+            continue;
+        }
+        sql.push(" AND ").push(filter.label.expression());
+        sql.push(if filter.negated { " NOT IN (" } else { " IN (" });
+        for (at, value) in filter.values.iter().enumerate() {
+            if at > 0 {
+                sql.push(", ");
+            }
+            sql.bind(value.clone());
+        }
+        sql.push(")");
+    }
+}
+
+/// The statement that answers a question; there must be an hour at least.
+fn statement(span: &Span, query: &SelectedQuery) -> Sql {
+    let mut sql = Sql::new("SELECT ");
+    match query.step_s {
+        0 => sql.push("0::UINTEGER"),
+        step => sql.push("CAST(s.ts - s.ts % ").bind(step).push(" AS UINTEGER)"),
+    };
+    sql.push(if query.by_stack { ", s.stack_id" } else { ", 0::UBIGINT" });
+    for label in &query.by {
+        sql.push(", ").push(label.expression());
+    }
+    sql.push(
+        ", CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
+            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT)",
+    );
+    sql.push(if query.by_stack {
+        ", 0::UBIGINT FROM "
+    } else {
+        ", CAST(count(DISTINCT s.ts) AS UBIGINT) FROM "
+    });
+    sql.hours(SAMPLES, span).push(" s");
+    if query.by.iter().any(|label| !label.is_of_sample()) {
+        sql.push(" JOIN series d ON d.series_id = s.series_id");
+    }
+    if query.by.iter().any(|label| label.is_of_sample()) {
+        sql.push(" JOIN label_sets l ON l.label_set = s.label_set");
+    }
+    sql.push(" WHERE ").within("s.ts", span);
+    sql.push(" AND s.series_id IN (SELECT d.series_id FROM series d WHERE d.profile_type = ");
+    sql.bind(query.profile_type.clone());
+    push_filters(&mut sql, &query.filters, false);
+    sql.push(")");
+    if query.filters.iter().any(|filter| filter.label.is_of_sample()) {
+        sql.push(" AND s.label_set IN (SELECT l.label_set FROM label_sets l WHERE true");
+        push_filters(&mut sql, &query.filters, true);
+        sql.push(")");
+    }
+    sql.push(" GROUP BY 1, 2");
+    for at in 0..query.by.len() {
+        sql.push(", ").push(&(at + 3).to_string());
+    }
+    sql
+}
+
+/// Answers a selection, sorted by labels, step and stack.
+pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<Vec<SelectedRow>, Failure> {
+    let values: usize = query.filters.iter().map(|f| f.values.len()).sum();
+    if values > MAX_SELECTED_VALUES {
+        return Err(QueryError::TooLarge {
+            message: format!("the selector names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"),
+        }
+        .into());
+    }
+    let mut rows = Vec::new();
+    if span.hours.is_empty() {
+        return Ok(rows);
+    }
+    statement(span, query).run(reader, |columns| {
+        let (start, stack) = (columns.u32(0)?, columns.u64(1)?);
+        let labels = (0..query.by.len())
+            .map(|at| columns.text(at + 2))
+            .collect::<Result<Vec<_>, _>>()?;
+        let after = query.by.len() + 2;
+        let (value, samples, windows) = (columns.i64(after)?, columns.u64(after + 1)?, columns.u64(after + 2)?);
+        for row in 0..columns.rows() {
+            rows.push(SelectedRow {
+                labels: labels.iter().map(|label| label.string(row)).collect(),
+                start_s: i64::from(start[row]),
+                stack_id: stack[row],
+                value: value[row],
+                samples: samples[row],
+                windows: windows[row],
+            });
+        }
+        Ok(())
+    })?;
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+/// Answers which series had samples, by their labels; sorted by profile type, workload and labels.
+pub(crate) fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<SampleSeries>, Failure> {
+    let mut found = Vec::new();
+    if span.hours.is_empty() {
+        return Ok(found);
+    }
+    let mut sql = Sql::new(
+        "SELECT d.namespace, d.service, d.version, d.instance, d.component, d.profile_type, l.side, l.route, g.first,
+            g.last, g.rows, g.samples FROM (SELECT s.series_id, s.label_set, min(s.ts) AS first, max(s.ts) AS last,
+            CAST(count(*) AS UBIGINT) AS rows, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples
+            FROM ",
+    );
+    sql.hours(SAMPLES, span).push(" s WHERE ").within("s.ts", span);
+    sql.push(
+        " GROUP BY 1, 2) g JOIN series d ON d.series_id = g.series_id JOIN label_sets l ON l.label_set = g.label_set",
+    );
+    sql.run(reader, |columns| {
+        let (namespace, service) = (columns.text(0)?, columns.text(1)?);
+        let (version, instance) = (columns.text(2)?, columns.text(3)?);
+        let (component, profile_type) = (columns.u8(4)?, columns.text(5)?);
+        let (side, route) = (columns.u8(6)?, columns.text(7)?);
+        let (first, last) = (columns.u32(8)?, columns.u32(9)?);
+        let (rows, samples) = (columns.u64(10)?, columns.u64(11)?);
+        for row in 0..columns.rows() {
+            found.push(SampleSeries {
+                workload: Workload {
+                    namespace: namespace.string(row),
+                    service: service.string(row),
+                    version: version.string(row),
+                    instance: instance.string(row),
+                },
+                component: Component::from_code(u32::from(component[row])),
+                profile_type: profile_type.string(row),
+                side: Side::from_code(u32::from(side[row])),
+                route: route.string(row),
+                first_s: i64::from(first[row]),
+                last_s: i64::from(last[row]),
+                rows: rows[row],
+                samples: samples[row],
+            });
+        }
+        Ok(())
+    })?;
+    let key = |s: &SampleSeries| {
+        (
+            s.profile_type.clone(),
+            s.workload.clone(),
+            s.component,
+            s.side,
+            s.route.clone(),
+        )
+    };
+    found.sort_by_cached_key(key);
+    Ok(found)
+}
+
+/// Answers how many different stacks each service (namespace, name) had.
+pub(crate) fn stack_counts(reader: &Reader<'_>, span: &Span) -> Result<Vec<(String, String, u64)>, Failure> {
+    let mut counts = Vec::new();
+    if span.hours.is_empty() {
+        return Ok(counts);
+    }
+    let mut sql = Sql::new("SELECT d.namespace, d.service, CAST(count(DISTINCT s.stack_id) AS UBIGINT) FROM ");
+    sql.hours(SAMPLES, span)
+        .push(" s JOIN series d ON d.series_id = s.series_id WHERE ")
+        .within("s.ts", span)
+        .push(" GROUP BY 1, 2");
+    sql.run(reader, |columns| {
+        let (namespace, service, stacks) = (columns.text(0)?, columns.text(1)?, columns.u64(2)?);
+        counts.extend((0..columns.rows()).map(|row| (namespace.string(row), service.string(row), stacks[row])));
+        Ok(())
+    })?;
+    counts.sort_unstable();
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn filter() -> impl Strategy<Value = LabelFilter> {
+        let values = prop::collection::vec("\\PC{0,12}", 0..4);
+        (0..Label::ALL.len(), values, any::<bool>()).prop_map(|(label, values, negated)| LabelFilter {
+            label: Label::ALL[label],
+            values,
+            negated,
+        })
+    }
+
+    proptest! {
+        /// The statement of a question with other values is the same statement.
+        #[test]
+        fn no_value_reaches_the_text_of_a_statement(
+            filters in prop::collection::vec(filter(), 0..6),
+            profile_type in "\\PC{0,20}",
+            by in prop::collection::vec(0..Label::ALL.len(), 0..3),
+            step_s in 0u32..100,
+            by_stack in any::<bool>(),
+        ) {
+            let span = Span { from_s: 0, to_s: 7200, hours: vec![0, 1] };
+            let query = SelectedQuery {
+                by: by.into_iter().map(|at| Label::ALL[at]).collect(),
+                step_s,
+                by_stack,
+                ..SelectedQuery::new(&profile_type, filters, Range::ALL)
+            };
+            let plain = SelectedQuery {
+                profile_type: "x".to_owned(),
+                filters: query.filters.iter().map(|f| LabelFilter {
+                    values: vec!["x".to_owned(); f.values.len()],
+                    ..f.clone()
+                }).collect(),
+                ..query.clone()
+            };
+            let (statement, same) = (statement(&span, &query), statement(&span, &plain));
+            prop_assert_eq!(statement.text(), same.text());
+            prop_assert_eq!(statement.text().matches('?').count(), statement.parameter_count());
+        }
+    }
+}
