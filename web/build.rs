@@ -1,5 +1,7 @@
 //! Chooses the folder of the user interface that is embedded: `UI_DIST_DIR`, else `ui/dist`, else a generated page
 //! that says how to build it. It never runs npm: a build of the server needs no network and no node.
+//!
+//! Generates the types of the Pyroscope query API from `proto/`, with their JSON form, without `protoc`.
 
 use std::{
     env, fs,
@@ -27,6 +29,28 @@ fn main() {
         None => built_or_placeholder(&here, &out),
     };
     println!("cargo::rustc-env=EMBERLINE_UI_FOLDER={}", folder.display());
+    generate_protos(&here);
+}
+
+fn generate_protos(here: &Path) {
+    let folders = [here.join("proto"), here.join("../model/proto")];
+    for folder in &folders {
+        println!("cargo::rerun-if-changed={}", folder.display());
+    }
+    let descriptors = protox::compile(["querier/v1/querier.proto"], folders).expect("the files in proto/ are valid");
+    let mut json = pbjson_build::Builder::new();
+    for file in &descriptors.file {
+        json.register_file_descriptor(file.clone());
+    }
+    // What newer clients add is not known here and must not stop them.
+    json.ignore_unknown_fields();
+    json.build(&[".querier.v1", ".perftools.profiles"])
+        .expect("the files in proto/ have a JSON form");
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        .compile_fds(descriptors)
+        .expect("the files in proto/ make Rust types");
 }
 
 fn built_or_placeholder(here: &Path, out: &Path) -> PathBuf {

@@ -1,13 +1,15 @@
 //! The HTTP API and the embedded user interface.
 //!
-//! Guarantees: questions change nothing (only GET and HEAD are answered); every number of an answer is computed on
-//! all stored rows before a display limit cuts anything; percentiles come from merged histograms; an unknown name or
-//! parameter is refused by name with the nearest known one; every answer carries a policy that forbids scripts and
-//! hosts that are not this server's own. Dropping a request drops its question in the store.
+//! Guarantees: questions change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); every
+//! number of an answer is computed on all stored rows before a display limit cuts anything; percentiles come from
+//! merged histograms; an unknown name or parameter is refused by name with the nearest known one; every answer
+//! carries a policy that forbids scripts and hosts that are not this server's own. Dropping a request drops its
+//! question in the store.
 //!
 //! What it gets wrong on purpose: it knows no users. Who may reach the port may read everything.
 //!
-//! One file per endpoint under `api`, one per export format under `exports`.
+//! One file per endpoint under `api`, one per export format under `exports`; `pyroscope` is the interface that
+//! Grafana's data source speaks.
 
 mod api;
 mod catalog;
@@ -20,10 +22,14 @@ mod layout;
 mod metrics;
 mod names;
 mod openapi;
+mod over_time;
 mod params;
+mod pyroscope;
 mod red;
 pub mod render;
 mod security;
+mod selector;
+mod stacks;
 mod times;
 mod tree_columns;
 mod ui;
@@ -124,7 +130,7 @@ pub fn router(state: WebState) -> Router {
     for endpoint in &api::ENDPOINTS {
         router = router.route(endpoint.path, (endpoint.handler)());
     }
-    router
+    pyroscope::add_routes(router)
         .route(openapi_json, get(openapi::document))
         .route(metrics_page, get(metrics::page))
         .route(healthy, get(health::healthy))
@@ -141,6 +147,7 @@ pub fn router(state: WebState) -> Router {
 fn compression() -> CompressionLayer<impl Predicate> {
     let worth_it = SizeAbove::new(1024)
         .and(NotForContentType::const_new("application/octet-stream"))
+        .and(NotForContentType::const_new("application/grpc"))
         .and(NotForContentType::const_new("image/png"));
     CompressionLayer::new()
         .gzip(true)

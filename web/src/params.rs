@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Time,
     /// A whole number that is not negative.
     Count,
+    /// The identifier of a node of a tree.
+    Node,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -90,6 +92,48 @@ pub(crate) const LIMIT: Parameter = parameter(
     Kind::Count,
     "Display limit of the tree in nodes; what is left out becomes cut nodes that carry their sums. 0 means all. Default 8192. No number of the function table depends on it, and exports are never cut.",
 );
+pub(crate) const NODE: Parameter = parameter(
+    "node",
+    Kind::Node,
+    "Only the part of the tree below this node: 16 hexadecimal digits from the column `node` of an answer to the same question. `limit` then counts nodes of the part.",
+);
+pub(crate) const SELECTOR: Parameter = parameter(
+    "selector",
+    Kind::Text,
+    "Whose samples, for example `{service=\"checkout\",version=~\"v1|v2\"}`: operators `=`, `!=`, `=~`, `!~`; regular expressions match the whole value; an absent label is empty. Labels: namespace, service, version, instance, component, side, route. Default all.",
+);
+pub(crate) const GROUP_BY: Parameter = parameter(
+    "group_by",
+    Kind::Text,
+    "Labels, separated by commas: a series for each combination of their values. Default none: one series.",
+);
+pub(crate) const STEP: Parameter = parameter(
+    "step",
+    Kind::Count,
+    "Seconds per point; points begin at whole multiples. Default about 120 points, not below a window (10).",
+);
+pub(crate) const AGGREGATION: Parameter = parameter(
+    "aggregation",
+    Kind::OneOf(&["sum", "average"]),
+    "`sum` adds up the windows of a step, `average` divides by their number. Default by the profile type: gauges (what is in use) are averaged, all others summed.",
+);
+pub(crate) const SERIES_LIMIT: Parameter = parameter(
+    "series_limit",
+    Kind::Count,
+    "At most so many series, those with the largest sums; the rest is summed up in `series_cut`. Default 100, at most 1000.",
+);
+pub(crate) const LABEL: Parameter = Parameter {
+    required: true,
+    ..parameter("label", Kind::Text, "Name of a label, for example `version`.")
+};
+pub(crate) const FUNCTION: Parameter = Parameter {
+    required: true,
+    ..parameter(
+        "function",
+        Kind::Text,
+        "A function: its name, or its id (16 hexadecimal digits) from a function table.",
+    )
+};
 pub(crate) const FUNCTIONS_LIMIT: Parameter = parameter(
     "functions_limit",
     Kind::Count,
@@ -124,15 +168,10 @@ pub(crate) const CANDIDATE_FROM: Parameter = parameter(
 );
 pub(crate) const CANDIDATE_TO: Parameter =
     parameter("candidate_to", Kind::Time, "End for the candidate alone. Default `to`.");
-pub(crate) const PROFILE_FORMAT: Parameter = parameter(
+pub(crate) const FORMAT: Parameter = parameter(
     "format",
-    Kind::OneOf(&["json", "pprof", "folded", "svg"]),
-    "Default by the Accept header where it names exactly one of them, else `json`.",
-);
-pub(crate) const DIFF_FORMAT: Parameter = parameter(
-    "format",
-    Kind::OneOf(&["json", "pprof", "folded", "svg", "html"]),
-    "Default by the Accept header where it names exactly one of them, else `json`.",
+    Kind::OneOf(&["json", "pprof", "folded", "speedscope", "firefox", "svg", "html"]),
+    "Default by the Accept header where it names exactly one of them (`application/vnd.speedscope+json` and `application/vnd.firefox-profiler+json` for those two), else `json`.",
 );
 pub(crate) const ALERT_STATE: Parameter = parameter(
     "state",
@@ -203,6 +242,29 @@ impl Params {
         }
     }
 
+    /// The node that a tree is asked for below.
+    pub(crate) fn node(&self) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.text(&NODE) else {
+            return Ok(None);
+        };
+        match id(text) {
+            Some(node) => Ok(Some(node)),
+            None => {
+                let message = format!("`node={}` is not 16 hexadecimal digits", shorten(text));
+                Err(ApiError::bad_request("bad_parameter", message))
+            }
+        }
+    }
+
+    /// Refuses `node` where the answer is no tree to look at: a file always holds the whole.
+    pub(crate) fn no_node_in_files(&self, is_file: bool) -> Result<(), ApiError> {
+        if is_file && self.text(&NODE).is_some() {
+            let message = "`node` asks for a part of the tree, and files hold the whole: leave out `node` or `format`";
+            return Err(ApiError::bad_request("bad_parameter", message));
+        }
+        Ok(())
+    }
+
     /// A range of times with its defaults; `from` is rounded down and `to` up to whole seconds.
     pub(crate) fn range(&self, from: &Parameter, to: &Parameter) -> Result<Range, ApiError> {
         let read = |own: &Parameter, shared: &Parameter, default: &str| {
@@ -251,6 +313,16 @@ impl Params {
     /// What costs are divided by.
     pub(crate) fn per(&self) -> Per {
         self.text(&PER).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// An identifier as answers write it: 16 hexadecimal digits.
+pub(crate) fn id(text: &str) -> Option<u64> {
+    let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if plain {
+        u64::from_str_radix(text, 16).ok()
+    } else {
+        None
     }
 }
 

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 
 use emberline_model::{
     resolve::FunctionInfo,
+    subtree,
     tree::{FlameTree, Node, NodeKind},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The tree of one profile. Columns are parallel; node 0 is the root with depth 0.
+use crate::error::ApiError;
+
+/// The tree of one profile. Columns are parallel; node 0 is the root (or the node asked for) with depth 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct ProfileTree {
     /// Names, each once.
@@ -30,9 +33,11 @@ pub(crate) struct ProfileTree {
     total: Vec<i64>,
     /// 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function.
     kind: Vec<u8>,
+    /// Of cut nodes: what to ask for with `node=` to see what was cut there; empty for all others.
+    node: Vec<String>,
 }
 
-/// The tree of a comparison. Columns are parallel; node 0 is the root with depth 0. Values are raw nanoseconds.
+/// The tree of a comparison. Columns are parallel; node 0 is the root (or the node asked for) with depth 0. Values are raw nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct DiffTree {
     /// Names, each once.
@@ -57,6 +62,8 @@ pub(crate) struct DiffTree {
     kind: Vec<u8>,
     /// Index into `functions` of the same answer; -1 for the root, cut nodes and functions cut from the table.
     function: Vec<i64>,
+    /// Of cut nodes: what to ask for with `node=` to see what was cut there; empty for all others.
+    node: Vec<String>,
 }
 
 /// Strings of a column, each once.
@@ -130,9 +137,45 @@ fn column(tree: &FlameTree, value: impl Fn(&Node) -> i64) -> Vec<i64> {
     tree.nodes.iter().map(value).collect()
 }
 
+/// A tree to show: whole, or the part below one node.
+pub(crate) struct Shown {
+    pub(crate) tree: FlameTree,
+    /// Identifiers of its nodes.
+    ids: Vec<u64>,
+}
+
+impl Shown {
+    /// A tree from its root on.
+    pub(crate) fn whole(tree: FlameTree) -> Shown {
+        let ids = subtree::node_ids(&tree);
+        Shown { tree, ids }
+    }
+
+    /// The part of an uncut tree below a node.
+    pub(crate) fn below(tree: FlameTree, node: u64, limit: Option<usize>) -> Result<Shown, ApiError> {
+        let found = tree.below(node, limit).ok_or_else(|| {
+            let message = format!(
+                "there is no node `{node:016x}` in this answer: take it from the column `node` of an answer to the same question (range, too: `now` moves)"
+            );
+            ApiError::not_found("unknown_node", message)
+        });
+        found.map(|(tree, ids)| Shown { tree, ids })
+    }
+
+    fn cut_nodes(&self) -> Vec<String> {
+        let nodes = self.tree.nodes.iter().zip(&self.ids);
+        let cut = nodes.map(|(node, id)| match node.kind {
+            NodeKind::Cut(_) => format!("{id:016x}"),
+            NodeKind::Root | NodeKind::Function(_) => String::new(),
+        });
+        cut.collect()
+    }
+}
+
 impl ProfileTree {
     /// Side 0 of a tree.
-    pub(crate) fn of(tree: &FlameTree) -> ProfileTree {
+    pub(crate) fn of(shown: &Shown) -> ProfileTree {
+        let tree = &shown.tree;
         let shape = Shape::of(tree);
         ProfileTree {
             names: shape.names.all,
@@ -143,13 +186,15 @@ impl ProfileTree {
             self_value: column(tree, |n| n.self_value[0]),
             total: column(tree, |n| n.total[0]),
             kind: shape.kind,
+            node: shown.cut_nodes(),
         }
     }
 }
 
 impl DiffTree {
     /// Both sides of a tree; `row` gives the place of a function (by id) in the table sent along.
-    pub(crate) fn of(tree: &FlameTree, row: &HashMap<u64, usize>) -> DiffTree {
+    pub(crate) fn of(shown: &Shown, row: &HashMap<u64, usize>) -> DiffTree {
+        let tree = &shown.tree;
         let shape = Shape::of(tree);
         let place = |node: &Node| match node.kind {
             NodeKind::Function(function) => row
@@ -169,6 +214,7 @@ impl DiffTree {
             total_b: column(tree, |n| n.total[1]),
             kind: shape.kind,
             function: tree.nodes.iter().map(place).collect(),
+            node: shown.cut_nodes(),
         }
     }
 }

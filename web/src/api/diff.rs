@@ -23,10 +23,11 @@ use crate::{
     exports::{self, Format, svg::Labels},
     openapi::nouns,
     params::{
-        BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, DIFF_FORMAT, FROM,
-        FUNCTIONS_LIMIT, LIMIT, NAMESPACE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO,
+        BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FORMAT, FROM,
+        FUNCTIONS_LIMIT, LIMIT, NAMESPACE, NODE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO,
     },
-    tree_columns::DiffTree,
+    stacks::blocking,
+    tree_columns::{DiffTree, Shown},
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[
@@ -47,7 +48,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     CANDIDATE_TO,
     LIMIT,
     FUNCTIONS_LIMIT,
-    DIFF_FORMAT,
+    NODE,
+    FORMAT,
 ];
 
 /// What changed between two releases.
@@ -111,8 +113,8 @@ pub(super) fn cut_functions(functions: &mut Vec<FunctionRow>, limit: Option<usiz
     cut
 }
 
-/// What changed between two releases: function table, merged tree, latency. Also as pprof, folded stacks, SVG and
-/// a self-contained HTML page.
+/// What changed between two releases: function table, merged tree, latency. Also as pprof, folded stacks, SVG, a
+/// self-contained HTML page, and for speedscope and the Firefox Profiler (one profile per side).
 #[utoipa::path(get, path = "/api/v1/diff", responses(
     (status = 200, content((Diff = "application/json"), (Vec<u8> = "application/octet-stream"), (String = "text/plain"), (String = "image/svg+xml"), (String = "text/html"))),
     (status = "default", body = ErrorBody),
@@ -124,20 +126,32 @@ pub(crate) async fn diff(
 ) -> Result<Response, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let format = Format::of(&params, &headers);
+    params.no_node_in_files(format != Format::Json)?;
     let limit = super::tree_limit(&params)?;
     let functions_limit = params.count(&FUNCTIONS_LIMIT)?;
+    let node = params.node()?;
     let question = Question::read(&web, &params).await?;
-    let comparison = question.answer(&web, limit.filter(|_| format == Format::Json)).await?;
+    // Exports are never cut, and a part is cut after it was taken out of the whole.
+    let whole = format != Format::Json || node.is_some();
+    let comparison = question.answer(&web, limit.filter(|_| !whole)).await?;
     if format != Format::Json {
-        let written = tokio::task::spawn_blocking(move || export(&question, &comparison, format));
-        return written
-            .await
-            .map_err(|error| ApiError::internal(format!("the export failed: {error}")))?;
+        return blocking(move || export(&question, &comparison, format)).await?;
     }
-    Ok(Json(describe(question, comparison, functions_limit)).into_response())
+    let described = blocking(move || describe(question, comparison, functions_limit, node.map(|node| (node, limit))));
+    Ok(Json(described.await??).into_response())
 }
 
-fn describe(question: Question, comparison: Comparison, functions_limit: Option<usize>) -> Diff {
+/// Describes a comparison; `part` is a node and a limit, when only the tree below that node is asked for.
+fn describe(
+    question: Question,
+    comparison: Comparison,
+    functions_limit: Option<usize>,
+    part: Option<(u64, Option<usize>)>,
+) -> Result<Diff, ApiError> {
+    let shown = match part {
+        None => Shown::whole(comparison.tree),
+        Some((node, limit)) => Shown::below(comparison.tree, node, limit)?,
+    };
     let mut functions = comparison.functions;
     let functions_cut = cut_functions(&mut functions, functions_limit);
     let ids = functions
@@ -145,7 +159,7 @@ fn describe(question: Question, comparison: Comparison, functions_limit: Option<
         .enumerate()
         .filter_map(|(at, row)| Some((u64::from_str_radix(&row.id, 16).ok()?, at)));
     let places: HashMap<u64, usize> = ids.collect();
-    Diff {
+    Ok(Diff {
         namespace: question.known.namespace,
         service: question.known.service,
         component: question.component.as_str().to_owned(),
@@ -161,11 +175,11 @@ fn describe(question: Question, comparison: Comparison, functions_limit: Option<
         guilty: comparison.guilty.map(|guilty| guilty.id),
         cost_shift: comparison.cost_shift,
         change: comparison.change,
-        tree: DiffTree::of(&comparison.tree, &places),
+        tree: DiffTree::of(&shown, &places),
         functions,
         functions_cut,
         latency: comparison.latency,
-    }
+    })
 }
 
 fn export(question: &Question, comparison: &Comparison, format: Format) -> Result<Response, ApiError> {
@@ -196,10 +210,17 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
         subtitle: &subtitle,
         unit: question.profile_type.unit(),
     };
+    let names = [&baseline.version, &candidate.version].map(|version| format!("{} {version}", question.known.service));
+    let sides = [names[0].as_str(), names[1].as_str()];
     let divisors = [baseline.divisor, candidate.divisor];
     let body = match format {
         Format::Pprof => exports::pprof::write(&comparison.tree, &question.profile_type, question.whole_range(), true),
         Format::Folded => exports::folded::write(&comparison.tree, true).into_bytes(),
+        Format::Speedscope => exports::speedscope::write(&comparison.tree, &title, &sides, labels.unit)?,
+        Format::Firefox => {
+            let from_ms = question.whole_range().from_unix_s.saturating_mul(1000);
+            exports::firefox::write(&comparison.tree, &title, &sides, labels.unit, from_ms)?
+        }
         Format::Svg | Format::Json => exports::svg::diff(&comparison.tree, divisors, &labels)?,
         Format::Html => {
             let svg = exports::svg::diff(&comparison.tree, divisors, &labels)?;

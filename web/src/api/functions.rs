@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{
     comparison::Question,
     diff::{DiffFunctionsCut, cut_functions},
-    profile::{self, FunctionsCut, ProfileFunction},
+    profile::{self, FunctionsCut, ProfileFunction, Shape},
 };
 use crate::{
     Web,
@@ -116,7 +116,14 @@ pub(crate) async fn functions(State(web): State<Web>, RawQuery(query): RawQuery)
         }
         let answer = profile::Question::read(&web, &params)
             .await?
-            .answer(&web, Some(0), limit)
+            .answer(
+                &web,
+                Shape {
+                    tree_limit: Some(0),
+                    functions_limit: limit,
+                    node: None,
+                },
+            )
             .await?;
         return Ok(Json(Functions::Profile(ProfileFunctions {
             version: answer.query.version,

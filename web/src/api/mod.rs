@@ -2,11 +2,16 @@
 //! the suggestions for unknown addresses list.
 
 pub(crate) mod alerts;
+pub(crate) mod callers;
+pub(crate) mod cardinality;
 mod comparison;
 pub(crate) mod diff;
 pub(crate) mod functions;
+pub(crate) mod labels;
+pub(crate) mod merge;
 pub(crate) mod profile;
 pub(crate) mod releases;
+pub(crate) mod series;
 pub(crate) mod service;
 pub(crate) mod services;
 pub(crate) mod status;
@@ -35,7 +40,7 @@ pub(crate) struct Endpoint {
 }
 
 /// All of them.
-pub(crate) const ENDPOINTS: [Endpoint; 9] = [
+pub(crate) const ENDPOINTS: [Endpoint; 16] = [
     Endpoint {
         path: "/api/v1/services",
         parameters: services::PARAMETERS,
@@ -65,6 +70,41 @@ pub(crate) const ENDPOINTS: [Endpoint; 9] = [
         path: "/api/v1/functions",
         parameters: functions::PARAMETERS,
         handler: || get(functions::functions),
+    },
+    Endpoint {
+        path: "/api/v1/merge",
+        parameters: merge::PARAMETERS,
+        handler: || get(merge::merge),
+    },
+    Endpoint {
+        path: "/api/v1/series",
+        parameters: series::PARAMETERS,
+        handler: || get(series::series),
+    },
+    Endpoint {
+        path: "/api/v1/callers",
+        parameters: callers::PARAMETERS,
+        handler: || get(callers::callers),
+    },
+    Endpoint {
+        path: "/api/v1/labels",
+        parameters: labels::PARAMETERS,
+        handler: || get(labels::labels),
+    },
+    Endpoint {
+        path: "/api/v1/label_values",
+        parameters: labels::VALUES_PARAMETERS,
+        handler: || get(labels::label_values),
+    },
+    Endpoint {
+        path: "/api/v1/profile_types",
+        parameters: labels::PARAMETERS,
+        handler: || get(labels::profile_types),
+    },
+    Endpoint {
+        path: "/api/v1/cardinality",
+        parameters: cardinality::PARAMETERS,
+        handler: || get(cardinality::cardinality),
     },
     Endpoint {
         path: "/api/v1/topology",

@@ -10,12 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use emberline_model::{
-    ProfileType, Side,
-    resolve::{FunctionInfo, ResolvedStacks},
-    tree::{FlameTree, TreeBuilder},
-    workload::Component,
+    ProfileType, Side, resolve::FunctionInfo, sandwich::StackValue, tree::FunctionTotals, workload::Component,
 };
-use emberline_storage::{Range, RequestQuery, StackQuery, StackRow, WorkloadFilter};
+use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -24,13 +21,14 @@ use crate::{
     Web,
     catalog::{self, KnownService},
     error::{ApiError, ErrorBody},
-    exports::{self, Format, svg::Labels},
+    exports::{self, About, Format},
     names::suggestion,
     params::{
-        COMPONENT, FROM, FUNCTIONS_LIMIT, INSTANCE, LIMIT, NAMESPACE, PROFILE_FORMAT, PROFILE_TYPE, Parameter, Params,
+        COMPONENT, FORMAT, FROM, FUNCTIONS_LIMIT, INSTANCE, LIMIT, NAMESPACE, NODE, PROFILE_TYPE, Parameter, Params,
         ROUTE, SERVICE, SIDE, TO, VERSION, shorten,
     },
-    tree_columns::ProfileTree,
+    stacks::{Stacks, blocking},
+    tree_columns::{ProfileTree, Shown},
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[
@@ -46,7 +44,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     TO,
     LIMIT,
     FUNCTIONS_LIMIT,
-    PROFILE_FORMAT,
+    NODE,
+    FORMAT,
 ];
 
 /// Where one release spends its CPU.
@@ -140,8 +139,7 @@ pub(super) struct Question {
 
 /// What the store knows about a question.
 struct Found {
-    rows: Vec<StackRow>,
-    resolved: std::sync::Arc<ResolvedStacks>,
+    stacks: Stacks,
     requests: u64,
     cost: ProfileCost,
 }
@@ -228,80 +226,50 @@ impl Question {
         }
         let ids: Vec<u64> = sums.rows.iter().map(|row| row.stack_id).collect();
         let resolved = web.store.resolve(&ids).await?;
+        let rows = sums.rows.iter().map(|row| StackValue {
+            stack_id: row.stack_id,
+            side: 0,
+            value: row.value,
+            samples: row.samples,
+        });
+        let stacks = Stacks {
+            rows: rows.collect(),
+            resolved,
+        };
         let cpu_ns_per_request = (divisor > 0).then(|| complete.value as f64 / divisor as f64);
         let cost = ProfileCost {
             cpu_ns: complete.value,
             requests: divisor,
             cpu_ns_per_request,
         };
-        Ok(Found {
-            rows: sums.rows,
-            resolved,
-            requests,
-            cost,
-        })
+        Ok(Found { stacks, requests, cost })
     }
 
-    /// Answers, the tree cut at `tree_limit` and the table at `functions_limit`.
-    pub(super) async fn answer(
-        self,
-        web: &Web,
-        tree_limit: Option<usize>,
-        functions_limit: Option<usize>,
-    ) -> Result<ProfileAnswer, ApiError> {
+    /// Answers as `shape` says.
+    pub(super) async fn answer(self, web: &Web, shape: Shape) -> Result<ProfileAnswer, ApiError> {
         let found = self.find(web).await?;
-        // Building walks every stack: long work has no place on the threads that serve connections.
-        let built = tokio::task::spawn_blocking(move || self.describe(&found, tree_limit, functions_limit));
-        built
-            .await
-            .map_err(|error| ApiError::internal(format!("the tree cannot be built: {error}")))
+        blocking(move || self.describe(&found, shape)).await?
     }
 
-    fn describe(self, found: &Found, tree_limit: Option<usize>, functions_limit: Option<usize>) -> ProfileAnswer {
-        let tree = build(found, tree_limit);
-        let total = tree.total()[0];
-        let named = tree.functions.iter().zip(&tree.totals);
-        let unnamed: i64 = named
-            .clone()
-            .filter(|(f, _)| f.unresolved)
-            .map(|(_, t)| t.self_value[0])
-            .sum();
-        let mut functions: Vec<ProfileFunction> = named
-            .map(|(info, totals)| ProfileFunction {
-                id: format!("{:016x}", info.id),
-                name: info.name.clone(),
-                module: info.module.clone(),
-                self_value: totals.self_value[0],
-                total: totals.total[0],
-                samples: totals.samples[0],
-                library: info.is_library(),
-            })
-            .collect();
-        functions.sort_by(|a, b| {
-            (b.self_value, b.total)
-                .cmp(&(a.self_value, a.total))
-                .then_with(|| (&a.name, &a.id).cmp(&(&b.name, &b.id)))
-        });
-        let mut functions_cut = FunctionsCut::default();
-        for row in functions.drain(functions_limit.unwrap_or(usize::MAX).min(functions.len())..) {
-            functions_cut.count += 1;
-            functions_cut.self_value += row.self_value;
-        }
-        ProfileAnswer {
+    fn describe(self, found: &Found, shape: Shape) -> Result<ProfileAnswer, ApiError> {
+        let (total, samples) = (found.stacks.total(), found.stacks.samples());
+        let Described {
+            functions,
+            functions_cut,
+            tree,
+            resolved_ratio,
+        } = shape.describe(&found.stacks)?;
+        Ok(ProfileAnswer {
             unit: self.profile_type.unit().to_owned(),
             profile_type: self.profile_type.0,
             total,
-            samples: found.rows.iter().map(|row| row.samples).sum(),
+            samples,
             requests: found.requests,
             cost: found.cost,
             functions,
             functions_cut,
-            resolved_ratio: if total > 0 {
-                1.0 - unnamed as f64 / total as f64
-            } else {
-                1.0
-            },
-            tree: ProfileTree::of(&tree),
+            resolved_ratio,
+            tree,
             query: ProfileQuery {
                 namespace: self.known.namespace,
                 service: self.known.service,
@@ -313,28 +281,22 @@ impl Question {
                 from_ms: self.range.from_unix_s * 1000,
                 to_ms: self.range.to_unix_s * 1000,
             },
-        }
+        })
     }
 
     fn export(&self, found: &Found, format: Format) -> Result<Response, ApiError> {
-        let tree = build(found, None);
-        let body = match format {
-            Format::Pprof => exports::pprof::write(&tree, &self.profile_type, self.range, false),
-            Format::Folded => exports::folded::write(&tree, false).into_bytes(),
-            Format::Svg | Format::Html | Format::Json => {
-                let title = match &self.route {
-                    Some(route) => format!("{} {} {route}", self.known.service, self.version),
-                    None => format!("{} {}", self.known.service, self.version),
-                };
-                let subtitle = format!("{} CPU, {} requests", self.component.as_str(), found.requests);
-                let labels = Labels {
-                    title: &title,
-                    subtitle: &subtitle,
-                    unit: self.profile_type.unit(),
-                };
-                exports::svg::profile(&tree, &labels)?
-            }
+        let tree = found.stacks.tree().finish(None);
+        let title = match &self.route {
+            Some(route) => format!("{} {} {route}", self.known.service, self.version),
+            None => format!("{} {}", self.known.service, self.version),
         };
+        let about = About {
+            profile_type: &self.profile_type,
+            range: self.range,
+            title: &title,
+            subtitle: &format!("{} CPU, {} requests", self.component.as_str(), found.requests),
+        };
+        let body = exports::profile(&tree, &about, format)?;
         Ok(exports::answer(
             body,
             format,
@@ -343,27 +305,92 @@ impl Question {
     }
 }
 
-fn build(found: &Found, limit: Option<usize>) -> FlameTree {
-    let mut tree = TreeBuilder::new();
-    let (known, unknown): (Vec<&StackRow>, Vec<&StackRow>) = found
-        .rows
-        .iter()
-        .partition(|row| !found.resolved.frames(row.stack_id).is_empty());
-    tree.add_resolved(
-        &found.resolved,
-        known.iter().map(|row| (row.stack_id, row.value, row.samples)),
-        0,
-    );
-    for row in unknown {
-        let function = tree.function(&FunctionInfo::unknown());
-        tree.add(&[function], 0, row.value, row.samples);
-    }
-    tree.finish(limit)
+/// How much of a profile is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Display limit of the tree.
+    pub(super) tree_limit: Option<usize>,
+    /// Rows of the function table.
+    pub(super) functions_limit: Option<usize>,
+    /// Only the part of the tree below this node.
+    pub(super) node: Option<u64>,
 }
 
-/// One release's function table and flame tree. Also as pprof, folded stacks and SVG.
+/// What all answers about one profile hold.
+pub(super) struct Described {
+    pub(super) functions: Vec<ProfileFunction>,
+    pub(super) functions_cut: FunctionsCut,
+    pub(super) tree: ProfileTree,
+    pub(super) resolved_ratio: f64,
+}
+
+impl Shape {
+    /// As the parameters say.
+    pub(super) fn read(params: &Params) -> Result<Shape, ApiError> {
+        Ok(Shape {
+            tree_limit: super::tree_limit(params)?,
+            functions_limit: params.count(&FUNCTIONS_LIMIT)?,
+            node: params.node()?,
+        })
+    }
+
+    /// Builds the tree and the function table; the table is exact whatever is cut.
+    pub(super) fn describe(self, stacks: &Stacks) -> Result<Described, ApiError> {
+        let shown = match self.node {
+            None => Shown::whole(stacks.tree().finish(self.tree_limit)),
+            Some(node) => Shown::below(stacks.tree().finish(None), node, self.tree_limit)?,
+        };
+        let total = stacks.total();
+        let named = shown.tree.functions.iter().zip(&shown.tree.totals);
+        let unnamed: i64 = named
+            .clone()
+            .filter(|(f, _)| f.unresolved)
+            .map(|(_, t)| t.self_value[0])
+            .sum();
+        let mut functions: Vec<ProfileFunction> =
+            named.map(|(info, totals)| ProfileFunction::of(info, totals)).collect();
+        functions.sort_by(|a, b| {
+            (b.self_value, b.total)
+                .cmp(&(a.self_value, a.total))
+                .then_with(|| (&a.name, &a.id).cmp(&(&b.name, &b.id)))
+        });
+        let mut functions_cut = FunctionsCut::default();
+        for row in functions.drain(self.functions_limit.unwrap_or(usize::MAX).min(functions.len())..) {
+            functions_cut.count += 1;
+            functions_cut.self_value += row.self_value;
+        }
+        Ok(Described {
+            functions,
+            functions_cut,
+            tree: ProfileTree::of(&shown),
+            resolved_ratio: if total > 0 {
+                1.0 - unnamed as f64 / total as f64
+            } else {
+                1.0
+            },
+        })
+    }
+}
+
+impl ProfileFunction {
+    /// A row of the table.
+    pub(super) fn of(info: &FunctionInfo, totals: &FunctionTotals) -> ProfileFunction {
+        ProfileFunction {
+            id: format!("{:016x}", info.id),
+            name: info.name.clone(),
+            module: info.module.clone(),
+            self_value: totals.self_value[0],
+            total: totals.total[0],
+            samples: totals.samples[0],
+            library: info.is_library(),
+        }
+    }
+}
+
+/// One release's function table and flame tree. Also as pprof, folded stacks, SVG, a self-contained HTML
+/// page, and for speedscope and the Firefox Profiler.
 #[utoipa::path(get, path = "/api/v1/profile", responses(
-    (status = 200, content((ProfileAnswer = "application/json"), (Vec<u8> = "application/octet-stream"), (String = "text/plain"), (String = "image/svg+xml"))),
+    (status = 200, content((ProfileAnswer = "application/json"), (Vec<u8> = "application/octet-stream"), (String = "text/plain"), (String = "image/svg+xml"), (String = "text/html"))),
     (status = "default", body = ErrorBody),
 ))]
 pub(crate) async fn profile(
@@ -372,20 +399,13 @@ pub(crate) async fn profile(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    // A page is written of comparisons only.
-    let format = match Format::of(&params, &headers) {
-        Format::Html => Format::Json,
-        format => format,
-    };
-    let limit = super::tree_limit(&params)?;
-    let functions_limit = params.count(&FUNCTIONS_LIMIT)?;
+    let format = Format::of(&params, &headers);
+    params.no_node_in_files(format != Format::Json)?;
+    let shape = Shape::read(&params)?;
     let question = Question::read(&web, &params).await?;
     if format == Format::Json {
-        return Ok(Json(question.answer(&web, limit, functions_limit).await?).into_response());
+        return Ok(Json(question.answer(&web, shape).await?).into_response());
     }
     let found = question.find(&web).await?;
-    let written = tokio::task::spawn_blocking(move || question.export(&found, format));
-    written
-        .await
-        .map_err(|error| ApiError::internal(format!("the export failed: {error}")))?
+    blocking(move || question.export(&found, format)).await?
 }

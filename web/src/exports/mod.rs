@@ -1,19 +1,26 @@
 //! Profiles and comparisons in other programs' formats. Guarantee: every export is written from the exact tree,
 //! before any display limit, so its total equals the API's.
 
+pub(crate) mod firefox;
 pub(crate) mod folded;
 pub(crate) mod html;
 pub(crate) mod pprof;
+pub(crate) mod speedscope;
 pub(crate) mod svg;
 
 use axum::response::{IntoResponse, Response};
 use emberline_model::{
+    ProfileType,
     resolve::{FunctionInfo, ResolvedStacks},
     tree::{FlameTree, NodeKind, Pair},
 };
+use emberline_storage::Range;
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::params::{DIFF_FORMAT, Params};
+use crate::{
+    error::ApiError,
+    params::{FORMAT, Params},
+};
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,19 +35,24 @@ pub(crate) enum Format {
     Svg,
     /// A page that holds the picture, to keep or to send.
     Html,
+    /// speedscope's JSON.
+    Speedscope,
+    /// The Firefox Profiler's JSON.
+    Firefox,
 }
 
 impl Format {
     /// By the `format` parameter, else by an Accept header that names exactly one known type. A browser's Accept
     /// header names many: who opens an address by hand sees JSON.
     pub(crate) fn of(params: &Params, headers: &HeaderMap) -> Format {
-        // Endpoints list the words they know under one parameter name, so the widest table reads them all.
-        if let Some(word) = params.text(&DIFF_FORMAT) {
+        if let Some(word) = params.text(&FORMAT) {
             return match word {
                 "pprof" => Format::Pprof,
                 "folded" => Format::Folded,
                 "svg" => Format::Svg,
                 "html" => Format::Html,
+                "speedscope" => Format::Speedscope,
+                "firefox" => Format::Firefox,
                 _ => Format::Json,
             };
         }
@@ -51,10 +63,45 @@ impl Format {
         match accept.split(';').next().unwrap_or_default().trim() {
             "image/svg+xml" => Format::Svg,
             "text/html" => Format::Html,
+            "application/vnd.speedscope+json" => Format::Speedscope,
+            "application/vnd.firefox-profiler+json" => Format::Firefox,
             "text/plain" => Format::Folded,
             "application/octet-stream" | "application/x-protobuf" | "application/vnd.google.protobuf" => Format::Pprof,
             _ => Format::Json,
         }
+    }
+}
+
+/// What an export of one profile says about itself.
+pub(crate) struct About<'a> {
+    /// What is measured.
+    pub(crate) profile_type: &'a ProfileType,
+    /// When.
+    pub(crate) range: Range,
+    /// Heading.
+    pub(crate) title: &'a str,
+    /// Second line.
+    pub(crate) subtitle: &'a str,
+}
+
+/// Writes one profile in any format but the API's own, which is written as a picture.
+pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Result<Vec<u8>, ApiError> {
+    let unit = about.profile_type.unit();
+    let labels = svg::Labels {
+        title: about.title,
+        subtitle: about.subtitle,
+        unit,
+    };
+    match format {
+        Format::Pprof => Ok(pprof::write(tree, about.profile_type, about.range, false)),
+        Format::Folded => Ok(folded::write(tree, false).into_bytes()),
+        Format::Speedscope => speedscope::write(tree, about.title, &[about.title], unit),
+        Format::Firefox => {
+            let from_ms = about.range.from_unix_s.saturating_mul(1000);
+            firefox::write(tree, about.title, &[about.title], unit, from_ms)
+        }
+        Format::Svg | Format::Json => svg::profile(tree, &labels),
+        Format::Html => html::page(svg::profile(tree, &labels)?, &labels, ""),
     }
 }
 
@@ -67,6 +114,8 @@ pub(crate) fn answer(body: Vec<u8>, format: Format, name: &str) -> Response {
         Format::Svg => ("image/svg+xml", "svg", false),
         // Saved, not shown: opened from disk its picture can be zoomed, here the policy forbids its script.
         Format::Html => ("text/html; charset=utf-8", "html", true),
+        Format::Speedscope => ("application/json", "speedscope.json", true),
+        Format::Firefox => ("application/json", "firefox.json", true),
     };
     let plain: String = name
         .chars()

@@ -30,6 +30,13 @@ use crate::{
         api::profile::profile,
         api::diff::diff,
         api::functions::functions,
+        api::merge::merge,
+        api::series::series,
+        api::callers::callers,
+        api::labels::labels,
+        api::labels::label_values,
+        api::labels::profile_types,
+        api::cardinality::cardinality,
         api::topology::topology,
         api::alerts::alerts,
         api::status::status,
@@ -52,6 +59,7 @@ pub(crate) fn describe(version: &str) -> Value {
 fn describe_parameter(parameter: &Parameter) -> Value {
     let schema = match parameter.kind {
         Kind::Text | Kind::Time => json!({ "type": "string" }),
+        Kind::Node => json!({ "type": "string", "pattern": "^[0-9a-fA-F]{16}$" }),
         Kind::Count => json!({ "type": "integer", "minimum": 0 }),
         Kind::OneOf(words) => json!({ "type": "string", "enum": words }),
     };

@@ -213,6 +213,7 @@ async fn an_accept_header_that_names_one_type_chooses_the_format() {
         ("image/svg+xml", "image/svg+xml"),
         ("text/plain", "text/plain; charset=utf-8"),
         ("application/octet-stream", "application/octet-stream"),
+        ("application/vnd.speedscope+json", "application/json"),
         ("*/*", "application/json"),
         ("text/html,application/xhtml+xml,*/*;q=0.8", "application/json"),
     ];

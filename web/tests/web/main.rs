@@ -10,8 +10,11 @@
 mod costs;
 mod exactness;
 mod exports;
+mod grafana;
 mod pages;
+mod questions;
 mod refusals;
 mod schema;
 mod support;
 mod topology;
+mod viewers;

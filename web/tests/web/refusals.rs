@@ -111,9 +111,9 @@ async fn unknown_parameters_and_values_are_refused_by_name() {
             "request, second, total",
         ),
         (
-            "/api/v1/profile?service=checkout&format=html",
+            "/api/v1/profile?service=checkout&format=pdf",
             "bad_parameter",
-            "json, pprof, folded, svg",
+            "json, pprof, folded, speedscope, firefox, svg, html",
         ),
         (
             "/api/v1/profile?service=checkout&limit=many",

@@ -43,6 +43,7 @@ pub(crate) struct World {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    pub(crate) trailers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
@@ -86,10 +87,12 @@ impl World {
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap();
         Answer {
             status: head.status,
             headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes().to_vec(),
+            trailers: body.trailers().cloned().unwrap_or_default(),
+            body: body.to_bytes().to_vec(),
         }
     }
 

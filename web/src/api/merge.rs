@@ -1,0 +1,186 @@
+//! `/api/v1/merge`: where CPU (or any other profile type) goes in all samples that a selector selects, across services,
+//! releases and routes.
+//!
+//! Guarantees: as `/api/v1/profile`; nothing is divided by requests, since a selection need not be what requests are
+//! counted by.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+};
+use emberline_model::ProfileType;
+use emberline_storage::{LabelFilter, Range};
+use http::HeaderMap;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::profile::{Described, FunctionsCut, ProfileFunction, Shape};
+use crate::{
+    Web,
+    error::{ApiError, ErrorBody},
+    exports::{self, About, Format},
+    names::suggestion,
+    params::{FORMAT, FROM, FUNCTIONS_LIMIT, LIMIT, NODE, PROFILE_TYPE, Parameter, Params, SELECTOR, TO, shorten},
+    selector::Selector,
+    stacks::{Stacks, blocking},
+    tree_columns::ProfileTree,
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, PROFILE_TYPE, FROM, TO, LIMIT, FUNCTIONS_LIMIT, NODE, FORMAT];
+
+/// Where samples of a selection were taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Merge {
+    query: SelectionQuery,
+    /// Sum of all stacks.
+    total: i64,
+    /// Stack samples taken.
+    samples: u64,
+    /// Sorted by self value.
+    functions: Vec<ProfileFunction>,
+    /// What `functions_limit` left out.
+    functions_cut: FunctionsCut,
+    tree: ProfileTree,
+    /// Share of `total` whose leaf function has a name, 0 to 1.
+    resolved_ratio: f64,
+}
+
+/// The question, with what was not said filled in.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct SelectionQuery {
+    selector: String,
+    pub(super) profile_type: String,
+    /// Unit of values.
+    pub(super) unit: String,
+    from_ms: i64,
+    to_ms: i64,
+}
+
+/// Samples of one profile type that a selector selects.
+pub(super) struct Selection {
+    pub(super) text: String,
+    pub(super) profile_type: ProfileType,
+    pub(super) range: Range,
+    pub(super) filters: Option<Vec<LabelFilter>>,
+}
+
+impl Selection {
+    /// Reads the parameters, and looks up what regular expressions match.
+    pub(super) async fn read(web: &Web, params: &Params) -> Result<Selection, ApiError> {
+        let range = params.shared_range()?;
+        let text = params.text(&SELECTOR).unwrap_or_default().to_owned();
+        let selector = Selector::strict(&text)?;
+        let given = params.text(&PROFILE_TYPE);
+        if let (Some(given), Some(written)) = (given, &selector.profile_type)
+            && given != written
+        {
+            let message = "`profile_type` and the selector name different profile types: give one".to_owned();
+            return Err(ApiError::bad_request("bad_parameter", message));
+        }
+        let profile_type = match &selector.profile_type {
+            Some(written) => ProfileType(written.clone()),
+            None => super::profile_type(params),
+        };
+        let filters = selector.filters(&web.store, &profile_type.0, range).await?;
+        Ok(Selection {
+            text,
+            profile_type,
+            range,
+            filters,
+        })
+    }
+
+    pub(super) fn query(&self) -> SelectionQuery {
+        SelectionQuery {
+            selector: self.text.clone(),
+            profile_type: self.profile_type.0.clone(),
+            unit: self.profile_type.unit().to_owned(),
+            from_ms: self.range.from_unix_s * 1000,
+            to_ms: self.range.to_unix_s * 1000,
+        }
+    }
+
+    /// The stacks; a profile type that nobody sent is refused by name instead of an empty answer.
+    pub(super) async fn stacks(&self, web: &Web) -> Result<Stacks, ApiError> {
+        let stacks = Stacks::selected(&web.store, &self.profile_type.0, self.filters.clone(), self.range).await?;
+        if stacks.rows.is_empty() {
+            check_type(web, &self.profile_type, self.range).await?;
+        }
+        Ok(stacks)
+    }
+}
+
+/// Refuses a profile type that nobody sent in a range.
+pub(super) async fn check_type(web: &Web, profile_type: &ProfileType, range: Range) -> Result<(), ApiError> {
+    if *profile_type == ProfileType::cpu() {
+        return Ok(());
+    }
+    let types = web
+        .store
+        .profile_types(range, emberline_storage::WorkloadFilter::default())
+        .await?;
+    if types.contains(&profile_type.0) {
+        return Ok(());
+    }
+    let message = format!(
+        "nobody sent a profile of type `{}` in this range{}",
+        shorten(&profile_type.0),
+        suggestion(&profile_type.0, types.iter().map(String::as_str))
+    );
+    Err(ApiError::not_found("unknown_profile_type", message))
+}
+
+/// Function table and flame tree of everything that a selector selects. In all formats of `/api/v1/profile`.
+#[utoipa::path(get, path = "/api/v1/merge", responses(
+    (status = 200, content((Merge = "application/json"), (Vec<u8> = "application/octet-stream"), (String = "text/plain"), (String = "image/svg+xml"), (String = "text/html"))),
+    (status = "default", body = ErrorBody),
+))]
+pub(crate) async fn merge(
+    State(web): State<Web>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let format = Format::of(&params, &headers);
+    params.no_node_in_files(format != Format::Json)?;
+    let shape = Shape::read(&params)?;
+    let selection = Selection::read(&web, &params).await?;
+    let stacks = selection.stacks(&web).await?;
+    if format != Format::Json {
+        return blocking(move || export(&selection, &stacks, format)).await?;
+    }
+    let answer = blocking(move || -> Result<Merge, ApiError> {
+        let Described {
+            functions,
+            functions_cut,
+            tree,
+            resolved_ratio,
+        } = shape.describe(&stacks)?;
+        Ok(Merge {
+            query: selection.query(),
+            total: stacks.total(),
+            samples: stacks.samples(),
+            functions,
+            functions_cut,
+            tree,
+            resolved_ratio,
+        })
+    });
+    Ok(Json(answer.await??).into_response())
+}
+
+fn export(selection: &Selection, stacks: &Stacks, format: Format) -> Result<Response, ApiError> {
+    let title = match selection.text.as_str() {
+        "" => "everything",
+        text => text,
+    };
+    let about = About {
+        profile_type: &selection.profile_type,
+        range: selection.range,
+        title,
+        subtitle: &selection.profile_type.0,
+    };
+    let body = exports::profile(&stacks.tree().finish(None), &about, format)?;
+    Ok(exports::answer(body, format, "merge"))
+}
