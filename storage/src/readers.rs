@@ -174,6 +174,12 @@ impl Readers {
         self.shared.state.lock().base.is_some()
     }
 
+    /// How many questions are under way.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> usize {
+        self.shared.state.lock().running.len()
+    }
+
     /// Interrupts running questions and lets go of every connection.
     pub(crate) fn close(&self, why: &str) {
         let mut state = self.shared.state.lock();

@@ -370,6 +370,33 @@ mod tests {
         }
     }
 
+    /// Questions have connections and threads of their own: however many hang, batches are stored and applied.
+    #[tokio::test]
+    async fn questions_that_never_end_do_not_hold_up_ingest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Options::new(dir.path()), Arc::new(SystemClock)).unwrap();
+        let asking: Vec<_> = (0..20)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let endless = "SELECT count(*) FROM range(10000000000) a, range(10000000000) b";
+                    let readers = &store.inner.shared.readers;
+                    readers.ask(move |reader| reader.rows(endless, &[], |_| Ok(()))).await
+                })
+            })
+            .collect();
+        while store.inner.shared.readers.running() < store.inner.shared.options.reader_connections {
+            tokio::task::yield_now().await;
+        }
+        for sequence in 1..=5 {
+            store.append(batch(sequence)).await.unwrap();
+        }
+        store.flush_applied().await.unwrap();
+        // Nobody waits for the answers any more: those that run stop, those that wait are not begun.
+        asking.iter().for_each(tokio::task::JoinHandle::abort);
+        assert_eq!(count(&store).await, 5);
+    }
+
     async fn count(store: &Store) -> u64 {
         store.flush_applied().await.unwrap();
         let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);

@@ -19,6 +19,7 @@ mod error;
 mod exports;
 mod health;
 mod layout;
+mod limits;
 mod metrics;
 mod names;
 mod openapi;
@@ -40,6 +41,7 @@ use axum::{Router, middleware, routing::get};
 use emberline_model::{alert::AlertsBoard, time::Clock};
 use emberline_storage::Store;
 use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 use tower_http::{
     CompressionLevel,
     compression::{
@@ -78,6 +80,10 @@ pub struct WebState {
     pub ready: ReadyProbe,
     /// The `ingest` part of `/api/v1/status`.
     pub ingest_status: StatusProbe,
+    /// Requests of the API under way at most, those that wait for the store included.
+    pub max_questions: usize,
+    /// Seconds a request of the API may take with everything it waits for.
+    pub max_request_seconds: u64,
 }
 
 impl WebState {
@@ -93,6 +99,8 @@ impl WebState {
             registries: Vec::new(),
             ready: Arc::new(|| Ok(())),
             ingest_status: Arc::new(|| serde_json::json!({})),
+            max_questions: 64,
+            max_request_seconds: 120,
         }
     }
 }
@@ -102,6 +110,7 @@ pub(crate) struct Shared {
     given: WebState,
     http: metrics::HttpMetrics,
     layouts: layout::LayoutMemory,
+    places: Semaphore,
 }
 
 impl std::ops::Deref for Shared {
@@ -121,6 +130,7 @@ pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-
 /// The whole web service: API, metrics, health and the user interface on every other address.
 pub fn router(state: WebState) -> Router {
     let web: Web = Arc::new(Shared {
+        places: Semaphore::new(state.max_questions),
         given: state,
         http: metrics::HttpMetrics::new(),
         layouts: layout::LayoutMemory::default(),
@@ -131,6 +141,7 @@ pub fn router(state: WebState) -> Router {
         router = router.route(endpoint.path, (endpoint.handler)());
     }
     pyroscope::add_routes(router)
+        .route_layer(middleware::from_fn_with_state(web.clone(), limits::hold))
         .route(openapi_json, get(openapi::document))
         .route(metrics_page, get(metrics::page))
         .route(healthy, get(health::healthy))

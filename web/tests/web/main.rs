@@ -11,6 +11,7 @@ mod costs;
 mod exactness;
 mod exports;
 mod grafana;
+mod limits;
 mod pages;
 mod questions;
 mod refusals;
