@@ -20,6 +20,10 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Compare two pprof files.
     Diff(DiffArgs),
+    /// Ask a running server: the costliest functions, a series over time, two releases compared.
+    Query(QueryArgs),
+    /// Write a profile of a running server for another program.
+    Export(Box<ExportArgs>),
     /// Check a proxy's configuration file.
     Check(CheckArgs),
     /// Print a completion script for a shell.
@@ -180,6 +184,176 @@ pub(crate) enum DiffOutput {
     Svg,
     /// The flame graph as a page that needs nothing else.
     Html,
+}
+
+#[derive(Args)]
+pub(crate) struct ServerArgs {
+    /// The server to ask.
+    #[arg(
+        long,
+        env = "EMBERLINE_SERVER",
+        default_value = "http://127.0.0.1:4040",
+        global = true
+    )]
+    pub(crate) server: String,
+    /// How long to wait for an answer.
+    #[arg(long, default_value_t = 60, global = true)]
+    pub(crate) timeout_seconds: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct RangeArgs {
+    /// Start: unix seconds, `now`, or `now-15m` (s, m, h, d).
+    #[arg(long, default_value = "now-1h")]
+    pub(crate) from: String,
+    /// End, as --from.
+    #[arg(long, default_value = "now")]
+    pub(crate) to: String,
+}
+
+#[derive(Args)]
+pub(crate) struct SelectionArgs {
+    /// Whose samples, for example '{service="checkout",version=~"v1|v2"}'; all if not given.
+    #[arg(long)]
+    pub(crate) selector: Option<String>,
+    /// What is measured; CPU if not given.
+    #[arg(long)]
+    pub(crate) profile_type: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: RangeArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct QueryArgs {
+    #[command(subcommand)]
+    pub(crate) command: QueryCommand,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = TableOutput::Table, global = true)]
+    pub(crate) output: TableOutput,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableOutput {
+    /// A table.
+    Table,
+    /// The server's JSON.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum QueryCommand {
+    /// The functions that take most.
+    Top(QueryTopArgs),
+    /// Values over time.
+    Series(QuerySeriesArgs),
+    /// What changed between two releases.
+    Diff(QueryDiffArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct QueryTopArgs {
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Rows of the table.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) rows: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct QuerySeriesArgs {
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Labels that series are told apart by, separated by commas, for example `service,version`.
+    #[arg(long)]
+    pub(crate) group_by: Option<String>,
+    /// Seconds per point.
+    #[arg(long)]
+    pub(crate) step: Option<u32>,
+}
+
+#[derive(Args)]
+pub(crate) struct QueryDiffArgs {
+    /// The service.
+    #[arg(long)]
+    pub(crate) service: String,
+    /// Its namespace, where several hold one of that name.
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
+    /// Version compared with; the release before the candidate if not given.
+    #[arg(long)]
+    pub(crate) baseline: Option<String>,
+    /// Version judged; the newest if not given.
+    #[arg(long)]
+    pub(crate) candidate: Option<String>,
+    /// Only this route.
+    #[arg(long)]
+    pub(crate) route: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: RangeArgs,
+    /// Rows of the table.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) rows: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// Form of the file.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Pprof)]
+    pub(crate) format: ExportFormat,
+    /// Where to write; standard output if not given.
+    #[arg(long)]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    /// Compare two releases of this service instead.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "selector")]
+    pub(crate) compare: Option<String>,
+    /// Version compared with; the release before the candidate if not given.
+    #[arg(long, requires = "compare")]
+    pub(crate) baseline: Option<String>,
+    /// Version judged; the newest if not given.
+    #[arg(long, requires = "compare")]
+    pub(crate) candidate: Option<String>,
+    /// Only this route.
+    #[arg(long, requires = "compare")]
+    pub(crate) route: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Gzipped pprof.
+    Pprof,
+    /// One stack a line.
+    Folded,
+    /// For speedscope.
+    Speedscope,
+    /// For the Firefox Profiler.
+    Firefox,
+    /// A flame graph.
+    Svg,
+    /// The flame graph as a page that needs nothing else.
+    Html,
+    /// The API's own.
+    Json,
+}
+
+impl ExportFormat {
+    /// The API's word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            ExportFormat::Pprof => "pprof",
+            ExportFormat::Folded => "folded",
+            ExportFormat::Speedscope => "speedscope",
+            ExportFormat::Firefox => "firefox",
+            ExportFormat::Svg => "svg",
+            ExportFormat::Html => "html",
+            ExportFormat::Json => "json",
+        }
+    }
 }
 
 #[derive(Args)]

@@ -1,5 +1,6 @@
 //! The `emberline` command: arguments and wiring. What a test would want to reach lives in the other crates.
 
+mod ask;
 mod check;
 mod cli;
 mod demo;
@@ -15,6 +16,8 @@ fn main() -> std::process::ExitCode {
         cli::Command::Serve(args) => serve::run(*args),
         cli::Command::Demo(args) => demo::run(args),
         cli::Command::Diff(args) => diff::run(&args),
+        cli::Command::Query(args) => ask::query::run(&args),
+        cli::Command::Export(args) => ask::export::run(&args),
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Completions { shell } => {
             cli::completions(shell);

@@ -1,0 +1,135 @@
+//! The commands against a real server on a real socket.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use emberline_model::{
+    Batch, Component, Frame, LabelSet, Location, Profile, Sample, Side, Workload, WorkloadWindow,
+    alert::AlertsBoard,
+    time::{Clock, SystemClock, WINDOW_SECONDS},
+};
+use emberline_storage::{Options, Store};
+use emberline_web::WebState;
+
+use super::{export, query};
+use crate::cli::{Cli, Command};
+
+/// One window of `checkout` with 30 ms in `shop::price`, called by `main`, and 10 ms in `main` itself.
+fn batch() -> Batch {
+    let now_s = SystemClock.now_unix_s();
+    let start_unix_s = now_s - now_s % i64::from(WINDOW_SECONDS) - 60;
+    let named = |function: &str| Location::Named {
+        frames: vec![Frame {
+            function: function.to_owned(),
+            ..Frame::default()
+        }],
+    };
+    let sample = |stack, value| Sample {
+        stack,
+        label_set: 0,
+        value,
+        count: 1,
+    };
+    let profile = Profile {
+        locations: vec![named("shop::price"), named("main")],
+        stacks: vec![vec![0, 1], vec![1]],
+        label_sets: vec![LabelSet {
+            side: Some(Side::Server),
+            route: "/quote".to_owned(),
+            peer: None,
+        }],
+        samples: vec![sample(0, 30_000_000), sample(1, 10_000_000)],
+        ..Profile::empty_cpu(start_unix_s * 1_000_000_000, 10_000_000_000)
+    };
+    Batch {
+        id: None,
+        received_unix_ms: now_s * 1000,
+        windows: vec![WorkloadWindow {
+            workload: Workload {
+                service: "checkout".to_owned(),
+                version: "v1".to_owned(),
+                ..Workload::default()
+            },
+            component: Component::Application,
+            start_unix_s,
+            length_s: WINDOW_SECONDS,
+            has_requests: false,
+            has_profiles: true,
+            requests: Vec::new(),
+            profiles: vec![profile],
+        }],
+    }
+}
+
+/// Runs a command line against a server; the answer or the sentence that says why there is none.
+async fn answer(server: &str, arguments: &[&str]) -> Result<String, String> {
+    let all = [&["emberline"], arguments, &["--server", server]].concat();
+    let command = Cli::try_parse_from(all).unwrap().command;
+    // The command has a runtime of its own.
+    let run = move || match command {
+        Command::Query(args) => query::answer(&args),
+        Command::Export(args) => export::answer(&args).map(|file| String::from_utf8(file).unwrap()),
+        _ => panic!("another command"),
+    };
+    let result = tokio::task::spawn_blocking(run).await.unwrap();
+    result.map_err(|error| format!("{error:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_say_what_the_server_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Store::open(Options::new(folder.path()), clock.clone()).unwrap();
+    store.append(batch()).await.unwrap();
+    store.flush_applied().await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let web = emberline_web::router(WebState::new(store, AlertsBoard::default(), clock));
+    let serving = tokio::spawn(async move { axum::serve(listener, web).await });
+
+    let top = answer(&server, &["query", "top", "--selector", "{route=\"/quote\"}"])
+        .await
+        .unwrap();
+    assert!(top.starts_with("40.00 ms in 2 samples\n"), "{top}");
+    let rows: Vec<&str> = top.lines().skip(2).collect();
+    assert!(
+        rows[0].contains("30.00 ms") && rows[0].contains("75.0 %") && rows[0].ends_with("shop::price"),
+        "{top}"
+    );
+    assert!(rows[1].contains("100.0 %") && rows[1].ends_with("main"), "{top}");
+    let cut = answer(&server, &["query", "top", "--rows", "1"]).await.unwrap();
+    assert!(cut.contains("(1 more functions; --rows shows more)"), "{cut}");
+
+    let json = answer(&server, &["query", "top", "--output", "json"]).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["total"], 40_000_000);
+    let series = answer(&server, &["query", "series", "--group-by", "service,version"])
+        .await
+        .unwrap();
+    assert!(
+        series.contains("service=checkout version=v1") && series.contains("40.00 ms"),
+        "{series}"
+    );
+
+    let folded = answer(&server, &["export", "--format", "folded"]).await.unwrap();
+    assert_eq!(folded, "main 10000000\nmain;shop::price 30000000\n");
+    let file = folder.path().join("out.json");
+    let arguments = ["export", "--format", "speedscope", "--file", file.to_str().unwrap()];
+    assert_eq!(answer(&server, &arguments).await.unwrap(), "");
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(written["profiles"][0]["endValue"], 40_000_000);
+
+    let refused = answer(&server, &["query", "diff", "--service", "chekout"])
+        .await
+        .unwrap_err();
+    assert!(refused.contains("`checkout`"), "{refused}");
+    let refused = answer(&server, &["query", "top", "--selector", "{"]).await.unwrap_err();
+    assert!(refused.contains("selector cannot be read"), "{refused}");
+    let refused = answer("https://localhost", &["query", "top"]).await.unwrap_err();
+    assert!(refused.contains("http:"), "{refused}");
+    serving.abort();
+    let gone = serving.await;
+    assert!(gone.is_err());
+    let unreachable = answer(&server, &["query", "top"]).await.unwrap_err();
+    assert!(unreachable.contains("--server"), "{unreachable}");
+}
