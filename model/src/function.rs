@@ -20,6 +20,17 @@ pub fn normalise(symbol: &str) -> String {
     strip_hash_suffix(&demangled).to_owned()
 }
 
+/// The most characters kept of a function's name: generic names are long.
+const MAX_FUNCTION_CHARS: usize = 4096;
+
+/// Cuts the name of a function that a sender gives to 4096 characters and replaces control characters.
+pub fn clean(name: &str) -> String {
+    name.chars()
+        .take(MAX_FUNCTION_CHARS)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
 /// Removes a legacy `::h0123456789abcdef` suffix.
 fn strip_hash_suffix(name: &str) -> &str {
     match name.rsplit_once("::h") {

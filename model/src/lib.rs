@@ -8,12 +8,14 @@ pub mod alert;
 pub mod batch;
 pub mod comparison;
 pub mod flamebearer;
+pub mod foreign;
 pub mod function;
 pub mod histogram;
 pub mod id;
 pub mod otlp;
 pub mod pprof;
 pub mod profile;
+pub mod profile_builder;
 pub mod resolve;
 pub mod sandwich;
 pub mod subtree;
@@ -38,5 +40,15 @@ pub mod proto {
     #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
     pub mod pprof {
         tonic::include_proto!("perftools.profiles");
+    }
+    /// Package `push.v1`: what Pyroscope's clients push.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+    pub mod push {
+        tonic::include_proto!("push.v1");
+    }
+    /// Package `parca.profilestore.v1alpha1`: what Parca's agents write.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+    pub mod parca {
+        tonic::include_proto!("parca.profilestore.v1alpha1");
     }
 }

@@ -13,11 +13,11 @@ use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use prost::Message;
 
 use crate::{
-    function,
+    foreign, function,
     profile::{Frame, Location, Mapping, Profile, ProfileType, Sample},
     proto::pprof as pb,
     resolve::ResolvedStacks,
-    workload::LabelSet,
+    workload::{LabelSet, Side, clean_name},
 };
 
 /// A file that is not a pprof profile, or too large a one.
@@ -203,8 +203,9 @@ pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2]
 }
 
 /// Reads a pprof file, gzipped or not, of at most `limit` bytes unpacked: one profile per value type. Frames keep
-/// the names the file gives; addresses without a name become `0x...` frames. Labels `route`, `http.route` and
-/// `endpoint` become the route.
+/// the names the file gives; addresses without a name stay native locations where the build is known by its id, and
+/// become `0x...` frames otherwise. Labels that name an endpoint become the route. How often a stack was seen is taken
+/// from the value that counts samples, where the file has one.
 pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
     let raw = if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut raw = Vec::new();
@@ -222,7 +223,7 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
     if source.sample_type.is_empty() {
         return Err(PprofError::Invalid("it names no sample type".to_owned()));
     }
-    let string = |index: i64| {
+    let string = |index: i64| -> Result<&str, PprofError> {
         let found = usize::try_from(index).ok().and_then(|i| source.string_table.get(i));
         found.map(String::as_str).ok_or_else(|| {
             PprofError::Invalid(format!(
@@ -231,41 +232,15 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
             ))
         })
     };
-    let functions: HashMap<u64, &pb::Function> = source.function.iter().map(|f| (f.id, f)).collect();
-    let mappings: HashMap<u64, &pb::Mapping> = source.mapping.iter().map(|m| (m.id, m)).collect();
-    let mut locations = Vec::new();
-    let mut location_index: HashMap<u64, u32> = HashMap::new();
-    for location in &source.location {
-        let mut frames = Vec::new();
-        for line in &location.line {
-            let Some(function) = functions.get(&line.function_id) else {
-                return Err(PprofError::Invalid(format!(
-                    "function {} does not exist",
-                    line.function_id
-                )));
-            };
-            frames.push(Frame {
-                function: function::normalise(string(function.name)?),
-                file: string(function.filename)?.to_owned(),
-                line: u32::try_from(line.line).unwrap_or(0),
-            });
-        }
-        if frames.is_empty() {
-            let module = match mappings.get(&location.mapping_id) {
-                Some(mapping) => string(mapping.filename)?.to_owned(),
-                None => String::new(),
-            };
-            frames.push(Frame {
-                function: format!("{:#x}", location.address),
-                file: module,
-                line: 0,
-            });
-        }
-        location_index.insert(location.id, locations.len() as u32);
-        locations.push(Location::Named { frames });
+    if source.sample_type.len() > MAX_SAMPLE_TYPES {
+        return Err(PprofError::Invalid(format!(
+            "it has {} sample types; at most {MAX_SAMPLE_TYPES} are read",
+            source.sample_type.len()
+        )));
     }
-    let mut stacks = Vec::with_capacity(source.sample.len());
-    let mut label_sets = vec![LabelSet::none()];
+    let mut tables = Tables::default();
+    let location_index = tables.locations(&source, &string)?;
+    // Per sample: stack and label set.
     let mut rows = Vec::with_capacity(source.sample.len());
     for sample in &source.sample {
         if sample.value.len() != source.sample_type.len() {
@@ -280,44 +255,42 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
             let missing = || PprofError::Invalid(format!("location {id} does not exist"));
             frames.push(*location_index.get(id).ok_or_else(missing)?);
         }
-        if frames.is_empty() {
-            locations.push(Location::Named {
-                frames: vec![Frame {
-                    function: "[unknown]".to_owned(),
-                    ..Frame::default()
-                }],
-            });
-            frames.push(locations.len() as u32 - 1);
-        }
         let mut labels = LabelSet::none();
         for label in &sample.label {
-            if matches!(string(label.key)?, "route" | "http.route" | "endpoint") {
-                labels.route = string(label.str)?.to_owned();
+            if ROUTE_LABELS.contains(&string(label.key)?) && label.str != 0 {
+                labels.route = clean_name(string(label.str)?);
+                // What a profiler calls an endpoint is what its process serves.
+                labels.side = Some(Side::Server);
             }
         }
-        let label_set = label_sets.iter().position(|l| *l == labels).unwrap_or_else(|| {
-            label_sets.push(labels);
-            label_sets.len() - 1
-        });
-        stacks.push(frames);
-        rows.push(label_set as u32);
+        rows.push((tables.stack(frames), tables.label_set(labels)));
     }
     let (period_type, period_unit) = match &source.period_type {
         Some(period) => (string(period.r#type)?, string(period.unit)?),
         None => ("", ""),
     };
+    let mut types = Vec::with_capacity(source.sample_type.len());
+    for value_type in &source.sample_type {
+        types.push((string(value_type.r#type)?, string(value_type.unit)?));
+    }
+    let counts = types
+        .iter()
+        .position(|&(kind, unit)| COUNTS.contains(&kind) && unit == "count");
     let mut values = Vec::new();
-    for (at, value_type) in source.sample_type.iter().enumerate() {
-        let (kind, unit) = (string(value_type.r#type)?, string(value_type.unit)?);
-        let name = if period_type == "cpu" { "process_cpu" } else { kind };
+    for (at, &(kind, unit)) in types.iter().enumerate() {
+        let name = foreign::name_of(kind, period_type);
         let mut profile = Profile::empty_cpu(source.time_nanos, source.duration_nanos);
-        profile.profile_type = ProfileType::from_parts(name, kind, unit, period_type, period_unit);
+        // CPU time is CPU time, whatever clock set the samples off.
+        profile.profile_type = match (kind, unit) {
+            ("cpu", "nanoseconds") => ProfileType::cpu(),
+            _ => foreign::type_of(&name, kind, unit, period_type, period_unit),
+        };
         profile.period = source.period;
-        profile.mappings = Vec::<Mapping>::new();
-        profile.locations = locations.clone();
-        profile.stacks = stacks.clone();
-        profile.label_sets = label_sets.clone();
-        for (stack, (sample, &label_set)) in source.sample.iter().zip(&rows).enumerate() {
+        profile.mappings = tables.mappings.clone();
+        profile.locations = tables.locations.clone();
+        profile.stacks = tables.stacks.clone();
+        profile.label_sets = tables.label_sets.clone();
+        for (sample, &(stack, label_set)) in source.sample.iter().zip(&rows) {
             let value = sample.value[at];
             if value < 0 {
                 return Err(PprofError::Invalid(format!(
@@ -325,11 +298,12 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
                 )));
             }
             if value > 0 {
+                let counted = counts.and_then(|counts| u64::try_from(sample.value[counts]).ok());
                 profile.samples.push(Sample {
-                    stack: stack as u32,
+                    stack,
                     label_set,
                     value,
-                    count: 1,
+                    count: counted.unwrap_or(1).max(1),
                 });
             }
         }
@@ -339,6 +313,133 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
         });
     }
     Ok(values)
+}
+
+/// Most sample types of one file: each becomes a profile of its own.
+const MAX_SAMPLE_TYPES: usize = 16;
+/// Labels of samples that name what was served.
+const ROUTE_LABELS: [&str; 5] = ["route", "http.route", "endpoint", "trace endpoint", "span_name"];
+/// Sample types that say how often a stack was seen.
+const COUNTS: [&str; 3] = ["samples", "sample", "contentions"];
+
+/// What the samples of a file mention; equal stacks and label sets once.
+#[derive(Default)]
+struct Tables {
+    mappings: Vec<Mapping>,
+    locations: Vec<Location>,
+    stacks: Vec<Vec<u32>>,
+    label_sets: Vec<LabelSet>,
+    stack_index: HashMap<Vec<u32>, u32>,
+    label_index: HashMap<LabelSet, u32>,
+    unknown: Option<u32>,
+}
+
+impl Tables {
+    /// Reads the locations; answers where the ids of the file went.
+    fn locations<'s>(
+        &mut self,
+        source: &'s pb::Profile,
+        string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+    ) -> Result<HashMap<u64, u32>, PprofError> {
+        let functions: HashMap<u64, &pb::Function> = source.function.iter().map(|f| (f.id, f)).collect();
+        let mappings: HashMap<u64, &pb::Mapping> = source.mapping.iter().map(|m| (m.id, m)).collect();
+        let mut known_mappings: HashMap<u64, u32> = HashMap::new();
+        let mut index = HashMap::with_capacity(source.location.len());
+        for location in &source.location {
+            let mut frames = Vec::with_capacity(location.line.len());
+            for line in &location.line {
+                let Some(function) = functions.get(&line.function_id) else {
+                    return Err(PprofError::Invalid(format!(
+                        "function {} does not exist",
+                        line.function_id
+                    )));
+                };
+                frames.push(Frame {
+                    function: function::normalise(&function::clean(string(function.name)?)),
+                    file: clean_name(string(function.filename)?),
+                    line: u32::try_from(line.line).unwrap_or(0),
+                });
+            }
+            let mapping = mappings.get(&location.mapping_id);
+            let build_id = match mapping {
+                Some(mapping) => build_id(string(mapping.build_id)?),
+                None => String::new(),
+            };
+            let read = match mapping {
+                _ if !frames.is_empty() => Location::Named { frames },
+                // A build that may be named later, when its debug information is here.
+                Some(mapping) if !build_id.is_empty() => Location::Native {
+                    mapping: match known_mappings.get(&location.mapping_id) {
+                        Some(&known) => known,
+                        None => {
+                            self.mappings.push(Mapping {
+                                build_id,
+                                path: clean_name(string(mapping.filename)?),
+                            });
+                            let known = self.mappings.len() as u32 - 1;
+                            known_mappings.insert(location.mapping_id, known);
+                            known
+                        }
+                    },
+                    offset: location
+                        .address
+                        .wrapping_sub(mapping.memory_start)
+                        .wrapping_add(mapping.file_offset),
+                },
+                mapping => Location::Named {
+                    frames: vec![Frame {
+                        function: format!("{:#x}", location.address),
+                        file: match mapping {
+                            Some(mapping) => clean_name(string(mapping.filename)?),
+                            None => String::new(),
+                        },
+                        line: 0,
+                    }],
+                },
+            };
+            index.insert(location.id, self.locations.len() as u32);
+            self.locations.push(read);
+        }
+        Ok(index)
+    }
+
+    fn stack(&mut self, mut frames: Vec<u32>) -> u32 {
+        if frames.is_empty() {
+            let locations = &mut self.locations;
+            frames.push(*self.unknown.get_or_insert_with(|| {
+                locations.push(Location::Named {
+                    frames: vec![Frame {
+                        function: "[unknown]".to_owned(),
+                        ..Frame::default()
+                    }],
+                });
+                locations.len() as u32 - 1
+            }));
+        }
+        let stacks = &mut self.stacks;
+        *self.stack_index.entry(frames).or_insert_with_key(|frames| {
+            stacks.push(frames.clone());
+            stacks.len() as u32 - 1
+        })
+    }
+
+    fn label_set(&mut self, labels: LabelSet) -> u32 {
+        let label_sets = &mut self.label_sets;
+        *self.label_index.entry(labels).or_insert_with_key(|labels| {
+            label_sets.push(labels.clone());
+            label_sets.len() as u32 - 1
+        })
+    }
+}
+
+/// A build id as this crate writes it; other things that are put there (Go's own ids, paths) name no file.
+fn build_id(text: &str) -> String {
+    let hexadecimal = (8..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hexadecimal {
+        text.to_ascii_lowercase()
+    } else {
+        String::new()
+    }
 }
 
 /// Resolves a profile whose locations are named, without a dictionary: stack ids are positions in it.

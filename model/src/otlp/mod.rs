@@ -2,11 +2,20 @@
 //! taken as far as it has a meaning here, and what is left out is counted by reason, never dropped in silence.
 //! Every index of a foreign profile is checked at both ends.
 //!
-//! Source: opentelemetry-proto 1.10 (`metrics.v1`, `profiles.v1development`), OpenTelemetry semantic conventions.
+//! Profiles of all three layouts that share the package name are read ([`read_profiles`]), and both requests as JSON.
+//!
+//! Source: opentelemetry-proto 1.11 (`metrics.v1`, `profiles.v1development`), OpenTelemetry semantic conventions.
 
+mod first_generation;
+mod generations;
+mod instants;
+pub(crate) mod json;
+mod json_schemas;
 mod profiles;
 mod requests;
 
+pub use generations::read_profiles;
+pub use json::{JsonError, metrics_to_protobuf, profiles_to_protobuf};
 pub use profiles::{DecodeError, decode_profiles, encode_profiles};
 pub use requests::{decode_metrics, encode_requests};
 
@@ -95,7 +104,7 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    fn reject(&mut self, reason: &'static str, count: u64) {
+    pub(crate) fn reject(&mut self, reason: &'static str, count: u64) {
         if count == 0 {
             return;
         }
@@ -106,7 +115,7 @@ impl Decoded {
     }
 
     /// The window of a workload, made when it is not there yet.
-    fn window(
+    pub(crate) fn window(
         &mut self,
         workload: &Workload,
         component: Component,
@@ -131,6 +140,25 @@ impl Decoded {
             self.windows.len() - 1
         });
         &mut self.windows[at]
+    }
+
+    /// Adds what another request held.
+    pub(crate) fn append(&mut self, other: Decoded) {
+        for rejected in other.rejected {
+            self.reject(rejected.reason, rejected.count);
+        }
+        for mut window in other.windows {
+            let known = self.window(&window.workload, window.component, window.start_unix_s, window.length_s);
+            known.has_requests |= window.has_requests;
+            known.has_profiles |= window.has_profiles;
+            known.requests.append(&mut window.requests);
+            known.profiles.append(&mut window.profiles);
+        }
+    }
+
+    /// Counts items that were left out before they could be decoded.
+    pub fn leave_out(&mut self, reason: &'static str, count: u64) {
+        self.reject(reason, count);
     }
 
     /// How many items were left out.

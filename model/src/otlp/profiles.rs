@@ -1,30 +1,68 @@
 //! Profiles ⇄ OTLP profiles (`v1development`, the Sample layout of proto 1.10 and later).
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use opentelemetry_proto::tonic::{
     collector::profiles::v1development::ExportProfilesServiceRequest,
-    common::v1::{AnyValue, any_value::Value},
+    common::v1::{AnyValue, KeyValue, any_value::Value},
     profiles::v1development as otlp,
+    resource::v1::Resource,
 };
 
-use super::{Decoded, names, resource, scope, value_text, workload_of};
+use super::{
+    Decoded,
+    instants::{Part, parts_of},
+    names, resource, scope, value_text, workload_of,
+};
 use crate::{
     batch::WorkloadWindow,
     function,
     profile::{Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
-    time::{WINDOW_SECONDS, window_start},
     workload::{LabelSet, Release, Side, UNKNOWN, clean_name},
 };
 
 /// A request that cannot be read at all; nothing of it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// Not the protobuf of a profiles request.
+    #[error("{0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// The bytes do not even hold fields.
+    #[error("not protobuf: {0}")]
+    Wire(&'static str),
+    /// Fields that belong to different versions.
+    #[error(
+        "samples of different layouts in one request (before 1.8, 1.8 to 1.9, from 1.10): send profiles of one version \
+         of OTLP in each request"
+    )]
+    MixedLayouts,
     /// There are profiles but no dictionary.
     #[error(
-        "the profiles have no dictionary: the sender speaks an OTLP profiles version before 1.8, or lost it on the way"
+        "the profiles have no dictionary: it was lost on the way, or the sender speaks OTLP profiles 1.6, which has none"
     )]
     NoDictionary,
+    /// More sample types in one profile than anyone has.
+    #[error("a profile has {types} sample types; at most {limit} are read")]
+    SampleTypes {
+        /// How many there are.
+        types: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A sample does not fit its profile's types.
+    #[error("a sample has {values} values for {types} sample types")]
+    Values {
+        /// Values of the sample.
+        values: usize,
+        /// Types of the profile.
+        types: usize,
+    },
+    /// Overlapping stacks that unfold to more than is kept.
+    #[error("the stacks of the request have more than {limit} frames together; send fewer samples at once")]
+    Frames {
+        /// How many there may be.
+        limit: usize,
+    },
     /// An index points outside its table.
     #[error("{table} index {index} lies outside its table of {len} entries")]
     Index {
@@ -241,23 +279,31 @@ pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded
             Ok(decoded)
         };
     };
+    let reader = Reader { dictionary };
     for group in &request.resource_profiles {
         let profiles = group.scope_profiles.iter().flat_map(|s| &s.profiles);
-        let Some((workload, component)) = workload_of(group.resource.as_ref()) else {
+        let resource = group.resource.as_ref().map(|r| reader.resource(r)).transpose()?;
+        let Some((workload, component)) = workload_of(resource.as_ref()) else {
             let samples = profiles.map(|p| p.samples.len() as u64).sum();
             decoded.reject("no_service_name", samples);
             continue;
         };
         for profile in profiles {
-            let (model, negative) = Reader { dictionary }.profile(profile)?;
+            let (parts, negative) = parts_of(profile);
             decoded.reject("negative_value", negative);
-            let length_s = u32::try_from(model.duration_ns / 1_000_000_000)
-                .unwrap_or(WINDOW_SECONDS)
-                .max(1);
-            let start_unix_s = window_start(model.start_unix_ns.div_euclid(1_000_000_000));
-            let window = decoded.window(&workload, component, start_unix_s, length_s);
-            window.has_profiles = true;
-            window.profiles.push(model);
+            for (at, part) in parts.iter().enumerate() {
+                let mut model = reader.profile(profile, part)?;
+                if at > 0 {
+                    // What was lost is said once.
+                    model.stats = ProfileStats {
+                        rate_hz: model.stats.rate_hz,
+                        ..ProfileStats::default()
+                    };
+                }
+                let window = decoded.window(&workload, component, part.window_start_s, part.length_s);
+                window.has_profiles = true;
+                window.profiles.push(model);
+            }
         }
     }
     Ok(decoded)
@@ -287,26 +333,58 @@ impl Reader<'_> {
         at(&self.dictionary.string_table, index, "string").map(String::as_str)
     }
 
+    /// The resource with every name and text in place: senders may refer to the string table.
+    fn resource(&self, resource: &Resource) -> Result<Resource, DecodeError> {
+        let mut attributes = Vec::with_capacity(resource.attributes.len());
+        for attribute in &resource.attributes {
+            let key = match attribute.key_strindex {
+                0 => attribute.key.as_str(),
+                index => self.string(index)?,
+            };
+            let value = attribute.value.as_ref().and_then(|v| v.value.as_ref());
+            let value = value.map(|value| self.value(value)).transpose()?;
+            attributes.push(KeyValue {
+                key: key.to_owned(),
+                value: value.map(|value| AnyValue {
+                    value: Some(value.into_owned()),
+                }),
+                ..KeyValue::default()
+            });
+        }
+        Ok(Resource {
+            attributes,
+            ..Resource::default()
+        })
+    }
+
+    /// A value; text that is in the string table is taken from there.
+    fn value<'s>(&'s self, value: &'s Value) -> Result<Cow<'s, Value>, DecodeError> {
+        Ok(match value {
+            Value::StringValueStrindex(index) => Cow::Owned(Value::StringValue(self.string(*index)?.to_owned())),
+            value => Cow::Borrowed(value),
+        })
+    }
+
     /// Resolved `(key, value)` pairs of attribute indices.
-    fn attributes<'s>(&'s self, indices: &'s [i32]) -> impl Iterator<Item = Result<(&'s str, &'s Value), DecodeError>> {
+    fn attributes<'s>(
+        &'s self,
+        indices: &'s [i32],
+    ) -> impl Iterator<Item = Result<(&'s str, Cow<'s, Value>), DecodeError>> {
         indices.iter().filter_map(move |&index| {
             let read = || {
                 let attribute = at(&self.dictionary.attribute_table, index, "attribute")?;
                 let key = self.string(attribute.key_strindex)?;
-                Ok(attribute
-                    .value
-                    .as_ref()
-                    .and_then(|v| v.value.as_ref())
-                    .map(|value| (key, value)))
+                let value = attribute.value.as_ref().and_then(|v| v.value.as_ref());
+                value
+                    .map(|value| self.value(value).map(|value| (key, value)))
+                    .transpose()
             };
             read().transpose()
         })
     }
 
-    fn profile(&self, profile: &otlp::Profile) -> Result<(Profile, u64), DecodeError> {
-        let start_unix_ns = i64::try_from(profile.time_unix_nano).unwrap_or(i64::MAX);
-        let duration_ns = i64::try_from(profile.duration_nano).unwrap_or(i64::MAX);
-        let mut model = Profile::empty_cpu(start_unix_ns, duration_ns);
+    fn profile(&self, profile: &otlp::Profile, part: &Part) -> Result<Profile, DecodeError> {
+        let mut model = Profile::empty_cpu(part.start_unix_ns, part.duration_ns);
         model.period = profile.period;
         model.profile_type = self.profile_type(profile)?;
         model.stats = self.stats(&profile.attribute_indices)?;
@@ -314,18 +392,9 @@ impl Reader<'_> {
         let mut locations: HashMap<i32, u32> = HashMap::new();
         let mut mappings: HashMap<i32, u32> = HashMap::new();
         let mut label_sets: HashMap<Vec<i32>, (u32, Option<u64>)> = HashMap::new();
-        let mut negative = 0;
-        for sample in &profile.samples {
-            let values = &sample.values;
-            let value = if values.is_empty() {
-                i64::try_from(sample.timestamps_unix_nano.len()).unwrap_or(i64::MAX)
-            } else {
-                values.iter().fold(0i64, |sum, &v| sum.saturating_add(v))
-            };
-            if value < 0 || values.iter().any(|&v| v < 0) {
-                negative += 1;
-                continue;
-            }
+        let mut known_labels: HashMap<LabelSet, u32> = HashMap::new();
+        for row in &part.rows {
+            let (sample, value) = (&profile.samples[row.sample], row.value);
             let stack = match stacks.get(&sample.stack_index) {
                 Some(&stack) => stack,
                 None => {
@@ -357,16 +426,18 @@ impl Reader<'_> {
                 Some(&known) => known,
                 None => {
                     let (labels, count) = self.labels(&sample.attribute_indices)?;
-                    let position = model.label_sets.iter().position(|l| *l == labels);
-                    let index = position.unwrap_or_else(|| {
-                        model.label_sets.push(labels);
-                        model.label_sets.len() - 1
+                    let index = *known_labels.entry(labels).or_insert_with_key(|labels| {
+                        model.label_sets.push(labels.clone());
+                        model.label_sets.len() as u32 - 1
                     });
-                    label_sets.insert(sample.attribute_indices.clone(), (index as u32, count));
-                    (index as u32, count)
+                    label_sets.insert(sample.attribute_indices.clone(), (index, count));
+                    (index, count)
                 }
             };
-            let count = count.unwrap_or_else(|| implied_count(value, profile.period));
+            let count = count.unwrap_or_else(|| match row.instants {
+                0 => implied_count(value, profile.period),
+                instants => instants,
+            });
             model.samples.push(Sample {
                 stack,
                 label_set,
@@ -374,12 +445,12 @@ impl Reader<'_> {
                 count,
             });
         }
-        Ok((model, negative))
+        Ok(model)
     }
 
     fn profile_type(&self, profile: &otlp::Profile) -> Result<ProfileType, DecodeError> {
         let value_type = |value: Option<&otlp::ValueType>| match value {
-            None => Ok(("", "")),
+            None => Ok::<_, DecodeError>(("", "")),
             Some(v) => Ok((self.string(v.type_strindex)?, self.string(v.unit_strindex)?)),
         };
         let (sample_type, unit) = value_type(profile.sample_type.as_ref())?;
@@ -397,7 +468,8 @@ impl Reader<'_> {
     fn stats(&self, indices: &[i32]) -> Result<ProfileStats, DecodeError> {
         let mut stats = ProfileStats::default();
         for attribute in self.attributes(indices) {
-            match attribute? {
+            let (key, value) = attribute?;
+            match (key, value.as_ref()) {
                 (names::RATE_HZ, Value::DoubleValue(rate)) => stats.rate_hz = *rate,
                 (names::DROPPED, Value::IntValue(n)) => stats.dropped = u64::try_from(*n).unwrap_or(0),
                 (names::TRUNCATED, Value::IntValue(n)) => stats.truncated = u64::try_from(*n).unwrap_or(0),
@@ -418,7 +490,7 @@ impl Reader<'_> {
         };
         for attribute in self.attributes(indices) {
             let (key, value) = attribute?;
-            let text = || value_text(value).unwrap_or_default();
+            let text = || value_text(&value).unwrap_or_default();
             match key {
                 names::SIDE => {
                     labels.side = match text().as_str() {
@@ -432,7 +504,7 @@ impl Reader<'_> {
                 names::PEER_NAMESPACE => peer.namespace = text(),
                 names::PEER_VERSION => peer.version = text(),
                 names::SAMPLE_COUNT => {
-                    if let Value::IntValue(n) = value {
+                    if let Value::IntValue(n) = value.as_ref() {
                         count = u64::try_from(*n).ok();
                     }
                 }
@@ -475,7 +547,7 @@ impl Reader<'_> {
             for line in &source.lines {
                 let function = at(&self.dictionary.function_table, line.function_index, "function")?;
                 frames.push(Frame {
-                    function: function::normalise(&clean_long(self.string(function.name_strindex)?)),
+                    function: function::normalise(&function::clean(self.string(function.name_strindex)?)),
                     file: clean_name(self.string(function.filename_strindex)?),
                     line: u32::try_from(line.line).unwrap_or(0),
                 });
@@ -495,7 +567,8 @@ impl Reader<'_> {
             build_id: String::new(),
         };
         for attribute in self.attributes(&source.attribute_indices) {
-            if let (names::BUILD_ID, Value::StringValue(id)) = attribute?
+            let (key, value) = attribute?;
+            if let (names::BUILD_ID, Value::StringValue(id)) = (key, value.as_ref())
                 && id.len() <= 128
                 && id.bytes().all(|b| b.is_ascii_hexdigit())
             {
@@ -504,16 +577,6 @@ impl Reader<'_> {
         }
         Ok(mapping)
     }
-}
-
-/// The most characters kept of a function's name: generic names are long.
-const MAX_FUNCTION_CHARS: usize = 4096;
-
-fn clean_long(name: &str) -> String {
-    name.chars()
-        .take(MAX_FUNCTION_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 fn unknown_location() -> Location {

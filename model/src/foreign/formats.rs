@@ -1,0 +1,262 @@
+//! Which format some bytes are in, and reading them in it.
+//!
+//! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
+//! says which format was tried and, for text, which line.
+
+use std::io::Read;
+
+use flate2::read::MultiGzDecoder;
+
+use super::{
+    DEFAULT_RATE_HZ, Units,
+    folded::{self, FoldedError},
+    perf_script::{self, PerfScriptError},
+    speedscope::{self, SpeedscopeError},
+};
+use crate::{
+    pprof::{self, PprofError},
+    profile::Profile,
+};
+
+/// Formats of foreign profiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// pprof, packed with gzip or not.
+    Pprof,
+    /// Collapsed stacks with a number at the end of each line.
+    Folded,
+    /// A stack per line, each one sample.
+    Lines,
+    /// The output of `perf script`.
+    PerfScript,
+    /// A file of speedscope.
+    Speedscope,
+}
+
+/// Names of the formats that are read.
+pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, speedscope";
+
+impl Format {
+    /// The format of a name; `groups` and `collapsed` are other words for folded.
+    pub fn of_name(name: &str) -> Option<Format> {
+        Some(match name {
+            "pprof" => Format::Pprof,
+            "folded" | "groups" | "collapsed" => Format::Folded,
+            "lines" => Format::Lines,
+            "perf-script" | "perf_script" | "perf" => Format::PerfScript,
+            "speedscope" => Format::Speedscope,
+            _ => return None,
+        })
+    }
+
+    /// Its first name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Pprof => "pprof",
+            Format::Folded => "folded",
+            Format::Lines => "lines",
+            Format::PerfScript => "perf-script",
+            Format::Speedscope => "speedscope",
+        }
+    }
+
+    /// Guesses by the first bytes and lines of what is unpacked.
+    pub fn detect(unpacked: &[u8]) -> Format {
+        let Ok(text) = std::str::from_utf8(unpacked) else {
+            return Format::Pprof;
+        };
+        if text.trim_start().starts_with('{') {
+            Format::Speedscope
+        } else if perf_script::looks_like(text) {
+            Format::PerfScript
+        } else if text.bytes().any(|byte| byte < 9) {
+            // A small pprof file may happen to be UTF-8; text holds no such bytes.
+            Format::Pprof
+        } else {
+            Format::Folded
+        }
+    }
+}
+
+/// How numbers without a unit are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading<'a> {
+    /// The format; found out when not given.
+    pub format: Option<Format>,
+    /// A word of [`Units::of_kind`]; CPU samples when not given.
+    pub kind: Option<&'a str>,
+    /// Samples per second; 100 when not given.
+    pub rate_hz: Option<u32>,
+    /// Most bytes when unpacked.
+    pub limit: usize,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct ReadProfiles {
+    /// The format it was in.
+    pub format: Format,
+    /// One per type.
+    pub profiles: Vec<Profile>,
+    /// Samples that were left out, with the reason.
+    pub left_out: Vec<(&'static str, u64)>,
+    /// How long it was when unpacked.
+    pub unpacked_bytes: usize,
+}
+
+/// Why bytes could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// Larger than the limit.
+    #[error("more than {limit} bytes when unpacked")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// Packed and broken.
+    #[error("not valid gzip: {0}")]
+    Gzip(std::io::Error),
+    /// A word for what is measured that nobody knows.
+    #[error(
+        "`{0}` does not name what is measured: use cpu, wall, inuse_space, inuse_objects, alloc_space, alloc_objects, \
+         goroutines, mutex_count, mutex_duration, block_count or block_duration"
+    )]
+    Kind(String),
+    /// Not the text it should be.
+    #[error("{0} must be UTF-8 text: {1}")]
+    NotText(&'static str, std::str::Utf8Error),
+    /// Not pprof.
+    #[error("read as pprof: {0}")]
+    Pprof(#[from] PprofError),
+    /// Not collapsed stacks.
+    #[error("read as folded stacks: {0}")]
+    Folded(#[from] FoldedError),
+    /// Not of `perf script`.
+    #[error("read as perf script: {0}")]
+    PerfScript(#[from] PerfScriptError),
+    /// Not of speedscope.
+    #[error("read as speedscope: {0}")]
+    Speedscope(#[from] SpeedscopeError),
+}
+
+/// Reads bytes, packed with gzip or not.
+pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
+    let unpacked = unpack(bytes, how.limit)?;
+    let bytes = unpacked.as_deref().unwrap_or(bytes);
+    if bytes.len() > how.limit {
+        return Err(FormatError::TooLarge { limit: how.limit });
+    }
+    let rate = how.rate_hz.filter(|&rate| rate > 0);
+    let kind = how.kind.unwrap_or("cpu");
+    let units = || {
+        Units::of_kind(kind, rate.unwrap_or(DEFAULT_RATE_HZ))
+            .ok_or_else(|| FormatError::Kind(kind.chars().take(40).collect()))
+    };
+    let format = how.format.unwrap_or_else(|| Format::detect(bytes));
+    let text = || std::str::from_utf8(bytes).map_err(|error| FormatError::NotText(format.name(), error));
+    let mut left_out = Vec::new();
+    let profiles = match format {
+        Format::Pprof => {
+            let values = pprof::read(bytes, how.limit as u64)?;
+            values.into_iter().map(|value| value.profile).collect()
+        }
+        Format::Folded => vec![folded::read(text()?, &units()?, true)?],
+        Format::Lines => vec![folded::read(text()?, &units()?, false)?],
+        Format::Speedscope => speedscope::read(bytes, &units()?)?,
+        Format::PerfScript => {
+            let script = perf_script::read(text()?, rate)?;
+            left_out.push(("other_event", script.other_events));
+            vec![script.profile]
+        }
+    };
+    Ok(ReadProfiles {
+        format,
+        profiles,
+        left_out,
+        unpacked_bytes: bytes.len(),
+    })
+}
+
+fn unpack(bytes: &[u8], limit: usize) -> Result<Option<Vec<u8>>, FormatError> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(None);
+    }
+    let mut unpacked = Vec::new();
+    let most = (limit as u64).saturating_add(1);
+    let read = MultiGzDecoder::new(bytes).take(most).read_to_end(&mut unpacked);
+    read.map_err(FormatError::Gzip)?;
+    if unpacked.len() > limit {
+        return Err(FormatError::TooLarge { limit });
+    }
+    Ok(Some(unpacked))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn found(bytes: &[u8]) -> Format {
+        let reading = Reading {
+            limit: 1 << 20,
+            ..Reading::default()
+        };
+        read(bytes, &reading).unwrap().format
+    }
+
+    #[test]
+    fn formats_are_told_apart_packed_or_not() {
+        let pprof = pprof::write(
+            &pprof::PprofMeta {
+                profile_type: crate::ProfileType::cpu(),
+                time_ns: 1,
+                duration_ns: 1,
+                period: 1,
+            },
+            &crate::resolve::ResolvedStacks::default(),
+            &[(1, [5, 0])],
+            false,
+        );
+        assert_eq!(found(&pprof), Format::Pprof);
+        for (text, format) in [
+            ("main;a 3\n", Format::Folded),
+            ("a 1 2.0: 5 cpu-clock: \n\tff f+0x1 (x)\n", Format::PerfScript),
+            (r#"{"shared":{"frames":[]},"profiles":[]}"#, Format::Speedscope),
+        ] {
+            assert_eq!(found(text.as_bytes()), format, "{text}");
+            assert_eq!(found(&gzip(text.as_bytes())), format, "{text}");
+        }
+    }
+
+    #[test]
+    fn bombs_stop_at_the_limit() {
+        let bomb = gzip(&vec![b'a'; 4 << 20]);
+        assert!(bomb.len() < 1 << 16);
+        let reading = Reading {
+            limit: 1 << 16,
+            ..Reading::default()
+        };
+        assert!(matches!(read(&bomb, &reading), Err(FormatError::TooLarge { .. })));
+        assert!(matches!(
+            read(&vec![b'a'; (1 << 16) + 1], &reading),
+            Err(FormatError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_kind_that_nobody_knows_is_named() {
+        let reading = Reading {
+            kind: Some("joules"),
+            limit: 100,
+            ..Reading::default()
+        };
+        assert!(read(b"a 1", &reading).unwrap_err().to_string().contains("`joules`"));
+    }
+}

@@ -1,0 +1,98 @@
+//! Builds a profile from stacks of names, as foreign formats give them.
+//!
+//! Guarantees: equal frames, stacks and label sets are stored once, equal rows are added up (saturating), and what comes
+//! out fits together ([`Profile::validate`]). Memory grows with the different things that were added, not with rows.
+
+use std::collections::HashMap;
+
+use crate::{
+    function,
+    profile::{Frame, Location, Profile, ProfileType, Sample},
+    workload::{LabelSet, clean_name},
+};
+
+/// A profile being built.
+#[derive(Debug)]
+pub struct ProfileBuilder {
+    profile: Profile,
+    frames: HashMap<Frame, u32>,
+    stacks: HashMap<Vec<u32>, u32>,
+    labels: HashMap<LabelSet, u32>,
+    rows: HashMap<(u32, u32), usize>,
+}
+
+impl ProfileBuilder {
+    /// An empty profile of a type; times are 0.
+    pub fn new(profile_type: ProfileType, period: i64) -> ProfileBuilder {
+        let mut profile = Profile::empty_cpu(0, 0);
+        profile.profile_type = profile_type;
+        profile.period = period;
+        ProfileBuilder {
+            profile,
+            frames: HashMap::new(),
+            stacks: HashMap::new(),
+            labels: HashMap::new(),
+            rows: HashMap::new(),
+        }
+    }
+
+    /// The location of a frame the sender names; names are cut, cleaned and normalised.
+    pub fn frame(&mut self, name: &str, file: &str, line: u32) -> u32 {
+        let name = if name.is_empty() { "[unknown]" } else { name };
+        let frame = Frame {
+            function: function::normalise(&function::clean(name)),
+            file: clean_name(file),
+            line,
+        };
+        let locations = &mut self.profile.locations;
+        *self.frames.entry(frame).or_insert_with_key(|frame| {
+            locations.push(Location::Named {
+                frames: vec![frame.clone()],
+            });
+            locations.len() as u32 - 1
+        })
+    }
+
+    /// Adds to the row of a stack (locations, leaf first) and its labels. A stack without frames becomes `[unknown]`.
+    pub fn add(&mut self, mut leaf_first: Vec<u32>, labels: &LabelSet, value: i64, count: u64) {
+        if leaf_first.is_empty() {
+            leaf_first.push(self.frame("", "", 0));
+        }
+        let profile = &mut self.profile;
+        let stack = *self.stacks.entry(leaf_first).or_insert_with_key(|stack| {
+            profile.stacks.push(stack.clone());
+            profile.stacks.len() as u32 - 1
+        });
+        let label_set = match self.labels.get(labels) {
+            Some(&index) => index,
+            None => {
+                profile.label_sets.push(labels.clone());
+                let index = profile.label_sets.len() as u32 - 1;
+                self.labels.insert(labels.clone(), index);
+                index
+            }
+        };
+        let row = *self.rows.entry((stack, label_set)).or_insert_with(|| {
+            profile.samples.push(Sample {
+                stack,
+                label_set,
+                value: 0,
+                count: 0,
+            });
+            profile.samples.len() - 1
+        });
+        let row = &mut profile.samples[row];
+        row.value = row.value.saturating_add(value);
+        row.count = row.count.saturating_add(count);
+    }
+
+    /// How many different stacks there are.
+    pub fn stacks(&self) -> usize {
+        self.profile.stacks.len()
+    }
+
+    /// The profile.
+    pub fn finish(self) -> Profile {
+        self.profile
+    }
+}
