@@ -4,7 +4,7 @@
 //! once; a refusal stores nothing of the request; what is left out of an accepted request is told in the answer and
 //! counted by reason. Reading and checking happens on the blocking pool, never on the threads that serve connections.
 //!
-//! Wrong on purpose: protobuf is decoded before anything of it can be counted, and empty messages take many times
+//! Wrong on purpose: a message is decoded before anything of it can be counted, and empty ones take many times
 //! their wire size in memory; `max_concurrent_requests` times `max_request_bytes` bounds the bytes, not that factor.
 
 mod body;
@@ -14,15 +14,20 @@ pub(crate) mod limits;
 pub(crate) mod otlp_grpc;
 pub(crate) mod otlp_http;
 mod profile_limits;
+mod pyroscope;
+mod raw_grpc;
 mod refused;
+mod rpc;
+mod upload;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use emberline_model::{
-    Batch, BatchId, Signal,
+    Batch, BatchId, Signal, WorkloadWindow,
     otlp::{self, Decoded, Rejected},
     time::Clock,
 };
@@ -31,6 +36,7 @@ use opentelemetry_proto::tonic::collector::{
     metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
 };
 use parking_lot::Mutex;
+use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::{cardinality::Cardinality, limits::IngestLimits, limits::Outcome, refused::Refused};
@@ -63,9 +69,25 @@ pub(crate) struct Ingest {
 pub(crate) struct Accepted {
     /// What was not, as far as the sender should know: items left out, and what was folded.
     pub(crate) outcome: Outcome,
+    /// Windows that were kept.
+    pub(crate) windows: usize,
+    /// Profiles in them.
+    pub(crate) profiles: usize,
+    /// Samples in those.
+    pub(crate) samples: usize,
 }
 
 impl Accepted {
+    fn of(windows: &[WorkloadWindow], outcome: Outcome) -> Accepted {
+        let profiles = windows.iter().flat_map(|window| &window.profiles);
+        Accepted {
+            outcome,
+            windows: windows.len(),
+            profiles: profiles.clone().count(),
+            samples: profiles.map(|profile| profile.samples.len()).sum(),
+        }
+    }
+
     /// Items left out.
     pub(crate) fn rejected(&self) -> i64 {
         i64::try_from(self.outcome.rejected.iter().map(|r| r.count).sum::<u64>()).unwrap_or(i64::MAX)
@@ -97,25 +119,56 @@ impl Accepted {
 pub(crate) enum Payload {
     /// Request durations.
     Metrics(ExportMetricsServiceRequest),
-    /// Stacks.
-    Profiles(ExportProfilesServiceRequest),
+    /// The same, not decoded yet.
+    MetricsBytes(Bytes),
+    /// The same in JSON.
+    MetricsJson(Bytes),
+    /// Stacks, in any layout of OTLP profiles.
+    Profiles(Bytes),
+    /// The same in JSON.
+    ProfilesJson(Bytes),
+    /// Stacks of another profiler; reads them, given the time of receipt in nanoseconds since the Unix epoch.
+    Foreign(Box<dyn FnOnce(i64) -> Result<Decoded, Refused> + Send>),
 }
 
 impl Payload {
     fn signal(&self) -> Signal {
         match self {
-            Payload::Metrics(_) => Signal::Requests,
-            Payload::Profiles(_) => Signal::Profiles,
+            Payload::Metrics(_) | Payload::MetricsBytes(_) | Payload::MetricsJson(_) => Signal::Requests,
+            Payload::Profiles(_) | Payload::ProfilesJson(_) | Payload::Foreign(_) => Signal::Profiles,
         }
     }
 
-    fn decode(self) -> Result<Decoded, Refused> {
+    fn decode(self, received_unix_ns: i64) -> Result<Decoded, Refused> {
+        let what = signal_name(self.signal());
+        let undecodable = |error: &dyn std::error::Error| Refused::Undecodable {
+            what,
+            reason: error.to_string(),
+        };
+        let profiles = |bytes: &[u8]| {
+            otlp::read_profiles(bytes)
+                .and_then(|request| otlp::decode_profiles(&request))
+                .map_err(|error| undecodable(&error))
+        };
+        let metrics = |bytes: &[u8]| -> Result<Decoded, Refused> {
+            let request = ExportMetricsServiceRequest::decode(bytes).map_err(|error| undecodable(&error))?;
+            Ok(otlp::decode_metrics(request))
+        };
         match self {
             Payload::Metrics(request) => Ok(otlp::decode_metrics(request)),
-            Payload::Profiles(request) => otlp::decode_profiles(&request).map_err(|error| Refused::Undecodable {
-                what: "profiles",
-                reason: error.to_string(),
-            }),
+            Payload::MetricsBytes(bytes) => metrics(&bytes),
+            Payload::MetricsJson(json) => {
+                metrics(&otlp::metrics_to_protobuf(&json).map_err(|error| undecodable(&error))?)
+            }
+            Payload::Profiles(bytes) => profiles(&bytes),
+            Payload::ProfilesJson(json) => {
+                let written = otlp::profiles_to_protobuf(&json).map_err(|error| undecodable(&error))?;
+                // What was written from JSON is in the newest layout; telling it from the bytes could only go wrong.
+                let request =
+                    ExportProfilesServiceRequest::decode(written.as_slice()).map_err(|error| undecodable(&error))?;
+                otlp::decode_profiles(&request).map_err(|error| undecodable(&error))
+            }
+            Payload::Foreign(read) => read(received_unix_ns),
         }
     }
 }
@@ -203,11 +256,12 @@ impl Ingest {
         payload: Payload,
     ) -> Result<(Accepted, Option<Appended>), Refused> {
         let signal = payload.signal();
+        let is_foreign = matches!(payload, Payload::Foreign(_));
         let id = parse_batch_id(id, signal)?;
         let (names, limits) = (Arc::clone(&self.names), self.config.limits.clone());
         let received_unix_ms = self.clock.now_unix_ms();
         let check = move || {
-            let decoded = payload.decode()?;
+            let decoded = payload.decode(received_unix_ms.saturating_mul(1_000_000))?;
             Ok::<_, Refused>(limits::apply(
                 decoded,
                 &mut names.lock(),
@@ -225,9 +279,13 @@ impl Ingest {
                 });
             }
         };
+        let accepted = Accepted::of(&windows, outcome);
+        if is_foreign && windows.is_empty() && accepted.rejected() > 0 {
+            return Err(Refused::NothingKept(accepted.message()));
+        }
         // An empty batch with an id is stored too: its sequence number must not look like a gap.
         if windows.is_empty() && id.is_none() {
-            return Ok((Accepted { outcome }, None));
+            return Ok((accepted, None));
         }
         let appended = self
             .store
@@ -237,7 +295,7 @@ impl Ingest {
                 windows,
             })
             .await?;
-        Ok((Accepted { outcome }, Some(appended)))
+        Ok((accepted, Some(appended)))
     }
 }
 

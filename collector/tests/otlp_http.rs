@@ -197,15 +197,13 @@ async fn a_bomb_stops_at_the_decompressed_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_content_is_refused_and_told_what_is_accepted() {
     let server = Server::start(|_| {}).await;
-    let answer = post(
-        &server,
-        "/v1/metrics",
-        &[("content-type", "application/json")],
-        b"{}".to_vec(),
-    )
-    .await;
+    let answer = post(&server, "/v1/metrics", &[("content-type", "text/xml")], b"{}".to_vec()).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    assert!(answer.text().contains("`application/x-protobuf`"), "{}", answer.text());
+    assert!(
+        answer.text().contains("`application/x-protobuf` or `application/json`"),
+        "{}",
+        answer.text()
+    );
     let answer = post(
         &server,
         "/v1/metrics",
@@ -218,5 +216,66 @@ async fn other_content_is_refused_and_told_what_is_accepted() {
     let answer = post(&server, "/v1/logs", &[PROTOBUF], Vec::new()).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert!(answer.text().contains("/v1/metrics"), "{}", answer.text());
+    server.stop().await;
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_taken_and_answered_in_json() {
+    let server = Server::start(|_| {}).await;
+    let resource = r#""resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]}"#;
+    let start = T0 * 1_000_000_000;
+    let end = start + 10_000_000_000;
+    let metrics = format!(
+        r#"{{"resourceMetrics":[{{{resource},"scopeMetrics":[{{"metrics":[
+            {{"name":"http.server.request.duration","unit":"s","exponentialHistogram":{{"aggregationTemporality":1,"dataPoints":[
+                {{"startTimeUnixNano":"{start}","timeUnixNano":{end},"count":"5","sum":0.5,"scale":5,
+                  "positive":{{"offset":-106,"bucketCounts":["5"]}},
+                  "attributes":[{{"key":"http.route","value":{{"stringValue":"/a"}}}}]}}]}}}},
+            {{"name":"unknown.metric","gauge":{{"dataPoints":[{{"asInt":"1"}},{{"asDouble":2}}]}}}}]}}]}}]}}"#
+    );
+    let answer = post(&server, "/v1/metrics", &[JSON], metrics.clone().into_bytes()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let partial: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(partial["partialSuccess"]["rejectedDataPoints"], "2", "{partial}");
+    assert_eq!(requests_stored(&server).await, 5);
+
+    let profiles = format!(
+        r#"{{"resourceProfiles":[{{{resource},"scopeProfiles":[{{"profiles":[{{"timeUnixNano":"{start}","durationNano":"10000000000",
+            "sampleType":{{"typeStrindex":1,"unitStrindex":2}},"periodType":{{"typeStrindex":1,"unitStrindex":2}},
+            "samples":[{{"stackIndex":1,"values":["70"],"linkIndex":1}}]}}]}}]}}],
+            "dictionary":{{"stringTable":["","cpu","nanoseconds","main"],"functionTable":[{{}},{{"nameStrindex":3}}],
+            "locationTable":[{{}},{{"lines":[{{"functionIndex":1}}]}}],"stackTable":[{{}},{{"locationIndices":[1]}}],
+            "linkTable":[{{}},{{"traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"EEE19B7EC3C1B174"}}],
+            "mappingTable":[{{}}],"attributeTable":[{{}}]}}}}"#
+    );
+    for path in ["/v1/profiles", "/v1development/profiles"] {
+        let answer = post(&server, path, &[JSON], profiles.clone().into_bytes()).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "{}"));
+    }
+    server.store.flush_applied().await.unwrap();
+    let query = StackQuery::new(WorkloadFilter::service("shop"), ProfileType::CPU, Range::ALL);
+    let rows = server.store.stacks(query).await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.value).sum::<i64>(), 140);
+
+    for (body, word) in [
+        (profiles.replace("5B8EFF", "5B8EF"), "traceId"),
+        (
+            profiles.replace("\"stackIndex\":1", "\"stackIndex\":9"),
+            "stack index 9",
+        ),
+        (
+            profiles.replace("\"stackIndex\":1", "\"locationsStartIndex\":1"),
+            "before 1.8",
+        ),
+        ("{".to_owned(), "line 1"),
+    ] {
+        let answer = post(&server, "/v1/profiles", &[JSON], body.into_bytes()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert!(answer.text().contains(word), "{word}: {}", answer.text());
+    }
     server.stop().await;
 }

@@ -8,8 +8,10 @@ use std::io::Read;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use http::{HeaderMap, Request, header};
+use tokio::sync::SemaphorePermit;
 
-use super::refused::Refused;
+use super::{Ingest, refused::Refused};
 
 /// A compression that is spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,44 @@ impl Encoding {
             "zstd" => Ok(Encoding::Zstd),
             _ => Err(Refused::ContentEncoding(text.chars().take(80).collect())),
         }
+    }
+}
+
+/// The content type without its parameters; empty when there is none.
+pub(crate) fn essence(headers: &HeaderMap) -> &str {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .map_or("", |v| v.to_str().unwrap_or("?"));
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Waits for a turn and reads the whole body, decompressed, within the time a request may take. The turn is held until
+/// the permit is dropped.
+pub(crate) async fn receive(
+    ingest: &Ingest,
+    request: Request<Body>,
+) -> Result<(HeaderMap, Bytes, SemaphorePermit<'_>), Refused> {
+    let timeout = ingest.config.request_timeout;
+    let receive = async {
+        let turn = ingest.turn().await?;
+        let (parts, body) = request.into_parts();
+        let limit = ingest.config.max_request_bytes;
+        let encoding = Encoding::parse(parts.headers.get(header::CONTENT_ENCODING))?;
+        let length = parts.headers.get(header::CONTENT_LENGTH);
+        let packed = read(body, length.and_then(|v| v.to_str().ok()?.parse().ok()), limit).await?;
+        if encoding == Encoding::Identity {
+            return Ok((parts.headers, packed, turn));
+        }
+        match tokio::task::spawn_blocking(move || decompress(packed, encoding, limit)).await {
+            Ok(message) => Ok((parts.headers, message?, turn)),
+            Err(error) => Err(Refused::BrokenBody(error.to_string())),
+        }
+    };
+    match tokio::time::timeout(timeout, receive).await {
+        Ok(received) => received,
+        Err(_) => Err(Refused::TimedOut {
+            seconds: timeout.as_secs(),
+        }),
     }
 }
 

@@ -1,4 +1,5 @@
-//! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd.
+//! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd. Profiles of all
+//! layouts are taken, so their messages are read from the bytes.
 //!
 //! Guarantees: those of [`crate::ingest`]. Traces and logs are not served and answer UNIMPLEMENTED. What the transport
 //! itself refuses (too many bytes after decompression, bytes that are no message) is said in the words of
@@ -11,22 +12,24 @@ use axum::{
     extract::State,
     http::{Request, Response},
     middleware::{self, Next},
+    routing::post,
 };
+use bytes::Bytes;
 use emberline_model::batch::BATCH_ID_HEADER;
 use opentelemetry_proto::tonic::collector::{
     metrics::v1::{
         ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
         metrics_service_server::{MetricsService, MetricsServiceServer},
     },
-    profiles::v1development::{
-        ExportProfilesPartialSuccess, ExportProfilesServiceRequest, ExportProfilesServiceResponse,
-        profiles_service_server::{ProfilesService, ProfilesServiceServer},
-    },
+    profiles::v1development::{ExportProfilesPartialSuccess, ExportProfilesServiceResponse},
 };
 use prost::Message;
-use tonic::{Code, Status, codec::CompressionEncoding, service::Routes};
+use tonic::{Code, Status, codec::CompressionEncoding, metadata::MetadataMap, service::Routes};
 
-use super::{Accepted, Ingest, Payload, refused::Refused};
+use super::{Accepted, Ingest, Payload, raw_grpc, refused::Refused, rpc};
+
+/// Where profiles are sent to.
+const EXPORT_PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
 
 /// Both services behind the guards.
 pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
@@ -35,11 +38,12 @@ pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
         .accept_compressed(CompressionEncoding::Zstd)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(limit);
-    let profiles = ProfilesServiceServer::new(OtlpGrpc(Arc::clone(&ingest)))
-        .accept_compressed(CompressionEncoding::Zstd)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(limit);
-    let router = Routes::new(metrics).add_service(profiles).into_axum_router();
+    let profiles = {
+        let ingest = Arc::clone(&ingest);
+        post(move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), export_profiles, request))
+    };
+    let router = Routes::new(metrics).into_axum_router().route(EXPORT_PROFILES, profiles);
+    let router = rpc::grpc_routes(&ingest, router);
     Routes::from(router.layer(middleware::from_fn_with_state(ingest, guard)))
 }
 
@@ -64,22 +68,12 @@ impl MetricsService for OtlpGrpc {
     }
 }
 
-#[tonic::async_trait]
-impl ProfilesService for OtlpGrpc {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportProfilesServiceRequest>,
-    ) -> Result<tonic::Response<ExportProfilesServiceResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
-        let bytes = message.encoded_len();
-        let accepted = self
-            .0
-            .accept(id, Payload::Profiles(message), bytes)
-            .await
-            .map_err(|refused| refused.to_status())?;
-        Ok(tonic::Response::new(profiles_response(&accepted)))
-    }
+async fn export_profiles(ingest: Arc<Ingest>, metadata: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
+    let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
+    let bytes = message.len();
+    let accepted = ingest.accept(id, Payload::Profiles(message), bytes).await;
+    let accepted = accepted.map_err(|refused| refused.to_status())?;
+    Ok(profiles_response(&accepted).encode_to_vec())
 }
 
 /// The answer to an accepted metrics request.
@@ -102,13 +96,22 @@ pub(super) fn profiles_response(accepted: &Accepted) -> ExportProfilesServiceRes
     ExportProfilesServiceResponse { partial_success }
 }
 
-/// Bounds time and number of requests, and translates what the transport refuses.
+/// Guards the services of this port.
 async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: Next) -> Response<Body> {
     let signal = match request.uri().path() {
         path if path.contains("MetricsService") => "metrics",
-        path if path.contains("ProfilesService") => "profiles",
+        path if path.contains("ProfilesService") || rpc::is_path(path) => "profiles",
         _ => return next.run(request).await,
     };
+    guarded(&ingest, signal, next.run(request)).await
+}
+
+/// Bounds time and number of requests, and translates what the transport refuses.
+pub(super) async fn guarded(
+    ingest: &Ingest,
+    signal: &'static str,
+    call: impl Future<Output = Response<Body>>,
+) -> Response<Body> {
     let refuse = |refused: Refused| {
         ingest.count_refusal(signal, &refused);
         refused.to_status().into_http()
@@ -116,7 +119,7 @@ async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: 
     let timeout = ingest.config.request_timeout;
     let run = async {
         let _turn = ingest.turn().await?;
-        Ok(next.run(request).await)
+        Ok(call.await)
     };
     let response = match tokio::time::timeout(timeout, run).await {
         Ok(Ok(response)) => response,

@@ -1,7 +1,7 @@
-//! OTLP over HTTP: protobuf bodies, plain or compressed with gzip or zstd.
+//! OTLP over HTTP: bodies of protobuf or JSON, plain or compressed with gzip or zstd.
 //!
-//! Guarantees: those of [`crate::ingest`]; a refusal is a `google.rpc.Status` body, with `Retry-After` when trying
-//! again can help. Wrong on purpose: the JSON encoding is not spoken; the refusal says so.
+//! Guarantees: those of [`crate::ingest`]; an answer is in the encoding of its request, and a refusal is a
+//! `google.rpc.Status` body, with `Retry-After` when trying again can help.
 
 use std::sync::Arc;
 
@@ -12,24 +12,27 @@ use axum::{
     http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header},
     routing::post,
 };
-use bytes::Bytes;
 use emberline_model::{Signal, batch::BATCH_ID_HEADER};
 use prost::Message;
 
-use super::{Ingest, Payload, body, body::Encoding, otlp_grpc, refused::Refused, signal_name};
+use super::{Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, refused::Refused, rpc, signal_name, upload};
 
 /// The routes of the OTLP/HTTP port.
 pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/v1/metrics", post(metrics))
         .route("/v1/profiles", post(profiles))
         .route("/v1development/profiles", post(profiles))
-        .fallback(not_found)
-        .with_state(ingest)
+        .route("/api/ingest", post(upload::upload))
+        .route("/ingest", post(pyroscope::ingest))
+        .route("/pyroscope/ingest", post(pyroscope::ingest));
+    rpc::http_routes(&ingest, router).fallback(not_found).with_state(ingest)
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
-    let message = "this port takes OTLP: POST /v1/metrics, /v1/profiles or /v1development/profiles\n";
+    let message = "this port takes OTLP (POST /v1/metrics, /v1/profiles or /v1development/profiles), files of profiles \
+                   (POST /api/ingest?service=NAME) and what clients of Pyroscope send (/ingest, \
+                   /push.v1.PusherService/Push)\n";
     (StatusCode::NOT_FOUND, message)
 }
 
@@ -42,94 +45,89 @@ async fn profiles(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> 
 }
 
 async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Response<Body> {
-    let timeout = ingest.config.request_timeout;
-    let read = tokio::time::timeout(timeout, async {
-        let _turn = ingest.turn().await?;
-        let (headers, message) = read_message(ingest, signal, request).await?;
-        Ok((headers, message, _turn))
-    });
-    let (headers, message, _turn) = match read.await {
-        Ok(Ok(read)) => read,
-        Ok(Err(refused)) => return refuse(ingest, signal, &refused),
-        Err(_) => {
-            return refuse(
-                ingest,
-                signal,
-                &Refused::TimedOut {
-                    seconds: timeout.as_secs(),
-                },
-            );
+    let form = match Form::of(request.headers()) {
+        Ok(form) => form,
+        Err(refused) => {
+            ingest.count_refusal(signal_name(signal), &refused);
+            return refused.to_http();
+        }
+    };
+    let refuse = |refused: &Refused| match form {
+        Form::Protobuf => refused.to_http(),
+        Form::Json => refused.to_json(),
+    };
+    let (headers, message, _turn) = match body::receive(ingest, request).await {
+        Ok(received) => received,
+        Err(refused) => {
+            ingest.count_refusal(signal_name(signal), &refused);
+            return refuse(&refused);
         }
     };
     let bytes = message.len();
-    let payload = match decode(signal, message).await {
-        Ok(payload) => payload,
-        Err(refused) => return refuse(ingest, signal, &refused),
+    let payload = match (signal, form) {
+        (Signal::Requests, Form::Protobuf) => Payload::MetricsBytes(message),
+        (Signal::Requests, Form::Json) => Payload::MetricsJson(message),
+        (Signal::Profiles, Form::Protobuf) => Payload::Profiles(message),
+        (Signal::Profiles, Form::Json) => Payload::ProfilesJson(message),
     };
     let id = headers.get(BATCH_ID_HEADER).map(HeaderValue::as_bytes);
     match ingest.accept(id, payload, bytes).await {
         Ok(accepted) => {
-            let body = match signal {
-                Signal::Requests => otlp_grpc::metrics_response(&accepted).encode_to_vec(),
-                Signal::Profiles => otlp_grpc::profiles_response(&accepted).encode_to_vec(),
+            let body = match (form, signal) {
+                (Form::Protobuf, Signal::Requests) => otlp_grpc::metrics_response(&accepted).encode_to_vec(),
+                (Form::Protobuf, Signal::Profiles) => otlp_grpc::profiles_response(&accepted).encode_to_vec(),
+                (Form::Json, _) => json_response(signal, &accepted).into_bytes(),
             };
             let mut response = Response::new(Body::from(body));
-            let protobuf = HeaderValue::from_static("application/x-protobuf");
-            response.headers_mut().insert(header::CONTENT_TYPE, protobuf);
+            let content_type = HeaderValue::from_static(form.content_type());
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response
         }
         // Counted where it was accepted.
-        Err(refused) => refused.to_http(),
+        Err(refused) => refuse(&refused),
     }
 }
 
-fn refuse(ingest: &Ingest, signal: Signal, refused: &Refused) -> Response<Body> {
-    ingest.count_refusal(signal_name(signal), refused);
-    refused.to_http()
+/// How a message is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Protobuf,
+    Json,
 }
 
-/// The decompressed body.
-async fn read_message(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Result<(HeaderMap, Bytes), Refused> {
-    let (parts, body) = request.into_parts();
-    let limit = ingest.config.max_request_bytes;
-    let content_type = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .map_or("", |v| v.to_str().unwrap_or("?"));
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/x-protobuf") && !essence.eq_ignore_ascii_case("application/protobuf")
-    {
-        return Err(Refused::ContentType(essence.chars().take(80).collect()));
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Form, Refused> {
+        let essence = body::essence(headers);
+        match essence.to_ascii_lowercase().as_str() {
+            "application/x-protobuf" | "application/protobuf" => Ok(Form::Protobuf),
+            "application/json" => Ok(Form::Json),
+            _ => Err(Refused::ContentType {
+                content_type: essence.chars().take(80).collect(),
+                accepted: "`application/x-protobuf` or `application/json`",
+            }),
+        }
     }
-    let encoding = Encoding::parse(parts.headers.get(header::CONTENT_ENCODING))?;
-    let length = parts
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse().ok());
-    let packed = body::read(body, length, limit).await?;
-    if encoding == Encoding::Identity {
-        return Ok((parts.headers, packed));
-    }
-    match tokio::task::spawn_blocking(move || body::decompress(packed, encoding, limit)).await {
-        Ok(message) => Ok((parts.headers, message?)),
-        Err(error) => Err(Refused::Undecodable {
-            what: signal_name(signal),
-            reason: error.to_string(),
-        }),
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Form::Protobuf => "application/x-protobuf",
+            Form::Json => "application/json",
+        }
     }
 }
 
-async fn decode(signal: Signal, message: Bytes) -> Result<Payload, Refused> {
-    let decode = move || match signal {
-        Signal::Requests => Message::decode(message).map(Payload::Metrics),
-        Signal::Profiles => Message::decode(message).map(Payload::Profiles),
+/// As the protobuf answer, in JSON: 64-bit numbers are text.
+fn json_response(signal: Signal, accepted: &Accepted) -> String {
+    let message = accepted.message();
+    if message.is_empty() {
+        return "{}".to_owned();
+    }
+    let rejected = match signal {
+        Signal::Requests => "rejectedDataPoints",
+        Signal::Profiles => "rejectedProfiles",
     };
-    let undecodable = |reason: String| Refused::Undecodable {
-        what: signal_name(signal),
-        reason,
-    };
-    match tokio::task::spawn_blocking(decode).await {
-        Ok(payload) => payload.map_err(|error| undecodable(error.to_string())),
-        Err(error) => Err(undecodable(error.to_string())),
-    }
+    serde_json::json!({
+        "partialSuccess": { rejected: accepted.rejected().to_string(), "errorMessage": message }
+    })
+    .to_string()
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use emberline_model::batch::BATCH_ID_HEADER;
+use emberline_model::{batch::BATCH_ID_HEADER, foreign::formats::FormatError, pprof::PprofError};
 use emberline_storage::AppendError;
 use http::StatusCode;
 use prost::Message;
@@ -44,9 +44,36 @@ pub(crate) enum Refused {
         /// The setting.
         limit: usize,
     },
-    /// Something else than protobuf.
-    #[error("content type `{0}` is not accepted; send `application/x-protobuf`")]
-    ContentType(String),
+    /// Something else than what is spoken here.
+    #[error("content type `{content_type}` is not accepted; send {accepted}")]
+    ContentType {
+        /// What was sent.
+        content_type: String,
+        /// What is accepted.
+        accepted: &'static str,
+    },
+    /// A foreign profile cannot be read.
+    #[error("the profile cannot be read: {0}; nothing of it was stored")]
+    Profile(String),
+    /// A format of profiles that is not read.
+    #[error("the format `{format}` is not read; send one of {accepted}")]
+    Format {
+        /// What was sent.
+        format: String,
+        /// What is read.
+        accepted: &'static str,
+    },
+    /// A parameter of the address is missing or wrong.
+    #[error("parameter `{name}`: {reason}")]
+    Parameter {
+        /// Which.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// All of it was left out, and the protocol has no other way to say so.
+    #[error("nothing was kept; {0}")]
+    NothingKept(String),
     /// A compression that is not spoken here.
     #[error("content encoding `{0}` is not accepted; send `gzip`, `zstd` or no compression")]
     ContentEncoding(String),
@@ -85,8 +112,12 @@ impl Refused {
             Refused::Undecodable { .. } => "undecodable",
             Refused::Compression { .. } => "compression",
             Refused::TooLarge { .. } => "too_large",
-            Refused::ContentType(_) => "content_type",
+            Refused::ContentType { .. } => "content_type",
             Refused::ContentEncoding(_) => "content_encoding",
+            Refused::Profile(_) => "undecodable",
+            Refused::Format { .. } => "format",
+            Refused::Parameter { .. } => "parameter",
+            Refused::NothingKept(_) => "nothing_kept",
             Refused::TimedOut { .. } => "timed_out",
             Refused::BrokenBody(_) => "broken_body",
             Refused::Overloaded { .. } => "overloaded",
@@ -118,7 +149,9 @@ impl Refused {
     fn http_status(&self) -> StatusCode {
         match self {
             Refused::TooLarge { .. } | Refused::Store(AppendError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refused::ContentType(_) | Refused::ContentEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refused::ContentType { .. } | Refused::ContentEncoding(_) | Refused::Format { .. } => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             // 408 is not among the codes that OTLP senders retry; 503 is, and the fault may be the network's.
             refused if refused.retry_after().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -139,13 +172,55 @@ impl Refused {
 
     /// As OTLP/HTTP says it: a protobuf `google.rpc.Status`.
     pub(crate) fn to_http(&self) -> http::Response<axum::body::Body> {
-        let mut response = http::Response::new(axum::body::Body::from(self.rpc_status().encode_to_vec()));
+        self.response(self.rpc_status().encode_to_vec(), "application/x-protobuf")
+    }
+
+    /// The same in JSON.
+    pub(crate) fn to_json(&self) -> http::Response<axum::body::Body> {
+        let mut status = serde_json::json!({ "code": self.code() as i32, "message": self.to_string() });
+        if let Some(delay) = self.retry_after() {
+            status["details"] = serde_json::json!([{
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": format!("{}s", delay.as_secs()),
+            }]);
+        }
+        self.response(status.to_string().into_bytes(), "application/json")
+    }
+
+    /// As Connect and plain HTTP say it here: the name of the code and the message, in JSON.
+    pub(crate) fn to_connect(&self) -> http::Response<axum::body::Body> {
+        let code = match self.code() {
+            Code::OutOfRange => "out_of_range",
+            Code::DeadlineExceeded => "deadline_exceeded",
+            Code::Unavailable => "unavailable",
+            _ => "invalid_argument",
+        };
+        let error = serde_json::json!({ "code": code, "message": self.to_string() });
+        self.response(error.to_string().into_bytes(), "application/json")
+    }
+
+    /// True when a foreign profile unfolds to more than the limit.
+    pub(crate) fn is_too_large(error: &FormatError) -> bool {
+        matches!(
+            error,
+            FormatError::TooLarge { .. } | FormatError::Pprof(PprofError::TooLarge { .. })
+        )
+    }
+
+    /// A foreign profile that cannot be read.
+    pub(crate) fn of_format(error: &FormatError, limit: usize) -> Refused {
+        if Refused::is_too_large(error) {
+            Refused::TooLarge { limit }
+        } else {
+            Refused::Profile(error.to_string())
+        }
+    }
+
+    fn response(&self, body: Vec<u8>, content_type: &'static str) -> http::Response<axum::body::Body> {
+        let mut response = http::Response::new(axum::body::Body::from(body));
         *response.status_mut() = self.http_status();
         let headers = response.headers_mut();
-        headers.insert(
-            http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/x-protobuf"),
-        );
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
         if let Some(delay) = self.retry_after() {
             headers.insert(
                 http::header::RETRY_AFTER,

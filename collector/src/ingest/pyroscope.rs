@@ -1,0 +1,279 @@
+//! `POST /ingest` (also `/pyroscope/ingest`), as Pyroscope's older clients send profiles, on the OTLP/HTTP port.
+//!
+//! Spoken: the parameters `name`, `from`, `until`, `sampleRate`, `units`, `format`; the formats pprof, folded (`groups`,
+//! also when none is named), `lines` and speedscope, as the body itself or as the field `profile` of a form; and
+//! `sample_type_config`, which chooses and names the types of a pprof file. Every other format answers 415 by its name.
+//!
+//! Guarantees: those of [`crate::ingest`].
+//!
+//! Wrong on purpose: `aggregationType` is not needed, because the type of a profile says whether it is a sum; types that
+//! a client declares cumulative are left out and counted, and `prev_profile` is refused: both would be counted again
+//! and again.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Request, Response, header},
+};
+use bytes::Bytes;
+use emberline_model::{
+    Profile, ProfileType,
+    foreign::{
+        DEFAULT_RATE_HZ, Sender, Units,
+        app_name::AppName,
+        formats::{self, Format, Reading},
+    },
+    otlp::Decoded,
+    workload::clean_name,
+};
+use serde::Deserialize;
+
+use super::{
+    Accepted, Ingest, Payload, body,
+    refused::Refused,
+    upload::{self, Parameters, shortened},
+};
+
+/// Formats that clients send and that are not read, by the words they use.
+const NOT_READ: &str = "pprof, folded (groups), lines, speedscope";
+/// Most fields of a form.
+const MAX_FIELDS: usize = 16;
+
+/// Takes one profile.
+pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response<Body> {
+    let asked = Asked::parse(&request);
+    let taken = match asked {
+        Ok(asked) => asked.take(&ingest, request).await,
+        Err(refused) => {
+            ingest.count_refusal("profiles", &refused);
+            Err(refused)
+        }
+    };
+    match taken {
+        Ok(accepted) => upload::kept(&accepted),
+        Err(refused) => refused.to_connect(),
+    }
+}
+
+/// What a request asks for.
+struct Asked {
+    sender: Sender,
+    /// `None` when a form's fields decide.
+    format: Option<Format>,
+    kind: Option<String>,
+    rate_hz: Option<u32>,
+    /// The boundary of a form.
+    boundary: Option<String>,
+}
+
+impl Asked {
+    fn parse(request: &Request<Body>) -> Result<Asked, Refused> {
+        let parameters = upload::parameters(request.uri())?;
+        let name: AppName = match parameters.get("name") {
+            Some(name) => name.parse().map_err(|error| Refused::Parameter {
+                name: "name",
+                reason: format!("{error}"),
+            })?,
+            None => {
+                return Err(Refused::Parameter {
+                    name: "name",
+                    reason: "it is missing: `?name=application{version=V}`".to_owned(),
+                });
+            }
+        };
+        let boundary = boundary_of(request.headers())?;
+        let mut sender = sender_of(&name);
+        sender.times = upload::times(&parameters)?;
+        let units = parameters.get("units").filter(|units| !units.is_empty()).cloned();
+        Ok(Asked {
+            sender,
+            format: format_of(&parameters, request.headers(), boundary.is_some())?,
+            // The end of the name is more exact: `samples` of `app.wall` are of wall time.
+            kind: name.kind.or(units),
+            rate_hz: upload::rate(&parameters, "sampleRate")?,
+            boundary,
+        })
+    }
+
+    async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
+        let count = |refused: &Refused| ingest.count_refusal("profiles", refused);
+        let (_, message, _turn) = body::receive(ingest, request).await.inspect_err(count)?;
+        let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
+        let form = match &self.boundary {
+            Some(boundary) => Form::read(message, boundary).await.inspect_err(count)?,
+            None => Form {
+                profile: message,
+                types: None,
+            },
+        };
+        let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns);
+        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await
+    }
+
+    fn read(&self, form: &Form, limit: usize, received_unix_ns: i64) -> Result<Decoded, Refused> {
+        let known = self.kind.as_deref().filter(|kind| Units::of_kind(kind, 1).is_some());
+        let reading = Reading {
+            format: self.format.or(Some(Format::Pprof)),
+            kind: known,
+            rate_hz: self.rate_hz,
+            limit,
+        };
+        let mut read = formats::read(&form.profile, &reading).map_err(|error| Refused::of_format(&error, limit))?;
+        if read.format == Format::Pprof {
+            if let Some(types) = &form.types {
+                choose_types(&mut read.profiles, types, &mut read.left_out);
+            }
+            self.samples_as_time(&mut read.profiles, known);
+        }
+        Ok(upload::windows(
+            &self.sender,
+            read.profiles,
+            read.left_out,
+            received_unix_ns,
+        ))
+    }
+
+    /// Some clients send samples only, and say beside the file how many there are in a second.
+    fn samples_as_time(&self, profiles: &mut [Profile], kind: Option<&str>) {
+        let is_samples = |profile: &Profile| {
+            let [_, sample_type, unit, ..] = profile.profile_type.parts();
+            matches!(sample_type, "samples" | "sample") && unit == "count"
+        };
+        let [profile] = profiles else { return };
+        let rate = self.rate_hz.unwrap_or(DEFAULT_RATE_HZ);
+        let units = Units::of_kind(kind.unwrap_or("cpu"), rate).filter(|units| units.period > 0);
+        let (true, Some(units)) = (is_samples(profile), units) else {
+            return;
+        };
+        profile.profile_type = units.profile_type;
+        profile.period = units.period;
+        for sample in &mut profile.samples {
+            sample.count = u64::try_from(sample.value).unwrap_or(0).max(1);
+            sample.value = sample.value.saturating_mul(units.factor);
+        }
+    }
+}
+
+fn sender_of(name: &AppName) -> Sender {
+    let labels = name.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    // The name is the service unless a label says another one.
+    let labels: Vec<(&str, &str)> = labels
+        .filter(|(key, _)| !matches!(*key, "app" | "job"))
+        .chain([("app", name.application.as_str())])
+        .collect();
+    Sender::from_labels(&labels).unwrap_or_else(|| Sender::of_service(&name.application))
+}
+
+fn format_of(parameters: &Parameters, headers: &HeaderMap, is_form: bool) -> Result<Option<Format>, Refused> {
+    let refused = |format: &str| {
+        Err(Refused::Format {
+            format: shortened(format),
+            accepted: NOT_READ,
+        })
+    };
+    let essence = body::essence(headers).to_ascii_lowercase();
+    if let Some(format) = essence.strip_prefix("binary/octet-stream+") {
+        return refused(format);
+    }
+    match parameters.get("format").map(String::as_str) {
+        Some("" | "groups" | "folded") => Ok(Some(Format::Folded)),
+        Some("pprof") => Ok(Some(Format::Pprof)),
+        Some("lines") => Ok(Some(Format::Lines)),
+        Some("speedscope") => Ok(Some(Format::Speedscope)),
+        Some(other) => refused(other),
+        None if is_form => Ok(None),
+        None => Ok(Some(Format::Folded)),
+    }
+}
+
+fn boundary_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
+    if !body::essence(headers).eq_ignore_ascii_case("multipart/form-data") {
+        return Ok(None);
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let boundary = multer::parse_boundary(content_type.unwrap_or_default());
+    boundary
+        .map(Some)
+        .map_err(|error| Refused::Profile(format!("the form cannot be read: {error}")))
+}
+
+/// What a type of a pprof file is, in the words of a client.
+#[derive(Debug, Deserialize)]
+struct TypeConfig {
+    #[serde(default, rename = "display-name")]
+    display_name: Option<String>,
+    #[serde(default)]
+    cumulative: bool,
+}
+
+/// The fields of a form.
+struct Form {
+    profile: Bytes,
+    types: Option<HashMap<String, TypeConfig>>,
+}
+
+impl Form {
+    async fn read(message: Bytes, boundary: &str) -> Result<Form, Refused> {
+        let broken = |error: multer::Error| Refused::Profile(format!("the form cannot be read: {error}"));
+        let stream = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(message)));
+        let mut fields = multer::Multipart::new(stream, boundary);
+        let (mut profile, mut types, mut seen) = (None, None, 0);
+        while let Some(field) = fields.next_field().await.map_err(broken)? {
+            seen += 1;
+            if seen > MAX_FIELDS {
+                return Err(Refused::Profile(format!("the form has more than {MAX_FIELDS} fields")));
+            }
+            match field.name().unwrap_or_default() {
+                "profile" => profile = Some(field.bytes().await.map_err(broken)?),
+                "sample_type_config" => {
+                    let json = field.bytes().await.map_err(broken)?;
+                    let parsed = serde_json::from_slice(&json)
+                        .map_err(|error| Refused::Profile(format!("`sample_type_config`: {error}")))?;
+                    types = Some(parsed);
+                }
+                "prev_profile" => {
+                    return Err(Refused::Profile(
+                        "`prev_profile` is not read: let the client send differences".to_owned(),
+                    ));
+                }
+                "jfr" => {
+                    return Err(Refused::Format {
+                        format: "jfr".to_owned(),
+                        accepted: NOT_READ,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let profile = profile.ok_or_else(|| Refused::Profile("the form has no field `profile`".to_owned()))?;
+        Ok(Form { profile, types })
+    }
+}
+
+/// Keeps the types that the client names, under the names it shows them by. When it names none of them, all are kept.
+fn choose_types(
+    profiles: &mut Vec<Profile>,
+    types: &HashMap<String, TypeConfig>,
+    left_out: &mut Vec<(&'static str, u64)>,
+) {
+    let config_of = |profile: &Profile| types.get(profile.profile_type.parts()[1]);
+    if !profiles.iter().any(|profile| config_of(profile).is_some()) {
+        return;
+    }
+    profiles.retain_mut(|profile| {
+        let Some(config) = config_of(profile) else { return false };
+        if config.cumulative {
+            left_out.push(("cumulative_profile", profile.samples.len() as u64));
+            return false;
+        }
+        let shown = config.display_name.as_deref().and_then(|name| Units::of_kind(name, 1));
+        if let Some(units) = shown {
+            let [_, sample_type, unit, period_type, period_unit] = profile.profile_type.parts();
+            let name = clean_name(units.profile_type.parts()[0]);
+            profile.profile_type = ProfileType::from_parts(&name, sample_type, unit, period_type, period_unit);
+        }
+        true
+    });
+}

@@ -1,0 +1,138 @@
+//! Calls of other profile stores that carry pprof files under labels: Pyroscope's `Push` and Parca's `WriteRaw`. Over
+//! gRPC on both OTLP ports; over Connect (JSON or protobuf over HTTP) on the OTLP/HTTP port.
+//!
+//! Guarantees: those of [`crate::ingest`]. A call of which nothing could be kept is an error that says why; what was
+//! left out of one that was kept is counted, because these protocols cannot say it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, Response, header},
+    routing::{MethodRouter, post},
+};
+use bytes::Bytes;
+use emberline_model::{
+    foreign::series::{self, SeriesError},
+    otlp::Decoded,
+};
+
+use super::{Ingest, Payload, body, otlp_grpc, raw_grpc, refused::Refused};
+
+/// Reads a message: its bytes, the limit for what it unfolds to, and when it was received.
+type Read = fn(&[u8], usize, i64) -> Result<Decoded, SeriesError>;
+
+/// One method; all of them answer with an empty message.
+#[derive(Clone, Copy)]
+struct Method {
+    path: &'static str,
+    protobuf: Read,
+    json: Option<Read>,
+}
+
+const METHODS: [Method; 2] = [
+    Method {
+        path: "/push.v1.PusherService/Push",
+        protobuf: series::read_push,
+        json: Some(series::read_push_json),
+    },
+    Method {
+        path: "/parca.profilestore.v1alpha1.ProfileStoreService/WriteRaw",
+        protobuf: series::read_write_raw,
+        json: None,
+    },
+];
+
+/// True for the path of such a call.
+pub(super) fn is_path(path: &str) -> bool {
+    METHODS.iter().any(|method| method.path == path)
+}
+
+/// The methods over gRPC; the guard of the gRPC services goes around them.
+pub(super) fn grpc_routes(ingest: &Arc<Ingest>, mut router: Router) -> Router {
+    for method in METHODS {
+        router = router.route(method.path, method.grpc(ingest));
+    }
+    router
+}
+
+/// The methods over Connect and gRPC.
+pub(super) fn http_routes(ingest: &Arc<Ingest>, mut router: Router<Arc<Ingest>>) -> Router<Arc<Ingest>> {
+    for method in METHODS {
+        let ingest = Arc::clone(ingest);
+        let serve = move |request: Request<Body>| {
+            let ingest = Arc::clone(&ingest);
+            async move { method.serve(ingest, request).await }
+        };
+        router = router.route(method.path, post(serve));
+    }
+    router
+}
+
+impl Method {
+    fn grpc(self, ingest: &Arc<Ingest>) -> MethodRouter {
+        let ingest = Arc::clone(ingest);
+        post(move |request: Request<Body>| self.unary(Arc::clone(&ingest), request))
+    }
+
+    async fn unary(self, ingest: Arc<Ingest>, request: Request<Body>) -> Response<Body> {
+        let call = move |ingest: Arc<Ingest>, _, message: Bytes| async move {
+            let taken = self.take(&ingest, message, self.protobuf).await;
+            taken.map(|()| Vec::new()).map_err(|refused| refused.to_status())
+        };
+        raw_grpc::unary(ingest, call, request).await
+    }
+
+    async fn serve(self, ingest: Arc<Ingest>, request: Request<Body>) -> Response<Body> {
+        let essence = body::essence(request.headers()).to_ascii_lowercase();
+        let (read, content_type) = match essence.as_str() {
+            "application/grpc" | "application/grpc+proto" => {
+                let run = self.unary(Arc::clone(&ingest), request);
+                return otlp_grpc::guarded(&ingest, "profiles", run).await;
+            }
+            "application/json" if self.json.is_some() => (self.json.unwrap_or(self.protobuf), "application/json"),
+            "application/proto" | "application/protobuf" | "application/x-protobuf" => {
+                (self.protobuf, "application/proto")
+            }
+            _ => {
+                let refused = Refused::ContentType {
+                    content_type: essence.chars().take(80).collect(),
+                    accepted: match self.json {
+                        Some(_) => "`application/json`, `application/proto` or `application/grpc`",
+                        None => "`application/proto` or `application/grpc`",
+                    },
+                };
+                ingest.count_refusal("profiles", &refused);
+                return refused.to_connect();
+            }
+        };
+        let (_, message, _turn) = match body::receive(&ingest, request).await {
+            Ok(received) => received,
+            Err(refused) => {
+                ingest.count_refusal("profiles", &refused);
+                return refused.to_connect();
+            }
+        };
+        if let Err(refused) = self.take(&ingest, message, read).await {
+            return refused.to_connect();
+        }
+        let empty = if content_type == "application/json" { "{}" } else { "" };
+        let mut response = Response::new(Body::from(empty));
+        let content_type = HeaderValue::from_static(content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+
+    async fn take(self, ingest: &Ingest, message: Bytes, read: Read) -> Result<(), Refused> {
+        let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
+        let reader = move |received_unix_ns| {
+            read(&message, limit, received_unix_ns).map_err(|error| match error {
+                SeriesError::Profile { error, .. } if Refused::is_too_large(&error) => Refused::TooLarge { limit },
+                error => Refused::Profile(error.to_string()),
+            })
+        };
+        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
+        Ok(())
+    }
+}

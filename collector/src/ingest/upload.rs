@@ -1,0 +1,237 @@
+//! Plain uploads of profiles, on the OTLP/HTTP port.
+//!
+//! `POST /api/ingest?service=S&version=V` takes a file as its body: pprof, collapsed stacks, the text of `perf script` or
+//! a file of speedscope, packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
+//! finding it out is not wanted; `kind` and `sample_rate` for numbers without a unit; `name` for the first part of the
+//! profile type; `from` and `until` (seconds since the Unix epoch, or finer) where the file's own time is not meant, or
+//! `time=received` for a recording that is filed as if it had just ended.
+//!
+//! Guarantees: those of [`crate::ingest`]; the answer says in JSON what was kept and what was not; a parameter that is
+//! not known is refused, because a misspelt `version` would file a release under another name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Query, State},
+    http::{HeaderValue, Request, Response, Uri, header},
+};
+use emberline_model::{
+    Profile, Side,
+    foreign::{
+        Sender, Times,
+        formats::{self, FORMAT_NAMES, Format, Reading},
+    },
+    otlp::Decoded,
+    workload::clean_name,
+};
+
+use super::{Accepted, Ingest, Payload, body, refused::Refused};
+
+/// Parameters of a request; the last one of a name counts.
+pub(super) type Parameters = BTreeMap<String, String>;
+
+const KNOWN: [&str; 12] = [
+    "service",
+    "version",
+    "namespace",
+    "instance",
+    "route",
+    "format",
+    "kind",
+    "sample_rate",
+    "name",
+    "from",
+    "until",
+    "time",
+];
+
+/// Takes one file.
+pub(super) async fn upload(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response<Body> {
+    let asked = Asked::parse(request.uri());
+    let taken = match asked {
+        Ok(asked) => asked.take(&ingest, request).await,
+        Err(refused) => {
+            ingest.count_refusal("profiles", &refused);
+            Err(refused)
+        }
+    };
+    match taken {
+        Ok(accepted) => kept(&accepted),
+        Err(refused) => refused.to_connect(),
+    }
+}
+
+/// The answer to what was kept.
+pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
+    let by_reason = |list: &[emberline_model::otlp::Rejected]| -> BTreeMap<&'static str, u64> {
+        list.iter().map(|r| (r.reason, r.count)).collect()
+    };
+    let answer = serde_json::json!({
+        "windows": accepted.windows,
+        "profiles": accepted.profiles,
+        "samples": accepted.samples,
+        "left_out": by_reason(&accepted.outcome.rejected),
+        "folded": by_reason(&accepted.outcome.folded),
+    });
+    let mut response = Response::new(Body::from(answer.to_string()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// Reads the query of an address.
+pub(super) fn parameters(uri: &Uri) -> Result<Parameters, Refused> {
+    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| Refused::Parameter {
+        name: "query",
+        reason: error.to_string(),
+    })?;
+    Ok(parsed.0.into_iter().collect())
+}
+
+/// A number of samples per second.
+pub(super) fn rate(parameters: &Parameters, name: &'static str) -> Result<Option<u32>, Refused> {
+    let Some(text) = parameters.get(name) else {
+        return Ok(None);
+    };
+    let rate = text.parse().ok().filter(|rate| (1..=1_000_000).contains(rate));
+    rate.map(Some).ok_or_else(|| Refused::Parameter {
+        name,
+        reason: format!("`{}` is not a rate from 1 to 1000000 Hz", shortened(text)),
+    })
+}
+
+/// From and until, when given: seconds since the Unix epoch, or milli-, micro- or nanoseconds.
+pub(super) fn times(parameters: &Parameters) -> Result<Times, Refused> {
+    let instant = |name: &'static str| -> Result<Option<i64>, Refused> {
+        let Some(text) = parameters.get(name) else {
+            return Ok(None);
+        };
+        let wrong = || Refused::Parameter {
+            name,
+            reason: format!("`{}` is not a time since the Unix epoch", shortened(text)),
+        };
+        let number: i64 = text.parse().map_err(|_| wrong())?;
+        // The sizes tell the units apart from 1973 to 5138.
+        let factor = match number {
+            0..100_000_000_000 => 1_000_000_000,
+            100_000_000_000..100_000_000_000_000 => 1_000_000,
+            100_000_000_000_000..100_000_000_000_000_000 => 1_000,
+            100_000_000_000_000_000.. => 1,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(factor).map(Some).ok_or_else(wrong)
+    };
+    match (instant("from")?, instant("until")?) {
+        (None, None) => Ok(Times::OfFile),
+        (Some(from_unix_ns), Some(until_unix_ns)) if from_unix_ns <= until_unix_ns => Ok(Times::Given {
+            from_unix_ns,
+            until_unix_ns,
+        }),
+        (Some(_), Some(_)) => Err(Refused::Parameter {
+            name: "until",
+            reason: "it lies before `from`".to_owned(),
+        }),
+        _ => Err(Refused::Parameter {
+            name: "from",
+            reason: "`from` and `until` belong together; give both or none".to_owned(),
+        }),
+    }
+}
+
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// The format of a name, or a refusal that lists those that are read.
+pub(super) fn format_of(name: &str) -> Result<Format, Refused> {
+    Format::of_name(name).ok_or_else(|| Refused::Format {
+        format: shortened(name),
+        accepted: FORMAT_NAMES,
+    })
+}
+
+/// What a request asks for.
+struct Asked {
+    sender: Sender,
+    format: Option<Format>,
+    kind: Option<String>,
+    rate_hz: Option<u32>,
+}
+
+impl Asked {
+    fn parse(uri: &Uri) -> Result<Asked, Refused> {
+        let parameters = parameters(uri)?;
+        if let Some(unknown) = parameters.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+            return Err(Refused::Parameter {
+                name: "query",
+                reason: format!("`{}` is not one of {}", shortened(unknown), KNOWN.join(", ")),
+            });
+        }
+        let find = |name: &str| parameters.get(name).filter(|value| !value.is_empty());
+        let service = find("service").ok_or_else(|| Refused::Parameter {
+            name: "service",
+            reason: "it is missing: say whose profile this is, `?service=NAME&version=VERSION`".to_owned(),
+        })?;
+        let mut sender = Sender::of_service(service);
+        for (name, into) in [
+            ("version", &mut sender.workload.version),
+            ("namespace", &mut sender.workload.namespace),
+            ("instance", &mut sender.workload.instance),
+            ("route", &mut sender.labels.route),
+        ] {
+            if let Some(value) = find(name) {
+                *into = clean_name(value);
+            }
+        }
+        sender.labels.side = (!sender.labels.route.is_empty()).then_some(Side::Server);
+        sender.name = find("name").cloned();
+        sender.times = match find("time").map(String::as_str) {
+            None => times(&parameters)?,
+            Some("received") => Times::Received,
+            Some(other) => {
+                return Err(Refused::Parameter {
+                    name: "time",
+                    reason: format!("`{}` is not `received`", shortened(other)),
+                });
+            }
+        };
+        Ok(Asked {
+            sender,
+            format: find("format").map(|name| format_of(name)).transpose()?,
+            kind: find("kind").cloned(),
+            rate_hz: rate(&parameters, "sample_rate")?,
+        })
+    }
+
+    async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
+        let received = body::receive(ingest, request).await;
+        let (_, file, _turn) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
+        let (bytes, limit) = (file.len(), ingest.config.max_request_bytes);
+        let reader = move |received_unix_ns| {
+            let reading = Reading {
+                format: self.format,
+                kind: self.kind.as_deref(),
+                rate_hz: self.rate_hz,
+                limit,
+            };
+            let read = formats::read(&file, &reading).map_err(|error| Refused::of_format(&error, limit))?;
+            Ok(windows(&self.sender, read.profiles, read.left_out, received_unix_ns))
+        };
+        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await
+    }
+}
+
+/// Puts what was read into windows, with what was left out while reading.
+pub(super) fn windows(
+    sender: &Sender,
+    profiles: Vec<Profile>,
+    left_out: Vec<(&'static str, u64)>,
+    received_unix_ns: i64,
+) -> Decoded {
+    let mut decoded = sender.windows(profiles, received_unix_ns);
+    for (reason, count) in left_out {
+        decoded.leave_out(reason, count);
+    }
+    decoded
+}
