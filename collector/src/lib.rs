@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! OTLP gRPC / HTTP ─▶ ingest (limits) ─▶ store ─ack─▶ sender
+//! files, Pyroscope, Parca ─▶ ingest
 //! debug information ─▶ files ─▶ symbol worker ─▶ store
 //!                                store ─▶ verdict runner ─▶ AlertsBoard ─▶ Alertmanager, webhooks
 //! ```

@@ -207,6 +207,21 @@ pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2]
 /// become `0x...` frames otherwise. Labels that name an endpoint become the route. How often a stack was seen is taken
 /// from the value that counts samples, where the file has one.
 pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
+    read_addresses(bytes, limit, Addresses::InMemory)
+}
+
+/// What the addresses of locations are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Addresses {
+    /// Where the process had its code; the mapping says where the file begins.
+    #[default]
+    InMemory,
+    /// Offsets in the file already.
+    InFile,
+}
+
+/// [`read`], for senders that say what their addresses are.
+pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<Vec<PprofValue>, PprofError> {
     let raw = if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut raw = Vec::new();
         MultiGzDecoder::new(bytes)
@@ -239,7 +254,7 @@ pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
         )));
     }
     let mut tables = Tables::default();
-    let location_index = tables.locations(&source, &string)?;
+    let location_index = tables.locations(&source, &string, addresses)?;
     // Per sample: stack and label set.
     let mut rows = Vec::with_capacity(source.sample.len());
     for sample in &source.sample {
@@ -340,6 +355,7 @@ impl Tables {
         &mut self,
         source: &'s pb::Profile,
         string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+        addresses: Addresses,
     ) -> Result<HashMap<u64, u32>, PprofError> {
         let functions: HashMap<u64, &pb::Function> = source.function.iter().map(|f| (f.id, f)).collect();
         let mappings: HashMap<u64, &pb::Mapping> = source.mapping.iter().map(|m| (m.id, m)).collect();
@@ -381,10 +397,13 @@ impl Tables {
                             known
                         }
                     },
-                    offset: location
-                        .address
-                        .wrapping_sub(mapping.memory_start)
-                        .wrapping_add(mapping.file_offset),
+                    offset: match addresses {
+                        Addresses::InFile => location.address,
+                        Addresses::InMemory => location
+                            .address
+                            .wrapping_sub(mapping.memory_start)
+                            .wrapping_add(mapping.file_offset),
+                    },
                 },
                 mapping => Location::Named {
                     frames: vec![Frame {
@@ -528,6 +547,61 @@ mod tests {
         );
         let two = read(&write(&meta, &resolved(), &rows, true), 1 << 20).unwrap();
         assert_eq!(two.iter().map(|v| v.profile.total()).collect::<Vec<_>>(), [43, 7]);
+    }
+
+    #[test]
+    fn addresses_of_known_builds_stay_native_and_counts_come_from_the_file() {
+        let strings = [
+            "",
+            "samples",
+            "count",
+            "cpu",
+            "nanoseconds",
+            "/bin/shop",
+            "00ffAA1122334455",
+            "endpoint",
+            "/a",
+        ];
+        let kind = |r#type, unit| pb::ValueType { r#type, unit };
+        let profile = pb::Profile {
+            sample_type: vec![kind(1, 2), kind(3, 4)],
+            sample: vec![pb::Sample {
+                location_id: vec![7, 7],
+                value: vec![3, 30],
+                label: vec![pb::Label {
+                    key: 7,
+                    str: 8,
+                    ..pb::Label::default()
+                }],
+            }],
+            mapping: vec![pb::Mapping {
+                id: 9,
+                memory_start: 0x1000,
+                file_offset: 0x200,
+                filename: 5,
+                build_id: 6,
+                ..pb::Mapping::default()
+            }],
+            location: vec![pb::Location {
+                id: 7,
+                mapping_id: 9,
+                address: 0x1010,
+                ..pb::Location::default()
+            }],
+            string_table: strings.map(str::to_owned).to_vec(),
+            ..pb::Profile::default()
+        };
+        let bytes = profile.encode_to_vec();
+        for (addresses, offset) in [(Addresses::InMemory, 0x210), (Addresses::InFile, 0x1010)] {
+            let values = read_addresses(&bytes, 1 << 20, addresses).unwrap();
+            let cpu = &values[1].profile;
+            assert_eq!(cpu.profile_type, ProfileType::cpu());
+            assert_eq!(cpu.locations, [Location::Native { mapping: 0, offset }]);
+            assert_eq!(cpu.mappings[0].build_id, "00ffaa1122334455");
+            assert_eq!((cpu.samples[0].value, cpu.samples[0].count), (30, 3));
+            assert_eq!(cpu.label_sets[cpu.samples[0].label_set as usize].route, "/a");
+            assert!(cpu.validate().is_ok());
+        }
     }
 
     #[test]

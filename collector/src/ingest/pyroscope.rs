@@ -119,6 +119,7 @@ impl Asked {
             kind: known,
             rate_hz: self.rate_hz,
             limit,
+            ..Reading::default()
         };
         let mut read = formats::read(&form.profile, &reading).map_err(|error| Refused::of_format(&error, limit))?;
         if read.format == Format::Pprof {

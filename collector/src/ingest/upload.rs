@@ -214,6 +214,7 @@ impl Asked {
                 kind: self.kind.as_deref(),
                 rate_hz: self.rate_hz,
                 limit,
+                ..Reading::default()
             };
             let read = formats::read(&file, &reading).map_err(|error| Refused::of_format(&error, limit))?;
             Ok(windows(&self.sender, read.profiles, read.left_out, received_unix_ns))

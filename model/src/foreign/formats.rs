@@ -14,7 +14,7 @@ use super::{
     speedscope::{self, SpeedscopeError},
 };
 use crate::{
-    pprof::{self, PprofError},
+    pprof::{self, Addresses, PprofError},
     profile::Profile,
 };
 
@@ -87,6 +87,8 @@ pub struct Reading<'a> {
     pub kind: Option<&'a str>,
     /// Samples per second; 100 when not given.
     pub rate_hz: Option<u32>,
+    /// What the addresses of a pprof file are.
+    pub addresses: Addresses,
     /// Most bytes when unpacked.
     pub limit: usize,
 }
@@ -157,7 +159,7 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
     let mut left_out = Vec::new();
     let profiles = match format {
         Format::Pprof => {
-            let values = pprof::read(bytes, how.limit as u64)?;
+            let values = pprof::read_addresses(bytes, how.limit as u64, how.addresses)?;
             values.into_iter().map(|value| value.profile).collect()
         }
         Format::Folded => vec![folded::read(text()?, &units()?, true)?],

@@ -17,6 +17,7 @@ use crate::{
         Decoded, JsonError,
         json::{Field, Kind, Schema, to_protobuf},
     },
+    pprof::Addresses,
     proto::{parca, push},
 };
 
@@ -105,7 +106,7 @@ pub fn read_push(protobuf: &[u8], limit: usize, received_unix_ns: i64) -> Result
             .collect(),
         profiles: series.samples.into_iter().map(|sample| sample.raw_profile).collect(),
     });
-    windows(series, limit, received_unix_ns)
+    windows(series, Addresses::InMemory, limit, received_unix_ns)
 }
 
 /// The same in JSON.
@@ -123,10 +124,20 @@ pub fn read_write_raw(protobuf: &[u8], limit: usize, received_unix_ns: i64) -> R
             profiles: series.samples.into_iter().map(|sample| sample.raw_profile).collect(),
         }
     });
-    windows(series, limit, received_unix_ns)
+    let addresses = if request.normalized {
+        Addresses::InFile
+    } else {
+        Addresses::InMemory
+    };
+    windows(series, addresses, limit, received_unix_ns)
 }
 
-fn windows(all: impl Iterator<Item = Series>, limit: usize, received_unix_ns: i64) -> Result<Decoded, SeriesError> {
+fn windows(
+    all: impl Iterator<Item = Series>,
+    addresses: Addresses,
+    limit: usize,
+    received_unix_ns: i64,
+) -> Result<Decoded, SeriesError> {
     let mut decoded = Decoded::default();
     let mut left = limit;
     for (at, series) in all.enumerate() {
@@ -156,6 +167,7 @@ fn windows(all: impl Iterator<Item = Series>, limit: usize, received_unix_ns: i6
             };
             let reading = Reading {
                 format: Some(Format::Pprof),
+                addresses,
                 limit: left,
                 ..Reading::default()
             };

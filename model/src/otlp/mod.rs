@@ -85,6 +85,9 @@ pub mod names {
     pub const INSTANCE: &str = "service.instance.id";
 }
 
+/// How many windows are looked at to find one; requests of more are refused later.
+const WINDOWS_SEARCHED: usize = 2048;
+
 /// Something left out of a request, counted by reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
@@ -122,10 +125,12 @@ impl Decoded {
         start_unix_s: i64,
         length_s: u32,
     ) -> &mut WorkloadWindow {
-        let found = self
-            .windows
-            .iter()
-            .position(|w| w.start_unix_s == start_unix_s && w.component == component && w.workload == *workload);
+        let is_it =
+            |w: &WorkloadWindow| w.start_unix_s == start_unix_s && w.component == component && w.workload == *workload;
+        // Only among the last ones, or a request of tiny windows would cost the square of its size. A window that is
+        // not found stands there twice, which adds up to the same.
+        let first = self.windows.len().saturating_sub(WINDOWS_SEARCHED);
+        let found = self.windows[first..].iter().rposition(is_it).map(|at| first + at);
         let at = found.unwrap_or_else(|| {
             self.windows.push(WorkloadWindow {
                 workload: workload.clone(),
