@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Write a profile of a running server for another program.
     Export(Box<ExportArgs>),
+    /// Send recorded profiles to a server: pprof, collapsed stacks, `perf script` text or speedscope files.
+    Import(ImportArgs),
     /// Check a proxy's configuration file.
     Check(CheckArgs),
     /// Print a completion script for a shell.
@@ -238,7 +240,7 @@ pub(crate) struct QueryArgs {
 pub(crate) enum TableOutput {
     /// A table.
     Table,
-    /// The server's JSON.
+    /// JSON.
     Json,
 }
 
@@ -354,6 +356,46 @@ impl ExportFormat {
             ExportFormat::Json => "json",
         }
     }
+}
+
+#[derive(Args)]
+pub(crate) struct ImportArgs {
+    /// The files, packed with gzip or not.
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Service they were recorded of.
+    #[arg(long)]
+    pub(crate) service: String,
+    /// Its version.
+    #[arg(long)]
+    pub(crate) version: String,
+    /// Namespace of the service.
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
+    /// Instance of the service.
+    #[arg(long)]
+    pub(crate) instance: Option<String>,
+    /// Route of samples that carry none.
+    #[arg(long)]
+    pub(crate) route: Option<String>,
+    /// Format of the files (pprof, folded, lines, perf-script, speedscope); found out if not given.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// What numbers without a unit are: cpu, wall, inuse_space, alloc_objects, ...; samples of CPU time if not given.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Samples per second, for numbers without a unit.
+    #[arg(long, value_name = "HZ")]
+    pub(crate) sample_rate: Option<u32>,
+    /// File them as if they had just been recorded, whatever time they carry.
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// OTLP/HTTP address of the server.
+    #[arg(long, env = "EMBERLINE_URL", default_value = "http://127.0.0.1:4318")]
+    pub(crate) url: String,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t = TableOutput::Table)]
+    pub(crate) output: TableOutput,
 }
 
 #[derive(Args)]

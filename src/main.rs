@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod demo;
 mod diff;
+mod import;
 mod serve;
 mod telemetry;
 
@@ -18,6 +19,7 @@ fn main() -> std::process::ExitCode {
         cli::Command::Diff(args) => diff::run(&args),
         cli::Command::Query(args) => ask::query::run(&args),
         cli::Command::Export(args) => ask::export::run(&args),
+        cli::Command::Import(args) => import::run(&args),
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Completions { shell } => {
             cli::completions(shell);

@@ -1,0 +1,351 @@
+//! `emberline import`: sends recorded profiles to a server, one request per file.
+//!
+//! What it guarantees: a file is counted as imported only when the server has it on disk; a server that is busy is asked
+//! again after the time it names; one file that is refused does not keep the others back, and the command fails in the
+//! end. What it gets wrong on purpose: a file that is imported twice counts twice.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use crate::cli::{ImportArgs, TableOutput};
+
+/// Where the server takes files.
+const PATH: &str = "/api/ingest";
+/// Longest wait for an answer: the server bounds requests itself.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Bytes of an answer that are read.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// How often a busy server is asked again.
+const MAX_RETRIES: u32 = 8;
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(args: &ImportArgs) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reports = runtime.block_on(import(args))?;
+    let text = match args.output {
+        TableOutput::Table => table(&reports),
+        TableOutput::Json => format!("{:#}\n", as_json(&reports)),
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write the report")?;
+    let failed = reports.iter().any(|report| report.outcome.is_err());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Sends all files, one after the other.
+async fn import(args: &ImportArgs) -> Result<Vec<Report>> {
+    let server = Server::parse(args)?;
+    let mut reports = Vec::with_capacity(args.files.len());
+    let mut progress = Progress::new(args.files.len());
+    for path in &args.files {
+        progress.show(path);
+        let outcome = server.send(path).await;
+        reports.push(Report {
+            path: path.clone(),
+            outcome: outcome.map_err(|error| format!("{error:#}")),
+        });
+    }
+    progress.clear();
+    Ok(reports)
+}
+
+/// What became of a file.
+struct Report {
+    path: PathBuf,
+    /// The server's answer, or why the file was not imported.
+    outcome: Result<Value, String>,
+}
+
+/// One line on the terminal that is written over; nothing when nobody looks.
+struct Progress {
+    files: usize,
+    done: usize,
+    on_terminal: bool,
+}
+
+impl Progress {
+    fn new(files: usize) -> Progress {
+        Progress {
+            files,
+            done: 0,
+            on_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn show(&mut self, path: &Path) {
+        self.done += 1;
+        if self.on_terminal {
+            eprint!("\r\u{1b}[2K{}/{} {}", self.done, self.files, path.display());
+        }
+    }
+
+    fn clear(&self) {
+        if self.on_terminal {
+            eprint!("\r\u{1b}[2K");
+        }
+    }
+}
+
+struct Server {
+    host: String,
+    port: u16,
+    authority: String,
+    path_and_query: String,
+}
+
+impl Server {
+    fn parse(args: &ImportArgs) -> Result<Server> {
+        let uri: Uri = args.url.parse().with_context(|| format!("--url {}", args.url))?;
+        if uri.scheme_str() != Some("http") {
+            bail!("--url {}: it must begin with http:// (TLS is not spoken)", args.url);
+        }
+        let authority = uri
+            .authority()
+            .with_context(|| format!("--url {} names no host", args.url))?;
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query
+            .append_pair("service", &args.service)
+            .append_pair("version", &args.version);
+        let optional = [
+            ("namespace", &args.namespace),
+            ("instance", &args.instance),
+            ("route", &args.route),
+            ("format", &args.format),
+            ("kind", &args.kind),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        if let Some(rate) = args.sample_rate {
+            query.append_pair("sample_rate", &rate.to_string());
+        }
+        if args.now {
+            query.append_pair("time", "received");
+        }
+        let base = uri.path().trim_end_matches('/');
+        Ok(Server {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.as_str().to_owned(),
+            path_and_query: format!("{base}{PATH}?{}", query.finish()),
+        })
+    }
+
+    async fn send(&self, path: &Path) -> Result<Value> {
+        let file = Bytes::from(std::fs::read(path).context("cannot read it")?);
+        for _ in 0..MAX_RETRIES {
+            let (status, pause, answer) = tokio::time::timeout(LIMIT, self.attempt(file.clone()))
+                .await
+                .with_context(|| format!("no answer from {} within {} s", self.authority, LIMIT.as_secs()))??;
+            if status == StatusCode::OK {
+                return serde_json::from_slice(&answer).context("the server's answer is not JSON");
+            }
+            let Some(pause) = pause.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) else {
+                bail!("{}", message_of(status, &answer));
+            };
+            tokio::time::sleep(pause.min(MAX_PAUSE)).await;
+        }
+        bail!(
+            "{} was busy {MAX_RETRIES} times; import the file again later",
+            self.authority
+        )
+    }
+
+    /// Status, the pause the server asks for, and the body of the answer.
+    async fn attempt(&self, file: Bytes) -> Result<(StatusCode, Option<Duration>, Bytes)> {
+        let unreachable = || {
+            format!(
+                "cannot reach {}; choose the server's OTLP/HTTP address with --url",
+                self.authority
+            )
+        };
+        let stream = tokio::net::TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .with_context(unreachable)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .with_context(unreachable)?;
+        // Ends with the sender.
+        let connection = tokio::spawn(connection);
+        let request = Request::post(&self.path_and_query)
+            .header(header::HOST, &self.authority)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(Full::new(file))?;
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let pause = head
+            .headers
+            .get(header::RETRY_AFTER)
+            .and_then(|v| v.to_str().ok()?.parse().ok());
+        let answer = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        connection.abort();
+        let answer = answer.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?;
+        Ok((head.status, pause.map(Duration::from_secs), answer.to_bytes()))
+    }
+}
+
+/// What a refusal says.
+fn message_of(status: StatusCode, answer: &[u8]) -> String {
+    let message = serde_json::from_slice::<Value>(answer)
+        .ok()
+        .and_then(|answer| answer["message"].as_str().map(str::to_owned));
+    message.unwrap_or_else(|| format!("the server answered {status}: is --url its OTLP/HTTP address?"))
+}
+
+fn table(reports: &[Report]) -> String {
+    let mut text = format!("{:>8} {:>8} {:>8}  file\n", "windows", "profiles", "samples");
+    for report in reports {
+        let path = report.path.display();
+        match &report.outcome {
+            Ok(answer) => {
+                let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+                let mut notes = String::new();
+                for (word, list) in [("left out", &answer["left_out"]), ("folded", &answer["folded"])] {
+                    for (reason, count) in list.as_object().into_iter().flatten() {
+                        notes.push_str(&format!("  ({word}: {count} of reason {reason})"));
+                    }
+                }
+                text.push_str(&format!(
+                    "{:>8} {:>8} {:>8}  {path}{notes}\n",
+                    number("windows"),
+                    number("profiles"),
+                    number("samples")
+                ));
+            }
+            Err(why) => text.push_str(&format!("{:>8} {:>8} {:>8}  {path}: {why}\n", "-", "-", "-")),
+        }
+    }
+    text
+}
+
+fn as_json(reports: &[Report]) -> Value {
+    let files = reports.iter().map(|report| match &report.outcome {
+        Ok(answer) => json!({ "file": report.path.display().to_string(), "imported": answer }),
+        Err(why) => json!({ "file": report.path.display().to_string(), "error": why }),
+    });
+    json!({ "files": files.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use emberline_collector::{Collector, CollectorConfig};
+    use emberline_model::{
+        ProfileType,
+        time::{Clock, SystemClock},
+    };
+    use emberline_storage::{Options, Range, StackQuery, Store, WorkloadFilter};
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn arguments(line: &[&str]) -> ImportArgs {
+        match Cli::parse_from(["emberline", "import"].iter().chain(line)).command {
+            Command::Import(args) => args,
+            _ => panic!("the command is import"),
+        }
+    }
+
+    #[tokio::test]
+    async fn files_arrive_and_a_wrong_one_keeps_none_of_the_others_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let options = Options {
+            memory_limit_mb: 128,
+            ..Options::new(folder.path().join("data"))
+        };
+        let store = Store::open(options, Arc::clone(&clock)).unwrap();
+        let config = CollectorConfig::new(folder.path().join("data"));
+        let collector = Collector::new(config, store.clone(), clock).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = collector.http_router();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let files = [
+            file("a.folded", "main;leaf 2\n"),
+            file("broken.folded", "main;leaf\n"),
+            folder.path().join("missing").display().to_string(),
+            file("b.folded", "main 1\n"),
+        ];
+        let mut line: Vec<&str> = files.iter().map(String::as_str).collect();
+        line.extend([
+            "--service",
+            "shop & co",
+            "--version",
+            "v2",
+            "--sample-rate",
+            "1000",
+            "--url",
+            &url,
+        ]);
+        let reports = import(&arguments(&line)).await.unwrap();
+        let text = table(&reports);
+        assert_eq!(
+            reports.iter().map(|r| r.outcome.is_ok()).collect::<Vec<_>>(),
+            [true, false, false, true],
+            "{text}"
+        );
+        assert!(
+            text.contains("line 1: no number") && text.contains("cannot read it"),
+            "{text}"
+        );
+        assert_eq!(as_json(&reports)["files"][0]["imported"]["samples"], 1);
+
+        store.flush_applied().await.unwrap();
+        let who = WorkloadFilter {
+            version: Some("v2".to_owned()),
+            ..WorkloadFilter::service("shop & co")
+        };
+        let rows = store
+            .stacks(StackQuery::new(who, ProfileType::CPU, Range::ALL))
+            .await
+            .unwrap()
+            .rows;
+        assert_eq!(rows.iter().map(|row| row.value).sum::<i64>(), 3_000_000);
+        server.abort();
+        let _ = server.await;
+        drop(collector);
+        store.close();
+    }
+
+    #[tokio::test]
+    async fn addresses_that_cannot_work_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.folded");
+        std::fs::write(&path, "main 1\n").unwrap();
+        let path = path.display().to_string();
+        let line = |url| arguments(&[&path, "--service", "a", "--version", "b", "--url", url]);
+        let error = import(&line("https://example.org")).await.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("--url https://example.org"), "{error}");
+        // Bound and closed again: nobody listens there.
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let reports = import(&line(&format!("http://{free}"))).await.unwrap();
+        let error = reports[0].outcome.as_ref().unwrap_err();
+        assert!(error.contains("--url"), "{error}");
+    }
+}
