@@ -69,13 +69,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::profile::Location;
+
+    fn name(profile: &Profile, at: u32) -> &str {
+        match &profile.locations[at as usize] {
+            Location::Named { frames } => &frames[0].function,
+            Location::Native { .. } => "native",
+        }
+    }
 
     #[test]
     fn lines_become_rows_with_the_leaf_first() {
         let profile = read("main;a b;leaf 3\n\nmain 1\nmain;a b;leaf 2\n", &Units::cpu(100), true).unwrap();
         assert_eq!(profile.samples.len(), 2);
         assert_eq!((profile.samples[0].value, profile.samples[0].count), (50_000_000, 5));
-        assert_eq!(profile.stacks[0].len(), 3);
+        let names: Vec<_> = profile.stacks[0].iter().map(|&at| name(&profile, at)).collect();
+        assert_eq!(names, ["leaf", "a b", "main"]);
         assert!(profile.validate().is_ok());
         let lines = read(
             "main;a\nmain;a\n",
