@@ -1,15 +1,16 @@
-//! The file system as the journal and the symbol files see it, so that tests can fill it, break it and cut its
+//! The file system as the journal, the parts and the symbol files see it, so that tests can fill it, break it and cut its
 //! power.
 //!
 //! Guarantee: nothing that must survive a crash reaches the disk except through [`Disk`]. Not through it on
-//! purpose: DuckDB's own file (rebuilt from the journal whenever it is damaged) and the lock file.
+//! purpose: DuckDB's own file (rebuilt from the journal whenever it is damaged), the lock file, and DuckDB's reading of
+//! parts, which takes place on the machine's file system.
 
 mod faulty;
 mod memory;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn open(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Reads at most `length` bytes from `offset` on; fewer only at the end of the file.
+    fn read_range(&self, path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>>;
     /// Renames a file, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -119,6 +122,14 @@ impl Disk for RealDisk {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
+    }
+
+    fn read_range(&self, path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

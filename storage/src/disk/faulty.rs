@@ -1,6 +1,7 @@
 //! A file system that fails when told to, and remembers in which order things were asked of it.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,7 +38,25 @@ struct Faults {
     failing_syncs: u32,
     failing_truncates: u32,
     free: Option<u64>,
+    /// Changes that still succeed before the power goes.
+    power: Option<u64>,
+    /// Length of each file, and how much of it was made durable.
+    lengths: BTreeMap<PathBuf, (u64, u64)>,
     events: Vec<DiskEvent>,
+}
+
+impl Faults {
+    /// Fails once the power is gone.
+    fn change(&mut self) -> io::Result<()> {
+        match &mut self.power {
+            Some(0) => Err(io::Error::other("the power is gone (injected)")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Wraps a disk and injects faults; clones share them.
@@ -83,6 +102,29 @@ impl FaultyDisk {
         self.faults.lock().free = bytes;
     }
 
+    /// After `changes` more changes of any kind the power goes: every later one fails. Reading goes on, so that the
+    /// store under test does not hang; what it answers then is not looked at.
+    pub fn lose_power_after(&self, changes: u64) {
+        self.faults.lock().power = Some(changes);
+    }
+
+    /// True when a change failed for want of power, or the next one will.
+    pub fn has_lost_power(&self) -> bool {
+        self.faults.lock().power == Some(0)
+    }
+
+    /// Cuts every file written through this disk to what was made durable, as a machine finds it that comes back.
+    /// Creations, renames and removals count as durable at once, as in [`super::MemoryDisk`].
+    pub fn drop_unsynced(&self) -> io::Result<()> {
+        let lengths = self.faults.lock().lengths.clone();
+        for (path, (length, durable)) in lengths {
+            if durable < length {
+                self.inner.open(&path)?.truncate(durable)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a mark to the record of events.
     pub fn mark(&self, text: &str) {
         self.faults.lock().events.push(DiskEvent::Mark(text.to_owned()));
@@ -98,6 +140,7 @@ impl AppendFile for FaultyFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let allowed = {
             let mut faults = self.faults.lock();
+            faults.change()?;
             let allowed = faults.budget.map_or(bytes.len(), |b| bytes.len().min(b as usize));
             if let Some(budget) = &mut faults.budget {
                 *budget -= allowed as u64;
@@ -106,6 +149,7 @@ impl AppendFile for FaultyFile {
             allowed
         };
         self.inner.append(&bytes[..allowed])?;
+        self.faults.lock().lengths.entry(self.path.clone()).or_default().0 += allowed as u64;
         if allowed < bytes.len() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left (injected)"));
         }
@@ -115,6 +159,7 @@ impl AppendFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         {
             let mut faults = self.faults.lock();
+            faults.change()?;
             if faults.failing_syncs > 0 {
                 faults.failing_syncs -= 1;
                 faults.events.push(DiskEvent::SyncFailed(self.path.clone()));
@@ -122,19 +167,27 @@ impl AppendFile for FaultyFile {
             }
         }
         self.inner.sync()?;
-        self.faults.lock().events.push(DiskEvent::Sync(self.path.clone()));
+        let mut faults = self.faults.lock();
+        let (length, durable) = faults.lengths.entry(self.path.clone()).or_default();
+        *durable = *length;
+        faults.events.push(DiskEvent::Sync(self.path.clone()));
         Ok(())
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         {
             let mut faults = self.faults.lock();
+            faults.change()?;
             if faults.failing_truncates > 0 {
                 faults.failing_truncates -= 1;
                 return Err(io::Error::other("input/output error (injected)"));
             }
         }
-        self.inner.truncate(len)
+        self.inner.truncate(len)?;
+        let mut faults = self.faults.lock();
+        let (length, durable) = faults.lengths.entry(self.path.clone()).or_default();
+        (*length, *durable) = (len, len.min(*durable));
+        Ok(())
     }
 }
 
@@ -154,12 +207,21 @@ impl Disk for FaultyDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
+        self.faults.lock().change()?;
         let file = self.inner.create(path)?;
+        self.faults.lock().lengths.insert(path.to_owned(), (0, 0));
         self.faults.lock().events.push(DiskEvent::Create(path.to_owned()));
         Ok(self.wrap(path, file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
+        let size = self.inner.size(path)?;
+        // What another life of the store wrote is durable.
+        self.faults
+            .lock()
+            .lengths
+            .entry(path.to_owned())
+            .or_insert((size, size));
         Ok(self.wrap(path, self.inner.open(path)?))
     }
 
@@ -167,17 +229,25 @@ impl Disk for FaultyDisk {
         self.inner.read(path)
     }
 
+    fn read_range(&self, path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        self.inner.read_range(path, offset, length)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.lock().change()?;
         self.inner.rename(from, to)?;
-        self.faults
-            .lock()
-            .events
-            .push(DiskEvent::Rename(from.to_owned(), to.to_owned()));
+        let mut faults = self.faults.lock();
+        if let Some(lengths) = faults.lengths.remove(from) {
+            faults.lengths.insert(to.to_owned(), lengths);
+        }
+        faults.events.push(DiskEvent::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.lock().change()?;
         self.inner.remove(path)?;
+        self.faults.lock().lengths.remove(path);
         self.faults.lock().events.push(DiskEvent::Remove(path.to_owned()));
         Ok(())
     }
@@ -191,6 +261,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.lock().change()?;
         self.inner.sync_dir(dir)?;
         self.faults.lock().events.push(DiskEvent::SyncDir(dir.to_owned()));
         Ok(())

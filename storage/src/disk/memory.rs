@@ -123,6 +123,13 @@ impl Disk for MemoryDisk {
             .ok_or_else(|| missing(path))
     }
 
+    fn read_range(&self, path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        let from = bytes.len().min(offset as usize);
+        let to = bytes.len().min(from + length as usize);
+        Ok(bytes[from..to].to_vec())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut files = self.files.lock();
         let content = files.remove(from).ok_or_else(|| missing(from))?;
