@@ -3,6 +3,8 @@
 //! names do arrive later, so they are looked up anew each time. The cache is bounded; an answer larger than it is
 //! still whole.
 
+mod sealed;
+
 use std::{collections::HashMap, sync::Arc};
 
 use emberline_model::{
@@ -13,9 +15,10 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     error::QueryError,
+    hot::Shared,
     ids::{IdMap, IdSet},
     questions::{columns::Columns, sql::Sql},
-    readers::{Failure, Reader, Readers},
+    readers::{Failure, Reader},
     symbols::{BuildSymbols, Symbols},
 };
 
@@ -84,7 +87,7 @@ fn place_bytes(place: &Arc<Place>) -> usize {
     }
 }
 
-/// The cache in front of the dictionary tables.
+/// The cache in front of the dictionary tables and parts.
 pub(crate) struct Dictionary {
     stacks: Mutex<Generations<Stack>>,
     places: Mutex<Generations<Arc<Place>>>,
@@ -101,10 +104,21 @@ impl Dictionary {
     }
 
     /// Names the frames of stacks. A stack that is not known is left out.
-    pub(crate) async fn resolve(&self, readers: &Readers, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
+    pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
         let (mut stacks, missing) = Self::cached(&self.stacks, ids.iter().copied(), stack_bytes);
         if !missing.is_empty() {
-            let found = readers.ask(move |reader| read_stacks(reader, &missing)).await?;
+            let found = shared
+                .readers
+                .ask({
+                    let shared = shared.clone();
+                    move |reader| {
+                        let mut found = read_stacks(reader, &missing)?;
+                        let mut wanted = left(&missing, &found);
+                        sealed::find_stacks(&shared, reader, &mut wanted, &mut found)?;
+                        Ok(found)
+                    }
+                })
+                .await?;
             let mut cache = self.stacks.lock();
             for (id, stack) in found {
                 cache.insert(id, stack.clone(), stack_bytes(&stack));
@@ -114,7 +128,18 @@ impl Dictionary {
         let locations: IdSet = stacks.values().flat_map(|stack| stack.iter().copied()).collect();
         let (mut places, missing) = Self::cached(&self.places, locations.into_iter(), place_bytes);
         if !missing.is_empty() {
-            let found = readers.ask(move |reader| read_places(reader, &missing)).await?;
+            let found = shared
+                .readers
+                .ask({
+                    let shared = shared.clone();
+                    move |reader| {
+                        let mut found = read_places(reader, &missing)?;
+                        let mut wanted = left(&missing, &found);
+                        sealed::find_places(&shared, reader, &mut wanted, &mut found)?;
+                        Ok(found)
+                    }
+                })
+                .await?;
             let mut cache = self.places.lock();
             for (id, place) in found {
                 cache.insert(id, place.clone(), place_bytes(&place));
@@ -245,6 +270,15 @@ fn by_ids(
         sql.run(reader, &mut each)?;
     }
     Ok(())
+}
+
+/// What was asked for and not found.
+fn left<V>(asked: &[u64], found: &[(u64, V)]) -> IdSet {
+    let mut left: IdSet = asked.iter().copied().collect();
+    for (id, _) in found {
+        left.remove(id);
+    }
+    left
 }
 
 fn read_stacks(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Stack)>, Failure> {

@@ -1,7 +1,7 @@
-//! The hot store: DuckDB as the query engine over what the journal holds.
+//! The hot store: DuckDB as the query engine over sealed parts and over what the journal holds.
 //!
 //! Guarantees: one thread writes, in the order of the journal, and each transaction commits the number it reaches; the
-//! file can be deleted, damaged or left behind at any time and is brought up to date from the journal. Nothing here
+//! file can be deleted, damaged or left behind at any time and is brought up to date from journal and parts. Nothing here
 //! stops ingest: when the engine fails, batches go on being acknowledged, questions are refused with "ask again",
 //! and the engine is opened again or rebuilt. Shown late on purpose: batches become visible in groups, at most
 //! `apply_interval` after their acknowledgement while the machine keeps up.
@@ -9,11 +9,14 @@
 pub(crate) mod database;
 pub(crate) mod failure;
 pub(crate) mod hours;
+mod load;
 pub(crate) mod rows;
+mod seal;
+pub(crate) mod sources;
 mod writer;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,17 +32,19 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     disk::Disk,
     error::{OpenError, QueryError},
-    hot::{failure::Kind, rows::Seen},
+    hot::{failure::Kind, rows::Seen, sources::Sources},
     ids::IdMap,
     journal::{Journal, Lsn},
     options::Options,
+    parts::{Part, PartSet, ROW_KINDS},
+    quarantine,
     range::Range,
     readers::Readers,
     stats::Counters,
     symbols::Symbols,
 };
 
-pub(crate) use hours::Span;
+pub(crate) use sources::Span;
 pub(crate) use writer::Engine;
 
 /// What the writing thread is asked to do beside applying batches.
@@ -48,6 +53,7 @@ struct Requests {
     /// A question found the engine unusable.
     repair: Option<(Kind, String)>,
     retention: Vec<oneshot::Sender<()>>,
+    seal: Vec<oneshot::Sender<()>>,
     close: bool,
 }
 
@@ -113,8 +119,8 @@ impl Queue {
 /// What questions need to know of the engine.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Hours that have tables.
-    pub(crate) hours: RwLock<BTreeSet<u32>>,
+    /// Where rows are.
+    pub(crate) sources: RwLock<Sources>,
     /// First and last window start of each workload.
     pub(crate) spans: RwLock<IdMap<(u32, u32)>>,
     /// Rows of the dictionary.
@@ -181,9 +187,44 @@ impl Shared {
         *self.applied.borrow()
     }
 
-    /// The hours a range touches.
+    /// The sources that a range touches.
     pub(crate) fn span(&self, range: Range) -> Result<Span, QueryError> {
-        hours::span(range, &self.known.hours.read())
+        self.known.sources.read().span(range)
+    }
+
+    /// The sealed parts there are now.
+    pub(crate) fn parts(&self) -> Arc<PartSet> {
+        self.known.sources.read().parts.clone()
+    }
+
+    /// Takes damaged parts out of use, keeps them for a human to look at, and counts what they held.
+    pub(crate) fn set_aside(&self, damaged: &[Arc<Part>]) {
+        let removed = {
+            let mut sources = self.known.sources.write();
+            let mut parts = PartSet::clone(&sources.parts);
+            let removed = parts.remove(damaged);
+            sources.parts = Arc::new(parts);
+            removed
+        };
+        for part in removed {
+            tracing::error!(path = %part.path.display(), rows = part.name.rows, "a sealed part is damaged or gone");
+            self.counters.parts_quarantined.add(1);
+            if ROW_KINDS.contains(&part.name.kind) {
+                self.counters.sealed_rows_lost.add(part.name.rows);
+            }
+            let place = quarantine::place(
+                &*self.disk,
+                &self.options.data_dir,
+                &part.name.to_string(),
+                self.clock.now_unix_ms(),
+            );
+            match self.disk.rename(&part.path, &place) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %part.path.display(), %error, "a damaged part cannot be set aside");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Bytes of the engine's files.
@@ -242,6 +283,13 @@ impl Hot {
             }
             let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
         }
+    }
+
+    /// Seals what is over now instead of within a minute.
+    pub(crate) async fn seal(&self) -> Result<(), QueryError> {
+        let (done, finished) = oneshot::channel();
+        self.shared.queue.request(|requests| requests.seal.push(done));
+        finished.await.map_err(|_| QueryError::Closed)
     }
 
     /// Drops what is past retention now instead of within a minute.

@@ -67,9 +67,18 @@ pub(crate) struct Append {
 
 enum Command {
     Append(Append),
-    /// Remove segments whose newest content lies before this second.
-    Trim(u32, oneshot::Sender<()>),
+    /// Remove segments that nobody needs.
+    Trim(Needless, oneshot::Sender<()>),
     Close,
+}
+
+/// What nobody needs the journal for any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needless {
+    /// Everything before this second is past retention.
+    pub(crate) before_s: u32,
+    /// Every row of the batches up to this number is sealed.
+    pub(crate) through: Lsn,
 }
 
 /// Told about batches once they are durable, in order. The number is the encoded length.
@@ -187,11 +196,11 @@ impl Journal {
         Ok(receiver)
     }
 
-    /// Removes segments whose newest content lies before a second; the receiver hears when it is done.
-    pub(crate) fn trim(&self, before_s: u32) -> oneshot::Receiver<()> {
+    /// Removes segments of which nothing is needed; the receiver hears when it is done.
+    pub(crate) fn trim(&self, needless: Needless) -> oneshot::Receiver<()> {
         let (reply, receiver) = oneshot::channel();
         // A closed journal drops the reply, which the receiver sees.
-        let _ = self.commands.send(Command::Trim(before_s, reply));
+        let _ = self.commands.send(Command::Trim(needless, reply));
         receiver
     }
 

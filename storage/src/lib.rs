@@ -2,22 +2,25 @@
 //!
 //! ```text
 //! append ─▶ journal (number, CRC32C, one sync per group) ─▶ acknowledged
-//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀─ questions
+//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀─┬─ questions
+//!                       └▶ sealed parts (an hour that is over: sorted Parquet, dictionary) ◀┘
 //! ```
 //!
 //! What it guarantees:
 //! - A batch is acknowledged after the sync that puts it on disk, and stored once however often it arrives.
 //! - DuckDB answers questions and is trusted with nothing: its file can be deleted, damaged or left behind, and is
-//!   brought up to date from the journal while batches go on being accepted.
+//!   brought up to date from journal and parts while batches go on being accepted.
+//! - The journal holds what is not sealed yet; an hour that is over is sealed into immutable files whose names are the
+//!   manifest. No crash stores a row twice or loses one.
 //! - No damage stops a start. A flipped bit, a torn tail or a full disk costs at most what it hit, and is counted in
 //!   [`StoreStats`].
 //! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, the number and
 //!   the time of questions; errors name the setting.
 //!
-//! What it leaves to later on purpose: sealed Parquet parts and roll-ups. Until then the journal is kept for the whole
-//! retention, and symbol files are kept for good.
+//! What it leaves to later on purpose: roll-ups and compaction; symbol files are kept for good.
 //!
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
+//! `parts/<kind>-<hour>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
 //! `symbols/<build>.sym`, `quarantine/`, `tmp/`.
 
 mod dedup;
@@ -30,6 +33,7 @@ mod ids;
 mod journal;
 mod lock;
 mod options;
+mod parts;
 mod quarantine;
 mod questions;
 mod range;

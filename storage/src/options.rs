@@ -17,6 +17,11 @@ pub struct Options {
     pub reader_connections: usize,
     /// How long windows are kept. Batches with older windows are refused.
     pub retention: Duration,
+    /// Bytes that sealed hours may take on disk, in MiB. When they take more, the oldest go before their time.
+    pub sealed_limit_mb: u64,
+    /// How long after its end an hour is sealed; windows that arrive later make another part of that hour, after as long
+    /// again.
+    pub seal_after: Duration,
     /// How far the windows of a batch may lie in the future.
     pub max_future: Duration,
     /// How long a sender is remembered after its last batch; longer than any sender keeps unacknowledged batches.
@@ -49,6 +54,8 @@ impl Options {
             temp_limit_mb: 1024,
             reader_connections: 2,
             retention: Duration::from_secs(24 * 3600),
+            sealed_limit_mb: 16 << 10,
+            seal_after: Duration::from_secs(600),
             max_future: Duration::from_secs(3600),
             dedup_horizon: Duration::from_secs(72 * 3600),
             queue_bytes: 64 << 20,

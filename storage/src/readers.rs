@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::{
     error::QueryError,
     hot::failure::{self, Kind},
+    parts::Part,
     stats::Counters,
 };
 
@@ -86,6 +87,8 @@ pub(crate) enum Failure {
     Engine(duckdb::Error),
     /// Ours or the asker's.
     Question(QueryError),
+    /// These parts are damaged: without them there is an answer.
+    Parts(Vec<Arc<Part>>),
     /// Interrupted.
     Cancelled,
 }
@@ -241,6 +244,12 @@ impl Readers {
             Failure::Cancelled => {
                 return QueryError::Unavailable {
                     message: self.shared.state.lock().why_closed.clone(),
+                };
+            }
+            // Whoever asks takes the parts out and asks again; this is for one who does not.
+            Failure::Parts(parts) => {
+                return QueryError::Unavailable {
+                    message: format!("{} sealed files are damaged", parts.len()),
                 };
             }
             Failure::Engine(error) => error,

@@ -46,6 +46,10 @@ pub(crate) struct Counters {
     pub(crate) window_rows: Counter,
     pub(crate) expired_windows: Counter,
     pub(crate) hours_dropped: Counter,
+    pub(crate) seals: Counter,
+    pub(crate) seal_failures: Counter,
+    pub(crate) parts_quarantined: Counter,
+    pub(crate) sealed_rows_lost: Counter,
     pub(crate) queries: Counter,
     pub(crate) query_timeouts: Counter,
     pub(crate) query_failures: Counter,
@@ -122,7 +126,7 @@ pub struct StoreStats {
     pub hot_reopens: u64,
     /// Transactions of the query engine that failed.
     pub hot_failures: u64,
-    /// Batches that could not be made visible and were skipped; they stay in the journal.
+    /// Batches that could not be made visible and were skipped; they stay in the journal until their hours are sealed.
     pub batches_skipped: u64,
     /// Sample rows made visible.
     pub sample_rows: u64,
@@ -136,6 +140,22 @@ pub struct StoreStats {
     pub hours_dropped: u64,
     /// Hours held.
     pub hours: u64,
+    /// Hours of which a part is sealed.
+    pub sealed_hours: u64,
+    /// Files of sealed parts.
+    pub sealed_files: u64,
+    /// Their bytes.
+    pub sealed_bytes: u64,
+    /// Their rows: samples, requests and windows.
+    pub sealed_rows: u64,
+    /// Times an hour was sealed.
+    pub seals: u64,
+    /// Times that failed; tried again a minute later.
+    pub seal_failures: u64,
+    /// Sealed files that were damaged or gone.
+    pub parts_quarantined: u64,
+    /// Rows that these held, by their names.
+    pub sealed_rows_lost: u64,
     /// Stacks in the dictionary.
     pub dictionary_stacks: u64,
     /// Locations in the dictionary.

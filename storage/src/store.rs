@@ -14,6 +14,7 @@ use crate::{
     journal::{Appended, Journal},
     lock::DirLock,
     options::Options,
+    parts::PartSet,
     questions::{
         profile_types,
         requests::{self, RequestQuery, RequestRow},
@@ -83,7 +84,8 @@ impl Store {
             counters.set_hot_error(Some(message));
         });
         let engine = engine.ok();
-        let floor = engine.as_ref().map_or(0, Engine::applied);
+        let sealed = PartSet::list(&disk, &shared.options.data_dir).map_or(0, |parts| parts.last_lsn());
+        let floor = engine.as_ref().map_or(0, Engine::applied).max(sealed);
         let queue = shared.queue.clone();
         let on_durable = Box::new(move |durable, batches| queue.push(durable, batches));
         let journal = Arc::new(Journal::open(
@@ -151,6 +153,12 @@ impl Store {
     /// Resolves when everything acknowledged so far is visible to questions.
     pub async fn flush_applied(&self) -> Result<(), QueryError> {
         self.inner.hot.reached(self.inner.journal.durable()).await
+    }
+
+    /// Seals hours that are over (`seal_after`) now, and late windows of sealed hours without waiting for more; they go by
+    /// themselves within a minute. What cannot be sealed stays where it is and is counted.
+    pub async fn seal(&self) -> Result<(), QueryError> {
+        self.inner.hot.seal().await
     }
 
     /// Drops hours and journal segments past retention now; they go by themselves within a minute.
@@ -252,10 +260,7 @@ impl Store {
 
     /// Names the frames of stacks, leaf first. A stack that is not known is left out.
     pub async fn resolve(&self, stack_ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
-        self.inner
-            .dictionary
-            .resolve(&self.inner.shared.readers, stack_ids)
-            .await
+        self.inner.dictionary.resolve(&self.inner.shared, stack_ids).await
     }
 
     async fn ask<T, F>(&self, range: Range, question: F) -> Result<T, QueryError>
@@ -268,7 +273,15 @@ impl Store {
         self.inner
             .shared
             .readers
-            .ask(move |reader| question(reader, &shared.span(range)?))
+            .ask(move |reader| {
+                loop {
+                    match question(reader, &shared.span(range)?) {
+                        // The rest answers. Each time there are fewer parts.
+                        Err(Failure::Parts(damaged)) => shared.set_aside(&damaged),
+                        result => return result,
+                    }
+                }
+            })
             .await
     }
 
@@ -277,6 +290,7 @@ impl Store {
         let shared = &self.inner.shared;
         let counters = &shared.counters;
         let (journal_segments, journal_bytes) = self.inner.journal.size();
+        let sealed = shared.parts().size();
         StoreStats {
             journal_bytes,
             journal_segments,
@@ -308,7 +322,15 @@ impl Store {
             window_rows: counters.window_rows.get(),
             expired_windows: counters.expired_windows.get(),
             hours_dropped: counters.hours_dropped.get(),
-            hours: shared.known.hours.read().len() as u64,
+            hours: shared.known.sources.read().hours(),
+            sealed_hours: sealed.hours,
+            sealed_files: sealed.files,
+            sealed_bytes: sealed.bytes,
+            sealed_rows: sealed.rows,
+            seals: counters.seals.get(),
+            seal_failures: counters.seal_failures.get(),
+            parts_quarantined: counters.parts_quarantined.get(),
+            sealed_rows_lost: counters.sealed_rows_lost.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
             queries: counters.queries.get(),

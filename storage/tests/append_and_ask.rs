@@ -1,4 +1,4 @@
-//! What is appended is what questions are answered with.
+//! What is appended is what questions are answered with, wherever the rows lie.
 #![allow(clippy::unwrap_used)] // A panic is how a test fails, in its helpers, too.
 
 mod common;
@@ -18,8 +18,14 @@ fn all_cpu(service: &str) -> StackQuery {
 
 #[tokio::test]
 async fn a_batch_is_stored_once_and_its_values_come_back_exactly() {
+    for place in PLACES {
+        Box::pin(a_batch_is_stored_once_and_its_values_come_back_exactly_in(place)).await;
+    }
+}
+
+async fn a_batch_is_stored_once_and_its_values_come_back_exactly_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     let w = workload("checkout", "v1", "a");
     let sent = batch(1, vec![full_window(&w, T0, "/pay", &[5, 7], &[16, 32], 1_234_567)]);
     let (first, second) = tokio::join!(store.append(sent.clone()), store.append(sent.clone()));
@@ -43,8 +49,14 @@ async fn a_batch_is_stored_once_and_its_values_come_back_exactly() {
 
 #[tokio::test]
 async fn stacks_are_addresses_until_symbols_arrive() {
+    for place in PLACES {
+        Box::pin(stacks_are_addresses_until_symbols_arrive_in(place)).await;
+    }
+}
+
+async fn stacks_are_addresses_until_symbols_arrive_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     let w = workload("checkout", "v1", "a");
     store
         .append(batch(1, vec![full_window(&w, T0, "/pay", &[5], &[16, 32, 48], 7)]))
@@ -90,7 +102,7 @@ async fn stacks_are_addresses_until_symbols_arrive() {
     );
     store.close();
 
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     assert_eq!(names(&store.resolve(&[stack]).await.unwrap()), names(&after));
     assert!(store.unresolved(9).is_empty());
     let builds = store.builds();
@@ -106,8 +118,14 @@ async fn stacks_are_addresses_until_symbols_arrive() {
 
 #[tokio::test]
 async fn named_locations_bring_their_own_frames() {
+    for place in PLACES {
+        Box::pin(named_locations_bring_their_own_frames_in(place)).await;
+    }
+}
+
+async fn named_locations_bring_their_own_frames_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     let mut w = full_window(&workload("web", "v1", "a"), T0, "/", &[1], &[16], 5);
     let frame = |name: &str| Frame {
         function: name.into(),
@@ -132,8 +150,14 @@ async fn named_locations_bring_their_own_frames() {
 
 #[tokio::test]
 async fn samples_are_selected_by_label_and_totals_agree_with_stacks() {
+    for place in PLACES {
+        Box::pin(samples_are_selected_by_label_and_totals_agree_with_stacks_in(place)).await;
+    }
+}
+
+async fn samples_are_selected_by_label_and_totals_agree_with_stacks_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     let mut w = window(&workload("checkout", "v1", "a"), Component::Application, T0);
     w.has_profiles = true;
     let client = LabelSet {
@@ -207,8 +231,17 @@ async fn samples_are_selected_by_label_and_totals_agree_with_stacks() {
 /// proxy's own, and never by both.
 #[tokio::test]
 async fn only_windows_with_both_signals_count_and_no_request_counts_twice() {
+    for place in PLACES {
+        Box::pin(only_windows_with_both_signals_count_and_no_request_counts_twice_in(
+            place,
+        ))
+        .await;
+    }
+}
+
+async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     let w = workload("checkout", "v1", "a");
     let at = |n: i64| T0 + 10 * n;
     let cpu = |component, start, value| {
@@ -355,8 +388,14 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice() {
 
 #[tokio::test]
 async fn services_list_releases_by_when_they_were_first_seen() {
+    for place in PLACES {
+        Box::pin(services_list_releases_by_when_they_were_first_seen_in(place)).await;
+    }
+}
+
+async fn services_list_releases_by_when_they_were_first_seen_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = Placing::open(dir.path(), place);
     let v1 = |start| full_window(&workload("checkout", "v1", "a"), start, "/", &[1], &[1], 1);
     let mut v2 = full_window(&workload("checkout", "v2", "b"), T0 + 1800, "/", &[1], &[1], 1);
     v2.profiles[0].mappings[0].build_id = "ffeeddcc".into();

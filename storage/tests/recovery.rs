@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use common::*;
 use emberline_model::ProfileType;
-use emberline_storage::{OpenError, Range, RequestQuery, StackQuery, Store, WorkloadFilter};
+use emberline_storage::{OpenError, Range, StackQuery, Store, WorkloadFilter};
 
 /// `n` batches, a minute apart over several hours, each with its own stack.
 async fn fill(dir: &Path, n: u64) {
@@ -26,55 +26,6 @@ async fn fill(dir: &Path, n: u64) {
     }
     store.flush_applied().await.unwrap();
     store.close();
-}
-
-/// Everything that can be asked, as text.
-async fn answers(store: &Store) -> String {
-    let who = WorkloadFilter::default();
-    let stacks = StackQuery {
-        by_window: true,
-        ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
-    };
-    let stacks = store.stacks(stacks).await.unwrap();
-    let ids: Vec<u64> = stacks.rows.iter().map(|r| r.stack_id).collect();
-    let resolved = store.resolve(&ids).await.unwrap();
-    let names: Vec<Vec<&str>> = ids
-        .iter()
-        .map(|&id| {
-            resolved
-                .frames(id)
-                .iter()
-                .map(|&f| resolved.functions[f as usize].name.as_str())
-                .collect()
-        })
-        .collect();
-    let requests = store
-        .requests(RequestQuery {
-            by_window: true,
-            ..RequestQuery::new(who, Range::ALL)
-        })
-        .await
-        .unwrap();
-    let services = store.services(Range::ALL).await.unwrap();
-    format!(
-        "{stacks:?}\n{names:?}\n{requests:?}\n{services:?}\n{:?}",
-        store.builds()
-    )
-}
-
-async fn values(store: &Store) -> Vec<i64> {
-    store.flush_applied().await.unwrap();
-    let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-    let mut values: Vec<i64> = store
-        .stacks(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|r| r.value)
-        .collect();
-    values.sort_unstable();
-    values
 }
 
 fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
@@ -148,11 +99,7 @@ async fn a_damaged_hot_store_is_rebuilt() {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             store.flush_applied().await.unwrap();
-            let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-            let requests = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
-            let first = store.stacks(query).await.map(|_| ());
-            let second = store.requests(requests).await.map(|_| ());
-            let Err(error) = first.and(second) else { break };
+            let Err(error) = try_answers(&store).await else { break };
             assert!(error.is_retryable(), "byte {at}: {error}");
             assert!(std::time::Instant::now() < deadline, "byte {at}: {error}");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

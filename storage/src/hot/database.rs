@@ -2,10 +2,11 @@
 //!
 //! Guarantees: the number of the last batch applied is committed together with its rows; hour tables are made
 //! outside of data transactions and checkpointed at once, because replaying definitions together with data from
-//! a write-ahead log is where DuckDB has had its bugs. The file holds nothing that the journal does not.
+//! a write-ahead log is where DuckDB has had its bugs. Each row carries the number of its batch, so that rows which are
+//! sealed as well are found. The file holds nothing that the journal or the parts do not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,13 +24,14 @@ use crate::{
         failure, hours,
         rows::{Seen, Staged},
     },
-    ids::IdMap,
+    ids::{IdMap, IdSet},
     journal::Lsn,
     options::Options,
+    parts::{self, Kind, PartSet, ROW_KINDS},
 };
 
 /// Number of the layout below; a file of another layout is rebuilt.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 const DICTIONARY_TABLES: &str = "
     CREATE TABLE layout (version UINTEGER);
@@ -47,11 +49,66 @@ const DICTIONARY_TABLES: &str = "
 ";
 
 /// The kinds of hour tables.
-pub(crate) const SAMPLES: &str = "samples";
+pub(crate) const SAMPLES: Kind = Kind::Samples;
 /// See [`SAMPLES`].
-pub(crate) const REQUESTS: &str = "requests";
+pub(crate) const REQUESTS: Kind = Kind::Requests;
 /// See [`SAMPLES`].
-pub(crate) const WINDOWS: &str = "windows";
+pub(crate) const WINDOWS: Kind = Kind::Windows;
+
+/// Columns of a kind of rows with their types, in tables and parts alike. In tables the number of the batch follows.
+pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        Kind::Samples => &[
+            ("ts", "UINTEGER"),
+            ("series_id", "UBIGINT"),
+            ("label_set", "UBIGINT"),
+            ("stack_id", "UBIGINT"),
+            ("value", "UBIGINT"),
+            ("samples", "UBIGINT"),
+        ],
+        Kind::Requests => &[
+            ("ts", "UINTEGER"),
+            ("series_id", "UBIGINT"),
+            ("side", "UTINYINT"),
+            ("route", "VARCHAR"),
+            ("method", "VARCHAR"),
+            ("peer_namespace", "VARCHAR"),
+            ("peer_service", "VARCHAR"),
+            ("peer_version", "VARCHAR"),
+            ("protocol", "VARCHAR"),
+            ("status", "USMALLINT"),
+            ("error", "BOOLEAN"),
+            ("zero_count", "UBIGINT"),
+            ("sum", "DOUBLE"),
+            ("min", "DOUBLE"),
+            ("max", "DOUBLE"),
+            ("bucket", "SMALLINT[]"),
+            ("n", "UBIGINT[]"),
+            ("request_bytes", "UBIGINT"),
+            ("response_bytes", "UBIGINT"),
+        ],
+        Kind::Windows => &[
+            ("ts", "UINTEGER"),
+            ("workload_id", "UBIGINT"),
+            ("component", "UTINYINT"),
+            ("length", "UINTEGER"),
+            ("has_requests", "BOOLEAN"),
+            ("has_profiles", "BOOLEAN"),
+            ("rate_hz", "DOUBLE"),
+            ("dropped", "UBIGINT"),
+            ("truncated", "UBIGINT"),
+            ("cpu_ns", "UBIGINT"),
+            ("overhead_ns", "UBIGINT"),
+        ],
+        Kind::Names | Kind::Stacks => &[],
+    }
+}
+
+/// Names of the columns of a kind of rows.
+pub(crate) fn column_names(kind: Kind) -> String {
+    let names: Vec<&str> = columns(kind).iter().map(|c| c.0).collect();
+    names.join(", ")
+}
 
 /// An open file.
 pub(crate) struct Database {
@@ -63,7 +120,8 @@ pub(crate) struct Database {
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) applied: Lsn,
-    pub(crate) hours: BTreeSet<u32>,
+    /// Hours that have tables, and their generation.
+    pub(crate) tables: BTreeMap<u32, u32>,
     pub(crate) seen: Seen,
     /// First and last window start of each workload.
     pub(crate) spans: IdMap<(u32, u32)>,
@@ -96,10 +154,13 @@ impl Database {
             .with("preserve_insertion_order", "false")?
             // Checkpoints come from the writer's own schedule, never in the middle of a commit.
             .with("wal_autocheckpoint", "1TB")?
-            .enable_autoload_extension(false)?
-            .enable_external_access(false)?;
+            .enable_autoload_extension(false)?;
         let connection = Connection::open_with_flags(&path, config)?;
-        connection.execute_batch("SET lock_configuration = true")?;
+        // The only files it may touch beside its own are the parts.
+        connection.execute_batch(&format!(
+            "SET allowed_directories = [{}]; SET enable_external_access = false; SET lock_configuration = true;",
+            quoted(&parts::folder(&options.data_dir))
+        ))?;
         let database = Database { connection, path };
         if database.tables("layout")?.is_empty() {
             database.create_dictionary()?;
@@ -145,16 +206,17 @@ impl Database {
                 "corrupt: layout {layout} where {LAYOUT} is expected"
             )));
         }
-        let hours = self
-            .tables("windows_")?
-            .iter()
-            .filter_map(|n| hours::from_name(&n["windows_".len()..]))
-            .collect();
+        let tables = self.tables("windows_")?;
+        let tables = tables.iter().filter_map(|name| {
+            let (hour, generation) = name["windows_".len()..].split_once('_')?;
+            Some((hours::from_name(hour)?, generation.parse().ok()?))
+        });
+        let tables: BTreeMap<u32, u32> = tables.collect();
         let mut contents = Contents {
             applied: self
                 .connection
                 .query_row("SELECT max(lsn) FROM applied", [], |row| row.get(0))?,
-            hours,
+            tables,
             ..Contents::default()
         };
         let seen = &mut contents.seen;
@@ -170,7 +232,7 @@ impl Database {
             seen.builds.insert(row?);
         }
         contents.native = self.native_locations()?;
-        contents.spans = self.spans(&contents.hours)?;
+        contents.spans = self.spans(&contents.tables)?;
         Ok(contents)
     }
 
@@ -230,13 +292,14 @@ impl Database {
             .collect())
     }
 
-    /// Removes dictionary rows that no row of these hours mentions. What is left is read anew: see
-    /// [`Database::contents`]. An hour that nobody keeps must not hold memory for ever.
-    pub(crate) fn sweep_dictionary(&self, hours: &BTreeSet<u32>) -> duckdb::Result<()> {
-        let all = |kind: &str, column: &str| {
-            let selects: Vec<String> = hours
+    /// Removes stacks and locations that no row of these tables mentions: those of sealed rows are in dictionary parts.
+    /// With the names of all parts, also removes whatever neither the tables nor these mention. What is left is read anew:
+    /// see [`Database::contents`]. An hour that nobody keeps must not hold memory for ever.
+    pub(crate) fn sweep_dictionary(&self, tables: &BTreeMap<u32, u32>, kept: Option<&Kept>) -> duckdb::Result<()> {
+        let all = |kind: Kind, column: &str| {
+            let selects: Vec<String> = tables
                 .iter()
-                .map(|&hour| format!("SELECT {column} FROM {}", table(kind, hour)))
+                .map(|(&hour, &generation)| format!("SELECT {column} FROM {}", table(kind, hour, generation)))
                 .collect();
             // Nothing kept: nothing mentioned.
             if selects.is_empty() {
@@ -247,27 +310,34 @@ impl Database {
         };
         let (stacks, label_sets) = (all(SAMPLES, "stack_id"), all(SAMPLES, "label_set"));
         let workloads = all(WINDOWS, "workload_id");
+        let names = kept.map_or_else(String::new, |kept| {
+            let (kept_workloads, kept_label_sets) = (id_list(&kept.workloads), id_list(&kept.label_sets));
+            format!(
+                "DELETE FROM label_sets WHERE label_set NOT IN ({label_sets}) AND label_set NOT IN ({kept_label_sets});
+                 DELETE FROM series WHERE workload_id NOT IN ({workloads}) AND workload_id NOT IN ({kept_workloads});
+                 DELETE FROM workload_builds WHERE workload_id NOT IN ({workloads})
+                     AND workload_id NOT IN ({kept_workloads});
+                 DELETE FROM mappings WHERE mapping_id NOT IN (SELECT mapping_id FROM workload_builds)
+                     AND mapping_id NOT IN (SELECT mapping_id FROM locations WHERE mapping_id IS NOT NULL);"
+            )
+        });
         let swept = self.connection.execute_batch(&format!(
             "BEGIN;
              DELETE FROM stacks WHERE stack_id NOT IN ({stacks});
              DELETE FROM locations WHERE location_id NOT IN (SELECT unnest(locations) FROM stacks);
-             DELETE FROM label_sets WHERE label_set NOT IN ({label_sets});
-             DELETE FROM series WHERE workload_id NOT IN ({workloads});
-             DELETE FROM workload_builds WHERE workload_id NOT IN ({workloads});
-             DELETE FROM mappings WHERE mapping_id NOT IN (SELECT mapping_id FROM workload_builds)
-                 AND mapping_id NOT IN (SELECT mapping_id FROM locations WHERE mapping_id IS NOT NULL);
+             {names}
              COMMIT;"
         ));
         swept.inspect_err(|_| drop(self.connection.execute_batch("ROLLBACK")))
     }
 
     /// First and last window start of each workload.
-    pub(crate) fn spans(&self, hours: &BTreeSet<u32>) -> duckdb::Result<IdMap<(u32, u32)>> {
+    fn spans(&self, tables: &BTreeMap<u32, u32>) -> duckdb::Result<IdMap<(u32, u32)>> {
         let mut spans: IdMap<(u32, u32)> = IdMap::default();
-        for &hour in hours {
+        for (&hour, &generation) in tables {
             let sql = format!(
                 "SELECT workload_id, min(ts), max(ts) FROM {} GROUP BY 1",
-                table(WINDOWS, hour)
+                table(WINDOWS, hour, generation)
             );
             let mut statement = self.connection.prepare(&sql)?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -281,27 +351,59 @@ impl Database {
     }
 
     /// Makes the tables of an hour.
-    pub(crate) fn create_hour(&self, hour: u32) -> duckdb::Result<()> {
-        let (samples, requests, windows) = (table(SAMPLES, hour), table(REQUESTS, hour), table(WINDOWS, hour));
-        self.define(&format!(
-            "CREATE TABLE IF NOT EXISTS {samples} (ts UINTEGER, series_id UBIGINT, label_set UBIGINT, stack_id UBIGINT, value UBIGINT,
-                 samples UBIGINT);
-             CREATE TABLE IF NOT EXISTS {requests} (ts UINTEGER, series_id UBIGINT, side UTINYINT, route VARCHAR, method VARCHAR,
-                 peer_namespace VARCHAR, peer_service VARCHAR, peer_version VARCHAR, protocol VARCHAR, status USMALLINT,
-                 error BOOLEAN, zero_count UBIGINT, sum DOUBLE, min DOUBLE, max DOUBLE, bucket SMALLINT[], n UBIGINT[],
-                 request_bytes UBIGINT, response_bytes UBIGINT);
-             CREATE TABLE IF NOT EXISTS {windows} (ts UINTEGER, workload_id UBIGINT, component UTINYINT, length UINTEGER,
-                 has_requests BOOLEAN, has_profiles BOOLEAN, rate_hz DOUBLE, dropped UBIGINT, truncated UBIGINT,
-                 cpu_ns UBIGINT, overhead_ns UBIGINT);"
-        ))
+    pub(crate) fn create_hour(&self, hour: u32, generation: u32) -> duckdb::Result<()> {
+        let define = |kind: Kind| {
+            let columns: Vec<String> = columns(kind).iter().map(|(name, of)| format!("{name} {of}")).collect();
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} ({}, lsn UBIGINT);",
+                table(kind, hour, generation),
+                columns.join(", ")
+            )
+        };
+        self.define(&ROW_KINDS.map(define).concat())
     }
 
     /// Drops the tables of an hour.
-    pub(crate) fn drop_hour(&self, hour: u32) -> duckdb::Result<()> {
-        let (samples, requests, windows) = (table(SAMPLES, hour), table(REQUESTS, hour), table(WINDOWS, hour));
-        self.define(&format!(
-            "DROP TABLE IF EXISTS {samples}; DROP TABLE IF EXISTS {requests}; DROP TABLE IF EXISTS {windows};"
-        ))
+    pub(crate) fn drop_hour(&self, hour: u32, generation: u32) -> duckdb::Result<()> {
+        let drop = |kind: Kind| format!("DROP TABLE IF EXISTS {};", table(kind, hour, generation));
+        self.define(&ROW_KINDS.map(drop).concat())
+    }
+
+    /// Removes rows that are sealed as well: a seal that did not come to its end left them in both places.
+    pub(crate) fn remove_sealed(&self, tables: &BTreeMap<u32, u32>, parts: &PartSet) -> duckdb::Result<()> {
+        for (&hour, &generation) in tables {
+            for name in parts.of_hour(hour).iter().map(|part| part.name) {
+                if ROW_KINDS.contains(&name.kind) {
+                    self.connection.execute(
+                        &format!(
+                            "DELETE FROM {} WHERE lsn BETWEEN ? AND ?",
+                            table(name.kind, hour, generation)
+                        ),
+                        [name.first_lsn, name.last_lsn],
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of a table, and the first and last batch they come from; `None` when it is empty.
+    pub(crate) fn extent(&self, kind: Kind, hour: u32, generation: u32) -> duckdb::Result<Option<(Lsn, Lsn)>> {
+        let sql = format!("SELECT min(lsn), max(lsn) FROM {}", table(kind, hour, generation));
+        let (first, last): (Option<Lsn>, Option<Lsn>) = self
+            .connection
+            .query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(first.zip(last))
+    }
+
+    /// The first batch with a row in the tables of an hour.
+    pub(crate) fn first_lsn(&self, hour: u32, generation: u32) -> duckdb::Result<Option<Lsn>> {
+        let mut first = None;
+        for kind in ROW_KINDS {
+            let of_kind = self.extent(kind, hour, generation)?.map(|extent| extent.0);
+            first = [first, of_kind].into_iter().flatten().min();
+        }
+        Ok(first)
     }
 
     /// Moves the write-ahead log into the file.
@@ -316,9 +418,9 @@ impl Database {
 
     /// Writes rows and the number they reach, in one transaction. After an error nothing is written, except when
     /// the error came from the commit itself: then it is not known.
-    pub(crate) fn write(&self, staged: Staged, through: Lsn) -> Result<(), WriteError> {
+    pub(crate) fn write(&self, staged: Staged, tables: &BTreeMap<u32, u32>, through: Lsn) -> Result<(), WriteError> {
         self.connection.execute_batch("BEGIN").map_err(WriteError::Before)?;
-        self.write_rows(staged, through).map_err(|error| {
+        self.write_rows(staged, tables, through).map_err(|error| {
             // A connection that cannot roll back is found out by the caller's next step.
             let _ = self.connection.execute_batch("ROLLBACK");
             WriteError::Before(error)
@@ -326,8 +428,8 @@ impl Database {
         self.connection.execute_batch("COMMIT").map_err(WriteError::Commit)
     }
 
-    fn write_rows(&self, staged: Staged, through: Lsn) -> duckdb::Result<()> {
-        for (name, columns) in staged.into_tables() {
+    fn write_rows(&self, staged: Staged, tables: &BTreeMap<u32, u32>, through: Lsn) -> duckdb::Result<()> {
+        for (name, columns) in staged.into_tables(tables) {
             self.append(&name, columns)?;
         }
         self.connection.execute("UPDATE applied SET lsn = ?", [through])?;
@@ -364,9 +466,33 @@ fn our_failure(message: String) -> duckdb::Error {
     duckdb::Error::ToSqlConversionFailure(message.into())
 }
 
-/// The table of a kind and hour.
-pub(crate) fn table(kind: &str, hour: u32) -> String {
-    format!("{kind}_{}", hours::name_of(hour))
+/// The table of a kind and hour. Each time an hour gets tables they are of another generation.
+pub(crate) fn table(kind: Kind, hour: u32, generation: u32) -> String {
+    format!("{}_{}_{generation}", kind.word(), hours::name_of(hour))
+}
+
+/// A path as a literal.
+pub(crate) fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', "''"))
+}
+
+/// A query of ids. They are numbers of our own, so they may stand in the text.
+fn id_list(ids: &IdSet) -> String {
+    if ids.is_empty() {
+        return "SELECT 0::UBIGINT WHERE false".to_owned();
+    }
+    let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+    format!(
+        "SELECT unnest(CAST(string_split('{}', ',') AS UBIGINT[]))",
+        list.join(",")
+    )
+}
+
+/// What the names of all parts mention.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) workloads: IdSet,
+    pub(crate) label_sets: IdSet,
 }
 
 /// Columns of a table, ready to append.

@@ -1,10 +1,6 @@
 //! Hours of data: each has its own tables, so that old ones can be dropped whole and questions read only the
 //! hours they ask about.
 
-use std::collections::BTreeSet;
-
-use crate::{error::QueryError, range::Range};
-
 /// Seconds of an hour.
 pub(crate) const HOUR_S: i64 = 3600;
 
@@ -58,35 +54,6 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// A range cut to what is representable, and the present hours it touches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Span {
-    /// First second.
-    pub(crate) from_s: u32,
-    /// Second after the last.
-    pub(crate) to_s: u32,
-    /// Present hours, ascending.
-    pub(crate) hours: Vec<u32>,
-}
-
-/// Which of the present hours a range touches.
-pub(crate) fn span(range: Range, present: &BTreeSet<u32>) -> Result<Span, QueryError> {
-    let bad = || QueryError::BadRange {
-        from_unix_s: range.from_unix_s,
-        to_unix_s: range.to_unix_s,
-    };
-    if range.from_unix_s >= range.to_unix_s {
-        return Err(bad());
-    }
-    let clamp = |s: i64| s.clamp(0, i64::from(u32::MAX)) as u32;
-    let (from_s, to_s) = (clamp(range.from_unix_s), clamp(range.to_unix_s));
-    if from_s >= to_s {
-        return Err(bad());
-    }
-    let hours = present.range(hour_of(from_s)..=hour_of(to_s - 1)).copied().collect();
-    Ok(Span { from_s, to_s, hours })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,16 +74,5 @@ mod tests {
         fn names_round_trip(hour in 0u32..=u32::MAX / 3600) {
             prop_assert_eq!(from_name(&name_of(hour)), Some(hour));
         }
-    }
-
-    #[test]
-    fn spans_touch_the_hours_they_cover() {
-        let present = BTreeSet::from([1, 2, 3, 9]);
-        let of = |from_unix_s, to_unix_s| span(Range { from_unix_s, to_unix_s }, &present).map(|s| s.hours);
-        assert_eq!(of(3600, 7200).unwrap(), [1]);
-        assert_eq!(of(3600, 7201).unwrap(), [1, 2]);
-        assert_eq!(of(-5, i64::MAX).unwrap(), [1, 2, 3, 9]);
-        assert!(of(5, 5).is_err());
-        assert!(of(-9, -2).is_err());
     }
 }

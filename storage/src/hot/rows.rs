@@ -5,7 +5,10 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int16Builder, ListBuilder, StringArray, StringBuilder, UInt8Array,
@@ -16,9 +19,10 @@ use emberline_model::{Component, Frame, Mapping, Release, RequestSeries, Workloa
 use crate::{
     hot::database::{self, Tables},
     ids::{IdMap, IdSet},
+    journal::Lsn,
 };
 
-pub(crate) use stage::stage;
+pub(crate) use stage::{restore, stage};
 
 /// Profile type of the series that request rows belong to.
 pub(crate) const SERIES_REQUESTS: &str = "requests";
@@ -96,6 +100,8 @@ pub(crate) struct News {
     pub(crate) spans: IdMap<(u32, u32)>,
     /// Native locations that are new.
     pub(crate) native: Vec<(Arc<Mapping>, Vec<u64>)>,
+    /// Hours that get rows.
+    pub(crate) hours: BTreeSet<u32>,
     pub(crate) sample_rows: u64,
     pub(crate) request_rows: u64,
     pub(crate) window_rows: u64,
@@ -130,6 +136,7 @@ struct SampleRows {
     stack: Vec<u64>,
     value: Vec<u64>,
     samples: Vec<u64>,
+    lsn: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -151,6 +158,7 @@ struct RequestRows {
     n: ListBuilder<UInt64Builder>,
     request_bytes: Vec<u64>,
     response_bytes: Vec<u64>,
+    lsn: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -166,6 +174,7 @@ struct WindowRows {
     truncated: Vec<u64>,
     cpu_ns: Vec<u64>,
     overhead_ns: Vec<u64>,
+    lsn: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -223,7 +232,7 @@ impl PeerColumns {
 }
 
 impl WindowRows {
-    fn push(&mut self, window: &WorkloadWindow, ts: u32, workload: u64) {
+    fn push(&mut self, window: &WorkloadWindow, ts: u32, workload: u64, lsn: Lsn) {
         let mut stats = emberline_model::ProfileStats::default();
         for profile in &window.profiles {
             stats.rate_hz = stats.rate_hz.max(profile.stats.rate_hz);
@@ -243,11 +252,12 @@ impl WindowRows {
         self.truncated.push(stats.truncated);
         self.cpu_ns.push(stats.cpu_ns);
         self.overhead_ns.push(stats.overhead_ns);
+        self.lsn.push(lsn);
     }
 }
 
 impl RequestRows {
-    fn push(&mut self, request: &RequestSeries, ts: u32, series: u64) {
+    fn push(&mut self, request: &RequestSeries, ts: u32, series: u64, lsn: Lsn) {
         self.ts.push(ts);
         self.series.push(series);
         self.side.push(request.side.code());
@@ -270,6 +280,7 @@ impl RequestRows {
         self.n.append(true);
         self.request_bytes.push(request.request_bytes);
         self.response_bytes.push(request.response_bytes);
+        self.lsn.push(lsn);
     }
 }
 
@@ -332,13 +343,15 @@ impl Staged {
         self.hours.keys().copied()
     }
 
-    /// Columns of every table that gets rows, in the order of its definition.
-    pub(crate) fn into_tables(self) -> Tables {
+    /// Columns of every table that gets rows, in the order of its definition. `generations` has all of the hours.
+    pub(crate) fn into_tables(self, generations: &BTreeMap<u32, u32>) -> Tables {
         let mut tables = Tables::new();
         for (hour, rows) in self.hours {
-            tables.insert(database::table(database::SAMPLES, hour), rows.samples.into_columns());
-            tables.insert(database::table(database::REQUESTS, hour), rows.requests.into_columns());
-            tables.insert(database::table(database::WINDOWS, hour), rows.windows.into_columns());
+            let generation = generations.get(&hour).copied().unwrap_or_default();
+            let table = |kind| database::table(kind, hour, generation);
+            tables.insert(table(database::SAMPLES), rows.samples.into_columns());
+            tables.insert(table(database::REQUESTS), rows.requests.into_columns());
+            tables.insert(table(database::WINDOWS), rows.windows.into_columns());
         }
         let s = self.series;
         tables.insert(
@@ -404,6 +417,7 @@ impl SampleRows {
             numbers(self.stack),
             numbers(self.value),
             numbers(self.samples),
+            numbers(self.lsn),
         ]
     }
 }
@@ -431,6 +445,7 @@ impl RequestRows {
             Arc::new(self.n.finish()),
             numbers(self.request_bytes),
             numbers(self.response_bytes),
+            numbers(self.lsn),
         ]
     }
 }
@@ -449,6 +464,7 @@ impl WindowRows {
             numbers(self.truncated),
             numbers(self.cpu_ns),
             numbers(self.overhead_ns),
+            numbers(self.lsn),
         ]
     }
 }

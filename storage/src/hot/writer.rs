@@ -1,6 +1,7 @@
-//! The thread that owns the engine: applies batches, repairs, checkpoints, and drops what is too old.
+//! The thread that owns the engine: applies batches, seals hours, repairs, checkpoints, and drops what is too old.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,12 +12,15 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
-    database::{self, Contents, Database, WriteError},
+    database::{self, Database, WriteError},
     failure::{self, Kind},
+    load::{self, Loaded},
     rows::{self, News, Seen},
+    seal::{self, SealError},
 };
 use crate::{
-    journal::{Journal, Lsn},
+    journal::{Journal, Lsn, Needless},
+    parts::PartSet,
     quarantine,
 };
 
@@ -26,8 +30,8 @@ const TRANSACTION_BYTES: usize = 4 << 20;
 const ATTEMPTS: u32 = 3;
 /// How long to wait before the engine is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often retention is looked at.
-const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// How often retention, and hours to seal, are looked at.
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The write-ahead log is moved into the file at this size, or after this time.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// See [`CHECKPOINT_BYTES`].
@@ -40,33 +44,40 @@ pub(crate) struct Engine {
     database: Database,
     seen: Seen,
     applied: Lsn,
+    /// Of each hour with tables: no row is from a batch before this one, and since when there are any.
+    waiting: BTreeMap<u32, (Lsn, i64)>,
+    /// The generation that the next tables get.
+    next_generation: u32,
 }
 
 impl Engine {
     /// Opens the engine and tells the rest of the store what it holds. A file that is damaged is set aside, and an
     /// empty one takes its place; any other failure is for the caller to retry.
     pub(crate) fn open(shared: &Shared) -> Result<Engine, String> {
-        let (database, contents) = match Database::open(&shared.options) {
+        let (database, loaded) = match open(shared)? {
             Ok(opened) => opened,
             Err(error) => match failure::kind(&error) {
                 Kind::Full | Kind::InUse | Kind::Memory | Kind::Interrupted => return Err(error.to_string()),
                 _ => {
-                    tracing::error!(%error, "the query engine's file cannot be opened; rebuilding it from the journal");
+                    tracing::error!(%error, "the query engine's file cannot be opened; rebuilding it from journal and parts");
                     shared.counters.set_hot_error(Some(error.to_string()));
                     set_aside(shared)?;
-                    Database::open(&shared.options).map_err(|error| error.to_string())?
+                    open(shared)?.map_err(|error| error.to_string())?
                 }
             },
         };
         let base = database.connection.try_clone().map_err(|error| error.to_string())?;
-        let (seen, applied) = announce(shared, contents);
         shared.readers.open(base);
         shared.counters.set_hot_error(None);
-        shared.applied.send_replace(applied);
+        shared.applied.send_replace(loaded.applied);
+        let since_s = shared.clock.now_unix_s();
+        let waiting = loaded.first.iter().map(|(&hour, &first)| (hour, (first, since_s)));
         Ok(Engine {
+            waiting: waiting.collect(),
+            next_generation: loaded.next_generation,
             database,
-            seen,
-            applied,
+            seen: loaded.seen,
+            applied: loaded.applied,
         })
     }
 
@@ -74,6 +85,16 @@ impl Engine {
     pub(crate) fn applied(&self) -> Lsn {
         self.applied
     }
+}
+
+/// Opens the file and makes it agree with the parts. The outer error is that of the folder of parts.
+fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Loaded)>, String> {
+    let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
+        .map_err(|error| format!("the folder of sealed parts cannot be read: {error}"))?;
+    Ok(Database::open(&shared.options).and_then(|(database, contents)| {
+        let loaded = load::first(shared, &database, contents, parts)?;
+        Ok((database, loaded))
+    }))
 }
 
 /// Moves the engine's files to the quarantine folder; removes them when they cannot be moved.
@@ -100,6 +121,14 @@ fn set_aside(shared: &Shared) -> Result<(), String> {
     Ok(())
 }
 
+/// What there is to do beside applying batches.
+#[derive(Default)]
+struct Work {
+    repair: Option<(Kind, String)>,
+    retention: Vec<oneshot::Sender<()>>,
+    seal: Vec<oneshot::Sender<()>>,
+}
+
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     journal: Arc<Journal>,
@@ -107,7 +136,7 @@ pub(crate) struct Writer {
     retry_at: Instant,
     last_apply: Instant,
     last_checkpoint: Instant,
-    last_retention: Instant,
+    last_upkeep: Instant,
     /// A batch that made a transaction fail, and how often.
     suspect: Option<(Lsn, u32)>,
     closing: Option<Instant>,
@@ -125,7 +154,7 @@ impl Writer {
             engine,
             retry_at: now,
             last_checkpoint: now,
-            last_retention: now,
+            last_upkeep: now,
             suspect: None,
             closing: None,
             failing: false,
@@ -134,8 +163,8 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         loop {
-            let (repair, retention) = self.wait();
-            if let Some((kind, why)) = repair {
+            let work = self.wait();
+            if let Some((kind, why)) = work.repair {
                 self.repair(kind, &why);
             }
             if self.engine.is_none() && Instant::now() >= self.retry_at {
@@ -147,11 +176,18 @@ impl Writer {
                 self.blame_next();
                 self.repair(Kind::Fatal, "applying batches panicked");
             }
-            if !retention.is_empty() || self.last_retention.elapsed() >= RETENTION_EVERY {
+            let due = self.last_upkeep.elapsed() >= UPKEEP_EVERY;
+            if due {
+                self.last_upkeep = Instant::now();
+            }
+            if self.closing.is_none() && (due || !work.seal.is_empty()) {
+                self.seal_due(!work.seal.is_empty());
+            }
+            if due || !work.retention.is_empty() {
                 self.retain();
-                for done in retention {
-                    let _ = done.send(());
-                }
+            }
+            for done in work.seal.into_iter().chain(work.retention) {
+                let _ = done.send(());
             }
             self.checkpoint_when_due();
             if let Some(since) = self.closing
@@ -175,7 +211,7 @@ impl Writer {
     }
 
     /// Waits until there is something to do: batches whose time has come, a request, or a due check.
-    fn wait(&mut self) -> (Option<(Kind, String)>, Vec<oneshot::Sender<()>>) {
+    fn wait(&mut self) -> Work {
         let queue = self.shared.queue.clone();
         let mut inbox = queue.inbox.lock();
         let patience = Instant::now() + Duration::from_secs(1);
@@ -184,8 +220,13 @@ impl Writer {
                 self.closing = Some(Instant::now());
             }
             let requests = &mut inbox.requests;
-            if self.closing.is_some() || requests.repair.is_some() || !requests.retention.is_empty() {
-                return (requests.repair.take(), std::mem::take(&mut requests.retention));
+            let asked = !requests.retention.is_empty() || !requests.seal.is_empty();
+            if self.closing.is_some() || requests.repair.is_some() || asked {
+                return Work {
+                    repair: requests.repair.take(),
+                    retention: std::mem::take(&mut requests.retention),
+                    seal: std::mem::take(&mut requests.seal),
+                };
             }
             let now = Instant::now();
             let mut until = patience;
@@ -195,7 +236,7 @@ impl Writer {
                     // What is not in memory is far behind, and has waited long enough.
                     let behind = inbox.batches.front().is_none_or(|(lsn, ..)| *lsn > engine.applied + 1);
                     if now >= due || (!self.failing && (behind || inbox.bytes >= TRANSACTION_BYTES)) {
-                        return (None, Vec::new());
+                        return Work::default();
                     }
                     until = until.min(due);
                 }
@@ -203,7 +244,7 @@ impl Writer {
                 None => until = until.min(self.retry_at.max(now)),
             }
             if now >= until {
-                return (None, Vec::new());
+                return Work::default();
             }
             queue.wake.wait_until(&mut inbox, until);
         }
@@ -325,15 +366,16 @@ impl Writer {
             .suspect
             .filter(|&(_, attempts)| attempts >= ATTEMPTS)
             .map(|(lsn, _)| lsn);
-        let batches: Vec<Arc<Batch>> = group
-            .iter()
-            .filter(|(lsn, _)| Some(*lsn) != skipped)
-            .map(|(_, batch)| batch.clone())
-            .collect();
-        let oldest_hour = self.shared.oldest_hour(self.journal.newest_s());
-        let (staged, news) = rows::stage(&batches, &mut engine.seen, oldest_hour);
+        let batches: Vec<(Lsn, Arc<Batch>)> = group.iter().filter(|(lsn, _)| Some(*lsn) != skipped).cloned().collect();
+        let parts = self.shared.parts();
+        let oldest_hour = self.shared.oldest_hour(newest_s(&self.journal, &parts));
+        let (staged, news) = rows::stage(&batches, &mut engine.seen, oldest_hour, &parts);
         match write(engine, &self.shared, staged, through) {
             Ok(()) => {
+                let since_s = self.shared.clock.now_unix_s();
+                for &hour in &news.hours {
+                    engine.waiting.entry(hour).or_insert((engine.applied + 1, since_s));
+                }
                 engine.applied = through;
                 self.failing = false;
                 if batches.len() < group.len() {
@@ -343,7 +385,7 @@ impl Writer {
                         .add((group.len() - batches.len()) as u64);
                     tracing::error!(
                         lsn = skipped,
-                        "a batch cannot be shown and is skipped; the journal keeps it"
+                        "a batch cannot be shown and is skipped; it stays in the journal until its hours are sealed"
                     );
                 }
                 if self.suspect.is_some_and(|(lsn, _)| lsn <= through) {
@@ -441,17 +483,108 @@ impl Writer {
         }
     }
 
-    /// After hours were dropped: removes what only they mentioned, from the file and from memory.
-    fn sweep(&mut self) {
+    /// Seals hours that are over, then lets the journal go as far as everything is sealed. Hours that have parts already
+    /// wait for more late rows, unless `eager`.
+    fn seal_due(&mut self, eager: bool) {
+        let now_s = self.shared.clock.now_unix_s();
+        let after_s = i64::try_from(self.shared.options.seal_after.as_secs()).unwrap_or(i64::MAX);
+        let Some(engine) = &self.engine else { return };
+        let due: Vec<(u32, u32)> = {
+            let sources = self.shared.known.sources.read();
+            let is_due = |hour: u32| {
+                let end_s = (i64::from(hour) + 1) * super::hours::HOUR_S;
+                let since_s = engine.waiting.get(&hour).map_or(0, |waiting| waiting.1);
+                let waited = eager || sources.parts.of_hour(hour).is_empty() || now_s - since_s >= after_s;
+                now_s.saturating_sub(end_s) >= after_s && waited
+            };
+            let tables = sources.tables.iter().filter(|&(&hour, _)| is_due(hour));
+            tables.map(|(&hour, &generation)| (hour, generation)).collect()
+        };
+        let mut sealed = false;
+        for (hour, generation) in due {
+            // A mistake of ours in one hour must not end the thread.
+            let done = std::panic::catch_unwind(AssertUnwindSafe(|| self.seal_hour(hour, generation)));
+            match done {
+                Ok(true) => sealed = true,
+                Ok(false) => break,
+                Err(_) => {
+                    self.shared.counters.seal_failures.add(1);
+                    self.repair(Kind::Fatal, "sealing panicked");
+                    break;
+                }
+            }
+        }
+        if sealed {
+            self.sweep(false);
+        }
+        self.trim_journal();
+    }
+
+    /// Moves one hour from tables to parts. False when that failed.
+    fn seal_hour(&mut self, hour: u32, generation: u32) -> bool {
+        let Some(engine) = &mut self.engine else { return false };
+        let shared = &self.shared;
+        match seal::seal(shared, &engine.database, hour, generation) {
+            Ok(parts) => {
+                {
+                    let mut sources = shared.known.sources.write();
+                    let mut set = PartSet::clone(&sources.parts);
+                    parts.into_iter().for_each(|part| set.insert(part));
+                    sources.parts = Arc::new(set);
+                    sources.tables.remove(&hour);
+                }
+                engine.waiting.remove(&hour);
+                shared.counters.seals.add(1);
+                // Questions that started earlier and have not read the table yet find it gone, and start anew.
+                if let Err(error) = engine.database.drop_hour(hour, generation) {
+                    tracing::warn!(%error, hour, "a sealed hour cannot be dropped");
+                    self.repair(reopening(failure::kind(&error)), &error.to_string());
+                    return false;
+                }
+                true
+            }
+            Err(error) => {
+                shared.counters.seal_failures.add(1);
+                tracing::error!(%error, hour, "an hour cannot be sealed; trying again in a minute");
+                let kind = match &error {
+                    SealError::Engine(cause) => failure::kind(cause),
+                    SealError::Unknown(_) => Kind::Fatal,
+                    SealError::Disk(_) | SealError::Internal(_) => Kind::Other,
+                };
+                if matches!(kind, Kind::Damaged | Kind::Fatal) {
+                    self.repair(kind, &error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    /// Removes from the file and from memory what no table mentions. After hours were `dropped` for good, also the
+    /// names that no part mentions either.
+    fn sweep(&mut self, dropped: bool) {
         let Some(engine) = &mut self.engine else { return };
-        let hours = self.shared.known.hours.read().clone();
+        let (tables, parts) = {
+            let sources = self.shared.known.sources.read();
+            (sources.tables.clone(), sources.parts.clone())
+        };
         let database = &engine.database;
+        let kept = dropped.then(|| load::kept(&parts));
         let swept = database
-            .sweep_dictionary(&hours)
+            .sweep_dictionary(&tables, kept.as_ref())
             .and_then(|()| database.checkpoint())
-            .and_then(|()| database.contents());
+            .and_then(|()| database.contents())
+            .and_then(|contents| {
+                if dropped {
+                    load::again(&self.shared, database, contents)
+                } else {
+                    Ok(contents.seen)
+                }
+            });
         match swept {
-            Ok(contents) => (engine.seen, engine.applied) = announce(&self.shared, contents),
+            Ok(seen) => {
+                self.shared.known.set_dictionary(&seen);
+                engine.seen = seen;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the dictionary cannot be swept");
                 // What memory says of the dictionary may be wrong now: it is read anew with the file.
@@ -460,63 +593,96 @@ impl Writer {
         }
     }
 
-    /// Drops hours and journal segments past retention.
+    /// Drops hours past retention, by age and by size, and journal segments.
     fn retain(&mut self) {
-        self.last_retention = Instant::now();
-        let oldest_hour = self.shared.oldest_hour(self.journal.newest_s());
-        if let Some(engine) = &self.engine {
-            let old: Vec<u32> = self.shared.known.hours.read().range(..oldest_hour).copied().collect();
-            let mut dropped = 0;
-            for hour in old {
+        let shared = self.shared.clone();
+        let oldest_hour = shared.oldest_hour(newest_s(&self.journal, &shared.parts()));
+        let mut dropped: BTreeSet<u32> = {
+            let mut sources = shared.known.sources.write();
+            let mut parts = PartSet::clone(&sources.parts);
+            let dropped = parts.retain(oldest_hour, shared.options.sealed_limit_mb << 20);
+            if !dropped.is_empty() {
+                sources.parts = Arc::new(parts);
+            }
+            dropped.into_iter().collect()
+        };
+        if let Some(engine) = &mut self.engine {
+            let old: Vec<(u32, u32)> = {
+                let sources = shared.known.sources.read();
+                sources
+                    .tables
+                    .range(..oldest_hour)
+                    .map(|(&hour, &of)| (hour, of))
+                    .collect()
+            };
+            for (hour, generation) in old {
                 // Questions stop looking before the tables go.
-                self.shared.known.hours.write().remove(&hour);
-                if let Err(error) = engine.database.drop_hour(hour) {
+                shared.known.sources.write().tables.remove(&hour);
+                if let Err(error) = engine.database.drop_hour(hour, generation) {
                     tracing::warn!(%error, hour, "an old hour cannot be dropped");
-                    self.shared.known.hours.write().insert(hour);
+                    shared.known.sources.write().tables.insert(hour, generation);
                     break;
                 }
-                dropped += 1;
-            }
-            if dropped > 0 {
-                self.shared.counters.hours_dropped.add(dropped);
-                self.sweep();
+                engine.waiting.remove(&hour);
+                dropped.insert(hour);
             }
         }
-        let before = oldest_hour.saturating_mul(super::hours::HOUR_S as u32);
+        if !dropped.is_empty() {
+            shared.counters.hours_dropped.add(dropped.len() as u64);
+            self.sweep(true);
+        }
+        self.trim_journal();
+    }
+
+    /// Removes journal segments whose rows are all sealed, or past retention.
+    fn trim_journal(&self) {
+        let parts = self.shared.parts();
+        let oldest_hour = self.shared.oldest_hour(newest_s(&self.journal, &parts));
+        let through = self.engine.as_ref().map_or(0, |engine| {
+            let first = engine.waiting.values().map(|waiting| waiting.0).min();
+            first.map_or(engine.applied, |first| first.saturating_sub(1))
+        });
+        let needless = Needless {
+            before_s: oldest_hour.saturating_mul(super::hours::HOUR_S as u32),
+            through,
+        };
         // A closed journal answers by dropping its end.
-        let _ = self.journal.trim(before).blocking_recv();
+        let _ = self.journal.trim(needless).blocking_recv();
     }
 }
 
-/// Tells the rest of the store what the engine holds.
-fn announce(shared: &Shared, contents: Contents) -> (Seen, Lsn) {
-    let Contents {
-        applied,
-        hours,
-        seen,
-        spans,
-        native,
-    } = contents;
-    shared.known.set_dictionary(&seen);
-    *shared.known.hours.write() = hours;
-    *shared.known.spans.write() = spans;
-    shared.symbols.forget_seen();
-    native
-        .iter()
-        .for_each(|(mapping, offsets)| shared.symbols.note(mapping, offsets));
-    (seen, applied)
+/// The newest second that was ever stored; of sealed hours their first.
+fn newest_s(journal: &Journal, parts: &PartSet) -> u32 {
+    let sealed = parts
+        .newest_hour()
+        .map_or(0, |hour| hour.saturating_mul(super::hours::HOUR_S as u32));
+    journal.newest_s().max(sealed)
+}
+
+/// The repair after which the file is open again in any case.
+fn reopening(kind: Kind) -> Kind {
+    match kind {
+        Kind::Damaged | Kind::Full => kind,
+        _ => Kind::Fatal,
+    }
 }
 
 /// Makes the hours that are missing, then writes the rows.
-fn write(engine: &Engine, shared: &Shared, staged: rows::Staged, through: Lsn) -> Result<(), WriteError> {
+fn write(engine: &mut Engine, shared: &Shared, staged: rows::Staged, through: Lsn) -> Result<(), WriteError> {
     let missing: Vec<u32> = {
-        let known = shared.known.hours.read();
-        staged.hours().filter(|hour| !known.contains(hour)).collect()
+        let known = shared.known.sources.read();
+        staged.hours().filter(|hour| !known.tables.contains_key(hour)).collect()
     };
     for hour in missing {
         // An hour without tables has nothing to lose: any failure is one before the rows.
-        engine.database.create_hour(hour).map_err(WriteError::Before)?;
-        shared.known.hours.write().insert(hour);
+        let generation = engine.next_generation;
+        engine.next_generation += 1;
+        engine
+            .database
+            .create_hour(hour, generation)
+            .map_err(WriteError::Before)?;
+        shared.known.sources.write().tables.insert(hour, generation);
     }
-    engine.database.write(staged, through)
+    let tables = shared.known.sources.read().tables.clone();
+    engine.database.write(staged, &tables, through)
 }

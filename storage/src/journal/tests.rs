@@ -212,7 +212,13 @@ fn senders_are_remembered_after_their_segments_are_gone() {
     for sequence in 1..=4 {
         append(&journal, sequence).unwrap();
     }
-    journal.trim(1003).blocking_recv().unwrap();
+    journal
+        .trim(Needless {
+            before_s: 1003,
+            through: 0,
+        })
+        .blocking_recv()
+        .unwrap();
     assert_eq!(counters.journal_segments_removed.get(), 2);
     assert_eq!(sequences(&journal), [3, 4]);
     drop(journal);

@@ -10,7 +10,7 @@ use std::{
 use emberline_model::{Batch, BatchId, time::Clock};
 use tokio::sync::oneshot;
 
-use super::{Append, Appended, Command, Lsn, OnDurable, Shared, recovery, segment};
+use super::{Append, Appended, Command, Lsn, Needless, OnDurable, Shared, recovery, segment};
 use crate::{
     dedup::{Dedup, Seen},
     disk::{AppendFile, is_full},
@@ -91,7 +91,7 @@ impl Writer {
                         bytes += append.payload.len();
                         waiting.push(append);
                     }
-                    Command::Trim(before_s, done) => trims.push((before_s, done)),
+                    Command::Trim(needless, done) => trims.push((needless, done)),
                     Command::Close => {
                         open = false;
                         // What was handed over before the close is still written.
@@ -110,8 +110,8 @@ impl Writer {
                 }
             }
             self.commit(waiting);
-            for (before_s, done) in trims {
-                self.trim(before_s);
+            for (needless, done) in trims {
+                self.trim(needless);
                 let _ = done.send(());
             }
         }
@@ -312,15 +312,16 @@ impl Writer {
         recovery::write_checkpoint(&*self.shared.disk, &self.shared.dir, &self.dedup, self.next_lsn - 1)
     }
 
-    /// Removes the oldest segments as long as all of their content lies before a second. The senders are written
-    /// down first: they must outlive the records that name them.
-    fn trim(&mut self, before_s: u32) {
+    /// Removes the oldest segments as long as nothing of their content is needed. The senders are written down first:
+    /// they must outlive the records that name them.
+    fn trim(&mut self, needless: Needless) {
         let active = self.active.as_ref().map(|(_, segment)| segment.first_lsn);
         let old: Vec<Segment> = {
             let segments = self.shared.segments.lock();
             segments
                 .iter()
-                .take_while(|s| s.newest_s < before_s && Some(s.first_lsn) != active)
+                .take_while(|s| s.newest_s < needless.before_s || s.last_lsn <= needless.through)
+                .take_while(|s| Some(s.first_lsn) != active)
                 .cloned()
                 .collect()
         };

@@ -108,6 +108,11 @@ impl Lists<'_> {
     }
 
     /// The numbers of a row.
+    pub(crate) fn u32(&self, row: usize) -> Result<Vec<u32>, Failure> {
+        primitive::<UInt32Type>(&self.0.value(row), "UINTEGER[]").map(<[u32]>::to_vec)
+    }
+
+    /// The numbers of a row.
     pub(crate) fn i16(&self, row: usize) -> Result<Vec<i16>, Failure> {
         primitive::<Int16Type>(&self.0.value(row), "SMALLINT[]").map(<[i16]>::to_vec)
     }

@@ -14,7 +14,7 @@ use crate::{
 /// listed for it.
 pub(crate) fn profile_types(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Vec<String>, Failure> {
     let mut types = Vec::new();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(types);
     }
     let mut sql = Sql::new("SELECT DISTINCT d.profile_type FROM series d WHERE d.profile_type NOT IN (");

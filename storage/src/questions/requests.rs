@@ -116,7 +116,7 @@ struct Sums {
 
 /// Answers a request query.
 pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -> Result<Vec<RequestRow>, Failure> {
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(Vec::new());
     }
     let mut sums: HashMap<Key, Sums> = HashMap::new();

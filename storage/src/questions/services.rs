@@ -55,7 +55,7 @@ pub(crate) fn services(
     span: &Span,
     spans: &IdMap<(u32, u32)>,
 ) -> Result<Vec<ServiceInfo>, Failure> {
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(Vec::new());
     }
     let mut services: BTreeMap<(String, String), BTreeMap<String, Found>> = BTreeMap::new();

@@ -71,7 +71,7 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
         resolved: Default::default(),
         build_ids: Vec::new(),
     };
-    if span.hours.is_empty() || query.max_windows == 0 {
+    if span.is_empty() || query.max_windows == 0 {
         return Ok(answer);
     }
     // One state for all: a batch that becomes visible in between must not add requests without its stacks.

@@ -1,10 +1,19 @@
-//! SQL text and its parameters, side by side. Guarantee: whatever came from outside is bound; the text holds only
-//! words of our own and names of tables made from hours.
+//! SQL text and its parameters, side by side. Guarantees: whatever came from outside is bound; the text holds only
+//! words of our own, names of tables made from hours, and paths of parts; a part is verified before it is first read,
+//! and again when the engine stumbles.
+
+use std::sync::Arc;
 
 use duckdb::types::Value;
 
 use crate::{
-    hot::{Span, database::table},
+    error::QueryError,
+    hot::{
+        Span,
+        database::{column_names, columns, quoted, table},
+        failure::{self, Kind as FailureKind},
+    },
+    parts::{Kind, Part},
     questions::columns::Columns,
     readers::{Failure, Reader},
 };
@@ -13,6 +22,7 @@ use crate::{
 pub(crate) struct Sql {
     text: String,
     parameters: Vec<Value>,
+    parts: Vec<Arc<Part>>,
 }
 
 impl Sql {
@@ -20,6 +30,7 @@ impl Sql {
         Sql {
             text: text.to_owned(),
             parameters: Vec::new(),
+            parts: Vec::new(),
         }
     }
 
@@ -55,13 +66,27 @@ impl Sql {
             .bind(span.to_s)
     }
 
-    /// Adds the tables of a kind for the hours of a span, as one; there must be one at least.
-    pub(crate) fn hours(&mut self, kind: &str, span: &Span) -> &mut Sql {
-        let selects: Vec<String> = span
-            .hours
+    /// Adds the rows of a kind that a span touches, from tables and parts, as one table.
+    pub(crate) fn hours(&mut self, kind: Kind, span: &Span) -> &mut Sql {
+        let names = column_names(kind);
+        let mut selects: Vec<String> = span
+            .tables
             .iter()
-            .map(|&hour| format!("FROM {}", table(kind, hour)))
+            .map(|&(hour, generation)| format!("SELECT {names} FROM {}", table(kind, hour, generation)))
             .collect();
+        let parts: Vec<Arc<Part>> = span.parts_of(kind).cloned().collect();
+        if !parts.is_empty() {
+            let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
+            selects.push(format!("SELECT {names} FROM read_parquet([{}])", paths.join(", ")));
+        }
+        if selects.is_empty() {
+            let typed: Vec<String> = columns(kind)
+                .iter()
+                .map(|(name, of)| format!("CAST(NULL AS {of}) AS {name}"))
+                .collect();
+            selects.push(format!("SELECT {} WHERE false", typed.join(", ")));
+        }
+        self.parts.extend(parts);
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
     }
 
@@ -83,6 +108,37 @@ impl Sql {
         reader: &Reader<'_>,
         mut each: impl FnMut(Columns<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        reader.rows(&self.text, &self.parameters, |chunk| each(Columns::new(chunk)))
+        self.verify(reader, false)?;
+        let result = reader.rows(&self.text, &self.parameters, |chunk| each(Columns::new(chunk)));
+        if let Err(Failure::Engine(error)) = &result
+            && matches!(
+                failure::kind(error),
+                FailureKind::Damaged | FailureKind::Fatal | FailureKind::Other
+            )
+        {
+            self.verify(reader, true)?;
+        }
+        result
+    }
+
+    fn verify(&self, reader: &Reader<'_>, again: bool) -> Result<(), Failure> {
+        let mut damaged = Vec::new();
+        for part in &self.parts {
+            reader.check()?;
+            match part.is_intact(again) {
+                Ok(true) => {}
+                Ok(false) => damaged.push(part.clone()),
+                Err(error) => {
+                    return Err(QueryError::Unavailable {
+                        message: format!("{}: {error}", part.path.display()),
+                    }
+                    .into());
+                }
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Parts(damaged))
     }
 }

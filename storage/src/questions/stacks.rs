@@ -131,7 +131,7 @@ pub(super) fn sums(
     labels: &Labels<'_>,
 ) -> Result<StackRows, Failure> {
     let mut answer = StackRows::default();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(answer);
     }
     let mut sql = Sql::new("");

@@ -53,7 +53,7 @@ pub struct TotalRow {
 /// Answers a totals query.
 pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> Result<Vec<TotalRow>, Failure> {
     let mut rows = Vec::new();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(rows);
     }
     let mut sql = Sql::new("");

@@ -45,7 +45,7 @@ pub struct WindowMark {
 /// Answers a window query, sorted by start, workload and component.
 pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> Result<Vec<WindowMark>, Failure> {
     let mut marks = Vec::new();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(marks);
     }
     let mut sql = Sql::new(

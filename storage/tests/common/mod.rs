@@ -14,7 +14,10 @@ use emberline_model::{
     Batch, BatchId, Component, Histogram, LabelSet, Location, Mapping, Profile, ProfileStats, ProfileType, Release,
     RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, time::Clock,
 };
-use emberline_storage::{Options, Store};
+use emberline_storage::{
+    AppendError, Appended, Options, QueryError, Range, RequestQuery, StackQuery, Store, TotalsQuery, WindowQuery,
+    WorkloadFilter,
+};
 
 /// A whole hour: 2026-11-18T12:00:00Z.
 pub const T0: i64 = 1_795_003_200;
@@ -180,5 +183,138 @@ pub fn full_window(
         requests: vec![requests(Side::Server, route, ms)],
         profiles: vec![profile("00112233aabbccdd", &[(stack, labels(route), value)])],
         ..window(workload, Component::Application, start)
+    }
+}
+
+/// Everything that can be asked, as text.
+pub async fn answers(store: &Store) -> String {
+    try_answers(store).await.unwrap()
+}
+
+/// The same of a store that may be under repair.
+pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
+    let who = WorkloadFilter::default();
+    let stacks = StackQuery {
+        by_window: true,
+        ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
+    };
+    let stacks = store.stacks(stacks).await?;
+    let ids: Vec<u64> = stacks.rows.iter().map(|r| r.stack_id).collect();
+    let resolved = store.resolve(&ids).await?;
+    let names: Vec<Vec<&str>> = ids
+        .iter()
+        .map(|&id| {
+            resolved
+                .frames(id)
+                .iter()
+                .map(|&f| resolved.functions[f as usize].name.as_str())
+                .collect()
+        })
+        .collect();
+    let requests = store
+        .requests(RequestQuery {
+            by_window: true,
+            ..RequestQuery::new(who, Range::ALL)
+        })
+        .await?;
+    let services = store.services(Range::ALL).await?;
+    let windows = WindowQuery {
+        who: WorkloadFilter::default(),
+        component: None,
+        range: Range::ALL,
+    };
+    let windows = store.windows(windows).await?;
+    let totals = TotalsQuery {
+        who: WorkloadFilter::default(),
+        component: None,
+        profile_type: ProfileType::CPU.into(),
+        only_complete: true,
+        by_window: true,
+        by_route: true,
+        range: Range::ALL,
+    };
+    let totals = store.totals(totals).await?;
+    let types = store.profile_types(Range::ALL, WorkloadFilter::default()).await?;
+    Ok(format!(
+        "{stacks:?}\n{names:?}\n{requests:?}\n{services:?}\n{windows:?}\n{totals:?}\n{types:?}\n{:?}\n{:?}",
+        store.builds(),
+        store.unresolved(99)
+    ))
+}
+
+/// The values of all stacks, sorted.
+pub async fn values(store: &Store) -> Vec<i64> {
+    store.flush_applied().await.unwrap();
+    let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
+    let mut values: Vec<i64> = store
+        .stacks(query)
+        .await
+        .unwrap()
+        .rows
+        .iter()
+        .map(|r| r.value)
+        .collect();
+    values.sort_unstable();
+    values
+}
+
+/// Where the rows lie when a test asks its questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the tables of the hot store.
+    Hot,
+    /// In several parts of each hour, and in tables.
+    Mixed,
+    /// In parts.
+    Sealed,
+}
+
+pub const PLACES: [Place; 3] = [Place::Hot, Place::Mixed, Place::Sealed];
+
+/// A store that moves its rows where a test wants them.
+#[derive(Clone)]
+pub struct Placing {
+    store: Store,
+    place: Place,
+    appended: Arc<AtomicI64>,
+}
+
+impl std::ops::Deref for Placing {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Placing {
+    pub fn open(dir: &Path, place: Place) -> Placing {
+        let mut options = options(dir);
+        options.seal_after = Duration::ZERO;
+        Placing {
+            store: Store::open(options, TestClock::at(T0 + 7200)).unwrap(),
+            place,
+            appended: Arc::default(),
+        }
+    }
+
+    pub async fn append(&self, batch: Batch) -> Result<Appended, AppendError> {
+        let result = self.store.append(batch).await;
+        // Every second batch starts another part.
+        if self.place == Place::Mixed && self.appended.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            self.store.flush_applied().await.unwrap();
+            self.store.seal().await.unwrap();
+        }
+        result
+    }
+
+    pub async fn flush_applied(&self) -> Result<(), QueryError> {
+        self.store.flush_applied().await?;
+        if self.place == Place::Sealed {
+            self.store.seal().await?;
+            assert_eq!(self.store.stats().hours, self.store.stats().sealed_hours);
+        }
+        assert_eq!(self.store.stats().seal_failures, 0);
+        Ok(())
     }
 }

@@ -5,56 +5,113 @@ use std::sync::Arc;
 use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, WorkloadWindow, id};
 
 use super::{News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, mapping_id, workload_id};
-use crate::hot::hours;
+use crate::{
+    hot::hours,
+    journal::Lsn,
+    parts::{
+        Kind, PartSet,
+        dictionary::{MappingName, Names},
+    },
+};
 
-/// Turns batches into rows. Windows of hours before `oldest_hour` are past retention and are left out.
-pub(crate) fn stage(batches: &[Arc<Batch>], seen: &mut Seen, oldest_hour: u32) -> (Staged, News) {
+/// Turns batches into rows. Windows of hours before `oldest_hour` are past retention and are left out, and so are rows
+/// that are sealed already.
+pub(crate) fn stage(
+    batches: &[(Lsn, Arc<Batch>)],
+    seen: &mut Seen,
+    oldest_hour: u32,
+    parts: &PartSet,
+) -> (Staged, News) {
     let mut stager = Stager {
         seen,
+        parts,
         staged: Staged::default(),
         news: News::default(),
     };
-    for window in batches.iter().flat_map(|batch| &batch.windows) {
+    let windows = batches
+        .iter()
+        .flat_map(|(lsn, batch)| batch.windows.iter().map(move |window| (*lsn, window)));
+    for (lsn, window) in windows {
         let kept = u32::try_from(window.start_unix_s)
             .ok()
             .filter(|&ts| hours::hour_of(ts) >= oldest_hour);
         match kept {
-            Some(ts) => stager.window(window, ts),
+            Some(ts) => stager.window(lsn, window, ts),
             None => stager.news.expired_windows += 1,
         }
     }
     (stager.staged, stager.news)
 }
 
+/// Dictionary rows of a part that are not in the file yet. Stacks and their locations stay in the part.
+pub(crate) fn restore(names: &Names, seen: &mut Seen, staged: Staged) -> Staged {
+    let parts = PartSet::default();
+    let mut stager = Stager {
+        seen,
+        parts: &parts,
+        staged,
+        news: News::default(),
+    };
+    for series in &names.series {
+        let workload = series.workload();
+        let id = id::series_id(&workload, series.component(), &series.profile_type);
+        if stager.seen.series.insert(id) {
+            let of = workload_id(&workload);
+            let rows = &mut stager.staged.series;
+            rows.push(id, of, &workload, series.component(), &series.profile_type);
+        }
+    }
+    for label_set in &names.label_sets {
+        stager.label_set(&label_set.label_set());
+    }
+    let mappings: Vec<Mapping> = names.mappings.iter().map(MappingName::mapping).collect();
+    for build in &names.builds {
+        if let Some(mapping) = mappings.get(build.mapping as usize) {
+            stager.mapping(mapping, build.workload_id, Component::from_code(build.component));
+        }
+    }
+    stager.staged
+}
+
 struct Stager<'a> {
     seen: &'a mut Seen,
+    parts: &'a PartSet,
     staged: Staged,
     news: News,
 }
 
 impl Stager<'_> {
-    fn window(&mut self, window: &WorkloadWindow, ts: u32) {
+    fn window(&mut self, lsn: Lsn, window: &WorkloadWindow, ts: u32) {
+        let hour = hours::hour_of(ts);
+        let is_new = |kind| !self.parts.covers(kind, hour, lsn);
+        let (windows, requests, samples) = (is_new(Kind::Windows), is_new(Kind::Requests), is_new(Kind::Samples));
+        if !windows && !requests && !samples {
+            return;
+        }
+        self.news.hours.insert(hour);
         let workload = workload_id(&window.workload);
         let span = self.news.spans.entry(workload).or_insert((ts, ts));
         *span = (span.0.min(ts), span.1.max(ts));
         // So that a workload that reported nothing but empty windows has a name.
         self.series(workload, window, SERIES_WINDOWS);
 
-        let rows = &mut self.staged.hours.entry(hours::hour_of(ts)).or_default().windows;
-        rows.push(window, ts, workload);
-        self.news.window_rows += 1;
-        if !window.requests.is_empty() {
+        if windows {
+            let rows = &mut self.staged.hours.entry(hour).or_default().windows;
+            rows.push(window, ts, workload, lsn);
+            self.news.window_rows += 1;
+        }
+        if requests && !window.requests.is_empty() {
             let series = self.series(workload, window, SERIES_REQUESTS);
-            let rows = &mut self.staged.hours.entry(hours::hour_of(ts)).or_default().requests;
+            let rows = &mut self.staged.hours.entry(hour).or_default().requests;
             window
                 .requests
                 .iter()
-                .for_each(|request| rows.push(request, ts, series));
+                .for_each(|request| rows.push(request, ts, series, lsn));
             self.news.request_rows += window.requests.len() as u64;
         }
-        for profile in &window.profiles {
+        for profile in window.profiles.iter().filter(|_| samples) {
             let series = self.series(workload, window, &profile.profile_type.0);
-            self.profile(profile, ts, workload, window.component, series);
+            self.profile(profile, (lsn, ts), workload, window.component, series);
         }
     }
 
@@ -69,7 +126,7 @@ impl Stager<'_> {
         series
     }
 
-    fn profile(&mut self, profile: &Profile, ts: u32, workload: u64, component: Component, series: u64) {
+    fn profile(&mut self, profile: &Profile, (lsn, ts): (Lsn, u32), workload: u64, component: Component, series: u64) {
         let mappings: Vec<u64> = profile
             .mappings
             .iter()
@@ -100,6 +157,7 @@ impl Stager<'_> {
             // Values are checked not to be negative when a batch is accepted.
             rows.value.push(sample.value.max(0).unsigned_abs());
             rows.samples.push(sample.count);
+            rows.lsn.push(lsn);
         }
         self.news.sample_rows += profile.samples.len() as u64;
     }

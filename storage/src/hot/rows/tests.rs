@@ -3,8 +3,9 @@
 use emberline_model::{Batch, Histogram, LabelSet, Location, Profile, Sample, Side};
 
 use super::*;
+use crate::parts::PartSet;
 
-fn batch(stack: u64) -> Arc<Batch> {
+fn batch(stack: u64) -> (Lsn, Arc<Batch>) {
     let mut profile = Profile::empty_cpu(0, 0);
     profile.mappings = vec![Mapping {
         build_id: format!("b{stack}"),
@@ -58,16 +59,17 @@ fn batch(stack: u64) -> Arc<Batch> {
         requests: vec![request],
         profiles: vec![profile],
     };
-    Arc::new(Batch {
+    let batch = Batch {
         id: None,
         received_unix_ms: 0,
         windows: vec![window],
-    })
+    };
+    (stack, Arc::new(batch))
 }
 
 fn dictionary_rows(staged: Staged) -> Vec<(String, usize)> {
     let tables = staged
-        .into_tables()
+        .into_tables(&BTreeMap::new())
         .into_iter()
         .filter(|(name, _)| !name.contains("_19"));
     tables.map(|(name, columns)| (name, columns[0].len())).collect()
@@ -77,16 +79,16 @@ fn dictionary_rows(staged: Staged) -> Vec<(String, usize)> {
 #[test]
 fn a_failed_transaction_leaves_no_dictionary_row_out() {
     let mut seen = Seen::default();
-    let (first, _) = stage(&[batch(1)], &mut seen, 0);
+    let (first, _) = stage(&[batch(1)], &mut seen, 0, &PartSet::default());
     assert!(dictionary_rows(first).iter().all(|(_, rows)| *rows > 0));
     let before = seen.clone();
-    let (failed, news) = stage(&[batch(1), batch(2)], &mut seen, 0);
+    let (failed, news) = stage(&[batch(1), batch(2)], &mut seen, 0, &PartSet::default());
     assert_ne!(seen, before);
     seen.forget(&news.added);
     assert_eq!(seen, before);
-    let (again, _) = stage(&[batch(1), batch(2)], &mut seen, 0);
+    let (again, _) = stage(&[batch(1), batch(2)], &mut seen, 0, &PartSet::default());
     assert_eq!(dictionary_rows(again), dictionary_rows(failed));
-    let (known, _) = stage(&[batch(1), batch(2)], &mut seen, 0);
+    let (known, _) = stage(&[batch(1), batch(2)], &mut seen, 0, &PartSet::default());
     assert!(
         dictionary_rows(known).iter().all(|(_, rows)| *rows == 0),
         "what is in the file is not written again"
@@ -95,7 +97,7 @@ fn a_failed_transaction_leaves_no_dictionary_row_out() {
 
 #[test]
 fn windows_of_expired_hours_leave_no_rows() {
-    let (staged, news) = stage(&[batch(1)], &mut Seen::default(), 3);
+    let (staged, news) = stage(&[batch(1)], &mut Seen::default(), 3, &PartSet::default());
     assert_eq!((news.expired_windows, news.window_rows), (1, 0));
     assert_eq!(staged.hours().count(), 0);
 }

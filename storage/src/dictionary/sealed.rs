@@ -1,0 +1,112 @@
+//! Stacks and locations of sealed hours, from dictionary parts, the newest first. A damaged part is set aside, and what
+//! only it knew stays unknown.
+
+use std::{io, sync::Arc};
+
+use emberline_model::Location;
+
+use super::{Place, Stack, named};
+use crate::{
+    error::QueryError,
+    hot::Shared,
+    ids::IdSet,
+    parts::{
+        Kind, Part,
+        dictionary::{self, Names},
+    },
+    readers::{Failure, Reader},
+};
+
+/// Reads the parts of a kind until nothing is wanted any more.
+fn each_part(
+    shared: &Shared,
+    reader: &Reader<'_>,
+    kind: Kind,
+    wanted: &mut IdSet,
+    mut each: impl FnMut(&Part, &[u8], &mut IdSet) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let parts = shared.parts();
+    for part in parts.iter().rev().filter(|part| part.name.kind == kind) {
+        if wanted.is_empty() {
+            break;
+        }
+        reader.check()?;
+        let intact = match part.read() {
+            Ok(Some(bytes)) => each(part, &bytes, wanted).is_ok(),
+            Ok(None) => false,
+            Err(error) => {
+                return Err(QueryError::Unavailable {
+                    message: format!("{}: {error}", part.path.display()),
+                }
+                .into());
+            }
+        };
+        if !intact {
+            shared.set_aside(std::slice::from_ref(part));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the stacks that are found out of `wanted`.
+pub(super) fn find_stacks(
+    shared: &Shared,
+    reader: &Reader<'_>,
+    wanted: &mut IdSet,
+    found: &mut Vec<(u64, Stack)>,
+) -> Result<(), Failure> {
+    each_part(shared, reader, Kind::Stacks, wanted, |part, bytes, wanted| {
+        let Some(locations) = location_ids(shared, part) else {
+            // Stacks without their names are of no use, and are no damage of this file.
+            return Ok(());
+        };
+        dictionary::find_stacks(bytes, &locations, wanted, |id, stack| found.push((id, stack.into())))
+    })
+}
+
+/// Identifiers of the locations that the stacks of a part mean.
+fn location_ids(shared: &Shared, stacks: &Part) -> Option<Vec<u64>> {
+    let parts = shared.parts();
+    let of_same_seal = |part: &&Arc<Part>| part.name.kind == Kind::Names && part.name.sequence == stacks.name.sequence;
+    let bytes = parts
+        .of_hour(stacks.name.hour)
+        .iter()
+        .find(of_same_seal)?
+        .read()
+        .ok()??;
+    let names = dictionary::read_names(&bytes).ok()?;
+    let mut ids = Vec::new();
+    dictionary::each_location(&bytes, &names, |id, _, _| ids.push(id)).ok()?;
+    Some(ids)
+}
+
+/// Takes the locations that are found out of `wanted`.
+pub(super) fn find_places(
+    shared: &Shared,
+    reader: &Reader<'_>,
+    wanted: &mut IdSet,
+    found: &mut Vec<(u64, Arc<Place>)>,
+) -> Result<(), Failure> {
+    each_part(shared, reader, Kind::Names, wanted, |_, bytes, wanted| {
+        let names: Names = dictionary::read_names(bytes)?;
+        dictionary::each_location(bytes, &names, |id, location, mapping| {
+            if !wanted.remove(&id) {
+                return;
+            }
+            let place = match (location, mapping) {
+                (Location::Native { offset, .. }, Some(mapping)) => Place::Native {
+                    mapping: mapping.clone(),
+                    offset: *offset,
+                },
+                (Location::Native { .. }, None) => return,
+                (Location::Named { frames }, _) => Place::Named {
+                    functions: frames
+                        .iter()
+                        .map(|f| named(f.function.clone(), f.file.clone()))
+                        .collect(),
+                },
+            };
+            found.push((id, Arc::new(place)));
+        })
+    })
+}

@@ -1,0 +1,153 @@
+//! Making the engine's file and the parts agree, at a start and after hours were dropped.
+//!
+//! Guarantees: rows that are sealed leave the tables, so that no crash shows a row twice; what the names of the parts
+//! mention is in the engine's tables, so that a file that was deleted is no loss; a damaged part is set aside and the
+//! start goes on.
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use emberline_model::{Location, Mapping, id};
+
+use super::{
+    Shared,
+    database::{Contents, Database, Kept, WriteError},
+    rows::{self, Seen, Staged},
+    sources::Sources,
+};
+use crate::{
+    journal::Lsn,
+    parts::{
+        Kind, Part, PartSet,
+        dictionary::{self, Names},
+    },
+};
+
+/// What is known of a file that was opened.
+pub(super) struct Loaded {
+    pub(super) applied: Lsn,
+    pub(super) seen: Seen,
+    /// Of each hour with tables the first batch that has rows in them.
+    pub(super) first: BTreeMap<u32, Lsn>,
+    pub(super) next_generation: u32,
+}
+
+/// At a start: what a crash left in two places is removed from the tables.
+pub(super) fn first(
+    shared: &Shared,
+    database: &Database,
+    mut contents: Contents,
+    parts: PartSet,
+) -> duckdb::Result<Loaded> {
+    let next_generation = contents.tables.values().max().map_or(1, |last| last + 1);
+    database.remove_sealed(&contents.tables, &parts)?;
+    let mut first = BTreeMap::new();
+    let tables = contents.tables.clone();
+    for (hour, generation) in tables {
+        match database.first_lsn(hour, generation)? {
+            Some(lsn) => drop(first.insert(hour, lsn)),
+            None => {
+                database.drop_hour(hour, generation)?;
+                contents.tables.remove(&hour);
+            }
+        }
+    }
+    *shared.known.sources.write() = Sources {
+        tables: contents.tables.clone(),
+        parts: Arc::new(parts),
+    };
+    let applied = contents.applied;
+    let seen = again(shared, database, contents)?;
+    shared.known.set_dictionary(&seen);
+    Ok(Loaded {
+        applied,
+        seen,
+        first,
+        next_generation,
+    })
+}
+
+/// Puts the names of all parts into the tables that lack them, and tells the rest of the store what there is.
+pub(super) fn again(shared: &Shared, database: &Database, contents: Contents) -> duckdb::Result<Seen> {
+    let Contents {
+        applied,
+        tables,
+        mut seen,
+        mut spans,
+        native,
+    } = contents;
+    shared.symbols.forget_seen();
+    native
+        .iter()
+        .for_each(|(mapping, offsets)| shared.symbols.note(mapping, offsets));
+    let mut staged = Staged::default();
+    let mut damaged = Vec::new();
+    for part in shared.parts().iter().filter(|part| part.name.kind == Kind::Names) {
+        let Some((bytes, names)) = read(part) else {
+            damaged.push(part.clone());
+            continue;
+        };
+        staged = rows::restore(&names, &mut seen, staged);
+        for span in &names.spans {
+            let known = spans.entry(span.workload_id).or_insert((span.first_s, span.last_s));
+            *known = (known.0.min(span.first_s), known.1.max(span.last_s));
+        }
+        if note_native(shared, &bytes, &names).is_err() {
+            damaged.push(part.clone());
+        }
+    }
+    shared.set_aside(&damaged);
+    database.write(staged, &tables, applied).map_err(|error| match error {
+        WriteError::Before(error) | WriteError::Commit(error) => error,
+    })?;
+    *shared.known.spans.write() = spans;
+    Ok(seen)
+}
+
+/// The names of a part; `None` when it is damaged. A part that cannot be read now counts as damaged only when its bytes
+/// are wrong: otherwise its names are missing until the next start.
+fn read(part: &Part) -> Option<(Vec<u8>, Names)> {
+    match part.read() {
+        Ok(Some(bytes)) => {
+            let names = dictionary::read_names(&bytes).ok()?;
+            Some((bytes, names))
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(path = %part.path.display(), %error, "the names of a sealed hour cannot be read");
+            Some((Vec::new(), Names::default()))
+        }
+    }
+}
+
+fn note_native(shared: &Shared, bytes: &[u8], names: &Names) -> io::Result<()> {
+    let mut offsets: Vec<(Arc<Mapping>, Vec<u64>)> = Vec::new();
+    dictionary::each_location(bytes, names, |_, location, mapping| {
+        if let (Location::Native { offset, .. }, Some(mapping)) = (location, mapping) {
+            match offsets.last_mut() {
+                Some((last, offsets)) if Arc::ptr_eq(last, mapping) => offsets.push(*offset),
+                _ => offsets.push((mapping.clone(), vec![*offset])),
+            }
+        }
+    })?;
+    offsets
+        .iter()
+        .for_each(|(mapping, offsets)| shared.symbols.note(mapping, offsets));
+    Ok(())
+}
+
+/// What the names of all parts mention.
+pub(super) fn kept(parts: &PartSet) -> Kept {
+    let mut kept = Kept::default();
+    for part in parts.iter().filter(|part| part.name.kind == Kind::Names) {
+        // A damaged one is found and counted when the names are put back.
+        let Some((_, names)) = read(part) else { continue };
+        let workloads = names.series.iter().map(|series| rows::workload_id(&series.workload()));
+        kept.workloads.extend(workloads);
+        let label_sets = names
+            .label_sets
+            .iter()
+            .map(|labels| id::label_set_id(&labels.label_set()));
+        kept.label_sets.extend(label_sets);
+    }
+    kept
+}

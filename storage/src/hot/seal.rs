@@ -1,0 +1,351 @@
+//! Sealing: an hour that is over leaves the engine's tables and becomes parts.
+//!
+//! Guarantees: a row is in the table or in a part for every question, never in both or neither; the journal is trimmed
+//! only after the parts are durable; a failure before the first rename leaves everything as it was, one after it is
+//! answered by opening the engine anew, which does what a start after a crash does: rows that a part covers leave the
+//! tables. Rows that come late make another part of their hour.
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, StructArray},
+    datatypes::{Schema, UInt64Type},
+};
+use duckdb::Connection;
+
+use super::{
+    Shared,
+    database::{Database, column_names, table},
+};
+use crate::{
+    ids::IdMap,
+    journal::Lsn,
+    parts::{
+        self, Draft, DraftFile, Kind, Part, PartName,
+        dictionary::{
+            BuildName, LabelSetName, MappingName, Names, NamesWriter, SeriesName, StacksWriter, WorkloadSpan,
+        },
+        rows::RowWriter,
+    },
+    questions::columns::Columns,
+    readers::Failure,
+};
+
+/// Why an hour was not sealed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SealError {
+    /// The engine failed; nothing changed.
+    #[error("the query engine: {0}")]
+    Engine(#[from] duckdb::Error),
+    /// The disk failed; nothing changed.
+    #[error("writing parts: {0}; make room or repair the disk")]
+    Disk(#[from] io::Error),
+    /// The dictionary does not fit its rows; nothing changed.
+    #[error("{0}; this is a mistake in Emberline")]
+    Internal(String),
+    /// It failed so late that only the folder knows what is sealed.
+    #[error("naming parts: {0}; make room or repair the disk")]
+    Unknown(io::Error),
+}
+
+impl From<Failure> for SealError {
+    fn from(failure: Failure) -> SealError {
+        match failure {
+            Failure::Engine(error) => SealError::Engine(error),
+            Failure::Question(error) => SealError::Internal(error.to_string()),
+            Failure::Parts(_) | Failure::Cancelled => SealError::Internal("sealing was cancelled".to_owned()),
+        }
+    }
+}
+
+/// Order of rows in parts: equal identifiers side by side, times rising.
+fn order(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Samples => "series_id, stack_id, label_set, ts",
+        Kind::Requests => "series_id, side, route, method, protocol, status, peer_service, peer_version, ts",
+        _ => "workload_id, component, ts",
+    }
+}
+
+/// One hour on its way.
+pub(super) struct Seal<'a> {
+    shared: &'a Shared,
+    database: &'a Database,
+    hour: u32,
+    generation: u32,
+    sequence: u32,
+    drafts: Vec<Draft>,
+}
+
+/// Writes the tables of an hour as parts and names them. Without rows there are no parts.
+pub(super) fn seal(
+    shared: &Shared,
+    database: &Database,
+    hour: u32,
+    generation: u32,
+) -> Result<Vec<Arc<Part>>, SealError> {
+    let dir = parts::folder(&shared.options.data_dir);
+    shared.disk.create_dir_all(&dir)?;
+    let mut seal = Seal {
+        shared,
+        database,
+        hour,
+        generation,
+        sequence: shared.parts().next_sequence(hour),
+        drafts: Vec::new(),
+    };
+    let mut extents = BTreeMap::new();
+    for kind in parts::ROW_KINDS {
+        if let Some(extent) = database.extent(kind, hour, generation)? {
+            extents.insert(kind, extent);
+        }
+    }
+    let (Some(first), Some(last)) = (extents.values().map(|e| e.0).min(), extents.values().map(|e| e.1).max()) else {
+        return Ok(Vec::new());
+    };
+    // The dictionary gets its name first: no rows without their names.
+    seal.dictionary((first, last), extents.contains_key(&Kind::Samples))?;
+    for (kind, extent) in extents {
+        seal.rows(kind, extent)?;
+    }
+    parts::publish(&shared.disk, &dir, seal.drafts).map_err(SealError::Unknown)
+}
+
+fn each_chunk(
+    connection: &Connection,
+    sql: &str,
+    mut each: impl FnMut(&StructArray) -> Result<(), SealError>,
+) -> Result<(), SealError> {
+    let mut statement = connection.prepare(sql)?;
+    drop(statement.stream_arrow([])?);
+    while let Some(chunk) = statement.step()? {
+        each(&chunk)?;
+    }
+    Ok(())
+}
+
+impl Seal<'_> {
+    fn table(&self, kind: Kind) -> String {
+        table(kind, self.hour, self.generation)
+    }
+
+    fn name(&self, kind: Kind, (first_lsn, last_lsn): (Lsn, Lsn), rows: u64) -> PartName {
+        PartName {
+            kind,
+            hour: self.hour,
+            sequence: self.sequence,
+            first_lsn,
+            last_lsn,
+            rows,
+            checksum: 0,
+        }
+    }
+
+    fn create(&self, kind: Kind) -> io::Result<DraftFile> {
+        let dir = parts::folder(&self.shared.options.data_dir);
+        DraftFile::create(&self.shared.disk, &dir, kind.word())
+    }
+
+    fn rows(&mut self, kind: Kind, extent: (Lsn, Lsn)) -> Result<(), SealError> {
+        let sql = format!(
+            "SELECT {} FROM {} ORDER BY {}",
+            column_names(kind),
+            self.table(kind),
+            order(kind)
+        );
+        let mut writer: Option<RowWriter> = None;
+        each_chunk(&self.database.connection, &sql, |chunk| {
+            let writer = match &mut writer {
+                Some(writer) => writer,
+                none => {
+                    let schema = Schema::new(chunk.fields().clone());
+                    none.insert(RowWriter::new(self.create(kind)?, Arc::new(schema), kind)?)
+                }
+            };
+            Ok(writer.write(chunk)?)
+        })?;
+        if let Some(writer) = writer {
+            self.drafts.push(writer.finish(self.name(kind, extent, 0))?);
+        }
+        Ok(())
+    }
+
+    /// Writes what the rows mention.
+    fn dictionary(&mut self, extent: (Lsn, Lsn), with_stacks: bool) -> Result<(), SealError> {
+        let (mut names, mapping_index) = self.names()?;
+        names
+            .series
+            .sort_by(|a, b| (&a.service, &a.version, &a.instance).cmp(&(&b.service, &b.version, &b.instance)));
+        let mut file = self.create(Kind::Names)?;
+        let mut writer = NamesWriter::new(&mut file, &names)?;
+        let mut index: IdMap<u32> = IdMap::default();
+        let sql = format!(
+            "SELECT location_id, mapping_id, file_offset, functions, files, lines FROM locations WHERE location_id IN
+                (SELECT unnest(locations) FROM stacks WHERE stack_id IN (SELECT stack_id FROM {}))
+             ORDER BY mapping_id NULLS LAST, file_offset, location_id",
+            self.table(Kind::Samples)
+        );
+        each_chunk(&self.database.connection, &sql, |chunk| {
+            let columns = Columns::new(chunk);
+            let (id, offset) = (columns.u64(0)?, columns.u64(2)?);
+            let mapping = chunk.column(1).as_primitive::<UInt64Type>();
+            let (functions, files, lines) = (columns.list(3)?, columns.list(4)?, columns.list(5)?);
+            for row in 0..columns.rows() {
+                index.insert(id[row], index.len() as u32);
+                if mapping.is_valid(row) {
+                    let mapping = mapping_index
+                        .get(&mapping.value(row))
+                        .ok_or_else(|| SealError::Internal("a location lies in no known file".to_owned()))?;
+                    writer.native(*mapping, offset[row])?;
+                } else {
+                    let frames = functions.texts(row)?.into_iter().zip(files.texts(row)?);
+                    let frames = frames.zip(lines.u32(row)?);
+                    writer.named(frames.map(|((function, file), line)| (function, file, line)))?;
+                }
+            }
+            Ok(())
+        })?;
+        writer.finish()?;
+        let rows = (names.series.len() + names.label_sets.len() + index.len()) as u64;
+        self.drafts.push(file.finish(self.name(Kind::Names, extent, rows))?);
+        if with_stacks {
+            self.stacks(extent, &index)?;
+        }
+        Ok(())
+    }
+
+    fn stacks(&mut self, extent: (Lsn, Lsn), index: &IdMap<u32>) -> Result<(), SealError> {
+        let mut file = self.create(Kind::Stacks)?;
+        let mut writer = StacksWriter::new(&mut file);
+        let mut rows = 0;
+        let mut root_first: Vec<u32> = Vec::new();
+        let sql = format!(
+            "SELECT list_reverse(locations) AS root_first FROM stacks WHERE stack_id IN (SELECT stack_id FROM {})
+             ORDER BY root_first",
+            self.table(Kind::Samples)
+        );
+        each_chunk(&self.database.connection, &sql, |chunk| {
+            let columns = Columns::new(chunk);
+            let locations = columns.list(0)?;
+            for row in 0..columns.rows() {
+                root_first.clear();
+                for location in locations.u64(row)? {
+                    let index = index
+                        .get(&location)
+                        .ok_or_else(|| SealError::Internal("a stack has an unknown location".to_owned()))?;
+                    root_first.push(*index);
+                }
+                writer.push(&root_first)?;
+                rows += 1;
+            }
+            Ok(())
+        })?;
+        writer.finish()?;
+        self.drafts.push(file.finish(self.name(Kind::Stacks, extent, rows))?);
+        Ok(())
+    }
+
+    /// Names of everything but locations, and the index of each mapping.
+    fn names(&self) -> Result<(Names, IdMap<u32>), SealError> {
+        let [windows, requests, samples] = parts::ROW_KINDS.map(|kind| self.table(kind));
+        let workloads = format!(
+            "SELECT workload_id FROM {windows} UNION SELECT workload_id FROM series WHERE series_id IN
+                (SELECT series_id FROM {requests} UNION SELECT series_id FROM {samples})"
+        );
+        let mut names = Names::default();
+        let each = |sql: &str, each: &mut dyn FnMut(&Columns<'_>) -> Result<(), Failure>| {
+            each_chunk(&self.database.connection, sql, |chunk| {
+                each(&Columns::new(chunk)).map_err(SealError::from)
+            })
+        };
+        each(
+            &format!(
+                "SELECT namespace, service, version, instance, component, profile_type FROM series
+                 WHERE workload_id IN ({workloads})"
+            ),
+            &mut |columns| {
+                let text = [0, 1, 2, 3, 5].map(|n| columns.text(n));
+                let [namespace, service, version, instance, profile_type] = text;
+                let (namespace, service, version) = (namespace?, service?, version?);
+                let (instance, profile_type, component) = (instance?, profile_type?, columns.u8(4)?);
+                names.series.extend((0..columns.rows()).map(|row| SeriesName {
+                    namespace: namespace.string(row),
+                    service: service.string(row),
+                    version: version.string(row),
+                    instance: instance.string(row),
+                    component: u32::from(component[row]),
+                    profile_type: profile_type.string(row),
+                }));
+                Ok(())
+            },
+        )?;
+        each(
+            &format!(
+                "SELECT side, route, peer_namespace, peer_service, peer_version FROM label_sets
+                 WHERE label_set IN (SELECT label_set FROM {samples}) ORDER BY 2, 1, 4, 5"
+            ),
+            &mut |columns| {
+                let (side, route) = (columns.u8(0)?, columns.text(1)?);
+                let (namespace, service, version) = (columns.text(2)?, columns.text(3)?, columns.text(4)?);
+                names.label_sets.extend((0..columns.rows()).map(|row| LabelSetName {
+                    side: u32::from(side[row]),
+                    route: route.string(row),
+                    peer_namespace: namespace.get(row).map(str::to_owned),
+                    peer_service: service.get(row).map(str::to_owned),
+                    peer_version: version.get(row).map(str::to_owned),
+                }));
+                Ok(())
+            },
+        )?;
+        let mut mapping_index: IdMap<u32> = IdMap::default();
+        each(
+            &format!(
+                "SELECT mapping_id, build_id, path FROM mappings WHERE mapping_id IN
+                    (SELECT mapping_id FROM workload_builds WHERE workload_id IN ({workloads}))
+                 OR mapping_id IN (SELECT mapping_id FROM locations WHERE mapping_id IS NOT NULL) ORDER BY 1"
+            ),
+            &mut |columns| {
+                let (id, build_id, path) = (columns.u64(0)?, columns.text(1)?, columns.text(2)?);
+                for (row, &id) in id.iter().enumerate() {
+                    mapping_index.insert(id, names.mappings.len() as u32);
+                    names.mappings.push(MappingName {
+                        build_id: build_id.string(row),
+                        path: path.string(row),
+                    });
+                }
+                Ok(())
+            },
+        )?;
+        each(
+            &format!(
+                "SELECT workload_id, component, mapping_id FROM workload_builds WHERE workload_id IN ({workloads})"
+            ),
+            &mut |columns| {
+                let (workload, component, mapping) = (columns.u64(0)?, columns.u8(1)?, columns.u64(2)?);
+                for row in 0..columns.rows() {
+                    if let Some(&mapping) = mapping_index.get(&mapping[row]) {
+                        names.builds.push(BuildName {
+                            workload_id: workload[row],
+                            component: u32::from(component[row]),
+                            mapping,
+                        });
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        each(
+            &format!("SELECT workload_id, min(ts), max(ts) FROM {windows} GROUP BY 1 ORDER BY 1"),
+            &mut |columns| {
+                let (workload, first, last) = (columns.u64(0)?, columns.u32(1)?, columns.u32(2)?);
+                names.spans.extend((0..columns.rows()).map(|row| WorkloadSpan {
+                    workload_id: workload[row],
+                    first_s: first[row],
+                    last_s: last[row],
+                }));
+                Ok(())
+            },
+        )?;
+        Ok((names, mapping_index))
+    }
+}

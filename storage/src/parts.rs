@@ -1,0 +1,241 @@
+//! Sealed parts: immutable files that hold the hours that are over. The folder is the manifest.
+//!
+//! Guarantees: a part is complete or absent, because it gets its name only after it was synced; its name says what it
+//! holds and the checksum of every byte, which is verified before the part is first read; a damaged part is moved to
+//! the quarantine folder, counted by what its name says it held, and everything else goes on. A question keeps the
+//! parts it started with: the file of a part that was given up is removed when the last holder lets go of it.
+//!
+//! Wrong on purpose: damage that comes after the first verification is noticed only when the engine stumbles over it.
+
+mod build;
+mod codec;
+pub(crate) mod dictionary;
+mod name;
+pub(crate) mod rows;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{disk::Disk, journal::Lsn};
+
+pub(crate) use build::{Draft, DraftFile, publish};
+pub(crate) use name::{Kind, PartName, ROW_KINDS};
+
+/// Bytes read at a time when a part is verified.
+const VERIFY_BYTES: u64 = 1 << 20;
+
+/// The folder of parts, absolute, as the query engine is told it.
+pub(crate) fn folder(data_dir: &Path) -> PathBuf {
+    let dir = data_dir.join("parts");
+    std::path::absolute(&dir).unwrap_or(dir)
+}
+
+/// One file.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) name: PartName,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    disk: Arc<dyn Disk>,
+    verified: AtomicBool,
+    given_up: AtomicBool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if *self.given_up.get_mut()
+            && let Err(error) = self.disk.remove(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a part past retention cannot be removed; the next start tries again");
+        }
+    }
+}
+
+impl Part {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, name: PartName, bytes: u64) -> Part {
+        Part {
+            name,
+            path,
+            bytes,
+            disk,
+            verified: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// True when the file is what was written, by its checksum. Looked at once, unless `again`.
+    pub(crate) fn is_intact(&self, again: bool) -> io::Result<bool> {
+        if !again && self.verified.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let mut checksum = 0;
+        let mut at = 0;
+        loop {
+            let bytes = match self.disk.read_range(&self.path, at, VERIFY_BYTES) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            checksum = crc32c::crc32c_append(checksum, &bytes);
+            at += bytes.len() as u64;
+            if (bytes.len() as u64) < VERIFY_BYTES {
+                break;
+            }
+        }
+        let intact = checksum == self.name.checksum;
+        self.verified.store(intact, Ordering::Relaxed);
+        Ok(intact)
+    }
+
+    /// The whole file; `None` when it is damaged or gone.
+    pub(crate) fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        match self.disk.read(&self.path) {
+            Ok(bytes) => Ok((crc32c::crc32c(&bytes) == self.name.checksum).then_some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on nobody starts to read it; the file goes with the last holder.
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The parts of a store at one moment.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct PartSet {
+    hours: BTreeMap<u32, Vec<Arc<Part>>>,
+    bytes: u64,
+}
+
+impl PartSet {
+    /// Lists the folder. What a seal left half done is removed: it has no part's name.
+    pub(crate) fn list(disk: &Arc<dyn Disk>, data_dir: &Path) -> io::Result<PartSet> {
+        let mut set = PartSet::default();
+        for path in disk.list(&folder(data_dir))? {
+            match PartName::parse(&path) {
+                Some(name) => {
+                    let bytes = disk.size(&path)?;
+                    set.insert(Arc::new(Part::new(disk.clone(), path, name, bytes)));
+                }
+                None if path.extension().is_some_and(|e| e == "tmp") => drop(disk.remove(&path)),
+                None => tracing::warn!(path = %path.display(), "a file among the parts is none and is left alone"),
+            }
+        }
+        Ok(set)
+    }
+
+    pub(crate) fn insert(&mut self, part: Arc<Part>) {
+        self.bytes += part.bytes;
+        self.hours.entry(part.name.hour).or_default().push(part);
+    }
+
+    /// Takes parts out; true for each that was in.
+    pub(crate) fn remove(&mut self, damaged: &[Arc<Part>]) -> Vec<Arc<Part>> {
+        let mut removed = Vec::new();
+        for part in damaged {
+            let Some(parts) = self.hours.get_mut(&part.name.hour) else {
+                continue;
+            };
+            let before = parts.len();
+            parts.retain(|p| p.path != part.path);
+            if parts.len() < before {
+                self.bytes -= part.bytes;
+                removed.push(part.clone());
+            }
+            if parts.is_empty() {
+                self.hours.remove(&part.name.hour);
+            }
+        }
+        removed
+    }
+
+    /// Gives up the oldest hours: those before `oldest_hour`, and more while all of it holds more than `limit` bytes.
+    /// Answers which hours went.
+    pub(crate) fn retain(&mut self, oldest_hour: u32, limit: u64) -> Vec<u32> {
+        let mut dropped = Vec::new();
+        while let Some((&hour, _)) = self.hours.first_key_value() {
+            if hour >= oldest_hour && self.bytes <= limit {
+                break;
+            }
+            for part in self.hours.remove(&hour).unwrap_or_default() {
+                self.bytes -= part.bytes;
+                part.give_up();
+            }
+            dropped.push(hour);
+        }
+        dropped
+    }
+
+    /// All parts, oldest hours first.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Part>> {
+        self.hours.values().flatten()
+    }
+
+    /// Parts of the hours of a range.
+    pub(crate) fn within(&self, hours: std::ops::RangeInclusive<u32>) -> impl Iterator<Item = &Arc<Part>> {
+        self.hours.range(hours).flat_map(|(_, parts)| parts)
+    }
+
+    /// Parts of an hour.
+    pub(crate) fn of_hour(&self, hour: u32) -> &[Arc<Part>] {
+        self.hours.get(&hour).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when a row of this kind and hour from batch `lsn` is sealed.
+    pub(crate) fn covers(&self, kind: Kind, hour: u32, lsn: Lsn) -> bool {
+        self.of_hour(hour)
+            .iter()
+            .any(|part| part.name.kind == kind && part.name.covers(lsn))
+    }
+
+    /// The sequence that the next parts of an hour get.
+    pub(crate) fn next_sequence(&self, hour: u32) -> u32 {
+        self.of_hour(hour)
+            .iter()
+            .map(|part| part.name.sequence)
+            .max()
+            .unwrap_or(0)
+            .saturating_add(1)
+    }
+
+    /// The highest number of a batch that is sealed.
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        self.iter().map(|part| part.name.last_lsn).max().unwrap_or(0)
+    }
+
+    /// The newest hour.
+    pub(crate) fn newest_hour(&self) -> Option<u32> {
+        self.hours.last_key_value().map(|(&hour, _)| hour)
+    }
+
+    /// How much there is.
+    pub(crate) fn size(&self) -> PartsSize {
+        let rows = self.iter().filter(|part| ROW_KINDS.contains(&part.name.kind));
+        PartsSize {
+            hours: self.hours.len() as u64,
+            files: self.iter().count() as u64,
+            bytes: self.bytes,
+            rows: rows.map(|part| part.name.rows).sum(),
+        }
+    }
+}
+
+/// How much is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PartsSize {
+    pub(crate) hours: u64,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// Rows of the hour tables.
+    pub(crate) rows: u64,
+}

@@ -1,0 +1,442 @@
+//! Dictionary parts: what the rows of a part mention, so that a sealed hour is read without the hot store.
+//!
+//! Guarantees: names and stacks round-trip exactly; identifiers are content hashes and are computed anew instead of
+//! stored; a stack is written as what it does not share with the one before it, in small indices. Every seal writes the
+//! whole dictionary of its rows: an hour needs no other hour, which costs the repetition and saves all bookkeeping.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
+
+use emberline_model::{Component, Frame, LabelSet, Location, Mapping, Release, Side, Workload, id};
+use prost::Message;
+
+use super::codec::{Record, Records, records};
+use crate::ids::IdSet;
+
+/// Entries of a record of locations or stacks.
+const RECORD_ENTRIES: usize = 1 << 16;
+
+/// Everything but locations and stacks.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Names {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) series: Vec<SeriesName>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) label_sets: Vec<LabelSetName>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) mappings: Vec<MappingName>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) builds: Vec<BuildName>,
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) spans: Vec<WorkloadSpan>,
+}
+
+/// A series.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SeriesName {
+    #[prost(string, tag = "1")]
+    pub(crate) namespace: String,
+    #[prost(string, tag = "2")]
+    pub(crate) service: String,
+    #[prost(string, tag = "3")]
+    pub(crate) version: String,
+    #[prost(string, tag = "4")]
+    pub(crate) instance: String,
+    #[prost(uint32, tag = "5")]
+    pub(crate) component: u32,
+    #[prost(string, tag = "6")]
+    pub(crate) profile_type: String,
+}
+
+/// A label set; without a peer its three names are absent.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LabelSetName {
+    #[prost(uint32, tag = "1")]
+    pub(crate) side: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) route: String,
+    #[prost(string, optional, tag = "3")]
+    pub(crate) peer_namespace: Option<String>,
+    #[prost(string, optional, tag = "4")]
+    pub(crate) peer_service: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    pub(crate) peer_version: Option<String>,
+}
+
+/// A file that code was loaded from.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MappingName {
+    #[prost(string, tag = "1")]
+    pub(crate) build_id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) path: String,
+}
+
+/// "This workload runs code of this file".
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct BuildName {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) workload_id: u64,
+    #[prost(uint32, tag = "2")]
+    pub(crate) component: u32,
+    /// Index of the mapping.
+    #[prost(uint32, tag = "3")]
+    pub(crate) mapping: u32,
+}
+
+/// First and last window start of a workload.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WorkloadSpan {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) workload_id: u64,
+    #[prost(uint32, tag = "2")]
+    pub(crate) first_s: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) last_s: u32,
+}
+
+/// Some locations: the native ones, then the named ones.
+#[derive(Clone, PartialEq, Message)]
+struct Locations {
+    /// Index of the mapping of each native location.
+    #[prost(uint32, repeated, tag = "1")]
+    mappings: Vec<u32>,
+    /// Its offset, less that of the one before where the mapping is the same.
+    #[prost(uint64, repeated, tag = "2")]
+    offsets: Vec<u64>,
+    #[prost(message, repeated, tag = "3")]
+    named: Vec<NamedLocation>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamedLocation {
+    #[prost(message, repeated, tag = "1")]
+    frames: Vec<NamedFrame>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamedFrame {
+    #[prost(string, tag = "1")]
+    function: String,
+    #[prost(string, tag = "2")]
+    file: String,
+    #[prost(uint32, tag = "3")]
+    line: u32,
+}
+
+/// Some stacks, root first, each as how much it shares with the one before it and what it adds.
+#[derive(Clone, PartialEq, Message)]
+struct Stacks {
+    #[prost(uint32, repeated, tag = "1")]
+    shared: Vec<u32>,
+    #[prost(uint32, repeated, tag = "2")]
+    added: Vec<u32>,
+    #[prost(uint32, repeated, tag = "3")]
+    locations: Vec<u32>,
+}
+
+impl Record for Names {
+    const STAMP: u32 = 1;
+}
+
+impl Record for Locations {
+    const STAMP: u32 = 2;
+}
+
+impl Record for Stacks {
+    const STAMP: u32 = 3;
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a dictionary part: {what}"))
+}
+
+impl SeriesName {
+    pub(crate) fn workload(&self) -> Workload {
+        Workload {
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            version: self.version.clone(),
+            instance: self.instance.clone(),
+        }
+    }
+
+    pub(crate) fn component(&self) -> Component {
+        Component::from_code(self.component)
+    }
+}
+
+impl LabelSetName {
+    pub(crate) fn label_set(&self) -> LabelSet {
+        LabelSet {
+            side: Side::from_code(self.side),
+            route: self.route.clone(),
+            peer: self.peer_service.as_ref().map(|service| Release {
+                namespace: self.peer_namespace.clone().unwrap_or_default(),
+                service: service.clone(),
+                version: self.peer_version.clone().unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+impl MappingName {
+    pub(crate) fn mapping(&self) -> Mapping {
+        Mapping {
+            build_id: self.build_id.clone(),
+            path: self.path.clone(),
+        }
+    }
+}
+
+/// Writes a part of kind "names": first the names, then each location in the order of its index.
+pub(crate) struct NamesWriter<'a, W: Write> {
+    records: Records<'a, W>,
+    waiting: Locations,
+    last: Option<(u32, u64)>,
+}
+
+impl<'a, W: Write> NamesWriter<'a, W> {
+    pub(crate) fn new(out: &'a mut W, names: &Names) -> io::Result<NamesWriter<'a, W>> {
+        let mut records = Records::new(out);
+        records.push(names)?;
+        Ok(NamesWriter {
+            records,
+            waiting: Locations::default(),
+            last: None,
+        })
+    }
+
+    /// Adds a native location; in ascending order of offsets they are smallest. Native ones go before named ones.
+    pub(crate) fn native(&mut self, mapping: u32, offset: u64) -> io::Result<()> {
+        let before = self.last.filter(|last| last.0 == mapping).map_or(0, |last| last.1);
+        self.waiting.mappings.push(mapping);
+        self.waiting.offsets.push(offset.wrapping_sub(before));
+        self.last = Some((mapping, offset));
+        self.write_when(RECORD_ENTRIES)
+    }
+
+    /// Adds a location that brought its frames.
+    pub(crate) fn named(&mut self, frames: impl Iterator<Item = (String, String, u32)>) -> io::Result<()> {
+        let frames = frames
+            .map(|(function, file, line)| NamedFrame { function, file, line })
+            .collect();
+        self.waiting.named.push(NamedLocation { frames });
+        self.write_when(RECORD_ENTRIES)
+    }
+
+    fn write_when(&mut self, entries: usize) -> io::Result<()> {
+        if self.waiting.mappings.len() + self.waiting.named.len() < entries {
+            return Ok(());
+        }
+        // Records stand alone.
+        self.last = None;
+        self.records.push(&std::mem::take(&mut self.waiting))
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.write_when(1)
+    }
+}
+
+/// Writes a part of kind "stacks".
+pub(crate) struct StacksWriter<'a, W: Write> {
+    records: Records<'a, W>,
+    waiting: Stacks,
+    before: Vec<u32>,
+}
+
+impl<'a, W: Write> StacksWriter<'a, W> {
+    pub(crate) fn new(out: &'a mut W) -> StacksWriter<'a, W> {
+        StacksWriter {
+            records: Records::new(out),
+            waiting: Stacks::default(),
+            before: Vec::new(),
+        }
+    }
+
+    /// Adds a stack, as indices of its locations, root first. The more a stack shares with the one before, the smaller.
+    pub(crate) fn push(&mut self, stack: &[u32]) -> io::Result<()> {
+        let shared = self.before.iter().zip(stack).take_while(|(a, b)| a == b).count();
+        self.waiting.shared.push(shared as u32);
+        self.waiting.added.push((stack.len() - shared) as u32);
+        self.waiting.locations.extend_from_slice(&stack[shared..]);
+        self.before.clear();
+        self.before.extend_from_slice(stack);
+        self.write_when(RECORD_ENTRIES)
+    }
+
+    fn write_when(&mut self, entries: usize) -> io::Result<()> {
+        if self.waiting.shared.len() < entries {
+            return Ok(());
+        }
+        self.before.clear();
+        self.records.push(&std::mem::take(&mut self.waiting))
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.write_when(1)
+    }
+}
+
+/// Reads the names of a part's bytes.
+pub(crate) fn read_names(bytes: &[u8]) -> io::Result<Names> {
+    records(bytes).next().unwrap_or_else(|| Err(malformed("no names")))
+}
+
+/// Reads the locations of a part's bytes, in the order of their indices; a native one with its mapping.
+pub(crate) fn each_location(
+    bytes: &[u8],
+    names: &Names,
+    mut each: impl FnMut(u64, &Location, Option<&Arc<Mapping>>),
+) -> io::Result<()> {
+    let mappings: Vec<Arc<Mapping>> = names.mappings.iter().map(|m| Arc::new(m.mapping())).collect();
+    for record in records::<Locations>(bytes) {
+        let record = record?;
+        if record.mappings.len() != record.offsets.len() {
+            return Err(malformed("locations without offsets"));
+        }
+        let mut last = None;
+        for (&index, &difference) in record.mappings.iter().zip(&record.offsets) {
+            let mapping = mappings
+                .get(index as usize)
+                .ok_or_else(|| malformed("a location outside of all files"))?;
+            let before = match last {
+                Some((of, offset)) if of == index => offset,
+                _ => 0u64,
+            };
+            let offset = before.wrapping_add(difference);
+            last = Some((index, offset));
+            let location = Location::Native { mapping: index, offset };
+            each(id::native_location_id(mapping.key(), offset), &location, Some(mapping));
+        }
+        for named in record.named {
+            let frames = named.frames.into_iter().map(|f| Frame {
+                function: f.function,
+                file: f.file,
+                line: f.line,
+            });
+            let location = Location::Named {
+                frames: frames.collect(),
+            };
+            each(id::location_id(&location, ""), &location, None);
+        }
+    }
+    Ok(())
+}
+
+/// Finds stacks in a part's bytes and takes them out of `wanted`. `locations` are the identifiers by index. Stacks come
+/// back leaf first.
+pub(crate) fn find_stacks(
+    bytes: &[u8],
+    locations: &[u64],
+    wanted: &mut IdSet,
+    mut found: impl FnMut(u64, Vec<u64>),
+) -> io::Result<()> {
+    let mut leaf_first = Vec::new();
+    for record in records::<Stacks>(bytes) {
+        let record = record?;
+        if record.shared.len() != record.added.len() {
+            return Err(malformed("stacks without lengths"));
+        }
+        let mut rest = record.locations.as_slice();
+        let mut root_first: Vec<u64> = Vec::new();
+        for (&shared, &added) in record.shared.iter().zip(&record.added) {
+            let (new, behind) = rest
+                .split_at_checked(added as usize)
+                .ok_or_else(|| malformed("a stack that ends early"))?;
+            rest = behind;
+            if shared as usize > root_first.len() {
+                return Err(malformed("a stack that shares more than there is"));
+            }
+            root_first.truncate(shared as usize);
+            for &index in new {
+                let id = locations
+                    .get(index as usize)
+                    .ok_or_else(|| malformed("a stack of unknown locations"))?;
+                root_first.push(*id);
+            }
+            leaf_first.clear();
+            leaf_first.extend(root_first.iter().rev());
+            let stack = id::stack_id(&leaf_first);
+            if wanted.remove(&stack) {
+                found(stack, leaf_first.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn dictionaries_round_trip(
+            natives in prop::collection::vec((0u32..3, any::<u64>()), 0..40),
+            named in prop::collection::vec(prop::collection::vec(("[a-z:]{0,9}", "[a-z.]{0,9}", any::<u32>()), 0..3), 0..9),
+            stacks in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..12), 0..40),
+        ) {
+            let names = Names {
+                mappings: (0..3).map(|n| MappingName { build_id: format!("b{n}"), path: "/p".into() }).collect(),
+                ..Names::default()
+            };
+            let mut bytes = Vec::new();
+            let mut writer = NamesWriter::new(&mut bytes, &names).unwrap();
+            natives.iter().for_each(|&(mapping, offset)| writer.native(mapping, offset).unwrap());
+            named.iter().for_each(|frames| writer.named(frames.iter().cloned()).unwrap());
+            writer.finish().unwrap();
+            prop_assert_eq!(&read_names(&bytes).unwrap(), &names);
+            let mut ids = Vec::new();
+            let mut offsets = Vec::new();
+            each_location(&bytes, &names, |id, location, mapping| {
+                ids.push(id);
+                if let Location::Native { mapping: index, offset } = location {
+                    assert_eq!(mapping.unwrap().build_id, format!("b{index}"));
+                    offsets.push((*index, *offset));
+                }
+            }).unwrap();
+            prop_assert_eq!(&offsets, &natives);
+            prop_assert_eq!(ids.len(), natives.len() + named.len());
+
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let stacks: Vec<Vec<u32>> = stacks.iter().map(|s| s.iter().map(|i| i.index(ids.len()) as u32).collect()).collect();
+            let mut bytes = Vec::new();
+            let mut writer = StacksWriter::new(&mut bytes);
+            stacks.iter().for_each(|stack| writer.push(stack).unwrap());
+            writer.finish().unwrap();
+            let leaf_first = |s: &Vec<u32>| s.iter().rev().map(|&i| ids[i as usize]).collect::<Vec<u64>>();
+            let mut wanted: IdSet = stacks.iter().map(|s| id::stack_id(&leaf_first(s))).collect();
+            let mut expected: Vec<Vec<u64>> = stacks.iter().map(leaf_first).collect();
+            expected.sort();
+            expected.dedup();
+            let mut found = Vec::new();
+            find_stacks(&bytes, &ids, &mut wanted, |_, stack| found.push(stack)).unwrap();
+            found.sort();
+            prop_assert_eq!(found, expected);
+            prop_assert!(wanted.is_empty());
+        }
+
+        #[test]
+        fn noise_is_an_error_or_nothing_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
+            let _ = read_names(&bytes);
+            let _ = each_location(&bytes, &Names::default(), |_, _, _| {});
+            // Also noise inside of an intact record.
+            let mut stacks = Stacks { shared: vec![0, 1, 9], added: vec![2, 1, 1], locations: vec![0, 1, 1, 0] };
+            stacks.shared[at.index(3)] = u32::from(bytes.first().copied().unwrap_or(7));
+            let mut framed = Vec::new();
+            Records::new(&mut framed).push(&stacks).unwrap();
+            let _ = find_stacks(&framed, &[5], &mut IdSet::default(), |_, _| {});
+            let _ = find_stacks(&framed, &[5, 6], &mut IdSet::default(), |_, _| {});
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Rows as Parquet. Guarantee: what the engine reads back are the rows that were written, with their types; any reader
+//! of Parquet can. Written in order, so that equal identifiers lie side by side: that is what makes them cheap.
+
+use std::io;
+
+use arrow::{array::StructArray, datatypes::SchemaRef, record_batch::RecordBatch};
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, Encoding, ZstdLevel},
+    file::properties::{EnabledStatistics, WriterProperties},
+    schema::types::ColumnPath,
+};
+
+use super::{Draft, DraftFile, Kind, PartName};
+
+/// Rows of a row group: an identifier is written once for each, and the writer holds one in memory, encoded.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Distinct values of a column in a row group may take so much before the writer falls back to plain values.
+const DICTIONARY_BYTES: usize = 8 << 20;
+/// Parts are written once an hour and read often.
+const ZSTD_LEVEL: i32 = 9;
+
+/// Writes chunks of rows to a part.
+pub(crate) struct RowWriter {
+    writer: ArrowWriter<DraftFile>,
+    rows: u64,
+}
+
+fn other(error: parquet::errors::ParquetError) -> io::Error {
+    match error {
+        // The disk's own error comes out as it went in: "no space" must stay recognisable.
+        parquet::errors::ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(source) => io::Error::other(source),
+        },
+        error => io::Error::other(error),
+    }
+}
+
+fn properties(kind: Kind) -> io::Result<WriterProperties> {
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(other)?;
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk);
+    if kind == Kind::Samples {
+        // Times rise within a stack.
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from("ts"), false)
+            .set_column_encoding(ColumnPath::from("ts"), Encoding::DELTA_BINARY_PACKED);
+    }
+    Ok(properties.build())
+}
+
+impl RowWriter {
+    pub(crate) fn new(file: DraftFile, schema: SchemaRef, kind: Kind) -> io::Result<RowWriter> {
+        let writer = ArrowWriter::try_new(file, schema, Some(properties(kind)?)).map_err(other)?;
+        Ok(RowWriter { writer, rows: 0 })
+    }
+
+    pub(crate) fn write(&mut self, chunk: &StructArray) -> io::Result<()> {
+        let batch = RecordBatch::from(chunk);
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(&batch).map_err(other)
+    }
+
+    /// Ends the file and makes it durable; `name` gets the number of rows and the checksum.
+    pub(crate) fn finish(self, name: PartName) -> io::Result<Draft> {
+        let rows = self.rows;
+        let file = self.writer.into_inner().map_err(other)?;
+        file.finish(PartName { rows, ..name })
+    }
+}
