@@ -172,7 +172,7 @@ async fn an_older_hot_store_shows_no_sealed_row_twice() {
     assert_eq!(answers(&store).await, after);
 }
 
-/// The power goes at each change of the disk that sealing makes, in turn. `lane` takes every fourth.
+/// The power goes at each change of the disk that sealing makes, in turn. `lane` takes every third.
 fn power_goes(lane: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -180,7 +180,7 @@ fn power_goes(lane: u64) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        for changes in (lane..).step_by(4) {
+        for changes in (lane..).step_by(3) {
             assert!(changes < 400, "sealing never ends");
             if !power_goes_after(changes).await {
                 break;
@@ -213,58 +213,48 @@ async fn power_goes_after(changes: u64) -> bool {
     store.close();
     disk.drop_unsynced().unwrap();
 
-    for round in 0..2 {
-        if round == 1 || changes.is_multiple_of(3) {
-            let _ = fs::remove_file(dir.path().join("hot.duckdb"));
-            let _ = fs::remove_file(dir.path().join("hot.duckdb.wal"));
-        }
-        let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
-        let found = values(&store).await;
-        let distinct: BTreeSet<i64> = found.iter().copied().collect();
-        assert_eq!(
-            found.len(),
-            distinct.len(),
-            "power gone after {changes}, round {round}: {found:?}"
-        );
-        assert!(
-            distinct.is_superset(&acknowledged),
-            "power gone after {changes}, round {round}: {found:?} of {acknowledged:?}"
-        );
-        assert!(found.iter().all(|v| v.count_ones() == 1), "{found:?}");
-        assert_eq!(request_count(&store).await, 2 * found.len() as u64, "after {changes}");
-        store.seal().await.unwrap();
-        assert_eq!(values(&store).await, found, "sealing what was left, after {changes}");
-        let stats = store.stats();
-        assert_eq!((stats.seal_failures, stats.parts_quarantined), (0, 0), "{stats:?}");
-        assert!(
-            part_files(dir.path())
-                .iter()
-                .all(|p| p.extension().is_some_and(|e| e != "tmp")),
-            "nothing half written stays"
-        );
-        store.close();
+    // What comes back is a machine with its hot store, or one that lost that, too.
+    if changes.is_multiple_of(2) {
+        let _ = fs::remove_file(dir.path().join("hot.duckdb"));
+        let _ = fs::remove_file(dir.path().join("hot.duckdb.wal"));
     }
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    let found = values(&store).await;
+    let distinct: BTreeSet<i64> = found.iter().copied().collect();
+    assert_eq!(found.len(), distinct.len(), "power gone after {changes}: {found:?}");
+    assert!(
+        distinct.is_superset(&acknowledged),
+        "power gone after {changes}: {found:?} of {acknowledged:?}"
+    );
+    assert!(found.iter().all(|v| v.count_ones() == 1), "{found:?}");
+    assert_eq!(request_count(&store).await, 2 * found.len() as u64, "after {changes}");
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, found, "sealing what was left, after {changes}");
+    let stats = store.stats();
+    assert_eq!((stats.seal_failures, stats.parts_quarantined), (0, 0), "{stats:?}");
+    assert!(
+        part_files(dir.path())
+            .iter()
+            .all(|p| p.extension().is_some_and(|e| e != "tmp")),
+        "nothing half written stays"
+    );
+    store.close();
     went
 }
 
 #[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_first_quarter() {
+fn no_power_cut_while_sealing_loses_or_doubles_a_row_first_third() {
     power_goes(0);
 }
 
 #[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_second_quarter() {
+fn no_power_cut_while_sealing_loses_or_doubles_a_row_second_third() {
     power_goes(1);
 }
 
 #[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_third_quarter() {
+fn no_power_cut_while_sealing_loses_or_doubles_a_row_last_third() {
     power_goes(2);
-}
-
-#[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_last_quarter() {
-    power_goes(3);
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ impl Seal<'_> {
                 Some(writer) => writer,
                 none => {
                     let schema = Schema::new(chunk.fields().clone());
-                    none.insert(RowWriter::new(self.create(kind)?, Arc::new(schema), kind)?)
+                    none.insert(RowWriter::new(self.create(kind)?, Arc::new(schema))?)
                 }
             };
             Ok(writer.write(chunk)?)

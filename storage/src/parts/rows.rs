@@ -6,12 +6,11 @@ use std::io;
 use arrow::{array::StructArray, datatypes::SchemaRef, record_batch::RecordBatch};
 use parquet::{
     arrow::ArrowWriter,
-    basic::{Compression, Encoding, ZstdLevel},
+    basic::{Compression, ZstdLevel},
     file::properties::{EnabledStatistics, WriterProperties},
-    schema::types::ColumnPath,
 };
 
-use super::{Draft, DraftFile, Kind, PartName};
+use super::{Draft, DraftFile, PartName};
 
 /// Rows of a row group: an identifier is written once for each, and the writer holds one in memory, encoded.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -37,25 +36,20 @@ fn other(error: parquet::errors::ParquetError) -> io::Error {
     }
 }
 
-fn properties(kind: Kind) -> io::Result<WriterProperties> {
+fn properties() -> io::Result<WriterProperties> {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(other)?;
-    let mut properties = WriterProperties::builder()
+    // Every column by its distinct values, times too: an hour has at most 360 windows.
+    Ok(WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Chunk);
-    if kind == Kind::Samples {
-        // Times rise within a stack.
-        properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from("ts"), false)
-            .set_column_encoding(ColumnPath::from("ts"), Encoding::DELTA_BINARY_PACKED);
-    }
-    Ok(properties.build())
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .build())
 }
 
 impl RowWriter {
-    pub(crate) fn new(file: DraftFile, schema: SchemaRef, kind: Kind) -> io::Result<RowWriter> {
-        let writer = ArrowWriter::try_new(file, schema, Some(properties(kind)?)).map_err(other)?;
+    pub(crate) fn new(file: DraftFile, schema: SchemaRef) -> io::Result<RowWriter> {
+        let writer = ArrowWriter::try_new(file, schema, Some(properties()?)).map_err(other)?;
         Ok(RowWriter { writer, rows: 0 })
     }
 
