@@ -23,7 +23,7 @@ pub(super) fn answer(args: &ExportArgs) -> Result<Vec<u8>> {
             .maybe("profile_type", args.selection.profile_type.as_ref())
             .range(&args.selection.range),
     };
-    let question = question.with("format", args.format.as_str()).with("limit", 0);
+    let question = question.with("format", args.format.as_str()).with("limit", &0);
     let answer = question.ask(&args.server)?;
     match &args.file {
         Some(path) => {

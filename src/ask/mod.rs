@@ -35,7 +35,7 @@ impl Question {
     }
 
     /// Adds a parameter.
-    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Question {
+    pub(crate) fn with(mut self, name: &'static str, value: &(impl ToString + ?Sized)) -> Question {
         self.parameters.push((name, value.to_string()));
         self
     }
@@ -43,7 +43,7 @@ impl Question {
     /// Adds a parameter when there is a value.
     pub(crate) fn maybe(self, name: &'static str, value: Option<&impl ToString>) -> Question {
         match value {
-            Some(value) => self.with(name, value.to_string()),
+            Some(value) => self.with(name, value),
             None => self,
         }
     }

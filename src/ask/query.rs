@@ -17,15 +17,17 @@ pub(crate) fn run(args: &QueryArgs) -> Result<ExitCode> {
 
 /// The text that is printed.
 pub(super) fn answer(args: &QueryArgs) -> Result<String> {
-    let (question, describe): (Question, Box<dyn Fn(&Value) -> String>) = match &args.command {
-        QueryCommand::Top(top) => (top_question(top), Box::new(top_table)),
-        QueryCommand::Series(series) => (series_question(series), Box::new(series_table)),
-        QueryCommand::Diff(diff) => (diff_question(diff), Box::new(diff_table)),
+    let question = match &args.command {
+        QueryCommand::Top(top) => top_question(top),
+        QueryCommand::Series(series) => series_question(series),
+        QueryCommand::Diff(diff) => diff_question(diff),
     };
     let answer = question.ask_json(&args.server)?;
-    Ok(match args.output {
-        TableOutput::Table => describe(&answer),
-        TableOutput::Json => format!("{answer:#}\n"),
+    Ok(match (args.output, &args.command) {
+        (TableOutput::Json, _) => format!("{answer:#}\n"),
+        (TableOutput::Table, QueryCommand::Top(_)) => top_table(&answer),
+        (TableOutput::Table, QueryCommand::Series(_)) => series_table(&answer),
+        (TableOutput::Table, QueryCommand::Diff(_)) => diff_table(&answer),
     })
 }
 
@@ -33,8 +35,8 @@ pub(super) fn answer(args: &QueryArgs) -> Result<String> {
 fn top_question(args: &QueryTopArgs) -> Question {
     Question::new("/api/v1/merge")
         .selection(&args.selection)
-        .with("limit", 1)
-        .with("functions_limit", args.rows)
+        .with("limit", &1)
+        .with("functions_limit", &args.rows)
 }
 
 fn series_question(args: &QuerySeriesArgs) -> Question {
@@ -52,7 +54,7 @@ fn diff_question(args: &QueryDiffArgs) -> Question {
         .maybe("candidate", args.candidate.as_ref())
         .maybe("route", args.route.as_ref())
         .range(&args.range)
-        .with("functions_limit", args.rows)
+        .with("functions_limit", &args.rows)
 }
 
 fn number(value: &Value) -> f64 {

@@ -75,6 +75,36 @@ async fn answer(server: &str, arguments: &[&str]) -> Result<String, String> {
     result.map_err(|error| format!("{error:#}"))
 }
 
+/// A gRPC client's call over HTTP/2 without TLS: an empty question in its frame, the status in the trailers.
+async fn grpc_is_spoken_on_the_same_port(server: &str) {
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let request = http::Request::post(format!("{server}/querier.v1.QuerierService/ProfileTypes"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("accept-encoding", "gzip")
+        .body(Full::new(bytes::Bytes::from_static(&[0; 5])))
+        .unwrap();
+    let response = client.request(request).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.version()),
+        (200, http::Version::HTTP_2)
+    );
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap().get("grpc-status").unwrap(), "0");
+    let bytes = body.to_bytes();
+    let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
+    assert_eq!(
+        (bytes[0], bytes.len()),
+        (0, length + 5),
+        "a packed body would not be a gRPC message"
+    );
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("process_cpu:cpu:nanoseconds:cpu:nanoseconds"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_say_what_the_server_says() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,6 +148,8 @@ async fn the_commands_say_what_the_server_says() {
     assert_eq!(answer(&server, &arguments).await.unwrap(), "");
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(written["profiles"][0]["endValue"], 40_000_000);
+
+    grpc_is_spoken_on_the_same_port(&server).await;
 
     let refused = answer(&server, &["query", "diff", "--service", "chekout"])
         .await
