@@ -252,7 +252,7 @@ pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) 
         .into());
     }
     let mut rows = Vec::new();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(rows);
     }
     statement(span, query).run(reader, |columns| {
@@ -281,7 +281,7 @@ pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) 
 /// Answers which series had samples, by their labels; sorted by profile type, workload and labels.
 pub(crate) fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<SampleSeries>, Failure> {
     let mut found = Vec::new();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(found);
     }
     let mut sql = Sql::new(
@@ -337,7 +337,7 @@ pub(crate) fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<Samp
 /// Answers how many different stacks each service (namespace, name) had.
 pub(crate) fn stack_counts(reader: &Reader<'_>, span: &Span) -> Result<Vec<(String, String, u64)>, Failure> {
     let mut counts = Vec::new();
-    if span.hours.is_empty() {
+    if span.is_empty() {
         return Ok(counts);
     }
     let mut sql = Sql::new("SELECT d.namespace, d.service, CAST(count(DISTINCT s.stack_id) AS UBIGINT) FROM ");
@@ -379,7 +379,7 @@ mod tests {
             step_s in 0u32..100,
             by_stack in any::<bool>(),
         ) {
-            let span = Span { from_s: 0, to_s: 7200, hours: vec![0, 1] };
+            let span = Span { from_s: 0, to_s: 7200, tables: vec![(0, 0), (1, 0)], parts: Vec::new() };
             let query = SelectedQuery {
                 by: by.into_iter().map(|at| Label::ALL[at]).collect(),
                 step_s,
