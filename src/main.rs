@@ -3,9 +3,11 @@
 mod ask;
 mod check;
 mod cli;
+mod client;
 mod demo;
 mod diff;
 mod import;
+mod progress;
 mod serve;
 mod telemetry;
 
