@@ -30,6 +30,7 @@ mod error;
 mod framing;
 mod hot;
 mod ids;
+pub mod inspect;
 mod journal;
 mod lock;
 mod options;

@@ -166,6 +166,25 @@ impl Store {
         self.inner.hot.retain().await
     }
 
+    /// Reads every sealed part, also those that were read before, and sets damaged ones aside as a question would. Blocks
+    /// for that long.
+    pub(crate) fn set_aside_damaged_parts(&self) -> Result<(), QueryError> {
+        let shared = &self.inner.shared;
+        let mut damaged = Vec::new();
+        for part in shared.parts().iter() {
+            match part.is_intact(true) {
+                Ok(true) => {}
+                Ok(false) => damaged.push(part.clone()),
+                Err(error) => {
+                    let message = format!("{}: {error}", part.path.display());
+                    return Err(QueryError::Unavailable { message });
+                }
+            }
+        }
+        shared.set_aside(&damaged);
+        Ok(())
+    }
+
     /// Stores names of locations of a build ([`Mapping::key`]): offsets in the file with their frames, innermost first,
     /// functions normalised ([`emberline_model::function::normalise`]). No frames says that there is no name, and the
     /// location is not asked for again. On disk when it returns; blocks for that long.
