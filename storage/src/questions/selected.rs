@@ -3,12 +3,15 @@
 //! Guarantee: names and values of labels that come from outside are bound; the text of the statement depends on which
 //! labels are named and on how many values there are, never on a value.
 
-use emberline_model::{Component, Side, Workload};
+use emberline_model::{Component, ProfileType, Side, Workload};
 
 use crate::{
     error::QueryError,
     hot::{Span, database::SAMPLES},
-    questions::sql::Sql,
+    questions::{
+        gauges::{self, MEAN, Weights},
+        sql::Sql,
+    },
     range::Range,
     readers::{Failure, Reader},
 };
@@ -103,12 +106,14 @@ pub struct SelectedQuery {
     pub step_s: u32,
     /// Rows of their own for each stack.
     pub by_stack: bool,
+    /// The mean over the time of a row, added up over instances, instead of the sum: what a gauge means.
+    pub mean: bool,
     /// When.
     pub range: Range,
 }
 
 impl SelectedQuery {
-    /// The sum of all samples of a type in a range.
+    /// The sum of all samples of a type in a range; of a gauge the mean.
     pub fn new(profile_type: &str, filters: Vec<LabelFilter>, range: Range) -> SelectedQuery {
         SelectedQuery {
             profile_type: profile_type.to_owned(),
@@ -116,8 +121,24 @@ impl SelectedQuery {
             by: Vec::new(),
             step_s: 0,
             by_stack: false,
+            mean: ProfileType::is_gauge_text(profile_type),
             range,
         }
+    }
+}
+
+impl SelectedQuery {
+    /// Refuses a question that names too much.
+    pub(super) fn check(&self) -> Result<(), QueryError> {
+        let values: usize = self.filters.iter().map(|f| f.values.len()).sum();
+        if values > MAX_SELECTED_VALUES {
+            return Err(QueryError::TooLarge {
+                message: format!(
+                    "the selector names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"
+                ),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -130,11 +151,11 @@ pub struct SelectedRow {
     pub start_s: i64,
     /// The stack; 0 when all are added up.
     pub stack_id: u64,
-    /// Sum of values, in the unit of the profile type.
+    /// Sum of values (or mean, when that was asked for), in the unit of the profile type.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
-    /// Windows that had such samples: what a gauge is averaged over. 0 when stacks were asked for.
+    /// Windows that had such samples. 0 when stacks were asked for.
     pub windows: u64,
 }
 
@@ -198,8 +219,47 @@ fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bool) {
     }
 }
 
+/// Adds the series that are meant, as a query.
+pub(super) fn push_series(sql: &mut Sql, query: &SelectedQuery) {
+    sql.push("SELECT d.series_id FROM series d WHERE d.profile_type = ")
+        .bind(query.profile_type.clone());
+    push_filters(sql, &query.filters, false);
+}
+
+/// Adds ` AND ...` for what is asked of the samples themselves.
+pub(super) fn push_sample_filters(sql: &mut Sql, query: &SelectedQuery) {
+    if query.filters.iter().any(|filter| filter.label.is_of_sample()) {
+        sql.push(" AND s.label_set IN (SELECT l.label_set FROM label_sets l WHERE true");
+        push_filters(sql, &query.filters, true);
+        sql.push(")");
+    }
+}
+
+/// What the values of a series are multiplied with.
+#[derive(Clone, Copy)]
+enum Weighing<'a> {
+    /// Nothing: they are added up.
+    Sum,
+    /// The mean over all of the time.
+    Mean(&'a Weights),
+    /// The mean over each step, where each series counts by its windows in it.
+    MeanOfSteps,
+}
+
+/// Adds ` JOIN ... w` with the weight of each series and step.
+fn push_weights_of_steps(sql: &mut Sql, span: &Span, query: &SelectedQuery) {
+    sql.push(" JOIN (SELECT g.series_id, g.ts - g.ts % ")
+        .bind(query.step_s)
+        .push(" AS start, 1.0::DOUBLE / count(DISTINCT g.ts) AS weight FROM ");
+    sql.hours(SAMPLES, span).push(" g WHERE ").within("g.ts", span);
+    sql.push(" AND g.series_id IN (");
+    push_series(sql, query);
+    sql.push(") GROUP BY 1, 2) w ON w.series_id = s.series_id AND w.start = s.ts - s.ts % ")
+        .bind(query.step_s);
+}
+
 /// The statement that answers a question; there must be an hour at least.
-fn statement(span: &Span, query: &SelectedQuery) -> Sql {
+fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql {
     let mut sql = Sql::new("SELECT ");
     match query.step_s {
         0 => sql.push("0::UINTEGER"),
@@ -209,10 +269,11 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
     for label in &query.by {
         sql.push(", ").push(label.expression());
     }
-    sql.push(
-        ", CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
-            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT)",
-    );
+    sql.push(", ").push(match weighing {
+        Weighing::Sum => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
+        Weighing::Mean(_) | Weighing::MeanOfSteps => MEAN,
+    });
+    sql.push(", CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT)");
     sql.push(if query.by_stack {
         ", 0::UBIGINT FROM "
     } else {
@@ -225,16 +286,16 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
     if query.by.iter().any(|label| label.is_of_sample()) {
         sql.push(" JOIN label_sets l ON l.label_set = s.label_set");
     }
-    sql.push(" WHERE ").within("s.ts", span);
-    sql.push(" AND s.series_id IN (SELECT d.series_id FROM series d WHERE d.profile_type = ");
-    sql.bind(query.profile_type.clone());
-    push_filters(&mut sql, &query.filters, false);
-    sql.push(")");
-    if query.filters.iter().any(|filter| filter.label.is_of_sample()) {
-        sql.push(" AND s.label_set IN (SELECT l.label_set FROM label_sets l WHERE true");
-        push_filters(&mut sql, &query.filters, true);
-        sql.push(")");
+    match weighing {
+        Weighing::Sum => {}
+        Weighing::Mean(weights) => weights.join(&mut sql),
+        Weighing::MeanOfSteps => push_weights_of_steps(&mut sql, span, query),
     }
+    sql.push(" WHERE ").within("s.ts", span);
+    sql.push(" AND s.series_id IN (");
+    push_series(&mut sql, query);
+    sql.push(")");
+    push_sample_filters(&mut sql, query);
     sql.push(" GROUP BY 1, 2");
     for at in 0..query.by.len() {
         sql.push(", ").push(&(at + 3).to_string());
@@ -244,18 +305,24 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
 
 /// Answers a selection, sorted by labels, step and stack.
 pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<Vec<SelectedRow>, Failure> {
-    let values: usize = query.filters.iter().map(|f| f.values.len()).sum();
-    if values > MAX_SELECTED_VALUES {
-        return Err(QueryError::TooLarge {
-            message: format!("the selector names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"),
-        }
-        .into());
-    }
+    query.check()?;
     let mut rows = Vec::new();
     if span.is_empty() {
         return Ok(rows);
     }
-    statement(span, query).run(reader, |columns| {
+    let weights;
+    let weighing = match (query.mean, query.step_s) {
+        (false, _) => Weighing::Sum,
+        (true, 0) => {
+            weights = gauges::weights(reader, span, |sql| push_series(sql, query))?;
+            if weights.is_empty() {
+                return Ok(rows);
+            }
+            Weighing::Mean(&weights)
+        }
+        (true, _) => Weighing::MeanOfSteps,
+    };
+    statement(span, query, weighing).run(reader, |columns| {
         let (start, stack) = (columns.u32(0)?, columns.u64(1)?);
         let labels = (0..query.by.len())
             .map(|at| columns.text(at + 2))
@@ -378,12 +445,14 @@ mod tests {
             by in prop::collection::vec(0..Label::ALL.len(), 0..3),
             step_s in 0u32..100,
             by_stack in any::<bool>(),
+            mean in any::<bool>(),
         ) {
             let span = Span { from_s: 0, to_s: 7200, tables: vec![(0, 0), (1, 0)], parts: Vec::new() };
             let query = SelectedQuery {
                 by: by.into_iter().map(|at| Label::ALL[at]).collect(),
                 step_s,
                 by_stack,
+                mean,
                 ..SelectedQuery::new(&profile_type, filters, Range::ALL)
             };
             let plain = SelectedQuery {
@@ -394,7 +463,13 @@ mod tests {
                 }).collect(),
                 ..query.clone()
             };
-            let (statement, same) = (statement(&span, &query), statement(&span, &plain));
+            let weights = Weights::default();
+            let weighing = match (mean, step_s) {
+                (false, _) => Weighing::Sum,
+                (true, 0) => Weighing::Mean(&weights),
+                (true, _) => Weighing::MeanOfSteps,
+            };
+            let (statement, same) = (statement(&span, &query, weighing), statement(&span, &plain, weighing));
             prop_assert_eq!(statement.text(), same.text());
             prop_assert_eq!(statement.text().matches('?').count(), statement.parameter_count());
         }

@@ -10,6 +10,7 @@
 mod costs;
 mod exactness;
 mod exports;
+mod gauges;
 mod grafana;
 mod limits;
 mod pages;
