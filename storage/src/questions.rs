@@ -4,6 +4,7 @@
 
 pub(crate) mod columns;
 mod gauges;
+pub(crate) mod heat_map;
 pub(crate) mod profile_types;
 pub(crate) mod requests;
 pub(crate) mod selected;

@@ -16,6 +16,7 @@ use crate::{
     options::Options,
     parts::PartSet,
     questions::{
+        heat_map::{self, HeatCell},
         profile_types,
         requests::{self, RequestQuery, RequestRow},
         selected::{self, SampleSeries, SelectedQuery, SelectedRow},
@@ -237,6 +238,15 @@ impl Store {
     pub async fn selected(&self, query: SelectedQuery) -> Result<Vec<SelectedRow>, QueryError> {
         self.ask(query.range, move |reader, span| {
             selected::selected(reader, span, &query)
+        })
+        .await
+    }
+
+    /// How the totals of windows of processes are spread in each step of a selection; labels and stacks of the question
+    /// are passed over.
+    pub async fn heat_map(&self, query: SelectedQuery) -> Result<Vec<HeatCell>, QueryError> {
+        self.ask(query.range, move |reader, span| {
+            heat_map::heat_map(reader, span, &query)
         })
         .await
     }

@@ -12,6 +12,7 @@ mod exactness;
 mod exports;
 mod gauges;
 mod grafana;
+mod heat_map;
 mod limits;
 mod pages;
 mod questions;
