@@ -7,6 +7,7 @@
     reason = "builders of test data are called with values made for them"
 )]
 
+mod columns;
 mod costs;
 mod exactness;
 mod exports;
