@@ -362,6 +362,7 @@ impl Store {
             sealed_rows_lost: counters.sealed_rows_lost.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
+            queries_running: shared.readers.running() as u64,
             queries: counters.queries.get(),
             query_timeouts: counters.query_timeouts.get(),
             query_failures: counters.query_failures.get(),

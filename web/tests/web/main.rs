@@ -14,6 +14,7 @@ mod exports;
 mod gauges;
 mod grafana;
 mod heat_map;
+mod injection;
 mod limits;
 mod pages;
 mod questions;
