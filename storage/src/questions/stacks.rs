@@ -3,7 +3,7 @@
 use emberline_model::{Component, Side};
 
 use crate::{
-    hot::{Span, database::SAMPLES},
+    hot::{Grain, Span},
     questions::{
         selection::{NO_LABEL, WorkloadFilter, push_complete, push_component},
         sql::Sql,
@@ -148,7 +148,12 @@ pub(super) fn sums(
         ", s.stack_id, CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
             CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ",
     );
-    sql.hours(SAMPLES, span).push(" s");
+    let grain = if query.only_complete || query.by_window || query.who.instance.is_some() {
+        Grain::Windows
+    } else {
+        Grain::Hours
+    };
+    sql.samples(span, grain).push(" s");
     if query.only_complete {
         sql.push(
             " JOIN series d ON d.series_id = s.series_id JOIN complete c
