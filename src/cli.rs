@@ -51,9 +51,18 @@ pub(crate) struct ServeArgs {
     /// Address for OTLP over HTTP.
     #[arg(long, env = "EMBERLINE_OTLP_HTTP", default_value = "127.0.0.1:4318")]
     pub(crate) otlp_http: SocketAddr,
-    /// Hours that data is kept.
-    #[arg(long, env = "EMBERLINE_RETENTION_HOURS", default_value_t = 24)]
+    /// Hours that single samples are kept.
+    #[arg(long, env = "EMBERLINE_RETENTION_HOURS", default_value_t = 72)]
     pub(crate) retention_hours: u64,
+    /// Days that requests, and sums of samples per hour, are kept.
+    #[arg(long, env = "EMBERLINE_ROLLUP_RETENTION_DAYS", default_value_t = 30)]
+    pub(crate) rollup_retention_days: u64,
+    /// Disk space for samples, in MB; when they take more, the oldest go before their time.
+    #[arg(long, env = "EMBERLINE_SAMPLES_LIMIT_MB", default_value_t = 16384)]
+    pub(crate) samples_limit_mb: u64,
+    /// Disk space for requests and sums per hour, in MB; when they take more, the oldest hours go.
+    #[arg(long, env = "EMBERLINE_ROLLUP_LIMIT_MB", default_value_t = 8192)]
+    pub(crate) rollup_limit_mb: u64,
     /// Memory that the query engine may use, in MB.
     #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 256)]
     pub(crate) memory_limit_mb: u64,

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use emberline_collector::{Collector, CollectorConfig};
+use emberline_collector::{Collector, CollectorConfig, IngestLimits};
 use emberline_model::time::{Clock, SystemClock};
 use emberline_proxy::stop_requested;
 use emberline_storage::{Options, Store};
@@ -45,10 +45,14 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let web_address = web_listener.local_addr()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let retention = Duration::from_secs(args.retention_hours.saturating_mul(3600));
     let options = Options {
         memory_limit_mb: args.memory_limit_mb,
         duckdb_threads: args.query_threads,
-        retention: Duration::from_secs(args.retention_hours * 3600),
+        retention,
+        rollup_retention: Duration::from_secs(args.rollup_retention_days.saturating_mul(24 * 3600)),
+        samples_limit_mb: args.samples_limit_mb,
+        rollup_limit_mb: args.rollup_limit_mb,
         ..Options::new(&args.data_dir)
     };
     // Opening may replay a journal, which takes a while and must not hold up the runtime.
@@ -57,6 +61,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
         tokio::task::spawn_blocking(move || Store::open(options, clock)).await??
     };
     let config = CollectorConfig {
+        limits: IngestLimits {
+            retention,
+            ..IngestLimits::default()
+        },
         max_request_bytes: args.max_request_mb << 20,
         debuginfo_max_bytes: args.max_debug_file_mb << 20,
         external_url: args

@@ -36,7 +36,7 @@ use crate::{
     ids::IdMap,
     journal::{Journal, Lsn},
     options::Options,
-    parts::{Part, PartSet, ROW_KINDS},
+    parts::{Keep, Part, PartSet, ROW_KINDS},
     quarantine,
     range::Range,
     readers::Readers,
@@ -44,7 +44,7 @@ use crate::{
     symbols::Symbols,
 };
 
-pub(crate) use sources::Span;
+pub(crate) use sources::{Grain, Span};
 pub(crate) use writer::Engine;
 
 /// What the writing thread is asked to do beside applying batches.
@@ -237,12 +237,28 @@ impl Shared {
             .sum()
     }
 
-    /// The first hour kept. Time alone does not age data out: a clock that jumps ahead must not empty the store, so
-    /// `newest_s`, the newest second that was ever stored here, has to have come as far.
+    /// The first hour whose samples are kept. Time alone does not age data out: a clock that jumps ahead must not empty
+    /// the store, so `newest_s`, the newest second that was ever stored here, has to have come as far.
     pub(crate) fn oldest_hour(&self, newest_s: u32) -> u32 {
+        self.hour_before(newest_s, self.options.retention)
+    }
+
+    /// What is kept of sealed hours.
+    pub(crate) fn keep(&self, newest_s: u32) -> Keep {
+        let options = &self.options;
+        let oldest_samples = self.oldest_hour(newest_s);
+        Keep {
+            oldest_samples,
+            oldest_hour: self.hour_before(newest_s, options.rollup_retention).min(oldest_samples),
+            sample_bytes: options.samples_limit_mb << 20,
+            other_bytes: options.rollup_limit_mb << 20,
+        }
+    }
+
+    fn hour_before(&self, newest_s: u32, age: Duration) -> u32 {
         let now = self.clock.now_unix_s().min(i64::from(newest_s) + hours::HOUR_S);
-        let retention = i64::try_from(self.options.retention.as_secs()).unwrap_or(i64::MAX);
-        u32::try_from(now.saturating_sub(retention).max(0) / hours::HOUR_S).unwrap_or(0)
+        let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        u32::try_from(now.saturating_sub(age).max(0) / hours::HOUR_S).unwrap_or(0)
     }
 }
 

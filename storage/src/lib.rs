@@ -17,10 +17,10 @@
 //! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, the number and
 //!   the time of questions; errors name the setting.
 //!
-//! What it leaves to later on purpose: roll-ups and compaction; symbol files are kept for good.
+//! What it leaves to later on purpose: compaction; symbol files are kept for good.
 //!
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
-//! `parts/<kind>-<hour>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
+//! `parts/<kind>-<hour>-<hours>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
 //! `symbols/<build>.sym`, `quarantine/`, `tmp/`.
 
 mod dedup;

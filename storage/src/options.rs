@@ -15,10 +15,14 @@ pub struct Options {
     pub temp_limit_mb: u64,
     /// Questions answered at the same time.
     pub reader_connections: usize,
-    /// How long windows are kept. Batches with older windows are refused.
+    /// How long single samples are kept. Batches with older windows are refused.
     pub retention: Duration,
-    /// Bytes that sealed hours may take on disk, in MiB. When they take more, the oldest go before their time.
-    pub sealed_limit_mb: u64,
+    /// How long requests, windows, and sums of samples per hour and release are kept; not shorter than `retention`.
+    pub rollup_retention: Duration,
+    /// Bytes that sealed samples may take on disk, in MiB. When they take more, the oldest go before their time.
+    pub samples_limit_mb: u64,
+    /// Bytes that everything else that is sealed may take on disk, in MiB. When it takes more, the oldest hours go.
+    pub rollup_limit_mb: u64,
     /// How long after its end an hour is sealed; windows that arrive later make another part of that hour, after as long
     /// again.
     pub seal_after: Duration,
@@ -53,8 +57,10 @@ impl Options {
             duckdb_threads: 1,
             temp_limit_mb: 1024,
             reader_connections: 2,
-            retention: Duration::from_secs(24 * 3600),
-            sealed_limit_mb: 16 << 10,
+            retention: Duration::from_secs(3 * 24 * 3600),
+            rollup_retention: Duration::from_secs(30 * 24 * 3600),
+            samples_limit_mb: 16 << 10,
+            rollup_limit_mb: 8 << 10,
             seal_after: Duration::from_secs(600),
             max_future: Duration::from_secs(3600),
             dedup_horizon: Duration::from_secs(72 * 3600),

@@ -159,19 +159,47 @@ impl PartSet {
         removed
     }
 
-    /// Gives up the oldest hours: those before `oldest_hour`, and more while all of it holds more than `limit` bytes.
-    /// Answers which hours went.
-    pub(crate) fn retain(&mut self, oldest_hour: u32, limit: u64) -> Vec<u32> {
-        let mut dropped = Vec::new();
-        while let Some((&hour, _)) = self.hours.first_key_value() {
-            if hour >= oldest_hour && self.bytes <= limit {
-                break;
+    /// Gives up what is past retention, oldest first: samples apart from everything else, each by age and by size.
+    pub(crate) fn retain(&mut self, keep: &Keep) -> Dropped {
+        let mut dropped = Dropped::default();
+        let (mut sample_bytes, mut other_bytes) = (0, 0);
+        for part in self.iter() {
+            let bytes = if part.name.kind == Kind::Samples {
+                &mut sample_bytes
+            } else {
+                &mut other_bytes
+            };
+            *bytes += part.bytes;
+        }
+        let hours: Vec<u32> = self.hours.keys().copied().collect();
+        for hour in hours {
+            let Some(parts) = self.hours.get_mut(&hour) else {
+                continue;
+            };
+            let end = parts.iter().map(|part| part.name.extent().end).max().unwrap_or(hour);
+            if end <= keep.oldest_hour || other_bytes > keep.other_bytes {
+                for part in self.hours.remove(&hour).unwrap_or_default() {
+                    match part.name.kind {
+                        Kind::Samples => sample_bytes -= part.bytes,
+                        _ => other_bytes -= part.bytes,
+                    }
+                    self.bytes -= part.bytes;
+                    part.give_up();
+                }
+                dropped.hours.push(hour);
+                continue;
             }
-            for part in self.hours.remove(&hour).unwrap_or_default() {
+            parts.retain(|part| {
+                let old = part.name.extent().end <= keep.oldest_samples || sample_bytes > keep.sample_bytes;
+                if part.name.kind != Kind::Samples || !old {
+                    return true;
+                }
+                sample_bytes -= part.bytes;
                 self.bytes -= part.bytes;
                 part.give_up();
-            }
-            dropped.push(hour);
+                dropped.sample_parts += 1;
+                false
+            });
         }
         dropped
     }
@@ -228,6 +256,28 @@ impl PartSet {
             rows: rows.map(|part| part.name.rows).sum(),
         }
     }
+}
+
+/// What retention keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// Samples of hours before this one go; sums per hour stay.
+    pub(crate) oldest_samples: u32,
+    /// Everything of hours before this one goes.
+    pub(crate) oldest_hour: u32,
+    /// Samples may take so many bytes.
+    pub(crate) sample_bytes: u64,
+    /// Everything else may.
+    pub(crate) other_bytes: u64,
+}
+
+/// What retention gave up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Hours, whole.
+    pub(crate) hours: Vec<u32>,
+    /// Parts of samples whose hours are kept.
+    pub(crate) sample_parts: u64,
 }
 
 /// How much is sealed.

@@ -46,6 +46,7 @@ pub(crate) struct Counters {
     pub(crate) window_rows: Counter,
     pub(crate) expired_windows: Counter,
     pub(crate) hours_dropped: Counter,
+    pub(crate) sample_parts_dropped: Counter,
     pub(crate) seals: Counter,
     pub(crate) seal_failures: Counter,
     pub(crate) parts_quarantined: Counter,
@@ -138,6 +139,8 @@ pub struct StoreStats {
     pub expired_windows: u64,
     /// Hours dropped by retention.
     pub hours_dropped: u64,
+    /// Sample parts dropped by retention whose hours are kept as sums.
+    pub sample_parts_dropped: u64,
     /// Hours held.
     pub hours: u64,
     /// Hours of which a part is sealed.

@@ -351,6 +351,7 @@ impl Store {
             window_rows: counters.window_rows.get(),
             expired_windows: counters.expired_windows.get(),
             hours_dropped: counters.hours_dropped.get(),
+            sample_parts_dropped: counters.sample_parts_dropped.get(),
             hours: shared.known.sources.read().hours(),
             sealed_hours: sealed.hours,
             sealed_files: sealed.files,

@@ -453,7 +453,7 @@ async fn bad_input_is_refused_with_its_reason_and_counted() {
     let store = emberline_storage::Store::open(options, TestClock::at(T0)).unwrap();
     let w = workload("checkout", "v1", "a");
     let at = |start| batch(1, vec![full_window(&w, start, "/", &[1], &[1], 1)]);
-    let old = store.append(at(T0 - 25 * 3600)).await.unwrap_err();
+    let old = store.append(at(T0 - 73 * 3600)).await.unwrap_err();
     assert!(
         matches!(old, AppendError::TooOld { .. }) && !old.is_retryable(),
         "{old}"

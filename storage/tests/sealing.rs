@@ -13,9 +13,9 @@ use std::{
 };
 
 use common::*;
-use emberline_model::Batch;
+use emberline_model::{Batch, ProfileType};
 use emberline_storage::{
-    Options, Range, RequestQuery, Store, WorkloadFilter,
+    Options, Range, RequestQuery, SampleSeries, SelectedQuery, SideQuery, StackQuery, Store, WorkloadFilter,
     disk::{DiskEvent, FaultyDisk, RealDisk},
 };
 
@@ -48,6 +48,34 @@ fn small_segments(dir: &Path) -> Options {
     let mut options = options(dir);
     options.segment_bytes = 1;
     options
+}
+
+/// As [`values`], but from single samples instead of sums over hours.
+async fn values_by_window(store: &Store) -> Vec<i64> {
+    let query = StackQuery {
+        by_window: true,
+        ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
+    };
+    let mut values: Vec<i64> = store
+        .stacks(query)
+        .await
+        .unwrap()
+        .rows
+        .iter()
+        .map(|r| r.value)
+        .collect();
+    values.sort_unstable();
+    values
+}
+
+/// Windows whose CPU can be divided by requests.
+async fn complete_windows(store: &Store) -> usize {
+    let mut windows = 0;
+    for version in ["v1", "v2"] {
+        let query = SideQuery::new(release("checkout", version), Range::ALL);
+        windows += store.side_data(query).await.unwrap().windows.len();
+    }
+    windows
 }
 
 async fn request_count(store: &Store) -> u64 {
@@ -124,7 +152,7 @@ async fn late_windows_make_another_part_of_their_hour_after_a_wait() {
                 .to_str()
                 .unwrap()
                 .split('-')
-                .take(3)
+                .take(4)
                 .collect::<Vec<_>>()
                 .join("-")
         })
@@ -133,9 +161,9 @@ async fn late_windows_make_another_part_of_their_hour_after_a_wait() {
     assert_eq!(
         sequences,
         [
-            "samples-2026111811-0001",
-            "samples-2026111812-0001",
-            "samples-2026111812-0002"
+            "samples-2026111811-01-0001",
+            "samples-2026111812-01-0001",
+            "samples-2026111812-01-0002"
         ]
     );
     // An older hot store, from before the second seal, holds rows that are sealed now.
@@ -281,13 +309,13 @@ async fn parts_are_durable_before_they_have_a_name_and_named_before_the_journal_
             }
             DiskEvent::SyncDir(path) if path.ends_with("parts") => folder_synced = true,
             DiskEvent::Remove(path) if path.extension().is_some_and(|e| e == "log") => {
-                assert!(named == 5 && folder_synced, "the journal went first");
+                assert!(named == 6 && folder_synced, "the journal went first");
                 removed += 1;
             }
             _ => {}
         }
     }
-    assert_eq!((named, removed), (5, 2));
+    assert_eq!((named, removed), (6, 2));
 }
 
 #[tokio::test]
@@ -302,7 +330,7 @@ async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
     store.seal().await.unwrap();
     store.close();
     let files = part_files(source.path());
-    assert_eq!(files.len(), 10);
+    assert_eq!(files.len(), 12);
     // Whether the hot store is still there must not matter, except for what it still knows.
     for (at, file) in files
         .iter()
@@ -330,18 +358,21 @@ async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
         fs::remove_file(source.path().join("hot.duckdb")).unwrap();
         let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
         answers(&store).await;
-        let found = values(&store).await;
+        let (by_hour, by_window) = (values(&store).await, values_by_window(&store).await);
+        // Without its samples an hour still has its sums, and the other way round.
         let expected: &[i64] = if name.starts_with("samples") {
             &[2, 8]
         } else {
             &[2, 4, 8, 16]
         };
         if !name.starts_with("names") {
-            assert_eq!(found, expected, "{what} in {name}");
+            assert_eq!(by_hour, [2, 4, 8, 16], "{what} in {name}");
+            assert_eq!(by_window, expected, "{what} in {name}");
         }
         let stats = store.stats();
         assert_eq!(stats.parts_quarantined, 1, "{what} in {name}: {stats:?}");
-        let rows = if name.ends_with("parquet") { 2 } else { 0 };
+        let is_row_kind = name.ends_with("parquet") && !name.starts_with("rollup");
+        let rows = if is_row_kind { 2 } else { 0 };
         assert_eq!(stats.sealed_rows_lost, rows, "{what} in {name}");
         assert!(!file.exists());
         let quarantined = fs::read_dir(source.path().join("quarantine")).unwrap();
@@ -370,7 +401,8 @@ async fn damage_under_the_running_store_is_noticed_by_the_question_it_hits() {
         .find(|f| f.to_str().unwrap().contains("samples-2026111812"))
         .unwrap();
     fs::remove_file(&file).unwrap();
-    assert_eq!(values(&store).await, [4], "a part that is gone");
+    assert_eq!(values_by_window(&store).await, [4], "a part that is gone");
+    assert_eq!(values(&store).await, [2, 4], "the sums of its hour are there");
     assert_eq!(store.stats().sealed_rows_lost, 1);
     assert!(store.stats().hot_available && store.stats().hot_rebuilds == 0);
 }
@@ -381,6 +413,7 @@ async fn sealed_hours_go_by_age_and_by_size_the_oldest_first() {
     let clock = TestClock::at(T0);
     let mut options = options(dir.path());
     options.retention = Duration::from_secs(6 * 3600);
+    options.rollup_retention = options.retention;
     let store = Store::open(options.clone(), clock.clone()).unwrap();
     for n in 1..=5u64 {
         store.append(sent(n, T0 - 3600 * (6 - n as i64))).await.unwrap();
@@ -399,11 +432,12 @@ async fn sealed_hours_go_by_age_and_by_size_the_oldest_first() {
     store.flush_applied().await.unwrap();
     store.apply_retention().await.unwrap();
     assert_eq!(values(&store).await, [4, 8, 16, 32, 64, 128], "by age");
-    assert_eq!(part_files(dir.path()).len(), 20, "its files are unlinked");
+    assert_eq!(part_files(dir.path()).len(), 24, "its files are unlinked");
     assert_eq!(store.stats().hours_dropped, 1);
     store.close();
 
-    options.sealed_limit_mb = 0;
+    options.samples_limit_mb = 0;
+    options.rollup_limit_mb = 0;
     let store = Store::open(options.clone(), clock.clone()).unwrap();
     store.flush_applied().await.unwrap();
     store.apply_retention().await.unwrap();
@@ -413,6 +447,95 @@ async fn sealed_hours_go_by_age_and_by_size_the_oldest_first() {
     store.close();
     let store = Store::open(options, clock).unwrap();
     assert_eq!(values(&store).await, [64, 128], "it does not come back");
+}
+
+/// Each hour has two windows; the sums of three hours outlive their samples.
+#[tokio::test]
+async fn sums_of_hours_outlive_their_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0);
+    let mut options = options(dir.path());
+    options.retention = Duration::from_secs(2 * 3600);
+    let store = Store::open(options.clone(), clock.clone()).unwrap();
+    for n in 1..=8u64 {
+        let (hour, window) = ((n as i64 - 1) / 2, (n as i64 - 1) % 2);
+        clock.set(T0 + hour * 3600 + 20);
+        store.append(sent(n, T0 + hour * 3600 + window * 10)).await.unwrap();
+        // Before the clock moves on: what is applied past its retention is left out.
+        store.flush_applied().await.unwrap();
+    }
+    clock.set(T0 + 4 * 3600 + 1000);
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    let (services, requests) = (store.services(Range::ALL).await.unwrap(), request_count(&store).await);
+    let types = store.sample_series(Range::ALL).await.unwrap();
+    store.apply_retention().await.unwrap();
+    let check = async |store: &Store| {
+        assert_eq!(values(store).await, [2, 4, 8, 16, 32, 64, 128, 256], "whole hours");
+        assert_eq!(values_by_window(store).await, [32, 64, 128, 256], "windows");
+        assert_eq!(store.services(Range::ALL).await.unwrap(), services);
+        assert_eq!(request_count(store).await, requests);
+        let windows = complete_windows(store).await;
+        assert_eq!(windows, 4, "CPU is not divided by requests whose samples are gone");
+        let series = store.sample_series(Range::ALL).await.unwrap();
+        let samples = |all: &[SampleSeries]| all.iter().map(|s| s.samples).sum::<u64>();
+        assert_eq!(samples(&series), samples(&types), "what can be selected");
+        for (from, to, expected) in [
+            (0, 3600, vec![2, 4]),
+            (3600, 7200, vec![8, 16]),
+            (10, 7200, vec![8, 16]),
+            (0, 7190, vec![2, 4]),
+            (7200 + 10, 4 * 3600, vec![64, 128, 256]),
+            (7200, 3 * 3600 + 10, vec![32, 64, 128]),
+        ] {
+            let range = Range {
+                from_unix_s: T0 + from,
+                to_unix_s: T0 + to,
+            };
+            let query = StackQuery::new(WorkloadFilter::service("checkout"), ProfileType::CPU, range);
+            let mut found: Vec<i64> = store
+                .stacks(query)
+                .await
+                .unwrap()
+                .rows
+                .iter()
+                .map(|r| r.value)
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{from}..{to}");
+        }
+    };
+    check(&store).await;
+    assert_eq!(
+        (store.stats().sample_parts_dropped, store.stats().hours_dropped),
+        (2, 0)
+    );
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(options, clock).unwrap();
+    check(&store).await;
+}
+
+/// A gauge is averaged over the windows it was seen in, whichever way its hour is answered.
+#[tokio::test]
+async fn windows_of_a_gauge_are_counted_in_sums_of_hours_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(options(dir.path()), TestClock::at(T0 + 7200)).unwrap();
+    for (n, start, instance) in [(1, 0, "a"), (2, 60, "a"), (3, 60, "b"), (4, 120, "b"), (5, 3600, "a")] {
+        let mut window = full_window(&workload("checkout", "v1", instance), T0 + start, "/pay", &[], &[7], 10);
+        window.profiles[0].profile_type = ProfileType("goroutine:goroutine:count:goroutine:count".into());
+        store.append(batch(n, vec![window])).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    let query = SelectedQuery {
+        count_windows: true,
+        ..SelectedQuery::new("goroutine:goroutine:count:goroutine:count", Vec::new(), Range::ALL)
+    };
+    let before = store.selected(query.clone()).await.unwrap();
+    assert_eq!((before[0].value, before[0].windows), (50, 4));
+    store.seal().await.unwrap();
+    assert!(store.stats().sealed_hours >= 1);
+    assert_eq!(store.selected(query).await.unwrap(), before);
 }
 
 #[tokio::test]

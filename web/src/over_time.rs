@@ -14,6 +14,7 @@ const MAX_STEPS: i64 = 11_000;
 const STEPS: i64 = 120;
 /// Seconds of a window: no step is shorter.
 const WINDOW_S: i64 = emberline_model::time::WINDOW_SECONDS as i64;
+const HOUR_S: i64 = 3600;
 
 /// The longest step, a whole number of windows.
 const LONGEST_S: f64 = 4_294_967_290.0;
@@ -93,6 +94,7 @@ impl OverTime {
             mean,
             by: self.by,
             step_s: self.step_s,
+            count_windows: self.aggregation == Aggregation::Average && !mean,
             ..SelectedQuery::new(&self.profile_type, filters, self.range)
         };
         let mut all: Vec<Series> = Vec::new();
@@ -133,7 +135,11 @@ pub(crate) fn step(asked_s: Option<f64>, range: Range) -> Result<u32, ApiError> 
     let length = range.to_unix_s.saturating_sub(range.from_unix_s).max(1);
     let step = match asked_s {
         Some(asked) if asked > 0.0 => asked.ceil().min(LONGEST_S) as i64,
-        _ => length.div_euclid(STEPS),
+        // Steps of whole hours are answered from roll-ups.
+        _ => match length.div_euclid(STEPS) {
+            long if long > HOUR_S => (long + HOUR_S - 1).div_euclid(HOUR_S) * HOUR_S,
+            short => short,
+        },
     };
     let step = (step + WINDOW_S - 1).div_euclid(WINDOW_S).max(1) * WINDOW_S;
     if length / step > MAX_STEPS {

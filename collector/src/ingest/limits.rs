@@ -50,7 +50,7 @@ pub struct IngestLimits {
 impl Default for IngestLimits {
     fn default() -> IngestLimits {
         IngestLimits {
-            retention: Duration::from_secs(24 * 3600),
+            retention: Duration::from_secs(72 * 3600),
             max_future: Duration::from_secs(600),
             max_window_seconds: 600,
             max_windows_per_request: 1_000,

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Number of the layout below; a file of another layout is rebuilt.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 const DICTIONARY_TABLES: &str = "
     CREATE TABLE layout (version UINTEGER);
@@ -99,6 +99,18 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("truncated", "UBIGINT"),
             ("cpu_ns", "UBIGINT"),
             ("overhead_ns", "UBIGINT"),
+        ],
+        Kind::Rollup => &[
+            // The start of the hour.
+            ("ts", "UINTEGER"),
+            // Of the release: that of its processes, without an instance.
+            ("series_id", "UBIGINT"),
+            ("label_set", "UBIGINT"),
+            ("stack_id", "UBIGINT"),
+            ("value", "UBIGINT"),
+            ("samples", "UBIGINT"),
+            // How many windows had the stack. CPU adds up and has no use for it: 0.
+            ("windows", "USMALLINT"),
         ],
         Kind::Names | Kind::Stacks => &[],
     }
@@ -314,7 +326,9 @@ impl Database {
             let (kept_workloads, kept_label_sets) = (id_list(&kept.workloads), id_list(&kept.label_sets));
             format!(
                 "DELETE FROM label_sets WHERE label_set NOT IN ({label_sets}) AND label_set NOT IN ({kept_label_sets});
-                 DELETE FROM series WHERE workload_id NOT IN ({workloads}) AND workload_id NOT IN ({kept_workloads});
+                 DELETE FROM series WHERE workload_id NOT IN ({workloads}) AND workload_id NOT IN ({kept_workloads})
+                     AND NOT (instance = '' AND (namespace, service, version) IN
+                         (SELECT (namespace, service, version) FROM series WHERE workload_id IN ({workloads})));
                  DELETE FROM workload_builds WHERE workload_id NOT IN ({workloads})
                      AND workload_id NOT IN ({kept_workloads});
                  DELETE FROM mappings WHERE mapping_id NOT IN (SELECT mapping_id FROM workload_builds)

@@ -12,10 +12,12 @@ use arrow::{
     datatypes::{Schema, UInt64Type},
 };
 use duckdb::Connection;
+use emberline_model::ProfileType;
 
 use super::{
     Shared,
     database::{Database, column_names, table},
+    hours,
 };
 use crate::{
     ids::IdMap,
@@ -61,7 +63,7 @@ impl From<Failure> for SealError {
 /// Order of rows in parts: equal identifiers side by side, times rising.
 fn order(kind: Kind) -> &'static str {
     match kind {
-        Kind::Samples => "series_id, stack_id, label_set, ts",
+        Kind::Samples | Kind::Rollup => "series_id, stack_id, label_set, ts",
         Kind::Requests => "series_id, side, route, method, protocol, status, peer_service, peer_version, ts",
         _ => "workload_id, component, ts",
     }
@@ -106,7 +108,16 @@ pub(super) fn seal(
     // The dictionary gets its name first: no rows without their names.
     seal.dictionary((first, last), extents.contains_key(&Kind::Samples))?;
     for (kind, extent) in extents {
-        seal.rows(kind, extent)?;
+        let sql = format!(
+            "SELECT {} FROM {} ORDER BY {}",
+            column_names(kind),
+            seal.table(kind),
+            order(kind)
+        );
+        seal.rows(kind, extent, &sql)?;
+        if kind == Kind::Samples {
+            seal.rollup(extent)?;
+        }
     }
     parts::publish(&shared.disk, &dir, seal.drafts).map_err(SealError::Unknown)
 }
@@ -133,6 +144,7 @@ impl Seal<'_> {
         PartName {
             kind,
             hour: self.hour,
+            hours: 1,
             sequence: self.sequence,
             first_lsn,
             last_lsn,
@@ -146,15 +158,10 @@ impl Seal<'_> {
         DraftFile::create(&self.shared.disk, &dir, kind.word())
     }
 
-    fn rows(&mut self, kind: Kind, extent: (Lsn, Lsn)) -> Result<(), SealError> {
-        let sql = format!(
-            "SELECT {} FROM {} ORDER BY {}",
-            column_names(kind),
-            self.table(kind),
-            order(kind)
-        );
+    /// Writes the rows of a query as a part.
+    fn rows(&mut self, kind: Kind, extent: (Lsn, Lsn), sql: &str) -> Result<(), SealError> {
         let mut writer: Option<RowWriter> = None;
-        each_chunk(&self.database.connection, &sql, |chunk| {
+        each_chunk(&self.database.connection, sql, |chunk| {
             let writer = match &mut writer {
                 Some(writer) => writer,
                 none => {
@@ -168,6 +175,35 @@ impl Seal<'_> {
             self.drafts.push(writer.finish(self.name(kind, extent, 0))?);
         }
         Ok(())
+    }
+
+    /// Adds up the samples of the hour over the processes of each release, and writes them as a part.
+    fn rollup(&mut self, extent: (Lsn, Lsn)) -> Result<(), SealError> {
+        let table = self.table(Kind::Samples);
+        let samples_by_release = format!(
+            "{table} s JOIN series d ON d.series_id = s.series_id
+             JOIN series r ON r.namespace = d.namespace AND r.service = d.service AND r.version = d.version
+                AND r.instance = '' AND r.component = d.component AND r.profile_type = d.profile_type"
+        );
+        let count = |from: &str| -> duckdb::Result<u64> {
+            let sql = format!("SELECT count(*) FROM {from}");
+            self.database.connection.query_row(&sql, [], |row| row.get(0))
+        };
+        let (rows, found) = (count(&table)?, count(&samples_by_release)?);
+        if rows != found {
+            return Err(SealError::Internal(format!("{found} of {rows} samples have a release")));
+        }
+        let sql = format!(
+            "SELECT CAST({start} AS UINTEGER) AS ts, r.series_id, s.label_set, s.stack_id,
+                CAST(least(sum(s.value), 18446744073709551615) AS UBIGINT) AS value,
+                CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples,
+                CAST(count(DISTINCT CASE WHEN r.profile_type <> '{cpu}' THEN s.ts END) AS USMALLINT) AS windows
+             FROM {samples_by_release} GROUP BY r.series_id, s.label_set, s.stack_id ORDER BY {order}",
+            start = i64::from(self.hour) * hours::HOUR_S,
+            cpu = ProfileType::CPU,
+            order = order(Kind::Rollup),
+        );
+        self.rows(Kind::Rollup, extent, &sql)
     }
 
     /// Writes what the rows mention.
@@ -261,7 +297,8 @@ impl Seal<'_> {
         each(
             &format!(
                 "SELECT namespace, service, version, instance, component, profile_type FROM series
-                 WHERE workload_id IN ({workloads})"
+                 WHERE workload_id IN ({workloads}) OR (instance = '' AND (namespace, service, version) IN
+                    (SELECT (namespace, service, version) FROM series WHERE workload_id IN ({workloads})))"
             ),
             &mut |columns| {
                 let text = [0, 1, 2, 3, 5].map(|n| columns.text(n));

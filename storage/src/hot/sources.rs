@@ -5,13 +5,13 @@
 //! listed again: its hour gets a table of another generation, so that a question with an older list finds its table
 //! missing instead of half full.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use crate::{
     error::QueryError,
-    hot::hours::hour_of,
+    hot::hours::{HOUR_S, hour_of},
     parts::{Kind, Part, PartSet},
-    range::Range,
+    range,
 };
 
 /// All sources at one moment.
@@ -46,6 +46,84 @@ impl Span {
     pub(crate) fn parts_of(&self, kind: Kind) -> impl Iterator<Item = &Arc<Part>> {
         self.parts.iter().filter(move |part| part.name.kind == kind)
     }
+
+    /// The part of another kind that was written together with this one.
+    fn beside(&self, part: &Part, kind: Kind) -> Option<&Arc<Part>> {
+        self.parts_of(kind).find(|other| other.name.is_beside(&part.name))
+    }
+
+    /// Which parts to read for samples.
+    pub(crate) fn sample_parts(&self, grain: Grain) -> SampleParts {
+        let whole = self.from_s.div_ceil(HOUR_S as u32)..self.to_s / HOUR_S as u32;
+        if grain == Grain::Hours && !whole.is_empty() {
+            return self.hourly_parts(whole);
+        }
+        let orphans = |part: &&Arc<Part>| self.beside(part, Kind::Samples).is_none();
+        let rollups: Vec<Arc<Part>> = match grain {
+            Grain::Anything => self.parts_of(Kind::Rollup).filter(orphans).cloned().collect(),
+            _ => Vec::new(),
+        };
+        SampleParts {
+            samples: self.parts_of(Kind::Samples).cloned().collect(),
+            ragged: Vec::new(),
+            rollups,
+            hours: 0..u32::MAX / HOUR_S as u32,
+        }
+    }
+
+    /// Whole hours come from roll-ups where there are any.
+    fn hourly_parts(&self, whole: Range<u32>) -> SampleParts {
+        let rollups = self
+            .parts_of(Kind::Rollup)
+            .filter(|part| part.name.extent().start < whole.end && part.name.extent().end > whole.start);
+        let mut answer = SampleParts {
+            rollups: rollups.cloned().collect(),
+            hours: whole.clone(),
+            ..SampleParts::default()
+        };
+        for part in self.parts_of(Kind::Samples) {
+            let hours = part.name.extent();
+            if self.beside(part, Kind::Rollup).is_none() {
+                answer.samples.push(part.clone());
+            } else if hours.start < whole.start || hours.end > whole.end {
+                answer.ragged.push(part.clone());
+            }
+        }
+        answer
+    }
+
+    /// Hours whose samples are not kept any more, or were lost, while their roll-up is there.
+    pub(crate) fn hours_without_samples(&self) -> Vec<Range<u32>> {
+        self.parts_of(Kind::Rollup)
+            .filter(|part| self.beside(part, Kind::Samples).is_none())
+            .map(|part| part.name.extent())
+            .collect()
+    }
+}
+
+/// How finely samples must be told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// By window and process: samples alone, as long as they are kept.
+    Windows,
+    /// Sums over whole hours and over the processes of a release will do: whole hours come from roll-ups, ragged ends
+    /// from samples.
+    Hours,
+    /// As they are: samples, and roll-ups of the hours whose samples are not kept.
+    Anything,
+}
+
+/// Which parts hold the samples of a span; each sample counts once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SampleParts {
+    /// Read whole.
+    pub(crate) samples: Vec<Arc<Part>>,
+    /// Read without the rows of `hours`.
+    pub(crate) ragged: Vec<Arc<Part>>,
+    /// Read for the rows of `hours`.
+    pub(crate) rollups: Vec<Arc<Part>>,
+    /// The hours that roll-ups answer.
+    pub(crate) hours: Range<u32>,
 }
 
 impl Sources {
@@ -56,7 +134,7 @@ impl Sources {
     }
 
     /// The sources that a range touches.
-    pub(crate) fn span(&self, range: Range) -> Result<Span, QueryError> {
+    pub(crate) fn span(&self, range: range::Range) -> Result<Span, QueryError> {
         let bad = || QueryError::BadRange {
             from_unix_s: range.from_unix_s,
             to_unix_s: range.to_unix_s,
@@ -97,6 +175,7 @@ mod tests {
             let name = PartName {
                 kind: Kind::Windows,
                 hour,
+                hours: 1,
                 sequence: 1,
                 first_lsn: 1,
                 last_lsn: 1,
@@ -116,7 +195,7 @@ mod tests {
         };
         assert_eq!(sources.hours(), 5);
         let of = |from_unix_s, to_unix_s| {
-            sources.span(Range { from_unix_s, to_unix_s }).map(|span| {
+            sources.span(range::Range { from_unix_s, to_unix_s }).map(|span| {
                 let tables: Vec<u32> = span.tables.iter().map(|t| t.0).collect();
                 let parts: Vec<u32> = span.parts_of(Kind::Windows).map(|p| p.name.hour).collect();
                 (tables, parts)

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     journal::{Journal, Lsn, Needless},
-    parts::PartSet,
+    parts::{Dropped, PartSet},
     quarantine,
 };
 
@@ -596,15 +596,17 @@ impl Writer {
     /// Drops hours past retention, by age and by size, and journal segments.
     fn retain(&mut self) {
         let shared = self.shared.clone();
-        let oldest_hour = shared.oldest_hour(newest_s(&self.journal, &shared.parts()));
+        let keep = shared.keep(newest_s(&self.journal, &shared.parts()));
+        let oldest_hour = keep.oldest_samples;
         let mut dropped: BTreeSet<u32> = {
             let mut sources = shared.known.sources.write();
             let mut parts = PartSet::clone(&sources.parts);
-            let dropped = parts.retain(oldest_hour, shared.options.sealed_limit_mb << 20);
-            if !dropped.is_empty() {
+            let dropped = parts.retain(&keep);
+            if dropped != Dropped::default() {
                 sources.parts = Arc::new(parts);
             }
-            dropped.into_iter().collect()
+            shared.counters.sample_parts_dropped.add(dropped.sample_parts);
+            dropped.hours.into_iter().collect()
         };
         if let Some(engine) = &mut self.engine {
             let old: Vec<(u32, u32)> = {

@@ -71,7 +71,9 @@ pub async fn repair(
     let options = Options {
         // How long data is kept is the server's to say.
         retention: FOR_EVER,
-        sealed_limit_mb: u64::MAX >> 20,
+        rollup_retention: FOR_EVER,
+        samples_limit_mb: u64::MAX >> 20,
+        rollup_limit_mb: u64::MAX >> 20,
         ..options
     };
     let store = Store::open_on(options, clock, disk)?;

@@ -196,9 +196,13 @@ impl Look<'_, '_> {
             return Ok(());
         }
         let held = format!(
-            "{} rows of {} of the hour {} (UTC), from batches {} to {}",
+            "{} rows of {} of {} from {} (UTC), from batches {} to {}",
             name.rows,
             name.kind.word(),
+            match name.hours {
+                1 => "the hour".to_owned(),
+                hours => format!("{hours} hours"),
+            },
             hours::written(name.hour),
             name.first_lsn,
             name.last_lsn

@@ -19,13 +19,22 @@ pub(crate) enum Kind {
     Requests,
     /// Sample rows.
     Samples,
+    /// Sample rows added up over each hour and over the processes of a release.
+    Rollup,
 }
 
 /// The kinds that hold rows of hour tables.
 pub(crate) const ROW_KINDS: [Kind; 3] = [Kind::Windows, Kind::Requests, Kind::Samples];
 
 impl Kind {
-    const ALL: [Kind; 5] = [Kind::Names, Kind::Stacks, Kind::Windows, Kind::Requests, Kind::Samples];
+    pub(crate) const ALL: [Kind; 6] = [
+        Kind::Names,
+        Kind::Stacks,
+        Kind::Windows,
+        Kind::Requests,
+        Kind::Samples,
+        Kind::Rollup,
+    ];
 
     /// The word in names of files and tables.
     pub(crate) fn word(self) -> &'static str {
@@ -35,13 +44,14 @@ impl Kind {
             Kind::Windows => "windows",
             Kind::Requests => "requests",
             Kind::Samples => "samples",
+            Kind::Rollup => "rollup",
         }
     }
 
     fn extension(self) -> &'static str {
         match self {
             Kind::Names | Kind::Stacks => "dict",
-            Kind::Windows | Kind::Requests | Kind::Samples => "parquet",
+            Kind::Windows | Kind::Requests | Kind::Samples | Kind::Rollup => "parquet",
         }
     }
 }
@@ -51,9 +61,11 @@ impl Kind {
 pub(crate) struct PartName {
     /// What it holds.
     pub(crate) kind: Kind,
-    /// The hour its rows lie in.
+    /// The first hour its rows lie in.
     pub(crate) hour: u32,
-    /// Counts the times this hour was sealed.
+    /// How many hours: 1 as sealed, more when parts of several hours were merged.
+    pub(crate) hours: u32,
+    /// Counts the times that parts of these hours were written. Merged parts have a higher one than what they replace.
     pub(crate) sequence: u32,
     /// Number of the first batch it has rows of.
     pub(crate) first_lsn: Lsn,
@@ -69,9 +81,10 @@ impl fmt::Display for PartName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}-{}-{:04}-{}-{}-{}-{:08x}.{}",
+            "{}-{}-{:02}-{:04}-{}-{}-{}-{:08x}.{}",
             self.kind.word(),
             hours::name_of(self.hour),
+            self.hours,
             self.sequence,
             self.first_lsn,
             self.last_lsn,
@@ -91,6 +104,7 @@ impl PartName {
         let parsed = PartName {
             kind: Kind::ALL.into_iter().find(|kind| kind.word() == word)?,
             hour: hours::from_name(fields.next()?)?,
+            hours: fields.next()?.parse().ok().filter(|&hours| hours > 0)?,
             sequence: fields.next()?.parse().ok()?,
             first_lsn: fields.next()?.parse().ok()?,
             last_lsn: fields.next()?.parse().ok()?,
@@ -98,6 +112,16 @@ impl PartName {
             checksum: u32::from_str_radix(fields.next()?, 16).ok()?,
         };
         (parsed.to_string() == name).then_some(parsed)
+    }
+
+    /// The hours its rows lie in, as a range without its end.
+    pub(crate) fn extent(&self) -> std::ops::Range<u32> {
+        self.hour..self.hour.saturating_add(self.hours)
+    }
+
+    /// True when both come from the same seal, or the same merge.
+    pub(crate) fn is_beside(&self, other: &PartName) -> bool {
+        (self.hour, self.hours, self.sequence) == (other.hour, other.hours, other.sequence)
     }
 
     /// True when a row of this kind and hour from batch `lsn` is in the part, if there is such a row.
@@ -113,8 +137,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_round_trip(kind in 0usize..5, hour in 0u32..1_000_000, sequence: u32, first_lsn: u64, last_lsn: u64, rows: u64, checksum: u32) {
-            let name = PartName { kind: Kind::ALL[kind], hour, sequence, first_lsn, last_lsn, rows, checksum };
+        fn names_round_trip(kind in 0usize..6, hour in 0u32..1_000_000, hours in 1u32..200, sequence: u32, first_lsn: u64, last_lsn: u64, rows: u64, checksum: u32) {
+            let name = PartName { kind: Kind::ALL[kind], hour, hours, sequence, first_lsn, last_lsn, rows, checksum };
             prop_assert_eq!(PartName::parse(&Path::new("/x").join(name.to_string())), Some(name));
         }
 

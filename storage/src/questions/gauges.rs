@@ -3,20 +3,28 @@
 //! Guarantee: each series stands for the time from its first window to one interval after its last, where its interval is
 //! the distance of its own windows; so it does not matter how often a process reports, whether two report at the same
 //! moments, or how many generations of instances lie in a range. Wrong on purpose: a series that reported once stands
-//! for as long as others wait between two reports, or for the whole range when nobody reported twice.
+//! for as long as others wait between two reports, or for the whole range when nobody reported twice. Of hours whose
+//! samples are not kept the roll-up says the sums over all instances of a release, and in how many windows its most
+//! frequent stack was seen: instances that report at different moments count too little there.
 
 use emberline_model::time::WINDOW_SECONDS;
 
 use crate::{
-    hot::{Span, database::SAMPLES},
+    hot::{Grain, Span, hours::HOUR_S},
     questions::sql::Sql,
     readers::{Failure, Reader},
 };
+
+/// What a mean is made from: single windows, as long as they are kept.
+pub(super) const GRAIN: Grain = Grain::Anything;
 
 /// When a series had values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Life {
     series: u64,
+    /// Moments of which there are rows: windows, or hours that were rolled up.
+    reports: u64,
+    /// Windows that these stand for.
     windows: u64,
     first_s: u32,
     last_s: u32,
@@ -48,19 +56,30 @@ impl Weights {
 /// The sum of weighted values, as a whole number.
 pub(super) const MEAN: &str = "CAST(least(round(sum(s.value * w.weight)), 9223372036854774784) AS BIGINT)";
 
+/// Adds the moments at which series had values, as `series_id`, `ts`, and how many `windows` these stand for. `select` adds
+/// the series that are meant.
+pub(super) fn push_reports(sql: &mut Sql, span: &Span, select: impl FnOnce(&mut Sql)) {
+    sql.push("SELECT r.series_id, r.ts, max(r.windows) AS windows FROM ");
+    sql.samples(span, GRAIN).push(" r WHERE ").within("r.ts", span);
+    sql.push(" AND r.series_id IN (");
+    select(sql);
+    sql.push(") GROUP BY 1, 2");
+}
+
 /// Looks up when each series had values; `select` adds the series that are meant to a statement.
 pub(super) fn weights(reader: &Reader<'_>, span: &Span, select: impl FnOnce(&mut Sql)) -> Result<Weights, Failure> {
     let mut lives = Vec::new();
-    let mut sql = Sql::new("SELECT s.series_id, CAST(count(DISTINCT s.ts) AS UBIGINT), min(s.ts), max(s.ts) FROM ");
-    sql.hours(SAMPLES, span).push(" s WHERE ").within("s.ts", span);
-    sql.push(" AND s.series_id IN (");
-    select(&mut sql);
-    sql.push(") GROUP BY 1");
+    let mut sql = Sql::new(
+        "SELECT g.series_id, CAST(count(*) AS UBIGINT), CAST(sum(g.windows) AS UBIGINT), min(g.ts), max(g.ts) FROM (",
+    );
+    push_reports(&mut sql, span, select);
+    sql.push(") g GROUP BY 1");
     sql.run(reader, |columns| {
-        let (series, windows) = (columns.u64(0)?, columns.u64(1)?);
-        let (first, last) = (columns.u32(2)?, columns.u32(3)?);
+        let (series, reports, windows) = (columns.u64(0)?, columns.u64(1)?, columns.u64(2)?);
+        let (first, last) = (columns.u32(3)?, columns.u32(4)?);
         lives.extend((0..columns.rows()).map(|row| Life {
             series: series[row],
+            reports: reports[row],
             windows: windows[row],
             first_s: first[row],
             last_s: last[row],
@@ -72,9 +91,10 @@ pub(super) fn weights(reader: &Reader<'_>, span: &Span, select: impl FnOnce(&mut
 
 /// The share of a series in the time that all cover, divided by its number of windows.
 fn weigh(lives: &[Life]) -> Weights {
-    let interval = |life: &Life| {
-        let gaps = life.windows.saturating_sub(1);
-        (gaps > 0).then(|| f64::from(life.last_s - life.first_s) / gaps as f64)
+    let interval = |life: &Life| match life.reports {
+        0 | 1 if life.windows > life.reports => Some(HOUR_S as f64),
+        0 | 1 => None,
+        reports => Some(f64::from(life.last_s - life.first_s) / (reports - 1) as f64),
     };
     let mut intervals: Vec<f64> = lives.iter().filter_map(interval).collect();
     intervals.sort_by(f64::total_cmp);
@@ -109,6 +129,7 @@ mod tests {
     fn life(series: u64, windows: u64, first_s: u32, last_s: u32) -> Life {
         Life {
             series,
+            reports: windows,
             windows,
             first_s,
             last_s,
@@ -150,6 +171,13 @@ mod tests {
         );
         // One that was seen once among others.
         close(&[(life(1, 100, 0, 990), 5.0), (life(2, 1, 500, 500), 100.0)], 6.0);
+        // An hour that was rolled up, and the one after it, which was not.
+        let rolled_up = Life {
+            reports: 1,
+            windows: 360,
+            ..life(1, 1, 0, 0)
+        };
+        close(&[(rolled_up, 5.0), (life(2, 360, 3600, 7190), 7.0)], 6.0);
         assert!(weigh(&[]).is_empty());
     }
 

@@ -7,7 +7,7 @@ use emberline_model::{Component, ProfileType, Side, Workload};
 
 use crate::{
     error::QueryError,
-    hot::{Span, database::SAMPLES},
+    hot::{Grain, Span, hours::HOUR_S},
     questions::{
         gauges::{self, MEAN, Weights},
         sql::Sql,
@@ -108,6 +108,8 @@ pub struct SelectedQuery {
     pub by_stack: bool,
     /// The mean over the time of a row, added up over instances, instead of the sum: what a gauge means.
     pub mean: bool,
+    /// Also count the windows, for an average over them; not together with `by_stack`.
+    pub count_windows: bool,
     /// When.
     pub range: Range,
 }
@@ -122,6 +124,7 @@ impl SelectedQuery {
             step_s: 0,
             by_stack: false,
             mean: ProfileType::is_gauge_text(profile_type),
+            count_windows: false,
             range,
         }
     }
@@ -155,14 +158,15 @@ pub struct SelectedRow {
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
-    /// Windows that had such samples. 0 when stacks were asked for.
+    /// Windows that had such samples. 0 unless they were to be counted. Where an hour is answered from its roll-up, the
+    /// windows of its most frequent stack.
     pub windows: u64,
 }
 
 /// All samples of one series that have the same labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleSeries {
-    /// Who.
+    /// Who; without an instance for hours of which only the sums over all of them are kept.
     pub workload: Workload,
     /// Whose process.
     pub component: Component,
@@ -250,36 +254,51 @@ enum Weighing<'a> {
 fn push_weights_of_steps(sql: &mut Sql, span: &Span, query: &SelectedQuery) {
     sql.push(" JOIN (SELECT g.series_id, g.ts - g.ts % ")
         .bind(query.step_s)
-        .push(" AS start, 1.0::DOUBLE / count(DISTINCT g.ts) AS weight FROM ");
-    sql.hours(SAMPLES, span).push(" g WHERE ").within("g.ts", span);
-    sql.push(" AND g.series_id IN (");
-    push_series(sql, query);
-    sql.push(") GROUP BY 1, 2) w ON w.series_id = s.series_id AND w.start = s.ts - s.ts % ")
+        .push(" AS begins, 1.0::DOUBLE / sum(g.windows) AS weight FROM (");
+    gauges::push_reports(sql, span, |sql| push_series(sql, query));
+    sql.push(") g GROUP BY 1, 2) w ON w.series_id = s.series_id AND w.begins = s.ts - s.ts % ")
         .bind(query.step_s);
 }
 
 /// The statement that answers a question; there must be an hour at least.
 fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql {
+    // Windows are counted for what is averaged over them: a row per window, or per hour, first.
+    let with_windows = query.count_windows && !query.by_stack && matches!(weighing, Weighing::Sum);
     let mut sql = Sql::new("SELECT ");
     match query.step_s {
-        0 => sql.push("0::UINTEGER"),
-        step => sql.push("CAST(s.ts - s.ts % ").bind(step).push(" AS UINTEGER)"),
+        0 => sql.push("0::UINTEGER AS start"),
+        step => sql
+            .push("CAST(s.ts - s.ts % ")
+            .bind(step)
+            .push(" AS UINTEGER) AS start"),
     };
     sql.push(if query.by_stack { ", s.stack_id" } else { ", 0::UBIGINT" });
-    for label in &query.by {
-        sql.push(", ").push(label.expression());
+    sql.push(" AS stack_id");
+    for (at, label) in query.by.iter().enumerate() {
+        sql.push(", ").push(label.expression()).push(&format!(" AS label_{at}"));
     }
     sql.push(", ").push(match weighing {
         Weighing::Sum => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
         Weighing::Mean(_) | Weighing::MeanOfSteps => MEAN,
     });
-    sql.push(", CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT)");
-    sql.push(if query.by_stack {
-        ", 0::UBIGINT FROM "
+    sql.push(" AS value, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples");
+    sql.push(if with_windows {
+        ", s.ts, max(s.windows) AS windows FROM "
     } else {
-        ", CAST(count(DISTINCT s.ts) AS UBIGINT) FROM "
+        ", 0::UBIGINT AS windows FROM "
     });
-    sql.hours(SAMPLES, span).push(" s");
+    let by_instance =
+        query.by.contains(&Label::Instance) || query.filters.iter().any(|filter| filter.label == Label::Instance);
+    // Roll-ups of CPU time do not say how many windows they are of.
+    let windowless = with_windows && query.profile_type == ProfileType::CPU;
+    let grain = if !matches!(weighing, Weighing::Sum) {
+        gauges::GRAIN
+    } else if by_instance || windowless || i64::from(query.step_s) % HOUR_S != 0 {
+        Grain::Windows
+    } else {
+        Grain::Hours
+    };
+    sql.samples(span, grain).push(" s");
     if query.by.iter().any(|label| !label.is_of_sample()) {
         sql.push(" JOIN series d ON d.series_id = s.series_id");
     }
@@ -296,9 +315,17 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
     push_series(&mut sql, query);
     sql.push(")");
     push_sample_filters(&mut sql, query);
-    sql.push(" GROUP BY 1, 2");
-    for at in 0..query.by.len() {
-        sql.push(", ").push(&(at + 3).to_string());
+    let labels: String = (0..query.by.len()).map(|at| format!(", label_{at}")).collect();
+    sql.push(" GROUP BY start, stack_id").push(&labels);
+    if with_windows {
+        sql.push(", s.ts");
+        sql.wrap(
+            &format!(
+                "SELECT start, stack_id{labels}, CAST(least(sum(value), 9223372036854775807) AS BIGINT),
+                    CAST(least(sum(samples), 18446744073709551615) AS UBIGINT), CAST(sum(windows) AS UBIGINT) FROM ("
+            ),
+            &format!(") GROUP BY start, stack_id{labels}"),
+        );
     }
     sql
 }
@@ -357,7 +384,9 @@ pub(crate) fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<Samp
             CAST(count(*) AS UBIGINT) AS rows, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples
             FROM ",
     );
-    sql.hours(SAMPLES, span).push(" s WHERE ").within("s.ts", span);
+    sql.samples(span, Grain::Anything)
+        .push(" s WHERE ")
+        .within("s.ts", span);
     sql.push(
         " GROUP BY 1, 2) g JOIN series d ON d.series_id = g.series_id JOIN label_sets l ON l.label_set = g.label_set",
     );
@@ -408,7 +437,7 @@ pub(crate) fn stack_counts(reader: &Reader<'_>, span: &Span) -> Result<Vec<(Stri
         return Ok(counts);
     }
     let mut sql = Sql::new("SELECT d.namespace, d.service, CAST(count(DISTINCT s.stack_id) AS UBIGINT) FROM ");
-    sql.hours(SAMPLES, span)
+    sql.samples(span, Grain::Anything)
         .push(" s JOIN series d ON d.series_id = s.series_id WHERE ")
         .within("s.ts", span)
         .push(" GROUP BY 1, 2");
@@ -446,6 +475,7 @@ mod tests {
             step_s in 0u32..100,
             by_stack in any::<bool>(),
             mean in any::<bool>(),
+            count_windows in any::<bool>(),
         ) {
             let span = Span { from_s: 0, to_s: 7200, tables: vec![(0, 0), (1, 0)], parts: Vec::new() };
             let query = SelectedQuery {
@@ -453,6 +483,7 @@ mod tests {
                 step_s,
                 by_stack,
                 mean,
+                count_windows,
                 ..SelectedQuery::new(&profile_type, filters, Range::ALL)
             };
             let plain = SelectedQuery {

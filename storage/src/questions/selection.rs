@@ -3,7 +3,7 @@
 use emberline_model::{Component, Release};
 
 use crate::{
-    hot::{Span, database::WINDOWS},
+    hot::{Span, database::WINDOWS, hours::HOUR_S},
     questions::sql::Sql,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn push_component(sql: &mut Sql, component: Option<Component>) {
 /// Adds the tables `marks` (which signals of which window arrived, one row per window, workload and component) and
 /// `complete` (those whose CPU can be divided by requests) to a `WITH`.
 ///
-/// A window of an application is complete when its profile arrived and somebody's requests signal did: its own, or that
+/// No window of an hour without samples is complete. A window of an application is complete when its profile arrived and somebody's requests signal did: its own, or that
 /// of the proxy beside it. A window of a proxy is complete when both signals of the proxy arrived: its CPU is divided by
 /// the requests it carried itself.
 pub(super) fn push_complete(sql: &mut Sql, who: &WorkloadFilter, span: &Span) {
@@ -70,6 +70,10 @@ pub(super) fn push_complete(sql: &mut Sql, who: &WorkloadFilter, span: &Span) {
             bool_or(has_profiles) AS profiles, max(length) AS length FROM ",
     );
     sql.hours(WINDOWS, span).push(" WHERE ").within("ts", span);
+    for hours in span.hours_without_samples() {
+        sql.push(" AND NOT (ts >= ").bind(hours.start * HOUR_S as u32);
+        sql.push(" AND ts < ").bind(hours.end * HOUR_S as u32).push(")");
+    }
     sql.push(" AND workload_id IN (SELECT d.workload_id FROM series d WHERE true");
     who.push(sql);
     sql.push(

@@ -9,9 +9,10 @@ use duckdb::types::Value;
 use crate::{
     error::QueryError,
     hot::{
-        Span,
+        Grain, Span,
         database::{column_names, columns, quoted, table},
         failure::{self, Kind as FailureKind},
+        hours::HOUR_S,
     },
     parts::{Kind, Part},
     questions::columns::Columns,
@@ -88,6 +89,57 @@ impl Sql {
         }
         self.parts.extend(parts);
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
+    }
+
+    /// Adds the samples that a span touches, from tables and parts, as one table. Rows that come from roll-ups are sums
+    /// over an hour, at its start, and over the processes of a release: their series has no instance. The column
+    /// `windows` says how many windows a row stands for, at most.
+    pub(crate) fn samples(&mut self, span: &Span, grain: Grain) -> &mut Sql {
+        let names = column_names(Kind::Samples);
+        let mut selects: Vec<String> = span
+            .tables
+            .iter()
+            .map(|&(hour, generation)| {
+                let table = table(Kind::Samples, hour, generation);
+                format!("SELECT {names}, 1::USMALLINT AS windows FROM {table}")
+            })
+            .collect();
+        let parts = span.sample_parts(grain);
+        let (from_s, to_s) = (parts.hours.start * HOUR_S as u32, parts.hours.end * HOUR_S as u32);
+        let one = "1::USMALLINT AS windows";
+        let sources = [
+            (&parts.samples, one, String::new()),
+            (&parts.ragged, one, format!(" WHERE ts < {from_s} OR ts >= {to_s}")),
+            (
+                &parts.rollups,
+                "windows",
+                format!(" WHERE ts >= {from_s} AND ts < {to_s}"),
+            ),
+        ];
+        for (parts, windows, condition) in sources {
+            if !parts.is_empty() {
+                let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
+                let paths = paths.join(", ");
+                selects.push(format!(
+                    "SELECT {names}, {windows} FROM read_parquet([{paths}]){condition}"
+                ));
+                self.parts.extend(parts.iter().cloned());
+            }
+        }
+        if selects.is_empty() {
+            let typed: Vec<String> = columns(Kind::Rollup)
+                .iter()
+                .map(|(name, of)| format!("CAST(NULL AS {of}) AS {name}"))
+                .collect();
+            selects.push(format!("SELECT {} WHERE false", typed.join(", ")));
+        }
+        self.push("(").push(&selects.join(" UNION ALL ")).push(")")
+    }
+
+    /// Puts words of our own around what there is.
+    pub(crate) fn wrap(&mut self, before: &str, after: &str) {
+        self.text.insert_str(0, before);
+        self.text.push_str(after);
     }
 
     /// The words, for tests that nothing from outside is among them.

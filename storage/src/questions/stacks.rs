@@ -3,7 +3,7 @@
 use emberline_model::{Component, ProfileType, Side};
 
 use crate::{
-    hot::{Span, database::SAMPLES},
+    hot::{Grain, Span},
     questions::{
         gauges::{self, MEAN},
         selection::{NO_LABEL, WorkloadFilter, push_complete, push_component},
@@ -165,7 +165,13 @@ pub(super) fn sums(
         None => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
     })
     .push(", CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ");
-    sql.hours(SAMPLES, span).push(" s");
+    let by_window = query.only_complete || query.by_window || query.who.instance.is_some();
+    let grain = match (&weights, by_window) {
+        (Some(_), _) => gauges::GRAIN,
+        (None, true) => Grain::Windows,
+        (None, false) => Grain::Hours,
+    };
+    sql.samples(span, grain).push(" s");
     if query.only_complete {
         sql.push(
             " JOIN series d ON d.series_id = s.series_id JOIN complete c

@@ -3,7 +3,7 @@
 use emberline_model::{Component, Release, Side};
 
 use crate::{
-    hot::{Span, database::SAMPLES},
+    hot::{Grain, Span},
     questions::{
         selection::{WorkloadFilter, push_complete, push_component},
         sql::Sql,
@@ -76,7 +76,12 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
         ", CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
             CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ",
     );
-    sql.hours(SAMPLES, span)
+    let grain = if query.only_complete || query.by_window || query.who.instance.is_some() {
+        Grain::Windows
+    } else {
+        Grain::Hours
+    };
+    sql.samples(span, grain)
         .push(" s JOIN series d ON d.series_id = s.series_id");
     if query.by_route {
         sql.push(" JOIN label_sets l ON l.label_set = s.label_set");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, WorkloadWindow, id};
+use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, Workload, WorkloadWindow, id};
 
 use super::{News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, mapping_id, workload_id};
 use crate::{
@@ -59,6 +59,7 @@ pub(crate) fn restore(names: &Names, seen: &mut Seen, staged: Staged) -> Staged 
             let of = workload_id(&workload);
             let rows = &mut stager.staged.series;
             rows.push(id, of, &workload, series.component(), &series.profile_type);
+            stager.series_of_release(&workload, series.component(), &series.profile_type);
         }
     }
     for label_set in &names.label_sets {
@@ -122,8 +123,26 @@ impl Stager<'_> {
             self.staged
                 .series
                 .push(series, workload, &window.workload, window.component, profile_type);
+            self.series_of_release(&window.workload, window.component, profile_type);
         }
         series
+    }
+
+    /// The series that stands for all processes of a release in roll-ups.
+    fn series_of_release(&mut self, workload: &Workload, component: Component, profile_type: &str) {
+        if [SERIES_WINDOWS, SERIES_REQUESTS].contains(&profile_type) {
+            return;
+        }
+        let release = Workload {
+            instance: String::new(),
+            ..workload.clone()
+        };
+        let series = id::series_id(&release, component, profile_type);
+        if self.seen.series.insert(series) {
+            self.news.added.series.push(series);
+            let of = workload_id(&release);
+            self.staged.series.push(series, of, &release, component, profile_type);
+        }
     }
 
     fn profile(&mut self, profile: &Profile, (lsn, ts): (Lsn, u32), workload: u64, component: Component, series: u64) {
