@@ -316,7 +316,11 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
     sql.push(")");
     push_sample_filters(&mut sql, query);
     let labels: String = (0..query.by.len()).map(|at| format!(", label_{at}")).collect();
-    sql.push(" GROUP BY start, stack_id").push(&labels);
+    // By place: a name would mean the column of the samples before it means the one above.
+    sql.push(" GROUP BY 1, 2");
+    for at in 0..query.by.len() {
+        sql.push(", ").push(&(at + 3).to_string());
+    }
     if with_windows {
         sql.push(", s.ts");
         sql.wrap(
