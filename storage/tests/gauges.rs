@@ -14,7 +14,10 @@ const HEAP: &str = "memory:inuse_space:bytes:space:bytes";
 
 fn heap(instance: &str, start_unix_s: i64, bytes: i64) -> Batch {
     let mut window = window(&workload("cache", "v1", instance), Component::Application, start_unix_s);
-    let mut profile = profile("b1", &[(&[1], LabelSet::none(), bytes), (&[2], LabelSet::none(), 4 * bytes)]);
+    let mut profile = profile(
+        "b1",
+        &[(&[1], LabelSet::none(), bytes), (&[2], LabelSet::none(), 4 * bytes)],
+    );
     profile.profile_type = ProfileType(HEAP.to_owned());
     window.has_profiles = true;
     window.profiles = vec![profile];
