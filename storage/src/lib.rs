@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! append ─▶ journal (number, CRC32C, one sync per group) ─▶ acknowledged
-//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀─┬─ questions
-//!                       └▶ sealed parts (an hour that is over: sorted Parquet, roll-up, dictionary) ◀┤
-//!                              └▶ compacted parts (a day that is over) ◀────────────────────────────┘
+//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀──────────┬─ questions
+//!                       └▶ sealed parts (an hour that is over: sorted, rolled up) ◀─┤
+//!                              └▶ compacted parts (a day that is over) ◀────────────┘
 //! ```
 //!
 //! What it guarantees:
@@ -32,6 +32,7 @@ mod error;
 mod framing;
 mod hot;
 mod ids;
+pub mod inspect;
 mod journal;
 mod lock;
 mod options;
@@ -48,6 +49,7 @@ pub use error::{AppendError, OpenError, QueryError, SymbolError};
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
+    heat_map::HeatCell,
     requests::{RequestQuery, RequestRow},
     selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},

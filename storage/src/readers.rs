@@ -181,7 +181,6 @@ impl Readers {
     }
 
     /// How many questions are under way.
-    #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
         self.shared.state.lock().running.len()
     }

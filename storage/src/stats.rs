@@ -169,6 +169,8 @@ pub struct StoreStats {
     pub dictionary_stacks: u64,
     /// Locations in the dictionary.
     pub dictionary_locations: u64,
+    /// Questions under way in the query engine.
+    pub queries_running: u64,
     /// Questions asked.
     pub queries: u64,
     /// Questions interrupted because they took too long.
