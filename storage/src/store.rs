@@ -162,6 +162,11 @@ impl Store {
         self.inner.hot.seal().await
     }
 
+    /// Compacts days that are over (`compact_after`) now; they go by themselves, one after the other.
+    pub async fn compact(&self) -> Result<(), QueryError> {
+        self.inner.hot.compact().await
+    }
+
     /// Drops hours and journal segments past retention now; they go by themselves within a minute.
     pub async fn apply_retention(&self) -> Result<(), QueryError> {
         self.inner.hot.retain().await
@@ -359,6 +364,8 @@ impl Store {
             sealed_rows: sealed.rows,
             seals: counters.seals.get(),
             seal_failures: counters.seal_failures.get(),
+            compactions: counters.compactions.get(),
+            compaction_failures: counters.compaction_failures.get(),
             parts_quarantined: counters.parts_quarantined.get(),
             sealed_rows_lost: counters.sealed_rows_lost.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),

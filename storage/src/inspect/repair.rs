@@ -74,6 +74,7 @@ pub async fn repair(
         rollup_retention: FOR_EVER,
         samples_limit_mb: u64::MAX >> 20,
         rollup_limit_mb: u64::MAX >> 20,
+        compact_after: FOR_EVER,
         ..options
     };
     let store = Store::open_on(options, clock, disk)?;

@@ -14,7 +14,7 @@ use crate::{
     hot::hours,
     journal::inspect as segments,
     lock::DirLock,
-    parts::{PartName, ROW_KINDS},
+    parts::{Commit, PartName, ROW_KINDS},
     symbols,
 };
 
@@ -166,7 +166,7 @@ impl Look<'_, '_> {
         for (path, _) in &layout.parts {
             match PartName::parse(path) {
                 Some(name) => self.part(path, &name)?,
-                None if is_half_written(path) => {}
+                None if is_half_written(path) || Commit::parse(path).is_some() => {}
                 None => self.damaged(path, "its name is none of a sealed file", "unknown; it is never read"),
             }
         }

@@ -273,7 +273,8 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
             .push(" AS UINTEGER) AS start"),
     };
     sql.push(if query.by_stack { ", s.stack_id" } else { ", 0::UBIGINT" });
-    sql.push(" AS stack_id");
+    // Names of their own: a grouping by `stack_id` would be one by the column.
+    sql.push(" AS stack");
     for (at, label) in query.by.iter().enumerate() {
         sql.push(", ").push(label.expression()).push(&format!(" AS label_{at}"));
     }
@@ -316,19 +317,15 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
     sql.push(")");
     push_sample_filters(&mut sql, query);
     let labels: String = (0..query.by.len()).map(|at| format!(", label_{at}")).collect();
-    // By place: a name would mean the column of the samples before it means the one above.
-    sql.push(" GROUP BY 1, 2");
-    for at in 0..query.by.len() {
-        sql.push(", ").push(&(at + 3).to_string());
-    }
+    sql.push(" GROUP BY start, stack").push(&labels);
     if with_windows {
         sql.push(", s.ts");
         sql.wrap(
             &format!(
-                "SELECT start, stack_id{labels}, CAST(least(sum(value), 9223372036854775807) AS BIGINT),
+                "SELECT start, stack{labels}, CAST(least(sum(value), 9223372036854775807) AS BIGINT),
                     CAST(least(sum(samples), 18446744073709551615) AS UBIGINT), CAST(sum(windows) AS UBIGINT) FROM ("
             ),
-            &format!(") GROUP BY start, stack_id{labels}"),
+            &format!(") GROUP BY start, stack{labels}"),
         );
     }
     sql
