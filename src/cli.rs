@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Export(Box<ExportArgs>),
     /// Send recorded profiles to a server: pprof, collapsed stacks, `perf script` text or speedscope files.
     Import(ImportArgs),
+    /// Look at the files of a store, check every byte of them, or repair them.
+    Store(StoreArgs),
     /// Check a proxy's configuration file.
     Check(CheckArgs),
     /// Print a completion script for a shell.
@@ -405,6 +407,41 @@ pub(crate) struct ImportArgs {
     /// Form of the report.
     #[arg(long, value_enum, default_value_t = TableOutput::Table)]
     pub(crate) output: TableOutput,
+}
+
+#[derive(Args)]
+pub(crate) struct StoreArgs {
+    #[command(subcommand)]
+    pub(crate) command: StoreCommand,
+    /// The store's directory, as the server was given it.
+    #[arg(
+        long,
+        visible_alias = "data",
+        env = "EMBERLINE_DATA_DIR",
+        default_value = "emberline-data",
+        global = true
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t = TableOutput::Table, global = true)]
+    pub(crate) output: TableOutput,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum StoreCommand {
+    /// What lies in the directory; of a running server also what it counts.
+    Stats(ServerArgs),
+    /// Read every byte and compare checksums, changing nothing; fails when something is damaged. The server must not run.
+    Verify(StoreCheckArgs),
+    /// Set damaged files aside, bring the query engine up to date, remove leftovers. The server must not run.
+    Repair(StoreCheckArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct StoreCheckArgs {
+    /// Memory that the query engine may use, in MB.
+    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 256)]
+    pub(crate) memory_limit_mb: u64,
 }
 
 #[derive(Args)]

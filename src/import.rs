@@ -5,7 +5,7 @@
 //! end. What it gets wrong on purpose: a file that is imported twice counts twice.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -13,12 +13,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::cli::{ImportArgs, TableOutput};
+use crate::{
+    cli::{ImportArgs, TableOutput},
+    client::{self, Server, Target},
+    progress::Progress,
+};
 
 /// Where the server takes files.
 const PATH: &str = "/api/ingest";
@@ -32,8 +34,7 @@ const MAX_RETRIES: u32 = 8;
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: &ImportArgs) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reports = runtime.block_on(import(args))?;
+    let reports = client::run(import(args))?;
     let text = match args.output {
         TableOutput::Table => table(&reports),
         TableOutput::Json => format!("{:#}\n", as_json(&reports)),
@@ -47,18 +48,17 @@ pub(crate) fn run(args: &ImportArgs) -> Result<ExitCode> {
 
 /// Sends all files, one after the other.
 async fn import(args: &ImportArgs) -> Result<Vec<Report>> {
-    let server = Server::parse(args)?;
+    let server = Server::new(&args.url, "--url", LIMIT, "")?;
     let mut reports = Vec::with_capacity(args.files.len());
-    let mut progress = Progress::new(args.files.len());
-    for path in &args.files {
-        progress.show(path);
-        let outcome = server.send(path).await;
+    let progress = Progress::of_files(args.files.len());
+    for (at, path) in args.files.iter().enumerate() {
+        progress.show(path, at as u64);
+        let outcome = send(&server, args, path).await;
         reports.push(Report {
             path: path.clone(),
             outcome: outcome.map_err(|error| format!("{error:#}")),
         });
     }
-    progress.clear();
     Ok(reports)
 }
 
@@ -69,141 +69,43 @@ struct Report {
     outcome: Result<Value, String>,
 }
 
-/// One line on the terminal that is written over; nothing when nobody looks.
-struct Progress {
-    files: usize,
-    done: usize,
-    on_terminal: bool,
-}
-
-impl Progress {
-    fn new(files: usize) -> Progress {
-        Progress {
-            files,
-            done: 0,
-            on_terminal: std::io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, path: &Path) {
-        self.done += 1;
-        if self.on_terminal {
-            eprint!("\r\u{1b}[2K{}/{} {}", self.done, self.files, path.display());
-        }
-    }
-
-    fn clear(&self) {
-        if self.on_terminal {
-            eprint!("\r\u{1b}[2K");
-        }
+/// Where a file goes, and whose it is.
+fn target(args: &ImportArgs) -> Target {
+    let target = Target::new(PATH)
+        .with("service", &args.service)
+        .with("version", &args.version)
+        .maybe("namespace", args.namespace.as_ref())
+        .maybe("instance", args.instance.as_ref())
+        .maybe("route", args.route.as_ref())
+        .maybe("format", args.format.as_ref())
+        .maybe("kind", args.kind.as_ref())
+        .maybe("sample_rate", args.sample_rate.as_ref());
+    match args.now {
+        true => target.with("time", "received"),
+        false => target,
     }
 }
 
-struct Server {
-    host: String,
-    port: u16,
-    authority: String,
-    path_and_query: String,
-}
-
-impl Server {
-    fn parse(args: &ImportArgs) -> Result<Server> {
-        let uri: Uri = args.url.parse().with_context(|| format!("--url {}", args.url))?;
-        if uri.scheme_str() != Some("http") {
-            bail!("--url {}: it must begin with http:// (TLS is not spoken)", args.url);
+async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Value> {
+    let file = Bytes::from(std::fs::read(path).context("cannot read it")?);
+    for _ in 0..MAX_RETRIES {
+        let answer = server
+            .send(Method::POST, target(args), file.clone(), MAX_ANSWER_BYTES)
+            .await?;
+        if answer.status == StatusCode::OK {
+            return serde_json::from_slice(&answer.body).context("the server's answer is not JSON");
         }
-        let authority = uri
-            .authority()
-            .with_context(|| format!("--url {} names no host", args.url))?;
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query
-            .append_pair("service", &args.service)
-            .append_pair("version", &args.version);
-        let optional = [
-            ("namespace", &args.namespace),
-            ("instance", &args.instance),
-            ("route", &args.route),
-            ("format", &args.format),
-            ("kind", &args.kind),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        if let Some(rate) = args.sample_rate {
-            query.append_pair("sample_rate", &rate.to_string());
-        }
-        if args.now {
-            query.append_pair("time", "received");
-        }
-        let base = uri.path().trim_end_matches('/');
-        Ok(Server {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            authority: authority.as_str().to_owned(),
-            path_and_query: format!("{base}{PATH}?{}", query.finish()),
-        })
-    }
-
-    async fn send(&self, path: &Path) -> Result<Value> {
-        let file = Bytes::from(std::fs::read(path).context("cannot read it")?);
-        for _ in 0..MAX_RETRIES {
-            let (status, pause, answer) = tokio::time::timeout(LIMIT, self.attempt(file.clone()))
-                .await
-                .with_context(|| format!("no answer from {} within {} s", self.authority, LIMIT.as_secs()))??;
-            if status == StatusCode::OK {
-                return serde_json::from_slice(&answer).context("the server's answer is not JSON");
-            }
-            let Some(pause) = pause.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) else {
-                bail!("{}", message_of(status, &answer));
-            };
-            tokio::time::sleep(pause.min(MAX_PAUSE)).await;
-        }
-        bail!(
-            "{} was busy {MAX_RETRIES} times; import the file again later",
-            self.authority
-        )
-    }
-
-    /// Status, the pause the server asks for, and the body of the answer.
-    async fn attempt(&self, file: Bytes) -> Result<(StatusCode, Option<Duration>, Bytes)> {
-        let unreachable = || {
-            format!(
-                "cannot reach {}; choose the server's OTLP/HTTP address with --url",
-                self.authority
-            )
+        let pause = answer.headers.get(header::RETRY_AFTER);
+        let pause: Option<u64> = pause.and_then(|value| value.to_str().ok()?.parse().ok());
+        let Some(pause) = pause.filter(|_| answer.status == StatusCode::SERVICE_UNAVAILABLE) else {
+            return Err(server.refusal(&answer));
         };
-        let stream = tokio::net::TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .with_context(unreachable)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .with_context(unreachable)?;
-        // Ends with the sender.
-        let connection = tokio::spawn(connection);
-        let request = Request::post(&self.path_and_query)
-            .header(header::HOST, &self.authority)
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .body(Full::new(file))?;
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let pause = head
-            .headers
-            .get(header::RETRY_AFTER)
-            .and_then(|v| v.to_str().ok()?.parse().ok());
-        let answer = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        connection.abort();
-        let answer = answer.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?;
-        Ok((head.status, pause.map(Duration::from_secs), answer.to_bytes()))
+        tokio::time::sleep(Duration::from_secs(pause).min(MAX_PAUSE)).await;
     }
-}
-
-/// What a refusal says.
-fn message_of(status: StatusCode, answer: &[u8]) -> String {
-    let message = serde_json::from_slice::<Value>(answer)
-        .ok()
-        .and_then(|answer| answer["message"].as_str().map(str::to_owned));
-    message.unwrap_or_else(|| format!("the server answered {status}: is --url its OTLP/HTTP address?"))
+    bail!(
+        "{} was busy {MAX_RETRIES} times; import the file again later",
+        server.address()
+    )
 }
 
 fn table(reports: &[Report]) -> String {

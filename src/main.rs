@@ -3,10 +3,13 @@
 mod ask;
 mod check;
 mod cli;
+mod client;
 mod demo;
 mod diff;
 mod import;
+mod progress;
 mod serve;
+mod store;
 mod telemetry;
 
 use clap::Parser;
@@ -20,6 +23,7 @@ fn main() -> std::process::ExitCode {
         cli::Command::Query(args) => ask::query::run(&args),
         cli::Command::Export(args) => ask::export::run(&args),
         cli::Command::Import(args) => import::run(&args),
+        cli::Command::Store(args) => store::run(&args),
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Completions { shell } => {
             cli::completions(shell);

@@ -39,6 +39,24 @@ impl ProfileType {
         parts
     }
 
+    /// True for what is there at a moment (memory in use, goroutines): such values are averaged over time, where those
+    /// of all others, which count what happened, are added up. Known by the names that runtimes give; a sender's
+    /// temporality is not stored.
+    pub fn is_gauge(&self) -> bool {
+        ProfileType::is_gauge_text(&self.0)
+    }
+
+    /// As [`ProfileType::is_gauge`], of a type as text.
+    pub fn is_gauge_text(text: &str) -> bool {
+        let [name, sample_type, ..] = ProfileType::parts_of(text);
+        match sample_type {
+            "inuse_space" | "inuse_objects" | "goroutine" | "goroutines" | "threadcreate" | "live" => true,
+            // Heaps of V8 and of allocators that say no more than this.
+            "space" | "objects" => matches!(name, "memory" | "heap"),
+            _ => false,
+        }
+    }
+
     /// The unit of values, for example `nanoseconds`.
     pub fn unit(&self) -> &str {
         self.parts()[2]

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::{Question, print};
-use crate::cli::ExportArgs;
+use super::print;
+use crate::{cli::ExportArgs, client::Target};
 
 pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
     print(&answer(args)?)
@@ -14,8 +14,8 @@ pub(crate) fn run(args: &ExportArgs) -> Result<ExitCode> {
 /// What goes to standard output: nothing when a file is written.
 pub(super) fn answer(args: &ExportArgs) -> Result<Vec<u8>> {
     let question = match &args.compare {
-        None => Question::new("/api/v1/merge").selection(&args.selection),
-        Some(service) => Question::new("/api/v1/diff")
+        None => Target::new("/api/v1/merge").selection(&args.selection),
+        Some(service) => Target::new("/api/v1/diff")
             .with("service", service)
             .maybe("baseline", args.baseline.as_ref())
             .maybe("candidate", args.candidate.as_ref())

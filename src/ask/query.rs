@@ -6,10 +6,13 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{
-    Question, print,
+    print,
     table::{amount, draw, signed},
 };
-use crate::cli::{QueryArgs, QueryCommand, QueryDiffArgs, QuerySeriesArgs, QueryTopArgs, TableOutput};
+use crate::{
+    cli::{QueryArgs, QueryCommand, QueryDiffArgs, QuerySeriesArgs, QueryTopArgs, TableOutput},
+    client::Target,
+};
 
 pub(crate) fn run(args: &QueryArgs) -> Result<ExitCode> {
     print(answer(args)?.as_bytes())
@@ -32,22 +35,22 @@ pub(super) fn answer(args: &QueryArgs) -> Result<String> {
 }
 
 /// The function table; the tree is for pages.
-fn top_question(args: &QueryTopArgs) -> Question {
-    Question::new("/api/v1/merge")
+fn top_question(args: &QueryTopArgs) -> Target {
+    Target::new("/api/v1/merge")
         .selection(&args.selection)
         .with("limit", &1)
         .with("functions_limit", &args.rows)
 }
 
-fn series_question(args: &QuerySeriesArgs) -> Question {
-    Question::new("/api/v1/series")
+fn series_question(args: &QuerySeriesArgs) -> Target {
+    Target::new("/api/v1/series")
         .selection(&args.selection)
         .maybe("group_by", args.group_by.as_ref())
         .maybe("step", args.step.as_ref())
 }
 
-fn diff_question(args: &QueryDiffArgs) -> Question {
-    Question::new("/api/v1/functions")
+fn diff_question(args: &QueryDiffArgs) -> Target {
+    Target::new("/api/v1/functions")
         .with("service", &args.service)
         .maybe("namespace", args.namespace.as_ref())
         .maybe("baseline", args.baseline.as_ref())

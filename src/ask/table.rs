@@ -1,7 +1,7 @@
 //! Tables for terminals: numbers to the right, the last column as long as it is.
 
 /// A cell with its value in a unit as people read it.
-pub(super) fn amount(value: f64, unit: &str) -> String {
+pub(crate) fn amount(value: f64, unit: &str) -> String {
     let size = value.abs();
     match unit {
         "nanoseconds" => emberline_analysis::compare::format_ns(value),
@@ -14,13 +14,13 @@ pub(super) fn amount(value: f64, unit: &str) -> String {
 }
 
 /// An amount with its sign.
-pub(super) fn signed(value: f64, unit: &str) -> String {
+pub(crate) fn signed(value: f64, unit: &str) -> String {
     let sign = if value < 0.0 { "−" } else { "+" };
     format!("{sign}{}", amount(value.abs(), unit))
 }
 
 /// Lines up rows under a heading.
-pub(super) fn draw(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn draw(heading: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows
             .iter()

@@ -17,6 +17,12 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The folder holds no store.
+    #[error("there is no store in {path}: name the folder that `emberline serve` was given as `--data-dir`")]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another process has the data directory open.
     #[error("the data directory {path} is in use by process {pid}; stop that process or set another `data_dir`")]
     LockedByOther {

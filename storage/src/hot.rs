@@ -6,6 +6,7 @@
 //! and the engine is opened again or rebuilt. Shown late on purpose: batches become visible in groups, at most
 //! `apply_interval` after their acknowledgement while the machine keeps up.
 
+mod compact;
 pub(crate) mod database;
 pub(crate) mod failure;
 pub(crate) mod hours;
@@ -36,7 +37,7 @@ use crate::{
     ids::IdMap,
     journal::{Journal, Lsn},
     options::Options,
-    parts::{Keep, Part, PartSet, ROW_KINDS},
+    parts::{Commit, Keep, Part, PartSet, ROW_KINDS},
     quarantine,
     range::Range,
     readers::Readers,
@@ -54,6 +55,9 @@ struct Requests {
     repair: Option<(Kind, String)>,
     retention: Vec<oneshot::Sender<()>>,
     seal: Vec<oneshot::Sender<()>>,
+    compact: Vec<oneshot::Sender<()>>,
+    /// A compaction ended.
+    compacted: Option<compact::Outcome>,
     close: bool,
 }
 
@@ -146,6 +150,8 @@ pub(crate) struct Shared {
     pub(crate) readers: Readers,
     pub(crate) known: Known,
     pub(crate) queue: Arc<Queue>,
+    /// The compaction under way.
+    compacting: Mutex<Option<Commit>>,
     applied: watch::Sender<Lsn>,
 }
 
@@ -178,6 +184,7 @@ impl Shared {
             readers,
             known,
             queue,
+            compacting: Mutex::new(None),
             applied,
         })
     }
@@ -195,6 +202,15 @@ impl Shared {
     /// The sealed parts there are now.
     pub(crate) fn parts(&self) -> Arc<PartSet> {
         self.known.sources.read().parts.clone()
+    }
+
+    /// The sequence that the next parts of an hour get: what comes late while the hour is compacted is not replaced.
+    fn next_sequence(&self, hour: u32) -> u32 {
+        let next = self.parts().next_sequence(hour);
+        match *self.compacting.lock() {
+            Some(commit) if (commit.hour..commit.hour + commit.hours).contains(&hour) => next.max(commit.sequence),
+            _ => next,
+        }
     }
 
     /// Takes damaged parts out of use, keeps them for a human to look at, and counts what they held.
@@ -305,6 +321,13 @@ impl Hot {
     pub(crate) async fn seal(&self) -> Result<(), QueryError> {
         let (done, finished) = oneshot::channel();
         self.shared.queue.request(|requests| requests.seal.push(done));
+        finished.await.map_err(|_| QueryError::Closed)
+    }
+
+    /// Compacts what is due now instead of within a minute.
+    pub(crate) async fn compact(&self) -> Result<(), QueryError> {
+        let (done, finished) = oneshot::channel();
+        self.shared.queue.request(|requests| requests.compact.push(done));
         finished.await.map_err(|_| QueryError::Closed)
     }
 

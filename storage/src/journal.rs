@@ -8,6 +8,7 @@
 //! Numbers of a failed group are given out again: a record at or above the first number of the following segment
 //! was never acknowledged and is void.
 
+pub(crate) mod inspect;
 mod payload;
 mod recovery;
 mod segment;

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! append ─▶ journal (number, CRC32C, one sync per group) ─▶ acknowledged
-//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀─┬─ questions
-//!                       └▶ sealed parts (an hour that is over: sorted Parquet, dictionary) ◀┘
+//!                └▶ hot.duckdb (tables per hour, number applied in the same transaction) ◀──────────┬─ questions
+//!                       └▶ sealed parts (an hour that is over: sorted, rolled up) ◀─┤
+//!                              └▶ compacted parts (a day that is over) ◀────────────┘
 //! ```
 //!
 //! What it guarantees:
@@ -17,10 +18,11 @@
 //! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, the number and
 //!   the time of questions; errors name the setting.
 //!
-//! What it leaves to later on purpose: compaction; symbol files are kept for good.
+//! What it leaves to later on purpose: symbol files are kept for good.
 //!
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
 //! `parts/<kind>-<hour>-<hours>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
+//! `parts/compacted-<hour>-<hours>-<sequence>.commit`,
 //! `symbols/<build>.sym`, `quarantine/`, `tmp/`.
 
 mod dedup;
@@ -30,6 +32,7 @@ mod error;
 mod framing;
 mod hot;
 mod ids;
+pub mod inspect;
 mod journal;
 mod lock;
 mod options;
@@ -46,6 +49,7 @@ pub use error::{AppendError, OpenError, QueryError, SymbolError};
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
+    heat_map::HeatCell,
     requests::{RequestQuery, RequestRow},
     selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},

@@ -30,22 +30,41 @@ impl DirLock {
             .truncate(false)
             .open(&path)
             .map_err(not_writable)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let _ = file.read_to_string(&mut text);
-                return Err(OpenError::LockedByOther {
-                    path: dir.to_owned(),
-                    pid: text.trim().parse().unwrap_or(0),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(not_writable(source)),
-        }
+        lock(&mut file, dir)?.map_err(not_writable)?;
         file.set_len(0).map_err(not_writable)?;
         file.rewind().map_err(not_writable)?;
         // The id is a courtesy: on a full disk the lock counts without it.
         let _ = writeln!(file, "{}", std::process::id());
         Ok(DirLock { _file: file })
+    }
+
+    /// Takes the lock and writes nothing. `None` when no store was ever opened here: there is no file to lock.
+    pub(crate) fn take_unchanged(dir: &Path) -> Result<Option<DirLock>, OpenError> {
+        let path = dir.join("LOCK");
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(OpenError::Unreadable { path, source }),
+        };
+        match lock(&mut file, dir)? {
+            Ok(()) => Ok(Some(DirLock { _file: file })),
+            Err(source) => Err(OpenError::Unreadable { path, source }),
+        }
+    }
+}
+
+/// Locks the file of a folder. The outer error is that somebody else has it, the inner one the system's.
+fn lock(file: &mut File, dir: &Path) -> Result<std::io::Result<()>, OpenError> {
+    match file.try_lock() {
+        Ok(()) => Ok(Ok(())),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            Err(OpenError::LockedByOther {
+                path: dir.to_owned(),
+                pid: text.trim().parse().unwrap_or(0),
+            })
+        }
+        Err(TryLockError::Error(source)) => Ok(Err(source)),
     }
 }

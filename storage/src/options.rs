@@ -26,6 +26,10 @@ pub struct Options {
     /// How long after its end an hour is sealed; windows that arrive later make another part of that hour, after as long
     /// again.
     pub seal_after: Duration,
+    /// How long after its end a day's parts are made into few.
+    pub compact_after: Duration,
+    /// Locations of stacks that a compaction holds in memory, 4 bytes each; a day with more becomes several parts.
+    pub compaction_locations: usize,
     /// How far the windows of a batch may lie in the future.
     pub max_future: Duration,
     /// How long a sender is remembered after its last batch; longer than any sender keeps unacknowledged batches.
@@ -62,6 +66,8 @@ impl Options {
             samples_limit_mb: 16 << 10,
             rollup_limit_mb: 8 << 10,
             seal_after: Duration::from_secs(600),
+            compact_after: Duration::from_secs(2 * 3600),
+            compaction_locations: 16 << 20,
             max_future: Duration::from_secs(3600),
             dedup_horizon: Duration::from_secs(72 * 3600),
             queue_bytes: 64 << 20,

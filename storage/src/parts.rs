@@ -3,18 +3,20 @@
 //! Guarantees: a part is complete or absent, because it gets its name only after it was synced; its name says what it
 //! holds and the checksum of every byte, which is verified before the part is first read; a damaged part is moved to
 //! the quarantine folder, counted by what its name says it held, and everything else goes on. A question keeps the
-//! parts it started with: the file of a part that was given up is removed when the last holder lets go of it.
+//! parts it started with: the file of a part that was given up is removed when the last holder lets go of it. Parts that
+//! were compacted replace all at once what they were made of: see `compacted`.
 //!
 //! Wrong on purpose: damage that comes after the first verification is noticed only when the engine stumbles over it.
 
 mod build;
 mod codec;
+mod compacted;
 pub(crate) mod dictionary;
 mod name;
 pub(crate) mod rows;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -26,7 +28,11 @@ use std::{
 use crate::{disk::Disk, journal::Lsn};
 
 pub(crate) use build::{Draft, DraftFile, publish};
+pub(crate) use compacted::{Commit, tidy};
 pub(crate) use name::{Kind, PartName, ROW_KINDS};
+
+/// At most so many hours lie in one part.
+pub(crate) const MAX_HOURS: u32 = 24;
 
 /// Bytes read at a time when a part is verified.
 const VERIFY_BYTES: u64 = 1 << 20;
@@ -118,9 +124,10 @@ pub(crate) struct PartSet {
 }
 
 impl PartSet {
-    /// Lists the folder. What a seal left half done is removed: it has no part's name.
+    /// Lists the folder. What a seal or a compaction left half done is removed.
     pub(crate) fn list(disk: &Arc<dyn Disk>, data_dir: &Path) -> io::Result<PartSet> {
         let mut set = PartSet::default();
+        compacted::settle(&**disk, &folder(data_dir))?;
         for path in disk.list(&folder(data_dir))? {
             match PartName::parse(&path) {
                 Some(name) => {
@@ -128,6 +135,7 @@ impl PartSet {
                     set.insert(Arc::new(Part::new(disk.clone(), path, name, bytes)));
                 }
                 None if path.extension().is_some_and(|e| e == "tmp") => drop(disk.remove(&path)),
+                None if Commit::parse(&path).is_some() => {}
                 None => tracing::warn!(path = %path.display(), "a file among the parts is none and is left alone"),
             }
         }
@@ -209,27 +217,48 @@ impl PartSet {
         self.hours.values().flatten()
     }
 
-    /// Parts of the hours of a range.
+    /// Parts that have rows of the hours of a range.
     pub(crate) fn within(&self, hours: std::ops::RangeInclusive<u32>) -> impl Iterator<Item = &Arc<Part>> {
-        self.hours.range(hours).flat_map(|(_, parts)| parts)
+        let (first, last) = hours.into_inner();
+        self.hours
+            .range(first.saturating_sub(MAX_HOURS - 1)..=last)
+            .flat_map(|(_, parts)| parts)
+            .filter(move |part| part.name.extent().end > first)
     }
 
-    /// Parts of an hour.
-    pub(crate) fn of_hour(&self, hour: u32) -> &[Arc<Part>] {
-        self.hours.get(&hour).map_or(&[], Vec::as_slice)
+    /// Parts that have rows of an hour.
+    pub(crate) fn of_hour(&self, hour: u32) -> impl Iterator<Item = &Arc<Part>> {
+        self.within(hour..=hour)
     }
 
-    /// True when a row of this kind and hour from batch `lsn` is sealed.
+    /// True when an hour has parts.
+    pub(crate) fn has_hour(&self, hour: u32) -> bool {
+        self.of_hour(hour).next().is_some()
+    }
+
+    /// What was written together with a part of this name.
+    pub(crate) fn beside(&self, name: PartName) -> impl Iterator<Item = &Arc<Part>> {
+        let parts = self.hours.get(&name.hour).map_or(&[][..], Vec::as_slice);
+        parts.iter().filter(move |part| part.name.is_beside(&name))
+    }
+
+    /// Gives up what compacted parts replace.
+    pub(crate) fn give_up(&mut self, replaced: &[Arc<Part>]) {
+        for part in self.remove(replaced) {
+            part.give_up();
+        }
+    }
+
+    /// True when a row of this kind and hour from batch `lsn` is sealed. Samples are also where only their roll-up is left:
+    /// beside it they would count twice.
     pub(crate) fn covers(&self, kind: Kind, hour: u32, lsn: Lsn) -> bool {
         self.of_hour(hour)
-            .iter()
-            .any(|part| part.name.kind == kind && part.name.covers(lsn))
+            .any(|part| part.name.kind.table() == Some(kind) && part.name.covers(lsn))
     }
 
     /// The sequence that the next parts of an hour get.
     pub(crate) fn next_sequence(&self, hour: u32) -> u32 {
         self.of_hour(hour)
-            .iter()
             .map(|part| part.name.sequence)
             .max()
             .unwrap_or(0)
@@ -243,14 +272,15 @@ impl PartSet {
 
     /// The newest hour.
     pub(crate) fn newest_hour(&self) -> Option<u32> {
-        self.hours.last_key_value().map(|(&hour, _)| hour)
+        self.iter().map(|part| part.name.extent().end - 1).max()
     }
 
     /// How much there is.
     pub(crate) fn size(&self) -> PartsSize {
         let rows = self.iter().filter(|part| ROW_KINDS.contains(&part.name.kind));
+        let hours: BTreeSet<u32> = self.iter().flat_map(|part| part.name.extent()).collect();
         PartsSize {
-            hours: self.hours.len() as u64,
+            hours: hours.len() as u64,
             files: self.iter().count() as u64,
             bytes: self.bytes,
             rows: rows.map(|part| part.name.rows).sum(),

@@ -3,6 +3,8 @@
 //! exact sums, and saturate instead of wrapping; an answer's order does not depend on the engine's.
 
 pub(crate) mod columns;
+mod gauges;
+pub(crate) mod heat_map;
 pub(crate) mod profile_types;
 pub(crate) mod requests;
 pub(crate) mod selected;

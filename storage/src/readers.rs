@@ -28,6 +28,9 @@ use crate::{
 /// it is repeated at this pace until the question ends.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 
+/// Time after which a read of the store itself is given up.
+const OWN_READ_LIMIT: Duration = Duration::from_secs(3600);
+
 /// Told when a question finds the engine unusable.
 pub(crate) type OnFailure = Box<dyn Fn(Kind, String) + Send + Sync>;
 
@@ -178,7 +181,6 @@ impl Readers {
     }
 
     /// How many questions are under way.
-    #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
         self.shared.state.lock().running.len()
     }
@@ -230,6 +232,17 @@ impl Readers {
         })?;
         drop(guard);
         result.map_err(|failure| self.explain(failure, timed_out))
+    }
+
+    /// Reads for the store itself: beside the questions that are counted, and until the engine has to be closed. Blocks.
+    pub(crate) fn read<T>(&self, code: impl Fn(&Reader<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let running = Arc::new(Running {
+            deadline: Instant::now() + OWN_READ_LIMIT,
+            cancelled: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
+            handle: Mutex::new(None),
+        });
+        self.shared.run(&running, &code)
     }
 
     fn explain(&self, failure: Failure, timed_out: bool) -> QueryError {

@@ -49,6 +49,8 @@ pub(crate) struct Counters {
     pub(crate) sample_parts_dropped: Counter,
     pub(crate) seals: Counter,
     pub(crate) seal_failures: Counter,
+    pub(crate) compactions: Counter,
+    pub(crate) compaction_failures: Counter,
     pub(crate) parts_quarantined: Counter,
     pub(crate) sealed_rows_lost: Counter,
     pub(crate) queries: Counter,
@@ -155,6 +157,10 @@ pub struct StoreStats {
     pub seals: u64,
     /// Times that failed; tried again a minute later.
     pub seal_failures: u64,
+    /// Times that parts of several hours became one.
+    pub compactions: u64,
+    /// Compactions that failed; they are tried again.
+    pub compaction_failures: u64,
     /// Sealed files that were damaged or gone.
     pub parts_quarantined: u64,
     /// Rows that these held, by their names.
@@ -163,6 +169,8 @@ pub struct StoreStats {
     pub dictionary_stacks: u64,
     /// Locations in the dictionary.
     pub dictionary_locations: u64,
+    /// Questions under way in the query engine.
+    pub queries_running: u64,
     /// Questions asked.
     pub queries: u64,
     /// Questions interrupted because they took too long.

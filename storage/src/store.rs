@@ -16,6 +16,7 @@ use crate::{
     options::Options,
     parts::PartSet,
     questions::{
+        heat_map::{self, HeatCell},
         profile_types,
         requests::{self, RequestQuery, RequestRow},
         selected::{self, SampleSeries, SelectedQuery, SelectedRow},
@@ -161,9 +162,33 @@ impl Store {
         self.inner.hot.seal().await
     }
 
+    /// Compacts days that are over (`compact_after`) now; they go by themselves, one after the other.
+    pub async fn compact(&self) -> Result<(), QueryError> {
+        self.inner.hot.compact().await
+    }
+
     /// Drops hours and journal segments past retention now; they go by themselves within a minute.
     pub async fn apply_retention(&self) -> Result<(), QueryError> {
         self.inner.hot.retain().await
+    }
+
+    /// Reads every sealed part, also those that were read before, and sets damaged ones aside as a question would. Blocks
+    /// for that long.
+    pub(crate) fn set_aside_damaged_parts(&self) -> Result<(), QueryError> {
+        let shared = &self.inner.shared;
+        let mut damaged = Vec::new();
+        for part in shared.parts().iter() {
+            match part.is_intact(true) {
+                Ok(true) => {}
+                Ok(false) => damaged.push(part.clone()),
+                Err(error) => {
+                    let message = format!("{}: {error}", part.path.display());
+                    return Err(QueryError::Unavailable { message });
+                }
+            }
+        }
+        shared.set_aside(&damaged);
+        Ok(())
     }
 
     /// Stores names of locations of a build ([`Mapping::key`]): offsets in the file with their frames, innermost first,
@@ -218,6 +243,15 @@ impl Store {
     pub async fn selected(&self, query: SelectedQuery) -> Result<Vec<SelectedRow>, QueryError> {
         self.ask(query.range, move |reader, span| {
             selected::selected(reader, span, &query)
+        })
+        .await
+    }
+
+    /// How the totals of windows of processes are spread in each step of a selection; labels and stacks of the question
+    /// are passed over.
+    pub async fn heat_map(&self, query: SelectedQuery) -> Result<Vec<HeatCell>, QueryError> {
+        self.ask(query.range, move |reader, span| {
+            heat_map::heat_map(reader, span, &query)
         })
         .await
     }
@@ -330,10 +364,13 @@ impl Store {
             sealed_rows: sealed.rows,
             seals: counters.seals.get(),
             seal_failures: counters.seal_failures.get(),
+            compactions: counters.compactions.get(),
+            compaction_failures: counters.compaction_failures.get(),
             parts_quarantined: counters.parts_quarantined.get(),
             sealed_rows_lost: counters.sealed_rows_lost.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
+            queries_running: shared.readers.running() as u64,
             queries: counters.queries.get(),
             query_timeouts: counters.query_timeouts.get(),
             query_failures: counters.query_failures.get(),

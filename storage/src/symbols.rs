@@ -146,16 +146,7 @@ impl Symbols {
                 return BuildSymbols::default();
             }
         };
-        let scan = framing::scan(&bytes, MAGIC.len(), 0);
-        let mut symbols = BuildSymbols::default();
-        let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
-        for frame in &scan.frames {
-            symbols.records = frame.sequence;
-            match Record::decode(&bytes[frame.payload.clone()]) {
-                Ok(record) => record.into_symbols(&mut symbols),
-                Err(_) => damaged += 1,
-            }
-        }
+        let (symbols, damaged) = read(&bytes);
         if damaged > 0 {
             tracing::warn!(path = %path.display(), damaged, "damaged symbols are skipped and asked for again");
             self.counters.symbol_records_damaged.add(damaged);
@@ -280,6 +271,51 @@ impl Symbols {
         infos.sort_by(|a, b| (&a.path, &a.build_id).cmp(&(&b.path, &b.build_id)));
         infos
     }
+}
+
+/// The symbols in the bytes of a file, and how many places of it are damaged.
+fn read(bytes: &[u8]) -> (BuildSymbols, u64) {
+    let scan = framing::scan(bytes, MAGIC.len(), 0);
+    let mut symbols = BuildSymbols::default();
+    let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
+    for frame in &scan.frames {
+        symbols.records = frame.sequence;
+        match Record::decode(&bytes[frame.payload.clone()]) {
+            Ok(record) => record.into_symbols(&mut symbols),
+            Err(_) => damaged += 1,
+        }
+    }
+    (symbols, damaged)
+}
+
+/// What the bytes of a symbol file hold.
+pub(crate) struct Checked {
+    /// Intact locations.
+    pub(crate) locations: u64,
+    /// Places where something else stands than was written.
+    pub(crate) damaged: u64,
+}
+
+/// Checks the bytes of a symbol file.
+pub(crate) fn check(bytes: &[u8]) -> Checked {
+    let (symbols, damaged) = read(bytes);
+    Checked {
+        locations: symbols.by_offset.len() as u64,
+        // Nothing depends on the first bytes, but they are not what was written.
+        damaged: damaged + u64::from(!bytes.starts_with(MAGIC)),
+    }
+}
+
+/// The bytes of a symbol file with its intact records only.
+pub(crate) fn intact(bytes: &[u8]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    for frame in framing::scan(bytes, MAGIC.len(), 0).frames {
+        let payload = &bytes[frame.payload];
+        if Record::decode(payload).is_ok() {
+            framing::encode(&mut out, frame.sequence, frame.stamp, payload);
+        }
+    }
+    out
 }
 
 /// What one call stored; texts are written once.

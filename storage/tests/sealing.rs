@@ -15,7 +15,8 @@ use std::{
 use common::*;
 use emberline_model::{Batch, ProfileType};
 use emberline_storage::{
-    Options, Range, RequestQuery, SampleSeries, SelectedQuery, SideQuery, StackQuery, Store, WorkloadFilter,
+    Options, Range, RequestQuery, SampleSeries, SelectedQuery, SelectedRow, SideQuery, StackQuery, Store,
+    WorkloadFilter,
     disk::{DiskEvent, FaultyDisk, RealDisk},
 };
 
@@ -516,26 +517,49 @@ async fn sums_of_hours_outlive_their_samples() {
     check(&store).await;
 }
 
-/// A gauge is averaged over the windows it was seen in, whichever way its hour is answered.
+/// Two processes that report a gauge every minute of two hours, 4 and 6: together 10, whichever way an hour is answered.
 #[tokio::test]
-async fn windows_of_a_gauge_are_counted_in_sums_of_hours_too() {
+async fn a_gauge_means_the_same_from_samples_and_from_sums_of_hours() {
+    const GOROUTINES: &str = "goroutine:goroutine:count:goroutine:count";
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(options(dir.path()), TestClock::at(T0 + 7200)).unwrap();
-    for (n, start, instance) in [(1, 0, "a"), (2, 60, "a"), (3, 60, "b"), (4, 120, "b"), (5, 3600, "a")] {
-        let mut window = full_window(&workload("checkout", "v1", instance), T0 + start, "/pay", &[], &[7], 10);
-        window.profiles[0].profile_type = ProfileType("goroutine:goroutine:count:goroutine:count".into());
-        store.append(batch(n, vec![window])).await.unwrap();
-    }
-    store.flush_applied().await.unwrap();
-    let query = SelectedQuery {
-        count_windows: true,
-        ..SelectedQuery::new("goroutine:goroutine:count:goroutine:count", Vec::new(), Range::ALL)
+    let clock = TestClock::at(T0 + 3 * 3600);
+    let mut options = options(dir.path());
+    let store = Store::open(options.clone(), clock.clone()).unwrap();
+    let windows = |minute: i64| {
+        [("a", 4), ("b", 6)].map(|(instance, value)| {
+            let who = workload("checkout", "v1", instance);
+            let mut window = full_window(&who, T0 + minute * 60, "/pay", &[], &[7], value);
+            window.profiles[0].profile_type = ProfileType(GOROUTINES.into());
+            window
+        })
     };
-    let before = store.selected(query.clone()).await.unwrap();
-    assert_eq!((before[0].value, before[0].windows), (50, 4));
+    let all = (0..120).flat_map(windows).collect();
+    store.append(batch(1, all)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    let ask = async |store: &Store, when: &str| {
+        let query = SelectedQuery::new(GOROUTINES, Vec::new(), Range::ALL);
+        let by_hour = SelectedQuery {
+            step_s: 3600,
+            ..query.clone()
+        };
+        let means = |rows: Vec<SelectedRow>| rows.iter().map(|row| row.value).collect::<Vec<_>>();
+        assert_eq!(means(store.selected(query).await.unwrap()), [10], "{when}");
+        assert_eq!(means(store.selected(by_hour).await.unwrap()), [10, 10], "{when}");
+        let stacks = StackQuery::new(WorkloadFilter::default(), GOROUTINES, Range::ALL);
+        assert_eq!(store.stacks(stacks).await.unwrap().value, 10, "{when}");
+    };
+    ask(&store, "in tables").await;
     store.seal().await.unwrap();
-    assert!(store.stats().sealed_hours >= 1);
-    assert_eq!(store.selected(query).await.unwrap(), before);
+    ask(&store, "in parts").await;
+    store.close();
+    options.samples_limit_mb = 0;
+    let store = Store::open(options, clock).unwrap();
+    store.apply_retention().await.unwrap();
+    assert_eq!(
+        (store.stats().sample_parts_dropped, store.stats().hours_dropped),
+        (2, 0)
+    );
+    ask(&store, "as sums of hours").await;
 }
 
 #[tokio::test]

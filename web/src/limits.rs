@@ -3,7 +3,8 @@
 //! Guarantees: at most [`WebState::max_questions`](crate::WebState::max_questions) requests are under way, waiting
 //! for the store included; more are refused at once and can be asked again. A request that takes longer than
 //! [`WebState::max_request_seconds`](crate::WebState::max_request_seconds) with everything it waits for is dropped,
-//! and its questions in the store with it. Health, metrics and pages are never refused.
+//! and its questions in the store with it. A request whose
+//! connection is closed is dropped, too, and counted. Health, metrics and pages are never refused.
 
 use std::time::Duration;
 
@@ -26,7 +27,10 @@ pub(crate) async fn hold(State(web): State<Web>, request: Request, next: Next) -
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", message, true);
     };
     let limit = Duration::from_secs(web.max_request_seconds);
-    match tokio::time::timeout(limit, next.run(request)).await {
+    let running = web.http.begin();
+    let answer = tokio::time::timeout(limit, next.run(request)).await;
+    running.answered();
+    match answer {
         Ok(response) => response,
         Err(_) => {
             let message = format!(

@@ -15,7 +15,7 @@ use prometheus_client::{
         MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
     registry::Registry,
@@ -42,6 +42,30 @@ pub(crate) struct HttpMetrics {
     registry: Registry,
     requests: Family<Asked, Counter>,
     durations: Durations,
+    running: Gauge,
+    abandoned: Counter,
+}
+
+/// A question under way; one that is dropped without an answer was abandoned by whoever asked it.
+pub(crate) struct Running {
+    running: Gauge,
+    abandoned: Option<Counter>,
+}
+
+impl Running {
+    /// There is an answer, or a refusal.
+    pub(crate) fn answered(mut self) {
+        self.abandoned = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.running.dec();
+        if let Some(abandoned) = &self.abandoned {
+            abandoned.inc();
+        }
+    }
 }
 
 /// 1 ms to about 65 s.
@@ -64,10 +88,29 @@ impl HttpMetrics {
             "Time until the head of the answer was ready",
             durations.clone(),
         );
+        let running = Gauge::default();
+        registry.register("questions_running", "Questions of the API under way", running.clone());
+        let abandoned = Counter::default();
+        registry.register(
+            "questions_abandoned",
+            "Questions whose asker left before the answer",
+            abandoned.clone(),
+        );
         HttpMetrics {
             registry,
             requests,
             durations,
+            running,
+            abandoned,
+        }
+    }
+
+    /// Counts a question until it is answered or dropped.
+    pub(crate) fn begin(&self) -> Running {
+        self.running.inc();
+        Running {
+            running: self.running.clone(),
+            abandoned: Some(self.abandoned.clone()),
         }
     }
 }
@@ -125,6 +168,11 @@ impl prometheus_client::collector::Collector for StoreMetrics {
                 stats.lsn_applied,
             ),
             ("hours", "Hours held", stats.hours),
+            (
+                "queries_running",
+                "Questions under way in the query engine",
+                stats.queries_running,
+            ),
             (
                 "available",
                 "1 while the query engine is open",

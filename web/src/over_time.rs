@@ -24,16 +24,17 @@ const LONGEST_S: f64 = 4_294_967_290.0;
 pub(crate) enum Aggregation {
     /// Added up.
     Sum,
-    /// Added up and divided by the number of windows that had samples.
+    /// The mean of the windows: of a gauge for each instance, then added up over instances; of all others the sum divided
+    /// by the number of windows that had samples.
     Average,
 }
 
 impl Aggregation {
     /// What fits a profile type: what is in use at a moment is averaged, what was used is summed.
     pub(crate) fn of(profile_type: &ProfileType) -> Aggregation {
-        match profile_type.parts()[1] {
-            "inuse_space" | "inuse_objects" | "goroutine" | "goroutines" => Aggregation::Average,
-            _ => Aggregation::Sum,
+        match profile_type.is_gauge() {
+            true => Aggregation::Average,
+            false => Aggregation::Sum,
         }
     }
 
@@ -51,7 +52,7 @@ impl Aggregation {
 pub(crate) struct Series {
     /// Values of the labels asked for, in the order of the question.
     pub(crate) labels: Vec<String>,
-    /// Sum of all values.
+    /// Sum of all values; of an averaged gauge their mean over the steps that have a point.
     pub(crate) total: i64,
     /// Samples taken.
     pub(crate) samples: u64,
@@ -88,10 +89,12 @@ impl OverTime {
         let Some(filters) = self.filters else {
             return Ok(Vec::new());
         };
+        let mean = self.aggregation == Aggregation::Average && ProfileType::is_gauge_text(&self.profile_type);
         let query = SelectedQuery {
+            mean,
             by: self.by,
             step_s: self.step_s,
-            count_windows: self.aggregation == Aggregation::Average,
+            count_windows: self.aggregation == Aggregation::Average && !mean,
             ..SelectedQuery::new(&self.profile_type, filters, self.range)
         };
         let mut all: Vec<Series> = Vec::new();
@@ -110,10 +113,17 @@ impl OverTime {
                 start_s: row.start_s,
                 value: match self.aggregation {
                     Aggregation::Sum => row.value as f64,
+                    // Averaged by the store.
+                    Aggregation::Average if mean => row.value as f64,
                     Aggregation::Average => row.value as f64 / row.windows.max(1) as f64,
                 },
                 sum: row.value,
             });
+        }
+        if mean {
+            for series in &mut all {
+                series.total /= i64::try_from(series.points.len()).unwrap_or(i64::MAX).max(1);
+            }
         }
         all.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.labels.cmp(&b.labels)));
         Ok(all)

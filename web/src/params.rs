@@ -115,7 +115,7 @@ pub(crate) const STEP: Parameter = parameter(
 pub(crate) const AGGREGATION: Parameter = parameter(
     "aggregation",
     Kind::OneOf(&["sum", "average"]),
-    "`sum` adds up the windows of a step, `average` divides by their number. Default by the profile type: gauges (what is in use) are averaged, all others summed.",
+    "`sum` adds up the windows of a step, `average` divides by their number. Default by the profile type: gauges (what is in use) are averaged per instance and added up over instances, all others summed.",
 );
 pub(crate) const SERIES_LIMIT: Parameter = parameter(
     "series_limit",
@@ -170,8 +170,17 @@ pub(crate) const CANDIDATE_TO: Parameter =
     parameter("candidate_to", Kind::Time, "End for the candidate alone. Default `to`.");
 pub(crate) const FORMAT: Parameter = parameter(
     "format",
-    Kind::OneOf(&["json", "pprof", "folded", "speedscope", "firefox", "svg", "html"]),
-    "Default by the Accept header where it names exactly one of them (`application/vnd.speedscope+json` and `application/vnd.firefox-profiler+json` for those two), else `json`.",
+    Kind::OneOf(&[
+        "json",
+        "pprof",
+        "folded",
+        "speedscope",
+        "firefox",
+        "svg",
+        "html",
+        "columns",
+    ]),
+    "Default by the Accept header where it names exactly one of them (`application/vnd.speedscope+json`, `application/vnd.firefox-profiler+json` and `application/vnd.emberline.columns` for those three), else `json`. `columns` is the answer of `json` as JsonSlabs, with the tree as typed arrays: preorder, depth and self values (times `scale`); totals follow from them.",
 );
 pub(crate) const ALERT_STATE: Parameter = parameter(
     "state",

@@ -11,7 +11,7 @@ use emberline_model::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::ApiError;
+use crate::{error::ApiError, exports::columns::Columns};
 
 /// The tree of one profile. Columns are parallel; node 0 is the root (or the node asked for) with depth 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -173,6 +173,21 @@ impl Shown {
 }
 
 impl ProfileTree {
+    /// As typed arrays.
+    pub(crate) fn into_columns(self) -> Columns {
+        Columns {
+            names: self.names,
+            modules: self.modules,
+            name: self.name,
+            module: self.module,
+            depth: self.depth,
+            kind: self.kind,
+            self_values: vec![("self", self.self_value)],
+            function: None,
+            node: self.node,
+        }
+    }
+
     /// Side 0 of a tree.
     pub(crate) fn of(shown: &Shown) -> ProfileTree {
         let tree = &shown.tree;
@@ -192,6 +207,22 @@ impl ProfileTree {
 }
 
 impl DiffTree {
+    /// As typed arrays.
+    pub(crate) fn into_columns(self) -> Columns {
+        let place = |at: i64| i32::try_from(at).unwrap_or(-1);
+        Columns {
+            names: self.names,
+            modules: self.modules,
+            name: self.name,
+            module: self.module,
+            depth: self.depth,
+            kind: self.kind,
+            self_values: vec![("self_a", self.self_a), ("self_b", self.self_b)],
+            function: Some(self.function.into_iter().map(place).collect()),
+            node: self.node,
+        }
+    }
+
     /// Both sides of a tree; `row` gives the place of a function (by id) in the table sent along.
     pub(crate) fn of(shown: &Shown, row: &HashMap<u64, usize>) -> DiffTree {
         let tree = &shown.tree;

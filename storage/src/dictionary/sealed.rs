@@ -11,7 +11,7 @@ use crate::{
     hot::Shared,
     ids::IdSet,
     parts::{
-        Kind, Part,
+        Kind, Part, PartSet,
         dictionary::{self, Names},
     },
     readers::{Failure, Reader},
@@ -23,8 +23,9 @@ fn each_part(
     reader: &Reader<'_>,
     kind: Kind,
     wanted: &mut IdSet,
-    mut each: impl FnMut(&Part, &[u8], &mut IdSet) -> io::Result<()>,
+    mut each: impl FnMut(&PartSet, &Part, &[u8], &mut IdSet) -> io::Result<()>,
 ) -> Result<(), Failure> {
+    // One state for all: a part must not be replaced between its stacks and its names.
     let parts = shared.parts();
     for part in parts.iter().rev().filter(|part| part.name.kind == kind) {
         if wanted.is_empty() {
@@ -32,7 +33,7 @@ fn each_part(
         }
         reader.check()?;
         let intact = match part.read() {
-            Ok(Some(bytes)) => each(part, &bytes, wanted).is_ok(),
+            Ok(Some(bytes)) => each(&parts, part, &bytes, wanted).is_ok(),
             Ok(None) => false,
             Err(error) => {
                 return Err(QueryError::Unavailable {
@@ -55,8 +56,8 @@ pub(super) fn find_stacks(
     wanted: &mut IdSet,
     found: &mut Vec<(u64, Stack)>,
 ) -> Result<(), Failure> {
-    each_part(shared, reader, Kind::Stacks, wanted, |part, bytes, wanted| {
-        let Some(locations) = location_ids(shared, part) else {
+    each_part(shared, reader, Kind::Stacks, wanted, |parts, part, bytes, wanted| {
+        let Some(locations) = location_ids(parts, part) else {
             // Stacks without their names are of no use, and are no damage of this file.
             return Ok(());
         };
@@ -65,13 +66,10 @@ pub(super) fn find_stacks(
 }
 
 /// Identifiers of the locations that the stacks of a part mean.
-fn location_ids(shared: &Shared, stacks: &Part) -> Option<Vec<u64>> {
-    let parts = shared.parts();
-    let of_same_seal = |part: &&Arc<Part>| part.name.kind == Kind::Names && part.name.sequence == stacks.name.sequence;
+fn location_ids(parts: &PartSet, stacks: &Part) -> Option<Vec<u64>> {
     let bytes = parts
-        .of_hour(stacks.name.hour)
-        .iter()
-        .find(of_same_seal)?
+        .beside(stacks.name)
+        .find(|part| part.name.kind == Kind::Names)?
         .read()
         .ok()??;
     let names = dictionary::read_names(&bytes).ok()?;
@@ -87,7 +85,7 @@ pub(super) fn find_places(
     wanted: &mut IdSet,
     found: &mut Vec<(u64, Arc<Place>)>,
 ) -> Result<(), Failure> {
-    each_part(shared, reader, Kind::Names, wanted, |_, bytes, wanted| {
+    each_part(shared, reader, Kind::Names, wanted, |_, _, bytes, wanted| {
         let names: Names = dictionary::read_names(bytes)?;
         dictionary::each_location(bytes, &names, |id, location, mapping| {
             if !wanted.remove(&id) {

@@ -386,12 +386,12 @@ impl Database {
     /// Removes rows that are sealed as well: a seal that did not come to its end left them in both places.
     pub(crate) fn remove_sealed(&self, tables: &BTreeMap<u32, u32>, parts: &PartSet) -> duckdb::Result<()> {
         for (&hour, &generation) in tables {
-            for name in parts.of_hour(hour).iter().map(|part| part.name) {
-                if ROW_KINDS.contains(&name.kind) {
+            for name in parts.of_hour(hour).map(|part| part.name) {
+                if let Some(kind) = name.kind.table() {
                     self.connection.execute(
                         &format!(
                             "DELETE FROM {} WHERE lsn BETWEEN ? AND ?",
-                            table(name.kind, hour, generation)
+                            table(kind, hour, generation)
                         ),
                         [name.first_lsn, name.last_lsn],
                     )?;

@@ -15,6 +15,12 @@ pub(crate) fn name_of(hour: u32) -> String {
     format!("{year:04}{month:02}{day:02}{:02}", hour % 24)
 }
 
+/// An hour as people write it, `YYYY-MM-DD HH:00`.
+pub(crate) fn written(hour: u32) -> String {
+    let (year, month, day) = civil_from_days(i64::from(hour / 24));
+    format!("{year:04}-{month:02}-{day:02} {:02}:00", hour % 24)
+}
+
 /// The hour of a name.
 pub(crate) fn from_name(name: &str) -> Option<u32> {
     if name.len() != 10 || !name.bytes().all(|b| b.is_ascii_digit()) {

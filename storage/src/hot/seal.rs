@@ -61,7 +61,7 @@ impl From<Failure> for SealError {
 }
 
 /// Order of rows in parts: equal identifiers side by side, times rising.
-fn order(kind: Kind) -> &'static str {
+pub(super) fn order(kind: Kind) -> &'static str {
     match kind {
         Kind::Samples | Kind::Rollup => "series_id, stack_id, label_set, ts",
         Kind::Requests => "series_id, side, route, method, protocol, status, peer_service, peer_version, ts",
@@ -93,7 +93,7 @@ pub(super) fn seal(
         database,
         hour,
         generation,
-        sequence: shared.parts().next_sequence(hour),
+        sequence: shared.next_sequence(hour),
         drafts: Vec::new(),
     };
     let mut extents = BTreeMap::new();

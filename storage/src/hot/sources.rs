@@ -129,7 +129,7 @@ pub(crate) struct SampleParts {
 impl Sources {
     /// Hours that have rows anywhere.
     pub(crate) fn hours(&self) -> u64 {
-        let sealed = self.tables.keys().filter(|&&hour| !self.parts.of_hour(hour).is_empty());
+        let sealed = self.tables.keys().filter(|&&hour| self.parts.has_hour(hour));
         self.tables.len() as u64 + self.parts.size().hours - sealed.count() as u64
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use emberline_model::Batch;
 use tokio::sync::oneshot;
 
 use super::{
-    Shared,
+    Shared, compact,
     database::{self, Database, WriteError},
     failure::{self, Kind},
     load::{self, Loaded},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     journal::{Journal, Lsn, Needless},
-    parts::{Dropped, PartSet},
+    parts::{self, Dropped, PartSet},
     quarantine,
 };
 
@@ -36,6 +37,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// See [`CHECKPOINT_BYTES`].
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// How long a compaction that failed, or does not fit into memory, is left alone.
+const COMPACT_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -127,6 +130,8 @@ struct Work {
     repair: Option<(Kind, String)>,
     retention: Vec<oneshot::Sender<()>>,
     seal: Vec<oneshot::Sender<()>>,
+    compact: Vec<oneshot::Sender<()>>,
+    compacted: Option<compact::Outcome>,
 }
 
 pub(crate) struct Writer {
@@ -142,6 +147,13 @@ pub(crate) struct Writer {
     closing: Option<Instant>,
     /// The last transaction failed: the next one waits its time.
     failing: bool,
+    compactor: Option<JoinHandle<()>>,
+    /// First hours of plans that failed or do not fit into memory, and when.
+    refused: BTreeMap<u32, Instant>,
+    /// Who waits until nothing is left to compact.
+    waiting_for_compaction: Vec<oneshot::Sender<()>>,
+    /// There are commits of compactions to remove.
+    untidy: bool,
 }
 
 impl Writer {
@@ -158,6 +170,10 @@ impl Writer {
             suspect: None,
             closing: None,
             failing: false,
+            compactor: None,
+            refused: BTreeMap::new(),
+            waiting_for_compaction: Vec::new(),
+            untidy: false,
         }
     }
 
@@ -189,6 +205,14 @@ impl Writer {
             for done in work.seal.into_iter().chain(work.retention) {
                 let _ = done.send(());
             }
+            let compacting = work.compacted.is_some() || !work.compact.is_empty();
+            self.waiting_for_compaction.extend(work.compact);
+            if let Some(outcome) = work.compacted {
+                self.compacted(outcome);
+            }
+            if self.closing.is_none() && (due || compacting) {
+                self.compact_next();
+            }
             self.checkpoint_when_due();
             if let Some(since) = self.closing
                 && (self.caught_up() || self.engine.is_none() || since.elapsed() >= CLOSE_WITHIN)
@@ -197,6 +221,10 @@ impl Writer {
             }
         }
         self.shared.readers.close("the store is closing");
+        if let Some(compactor) = self.compactor.take() {
+            // Its reads have been refused just now; what it wrote has no name yet.
+            let _ = compactor.join();
+        }
         if let Some(engine) = self.engine.take()
             && let Err(error) = engine.database.checkpoint()
         {
@@ -220,12 +248,17 @@ impl Writer {
                 self.closing = Some(Instant::now());
             }
             let requests = &mut inbox.requests;
-            let asked = !requests.retention.is_empty() || !requests.seal.is_empty();
+            let asked = !requests.retention.is_empty()
+                || !requests.seal.is_empty()
+                || !requests.compact.is_empty()
+                || requests.compacted.is_some();
             if self.closing.is_some() || requests.repair.is_some() || asked {
                 return Work {
                     repair: requests.repair.take(),
                     retention: std::mem::take(&mut requests.retention),
                     seal: std::mem::take(&mut requests.seal),
+                    compact: std::mem::take(&mut requests.compact),
+                    compacted: requests.compacted.take(),
                 };
             }
             let now = Instant::now();
@@ -494,7 +527,7 @@ impl Writer {
             let is_due = |hour: u32| {
                 let end_s = (i64::from(hour) + 1) * super::hours::HOUR_S;
                 let since_s = engine.waiting.get(&hour).map_or(0, |waiting| waiting.1);
-                let waited = eager || sources.parts.of_hour(hour).is_empty() || now_s - since_s >= after_s;
+                let waited = eager || !sources.parts.has_hour(hour) || now_s - since_s >= after_s;
                 now_s.saturating_sub(end_s) >= after_s && waited
             };
             let tables = sources.tables.iter().filter(|&(&hour, _)| is_due(hour));
@@ -556,6 +589,99 @@ impl Writer {
                 }
                 false
             }
+        }
+    }
+
+    /// Starts the next compaction, or tells those who wait that there is none.
+    fn compact_next(&mut self) {
+        if self.compactor.is_some() {
+            return;
+        }
+        if self.untidy {
+            let dir = parts::folder(&self.shared.options.data_dir);
+            self.untidy = parts::tidy(&*self.shared.disk, &dir).is_err();
+        }
+        if let Some(plan) = self.plan_compaction() {
+            let (shared, hour) = (self.shared.clone(), plan.hour());
+            let compactor = std::thread::Builder::new().name("compactor".to_owned()).spawn(move || {
+                // A mistake of ours in one day must not leave the writer waiting.
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| compact::compact(&shared, plan)))
+                    .unwrap_or_else(|_| Err(compact::Problem::Internal("compacting panicked".to_owned())));
+                let outcome = compact::Outcome { hour, result };
+                shared.queue.request(|requests| requests.compacted = Some(outcome));
+            });
+            match compactor {
+                Ok(compactor) => {
+                    self.compactor = Some(compactor);
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "no thread to compact with; trying again in a minute"),
+            }
+        }
+        for done in self.waiting_for_compaction.drain(..) {
+            let _ = done.send(());
+        }
+    }
+
+    fn plan_compaction(&self) -> Option<compact::Plan> {
+        let sealed_through = self.sealed_through();
+        self.engine.as_ref()?;
+        let after_s = i64::try_from(self.shared.options.compact_after.as_secs()).unwrap_or(i64::MAX);
+        let before_s = self.shared.clock.now_unix_s().saturating_sub(after_s).max(0);
+        let recent = |refused: &Instant| refused.elapsed() < COMPACT_AGAIN_AFTER;
+        let refused = self.refused.iter().filter(|(_, at)| recent(at)).map(|(&hour, _)| hour);
+        let refused: BTreeSet<u32> = refused.collect();
+        let sources = self.shared.known.sources.read();
+        let due = compact::Due {
+            before_hour: u32::try_from(before_s / super::hours::HOUR_S).unwrap_or(0),
+            sealed_through,
+            has_table: &|hour| sources.tables.contains_key(&hour),
+            refused: &refused,
+        };
+        compact::plan(&sources.parts, &due)
+    }
+
+    /// A compaction ended: what it wrote takes the place of what it read.
+    fn compacted(&mut self, outcome: compact::Outcome) {
+        if let Some(compactor) = self.compactor.take() {
+            let _ = compactor.join();
+        }
+        let shared = self.shared.clone();
+        let failure = match outcome.result {
+            Ok(Some(done)) => match compact::publish(&shared, done) {
+                Ok(()) => {
+                    shared.counters.compactions.add(1);
+                    self.untidy = true;
+                    None
+                }
+                Err(error) => {
+                    self.repair(Kind::Fatal, &format!("naming compacted parts: {error}"));
+                    Some(error.to_string())
+                }
+            },
+            Ok(None) => {
+                tracing::info!(
+                    hour = outcome.hour,
+                    "the stacks of two parts do not fit `compaction_locations`"
+                );
+                self.refused.insert(outcome.hour, Instant::now());
+                None
+            }
+            Err(compact::Problem::Damaged(parts)) => {
+                shared.set_aside(&parts);
+                None
+            }
+            Err(problem) => Some(problem.to_string()),
+        };
+        *shared.compacting.lock() = None;
+        if let Some(message) = failure {
+            tracing::error!(
+                message,
+                hour = outcome.hour,
+                "parts cannot be compacted; they stay as they are"
+            );
+            shared.counters.compaction_failures.add(1);
+            self.refused.insert(outcome.hour, Instant::now());
         }
     }
 
@@ -636,17 +762,21 @@ impl Writer {
         self.trim_journal();
     }
 
+    /// The last batch of which, and of all before it, every row is sealed.
+    fn sealed_through(&self) -> Lsn {
+        self.engine.as_ref().map_or(0, |engine| {
+            let first = engine.waiting.values().map(|waiting| waiting.0).min();
+            first.map_or(engine.applied, |first| first.saturating_sub(1))
+        })
+    }
+
     /// Removes journal segments whose rows are all sealed, or past retention.
     fn trim_journal(&self) {
         let parts = self.shared.parts();
         let oldest_hour = self.shared.oldest_hour(newest_s(&self.journal, &parts));
-        let through = self.engine.as_ref().map_or(0, |engine| {
-            let first = engine.waiting.values().map(|waiting| waiting.0).min();
-            first.map_or(engine.applied, |first| first.saturating_sub(1))
-        });
         let needless = Needless {
             before_s: oldest_hour.saturating_mul(super::hours::HOUR_S as u32),
-            through,
+            through: self.sealed_through(),
         };
         // A closed journal answers by dropping its end.
         let _ = self.journal.trim(needless).blocking_recv();

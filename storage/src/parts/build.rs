@@ -45,6 +45,13 @@ pub(crate) struct Draft {
     temporary: Temporary,
 }
 
+impl Draft {
+    /// Its rows.
+    pub(crate) fn rows(&self) -> u64 {
+        self.name.rows
+    }
+}
+
 impl DraftFile {
     pub(crate) fn create(disk: &Arc<dyn Disk>, dir: &Path, label: &str) -> io::Result<DraftFile> {
         let path = dir.join(format!("{label}.tmp"));

@@ -4,6 +4,8 @@
 //! stored; a stack is written as what it does not share with the one before it, in small indices. Every seal writes the
 //! whole dictionary of its rows: an hour needs no other hour, which costs the repetition and saves all bookkeeping.
 
+pub(crate) mod compact;
+
 use std::{
     io::{self, Write},
     sync::Arc,
@@ -327,6 +329,34 @@ pub(crate) fn each_location(
     Ok(())
 }
 
+/// Reads the stacks of a part's bytes, as indices of their locations, root first.
+pub(crate) fn each_stack<E: From<io::Error>>(
+    bytes: &[u8],
+    mut each: impl FnMut(&[u32]) -> Result<(), E>,
+) -> Result<(), E> {
+    for record in records::<Stacks>(bytes) {
+        let record = record?;
+        if record.shared.len() != record.added.len() {
+            return Err(malformed("stacks without lengths").into());
+        }
+        let mut rest = record.locations.as_slice();
+        let mut root_first: Vec<u32> = Vec::new();
+        for (&shared, &added) in record.shared.iter().zip(&record.added) {
+            let (new, behind) = rest
+                .split_at_checked(added as usize)
+                .ok_or_else(|| malformed("a stack that ends early"))?;
+            rest = behind;
+            if shared as usize > root_first.len() {
+                return Err(malformed("a stack that shares more than there is").into());
+            }
+            root_first.truncate(shared as usize);
+            root_first.extend_from_slice(new);
+            each(&root_first)?;
+        }
+    }
+    Ok(())
+}
+
 /// Finds stacks in a part's bytes and takes them out of `wanted`. `locations` are the identifiers by index. Stacks come
 /// back leaf first.
 pub(crate) fn find_stacks(
@@ -336,37 +366,22 @@ pub(crate) fn find_stacks(
     mut found: impl FnMut(u64, Vec<u64>),
 ) -> io::Result<()> {
     let mut leaf_first = Vec::new();
-    for record in records::<Stacks>(bytes) {
-        let record = record?;
-        if record.shared.len() != record.added.len() {
-            return Err(malformed("stacks without lengths"));
+    each_stack(bytes, |root_first| {
+        leaf_first.clear();
+        for &index in root_first.iter().rev() {
+            let id = locations.get(index as usize);
+            leaf_first.push(*id.ok_or_else(unknown_location)?);
         }
-        let mut rest = record.locations.as_slice();
-        let mut root_first: Vec<u64> = Vec::new();
-        for (&shared, &added) in record.shared.iter().zip(&record.added) {
-            let (new, behind) = rest
-                .split_at_checked(added as usize)
-                .ok_or_else(|| malformed("a stack that ends early"))?;
-            rest = behind;
-            if shared as usize > root_first.len() {
-                return Err(malformed("a stack that shares more than there is"));
-            }
-            root_first.truncate(shared as usize);
-            for &index in new {
-                let id = locations
-                    .get(index as usize)
-                    .ok_or_else(|| malformed("a stack of unknown locations"))?;
-                root_first.push(*id);
-            }
-            leaf_first.clear();
-            leaf_first.extend(root_first.iter().rev());
-            let stack = id::stack_id(&leaf_first);
-            if wanted.remove(&stack) {
-                found(stack, leaf_first.clone());
-            }
+        let stack = id::stack_id(&leaf_first);
+        if wanted.remove(&stack) {
+            found(stack, leaf_first.clone());
         }
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+fn unknown_location() -> io::Error {
+    malformed("a stack of unknown locations")
 }
 
 #[cfg(test)]

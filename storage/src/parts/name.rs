@@ -48,6 +48,15 @@ impl Kind {
         }
     }
 
+    /// The kind of hour table that the rows come from.
+    pub(crate) fn table(self) -> Option<Kind> {
+        match self {
+            Kind::Names | Kind::Stacks => None,
+            Kind::Rollup => Some(Kind::Samples),
+            of_itself => Some(of_itself),
+        }
+    }
+
     fn extension(self) -> &'static str {
         match self {
             Kind::Names | Kind::Stacks => "dict",

@@ -8,7 +8,10 @@ use emberline_model::{Component, ProfileType, Side, Workload};
 use crate::{
     error::QueryError,
     hot::{Grain, Span, hours::HOUR_S},
-    questions::sql::Sql,
+    questions::{
+        gauges::{self, MEAN, Weights},
+        sql::Sql,
+    },
     range::Range,
     readers::{Failure, Reader},
 };
@@ -103,6 +106,8 @@ pub struct SelectedQuery {
     pub step_s: u32,
     /// Rows of their own for each stack.
     pub by_stack: bool,
+    /// The mean over the time of a row, added up over instances, instead of the sum: what a gauge means.
+    pub mean: bool,
     /// Also count the windows, for an average over them; not together with `by_stack`.
     pub count_windows: bool,
     /// When.
@@ -110,7 +115,7 @@ pub struct SelectedQuery {
 }
 
 impl SelectedQuery {
-    /// The sum of all samples of a type in a range.
+    /// The sum of all samples of a type in a range; of a gauge the mean.
     pub fn new(profile_type: &str, filters: Vec<LabelFilter>, range: Range) -> SelectedQuery {
         SelectedQuery {
             profile_type: profile_type.to_owned(),
@@ -118,9 +123,25 @@ impl SelectedQuery {
             by: Vec::new(),
             step_s: 0,
             by_stack: false,
+            mean: ProfileType::is_gauge_text(profile_type),
             count_windows: false,
             range,
         }
+    }
+}
+
+impl SelectedQuery {
+    /// Refuses a question that names too much.
+    pub(super) fn check(&self) -> Result<(), QueryError> {
+        let values: usize = self.filters.iter().map(|f| f.values.len()).sum();
+        if values > MAX_SELECTED_VALUES {
+            return Err(QueryError::TooLarge {
+                message: format!(
+                    "the selector names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"
+                ),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -133,12 +154,12 @@ pub struct SelectedRow {
     pub start_s: i64,
     /// The stack; 0 when all are added up.
     pub stack_id: u64,
-    /// Sum of values, in the unit of the profile type.
+    /// Sum of values (or mean, when that was asked for), in the unit of the profile type.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
-    /// Windows that had such samples: what a gauge is averaged over. 0 unless they were to be counted. Where an hour is
-    /// answered from its roll-up, the windows of its most frequent stack.
+    /// Windows that had such samples. 0 unless they were to be counted. Where an hour is answered from its roll-up, the
+    /// windows of its most frequent stack.
     pub windows: u64,
 }
 
@@ -202,10 +223,47 @@ fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bool) {
     }
 }
 
+/// Adds the series that are meant, as a query.
+pub(super) fn push_series(sql: &mut Sql, query: &SelectedQuery) {
+    sql.push("SELECT d.series_id FROM series d WHERE d.profile_type = ")
+        .bind(query.profile_type.clone());
+    push_filters(sql, &query.filters, false);
+}
+
+/// Adds ` AND ...` for what is asked of the samples themselves.
+pub(super) fn push_sample_filters(sql: &mut Sql, query: &SelectedQuery) {
+    if query.filters.iter().any(|filter| filter.label.is_of_sample()) {
+        sql.push(" AND s.label_set IN (SELECT l.label_set FROM label_sets l WHERE true");
+        push_filters(sql, &query.filters, true);
+        sql.push(")");
+    }
+}
+
+/// What the values of a series are multiplied with.
+#[derive(Clone, Copy)]
+enum Weighing<'a> {
+    /// Nothing: they are added up.
+    Sum,
+    /// The mean over all of the time.
+    Mean(&'a Weights),
+    /// The mean over each step, where each series counts by its windows in it.
+    MeanOfSteps,
+}
+
+/// Adds ` JOIN ... w` with the weight of each series and step.
+fn push_weights_of_steps(sql: &mut Sql, span: &Span, query: &SelectedQuery) {
+    sql.push(" JOIN (SELECT g.series_id, g.ts - g.ts % ")
+        .bind(query.step_s)
+        .push(" AS begins, 1.0::DOUBLE / sum(g.windows) AS weight FROM (");
+    gauges::push_reports(sql, span, |sql| push_series(sql, query));
+    sql.push(") g GROUP BY 1, 2) w ON w.series_id = s.series_id AND w.begins = s.ts - s.ts % ")
+        .bind(query.step_s);
+}
+
 /// The statement that answers a question; there must be an hour at least.
-fn statement(span: &Span, query: &SelectedQuery) -> Sql {
+fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql {
     // Windows are counted for what is averaged over them: a row per window, or per hour, first.
-    let with_windows = query.count_windows && !query.by_stack;
+    let with_windows = query.count_windows && !query.by_stack && matches!(weighing, Weighing::Sum);
     let mut sql = Sql::new("SELECT ");
     match query.step_s {
         0 => sql.push("0::UINTEGER AS start"),
@@ -215,14 +273,16 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
             .push(" AS UINTEGER) AS start"),
     };
     sql.push(if query.by_stack { ", s.stack_id" } else { ", 0::UBIGINT" });
-    sql.push(" AS stack_id");
+    // Names of their own: a grouping by `stack_id` would be one by the column.
+    sql.push(" AS stack");
     for (at, label) in query.by.iter().enumerate() {
         sql.push(", ").push(label.expression()).push(&format!(" AS label_{at}"));
     }
-    sql.push(
-        ", CAST(least(sum(s.value), 9223372036854775807) AS BIGINT) AS value,
-            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples",
-    );
+    sql.push(", ").push(match weighing {
+        Weighing::Sum => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
+        Weighing::Mean(_) | Weighing::MeanOfSteps => MEAN,
+    });
+    sql.push(" AS value, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples");
     sql.push(if with_windows {
         ", s.ts, max(s.windows) AS windows FROM "
     } else {
@@ -232,7 +292,9 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
         query.by.contains(&Label::Instance) || query.filters.iter().any(|filter| filter.label == Label::Instance);
     // Roll-ups of CPU time do not say how many windows they are of.
     let windowless = with_windows && query.profile_type == ProfileType::CPU;
-    let grain = if by_instance || windowless || i64::from(query.step_s) % HOUR_S != 0 {
+    let grain = if !matches!(weighing, Weighing::Sum) {
+        gauges::GRAIN
+    } else if by_instance || windowless || i64::from(query.step_s) % HOUR_S != 0 {
         Grain::Windows
     } else {
         Grain::Hours
@@ -244,26 +306,26 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
     if query.by.iter().any(|label| label.is_of_sample()) {
         sql.push(" JOIN label_sets l ON l.label_set = s.label_set");
     }
-    sql.push(" WHERE ").within("s.ts", span);
-    sql.push(" AND s.series_id IN (SELECT d.series_id FROM series d WHERE d.profile_type = ");
-    sql.bind(query.profile_type.clone());
-    push_filters(&mut sql, &query.filters, false);
-    sql.push(")");
-    if query.filters.iter().any(|filter| filter.label.is_of_sample()) {
-        sql.push(" AND s.label_set IN (SELECT l.label_set FROM label_sets l WHERE true");
-        push_filters(&mut sql, &query.filters, true);
-        sql.push(")");
+    match weighing {
+        Weighing::Sum => {}
+        Weighing::Mean(weights) => weights.join(&mut sql),
+        Weighing::MeanOfSteps => push_weights_of_steps(&mut sql, span, query),
     }
+    sql.push(" WHERE ").within("s.ts", span);
+    sql.push(" AND s.series_id IN (");
+    push_series(&mut sql, query);
+    sql.push(")");
+    push_sample_filters(&mut sql, query);
     let labels: String = (0..query.by.len()).map(|at| format!(", label_{at}")).collect();
-    sql.push(" GROUP BY start, stack_id").push(&labels);
+    sql.push(" GROUP BY start, stack").push(&labels);
     if with_windows {
         sql.push(", s.ts");
         sql.wrap(
             &format!(
-                "SELECT start, stack_id{labels}, CAST(least(sum(value), 9223372036854775807) AS BIGINT),
+                "SELECT start, stack{labels}, CAST(least(sum(value), 9223372036854775807) AS BIGINT),
                     CAST(least(sum(samples), 18446744073709551615) AS UBIGINT), CAST(sum(windows) AS UBIGINT) FROM ("
             ),
-            &format!(") GROUP BY start, stack_id{labels}"),
+            &format!(") GROUP BY start, stack{labels}"),
         );
     }
     sql
@@ -271,18 +333,24 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
 
 /// Answers a selection, sorted by labels, step and stack.
 pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<Vec<SelectedRow>, Failure> {
-    let values: usize = query.filters.iter().map(|f| f.values.len()).sum();
-    if values > MAX_SELECTED_VALUES {
-        return Err(QueryError::TooLarge {
-            message: format!("the selector names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"),
-        }
-        .into());
-    }
+    query.check()?;
     let mut rows = Vec::new();
     if span.is_empty() {
         return Ok(rows);
     }
-    statement(span, query).run(reader, |columns| {
+    let weights;
+    let weighing = match (query.mean, query.step_s) {
+        (false, _) => Weighing::Sum,
+        (true, 0) => {
+            weights = gauges::weights(reader, span, |sql| push_series(sql, query))?;
+            if weights.is_empty() {
+                return Ok(rows);
+            }
+            Weighing::Mean(&weights)
+        }
+        (true, _) => Weighing::MeanOfSteps,
+    };
+    statement(span, query, weighing).run(reader, |columns| {
         let (start, stack) = (columns.u32(0)?, columns.u64(1)?);
         let labels = (0..query.by.len())
             .map(|at| columns.text(at + 2))
@@ -407,6 +475,7 @@ mod tests {
             by in prop::collection::vec(0..Label::ALL.len(), 0..3),
             step_s in 0u32..100,
             by_stack in any::<bool>(),
+            mean in any::<bool>(),
             count_windows in any::<bool>(),
         ) {
             let span = Span { from_s: 0, to_s: 7200, tables: vec![(0, 0), (1, 0)], parts: Vec::new() };
@@ -414,6 +483,7 @@ mod tests {
                 by: by.into_iter().map(|at| Label::ALL[at]).collect(),
                 step_s,
                 by_stack,
+                mean,
                 count_windows,
                 ..SelectedQuery::new(&profile_type, filters, Range::ALL)
             };
@@ -425,7 +495,13 @@ mod tests {
                 }).collect(),
                 ..query.clone()
             };
-            let (statement, same) = (statement(&span, &query), statement(&span, &plain));
+            let weights = Weights::default();
+            let weighing = match (mean, step_s) {
+                (false, _) => Weighing::Sum,
+                (true, 0) => Weighing::Mean(&weights),
+                (true, _) => Weighing::MeanOfSteps,
+            };
+            let (statement, same) = (statement(&span, &query, weighing), statement(&span, &plain, weighing));
             prop_assert_eq!(statement.text(), same.text());
             prop_assert_eq!(statement.text().matches('?').count(), statement.parameter_count());
         }

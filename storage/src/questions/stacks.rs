@@ -1,10 +1,11 @@
 //! Which stacks, and how much of each.
 
-use emberline_model::{Component, Side};
+use emberline_model::{Component, ProfileType, Side};
 
 use crate::{
     hot::{Grain, Span},
     questions::{
+        gauges::{self, MEAN},
         selection::{NO_LABEL, WorkloadFilter, push_complete, push_component},
         sql::Sql,
     },
@@ -56,7 +57,8 @@ pub struct StackRow {
     pub window_start_s: i64,
     /// The stack.
     pub stack_id: u64,
-    /// Sum of values, in the unit of the profile type.
+    /// Sum of values, in the unit of the profile type; of a gauge the mean over time, added up over instances, unless
+    /// windows have rows of their own.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
@@ -134,6 +136,19 @@ pub(super) fn sums(
     if span.is_empty() {
         return Ok(answer);
     }
+    let push_series = |sql: &mut Sql| {
+        sql.push("SELECT d.series_id FROM series d WHERE d.profile_type = ")
+            .bind(query.profile_type.clone());
+        query.who.push(sql);
+        push_component(sql, query.component);
+    };
+    let weights = match ProfileType::is_gauge_text(&query.profile_type) && !query.by_window {
+        true => Some(gauges::weights(reader, span, push_series)?),
+        false => None,
+    };
+    if weights.as_ref().is_some_and(gauges::Weights::is_empty) {
+        return Ok(answer);
+    }
     let mut sql = Sql::new("");
     if query.only_complete {
         sql.push("WITH ");
@@ -144,14 +159,17 @@ pub(super) fn sums(
     } else {
         " SELECT 0::UINTEGER"
     })
-    .push(
-        ", s.stack_id, CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
-            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ",
-    );
-    let grain = if query.only_complete || query.by_window || query.who.instance.is_some() {
-        Grain::Windows
-    } else {
-        Grain::Hours
+    .push(", s.stack_id, ")
+    .push(match weights {
+        Some(_) => MEAN,
+        None => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
+    })
+    .push(", CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ");
+    let by_window = query.only_complete || query.by_window || query.who.instance.is_some();
+    let grain = match (&weights, by_window) {
+        (Some(_), _) => gauges::GRAIN,
+        (None, true) => Grain::Windows,
+        (None, false) => Grain::Hours,
     };
     sql.samples(span, grain).push(" s");
     if query.only_complete {
@@ -160,11 +178,12 @@ pub(super) fn sums(
                 ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component",
         );
     }
+    if let Some(weights) = &weights {
+        weights.join(&mut sql);
+    }
     sql.push(" WHERE ").within("s.ts", span);
-    sql.push(" AND s.series_id IN (SELECT d.series_id FROM series d WHERE d.profile_type = ");
-    sql.bind(query.profile_type.clone());
-    query.who.push(&mut sql);
-    push_component(&mut sql, query.component);
+    sql.push(" AND s.series_id IN (");
+    push_series(&mut sql);
     sql.push(")");
     labels.push(&mut sql, "s.label_set");
     sql.push(" GROUP BY 1, 2");

@@ -126,19 +126,31 @@ pub(crate) async fn diff(
 ) -> Result<Response, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let format = Format::of(&params, &headers);
-    params.no_node_in_files(format != Format::Json)?;
+    params.no_node_in_files(!format.is_answer())?;
     let limit = super::tree_limit(&params)?;
     let functions_limit = params.count(&FUNCTIONS_LIMIT)?;
     let node = params.node()?;
     let question = Question::read(&web, &params).await?;
     // Exports are never cut, and a part is cut after it was taken out of the whole.
-    let whole = format != Format::Json || node.is_some();
+    let whole = !format.is_answer() || node.is_some();
     let comparison = question.answer(&web, limit.filter(|_| !whole)).await?;
-    if format != Format::Json {
+    if !format.is_answer() {
         return blocking(move || export(&question, &comparison, format)).await?;
     }
-    let described = blocking(move || describe(question, comparison, functions_limit, node.map(|node| (node, limit))));
-    Ok(Json(described.await??).into_response())
+    let part = node.map(|node| (node, limit));
+    let answer = blocking(move || -> Result<Response, ApiError> {
+        let mut described = describe(question, comparison, functions_limit, part)?;
+        if format == Format::Json {
+            return Ok(Json(described).into_response());
+        }
+        let tree = std::mem::take(&mut described.tree).into_columns();
+        Ok(exports::answer(
+            exports::columns::write(&described, tree)?,
+            format,
+            "diff",
+        ))
+    });
+    answer.await?
 }
 
 /// Describes a comparison; `part` is a node and a limit, when only the tree below that node is asked for.
@@ -221,7 +233,7 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
             let from_ms = question.whole_range().from_unix_s.saturating_mul(1000);
             exports::firefox::write(&comparison.tree, &title, &sides, labels.unit, from_ms)?
         }
-        Format::Svg | Format::Json => exports::svg::diff(&comparison.tree, divisors, &labels)?,
+        Format::Svg | Format::Json | Format::Columns => exports::svg::diff(&comparison.tree, divisors, &labels)?,
         Format::Html => {
             let svg = exports::svg::diff(&comparison.tree, divisors, &labels)?;
             exports::html::page(svg, &labels, &comparison.summary)?

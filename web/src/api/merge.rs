@@ -143,21 +143,21 @@ pub(crate) async fn merge(
 ) -> Result<Response, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let format = Format::of(&params, &headers);
-    params.no_node_in_files(format != Format::Json)?;
+    params.no_node_in_files(!format.is_answer())?;
     let shape = Shape::read(&params)?;
     let selection = Selection::read(&web, &params).await?;
     let stacks = selection.stacks(&web).await?;
-    if format != Format::Json {
+    if !format.is_answer() {
         return blocking(move || export(&selection, &stacks, format)).await?;
     }
-    let answer = blocking(move || -> Result<Merge, ApiError> {
+    let answer = blocking(move || -> Result<Response, ApiError> {
         let Described {
             functions,
             functions_cut,
             tree,
             resolved_ratio,
         } = shape.describe(&stacks)?;
-        Ok(Merge {
+        let mut answer = Merge {
             query: selection.query(),
             total: stacks.total(),
             samples: stacks.samples(),
@@ -165,9 +165,18 @@ pub(crate) async fn merge(
             functions_cut,
             tree,
             resolved_ratio,
-        })
+        };
+        if format == Format::Json {
+            return Ok(Json(answer).into_response());
+        }
+        let tree = std::mem::take(&mut answer.tree).into_columns();
+        Ok(exports::answer(
+            exports::columns::write(&answer, tree)?,
+            format,
+            "merge",
+        ))
     });
-    Ok(Json(answer.await??).into_response())
+    answer.await?
 }
 
 fn export(selection: &Selection, stacks: &Stacks, format: Format) -> Result<Response, ApiError> {

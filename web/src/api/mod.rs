@@ -7,6 +7,7 @@ pub(crate) mod cardinality;
 mod comparison;
 pub(crate) mod diff;
 pub(crate) mod functions;
+pub(crate) mod heatmap;
 pub(crate) mod labels;
 pub(crate) mod merge;
 pub(crate) mod profile;
@@ -40,7 +41,7 @@ pub(crate) struct Endpoint {
 }
 
 /// All of them.
-pub(crate) const ENDPOINTS: [Endpoint; 16] = [
+pub(crate) const ENDPOINTS: [Endpoint; 17] = [
     Endpoint {
         path: "/api/v1/services",
         parameters: services::PARAMETERS,
@@ -80,6 +81,11 @@ pub(crate) const ENDPOINTS: [Endpoint; 16] = [
         path: "/api/v1/series",
         parameters: series::PARAMETERS,
         handler: || get(series::series),
+    },
+    Endpoint {
+        path: "/api/v1/heatmap",
+        parameters: heatmap::PARAMETERS,
+        handler: || get(heatmap::heatmap),
     },
     Endpoint {
         path: "/api/v1/callers",

@@ -400,11 +400,23 @@ pub(crate) async fn profile(
 ) -> Result<Response, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let format = Format::of(&params, &headers);
-    params.no_node_in_files(format != Format::Json)?;
+    params.no_node_in_files(!format.is_answer())?;
     let shape = Shape::read(&params)?;
     let question = Question::read(&web, &params).await?;
-    if format == Format::Json {
-        return Ok(Json(question.answer(&web, shape).await?).into_response());
+    if format.is_answer() {
+        let mut answer = question.answer(&web, shape).await?;
+        if format == Format::Json {
+            return Ok(Json(answer).into_response());
+        }
+        let write = move || -> Result<Response, ApiError> {
+            let tree = std::mem::take(&mut answer.tree).into_columns();
+            Ok(exports::answer(
+                exports::columns::write(&answer, tree)?,
+                format,
+                "profile",
+            ))
+        };
+        return blocking(write).await?;
     }
     let found = question.find(&web).await?;
     blocking(move || question.export(&found, format)).await?

@@ -54,7 +54,7 @@ pub(crate) struct SeriesAnswer {
 struct OneSeries {
     /// Values of the labels of `group_by`, in that order.
     labels: Vec<String>,
-    /// Sum of all values, whatever the aggregation.
+    /// Sum of all values, whatever the aggregation; of an averaged gauge the mean of `values`.
     total: i64,
     samples: u64,
     /// Starts of steps, parallel to `values`.

@@ -21,6 +21,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[];
 pub(crate) struct Status {
     /// Version of the program.
     version: String,
+    /// Number of the process, as in the lock file of its store.
+    pid: u32,
     /// Start of the process.
     started_ms: i64,
     /// Questions can be answered.
@@ -63,6 +65,7 @@ pub(crate) async fn status(State(web): State<Web>, RawQuery(query): RawQuery) ->
     }
     Ok(Json(Status {
         version: web.version.clone(),
+        pid: std::process::id(),
         started_ms: web.started_ms,
         ready: not_ready_reason.is_none(),
         not_ready_reason,

@@ -1,6 +1,7 @@
 //! Profiles and comparisons in other programs' formats. Guarantee: every export is written from the exact tree,
 //! before any display limit, so its total equals the API's.
 
+pub(crate) mod columns;
 pub(crate) mod firefox;
 pub(crate) mod folded;
 pub(crate) mod html;
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) enum Format {
     /// The API's own.
     Json,
+    /// The same, its tree as typed arrays.
+    Columns,
     /// Gzipped pprof protobuf.
     Pprof,
     /// One stack a line: `outer;inner value`.
@@ -42,6 +45,11 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// True for the API's own answers, whose tree is cut as asked for; all others are files for other programs.
+    pub(crate) fn is_answer(self) -> bool {
+        matches!(self, Format::Json | Format::Columns)
+    }
+
     /// By the `format` parameter, else by an Accept header that names exactly one known type. A browser's Accept
     /// header names many: who opens an address by hand sees JSON.
     pub(crate) fn of(params: &Params, headers: &HeaderMap) -> Format {
@@ -53,6 +61,7 @@ impl Format {
                 "html" => Format::Html,
                 "speedscope" => Format::Speedscope,
                 "firefox" => Format::Firefox,
+                "columns" => Format::Columns,
                 _ => Format::Json,
             };
         }
@@ -66,6 +75,7 @@ impl Format {
             "application/vnd.speedscope+json" => Format::Speedscope,
             "application/vnd.firefox-profiler+json" => Format::Firefox,
             "text/plain" => Format::Folded,
+            columns::CONTENT_TYPE => Format::Columns,
             "application/octet-stream" | "application/x-protobuf" | "application/vnd.google.protobuf" => Format::Pprof,
             _ => Format::Json,
         }
@@ -100,7 +110,7 @@ pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Re
             let from_ms = about.range.from_unix_s.saturating_mul(1000);
             firefox::write(tree, about.title, &[about.title], unit, from_ms)
         }
-        Format::Svg | Format::Json => svg::profile(tree, &labels),
+        Format::Svg | Format::Json | Format::Columns => svg::profile(tree, &labels),
         Format::Html => html::page(svg::profile(tree, &labels)?, &labels, ""),
     }
 }
@@ -109,6 +119,7 @@ pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Re
 pub(crate) fn answer(body: Vec<u8>, format: Format, name: &str) -> Response {
     let (content_type, extension, attach) = match format {
         Format::Json => ("application/json", "json", false),
+        Format::Columns => (columns::CONTENT_TYPE, "jslb", false),
         Format::Pprof => ("application/octet-stream", "pb.gz", true),
         Format::Folded => ("text/plain; charset=utf-8", "folded.txt", false),
         Format::Svg => ("image/svg+xml", "svg", false),

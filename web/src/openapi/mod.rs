@@ -32,6 +32,7 @@ use crate::{
         api::functions::functions,
         api::merge::merge,
         api::series::series,
+        api::heatmap::heatmap,
         api::callers::callers,
         api::labels::labels,
         api::labels::label_values,

@@ -48,5 +48,16 @@ async fn who_leaves_makes_room_for_the_next() {
         let asked = tokio::time::timeout(Duration::ZERO, world.router.clone().oneshot(request)).await;
         assert!(asked.is_err(), "an answer needs the store, which is on other threads");
     }
+    let metrics = world.get("/metrics").await;
+    assert!(
+        metrics.text().contains("emberline_web_questions_running 0\n"),
+        "{}",
+        metrics.text()
+    );
+    assert!(
+        metrics.text().contains("emberline_web_questions_abandoned_total 20\n"),
+        "{}",
+        metrics.text()
+    );
     assert_eq!(world.get("/api/v1/services?from=now-2m").await.status, StatusCode::OK);
 }

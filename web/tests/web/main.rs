@@ -7,10 +7,14 @@
     reason = "builders of test data are called with values made for them"
 )]
 
+mod columns;
 mod costs;
 mod exactness;
 mod exports;
+mod gauges;
 mod grafana;
+mod heat_map;
+mod injection;
 mod limits;
 mod pages;
 mod questions;

@@ -1,0 +1,228 @@
+//! `emberline store stats|verify|repair`: a store's files, looked at from outside the server.
+//!
+//! Guarantees: `stats` and `verify` change nothing; `verify` ends with 1 when anything is damaged. What they find and do
+//! is [`emberline_storage::inspect`]'s; here it is told.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use emberline_model::time::SystemClock;
+use emberline_storage::{
+    Options,
+    disk::RealDisk,
+    inspect::{self, Damage, Files, StoreContents, Verified},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    ask::{
+        print,
+        table::{amount, draw},
+    },
+    cli::{ServerArgs, StoreArgs, StoreCheckArgs, StoreCommand, TableOutput},
+    client::{self, Server, Target},
+    progress::Progress,
+};
+
+/// The longest answer of a running server.
+const MAX_STATUS_BYTES: usize = 1 << 20;
+
+pub(crate) fn run(args: &StoreArgs) -> Result<ExitCode> {
+    match &args.command {
+        StoreCommand::Stats(server) => stats(args, server),
+        StoreCommand::Verify(check) => verify(args, check),
+        StoreCommand::Repair(check) => repair(args, check),
+    }
+}
+
+fn tell(args: &StoreArgs, value: &impl serde::Serialize, table: impl FnOnce() -> String) -> Result<ExitCode> {
+    let text = match args.output {
+        TableOutput::Table => table(),
+        TableOutput::Json => format!("{:#}\n", serde_json::to_value(value)?),
+    };
+    print(text.as_bytes())
+}
+
+fn bytes(count: u64) -> String {
+    amount(count as f64, "bytes")
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn stats(args: &StoreArgs, server: &ServerArgs) -> Result<ExitCode> {
+    let contents = inspect::describe(&args.data_dir, &RealDisk)?;
+    let running = contents.in_use_by.map(|pid| Running::ask(pid, server));
+    let report = json!({
+        "data_dir": args.data_dir.display().to_string(),
+        "files": serde_json::to_value(&contents)?,
+        "server": running.as_ref().map(Running::as_json),
+    });
+    tell(args, &report, || {
+        let mut text = contents_table(args, &contents);
+        if let Some(running) = &running {
+            text.push_str(&running.table());
+        }
+        text
+    })
+}
+
+fn contents_table(args: &StoreArgs, contents: &StoreContents) -> String {
+    let row = |name: &str, of: Files, rows: String| vec![of.files.to_string(), bytes(of.bytes), rows, name.to_owned()];
+    let mut rows = vec![row("journal", contents.journal, String::new())];
+    rows.extend(contents.sealed.iter().map(|of| {
+        let files = Files {
+            files: of.files,
+            bytes: of.bytes,
+        };
+        row(&format!("sealed {}", of.kind), files, of.rows.to_string())
+    }));
+    rows.push(row("symbols", contents.symbols, String::new()));
+    rows.push(row("query engine (disposable)", contents.hot, String::new()));
+    rows.push(row("set aside as damaged", contents.quarantine, String::new()));
+    rows.push(row("left half done", contents.leftovers, String::new()));
+    let mut text = draw(&["files", "bytes", "rows", "what"], &rows);
+    text.push_str(&format!(
+        "{} in {}, {} free on its disk; {} sealed\n",
+        bytes(contents.bytes),
+        args.data_dir.display(),
+        bytes(contents.free_bytes),
+        counted(contents.sealed_hours, "hour", "hours"),
+    ));
+    let sealed_bytes: u64 = contents.sealed.iter().map(|of| of.bytes).sum();
+    let samples = contents.sealed.iter().find(|of| of.kind == "samples");
+    if let Some(samples) = samples.filter(|of| of.rows > 0) {
+        text.push_str(&format!(
+            "{:.2} bytes per sealed row of samples, everything sealed included\n",
+            sealed_bytes as f64 / samples.rows as f64
+        ));
+    }
+    text
+}
+
+/// A process that has the store open.
+struct Running {
+    pid: u32,
+    /// Its own counters, or why they are not known.
+    status: Result<Value, String>,
+}
+
+impl Running {
+    fn ask(pid: u32, args: &ServerArgs) -> Running {
+        let status =
+            status(args)
+                .map_err(|error| format!("{error:#}"))
+                .and_then(|status| match status["pid"].as_u64() {
+                    Some(answering) if answering == u64::from(pid) => Ok(status["store"].clone()),
+                    _ => Err(format!(
+                        "{} is another process: name the address of process {pid} with --server",
+                        args.server
+                    )),
+                });
+        Running { pid, status }
+    }
+
+    fn as_json(&self) -> Value {
+        match &self.status {
+            Ok(counters) => json!({ "pid": self.pid, "store": counters }),
+            Err(error) => json!({ "pid": self.pid, "error": error }),
+        }
+    }
+
+    fn table(&self) -> String {
+        let pid = self.pid;
+        match &self.status {
+            Ok(counters) => {
+                let rows: Vec<Vec<String>> = counters
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, value)| vec![value.to_string(), name.clone()])
+                    .collect();
+                format!(
+                    "\nProcess {pid} has the store open; files come and go. Since its start it counts:\n{}",
+                    draw(&["value", "counter"], &rows)
+                )
+            }
+            Err(error) => format!("\nProcess {pid} has the store open; its own counters are not known: {error}\n"),
+        }
+    }
+}
+
+fn status(args: &ServerArgs) -> Result<Value> {
+    let limit = Duration::from_secs(args.timeout_seconds);
+    let server = Server::new(&args.server, "--server", limit, ": raise --timeout-seconds")?;
+    let answer = client::run(server.get(Target::new("/api/v1/status"), MAX_STATUS_BYTES))?;
+    serde_json::from_slice(&answer).context("the server's answer is not JSON; is it an emberline server?")
+}
+
+fn verify(args: &StoreArgs, check: &StoreCheckArgs) -> Result<ExitCode> {
+    let progress = Progress::of_bytes();
+    let found = inspect::verify(
+        &args.data_dir,
+        &RealDisk,
+        check.memory_limit_mb,
+        &mut |file, done, all| progress.show_of(file, done, all),
+    );
+    drop(progress);
+    let found = found?;
+    tell(args, &found, || verified_table(&found))?;
+    Ok(match found.damage.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn verified_table(found: &Verified) -> String {
+    let mut text = format!(
+        "read {} with {}: {} in the journal, {} sealed, {}\n",
+        counted(found.files, "file", "files"),
+        bytes(found.bytes),
+        counted(found.journal_batches, "intact batch", "intact batches"),
+        counted(found.sealed_rows, "intact row", "intact rows"),
+        counted(found.symbols, "named address", "named addresses"),
+    );
+    if found.leftovers > 0 {
+        text.push_str(&format!(
+            "{} left half done by a process that was killed: no loss, `emberline store repair` removes them\n",
+            counted(found.leftovers, "file", "files")
+        ));
+    }
+    text.push_str(&damage_table(&found.damage));
+    text
+}
+
+fn damage_table(damage: &[Damage]) -> String {
+    if damage.is_empty() {
+        return "nothing is damaged\n".to_owned();
+    }
+    let mut text = format!("{} damaged:\n", counted(damage.len() as u64, "place", "places"));
+    for one in damage {
+        text.push_str(&format!("  {}: {}\n    held {}\n", one.file, one.what, one.held));
+    }
+    text
+}
+
+fn repair(args: &StoreArgs, check: &StoreCheckArgs) -> Result<ExitCode> {
+    let options = Options {
+        memory_limit_mb: check.memory_limit_mb,
+        ..Options::new(&args.data_dir)
+    };
+    let progress = Progress::of_bytes();
+    let mut show = |file: &std::path::Path, done, all| progress.show_of(file, done, all);
+    let repaired = client::run(async { Ok(inspect::repair(options, Arc::new(SystemClock), &mut show).await?) });
+    drop(progress);
+    let repaired = repaired?;
+    tell(args, &repaired, || {
+        let mut text = verified_table(&repaired.found);
+        match repaired.done.is_empty() {
+            true => text.push_str("there was nothing to do\n"),
+            false => repaired
+                .done
+                .iter()
+                .for_each(|step| text.push_str(&format!("- {step}\n"))),
+        }
+        text
+    })
+}

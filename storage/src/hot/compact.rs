@@ -1,0 +1,389 @@
+//! Compaction: the parts of a day that is over become one of each kind.
+//!
+//! Guarantees: no answer changes; the compacted parts hold as many rows as those they replace, or nothing is replaced;
+//! a crash leaves either (`parts::compacted`). Runs on a thread of its own beside questions and ingest; memory is bounded
+//! by `compaction_locations` and by the rows of [`CHUNK_ROWS`], beside what the engine may use. Only what the journal
+//! cannot bring back any more is compacted: of the batches up to the last one in a part every row is sealed.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    io,
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use arrow::datatypes::Schema;
+
+use super::{Shared, database::column_names, database::quoted, seal::order};
+use crate::{
+    journal::Lsn,
+    parts::{
+        self, Commit, Draft, DraftFile, Kind, MAX_HOURS, Part, PartName, PartSet, dictionary::compact::Compacted,
+        rows::RowWriter,
+    },
+    questions::columns::Columns,
+    readers::Failure,
+};
+
+/// Rows that are sorted at a time.
+const CHUNK_ROWS: u64 = 2 << 20;
+/// A day that was compacted is compacted again when late windows have left so many more parts of a kind.
+const LATE_PARTS: usize = 8;
+/// Hours of a day.
+const DAY_HOURS: u32 = 24;
+
+/// Parts that were written together.
+type Group = Vec<Arc<Part>>;
+
+/// Groups of consecutive hours that could become one.
+pub(super) struct Plan {
+    groups: Vec<Group>,
+}
+
+impl Plan {
+    /// Its first hour.
+    pub(super) fn hour(&self) -> u32 {
+        extent(&self.groups).start
+    }
+}
+
+/// How a compaction ended.
+pub(super) struct Outcome {
+    /// First hour of the plan.
+    pub(super) hour: u32,
+    /// `Ok(None)`: it does not fit into memory.
+    pub(super) result: Result<Option<Done>, Problem>,
+}
+
+/// Written and durable, and not in use yet.
+pub(super) struct Done {
+    pub(super) commit: Commit,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) replaced: Group,
+}
+
+/// Why nothing was compacted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    /// The disk failed.
+    #[error("{0}; make room or repair the disk")]
+    Disk(#[from] io::Error),
+    /// Parts are damaged; without them there is something else to compact.
+    #[error("{} parts are damaged", .0.len())]
+    Damaged(Group),
+    /// The engine failed or was closed.
+    #[error("the query engine: {0}")]
+    Engine(String),
+    /// A mistake of ours.
+    #[error("{0}; this is a mistake in Emberline")]
+    Internal(String),
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Problem {
+        match failure {
+            Failure::Engine(error) => Problem::Engine(error.to_string()),
+            Failure::Question(error) => Problem::Engine(error.to_string()),
+            Failure::Cancelled => Problem::Engine("closed".to_owned()),
+            Failure::Parts(parts) => Problem::Damaged(parts),
+        }
+    }
+}
+
+/// What may be compacted.
+pub(super) struct Due<'a> {
+    /// Days that end at this hour or earlier.
+    pub(super) before_hour: u32,
+    /// The journal holds no batch up to this one with a row that is not sealed.
+    pub(super) sealed_through: Lsn,
+    /// Hours with rows in tables.
+    pub(super) has_table: &'a dyn Fn(u32) -> bool,
+    /// First hours of groups that could not be compacted.
+    pub(super) refused: &'a BTreeSet<u32>,
+}
+
+/// The next parts to compact: of one day, and without a gap that holds anything else.
+pub(super) fn plan(parts: &PartSet, due: &Due<'_>) -> Option<Plan> {
+    // Rows without their names cannot be compacted, and nothing may claim their hours.
+    let nameless: BTreeSet<u32> = parts
+        .iter()
+        .filter(|part| parts.beside(part.name).all(|other| other.name.kind != Kind::Names))
+        .flat_map(|part| part.name.extent())
+        .collect();
+    let mut groups: Vec<Group> = Vec::new();
+    for names in parts.iter().filter(|part| part.name.kind == Kind::Names) {
+        let hours = names.name.extent();
+        let group: Group = parts.beside(names.name).cloned().collect();
+        let day = hours.start / DAY_HOURS;
+        let usable = (day + 1) * DAY_HOURS <= due.before_hour
+            && hours
+                .clone()
+                .all(|hour| !(due.has_table)(hour) && !nameless.contains(&hour))
+            && group.iter().all(|part| part.name.last_lsn <= due.sealed_through)
+            && !due.refused.contains(&hours.start)
+            && is_whole(&group);
+        let continues = groups.last().is_some_and(|last| {
+            let run = extent(&groups);
+            run.start / DAY_HOURS == day
+                && is_alike(last, &group)
+                && nameless.range(run.start..hours.end.max(run.end)).next().is_none()
+        });
+        if !(usable && continues) {
+            if is_worth_it(&groups) {
+                break;
+            }
+            groups.clear();
+        }
+        if usable {
+            groups.push(group);
+        }
+    }
+    is_worth_it(&groups).then_some(Plan { groups })
+}
+
+/// The hours of some groups.
+fn extent(groups: &[Group]) -> Range<u32> {
+    let of = groups.iter().flatten().map(|part| part.name.extent());
+    let start = of.clone().map(|hours| hours.start).min().unwrap_or(0);
+    start..of.map(|hours| hours.end).max().unwrap_or(start)
+}
+
+/// True when every part is there that others of the group need.
+fn is_whole(group: &Group) -> bool {
+    let has = |kind| group.iter().any(|part| part.name.kind == kind);
+    (!has(Kind::Samples) && !has(Kind::Rollup)) || (has(Kind::Stacks) && has(Kind::Rollup))
+}
+
+/// True when both still have their samples, or neither: otherwise nobody could tell of which hours they are kept.
+fn is_alike(a: &Group, b: &Group) -> bool {
+    let without_samples = |group: &Group| {
+        let has = |kind| group.iter().any(|part| part.name.kind == kind);
+        has(Kind::Rollup) && !has(Kind::Samples)
+    };
+    without_samples(a) == without_samples(b)
+}
+
+fn is_worth_it(groups: &[Group]) -> bool {
+    let compacted = groups.iter().flatten().any(|part| part.name.hours > 1);
+    // Parts of one hour alone look like sealed ones: they wait for a neighbour.
+    extent(groups).len() > 1 && groups.len() >= if compacted { LATE_PARTS } else { 2 }
+}
+
+/// Compacts as much of a plan as fits into memory. `Ok(None)`: not even two groups do.
+pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Problem> {
+    let mut dictionary = Compacted::default();
+    let mut taken: Vec<Group> = Vec::new();
+    let mut groups = plan.groups.into_iter().peekable();
+    while let Some(group) = groups.next() {
+        // Everything of an hour, or nothing: what is left must not lie in hours that the result claims.
+        let mut together = vec![group];
+        while let Some(group) = groups.next_if(|next| extent(std::slice::from_ref(next)).start < extent(&together).end)
+        {
+            together.push(group);
+        }
+        let dictionaries: Vec<_> = together.iter().map(read_dictionary).collect::<Result<_, _>>()?;
+        if !dictionary.add(&dictionaries, shared.options.compaction_locations)? {
+            break;
+        }
+        taken.extend(together);
+    }
+    let hours = extent(&taken);
+    if taken.len() < 2 || hours.len() < 2 || hours.len() > MAX_HOURS as usize {
+        return Ok(None);
+    }
+    let parts: Group = taken.into_iter().flatten().collect();
+    let sequence = parts.iter().map(|part| part.name.sequence).max().unwrap_or(0) + 1;
+    let commit = Commit {
+        hour: hours.start,
+        hours: hours.end - hours.start,
+        sequence,
+    };
+    *shared.compacting.lock() = Some(commit);
+    let work = Work { shared, commit, parts };
+    let mut drafts = work.dictionary(dictionary)?;
+    for kind in [Kind::Windows, Kind::Requests, Kind::Samples, Kind::Rollup] {
+        drafts.extend(work.rows(kind)?);
+    }
+    Ok(Some(Done {
+        commit,
+        drafts,
+        replaced: work.parts,
+    }))
+}
+
+/// The bytes of the names and of the stacks of a group.
+fn read_dictionary(group: &Group) -> Result<(Vec<u8>, Option<Vec<u8>>), Problem> {
+    let read = |kind| -> Result<Option<Vec<u8>>, Problem> {
+        let Some(part) = group.iter().find(|part| part.name.kind == kind) else {
+            return Ok(None);
+        };
+        match part.read()? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Err(Problem::Damaged(vec![part.clone()])),
+        }
+    };
+    let names = read(Kind::Names)?.ok_or_else(|| Problem::Internal("a group without names".to_owned()))?;
+    Ok((names, read(Kind::Stacks)?))
+}
+
+struct Work<'a> {
+    shared: &'a Shared,
+    commit: Commit,
+    parts: Group,
+}
+
+impl Work<'_> {
+    fn of_kind(&self, kind: Kind) -> Group {
+        let of_kind = self.parts.iter().filter(|part| part.name.kind == kind);
+        of_kind.cloned().collect()
+    }
+
+    fn create(&self, kind: Kind) -> io::Result<DraftFile> {
+        let dir = parts::folder(&self.shared.options.data_dir);
+        // Not the name that a seal at the same time uses.
+        DraftFile::create(&self.shared.disk, &dir, &format!("compact-{}", kind.word()))
+    }
+
+    fn name(&self, kind: Kind, rows: u64) -> PartName {
+        let replaced = self
+            .parts
+            .iter()
+            .filter(|part| part.name.kind == kind)
+            .map(|part| part.name);
+        PartName {
+            kind,
+            hour: self.commit.hour,
+            hours: self.commit.hours,
+            sequence: self.commit.sequence,
+            first_lsn: replaced.clone().map(|name| name.first_lsn).min().unwrap_or(0),
+            last_lsn: replaced.map(|name| name.last_lsn).max().unwrap_or(0),
+            rows,
+            checksum: 0,
+        }
+    }
+
+    fn dictionary(&self, dictionary: Compacted) -> Result<Vec<Draft>, Problem> {
+        let (mut names, mut stacks) = (self.create(Kind::Names)?, self.create(Kind::Stacks)?);
+        let (entries, stack_count) = dictionary.write(&mut names, &mut stacks)?;
+        let mut drafts = vec![names.finish(self.name(Kind::Names, entries))?];
+        if !self.of_kind(Kind::Stacks).is_empty() {
+            drafts.push(stacks.finish(self.name(Kind::Stacks, stack_count))?);
+        }
+        Ok(drafts)
+    }
+
+    /// Writes the rows of a kind, sorted.
+    fn rows(&self, kind: Kind) -> Result<Option<Draft>, Problem> {
+        let sources = self.of_kind(kind);
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        for part in &sources {
+            if !part.is_intact(false)? {
+                return Err(Problem::Damaged(vec![part.clone()]));
+            }
+        }
+        let mut writer = None;
+        for condition in self.chunks(kind, &sources)? {
+            let sql = format!(
+                "SELECT {} FROM {} {condition} ORDER BY {}",
+                column_names(kind),
+                from(&sources),
+                order(kind)
+            );
+            self.copy(kind, &sql, &mut writer)?;
+        }
+        let expected: u64 = sources.iter().map(|part| part.name.rows).sum();
+        let Some(writer) = writer else {
+            return Err(Problem::Internal(format!("{expected} rows became none")));
+        };
+        let draft = writer.finish(self.name(kind, 0))?;
+        if draft.rows() != expected {
+            let rows = draft.rows();
+            return Err(Problem::Internal(format!("{expected} rows became {rows}")));
+        }
+        Ok(Some(draft))
+    }
+
+    /// Conditions that together select every row once, in ascending order, about [`CHUNK_ROWS`] at a time.
+    fn chunks(&self, kind: Kind, sources: &Group) -> Result<Vec<String>, Problem> {
+        if kind == Kind::Windows {
+            return Ok(vec![String::new()]);
+        }
+        let sql = format!(
+            "SELECT series_id, CAST(count(*) AS UBIGINT) FROM {} GROUP BY 1 ORDER BY 1",
+            from(sources)
+        );
+        let counts = self.shared.readers.read(|reader| {
+            let mut counts: Vec<(u64, u64)> = Vec::new();
+            reader.rows(&sql, &[], |chunk| {
+                let columns = Columns::new(chunk);
+                counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
+                Ok(())
+            })?;
+            Ok(counts)
+        })?;
+        let mut conditions = Vec::new();
+        let (mut first, mut rows) = (None, 0);
+        for (at, &(series, count)) in counts.iter().enumerate() {
+            let from = *first.get_or_insert(series);
+            rows += count;
+            if rows >= CHUNK_ROWS || at + 1 == counts.len() {
+                conditions.push(format!("WHERE series_id BETWEEN {from} AND {series}"));
+                (first, rows) = (None, 0);
+            }
+        }
+        Ok(conditions)
+    }
+
+    /// Writes the rows of a query behind those before.
+    fn copy(&self, kind: Kind, sql: &str, writer: &mut Option<RowWriter>) -> Result<(), Problem> {
+        let failed: RefCell<Option<io::Error>> = RefCell::new(None);
+        let begun = Cell::new(false);
+        let writer = RefCell::new(writer);
+        let result = self.shared.readers.read(|reader| {
+            // Rows are written once: a second attempt would write them again.
+            if begun.replace(true) {
+                return Err(Failure::Cancelled);
+            }
+            reader.rows(sql, &[], |chunk| {
+                let mut writer = writer.borrow_mut();
+                let written = match &mut **writer {
+                    Some(writer) => writer.write(chunk),
+                    none => self
+                        .create(kind)
+                        .and_then(|file| RowWriter::new(file, Arc::new(Schema::new(chunk.fields().clone()))))
+                        .and_then(|writer| none.insert(writer).write(chunk)),
+                };
+                written.map_err(|error| {
+                    *failed.borrow_mut() = Some(error);
+                    Failure::Cancelled
+                })
+            })
+        });
+        if let Some(error) = failed.into_inner() {
+            return Err(Problem::Disk(error));
+        }
+        Ok(result?)
+    }
+}
+
+fn from(parts: &Group) -> String {
+    let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
+    format!("read_parquet([{}])", paths.join(", "))
+}
+
+/// Puts compacted parts in the place of what they were made of. After an error only the folder knows which are in use.
+pub(super) fn publish(shared: &Shared, done: Done) -> io::Result<()> {
+    let dir: PathBuf = parts::folder(&shared.options.data_dir);
+    let compacted = parts::publish(&shared.disk, &dir, done.drafts)?;
+    done.commit.write(&*shared.disk, &dir)?;
+    let mut sources = shared.known.sources.write();
+    let mut set = PartSet::clone(&sources.parts);
+    compacted.into_iter().for_each(|part| set.insert(part));
+    set.give_up(&done.replaced);
+    sources.parts = Arc::new(set);
+    Ok(())
+}

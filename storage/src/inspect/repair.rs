@@ -1,0 +1,182 @@
+//! Putting a damaged store right: what a start does, at once and to the end, and what it leaves to later.
+//!
+//! Guarantees: nothing intact is removed, whatever the settings of retention; every damaged file, or a copy of its
+//! damaged bytes, is in the quarantine folder afterwards; each step is told. Wrong on purpose: batches that the journal
+//! lost stay missing in its segments, and are told again, until everything in these is sealed.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use emberline_model::time::Clock;
+use serde::Serialize;
+
+use super::{Layout, OnProgress, Verified, is_half_written, verify};
+use crate::{
+    disk::{Disk, RealDisk, replace_file},
+    error::{OpenError, QueryError},
+    lock::DirLock,
+    options::Options,
+    quarantine,
+    stats::StoreStats,
+    store::Store,
+    symbols,
+};
+
+/// Ten thousand years: longer than anything is kept, and far from the end of any number.
+const FOR_EVER: Duration = Duration::from_secs(10_000 * 365 * 86_400);
+
+/// What a repair found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// What was found before anything was touched.
+    pub found: Verified,
+    /// What was done about it, step by step.
+    pub done: Vec<String>,
+}
+
+/// Why a repair did not come to its end. What was done by then stays done, and a second one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The query engine does not come up with what is stored.
+    #[error("the query engine cannot be brought up to date: {0}")]
+    Engine(#[from] QueryError),
+    /// Writing failed.
+    #[error("cannot write {path}: {source}; make room or repair the disk, then repair again")]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Repairs the store of a folder that no process has open.
+pub async fn repair(
+    options: Options,
+    clock: Arc<dyn Clock>,
+    progress: &mut OnProgress<'_>,
+) -> Result<Repaired, RepairError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let data_dir = options.data_dir.clone();
+    let mut repaired = Repaired::default();
+    {
+        Layout::read(&*disk, &data_dir)?;
+        let _lock = DirLock::take(&data_dir)?;
+        repaired.found = verify::look(&data_dir, &*disk, options.memory_limit_mb, progress)?;
+        remove_leftovers(&*disk, &data_dir, &mut repaired.done)?;
+        rewrite_symbols(&*disk, &data_dir, &*clock, &mut repaired.done)?;
+    }
+    let options = Options {
+        // How long data is kept is the server's to say.
+        retention: FOR_EVER,
+        rollup_retention: FOR_EVER,
+        samples_limit_mb: u64::MAX >> 20,
+        rollup_limit_mb: u64::MAX >> 20,
+        compact_after: FOR_EVER,
+        ..options
+    };
+    let store = Store::open_on(options, clock, disk)?;
+    let outcome = finish(&store).await;
+    tell(&store.stats(), &mut repaired.done);
+    store.close();
+    outcome?;
+    Ok(repaired)
+}
+
+/// Everything that a start leaves to its first questions and to its first minutes.
+async fn finish(store: &Store) -> Result<(), QueryError> {
+    store.set_aside_damaged_parts()?;
+    store.flush_applied().await?;
+    // Then the journal can let go of segments that lost something.
+    store.seal().await
+}
+
+fn remove_leftovers(disk: &dyn Disk, data_dir: &Path, done: &mut Vec<String>) -> Result<(), RepairError> {
+    let layout = Layout::read(disk, data_dir)?;
+    let (mut files, mut bytes) = (0u64, 0);
+    for (path, size) in layout.leftovers() {
+        disk.remove(path).map_err(|source| RepairError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        files += 1;
+        bytes += size;
+    }
+    if files > 0 {
+        done.push(format!("removed {files} files that were left half done, {bytes} bytes"));
+    }
+    Ok(())
+}
+
+/// Writes symbol files that have damaged places anew, with what is intact in them.
+fn rewrite_symbols(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    clock: &dyn Clock,
+    done: &mut Vec<String>,
+) -> Result<(), RepairError> {
+    let layout = Layout::read(disk, data_dir)?;
+    for (path, _) in layout.symbols.iter().filter(|(path, _)| !is_half_written(path)) {
+        let failed = |source| RepairError::Io {
+            path: path.clone(),
+            source,
+        };
+        let bytes = disk.read(path).map_err(failed)?;
+        let checked = symbols::check(&bytes);
+        if checked.damaged == 0 {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        quarantine::keep_bytes(disk, data_dir, &name, clock.now_unix_ms(), &bytes);
+        replace_file(disk, path, &symbols::intact(&bytes)).map_err(failed)?;
+        done.push(format!(
+            "wrote symbols/{name} anew with the {} locations that are intact; the others are looked up again",
+            checked.locations
+        ));
+    }
+    Ok(())
+}
+
+/// What the start counted, as sentences.
+fn tell(stats: &StoreStats, done: &mut Vec<String>) {
+    let mut say = |count: u64, sentence: String| {
+        if count > 0 {
+            done.push(sentence);
+        }
+    };
+    let cut = stats.journal_tail_bytes_cut;
+    say(
+        cut,
+        format!(
+            "cut {cut} bytes that were no record from the end of the journal; a copy is in quarantine unless they were zeros"
+        ),
+    );
+    let lost = stats.journal_records_lost + stats.journal_unreadable_batches;
+    say(
+        lost,
+        format!(
+            "{lost} batches of the journal are lost; they are told of until what is left of their segments is sealed"
+        ),
+    );
+    say(
+        stats.dedup_rebuilds,
+        "read from the journal which batches were stored".to_owned(),
+    );
+    say(
+        stats.parts_quarantined,
+        format!(
+            "moved {} sealed files to quarantine, with {} rows",
+            stats.parts_quarantined, stats.sealed_rows_lost
+        ),
+    );
+    say(
+        stats.hot_rebuilds,
+        format!(
+            "moved the query engine's file to quarantine and built it anew: {} rows from the journal",
+            stats.sample_rows + stats.request_rows + stats.window_rows
+        ),
+    );
+    say(stats.seals, format!("sealed {} hours that are over", stats.seals));
+}

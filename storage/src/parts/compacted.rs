@@ -1,0 +1,136 @@
+//! How compacted parts take the place of what they were made of, all at once.
+//!
+//! Guarantee: at every moment, crashes included, a row counts once. Compacted parts get their names first and mean
+//! nothing yet; then a commit, an empty file that names their hours and sequence, appears, and from now on everything of
+//! these hours with a lower sequence is replaced; then that is removed, and the commit last. A start goes on from
+//! wherever this was left: without a commit the compacted parts go, with one what they replace.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use super::{MAX_HOURS, PartName};
+use crate::{
+    disk::{Disk, replace_file},
+    hot::hours,
+};
+
+/// Says that the parts of these hours and this sequence replace those of lower ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// First hour.
+    pub(crate) hour: u32,
+    /// How many hours.
+    pub(crate) hours: u32,
+    /// The sequence of the compacted parts.
+    pub(crate) sequence: u32,
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hour = hours::name_of(self.hour);
+        write!(f, "compacted-{hour}-{:02}-{:04}.commit", self.hours, self.sequence)
+    }
+}
+
+impl Commit {
+    /// The commit that a file is, by its name.
+    pub(crate) fn parse(path: &Path) -> Option<Commit> {
+        let name = path.file_name()?.to_str()?;
+        let mut fields = name.strip_prefix("compacted-")?.strip_suffix(".commit")?.split('-');
+        let commit = Commit {
+            hour: hours::from_name(fields.next()?)?,
+            hours: fields.next()?.parse().ok()?,
+            sequence: fields.next()?.parse().ok()?,
+        };
+        (commit.to_string() == name).then_some(commit)
+    }
+
+    /// True for parts that those take the place of.
+    pub(crate) fn replaces(&self, name: &PartName) -> bool {
+        let end = self.hour.saturating_add(self.hours);
+        name.hour >= self.hour && name.extent().end <= end && name.sequence < self.sequence
+    }
+
+    /// Makes it true. The parts have to be durable.
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        replace_file(disk, &dir.join(self.to_string()), b"")
+    }
+}
+
+/// Removes what compactions left half done, at a moment when nobody reads parts.
+pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let files = disk.list(dir)?;
+    let parts: Vec<(&PathBuf, PartName)> = files.iter().filter_map(|p| Some((p, PartName::parse(p)?))).collect();
+    let commits: Vec<Commit> = files.iter().filter_map(|p| Commit::parse(p)).collect();
+    for (path, name) in &parts {
+        if commits.iter().any(|commit| commit.replaces(name)) {
+            disk.remove(path)?;
+        }
+        if name.hours == 1 || name.hours > MAX_HOURS {
+            continue;
+        }
+        let commit = Commit {
+            hour: name.hour,
+            hours: name.hours,
+            sequence: name.sequence,
+        };
+        let needed = parts.iter().any(|(_, other)| commit.replaces(other));
+        if needed && !commits.contains(&commit) && !commits.iter().any(|other| other.replaces(name)) {
+            disk.remove(path)?;
+        }
+    }
+    if !commits.is_empty() {
+        disk.sync_dir(dir)?;
+    }
+    tidy(disk, dir)
+}
+
+/// Removes commits that have nothing left to replace.
+pub(crate) fn tidy(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let files = disk.list(dir)?;
+    let parts: Vec<PartName> = files.iter().filter_map(|path| PartName::parse(path)).collect();
+    for path in &files {
+        if let Some(commit) = Commit::parse(path)
+            && !parts.iter().any(|name| commit.replaces(name))
+        {
+            disk.remove(path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_round_trip_and_replace_what_lies_inside_with_a_lower_sequence() {
+        let commit = Commit {
+            hour: 48,
+            hours: 24,
+            sequence: 7,
+        };
+        assert_eq!(Commit::parse(&Path::new("/x").join(commit.to_string())), Some(commit));
+        assert_eq!(Commit::parse(Path::new("compacted-1970010300-24-7.commit")), None);
+        let part = |hour, hours, sequence| PartName {
+            kind: super::super::Kind::Samples,
+            hour,
+            hours,
+            sequence,
+            first_lsn: 1,
+            last_lsn: 2,
+            rows: 3,
+            checksum: 4,
+        };
+        assert!(
+            commit.replaces(&part(48, 1, 6)) && commit.replaces(&part(71, 1, 1)) && commit.replaces(&part(50, 6, 6))
+        );
+        assert!(
+            !commit.replaces(&part(48, 24, 7))
+                && !commit.replaces(&part(47, 1, 1))
+                && !commit.replaces(&part(72, 1, 1))
+        );
+    }
+}

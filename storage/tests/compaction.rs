@@ -1,0 +1,344 @@
+//! The parts of a day become few: no answer changes, no crash shows a row twice or loses one, and what comes late finds
+//! its place.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use common::*;
+use emberline_model::{Batch, ProfileType};
+use emberline_storage::{
+    Options, Range, RequestQuery, StackQuery, Store, WorkloadFilter,
+    disk::{FaultyDisk, RealDisk},
+};
+
+/// Midnight after the day that the tests write.
+const NEXT_DAY: i64 = T0 + 12 * 3600;
+
+/// A batch of one window; its value is a power of two, so that a sum says which are there how often. Some stacks are
+/// shared between hours.
+fn sent(sequence: u64, start: i64) -> Batch {
+    let who = workload("checkout", ["v1", "v2"][(sequence % 2) as usize], "a");
+    let route = ["/pay", "/cart/{id}"][(sequence % 3 / 2) as usize];
+    let mut window = full_window(&who, start, route, &[3, 9], &[sequence, 1000], 1 << sequence);
+    let shared = full_window(&who, start, route, &[], &[7, 8, 1000], 1 << 40);
+    window.profiles.extend(shared.profiles);
+    window.profiles[1].profile_type = ProfileType("wall:wall:nanoseconds:wall:nanoseconds".into());
+    batch(sequence, vec![window])
+}
+
+fn files(dir: &Path, kind: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir.join("parts"))
+        .map(|entries| entries.map(|e| e.unwrap().path()).collect())
+        .unwrap_or_default();
+    files.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(kind));
+    files.sort();
+    files
+}
+
+fn small_segments(dir: &Path) -> Options {
+    let mut options = options(dir);
+    options.segment_bytes = 1;
+    options
+}
+
+async fn request_count(store: &Store) -> u64 {
+    let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
+    store
+        .requests(query)
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.duration.count())
+        .sum()
+}
+
+/// A day of three sealed hours, in five groups of parts.
+async fn a_sealed_day(options: Options, clock: &Arc<TestClock>, disk: FaultyDisk) -> Store {
+    let store = Store::open_on(options, clock.clone(), Arc::new(disk)).unwrap();
+    for sequence in 1..=6u64 {
+        store
+            .append(sent(sequence, T0 - 3600 * (sequence as i64 % 3)))
+            .await
+            .unwrap();
+        if sequence % 3 == 0 {
+            store.flush_applied().await.unwrap();
+            store.seal().await.unwrap();
+        }
+    }
+    store
+}
+
+#[tokio::test]
+async fn no_answer_changes_when_a_day_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = a_sealed_day(small_segments(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+    // Of the next day.
+    clock.set(NEXT_DAY + 7200);
+    store.append(sent(7, NEXT_DAY + 10)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    let before = (
+        answers(&store).await,
+        values(&store).await,
+        store.sample_series(Range::ALL).await.unwrap(),
+    );
+    assert_eq!(files(dir.path(), "samples").len(), 7);
+    let hours = store.stats().hours;
+    let bytes = store.stats().sealed_bytes;
+    store.compact().await.unwrap();
+    let check = async |store: &Store, when: &str| {
+        assert_eq!(answers(store).await, before.0, "{when}");
+        assert_eq!(values(store).await, before.1, "{when}");
+        assert_eq!(store.sample_series(Range::ALL).await.unwrap(), before.2, "{when}");
+        assert_eq!(store.stats().hours, hours, "{when}");
+        for kind in ["names", "stacks", "windows", "requests", "samples", "rollup"] {
+            assert_eq!(files(dir.path(), kind).len(), 2, "{kind} {when}");
+        }
+    };
+    check(&store, "at once").await;
+    let stats = store.stats();
+    assert_eq!(
+        (stats.compactions, stats.compaction_failures, stats.sealed_rows),
+        (1, 0, 7 * 4)
+    );
+    assert!(stats.sealed_bytes < bytes, "{} of {bytes} bytes", stats.sealed_bytes);
+    assert_eq!(files(dir.path(), "samples-2026111810-03-0003").len(), 1);
+    store.compact().await.unwrap();
+    assert_eq!(store.stats().compactions, 1, "nothing is left to do");
+    assert!(
+        files(dir.path(), "compacted").is_empty(),
+        "the commit went when everything was replaced"
+    );
+    store.close();
+
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    check(&store, "after a restart").await;
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    store.flush_applied().await.unwrap();
+    check(&store, "from parts alone").await;
+}
+
+/// Whole hours out of the middle of a compacted day are answered from its roll-up, ragged ends from its samples.
+#[tokio::test]
+async fn ranges_inside_a_compacted_day_are_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = a_sealed_day(options(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+    let ranges = [
+        (-7200, 3600),
+        (-3600, 0),
+        (-3590, 3600),
+        (-7200, -3590),
+        (-3600, 10),
+        (0, 3600),
+        (10, 3600),
+    ];
+    let ask = async || {
+        let mut found = Vec::new();
+        for (from, to) in ranges {
+            let range = Range {
+                from_unix_s: T0 + from,
+                to_unix_s: T0 + to,
+            };
+            let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, range);
+            found.push(store.stacks(query).await.unwrap());
+        }
+        found
+    };
+    let before = ask().await;
+    assert_eq!(before[1].value, 2 + 16);
+    clock.set(NEXT_DAY + 7200);
+    store.compact().await.unwrap();
+    assert_eq!(store.stats().compactions, 1);
+    assert_eq!(ask().await, before);
+}
+
+#[tokio::test]
+async fn windows_that_come_after_compaction_are_added_and_never_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = a_sealed_day(small_segments(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+    clock.set(NEXT_DAY + 7200);
+    store.compact().await.unwrap();
+    for sequence in 7..=9u64 {
+        store
+            .append(sent(sequence, T0 - 3600 * (sequence as i64 % 3) + 20))
+            .await
+            .unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    let all: Vec<i64> = (1..=9).map(|n| 1 << n).collect();
+    assert_eq!(values(&store).await, all, "beside the compacted parts");
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    assert_eq!(values(&store).await, all, "replayed");
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, all, "in parts of their own");
+    store.compact().await.unwrap();
+    assert_eq!(
+        store.stats().compactions,
+        0,
+        "a few late parts are not worth a day's work"
+    );
+    for sequence in 10..=14u64 {
+        store
+            .append(sent(sequence, T0 - 3600 * (sequence as i64 % 3) + 20))
+            .await
+            .unwrap();
+        store.flush_applied().await.unwrap();
+        store.seal().await.unwrap();
+    }
+    store.compact().await.unwrap();
+    assert_eq!(store.stats().compactions, 1, "many are");
+    assert_eq!(files(dir.path(), "samples").len(), 1);
+    let all: Vec<i64> = (1..=14).map(|n| 1 << n).collect();
+    assert_eq!(values(&store).await, all);
+    assert_eq!(request_count(&store).await, 28);
+}
+
+/// The power goes at each change of the disk that a compaction makes, in turn.
+async fn power_goes_after(changes: u64) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    let store = a_sealed_day(small_segments(dir.path()), &clock, disk.clone()).await;
+    let before = values(&store).await;
+    disk.lose_power_after(changes);
+    clock.set(NEXT_DAY + 7200);
+    store.compact().await.unwrap();
+    store.compact().await.unwrap();
+    let went = disk.has_lost_power();
+    store.close();
+    disk.drop_unsynced().unwrap();
+    if changes.is_multiple_of(2) {
+        let _ = fs::remove_file(dir.path().join("hot.duckdb"));
+        let _ = fs::remove_file(dir.path().join("hot.duckdb.wal"));
+    }
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    assert_eq!(values(&store).await, before, "power gone after {changes}");
+    assert_eq!(request_count(&store).await, 12, "power gone after {changes}");
+    store.compact().await.unwrap();
+    assert_eq!(
+        values(&store).await,
+        before,
+        "compacting what was left, after {changes}"
+    );
+    let stats = store.stats();
+    assert_eq!(
+        (stats.compaction_failures, stats.parts_quarantined),
+        (0, 0),
+        "after {changes}: {stats:?}"
+    );
+    assert_eq!(files(dir.path(), "samples").len(), 1, "after {changes}");
+    let names: BTreeSet<String> = files(dir.path(), "")
+        .iter()
+        .map(|p| p.extension().unwrap().to_str().unwrap().to_owned())
+        .filter(|e| e != "parquet" && e != "dict" && e != "commit")
+        .collect();
+    assert!(names.is_empty(), "nothing half written stays: {names:?}");
+    store.close();
+    went
+}
+
+fn power_goes(lane: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for changes in (lane..).step_by(2) {
+            assert!(changes < 200, "compacting never ends");
+            if !power_goes_after(changes).await {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn no_power_cut_while_compacting_loses_or_doubles_a_row_even() {
+    power_goes(0);
+}
+
+#[test]
+fn no_power_cut_while_compacting_loses_or_doubles_a_row_odd() {
+    power_goes(1);
+}
+
+#[tokio::test]
+async fn a_day_that_does_not_fit_into_memory_becomes_several_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let mut options = options(dir.path());
+    // A stack of two locations per CPU sample, one of three per wall sample: five for each batch, ten for each hour.
+    options.compaction_locations = 24;
+    let store = a_sealed_day(options, &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+    let before = (answers(&store).await, values(&store).await);
+    clock.set(NEXT_DAY + 7200);
+    store.compact().await.unwrap();
+    assert_eq!((answers(&store).await, values(&store).await), before);
+    let left = files(dir.path(), "samples").len();
+    assert_eq!(left, 3, "two hours together, and one with its two");
+    assert_eq!(store.stats().compactions, 1);
+}
+
+/// A damaged part is set aside when compaction reads it; the others of its hour are left as they are.
+#[tokio::test]
+async fn damage_found_while_compacting_costs_what_it_hit() {
+    for kind in ["names", "stacks", "samples", "requests", "windows", "rollup"] {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = TestClock::at(T0 + 4200);
+        let store = a_sealed_day(options(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+        let file = &files(dir.path(), kind)[2];
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).unwrap();
+        clock.set(NEXT_DAY + 7200);
+        store.compact().await.unwrap();
+        let stats = store.stats();
+        assert_eq!(
+            (stats.parts_quarantined, stats.compaction_failures),
+            (1, 0),
+            "{kind}: {stats:?}"
+        );
+        let found = values(&store).await;
+        let all: Vec<i64> = (1..=6).map(|n| 1 << n).collect();
+        assert_eq!(found, all, "{kind}: sums need no names, and are kept twice");
+        assert!(!file.exists());
+    }
+}
+
+/// Questions that run while parts are replaced see one state or the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_go_on_while_a_day_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = a_sealed_day(options(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+    let before = answers(&store).await;
+    clock.set(NEXT_DAY + 7200);
+    let compacting = tokio::spawn({
+        let store = store.clone();
+        async move { store.compact().await }
+    });
+    let mut asked = 0;
+    while !compacting.is_finished() || asked == 0 {
+        assert_eq!(answers(&store).await, before);
+        asked += 1;
+    }
+    compacting.await.unwrap().unwrap();
+    assert_eq!(answers(&store).await, before);
+    assert_eq!(store.stats().compactions, 1);
+}
