@@ -3,6 +3,9 @@
 //! Guarantees: tests that start a mesh run one at a time ([`serial`]); no wait depends on the machine's speed,
 //! only its generous deadline does; every process started here ends with the value that started it.
 
+pub mod bulk;
+pub mod generator;
+
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},

@@ -5,9 +5,16 @@
 //! of work, because wall-clock time on a shared machine measures the neighbours.
 
 mod build;
+mod cost;
 mod demo;
+mod ingest;
+mod load;
+mod mesh_store;
 mod profiler;
 mod proxy;
+mod queries;
+mod store;
+mod tree;
 
 use std::path::PathBuf;
 
@@ -31,14 +38,37 @@ pub(crate) struct Figure {
     pub(crate) command: &'static str,
 }
 
+impl Figure {
+    /// A figure without a peer.
+    pub(crate) fn plain(name: &'static str, value: f64, unit: &'static str, n: usize, command: &'static str) -> Figure {
+        Figure {
+            name,
+            value,
+            unit,
+            peer: None,
+            ratio: None,
+            n,
+            command,
+        }
+    }
+}
+
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 9] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
+    ("tree", tree::run),
+    ("store", store::run),
+    ("queries", queries::run),
+    ("ingest", ingest::run),
+    ("load", load::run),
     ("build", build::run),
 ];
+
+/// A cold build and a server under load take many minutes of two cores.
+const ONLY_WHEN_ASKED: [&str; 2] = ["build", "load"];
 
 fn main() {
     // `cargo bench` adds flags of its own.
@@ -50,8 +80,7 @@ fn main() {
     }
     let mut failed = false;
     for (name, run) in BENCHES {
-        // A cold build takes minutes of two cores and is only measured when asked for.
-        let asked = wanted.iter().any(|w| w == name) || (wanted.is_empty() && name != "build");
+        let asked = wanted.iter().any(|w| w == name) || (wanted.is_empty() && !ONLY_WHEN_ASKED.contains(&name));
         if !asked {
             continue;
         }
@@ -67,7 +96,8 @@ fn main() {
     std::process::exit(i32::from(failed));
 }
 
-fn figures_path() -> PathBuf {
+/// The file that keeps all figures.
+pub(crate) fn figures_path() -> PathBuf {
     // The programs lie in `<target>/release`.
     let release = emberline_tests::binaries();
     release
