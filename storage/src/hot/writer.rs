@@ -32,9 +32,7 @@ const ATTEMPTS: u32 = 3;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often retention, and hours to seal, are looked at.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
-/// The write-ahead log is moved into the file at this size, or after this time.
-const CHECKPOINT_BYTES: u64 = 16 << 20;
-/// See [`CHECKPOINT_BYTES`].
+/// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -470,7 +468,9 @@ impl Writer {
     fn checkpoint_when_due(&mut self) {
         let Some(engine) = &self.engine else { return };
         let bytes = engine.database.wal_bytes();
-        if bytes == 0 || (bytes < CHECKPOINT_BYTES && self.last_checkpoint.elapsed() < CHECKPOINT_EVERY) {
+        if bytes == 0
+            || (bytes < self.shared.options.checkpoint_bytes && self.last_checkpoint.elapsed() < CHECKPOINT_EVERY)
+        {
             return;
         }
         self.last_checkpoint = Instant::now();
