@@ -17,7 +17,7 @@ use common::*;
 use emberline_model::Batch;
 use emberline_storage::{
     AppendError, Appended, OpenError, Store,
-    disk::{FaultyDisk, RealDisk},
+    disk::{DiskEvent, FaultyDisk, RealDisk},
 };
 
 const HOLD: &str = "EMBERLINE_HOLD_DIR";
@@ -306,4 +306,22 @@ async fn a_clock_that_jumps_past_retention_and_back_takes_no_sealed_hour_with_it
     clock.set(T0 + 700);
     store.append(sent(3, T0 + 600)).await.unwrap();
     assert_eq!(values(&store).await, [2, 4, 8]);
+}
+
+#[tokio::test]
+async fn retention_removes_rows_before_the_names_they_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ..) = half_sealed(dir.path()).await;
+    store.close();
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    let mut options = options(dir.path());
+    options.sealed_limit_mb = 0;
+    let store = Store::open_on(options, TestClock::at(T0 + 600), Arc::new(disk.clone())).unwrap();
+    store.apply_retention().await.unwrap();
+    let removed = disk.events().into_iter().filter_map(|event| match event {
+        DiskEvent::Remove(path) if path.parent().unwrap().ends_with("parts") => Some(path),
+        _ => None,
+    });
+    let are_names: Vec<bool> = removed.map(|path| path.extension().unwrap() == "dict").collect();
+    assert_eq!(are_names, [false, false, false, true, true]);
 }
