@@ -325,3 +325,36 @@ async fn retention_removes_rows_before_the_names_they_need() {
     let are_names: Vec<bool> = removed.map(|path| path.extension().unwrap() == "dict").collect();
     assert_eq!(are_names, [false, false, false, true, true]);
 }
+
+#[tokio::test]
+async fn a_journal_whose_end_is_gone_says_how_many_batches_that_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut ends = Vec::new();
+    for n in 1..=6 {
+        store.append(sent(n, T0)).await.unwrap();
+        ends.push(store.stats().journal_bytes);
+    }
+    store.flush_applied().await.unwrap();
+    store.close();
+    let segment = files(dir.path(), "journal", "log").remove(0);
+    // Cut between two batches: nothing in the file itself tells.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&segment)
+        .unwrap()
+        .set_len(ends[1])
+        .unwrap();
+    let store = open(dir.path());
+    assert_eq!(store.stats().journal_records_lost, 4);
+    assert_eq!(values(&store).await, [2, 4, 8, 16, 32, 64], "the hot store has them");
+    store.append(sent(7, T0)).await.unwrap();
+    assert_eq!(values(&store).await.len(), 7);
+    store.close();
+    let store = open(dir.path());
+    assert_eq!(
+        store.stats().journal_records_lost,
+        4,
+        "and is asked again at every start"
+    );
+}
