@@ -309,6 +309,30 @@ async fn a_clock_that_jumps_past_retention_and_back_takes_no_sealed_hour_with_it
 }
 
 #[tokio::test]
+async fn without_room_for_the_engine_batches_wait_and_questions_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, disk, clock) = half_sealed(dir.path()).await;
+    // Room for the journal, but not for DuckDB, which would be of no use any more if it ran out.
+    disk.set_free(Some(1 << 20));
+    store.append(sent(3, T0 + 10)).await.unwrap();
+    let applied = tokio::time::timeout(Duration::from_millis(300), store.flush_applied()).await;
+    assert!(applied.is_err(), "it was written without room");
+    clock.set(T0 + 3600 + 600);
+    store.seal().await.unwrap();
+    store.apply_retention().await.unwrap();
+    answers(&store).await;
+    let stats = store.stats();
+    assert_eq!((stats.lsn_durable, stats.lsn_applied, stats.sealed_hours), (3, 2, 1));
+    assert!(stats.hot_error.unwrap().contains("make room"));
+    assert_eq!((stats.hot_failures, stats.hot_reopens), (0, 0));
+    disk.set_free(None);
+    assert_eq!(values(&store).await, [2, 4, 8]);
+    assert_eq!(store.stats().hot_error, None);
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, [2, 4, 8]);
+}
+
+#[tokio::test]
 async fn retention_removes_rows_before_the_names_they_need() {
     let dir = tempfile::tempdir().unwrap();
     let (store, ..) = half_sealed(dir.path()).await;

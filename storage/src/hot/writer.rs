@@ -34,6 +34,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
+/// running out of space under DuckDB costs its instance, and with it the questions.
+pub(super) const ROOM_BYTES: u64 = 4 << 20;
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -140,6 +143,8 @@ pub(crate) struct Writer {
     closing: Option<Instant>,
     /// The last transaction failed: the next one waits its time.
     failing: bool,
+    /// The disk is so full that the engine only answers questions.
+    starved: bool,
 }
 
 impl Writer {
@@ -156,6 +161,7 @@ impl Writer {
             suspect: None,
             closing: None,
             failing: false,
+            starved: false,
         }
     }
 
@@ -189,7 +195,7 @@ impl Writer {
             }
             self.checkpoint_when_due();
             if let Some(since) = self.closing
-                && (self.caught_up() || self.engine.is_none() || since.elapsed() >= CLOSE_WITHIN)
+                && (self.caught_up() || self.engine.is_none() || self.starved || since.elapsed() >= CLOSE_WITHIN)
             {
                 break;
             }
@@ -255,7 +261,10 @@ impl Writer {
                 self.engine = Some(engine);
                 self.repair(Kind::Damaged, "it is ahead of the journal");
             }
-            Ok(engine) => self.engine = Some(engine),
+            Ok(engine) => {
+                self.engine = Some(engine);
+                self.starved = false;
+            }
             Err(message) => {
                 tracing::error!(message, "the query engine cannot be opened; trying again");
                 self.shared.readers.close(&message);
@@ -286,6 +295,29 @@ impl Writer {
             }
             _ => self.shared.counters.hot_reopens.add(1),
         }
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let shared = &self.shared;
+        shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX)
+    }
+
+    /// Looks whether the engine may write. While it may not, batches wait in the journal and questions are answered from
+    /// what is there.
+    fn has_room(&mut self) -> bool {
+        let Some(engine) = &self.engine else { return true };
+        let free = self.free_bytes();
+        let needed = ROOM_BYTES.saturating_add(engine.database.wal_bytes().saturating_mul(2));
+        let starved = free < needed;
+        if starved != self.starved {
+            let why = starved.then(|| {
+                format!("{free} bytes are free where {needed} are needed: new batches wait in the journal; make room on the disk")
+            });
+            tracing::warn!(free, needed, starved, "room for the query engine");
+            self.shared.counters.set_hot_error(why);
+            self.starved = starved;
+        }
+        !starved
     }
 
     /// Applies the next group of batches, from memory or, when they did not fit there, from the journal.
@@ -356,6 +388,10 @@ impl Writer {
 
     /// Applies batches in one transaction. False when it failed; the engine may be closed then.
     fn apply(&mut self, group: &[(Lsn, Arc<Batch>)], through: Lsn) -> bool {
+        if !self.has_room() {
+            self.failing = true;
+            return false;
+        }
         let Some(engine) = &mut self.engine else { return false };
         if group.is_empty() && through <= engine.applied {
             return true;
@@ -474,6 +510,10 @@ impl Writer {
             return;
         }
         self.last_checkpoint = Instant::now();
+        // It needs less room than what comes after it, which it makes room for.
+        if self.free_bytes() < ROOM_BYTES.saturating_add(bytes) {
+            return;
+        }
         if let Err(error) = engine.database.checkpoint() {
             let kind = failure::kind(&error);
             tracing::warn!(%error, ?kind, "a checkpoint failed");
@@ -500,6 +540,10 @@ impl Writer {
             let tables = sources.tables.iter().filter(|&(&hour, _)| is_due(hour));
             tables.map(|(&hour, &generation)| (hour, generation)).collect()
         };
+        if !due.is_empty() && !self.has_room() {
+            self.shared.counters.seal_failures.add(1);
+            return;
+        }
         let mut sealed = false;
         for (hour, generation) in due {
             // A mistake of ours in one hour must not end the thread.
@@ -606,7 +650,9 @@ impl Writer {
             }
             dropped.into_iter().collect()
         };
-        if let Some(engine) = &mut self.engine {
+        // Asked after the parts went: that may be the room. Parts of hours that were given up are gone all the same.
+        let has_room = self.has_room();
+        if let Some(engine) = self.engine.as_mut().filter(|_| has_room) {
             let old: Vec<(u32, u32)> = {
                 let sources = shared.known.sources.read();
                 sources
@@ -629,7 +675,9 @@ impl Writer {
         }
         if !dropped.is_empty() {
             shared.counters.hours_dropped.add(dropped.len() as u64);
-            self.sweep(true);
+            if has_room {
+                self.sweep(true);
+            }
         }
         self.trim_journal();
     }
