@@ -5,6 +5,7 @@
 //! of work, because wall-clock time on a shared machine measures the neighbours.
 
 mod build;
+mod campaign;
 mod demo;
 mod profiler;
 mod proxy;
@@ -33,10 +34,14 @@ pub(crate) struct Figure {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 8] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
+    ("disk_full", campaign::disk_full),
+    ("replay", campaign::replay),
+    ("kill", campaign::kill),
+    ("corruption", campaign::corruption),
     ("build", build::run),
 ];
 
@@ -67,7 +72,7 @@ fn main() {
     std::process::exit(i32::from(failed));
 }
 
-fn figures_path() -> PathBuf {
+pub(crate) fn figures_path() -> PathBuf {
     // The programs lie in `<target>/release`.
     let release = emberline_tests::binaries();
     release
