@@ -135,6 +135,15 @@ impl Journal {
     ) -> Result<Journal, OpenError> {
         let recovered = recovery::recover(&options.data_dir, &*disk, &*clock, &counters)?;
         let durable = recovered.last_lsn.max(floor);
+        if let Some(lost) = recovered.reaches.and_then(|reaches| durable.checked_sub(reaches))
+            && lost > 0
+        {
+            tracing::error!(
+                lost,
+                "batches were acknowledged that the end of the journal does not hold any more"
+            );
+            counters.journal_records_lost.add(lost);
+        }
         let shared = Arc::new(Shared {
             disk,
             dir: recovery::journal_dir(&options.data_dir),

@@ -44,6 +44,8 @@ pub struct Options {
     pub group_wait: Duration,
     /// How long acknowledged batches may wait before they become visible to questions.
     pub apply_interval: Duration,
+    /// Size at which DuckDB's write-ahead log is moved into its file, in bytes.
+    pub checkpoint_bytes: u64,
     /// Free disk space below which batches are refused, in MiB.
     pub min_free_mb: u64,
     /// Time after which a question is interrupted, in seconds.
@@ -75,6 +77,7 @@ impl Options {
             segment_bytes: 16 << 20,
             group_wait: Duration::from_millis(2),
             apply_interval: Duration::from_millis(250),
+            checkpoint_bytes: 16 << 20,
             min_free_mb: 64,
             max_query_seconds: 30,
             dictionary_cache_bytes: 64 << 20,

@@ -144,7 +144,10 @@ impl PartSet {
 
     pub(crate) fn insert(&mut self, part: Arc<Part>) {
         self.bytes += part.bytes;
-        self.hours.entry(part.name.hour).or_default().push(part);
+        let parts = self.hours.entry(part.name.hour).or_default();
+        parts.push(part);
+        // Files go in this order, too: a kill in the middle of retention leaves no rows without their names.
+        parts.sort_by_key(|part| matches!(part.name.kind, Kind::Names | Kind::Stacks));
     }
 
     /// Takes parts out; true for each that was in.

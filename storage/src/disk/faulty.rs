@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{AppendFile, Disk};
 
@@ -37,6 +37,10 @@ struct Faults {
     budget: Option<u64>,
     failing_syncs: u32,
     failing_truncates: u32,
+    failing_reads: u32,
+    /// The kind of error that every change ends with.
+    failing_changes: Option<io::ErrorKind>,
+    held_syncs: bool,
     free: Option<u64>,
     /// Changes that still succeed before the power goes.
     power: Option<u64>,
@@ -46,8 +50,11 @@ struct Faults {
 }
 
 impl Faults {
-    /// Fails once the power is gone.
+    /// Fails once the power is gone, or when every change is to fail.
     fn change(&mut self) -> io::Result<()> {
+        if let Some(kind) = self.failing_changes {
+            return Err(io::Error::new(kind, "as the test wants (injected)"));
+        }
         match &mut self.power {
             Some(0) => Err(io::Error::other("the power is gone (injected)")),
             Some(left) => {
@@ -64,12 +71,14 @@ impl Faults {
 pub struct FaultyDisk {
     inner: Arc<dyn Disk>,
     faults: Arc<Mutex<Faults>>,
+    let_go: Arc<Condvar>,
 }
 
 struct FaultyFile {
     inner: Box<dyn AppendFile>,
     path: PathBuf,
     faults: Arc<Mutex<Faults>>,
+    let_go: Arc<Condvar>,
 }
 
 impl FaultyDisk {
@@ -78,6 +87,7 @@ impl FaultyDisk {
         FaultyDisk {
             inner,
             faults: Arc::default(),
+            let_go: Arc::default(),
         }
     }
 
@@ -95,6 +105,32 @@ impl FaultyDisk {
     /// The next `times` truncations fail.
     pub fn fail_truncates(&self, times: u32) {
         self.faults.lock().failing_truncates = times;
+    }
+
+    /// The next `times` reads of files fail.
+    pub fn fail_reads(&self, times: u32) {
+        self.faults.lock().failing_reads = times;
+    }
+
+    /// From now on every change fails like this: a disk that was mounted read-only anew, one that is broken, one whose
+    /// quota is used up. `None`: changes succeed again.
+    pub fn fail_changes(&self, kind: Option<io::ErrorKind>) {
+        self.faults.lock().failing_changes = kind;
+    }
+
+    /// From now on syncs of files take until they are let go: a disk that is very slow.
+    pub fn hold_syncs(&self, held: bool) {
+        self.faults.lock().held_syncs = held;
+        self.let_go.notify_all();
+    }
+
+    fn read_fault(&self) -> io::Result<()> {
+        let mut faults = self.faults.lock();
+        if faults.failing_reads == 0 {
+            return Ok(());
+        }
+        faults.failing_reads -= 1;
+        Err(io::Error::other("input/output error (injected)"))
     }
 
     /// What the disk claims to have free (`None`: the truth).
@@ -159,6 +195,9 @@ impl AppendFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
         {
             let mut faults = self.faults.lock();
+            while faults.held_syncs {
+                self.let_go.wait(&mut faults);
+            }
             faults.change()?;
             if faults.failing_syncs > 0 {
                 faults.failing_syncs -= 1;
@@ -197,6 +236,7 @@ impl FaultyDisk {
             inner,
             path: path.to_owned(),
             faults: self.faults.clone(),
+            let_go: self.let_go.clone(),
         })
     }
 }
@@ -226,10 +266,12 @@ impl Disk for FaultyDisk {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.read_fault()?;
         self.inner.read(path)
     }
 
     fn read_range(&self, path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        self.read_fault()?;
         self.inner.read_range(path, offset, length)
     }
 

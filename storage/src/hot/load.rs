@@ -13,6 +13,7 @@ use super::{
     database::{Contents, Database, Kept, WriteError},
     rows::{self, Seen, Staged},
     sources::Sources,
+    writer::ROOM_BYTES,
 };
 use crate::{
     journal::Lsn,
@@ -41,14 +42,18 @@ pub(super) fn first(
     let next_generation = contents.tables.values().max().map_or(1, |last| last + 1);
     database.remove_sealed(&contents.tables, &parts)?;
     let mut first = BTreeMap::new();
+    let free = shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX);
+    let has_room = free >= ROOM_BYTES;
     let tables = contents.tables.clone();
     for (hour, generation) in tables {
         match database.first_lsn(hour, generation)? {
             Some(lsn) => drop(first.insert(hour, lsn)),
-            None => {
+            None if has_room => {
                 database.drop_hour(hour, generation)?;
                 contents.tables.remove(&hour);
             }
+            // Tables without rows do no harm, and questions must not wait for room on a full disk.
+            None => {}
         }
     }
     *shared.known.sources.write() = Sources {
@@ -96,9 +101,12 @@ pub(super) fn again(shared: &Shared, database: &Database, contents: Contents) ->
         }
     }
     shared.set_aside(&damaged);
-    database.write(staged, &tables, applied).map_err(|error| match error {
-        WriteError::Before(error) | WriteError::Commit(error) => error,
-    })?;
+    // A file that has all names is not written to: it must open on a full disk, too.
+    if !staged.is_empty() {
+        database.write(staged, &tables, applied).map_err(|error| match error {
+            WriteError::Before(error) | WriteError::Commit(error) => error,
+        })?;
+    }
     *shared.known.spans.write() = spans;
     Ok(seen)
 }

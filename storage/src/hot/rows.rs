@@ -338,6 +338,17 @@ fn times(values: Vec<u32>) -> ArrayRef {
 }
 
 impl Staged {
+    /// True when there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hours.is_empty()
+            && self.series.id.is_empty()
+            && self.label_sets.id.is_empty()
+            && self.mappings.0.is_empty()
+            && self.locations.id.is_empty()
+            && self.stacks.0.is_empty()
+            && self.builds.0.is_empty()
+    }
+
     /// The hours whose tables must exist.
     pub(crate) fn hours(&self) -> impl Iterator<Item = u32> {
         self.hours.keys().copied()

@@ -33,12 +33,13 @@ const ATTEMPTS: u32 = 3;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often retention, and hours to seal, are looked at.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
-/// The write-ahead log is moved into the file at this size, or after this time.
-const CHECKPOINT_BYTES: u64 = 16 << 20;
-/// See [`CHECKPOINT_BYTES`].
+/// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How long a compaction that failed, or does not fit into memory, is left alone.
 const COMPACT_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
+/// running out of space under DuckDB costs its instance, and with it the questions.
+pub(super) const ROOM_BYTES: u64 = 4 << 20;
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -154,6 +155,8 @@ pub(crate) struct Writer {
     waiting_for_compaction: Vec<oneshot::Sender<()>>,
     /// There are commits of compactions to remove.
     untidy: bool,
+    /// The disk is so full that the engine only answers questions.
+    starved: bool,
 }
 
 impl Writer {
@@ -174,6 +177,7 @@ impl Writer {
             refused: BTreeMap::new(),
             waiting_for_compaction: Vec::new(),
             untidy: false,
+            starved: false,
         }
     }
 
@@ -215,7 +219,7 @@ impl Writer {
             }
             self.checkpoint_when_due();
             if let Some(since) = self.closing
-                && (self.caught_up() || self.engine.is_none() || since.elapsed() >= CLOSE_WITHIN)
+                && (self.caught_up() || self.engine.is_none() || self.starved || since.elapsed() >= CLOSE_WITHIN)
             {
                 break;
             }
@@ -290,7 +294,10 @@ impl Writer {
                 self.engine = Some(engine);
                 self.repair(Kind::Damaged, "it is ahead of the journal");
             }
-            Ok(engine) => self.engine = Some(engine),
+            Ok(engine) => {
+                self.engine = Some(engine);
+                self.starved = false;
+            }
             Err(message) => {
                 tracing::error!(message, "the query engine cannot be opened; trying again");
                 self.shared.readers.close(&message);
@@ -321,6 +328,29 @@ impl Writer {
             }
             _ => self.shared.counters.hot_reopens.add(1),
         }
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let shared = &self.shared;
+        shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX)
+    }
+
+    /// Looks whether the engine may write. While it may not, batches wait in the journal and questions are answered from
+    /// what is there.
+    fn has_room(&mut self) -> bool {
+        let Some(engine) = &self.engine else { return true };
+        let free = self.free_bytes();
+        let needed = ROOM_BYTES.saturating_add(engine.database.wal_bytes().saturating_mul(2));
+        let starved = free < needed;
+        if starved != self.starved {
+            let why = starved.then(|| {
+                format!("{free} bytes are free where {needed} are needed: new batches wait in the journal; make room on the disk")
+            });
+            tracing::warn!(free, needed, starved, "room for the query engine");
+            self.shared.counters.set_hot_error(why);
+            self.starved = starved;
+        }
+        !starved
     }
 
     /// Applies the next group of batches, from memory or, when they did not fit there, from the journal.
@@ -391,6 +421,10 @@ impl Writer {
 
     /// Applies batches in one transaction. False when it failed; the engine may be closed then.
     fn apply(&mut self, group: &[(Lsn, Arc<Batch>)], through: Lsn) -> bool {
+        if !self.has_room() {
+            self.failing = true;
+            return false;
+        }
         let Some(engine) = &mut self.engine else { return false };
         if group.is_empty() && through <= engine.applied {
             return true;
@@ -503,10 +537,16 @@ impl Writer {
     fn checkpoint_when_due(&mut self) {
         let Some(engine) = &self.engine else { return };
         let bytes = engine.database.wal_bytes();
-        if bytes == 0 || (bytes < CHECKPOINT_BYTES && self.last_checkpoint.elapsed() < CHECKPOINT_EVERY) {
+        if bytes == 0
+            || (bytes < self.shared.options.checkpoint_bytes && self.last_checkpoint.elapsed() < CHECKPOINT_EVERY)
+        {
             return;
         }
         self.last_checkpoint = Instant::now();
+        // It needs less room than what comes after it, which it makes room for.
+        if self.free_bytes() < ROOM_BYTES.saturating_add(bytes) {
+            return;
+        }
         if let Err(error) = engine.database.checkpoint() {
             let kind = failure::kind(&error);
             tracing::warn!(%error, ?kind, "a checkpoint failed");
@@ -533,6 +573,10 @@ impl Writer {
             let tables = sources.tables.iter().filter(|&(&hour, _)| is_due(hour));
             tables.map(|(&hour, &generation)| (hour, generation)).collect()
         };
+        if !due.is_empty() && !self.has_room() {
+            self.shared.counters.seal_failures.add(1);
+            return;
+        }
         let mut sealed = false;
         for (hour, generation) in due {
             // A mistake of ours in one hour must not end the thread.
@@ -734,7 +778,9 @@ impl Writer {
             shared.counters.sample_parts_dropped.add(dropped.sample_parts);
             dropped.hours.into_iter().collect()
         };
-        if let Some(engine) = &mut self.engine {
+        // Asked after the parts went: that may be the room. Parts of hours that were given up are gone all the same.
+        let has_room = self.has_room();
+        if let Some(engine) = self.engine.as_mut().filter(|_| has_room) {
             let old: Vec<(u32, u32)> = {
                 let sources = shared.known.sources.read();
                 sources
@@ -757,7 +803,9 @@ impl Writer {
         }
         if !dropped.is_empty() {
             shared.counters.hours_dropped.add(dropped.len() as u64);
-            self.sweep(true);
+            if has_room {
+                self.sweep(true);
+            }
         }
         self.trim_journal();
     }

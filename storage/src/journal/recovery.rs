@@ -26,6 +26,8 @@ const CHECKPOINT_SEQUENCE: u64 = 1;
 pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) last_lsn: Lsn,
+    /// How far the last file reaches; `None` without files: then everything was trimmed, or the folder is gone.
+    pub(super) reaches: Option<Lsn>,
     pub(super) dedup: Dedup,
 }
 
@@ -154,10 +156,15 @@ pub(super) fn recover(
             }
         }
     }
+    let reaches = files.last().map(|(first_lsn, path)| {
+        let last = segments.last().filter(|segment| segment.path == *path);
+        last.map_or(first_lsn - 1, |segment| segment.last_lsn)
+    });
     let last_lsn = segments.last().map_or(0, |s| s.last_lsn).max(through);
     Ok(Recovered {
         segments,
         last_lsn,
+        reaches,
         dedup,
     })
 }

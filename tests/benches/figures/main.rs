@@ -6,6 +6,7 @@
 
 mod build;
 mod cost;
+mod campaign;
 mod demo;
 mod ingest;
 mod load;
@@ -55,7 +56,7 @@ impl Figure {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 13] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -64,6 +65,10 @@ const BENCHES: [Bench; 9] = [
     ("queries", queries::run),
     ("ingest", ingest::run),
     ("load", load::run),
+    ("disk_full", campaign::disk_full),
+    ("replay", campaign::replay),
+    ("kill", campaign::kill),
+    ("corruption", campaign::corruption),
     ("build", build::run),
 ];
 

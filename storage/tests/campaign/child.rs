@@ -1,0 +1,271 @@
+//! What the process under test does. It judges nothing: it says what it was told and what the store answers.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Write},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use emberline_model::{Frame, ProfileType};
+use emberline_storage::{
+    Appended, QueryError, Range, RequestQuery, StackQuery, Store, TotalsQuery, WindowQuery, WorkloadFilter,
+};
+
+use super::{
+    Random,
+    failpoints::{FailpointDisk, Point},
+    load, process,
+};
+use crate::common::TestClock;
+
+/// How long anything may take before it counts as hanging.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody listens any more only when the parent is gone.
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Runs when the environment says that this process is the one under test.
+pub fn run() {
+    // The test harness has begun a line.
+    say("");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut orders = BTreeMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match word {
+            "live" => return runtime.block_on(live(&orders)),
+            "examine" => runtime.block_on(examine(&orders)),
+            "fill" => return runtime.block_on(super::disk_full::fill(&orders)),
+            "replay" => return runtime.block_on(super::replay::replay(&orders)),
+            _ => drop(orders.insert(word.to_owned(), rest.to_owned())),
+        }
+    }
+}
+
+/// Orders by their first word.
+pub type Orders = BTreeMap<String, String>;
+
+pub fn number(orders: &Orders, word: &str) -> u64 {
+    orders.get(word).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+pub fn folder(orders: &Orders) -> PathBuf {
+    PathBuf::from(&orders["dir"])
+}
+
+fn numbers(orders: &Orders, word: &str) -> Vec<u64> {
+    let text = orders.get(word).map_or("", String::as_str);
+    text.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect()
+}
+
+/// Sends, asks, seals and forgets until it is killed.
+async fn live(orders: &Orders) {
+    let (first, limit) = (number(orders, "first"), number(orders, "limit"));
+    let mut random = Random::new(number(orders, "seed"));
+    let point: Option<Point> = orders.get("point").map(|text| text.parse().unwrap());
+    let disk = FailpointDisk::new(point, number(orders, "nth"), &folder(orders));
+    let clock = TestClock::at(load::clock_s(first));
+    let store = match Store::open_on(super::options(&folder(orders)), clock.clone(), Arc::new(disk)) {
+        Ok(store) => store,
+        Err(error) => return say(&format!("failed to open: {error}")),
+    };
+    report(&store).await;
+    for again in numbers(orders, "again") {
+        send(&store, vec![again]).await;
+    }
+    let asking = tokio::spawn(ask(store.clone(), random.clone()));
+    for retried in numbers(orders, "retry").chunks(8) {
+        send(&store, retried.to_vec()).await;
+    }
+    let mut next = first;
+    while next < first + limit {
+        let last = next + random.below(8);
+        clock.set(load::clock_s(last));
+        say(&format!("sent {last}"));
+        send(&store, (next..=last).collect()).await;
+        for named in (next..=last).filter(|&n| load::is_named(n)) {
+            let frame = Frame {
+                function: load::name(named),
+                ..Frame::default()
+            };
+            match store.put_symbols(load::NAMED_BUILD, vec![(named, vec![frame])]) {
+                Ok(()) => say(&format!("named {named}")),
+                Err(error) => say(&format!("failed to name: {error}")),
+            }
+        }
+        next = last + 1;
+        if random.below(4) == 0 {
+            let _ = store.seal().await;
+        }
+        if random.below(6) == 0 {
+            let _ = store.apply_retention().await;
+        }
+    }
+    asking.abort();
+    if orders.contains_key("report") {
+        report(&store).await;
+    }
+    store.close();
+    say(&format!("rss {}\nclosed", process::peak_rss_kb("self").unwrap_or(0)));
+}
+
+/// Hands batches over at once, and says what became of each; answers which have to be sent again.
+pub async fn send(store: &Store, numbers: Vec<u64>) -> Vec<u64> {
+    let mut refused = Vec::new();
+    let appended: Vec<_> = numbers.into_iter().map(|n| (n, store.append(load::made(n)))).collect();
+    for (n, appended) in appended {
+        match appended.await {
+            Ok(Appended::Stored { .. }) => say(&format!("stored {n}")),
+            Ok(Appended::Duplicate) => say(&format!("duplicate {n}")),
+            Err(error) if error.is_retryable() => {
+                say(&format!("refused {n} {error}"));
+                refused.push(n);
+            }
+            Err(error) => say(&format!("failed to store {n}: {error}")),
+        }
+    }
+    refused
+}
+
+/// Questions at any moment; what they answer is looked at after the restart.
+async fn ask(store: Store, mut random: Random) {
+    loop {
+        let asked = match random.below(3) {
+            0 => store.stacks(stacks(true)).await.map(drop),
+            1 => store.requests(requests()).await.map(drop),
+            _ => store.totals(totals()).await.map(drop),
+        };
+        if let Err(error) = asked
+            && !error.is_retryable()
+        {
+            say(&format!("failed to answer: {error}"));
+        }
+        tokio::time::sleep(Duration::from_millis(random.below(20))).await;
+    }
+}
+
+fn stacks(by_window: bool) -> StackQuery {
+    StackQuery {
+        by_window,
+        ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
+    }
+}
+
+fn requests() -> RequestQuery {
+    RequestQuery {
+        by_window: true,
+        by_instance: true,
+        ..RequestQuery::new(WorkloadFilter::default(), Range::ALL)
+    }
+}
+
+pub fn totals() -> TotalsQuery {
+    TotalsQuery {
+        who: WorkloadFilter::default(),
+        component: None,
+        profile_type: ProfileType::CPU.into(),
+        only_complete: false,
+        by_window: false,
+        by_route: true,
+        range: Range::ALL,
+    }
+}
+
+/// Says what the store answers, once everything it holds is visible.
+pub async fn report(store: &Store) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let flushed = tokio::time::timeout(PATIENCE, store.flush_applied()).await;
+        let lines = match flushed {
+            Ok(Ok(())) => lines(store).await,
+            Ok(Err(error)) => Err(error),
+            Err(_) => return say(&format!("failed to apply: {:?}", store.stats())),
+        };
+        match lines {
+            Ok(lines) => {
+                say(&lines);
+                break;
+            }
+            Err(error) if error.is_retryable() && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return say(&format!("failed to answer: {error}")),
+        }
+    }
+    let stats = store.stats();
+    for (name, value) in [
+        ("records_lost", stats.journal_records_lost),
+        ("tail_bytes_cut", stats.journal_tail_bytes_cut),
+        ("bytes_damaged", stats.journal_bytes_damaged),
+        ("unreadable_batches", stats.journal_unreadable_batches),
+        ("dedup_rebuilds", stats.dedup_rebuilds),
+        ("symbols_damaged", stats.symbol_records_damaged),
+        ("hot_rebuilds", stats.hot_rebuilds),
+        ("batches_skipped", stats.batches_skipped),
+        ("parts_quarantined", stats.parts_quarantined),
+        ("rows_lost", stats.sealed_rows_lost),
+    ] {
+        say(&format!("stats {name} {value}"));
+    }
+    let peak = process::peak_rss_kb("self").unwrap_or(0);
+    say(&format!("rss {peak}\nreported"));
+}
+
+async fn lines(store: &Store) -> Result<String, QueryError> {
+    let answer = store.stacks(stacks(false)).await?;
+    let ids: Vec<u64> = answer.rows.iter().map(|row| row.stack_id).collect();
+    let resolved = store.resolve(&ids).await?;
+    let mut lines = vec!["report".to_owned()];
+    for row in &answer.rows {
+        let frames = resolved.frames(row.stack_id);
+        let name = frames.first().map_or("-", |&f| &resolved.functions[f as usize].name);
+        lines.push(format!("stack {:x} {} {} {name}", row.stack_id, row.value, row.samples));
+    }
+    let mut per_window: BTreeMap<(i64, String), u64> = BTreeMap::new();
+    for row in store.requests(requests()).await? {
+        *per_window.entry((row.window_start_s, row.instance)).or_default() += row.duration.count();
+    }
+    for ((start, instance), count) in per_window {
+        lines.push(format!("requests {start} {instance} {count}"));
+    }
+    let windows = WindowQuery {
+        who: WorkloadFilter::default(),
+        component: None,
+        range: Range::ALL,
+    };
+    for mark in store.windows(windows).await? {
+        let (start, instance, cpu) = (mark.window_start_s, mark.workload.instance, mark.stats.cpu_ns);
+        lines.push(format!("window {start} {instance} {cpu}"));
+    }
+    let sums = store.totals(totals()).await?;
+    let (value, samples) = sums.iter().fold((0, 0), |(v, s), row| (v + row.value, s + row.samples));
+    lines.push(format!("total {value} {samples}"));
+    Ok(lines.join("\n"))
+}
+
+/// Opens a folder that was damaged, says what is left, and takes another batch.
+async fn examine(orders: &Orders) {
+    let fresh = number(orders, "first");
+    match Store::open(super::options(&folder(orders)), TestClock::at(load::clock_s(fresh))) {
+        Ok(store) => {
+            report(&store).await;
+            send(&store, vec![fresh]).await;
+            report(&store).await;
+            store.close();
+        }
+        Err(error) => say(&format!("failed to open: {error}")),
+    }
+    say("examined");
+}

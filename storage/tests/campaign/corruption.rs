@@ -1,0 +1,409 @@
+//! Damage to every file that a killed store left behind: one flipped bit, a zeroed tail, a truncation, at random places.
+//!
+//! What must hold: the store starts, and says what it lost; every fact it still tells is the truth; what it does not
+//! tell any more is covered by what it says is lost; it takes new batches. The kinds of files are found, not listed: a
+//! kind that is new is damaged like the others.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    MEMORY_CAP_MB, Random,
+    ledger::{Ledger, Report},
+    load::{self, Facts},
+    process::{Process, command},
+};
+
+/// Rows of a batch: two of samples, one of requests, one of windows.
+const SAMPLE_ROWS: u64 = 2;
+const ROWS: u64 = SAMPLE_ROWS + 2;
+/// Folders examined by one process.
+const PER_PROCESS: u64 = 50;
+
+/// What is done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    FlippedBit,
+    ZeroedTail,
+    Truncation,
+}
+
+pub const DAMAGES: [Damage; 3] = [Damage::FlippedBit, Damage::ZeroedTail, Damage::Truncation];
+
+impl Damage {
+    /// Changes the bytes somewhere; they may be the same afterwards, when they were zeros.
+    fn apply(self, bytes: &mut Vec<u8>, random: &mut Random) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = random.below(bytes.len() as u64) as usize;
+        match self {
+            Damage::FlippedBit => bytes[at] ^= 1 << random.below(8),
+            Damage::ZeroedTail => bytes[at..].fill(0),
+            Damage::Truncation => bytes.truncate(at),
+        }
+    }
+}
+
+/// What a campaign found.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    pub trials: u64,
+    pub failed_starts: u64,
+    pub wrong_answers: u64,
+    pub problems: Vec<String>,
+    /// Trials of each kind of file, and in how many of them something was lost.
+    pub kinds: BTreeMap<String, (u64, u64)>,
+    pub peak_rss_mb: u64,
+}
+
+/// A killed store, and what it answers undamaged.
+struct Victim {
+    dir: PathBuf,
+    files: BTreeMap<String, Vec<PathBuf>>,
+    truth: Report,
+    fresh: u64,
+}
+
+/// Damages each kind of file `each` times in each way.
+pub fn run(each: u64, seed: u64, dir: &Path) -> Outcome {
+    let mut random = Random::new(seed);
+    let mut outcome = Outcome::default();
+    let victim = victim(&mut random, dir, &mut outcome);
+    let mut examiner = Examiner::new();
+    for (kind, files) in &victim.files {
+        for damage in DAMAGES {
+            for _ in 0..each {
+                let file = &files[random.below(files.len() as u64) as usize];
+                let trial = Trial {
+                    kind,
+                    file,
+                    damage,
+                    ends_journal: is_end_of_journal(file, files, damage),
+                    without_hot_store: is_countable(kind, file, files, damage) && random.below(2) == 0,
+                };
+                trial.run(&victim, &dir.join("trial"), &mut random, &mut examiner, &mut outcome);
+                if outcome.problems.len() > 20 {
+                    return outcome;
+                }
+            }
+        }
+        println!("{kind}: {:?} trials, with losses", outcome.kinds[kind]);
+    }
+    outcome.peak_rss_mb = examiner.peak_rss_kb >> 10;
+    if outcome.peak_rss_mb > MEMORY_CAP_MB {
+        outcome
+            .problems
+            .push(format!("{} MiB were resident", outcome.peak_rss_mb));
+    }
+    outcome
+}
+
+/// True for damage of the journal whose extent the journal itself knows: then the hot store may be gone, too, and
+/// hides nothing. Where the very end of the journal is cut, only the hot store and the parts know that there was more.
+fn is_countable(kind: &str, file: &Path, files: &[PathBuf], damage: Damage) -> bool {
+    kind == "journal/*.log" && !is_end_of_journal(file, files, damage)
+}
+
+/// True when the end of the journal goes.
+fn is_end_of_journal(file: &Path, files: &[PathBuf], damage: Damage) -> bool {
+    damage != Damage::FlippedBit
+        && file.extension().is_some_and(|e| e == "log")
+        && files.last().map(PathBuf::as_path) == Some(file)
+}
+
+/// Kinds are folder, first word and extension.
+fn kind_of(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::to_str).unwrap_or_default();
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let (stem, extension) = name.split_once('.').unwrap_or((name, ""));
+    let word = stem.split('-').next().unwrap_or_default();
+    let word = if word.bytes().any(|b| b.is_ascii_digit()) {
+        "*"
+    } else {
+        word
+    };
+    format!("{folder}/{word}.{extension}")
+        .trim_start_matches('/')
+        .to_owned()
+}
+
+fn files_below(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
+        let path = folder.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            files_below(root, &path, found);
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// Runs a store until every kind of file is there, and kills it.
+fn victim(random: &mut Random, dir: &Path, outcome: &mut Outcome) -> Victim {
+    let dir = dir.join("victim");
+    let mut ledger = Ledger::default();
+    let files = loop {
+        let mut process = Process::start(command());
+        process.order(&format!("dir {}", dir.display()));
+        process.order(&format!("first {}", ledger.sent + 1));
+        process.order(&format!("seed {}", random.number()));
+        let retry: Vec<String> = ledger.in_doubt().iter().map(u64::to_string).collect();
+        process.order(&format!("retry {}", retry.join(" ")));
+        process.order("limit 1000");
+        process.order("live");
+        process.end_orders();
+        // Short lives follow until one ends with batches in DuckDB's write-ahead log.
+        let enough = if ledger.sent == 0 { 70 } else { 4 } + random.below(12);
+        let mut heard = 0;
+        while let Some(line) = process.line() {
+            ledger.note(&line);
+            heard += u64::from(line.starts_with("stored"));
+            if heard >= enough {
+                process.kill();
+            }
+        }
+        process.wait();
+        let mut files = Vec::new();
+        files_below(&dir, Path::new(""), &mut files);
+        let log = fs::metadata(dir.join("hot.duckdb.wal")).map_or(0, |m| m.len());
+        if log > 4000 {
+            break files;
+        }
+        assert!(ledger.sent < 5_000, "DuckDB's write-ahead log is never there");
+    };
+    let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in files {
+        kinds.entry(kind_of(&file)).or_default().push(file);
+    }
+    let fresh = ledger.sent + 1;
+    // Examined as a copy: the victim stays as the kill left it.
+    let copy = dir.with_extension("copy");
+    copy_tree(&dir, &copy);
+    let mut examiner = Examiner::new();
+    let reports = examiner.examine(&copy, fresh);
+    match reports.as_slice() {
+        [truth, _] => {
+            ledger.judge(truth);
+            outcome.problems.extend(ledger.verdict.problems);
+            Victim {
+                dir,
+                files: kinds,
+                truth: truth.clone(),
+                fresh,
+            }
+        }
+        _ => panic!("the undamaged store cannot be examined: {:?}", examiner.said),
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let mut files = Vec::new();
+    files_below(from, Path::new(""), &mut files);
+    for file in files {
+        let target = to.join(&file);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(from.join(file), target).unwrap();
+    }
+}
+
+/// A process that opens folders and says what is in them.
+struct Examiner {
+    process: Option<Process>,
+    examined: u64,
+    peak_rss_kb: u64,
+    /// What was said of the last folder beside the reports.
+    said: Vec<String>,
+}
+
+impl Examiner {
+    fn new() -> Examiner {
+        Examiner {
+            process: None,
+            examined: 0,
+            peak_rss_kb: 0,
+            said: Vec::new(),
+        }
+    }
+
+    /// The reports before and after a new batch; fewer when the store did not get as far.
+    fn examine(&mut self, dir: &Path, fresh: u64) -> Vec<Report> {
+        let process = self.process.get_or_insert_with(|| Process::start(command()));
+        process.order(&format!("dir {}", dir.display()));
+        process.order(&format!("first {fresh}"));
+        process.order("examine");
+        self.said.clear();
+        let (mut reports, mut report) = (Vec::new(), Report::default());
+        let mut done = false;
+        while let Some(line) = process.line() {
+            match line.as_str() {
+                "reported" => reports.push(std::mem::take(&mut report)),
+                "examined" => {
+                    done = true;
+                    break;
+                }
+                _ if ["failed", "stored", "duplicate", "refused"]
+                    .iter()
+                    .any(|w| line.starts_with(w)) =>
+                {
+                    self.said.push(line);
+                }
+                _ => report.note(&line),
+            }
+        }
+        self.examined += 1;
+        self.peak_rss_kb = self.peak_rss_kb.max(process.peak_rss_kb);
+        if !done {
+            self.said.push(format!("the process ended: {}", process.wait()));
+        }
+        if !done || self.examined.is_multiple_of(PER_PROCESS) {
+            self.process = None;
+        }
+        reports
+    }
+}
+
+struct Trial<'a> {
+    kind: &'a str,
+    file: &'a Path,
+    damage: Damage,
+    ends_journal: bool,
+    without_hot_store: bool,
+}
+
+impl Trial<'_> {
+    fn run(&self, victim: &Victim, dir: &Path, random: &mut Random, examiner: &mut Examiner, outcome: &mut Outcome) {
+        copy_tree(&victim.dir, dir);
+        if self.without_hot_store {
+            let _ = fs::remove_file(dir.join("hot.duckdb"));
+            let _ = fs::remove_file(dir.join("hot.duckdb.wal"));
+        }
+        let path = dir.join(self.file);
+        let before = fs::read(&path).unwrap();
+        let mut bytes = before.clone();
+        self.damage.apply(&mut bytes, random);
+        fs::write(&path, &bytes).unwrap();
+        let mut reports = examiner.examine(dir, victim.fresh);
+        outcome.trials += 1;
+        for report in &mut reports {
+            report.recognise(&victim.truth);
+        }
+        let mut problems = examiner.said.clone();
+        problems.retain(|line| *line != format!("stored {}", victim.fresh));
+        let [first, second] = reports.as_slice() else {
+            outcome.failed_starts += 1;
+            outcome.problems.push(format!("{self}: {problems:?}"));
+            return;
+        };
+        let wrong = wrong_answers(victim, first, second);
+        outcome.wrong_answers += u64::from(!wrong.is_empty());
+        problems.extend(wrong);
+        let missing = missing_rows(&victim.truth, first);
+        let said = self.said(first);
+        if missing > said && !self.ends_journal {
+            problems.push(format!(
+                "{missing} rows are gone, {said} are said to be: {:?}",
+                first.stats
+            ));
+        }
+        let is_checked = self.file.starts_with("parts") || self.file.starts_with("journal");
+        if is_checked && bytes != before && !self.ends_journal && !is_noticed(first) {
+            problems.push(format!("not noticed: {:?}", first.stats));
+        }
+        let counts = outcome.kinds.entry(self.kind.to_owned()).or_default();
+        *counts = (counts.0 + 1, counts.1 + u64::from(missing > 0));
+        if !problems.is_empty() {
+            outcome.problems.push(format!("{self}: {problems:?}"));
+        }
+    }
+
+    /// Rows that the store says are lost.
+    fn said(&self, report: &Report) -> u64 {
+        // The end of the journal is cut by bytes: how many batches that was nobody knows; a flipped bit hits one.
+        let tail = u64::from(report.stat("tail_bytes_cut") > 0 && self.damage == Damage::FlippedBit);
+        report.stat("rows_lost") + ROWS * (report.stat("records_lost") + report.stat("unreadable_batches") + tail)
+    }
+}
+
+impl std::fmt::Display for Trial<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hot = if self.without_hot_store { ", hot store gone" } else { "" };
+        write!(f, "{:?} in {}{hot}", self.damage, self.file.display())
+    }
+}
+
+fn is_noticed(report: &Report) -> bool {
+    [
+        "records_lost",
+        "tail_bytes_cut",
+        "bytes_damaged",
+        "unreadable_batches",
+        "dedup_rebuilds",
+        "parts_quarantined",
+    ]
+    .iter()
+    .any(|counter| report.stat(counter) > 0)
+}
+
+/// Each kind of row of a batch is there as it was sent, or not at all.
+fn is_part_of(found: &Facts, truth: &Facts) -> bool {
+    let samples = (found.value, found.samples);
+    (samples == (truth.value, truth.samples) || samples == (0, 0))
+        && [0, truth.requests].contains(&found.requests)
+        && [0, truth.cpu_ns].contains(&found.cpu_ns)
+}
+
+fn wrong_answers(victim: &Victim, first: &Report, second: &Report) -> Vec<String> {
+    let mut wrong = first.contradictions();
+    wrong.extend(second.contradictions());
+    for (number, found) in &first.facts {
+        if !victim
+            .truth
+            .facts
+            .get(number)
+            .is_some_and(|truth| is_part_of(found, truth))
+        {
+            wrong.push(format!("{number} has {found:?}"));
+        }
+    }
+    if !first.named.is_subset(&victim.truth.named) {
+        wrong.push("names that nobody gave".to_owned());
+    }
+    for (leaf, &value) in &first.shared {
+        let sent = first
+            .facts
+            .iter()
+            .filter(|(n, f)| f.samples > 0 && (1 << 42) + **n % 5 == *leaf);
+        let due = sent.count() as i64 * load::SHARED_VALUE;
+        if value != due {
+            wrong.push(format!("the stack of {leaf:x} has {value} and should have {due}"));
+        }
+    }
+    if !first.unknown.is_empty() {
+        wrong.push(format!("stacks that nobody sent: {:?}", first.unknown));
+    }
+    let mut after = second.facts.clone();
+    if after.remove(&victim.fresh) != Some(load::facts(victim.fresh)) {
+        wrong.push("the new batch is not there".to_owned());
+    }
+    if after != first.facts {
+        wrong.push("a new batch changed what was told of others".to_owned());
+    }
+    wrong
+}
+
+fn missing_rows(truth: &Report, report: &Report) -> u64 {
+    truth
+        .facts
+        .keys()
+        .map(|number| {
+            let found = report.facts.get(number).copied().unwrap_or_default();
+            u64::from(found.samples == 0) * SAMPLE_ROWS + u64::from(found.requests == 0) + u64::from(found.cpu_ns == 0)
+        })
+        .sum()
+}

@@ -1,0 +1,104 @@
+//! What is sent, as a function of its number, and what the store must answer about it. Both processes of a campaign
+//! know it, so that only numbers travel between them.
+
+use emberline_model::{Batch, BatchId, Component, Signal};
+
+use crate::common::{T0, batch, labels, profile, requests, window, workload};
+
+/// Seconds between two batches: 30 make an hour, so that hours begin, end, are sealed and expire all the time.
+pub const STEP_S: i64 = 120;
+/// How long windows are kept.
+pub const RETENTION_HOURS: i64 = 8;
+/// The build whose locations get names.
+pub const NAMED_BUILD: &str = "ffee00112233aabb";
+/// The build whose locations never do.
+pub const NAMELESS_BUILD: &str = "00112233aabbccdd";
+/// Weight of the stack that all batches share.
+pub const SHARED_VALUE: i64 = 7;
+/// Durations of the requests of a window, in milliseconds.
+const DURATIONS_MS: [u64; 2] = [3, 9];
+
+/// What the store says about one batch, one number for each kind of row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub value: i64,
+    pub samples: u64,
+    pub requests: u64,
+    /// CPU of the profiler: what windows add up.
+    pub cpu_ns: u64,
+}
+
+/// What is true about a batch.
+pub fn facts(number: u64) -> Facts {
+    Facts {
+        value: 1000 + number as i64,
+        samples: 1,
+        requests: DURATIONS_MS.len() as u64,
+        cpu_ns: 5,
+    }
+}
+
+/// The time at which a batch is sent.
+pub fn clock_s(number: u64) -> i64 {
+    T0 + number as i64 * STEP_S
+}
+
+/// Some windows come an hour or two late, after their hour was sealed.
+fn hours_late(number: u64) -> i64 {
+    match number.wrapping_mul(0x9e37_79b9) >> 5 & 15 {
+        0 | 1 => 1,
+        2 => 2,
+        _ => 0,
+    }
+}
+
+/// Start of its window.
+pub fn start_s(number: u64) -> i64 {
+    clock_s(number) - STEP_S - hours_late(number) * 3600
+}
+
+/// The batch of a window, by its start and its instance.
+pub fn number_of(start_s: i64, instance: &str) -> Option<u64> {
+    let late: i64 = instance.parse().ok()?;
+    u64::try_from((start_s + late * 3600 + STEP_S - T0) / STEP_S).ok()
+}
+
+/// True when the leaf of its stack gets a name.
+pub fn is_named(number: u64) -> bool {
+    number.is_multiple_of(4)
+}
+
+/// The name that its leaf gets.
+pub fn name(number: u64) -> String {
+    format!("n_{number:x}")
+}
+
+/// The batch.
+pub fn made(number: u64) -> Batch {
+    let version = ["v1", "v2"][(number % 2) as usize];
+    let route = ["/pay", "/cart/{id}", "/quote/{id}"][(number % 3) as usize];
+    let build = if is_named(number) { NAMED_BUILD } else { NAMELESS_BUILD };
+    let who = workload("checkout", version, &hours_late(number).to_string());
+    let mut window = window(&who, Component::Application, start_s(number));
+    window.has_requests = true;
+    window.has_profiles = true;
+    window.requests = vec![requests(emberline_model::Side::Server, route, &DURATIONS_MS)];
+    let own = [number, 1 << 40, (1 << 41) + number % 7];
+    let shared = [(1 << 42) + number % 5, 1 << 40];
+    window.profiles = vec![profile(
+        build,
+        &[
+            (&own, labels(route), facts(number).value),
+            (&shared, labels(route), SHARED_VALUE),
+        ],
+    )];
+    Batch {
+        id: Some(BatchId {
+            sender: format!("demo/checkout-{}", number % 3),
+            epoch: 1,
+            sequence: number / 3 + 1,
+            signal: Signal::Profiles,
+        }),
+        ..batch(number, vec![window])
+    }
+}
