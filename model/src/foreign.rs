@@ -10,6 +10,7 @@
 //! that scrape such endpoints send differences.
 
 pub mod app_name;
+pub mod cumulative;
 pub mod folded;
 pub mod formats;
 pub mod perf_script;
