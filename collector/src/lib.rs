@@ -14,6 +14,7 @@
 //! module says what else.
 
 mod collector;
+mod cumulative;
 mod ingest;
 mod notify;
 mod self_metrics;
