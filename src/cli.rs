@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Export(Box<ExportArgs>),
     /// Send recorded profiles to a server: pprof, collapsed stacks, `perf script` text or speedscope files.
     Import(ImportArgs),
-    /// Check a proxy's configuration file.
+    /// Check a configuration file: a proxy's, or one for scraping.
     Check(CheckArgs),
     /// Print a completion script for a shell.
     Completions {
@@ -73,6 +73,9 @@ pub(crate) struct ServeArgs {
     /// URL to POST each alert to as JSON; may be given several times.
     #[arg(long = "webhook", env = "EMBERLINE_WEBHOOK", value_delimiter = ',')]
     pub(crate) webhooks: Vec<String>,
+    /// Targets whose profiles are fetched, in the words of Prometheus' `scrape_configs`; none if not given.
+    #[arg(long, env = "EMBERLINE_SCRAPE_CONFIG")]
+    pub(crate) scrape_config: Option<PathBuf>,
     /// Where to send the server's own traces, as OTLP over gRPC; off if not given.
     #[arg(long, env = "EMBERLINE_TRACES_ENDPOINT")]
     pub(crate) traces_endpoint: Option<String>,

@@ -3,6 +3,7 @@
 //! ```text
 //! OTLP gRPC / HTTP ─▶ ingest (limits) ─▶ store ─ack─▶ sender
 //! files, Pyroscope, Parca ─▶ ingest
+//! scrape ─GET─▶ targets ─▶ ingest
 //! debug information ─▶ files ─▶ symbol worker ─▶ store
 //!                                store ─▶ verdict runner ─▶ AlertsBoard ─▶ Alertmanager, webhooks
 //! ```
@@ -17,6 +18,7 @@ mod collector;
 mod cumulative;
 mod ingest;
 mod notify;
+pub mod scrape;
 mod self_metrics;
 mod symbols;
 mod verdict;
