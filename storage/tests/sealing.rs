@@ -329,6 +329,9 @@ async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
         fs::write(file, damaged).unwrap();
         fs::remove_file(source.path().join("hot.duckdb")).unwrap();
         let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
+        // The journal's last segment may still hold a row of the part: found damaged before the journal is replayed, the part
+        // would cost less.
+        store.flush_applied().await.unwrap();
         answers(&store).await;
         let found = values(&store).await;
         let expected: &[i64] = if name.starts_with("samples") {
