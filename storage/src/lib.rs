@@ -46,6 +46,7 @@ pub use error::{AppendError, OpenError, QueryError, SymbolError};
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
+    exemplars::{ExemplarQuery, ExemplarRow, Exemplars},
     requests::{RequestQuery, RequestRow},
     selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},

@@ -16,6 +16,7 @@ use crate::{
     options::Options,
     parts::PartSet,
     questions::{
+        exemplars::{self, ExemplarQuery, Exemplars},
         profile_types,
         requests::{self, RequestQuery, RequestRow},
         selected::{self, SampleSeries, SelectedQuery, SelectedRow},
@@ -218,6 +219,14 @@ impl Store {
     pub async fn selected(&self, query: SelectedQuery) -> Result<Vec<SelectedRow>, QueryError> {
         self.ask(query.range, move |reader, span| {
             selected::selected(reader, span, &query)
+        })
+        .await
+    }
+
+    /// Samples that say which request they worked for, by trace, span or selection.
+    pub async fn exemplars(&self, query: ExemplarQuery) -> Result<Exemplars, QueryError> {
+        self.ask(query.range, move |reader, span| {
+            exemplars::exemplars(reader, span, &query)
         })
         .await
     }

@@ -19,13 +19,22 @@ pub(crate) enum Kind {
     Requests,
     /// Sample rows.
     Samples,
+    /// Rows of samples that say which request they worked for.
+    Exemplars,
 }
 
 /// The kinds that hold rows of hour tables.
-pub(crate) const ROW_KINDS: [Kind; 3] = [Kind::Windows, Kind::Requests, Kind::Samples];
+pub(crate) const ROW_KINDS: [Kind; 4] = [Kind::Windows, Kind::Requests, Kind::Samples, Kind::Exemplars];
 
 impl Kind {
-    const ALL: [Kind; 5] = [Kind::Names, Kind::Stacks, Kind::Windows, Kind::Requests, Kind::Samples];
+    const ALL: [Kind; 6] = [
+        Kind::Names,
+        Kind::Stacks,
+        Kind::Windows,
+        Kind::Requests,
+        Kind::Samples,
+        Kind::Exemplars,
+    ];
 
     /// The word in names of files and tables.
     pub(crate) fn word(self) -> &'static str {
@@ -35,13 +44,14 @@ impl Kind {
             Kind::Windows => "windows",
             Kind::Requests => "requests",
             Kind::Samples => "samples",
+            Kind::Exemplars => "exemplars",
         }
     }
 
     fn extension(self) -> &'static str {
         match self {
             Kind::Names | Kind::Stacks => "dict",
-            Kind::Windows | Kind::Requests | Kind::Samples => "parquet",
+            Kind::Windows | Kind::Requests | Kind::Samples | Kind::Exemplars => "parquet",
         }
     }
 }
@@ -113,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_round_trip(kind in 0usize..5, hour in 0u32..1_000_000, sequence: u32, first_lsn: u64, last_lsn: u64, rows: u64, checksum: u32) {
+        fn names_round_trip(kind in 0usize..Kind::ALL.len(), hour in 0u32..1_000_000, sequence: u32, first_lsn: u64, last_lsn: u64, rows: u64, checksum: u32) {
             let name = PartName { kind: Kind::ALL[kind], hour, sequence, first_lsn, last_lsn, rows, checksum };
             prop_assert_eq!(PartName::parse(&Path::new("/x").join(name.to_string())), Some(name));
         }
