@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Look at the files of a store, check every byte of them, or repair them.
     Store(StoreArgs),
-    /// Check a proxy's configuration file.
+    /// Check a configuration file: a proxy's, or one for scraping.
     Check(CheckArgs),
     /// Print a completion script for a shell.
     Completions {
@@ -84,6 +84,9 @@ pub(crate) struct ServeArgs {
     /// URL to POST each alert to as JSON; may be given several times.
     #[arg(long = "webhook", env = "EMBERLINE_WEBHOOK", value_delimiter = ',')]
     pub(crate) webhooks: Vec<String>,
+    /// Targets whose profiles are fetched, in the words of Prometheus' `scrape_configs`; none if not given.
+    #[arg(long, env = "EMBERLINE_SCRAPE_CONFIG")]
+    pub(crate) scrape_config: Option<PathBuf>,
     /// Where to send the server's own traces, as OTLP over gRPC; off if not given.
     #[arg(long, env = "EMBERLINE_TRACES_ENDPOINT")]
     pub(crate) traces_endpoint: Option<String>,

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use emberline_collector::{Collector, CollectorConfig, IngestLimits};
+use emberline_collector::{Collector, CollectorConfig, IngestLimits, scrape};
 use emberline_model::time::{Clock, SystemClock};
 use emberline_proxy::stop_requested;
 use emberline_storage::{Options, Store};
@@ -39,6 +39,7 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 
 async fn serve(args: ServeArgs) -> Result<()> {
     let _telemetry = telemetry::start(&args.log, args.traces_endpoint.as_deref())?;
+    let scrape = args.scrape_config.as_deref().map(scrape::load).transpose()?;
     let web_listener = bind(args.listen, "--listen").await?;
     let grpc_listener = bind(args.otlp_grpc, "--otlp-grpc").await?;
     let http_listener = bind(args.otlp_http, "--otlp-http").await?;
@@ -73,6 +74,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
             .unwrap_or_else(|| format!("http://{web_address}")),
         alertmanager_urls: args.alertmanagers.clone(),
         webhook_urls: args.webhooks.clone(),
+        scrape,
         ..CollectorConfig::new(&args.data_dir)
     };
     let collector = Collector::new(config, store.clone(), Arc::clone(&clock))?;

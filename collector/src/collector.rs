@@ -23,6 +23,7 @@ use crate::{
         otlp_grpc, otlp_http,
     },
     notify::{InvalidUrl, Notifier, Receiver},
+    scrape::{ScrapeConfig, Scraper},
     self_metrics::SelfMetrics,
     symbols::{files::DebugFiles, worker::SymbolWorker},
     verdict::{Memory, VerdictConfig, VerdictRunner},
@@ -58,6 +59,8 @@ pub struct CollectorConfig {
     pub webhook_urls: Vec<String>,
     /// How releases are judged.
     pub verdict: VerdictConfig,
+    /// Targets whose profiles are fetched; none when not given.
+    pub scrape: Option<ScrapeConfig>,
 }
 
 impl CollectorConfig {
@@ -76,6 +79,7 @@ impl CollectorConfig {
             alertmanager_urls: Vec::new(),
             webhook_urls: Vec::new(),
             verdict: VerdictConfig::default(),
+            scrape: None,
         }
     }
 }
@@ -107,6 +111,7 @@ pub struct Collector {
     runner: Arc<VerdictRunner>,
     receivers: Vec<Receiver>,
     external_url: String,
+    scraper: Option<Arc<Scraper>>,
     metrics: SelfMetrics,
 }
 
@@ -141,8 +146,18 @@ impl Collector {
             metrics: metrics.clone(),
             memory: Mutex::new(Memory::default()),
         };
+        let ingest = Arc::new(Ingest::new(store.clone(), Arc::clone(&clock), ingest, metrics.clone()));
+        let scraper = config.scrape.map(|scrape| {
+            Arc::new(Scraper::new(
+                scrape,
+                Arc::clone(&ingest),
+                Arc::clone(&clock),
+                metrics.clone(),
+            ))
+        });
         Ok(Collector {
-            ingest: Arc::new(Ingest::new(store.clone(), Arc::clone(&clock), ingest, metrics.clone())),
+            ingest,
+            scraper,
             store,
             clock,
             files: Arc::new(files),
@@ -169,7 +184,7 @@ impl Collector {
         otlp_http::router(Arc::clone(&self.ingest))
     }
 
-    /// Starts the background tasks: symbol worker, verdict runner, one notifier per receiver. Needs a tokio runtime.
+    /// Starts the background tasks: symbol worker, verdict runner, one notifier per receiver, the scraper. Needs a tokio runtime.
     pub fn spawn_tasks(&self) -> Tasks {
         let stop = CancellationToken::new();
         let symbols = SymbolWorker {
@@ -182,6 +197,9 @@ impl Collector {
             tokio::spawn(symbols.run(stop.clone())),
             tokio::spawn(Arc::clone(&self.runner).run(stop.clone())),
         ];
+        if let Some(scraper) = &self.scraper {
+            handles.push(tokio::spawn(Arc::clone(scraper).run(stop.clone())));
+        }
         for receiver in &self.receivers {
             let notifier = Notifier {
                 receiver: receiver.clone(),
@@ -212,9 +230,10 @@ impl Collector {
     }
 
     /// Answers what was taken in since the start, for the status page:
-    /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}}`.
+    /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}}`, and `"scrape"` when there are targets.
     pub fn status_probe(&self) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
         let metrics = self.metrics.clone();
+        let board = self.scraper.as_ref().map(|scraper| scraper.board.clone());
         Arc::new(move || {
             let of = |signal| {
                 serde_json::json!({
@@ -223,7 +242,11 @@ impl Collector {
                     "bytes": metrics.bytes(signal),
                 })
             };
-            serde_json::json!({ "metrics": of("metrics"), "profiles": of("profiles") })
+            let mut status = serde_json::json!({ "metrics": of("metrics"), "profiles": of("profiles") });
+            if let Some(board) = &board {
+                status["scrape"] = board.json();
+            }
+            status
         })
     }
 }

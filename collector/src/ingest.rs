@@ -16,7 +16,7 @@ pub(crate) mod otlp_http;
 mod profile_limits;
 mod pyroscope;
 mod raw_grpc;
-mod refused;
+pub(crate) mod refused;
 mod rpc;
 mod upload;
 
@@ -40,7 +40,10 @@ use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::{cardinality::Cardinality, limits::IngestLimits, limits::Outcome, refused::Refused};
-use crate::self_metrics::SelfMetrics;
+use crate::{
+    cumulative::{Bounds, Budget, Senders},
+    self_metrics::SelfMetrics,
+};
 
 /// How long a request may wait for its turn before it is refused as retryable.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
@@ -61,6 +64,7 @@ pub(crate) struct Ingest {
     pub(crate) config: IngestConfig,
     names: Arc<Mutex<Cardinality>>,
     turns: Semaphore,
+    pub(crate) cumulative: Senders,
     pub(crate) metrics: SelfMetrics,
 }
 
@@ -184,12 +188,18 @@ pub(crate) fn signal_name(signal: Signal) -> &'static str {
 impl Ingest {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, config: IngestConfig, metrics: SelfMetrics) -> Ingest {
         let turns = Semaphore::new(config.max_concurrent_requests.max(1));
+        let cumulative = Senders::new(Budget::new(Bounds {
+            rows: config.limits.max_cumulative_rows,
+            rows_per_profile: config.limits.max_cumulative_rows_per_profile,
+            senders: config.limits.max_cumulative_senders,
+        }));
         Ingest {
             store,
             clock,
             config,
             names: Arc::default(),
             turns,
+            cumulative,
             metrics,
         }
     }

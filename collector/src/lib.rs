@@ -3,6 +3,7 @@
 //! ```text
 //! OTLP gRPC / HTTP ─▶ ingest (limits) ─▶ store ─ack─▶ sender
 //! files, Pyroscope, Parca ─▶ ingest
+//! scrape ─GET─▶ targets ─▶ ingest
 //! debug information ─▶ files ─▶ symbol worker ─▶ store
 //!                                store ─▶ verdict runner ─▶ AlertsBoard ─▶ Alertmanager, webhooks
 //! ```
@@ -14,8 +15,10 @@
 //! module says what else.
 
 mod collector;
+mod cumulative;
 mod ingest;
 mod notify;
+pub mod scrape;
 mod self_metrics;
 mod symbols;
 mod verdict;

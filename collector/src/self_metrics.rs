@@ -1,7 +1,7 @@
 //! What the collector counts about itself, as OpenMetrics.
 //!
-//! Guarantee: labels are bounded: signals, outcomes and reasons are fixed words of the program, receivers are those of
-//! the configuration; nothing a sender writes becomes a label.
+//! Guarantee: labels are bounded: signals, outcomes and reasons are fixed words of the program, receivers and jobs are
+//! those of the configuration; nothing a sender writes becomes a label.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -24,6 +24,18 @@ struct SignalLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    job: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobStateLabels {
+    job: String,
+    state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +62,9 @@ pub(crate) struct SelfMetrics {
     verdict_units: Gauge,
     alerts: Family<OutcomeLabel, Gauge>,
     notifications: Family<ReceiverLabels, Counter>,
+    scrapes: Family<JobLabels, Counter>,
+    scrape_profiles: Family<JobStateLabels, Gauge>,
+    cumulative_rows: Gauge,
 }
 
 impl SelfMetrics {
@@ -70,6 +85,9 @@ impl SelfMetrics {
             verdict_units: Gauge::default(),
             alerts: Family::default(),
             notifications: Family::default(),
+            scrapes: Family::default(),
+            scrape_profiles: Family::default(),
+            cumulative_rows: Gauge::default(),
         }
     }
 
@@ -139,6 +157,21 @@ impl SelfMetrics {
             "notifications",
             "Messages to receivers, by receiver and outcome (delivered, retried, refused)",
             self.notifications.clone(),
+        );
+        r.register(
+            "scrapes",
+            "Profiles scraped, by job and outcome (stored, failed)",
+            self.scrapes.clone(),
+        );
+        r.register(
+            "scrape_profiles",
+            "Profiles of targets that are scraped, by job and state (up, down, unknown)",
+            self.scrape_profiles.clone(),
+        );
+        r.register(
+            "cumulative_rows",
+            "Stacks remembered of counters that grow from the start of a process",
+            self.cumulative_rows.clone(),
         );
     }
 
@@ -213,6 +246,21 @@ impl SelfMetrics {
                 outcome,
             })
             .inc();
+    }
+
+    pub(crate) fn scrape(&self, job: &str, outcome: &'static str) {
+        let job = job.to_owned();
+        self.scrapes.get_or_create(&JobLabels { job, outcome }).inc();
+    }
+
+    pub(crate) fn scrape_profiles(&self, job: &str, state: &'static str, profiles: usize) {
+        let job = job.to_owned();
+        let gauge = self.scrape_profiles.get_or_create(&JobStateLabels { job, state });
+        gauge.set(i64::try_from(profiles).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn cumulative_rows(&self, rows: usize) {
+        self.cumulative_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// Requests of a signal by outcome, for the status page.

@@ -6,10 +6,11 @@
 //!
 //! Wrong on purpose: a profile of about one window counts in the window in which it began, one that is longer in a
 //! longer window, and one beyond ten minutes in a window of ten minutes: its sums stay right, its rates do not. Values
-//! that grow from the start of the process (Go's `alloc_space`, `mutex`, `block`) are taken as they are sent; senders
-//! that scrape such endpoints send differences.
+//! that grow from the start of the process (Go's `alloc_space`, `mutex`, `block`) are taken as they are here; who knows
+//! that they grow takes differences first ([`cumulative`]).
 
 pub mod app_name;
+pub mod cumulative;
 pub mod folded;
 pub mod formats;
 pub mod perf_script;
@@ -227,6 +228,7 @@ impl Sender {
             if profile.start_unix_ns <= 0 {
                 profile.start_unix_ns = received_unix_ns.saturating_sub(profile.duration_ns);
             }
+            place_exemplars(&mut profile);
             let window = self.window(&mut decoded, &profile);
             window.has_profiles = true;
             window.profiles.push(profile);
@@ -255,6 +257,14 @@ impl Sender {
         let start = window_start(profile.start_unix_ns.div_euclid(NS));
         let length_s = u32::try_from(length_s).unwrap_or(WINDOW_SECONDS);
         decoded.window(&self.workload, Component::Application, start, length_s)
+    }
+}
+
+/// Files say when a whole profile was taken, and clocks of senders differ: an exemplar lies in its profile.
+fn place_exemplars(profile: &mut Profile) {
+    let last = profile.start_unix_ns.saturating_add(profile.duration_ns.max(1)) - 1;
+    for exemplar in &mut profile.exemplars {
+        exemplar.unix_ns = exemplar.unix_ns.clamp(profile.start_unix_ns.min(last), last);
     }
 }
 

@@ -26,7 +26,7 @@ pub mod workload;
 
 pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow};
 pub use histogram::Histogram;
-pub use profile::{Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample};
+pub use profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample};
 pub use workload::{Component, LabelSet, Release, Side, Workload};
 
 /// Types generated from `proto/`; wire shapes only, never used as the nouns themselves.

@@ -14,7 +14,7 @@ use prost::Message;
 
 use crate::{
     foreign, function,
-    profile::{Frame, Location, Mapping, Profile, ProfileType, Sample},
+    profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileType, Sample},
     proto::pprof as pb,
     resolve::ResolvedStacks,
     workload::{LabelSet, Side, clean_name},
@@ -204,7 +204,8 @@ pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2]
 
 /// Reads a pprof file, gzipped or not, of at most `limit` bytes unpacked: one profile per value type. Frames keep
 /// the names the file gives; addresses without a name stay native locations where the build is known by its id, and
-/// become `0x...` frames otherwise. Labels that name an endpoint become the route. How often a stack was seen is taken
+/// become `0x...` frames otherwise. Labels that name an endpoint become the route, those that name a
+/// trace or a span make the sample an exemplar too. How often a stack was seen is taken
 /// from the value that counts samples, where the file has one.
 pub fn read(bytes: &[u8], limit: u64) -> Result<Vec<PprofValue>, PprofError> {
     read_addresses(bytes, limit, Addresses::InMemory)
@@ -271,14 +272,18 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
             frames.push(*location_index.get(id).ok_or_else(missing)?);
         }
         let mut labels = LabelSet::none();
+        let mut request = Request::default();
         for label in &sample.label {
+            if label.str != 0 {
+                request.read(string(label.key)?, string(label.str)?);
+            }
             if ROUTE_LABELS.contains(&string(label.key)?) && label.str != 0 {
                 labels.route = clean_name(string(label.str)?);
                 // What a profiler calls an endpoint is what its process serves.
                 labels.side = Some(Side::Server);
             }
         }
-        rows.push((tables.stack(frames), tables.label_set(labels)));
+        rows.push((tables.stack(frames), tables.label_set(labels), request));
     }
     let (period_type, period_unit) = match &source.period_type {
         Some(period) => (string(period.r#type)?, string(period.unit)?),
@@ -305,7 +310,7 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
         profile.locations = tables.locations.clone();
         profile.stacks = tables.stacks.clone();
         profile.label_sets = tables.label_sets.clone();
-        for (sample, &(stack, label_set)) in source.sample.iter().zip(&rows) {
+        for (sample, &(stack, label_set, request)) in source.sample.iter().zip(&rows) {
             let value = sample.value[at];
             if value < 0 {
                 return Err(PprofError::Invalid(format!(
@@ -320,6 +325,16 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
                     value,
                     count: counted.unwrap_or(1).max(1),
                 });
+                if request != Request::default() {
+                    profile.push_exemplar(Exemplar {
+                        stack,
+                        label_set,
+                        value,
+                        unix_ns: source.time_nanos,
+                        trace_id: request.trace_id,
+                        span_id: request.span_id,
+                    });
+                }
             }
         }
         values.push(PprofValue {
@@ -336,6 +351,31 @@ const MAX_SAMPLE_TYPES: usize = 16;
 const ROUTE_LABELS: [&str; 5] = ["route", "http.route", "endpoint", "trace endpoint", "span_name"];
 /// Sample types that say how often a stack was seen.
 const COUNTS: [&str; 3] = ["samples", "sample", "contentions"];
+
+/// Which request a sample worked for, by its labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Request {
+    trace_id: [u8; 16],
+    span_id: u64,
+}
+
+impl Request {
+    /// Takes a label in when it names a trace or a span in hexadecimal; what is of another length names nothing.
+    fn read(&mut self, key: &str, value: &str) {
+        let hexadecimal = |digits: usize| value.len() == digits && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match key {
+            "trace_id" if hexadecimal(32) => {
+                self.trace_id = u128::from_str_radix(value, 16).unwrap_or_default().to_be_bytes();
+            }
+            "span_id" if hexadecimal(16) => self.span_id = u64::from_str_radix(value, 16).unwrap_or_default(),
+            // Of the span that began the work here; the span itself says more.
+            "profile_id" if hexadecimal(16) && self.span_id == 0 => {
+                self.span_id = u64::from_str_radix(value, 16).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+}
 
 /// What the samples of a file mention; equal stacks and label sets once.
 #[derive(Default)]

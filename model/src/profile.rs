@@ -124,6 +124,40 @@ pub struct Sample {
     pub count: u64,
 }
 
+/// One sample of a profile that says which request it worked for. It is among the rows too: this is the finer view of a part
+/// of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemplar {
+    /// Index into [`Profile::stacks`].
+    pub stack: u32,
+    /// Index into [`Profile::label_sets`].
+    pub label_set: u32,
+    /// In the unit of the profile type.
+    pub value: i64,
+    /// When it was taken, nanoseconds since the Unix epoch; the start of the profile where the sender does not say.
+    pub unix_ns: i64,
+    /// The trace; zeros when only the span is known.
+    pub trace_id: [u8; 16],
+    /// The span; 0 when only the trace is known.
+    pub span_id: u64,
+}
+
+impl Exemplar {
+    /// Most that a reader takes out of one profile; limits of the collector are below it.
+    pub const MAX_READ: usize = 100_000;
+
+    /// A trace as two numbers, the most significant half first.
+    pub fn trace_halves(&self) -> (u64, u64) {
+        let whole = u128::from_be_bytes(self.trace_id);
+        ((whole >> 64) as u64, whole as u64)
+    }
+
+    /// The reverse of [`Exemplar::trace_halves`].
+    pub fn trace_of(high: u64, low: u64) -> [u8; 16] {
+        ((u128::from(high) << 64) | u128::from(low)).to_be_bytes()
+    }
+}
+
 /// How well the profile was sampled; travels with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProfileStats {
@@ -160,6 +194,10 @@ pub struct Profile {
     pub label_sets: Vec<LabelSet>,
     /// The rows.
     pub samples: Vec<Sample>,
+    /// Rows once more, those that say which request they worked for.
+    pub exemplars: Vec<Exemplar>,
+    /// Rows that said so too and are not among the exemplars, because there were too many.
+    pub exemplars_cut: u64,
     /// How well it was sampled.
     pub stats: ProfileStats,
 }
@@ -198,8 +236,37 @@ impl Profile {
             stacks: Vec::new(),
             label_sets: Vec::new(),
             samples: Vec::new(),
+            exemplars: Vec::new(),
+            exemplars_cut: 0,
             stats: ProfileStats::default(),
         }
+    }
+
+    /// Adds an exemplar, or counts it when there are too many.
+    pub fn push_exemplar(&mut self, exemplar: Exemplar) {
+        if self.exemplars.len() < Exemplar::MAX_READ {
+            self.exemplars.push(exemplar);
+        } else {
+            self.exemplars_cut = self.exemplars_cut.saturating_add(1);
+        }
+    }
+
+    /// Keeps so many exemplars at most, evenly over their order; the others are counted. Says how many that were.
+    pub fn cut_exemplars(&mut self, limit: usize) -> u64 {
+        let all = self.exemplars.len();
+        if all <= limit {
+            return 0;
+        }
+        let mut at = 0;
+        self.exemplars.retain(|_| {
+            // The nth is kept where the share of those kept so far steps to the next whole number.
+            let kept = (at + 1) * limit / all > at * limit / all;
+            at += 1;
+            kept
+        });
+        let cut = (all - self.exemplars.len()) as u64;
+        self.exemplars_cut = self.exemplars_cut.saturating_add(cut);
+        cut
     }
 
     /// Sum of all values; saturates.
@@ -242,6 +309,39 @@ impl Profile {
                 return Err(InvalidProfile::Negative(sample.value));
             }
         }
+        for exemplar in &self.exemplars {
+            check("stack", exemplar.stack, self.stacks.len())?;
+            check("label set", exemplar.label_set, self.label_sets.len())?;
+            if exemplar.value < 0 {
+                return Err(InvalidProfile::Negative(exemplar.value));
+            }
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn exemplars_that_are_kept_are_spread_over_all(all in 0usize..400, limit in 0usize..400) {
+            let mut profile = Profile::empty_cpu(0, 0);
+            for at in 0..all {
+                profile.push_exemplar(Exemplar { stack: 0, label_set: 0, value: at as i64, unix_ns: 0, trace_id: [1; 16], span_id: 1 });
+            }
+            let cut = profile.cut_exemplars(limit);
+            let kept: Vec<usize> = profile.exemplars.iter().map(|exemplar| exemplar.value as usize).collect();
+            prop_assert_eq!(kept.len(), all.min(limit));
+            prop_assert_eq!(kept.len() as u64 + cut, all as u64);
+            prop_assert_eq!(profile.exemplars_cut, cut);
+            let widest = if limit == 0 { all } else { all.div_ceil(limit.max(1)).max(1) };
+            for pair in kept.windows(2) {
+                prop_assert!(pair[0] < pair[1] && pair[1] - pair[0] <= widest);
+            }
+        }
     }
 }

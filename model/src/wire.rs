@@ -6,7 +6,7 @@ use prost::Message;
 use crate::{
     batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow},
     histogram::Histogram,
-    profile::{Frame, InvalidProfile, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
+    profile::{Exemplar, Frame, InvalidProfile, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
     proto::v1 as pb,
     workload::{Component, LabelSet, Release, Side, Workload},
 };
@@ -233,6 +233,8 @@ fn encode_profile(profile: &Profile) -> pb::Profile {
                 count: s.count,
             })
             .collect(),
+        exemplars: profile.exemplars.iter().map(encode_exemplar).collect(),
+        exemplars_cut: profile.exemplars_cut,
         stats: Some(pb::ProfileStats {
             rate_hz: profile.stats.rate_hz,
             dropped: profile.stats.dropped,
@@ -240,6 +242,30 @@ fn encode_profile(profile: &Profile) -> pb::Profile {
             cpu_ns: profile.stats.cpu_ns,
             overhead_ns: profile.stats.overhead_ns,
         }),
+    }
+}
+
+fn encode_exemplar(exemplar: &Exemplar) -> pb::Exemplar {
+    let (trace_high, trace_low) = exemplar.trace_halves();
+    pb::Exemplar {
+        stack: exemplar.stack,
+        label_set: exemplar.label_set,
+        value: exemplar.value,
+        unix_ns: exemplar.unix_ns.cast_unsigned(),
+        trace_high,
+        trace_low,
+        span_id: exemplar.span_id,
+    }
+}
+
+fn decode_exemplar(exemplar: pb::Exemplar) -> Exemplar {
+    Exemplar {
+        stack: exemplar.stack,
+        label_set: exemplar.label_set,
+        value: exemplar.value,
+        unix_ns: exemplar.unix_ns.cast_signed(),
+        trace_id: Exemplar::trace_of(exemplar.trace_high, exemplar.trace_low),
+        span_id: exemplar.span_id,
     }
 }
 
@@ -321,6 +347,8 @@ fn decode_profile(profile: pb::Profile) -> Result<Profile, DecodeBatchError> {
                 count: s.count,
             })
             .collect(),
+        exemplars: profile.exemplars.into_iter().map(decode_exemplar).collect(),
+        exemplars_cut: profile.exemplars_cut,
         stats: ProfileStats {
             rate_hz: stats.rate_hz,
             dropped: stats.dropped,

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use emberline_model::{
-    Batch, BatchId, Component, Frame, Histogram, LabelSet, Location, Mapping, Profile, ProfileStats, ProfileType,
-    Release, RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, otlp, wire,
+    Batch, BatchId, Component, Exemplar, Frame, Histogram, LabelSet, Location, Mapping, Profile, ProfileStats,
+    ProfileType, Release, RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, otlp, wire,
 };
 use opentelemetry_proto::tonic::collector::{
     metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
@@ -110,6 +110,18 @@ fn profile() -> impl Strategy<Value = Profile> {
                     locations: locations.clone(),
                     stacks: stacks.clone(),
                     label_sets: label_sets.clone(),
+                    exemplars: samples
+                        .iter()
+                        .map(|sample| Exemplar {
+                            stack: sample.stack,
+                            label_set: sample.label_set,
+                            value: sample.value,
+                            unix_ns: 20_000_000_001 + sample.value,
+                            trace_id: [sample.count as u8; 16],
+                            span_id: sample.count,
+                        })
+                        .collect(),
+                    exemplars_cut: samples.len() as u64,
                     samples,
                     stats: ProfileStats {
                         rate_hz: 99.0,

@@ -49,6 +49,7 @@ pub use error::{AppendError, OpenError, QueryError, SymbolError};
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
+    exemplars::{ExemplarQuery, ExemplarRow, Exemplars},
     heat_map::HeatCell,
     requests::{RequestQuery, RequestRow},
     selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},

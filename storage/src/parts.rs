@@ -175,7 +175,7 @@ impl PartSet {
         let mut dropped = Dropped::default();
         let (mut sample_bytes, mut other_bytes) = (0, 0);
         for part in self.iter() {
-            let bytes = if part.name.kind == Kind::Samples {
+            let bytes = if part.name.kind.is_of_single_samples() {
                 &mut sample_bytes
             } else {
                 &mut other_bytes
@@ -190,9 +190,10 @@ impl PartSet {
             let end = parts.iter().map(|part| part.name.extent().end).max().unwrap_or(hour);
             if end <= keep.oldest_hour || other_bytes > keep.other_bytes {
                 for part in self.hours.remove(&hour).unwrap_or_default() {
-                    match part.name.kind {
-                        Kind::Samples => sample_bytes -= part.bytes,
-                        _ => other_bytes -= part.bytes,
+                    if part.name.kind.is_of_single_samples() {
+                        sample_bytes -= part.bytes;
+                    } else {
+                        other_bytes -= part.bytes;
                     }
                     self.bytes -= part.bytes;
                     part.give_up();
@@ -202,7 +203,7 @@ impl PartSet {
             }
             parts.retain(|part| {
                 let old = part.name.extent().end <= keep.oldest_samples || sample_bytes > keep.sample_bytes;
-                if part.name.kind != Kind::Samples || !old {
+                if !part.name.kind.is_of_single_samples() || !old {
                     return true;
                 }
                 sample_bytes -= part.bytes;

@@ -16,6 +16,7 @@ use crate::{
     options::Options,
     parts::PartSet,
     questions::{
+        exemplars::{self, ExemplarQuery, Exemplars},
         heat_map::{self, HeatCell},
         profile_types,
         requests::{self, RequestQuery, RequestRow},
@@ -252,6 +253,14 @@ impl Store {
     pub async fn heat_map(&self, query: SelectedQuery) -> Result<Vec<HeatCell>, QueryError> {
         self.ask(query.range, move |reader, span| {
             heat_map::heat_map(reader, span, &query)
+        })
+        .await
+    }
+
+    /// Samples that say which request they worked for, by trace, span or selection.
+    pub async fn exemplars(&self, query: ExemplarQuery) -> Result<Exemplars, QueryError> {
+        self.ask(query.range, move |reader, span| {
+            exemplars::exemplars(reader, span, &query)
         })
         .await
     }

@@ -339,7 +339,8 @@ async fn retention_removes_rows_before_the_names_they_need() {
     store.close();
     let disk = FaultyDisk::new(Arc::new(RealDisk));
     let mut options = options(dir.path());
-    options.sealed_limit_mb = 0;
+    options.samples_limit_mb = 0;
+    options.rollup_limit_mb = 0;
     let store = Store::open_on(options, TestClock::at(T0 + 600), Arc::new(disk.clone())).unwrap();
     store.apply_retention().await.unwrap();
     let removed = disk.events().into_iter().filter_map(|event| match event {

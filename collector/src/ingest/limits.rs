@@ -45,6 +45,14 @@ pub struct IngestLimits {
     pub max_samples_per_profile: usize,
     /// Frames in one stack; the outermost ones are cut.
     pub max_stack_depth: usize,
+    /// Exemplars kept of one profile; further ones are counted, and stay in the sums.
+    pub max_exemplars_per_profile: usize,
+    /// Stacks remembered of counters that grow from the start of a process, of all processes together.
+    pub max_cumulative_rows: usize,
+    /// Stacks remembered of such counters of one profile.
+    pub max_cumulative_rows_per_profile: usize,
+    /// Processes that may push such counters at the same time.
+    pub max_cumulative_senders: usize,
 }
 
 impl Default for IngestLimits {
@@ -61,6 +69,10 @@ impl Default for IngestLimits {
             max_profiles_per_window: 16,
             max_samples_per_profile: 50_000,
             max_stack_depth: 512,
+            max_exemplars_per_profile: 1_000,
+            max_cumulative_rows: 1_000_000,
+            max_cumulative_rows_per_profile: 100_000,
+            max_cumulative_senders: 1_000,
         }
     }
 }

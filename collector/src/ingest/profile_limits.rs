@@ -51,6 +51,9 @@ pub(super) fn apply(
             "value_out_of_range",
             (before - profile.samples.len()) as u64,
         );
+        profile
+            .exemplars
+            .retain(|exemplar| (0..=limit).contains(&exemplar.value));
         for labels in &mut profile.label_sets {
             let named = !labels.route.is_empty() && labels.route != ROUTE_OTHER;
             if named && !names.admit_route(&window.workload, &labels.route, limits, now_s) {
@@ -70,6 +73,8 @@ pub(super) fn apply(
         cut_stacks(profile, limits.max_stack_depth);
         let folded = fold_samples(profile, limits.max_samples_per_profile);
         count(&mut outcome.folded, "max_samples_per_profile", folded);
+        profile.cut_exemplars(limits.max_exemplars_per_profile);
+        count(&mut outcome.folded, "max_exemplars_per_profile", profile.exemplars_cut);
     }
 }
 
@@ -90,6 +95,9 @@ fn merge_label_sets(profile: &mut Profile) {
     for sample in &mut profile.samples {
         // Decoding checked the index.
         sample.label_set = mapped[sample.label_set as usize];
+    }
+    for exemplar in &mut profile.exemplars {
+        exemplar.label_set = mapped[exemplar.label_set as usize];
     }
 }
 

@@ -6,9 +6,11 @@
 //!
 //! Guarantees: those of [`crate::ingest`].
 //!
-//! Wrong on purpose: `aggregationType` is not needed, because the type of a profile says whether it is a sum; types that
-//! a client declares cumulative are left out and counted, and `prev_profile` is refused: both would be counted again
-//! and again.
+//! Types that a client declares cumulative are stored as what they grew since its last push; the first only sets the base.
+//!
+//! Wrong on purpose: `aggregationType` is not needed, because the type of a profile says whether it is a sum; cumulative
+//! types of a client that names no instance are left out and counted, because two processes could not be told apart; and
+//! `prev_profile` is refused.
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
@@ -21,12 +23,12 @@ use bytes::Bytes;
 use emberline_model::{
     Profile, ProfileType,
     foreign::{
-        DEFAULT_RATE_HZ, Sender, Units,
+        DEFAULT_RATE_HZ, Sender, Times, Units,
         app_name::AppName,
         formats::{self, Format, Reading},
     },
     otlp::Decoded,
-    workload::clean_name,
+    workload::{UNKNOWN, clean_name},
 };
 use serde::Deserialize;
 
@@ -35,6 +37,7 @@ use super::{
     refused::Refused,
     upload::{self, Parameters, shortened},
 };
+use crate::cumulative::Looking;
 
 /// Formats that clients send and that are not read, by the words they use.
 const NOT_READ: &str = "pprof, folded (groups), lines, speedscope";
@@ -108,11 +111,30 @@ impl Asked {
                 types: None,
             },
         };
-        let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns);
-        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await
+        let workload = &self.sender.workload;
+        let kind = form.types.as_ref().map(cumulative_types).unwrap_or_default();
+        if kind.is_empty() || workload.instance == UNKNOWN {
+            let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns, None);
+            return ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await;
+        }
+        let mut last = ingest.cumulative.slot(workload, &kind).lock_owned().await;
+        let looking = Looking::new(&ingest.cumulative.budget, last.clone());
+        let reader = {
+            let looking = looking.clone();
+            move |received_unix_ns| self.read(&form, limit, received_unix_ns, Some(&looking))
+        };
+        let accepted = ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
+        (*last, _) = looking.stored();
+        Ok(accepted)
     }
 
-    fn read(&self, form: &Form, limit: usize, received_unix_ns: i64) -> Result<Decoded, Refused> {
+    fn read(
+        &self,
+        form: &Form,
+        limit: usize,
+        received_unix_ns: i64,
+        looking: Option<&Looking>,
+    ) -> Result<Decoded, Refused> {
         let known = self.kind.as_deref().filter(|kind| Units::of_kind(kind, 1).is_some());
         let reading = Reading {
             format: self.format.or(Some(Format::Pprof)),
@@ -124,7 +146,22 @@ impl Asked {
         let mut read = formats::read(&form.profile, &reading).map_err(|error| Refused::of_format(&error, limit))?;
         if read.format == Format::Pprof {
             if let Some(types) = &form.types {
-                choose_types(&mut read.profiles, types, &mut read.left_out);
+                let cumulative = choose_types(&mut read.profiles, types);
+                let chosen = |profile_type: &ProfileType| cumulative.contains(profile_type);
+                let left_out = match (looking, self.sender.times) {
+                    _ if cumulative.is_empty() => Vec::new(),
+                    (Some(looking), Times::Given { until_unix_ns, .. }) => {
+                        looking.look(&mut read.profiles, until_unix_ns, chosen).1
+                    }
+                    (Some(looking), _) => looking.look(&mut read.profiles, received_unix_ns, chosen).1,
+                    (None, _) => {
+                        let counters = read.profiles.iter().filter(|profile| chosen(&profile.profile_type));
+                        let samples = counters.map(|profile| profile.samples.len() as u64).sum();
+                        read.profiles.retain(|profile| !chosen(&profile.profile_type));
+                        vec![("cumulative_without_instance", samples)]
+                    }
+                };
+                read.left_out.extend(left_out);
             }
             self.samples_as_time(&mut read.profiles, known);
         }
@@ -253,28 +290,37 @@ impl Form {
     }
 }
 
-/// Keeps the types that the client names, under the names it shows them by. When it names none of them, all are kept.
-fn choose_types(
-    profiles: &mut Vec<Profile>,
-    types: &HashMap<String, TypeConfig>,
-    left_out: &mut Vec<(&'static str, u64)>,
-) {
+/// Tells the pushes of one process apart: mutex and block profiles come one by one, with types of the same names. Empty
+/// when nothing is cumulative.
+fn cumulative_types(types: &HashMap<String, TypeConfig>) -> String {
+    let cumulative = types.iter().filter(|(_, config)| config.cumulative);
+    let mut names: Vec<String> = cumulative
+        .map(|(name, config)| format!("{name}={}", config.display_name.as_deref().unwrap_or_default()))
+        .collect();
+    names.sort();
+    names.join(",")
+}
+
+/// Keeps the types that the client names, under the names it shows them by, and says which of them are cumulative. When it
+/// names none of them, all are kept.
+fn choose_types(profiles: &mut Vec<Profile>, types: &HashMap<String, TypeConfig>) -> Vec<ProfileType> {
     let config_of = |profile: &Profile| types.get(profile.profile_type.parts()[1]);
+    let mut cumulative = Vec::new();
     if !profiles.iter().any(|profile| config_of(profile).is_some()) {
-        return;
+        return cumulative;
     }
     profiles.retain_mut(|profile| {
         let Some(config) = config_of(profile) else { return false };
-        if config.cumulative {
-            left_out.push(("cumulative_profile", profile.samples.len() as u64));
-            return false;
-        }
         let shown = config.display_name.as_deref().and_then(|name| Units::of_kind(name, 1));
         if let Some(units) = shown {
             let [_, sample_type, unit, period_type, period_unit] = profile.profile_type.parts();
             let name = clean_name(units.profile_type.parts()[0]);
             profile.profile_type = ProfileType::from_parts(&name, sample_type, unit, period_type, period_unit);
         }
+        if config.cumulative {
+            cumulative.push(profile.profile_type.clone());
+        }
         true
     });
+    cumulative
 }

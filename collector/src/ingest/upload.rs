@@ -4,7 +4,9 @@
 //! a file of speedscope, packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
 //! finding it out is not wanted; `kind` and `sample_rate` for numbers without a unit; `name` for the first part of the
 //! profile type; `from` and `until` (seconds since the Unix epoch, or finer) where the file's own time is not meant, or
-//! `time=received` for a recording that is filed as if it had just ended.
+//! `time=received` for a recording that is filed as if it had just ended; `cumulative=alloc_space,alloc_objects` for types
+//! that count from the start of their process (which `instance` must name): what they grew since its last upload is stored,
+//! and the first upload only sets the base.
 //!
 //! Guarantees: those of [`crate::ingest`]; the answer says in JSON what was kept and what was not; a parameter that is
 //! not known is refused, because a misspelt `version` would file a release under another name.
@@ -17,21 +19,22 @@ use axum::{
     http::{HeaderValue, Request, Response, Uri, header},
 };
 use emberline_model::{
-    Profile, Side,
+    Profile, ProfileType, Side,
     foreign::{
         Sender, Times,
         formats::{self, FORMAT_NAMES, Format, Reading},
     },
     otlp::Decoded,
-    workload::clean_name,
+    workload::{UNKNOWN, clean_name},
 };
 
 use super::{Accepted, Ingest, Payload, body, refused::Refused};
+use crate::cumulative::Looking;
 
 /// Parameters of a request; the last one of a name counts.
 pub(super) type Parameters = BTreeMap<String, String>;
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "service",
     "version",
     "namespace",
@@ -44,6 +47,7 @@ const KNOWN: [&str; 12] = [
     "from",
     "until",
     "time",
+    "cumulative",
 ];
 
 /// Takes one file.
@@ -157,6 +161,8 @@ struct Asked {
     format: Option<Format>,
     kind: Option<String>,
     rate_hz: Option<u32>,
+    /// Sample types that count from the start of the process.
+    cumulative: Vec<String>,
 }
 
 impl Asked {
@@ -196,8 +202,17 @@ impl Asked {
                 });
             }
         };
+        let list = find("cumulative").map(|list| list.split(',').map(str::to_owned).collect());
+        let cumulative: Vec<String> = list.unwrap_or_default();
+        if !cumulative.is_empty() && sender.workload.instance == UNKNOWN {
+            return Err(Refused::Parameter {
+                name: "cumulative",
+                reason: "name the process with `instance` too: the counters of two could not be told apart".to_owned(),
+            });
+        }
         Ok(Asked {
             sender,
+            cumulative,
             format: find("format").map(|name| format_of(name)).transpose()?,
             kind: find("kind").cloned(),
             rate_hz: rate(&parameters, "sample_rate")?,
@@ -208,18 +223,66 @@ impl Asked {
         let received = body::receive(ingest, request).await;
         let (_, file, _turn) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
         let (bytes, limit) = (file.len(), ingest.config.max_request_bytes);
-        let reader = move |received_unix_ns| {
-            let reading = Reading {
-                format: self.format,
-                kind: self.kind.as_deref(),
-                rate_hz: self.rate_hz,
-                limit,
-                ..Reading::default()
-            };
-            let read = formats::read(&file, &reading).map_err(|error| Refused::of_format(&error, limit))?;
-            Ok(windows(&self.sender, read.profiles, read.left_out, received_unix_ns))
+        if self.cumulative.is_empty() {
+            let reader = move |received_unix_ns| self.read(&file, limit, received_unix_ns, None);
+            return ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await;
+        }
+        let kind = format!(
+            "{},{}",
+            self.sender.name.as_deref().unwrap_or_default(),
+            self.cumulative.join(",")
+        );
+        let slot = ingest.cumulative.slot(&self.sender.workload, &kind);
+        let mut last = slot.lock_owned().await;
+        let looking = Looking::new(&ingest.cumulative.budget, last.clone());
+        let reader = {
+            let looking = looking.clone();
+            move |received_unix_ns| self.read(&file, limit, received_unix_ns, Some(&looking))
         };
-        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await
+        let accepted = ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
+        (*last, _) = looking.stored();
+        Ok(accepted)
+    }
+
+    fn read(
+        &self,
+        file: &[u8],
+        limit: usize,
+        received_unix_ns: i64,
+        looking: Option<&Looking>,
+    ) -> Result<Decoded, Refused> {
+        let reading = Reading {
+            format: self.format,
+            kind: self.kind.as_deref(),
+            rate_hz: self.rate_hz,
+            limit,
+            ..Reading::default()
+        };
+        let mut read = formats::read(file, &reading).map_err(|error| Refused::of_format(&error, limit))?;
+        if let Some(looking) = looking {
+            let held = |named: &&String| {
+                read.profiles
+                    .iter()
+                    .any(|p| p.profile_type.parts()[1] == named.as_str())
+            };
+            if let Some(unknown) = self.cumulative.iter().find(|named| !held(named)) {
+                return Err(Refused::Parameter {
+                    name: "cumulative",
+                    reason: format!("the file holds no sample type `{}`", shortened(unknown)),
+                });
+            }
+            let chosen = |profile_type: &ProfileType| {
+                let sample_type = profile_type.parts()[1];
+                self.cumulative.iter().any(|named| named == sample_type)
+            };
+            let now_unix_ns = match self.sender.times {
+                Times::Given { until_unix_ns, .. } => until_unix_ns,
+                _ => received_unix_ns,
+            };
+            read.left_out
+                .extend(looking.look(&mut read.profiles, now_unix_ns, chosen).1);
+        }
+        Ok(windows(&self.sender, read.profiles, read.left_out, received_unix_ns))
     }
 }
 

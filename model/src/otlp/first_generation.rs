@@ -217,6 +217,7 @@ struct Bases {
     locations: Part,
     functions: Part,
     attributes: Part,
+    links: Part,
 }
 
 #[derive(Clone, Copy)]
@@ -286,8 +287,10 @@ impl Tables {
             locations: Part::of("location", new.location_table.len(), old.locations.len()),
             functions: Part::of("function", new.function_table.len(), old.functions.len()),
             attributes: Part::of("attribute", new.attribute_table.len(), old.attributes.len()),
+            links: Part::of("link", new.link_table.len(), old.links.len()),
         };
         new.string_table.extend(old.strings);
+        new.link_table.extend(old.links);
         for attribute in old.attributes {
             // Keys were text in the table itself.
             new.string_table.push(attribute.key);
@@ -365,6 +368,7 @@ impl Tables {
                 });
             }
             bases.attributes.all(&mut sample.attribute_indices)?;
+            let link_index = sample.link_index.map_or(Ok(0), |index| bases.links.at(index))?;
             let slice = (sample.start, sample.length);
             let stack_index = match stacks.get(&slice) {
                 Some(&stack) => stack,
@@ -385,7 +389,7 @@ impl Tables {
                 profile.samples.push(current::Sample {
                     stack_index,
                     attribute_indices: sample.attribute_indices.clone(),
-                    link_index: 0,
+                    link_index,
                     values,
                     timestamps_unix_nano: if keep_times {
                         sample.timestamps.clone()

@@ -3,7 +3,8 @@
 //! Guarantees: every value that is not negative is in exactly one window; a profile that is cut says of each window it
 //! covers that it was one, so idle windows are known; an instant outside its profile counts at the profile's nearer end.
 //!
-//! Wrong on purpose: within a window the instants are not kept, because a row is a sum over its window. Samples without
+//! Wrong on purpose: within a window the instants are kept of samples with a link only, because a row is a sum over its
+//! window. Samples without
 //! instants in a profile that is cut are put into its first window, and a profile longer than ten minutes is not cut.
 
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ pub(super) struct Part {
     pub(super) start_unix_ns: i64,
     pub(super) duration_ns: i64,
     pub(super) rows: Vec<Row>,
+    /// The instants of samples that have a link.
+    pub(super) linked: Vec<Linked>,
 }
 
 /// What one sample has in one window.
@@ -34,6 +37,16 @@ pub(super) struct Row {
     pub(super) value: i64,
     /// How many instants; 0 for a sum that says none.
     pub(super) instants: u64,
+}
+
+/// One instant of a sample that has a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Linked {
+    /// Index into the samples of the profile.
+    pub(super) sample: usize,
+    pub(super) value: i64,
+    /// The start of the profile for a sum that says none.
+    pub(super) unix_ns: i64,
 }
 
 /// Cuts a profile at the windows. Also says how many samples were left out for a negative value.
@@ -56,6 +69,10 @@ pub(super) fn parts_of(profile: &otlp::Profile) -> (Vec<Part>, u64) {
                 value,
                 instants: 0,
             });
+            if source.link_index > 0 {
+                let unix_ns = parts[0].start_unix_ns;
+                parts[0].linked.push(Linked { sample, value, unix_ns });
+            }
             continue;
         }
         sums.clear();
@@ -69,9 +86,14 @@ pub(super) fn parts_of(profile: &otlp::Profile) -> (Vec<Part>, u64) {
                     usize::try_from(windows).unwrap_or(0).min(parts.len() - 1)
                 }
             };
+            let value = source.values.get(at).copied().unwrap_or(1);
             let sum = sums.entry(part).or_default();
-            sum.0 = sum.0.saturating_add(source.values.get(at).copied().unwrap_or(1));
+            sum.0 = sum.0.saturating_add(value);
             sum.1 += 1;
+            if source.link_index > 0 {
+                let unix_ns = i64::try_from(instant).unwrap_or(i64::MAX);
+                parts[part].linked.push(Linked { sample, value, unix_ns });
+            }
         }
         for (&part, &(value, instants)) in &sums {
             parts[part].rows.push(Row {
@@ -102,6 +124,7 @@ fn empty_parts(start: i64, duration: i64, instants: bool) -> Vec<Part> {
             start_unix_ns: start,
             duration_ns: duration,
             rows: Vec::new(),
+            linked: Vec::new(),
         }];
     }
     let windows = (first..=last).step_by(WINDOW_SECONDS as usize);
@@ -114,6 +137,7 @@ fn empty_parts(start: i64, duration: i64, instants: bool) -> Vec<Part> {
             start_unix_ns: from,
             duration_ns: until - from,
             rows: Vec::new(),
+            linked: Vec::new(),
         }
     };
     windows.map(part).collect()

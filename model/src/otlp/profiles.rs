@@ -17,7 +17,7 @@ use super::{
 use crate::{
     batch::WorkloadWindow,
     function,
-    profile::{Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
+    profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
     workload::{LabelSet, Release, Side, UNKNOWN, clean_name},
 };
 
@@ -393,6 +393,8 @@ impl Reader<'_> {
         let mut mappings: HashMap<i32, u32> = HashMap::new();
         let mut label_sets: HashMap<Vec<i32>, (u32, Option<u64>)> = HashMap::new();
         let mut known_labels: HashMap<LabelSet, u32> = HashMap::new();
+        // Stack and label set of the samples that have a row.
+        let mut placed: HashMap<usize, (u32, u32)> = HashMap::new();
         for row in &part.rows {
             let (sample, value) = (&profile.samples[row.sample], row.value);
             let stack = match stacks.get(&sample.stack_index) {
@@ -444,6 +446,28 @@ impl Reader<'_> {
                 value,
                 count,
             });
+            if sample.link_index > 0 {
+                placed.insert(row.sample, (stack, label_set));
+            }
+        }
+        for linked in &part.linked {
+            let link_index = profile.samples[linked.sample].link_index;
+            let link = at(&self.dictionary.link_table, link_index, "link")?;
+            let trace_id = <[u8; 16]>::try_from(link.trace_id.as_slice()).unwrap_or_default();
+            let span_id = <[u8; 8]>::try_from(link.span_id.as_slice()).map_or(0, u64::from_be_bytes);
+            // Zeros, and identifiers of another length, name nothing.
+            if let Some(&(stack, label_set)) = placed.get(&linked.sample)
+                && (trace_id != [0; 16] || span_id != 0)
+            {
+                model.push_exemplar(Exemplar {
+                    stack,
+                    label_set,
+                    value: linked.value,
+                    unix_ns: linked.unix_ns,
+                    trace_id,
+                    span_id,
+                });
+            }
         }
         Ok(model)
     }

@@ -153,7 +153,7 @@ fn extent(groups: &[Group]) -> Range<u32> {
 /// True when every part is there that others of the group need.
 fn is_whole(group: &Group) -> bool {
     let has = |kind| group.iter().any(|part| part.name.kind == kind);
-    (!has(Kind::Samples) && !has(Kind::Rollup)) || (has(Kind::Stacks) && has(Kind::Rollup))
+    (!has(Kind::Samples) || has(Kind::Rollup)) && (has(Kind::Stacks) || !(has(Kind::Rollup) || has(Kind::Exemplars)))
 }
 
 /// True when both still have their samples, or neither: otherwise nobody could tell of which hours they are kept.
@@ -203,7 +203,13 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
     *shared.compacting.lock() = Some(commit);
     let work = Work { shared, commit, parts };
     let mut drafts = work.dictionary(dictionary)?;
-    for kind in [Kind::Windows, Kind::Requests, Kind::Samples, Kind::Rollup] {
+    for kind in [
+        Kind::Windows,
+        Kind::Requests,
+        Kind::Samples,
+        Kind::Rollup,
+        Kind::Exemplars,
+    ] {
         drafts.extend(work.rows(kind)?);
     }
     Ok(Some(Done {
@@ -309,7 +315,8 @@ impl Work<'_> {
 
     /// Conditions that together select every row once, in ascending order, about [`CHUNK_ROWS`] at a time.
     fn chunks(&self, kind: Kind, sources: &Group) -> Result<Vec<String>, Problem> {
-        if kind == Kind::Windows {
+        // Few enough to be sorted at once, and exemplars are not in the order of their series.
+        if kind == Kind::Windows || kind == Kind::Exemplars {
             return Ok(vec![String::new()]);
         }
         let sql = format!(

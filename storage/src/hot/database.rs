@@ -55,6 +55,9 @@ pub(crate) const REQUESTS: Kind = Kind::Requests;
 /// See [`SAMPLES`].
 pub(crate) const WINDOWS: Kind = Kind::Windows;
 
+/// See [`SAMPLES`].
+pub(crate) const EXEMPLARS: Kind = Kind::Exemplars;
+
 /// Columns of a kind of rows with their types, in tables and parts alike. In tables the number of the batch follows.
 pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
     match kind {
@@ -65,6 +68,19 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("stack_id", "UBIGINT"),
             ("value", "UBIGINT"),
             ("samples", "UBIGINT"),
+        ],
+        Kind::Exemplars => &[
+            ("ts", "UINTEGER"),
+            ("series_id", "UBIGINT"),
+            ("label_set", "UBIGINT"),
+            ("stack_id", "UBIGINT"),
+            ("value", "UBIGINT"),
+            ("at_ns", "UBIGINT"),
+            ("trace_high", "UBIGINT"),
+            ("trace_low", "UBIGINT"),
+            ("span_id", "UBIGINT"),
+            // How many more there were of this profile; in its first row, 0 in the others.
+            ("cut", "UBIGINT"),
         ],
         Kind::Requests => &[
             ("ts", "UINTEGER"),
@@ -308,10 +324,11 @@ impl Database {
     /// With the names of all parts, also removes whatever neither the tables nor these mention. What is left is read anew:
     /// see [`Database::contents`]. An hour that nobody keeps must not hold memory for ever.
     pub(crate) fn sweep_dictionary(&self, tables: &BTreeMap<u32, u32>, kept: Option<&Kept>) -> duckdb::Result<()> {
-        let all = |kind: Kind, column: &str| {
+        let all = |kinds: &[Kind], column: &str| {
             let selects: Vec<String> = tables
                 .iter()
-                .map(|(&hour, &generation)| format!("SELECT {column} FROM {}", table(kind, hour, generation)))
+                .flat_map(|(&hour, &generation)| kinds.iter().map(move |&kind| table(kind, hour, generation)))
+                .map(|table| format!("SELECT {column} FROM {table}"))
                 .collect();
             // Nothing kept: nothing mentioned.
             if selects.is_empty() {
@@ -320,8 +337,9 @@ impl Database {
                 selects.join(" UNION ALL ")
             }
         };
-        let (stacks, label_sets) = (all(SAMPLES, "stack_id"), all(SAMPLES, "label_set"));
-        let workloads = all(WINDOWS, "workload_id");
+        let of_samples = [SAMPLES, EXEMPLARS];
+        let (stacks, label_sets) = (all(&of_samples, "stack_id"), all(&of_samples, "label_set"));
+        let workloads = all(&[WINDOWS], "workload_id");
         let names = kept.map_or_else(String::new, |kept| {
             let (kept_workloads, kept_label_sets) = (id_list(&kept.workloads), id_list(&kept.label_sets));
             format!(

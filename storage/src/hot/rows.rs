@@ -124,6 +124,7 @@ pub(crate) struct Staged {
 #[derive(Default)]
 struct HourRows {
     samples: SampleRows,
+    exemplars: ExemplarRows,
     requests: RequestRows,
     windows: WindowRows,
 }
@@ -136,6 +137,21 @@ struct SampleRows {
     stack: Vec<u64>,
     value: Vec<u64>,
     samples: Vec<u64>,
+    lsn: Vec<u64>,
+}
+
+#[derive(Default)]
+struct ExemplarRows {
+    ts: Vec<u32>,
+    series: Vec<u64>,
+    label_set: Vec<u64>,
+    stack: Vec<u64>,
+    value: Vec<u64>,
+    at_ns: Vec<u64>,
+    trace_high: Vec<u64>,
+    trace_low: Vec<u64>,
+    span_id: Vec<u64>,
+    cut: Vec<u64>,
     lsn: Vec<u64>,
 }
 
@@ -361,6 +377,7 @@ impl Staged {
             let generation = generations.get(&hour).copied().unwrap_or_default();
             let table = |kind| database::table(kind, hour, generation);
             tables.insert(table(database::SAMPLES), rows.samples.into_columns());
+            tables.insert(table(database::EXEMPLARS), rows.exemplars.into_columns());
             tables.insert(table(database::REQUESTS), rows.requests.into_columns());
             tables.insert(table(database::WINDOWS), rows.windows.into_columns());
         }
@@ -428,6 +445,24 @@ impl SampleRows {
             numbers(self.stack),
             numbers(self.value),
             numbers(self.samples),
+            numbers(self.lsn),
+        ]
+    }
+}
+
+impl ExemplarRows {
+    fn into_columns(self) -> Vec<ArrayRef> {
+        vec![
+            times(self.ts),
+            numbers(self.series),
+            numbers(self.label_set),
+            numbers(self.stack),
+            numbers(self.value),
+            numbers(self.at_ns),
+            numbers(self.trace_high),
+            numbers(self.trace_low),
+            numbers(self.span_id),
+            numbers(self.cut),
             numbers(self.lsn),
         ]
     }

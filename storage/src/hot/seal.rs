@@ -64,6 +64,7 @@ impl From<Failure> for SealError {
 pub(super) fn order(kind: Kind) -> &'static str {
     match kind {
         Kind::Samples | Kind::Rollup => "series_id, stack_id, label_set, ts",
+        Kind::Exemplars => "trace_high, trace_low, span_id, at_ns",
         Kind::Requests => "series_id, side, route, method, protocol, status, peer_service, peer_version, ts",
         _ => "workload_id, component, ts",
     }
@@ -106,7 +107,8 @@ pub(super) fn seal(
         return Ok(Vec::new());
     };
     // The dictionary gets its name first: no rows without their names.
-    seal.dictionary((first, last), extents.contains_key(&Kind::Samples))?;
+    let with_stacks = extents.contains_key(&Kind::Samples) || extents.contains_key(&Kind::Exemplars);
+    seal.dictionary((first, last), with_stacks)?;
     for (kind, extent) in extents {
         let sql = format!(
             "SELECT {} FROM {} ORDER BY {}",
@@ -138,6 +140,15 @@ fn each_chunk(
 impl Seal<'_> {
     fn table(&self, kind: Kind) -> String {
         table(kind, self.hour, self.generation)
+    }
+
+    /// The query of all stacks that rows mention.
+    fn stack_ids(&self) -> String {
+        format!(
+            "SELECT stack_id FROM {} UNION SELECT stack_id FROM {}",
+            self.table(Kind::Samples),
+            self.table(Kind::Exemplars)
+        )
     }
 
     fn name(&self, kind: Kind, (first_lsn, last_lsn): (Lsn, Lsn), rows: u64) -> PartName {
@@ -217,9 +228,9 @@ impl Seal<'_> {
         let mut index: IdMap<u32> = IdMap::default();
         let sql = format!(
             "SELECT location_id, mapping_id, file_offset, functions, files, lines FROM locations WHERE location_id IN
-                (SELECT unnest(locations) FROM stacks WHERE stack_id IN (SELECT stack_id FROM {}))
+                (SELECT unnest(locations) FROM stacks WHERE stack_id IN ({}))
              ORDER BY mapping_id NULLS LAST, file_offset, location_id",
-            self.table(Kind::Samples)
+            self.stack_ids()
         );
         each_chunk(&self.database.connection, &sql, |chunk| {
             let columns = Columns::new(chunk);
@@ -256,9 +267,9 @@ impl Seal<'_> {
         let mut rows = 0;
         let mut root_first: Vec<u32> = Vec::new();
         let sql = format!(
-            "SELECT list_reverse(locations) AS root_first FROM stacks WHERE stack_id IN (SELECT stack_id FROM {})
+            "SELECT list_reverse(locations) AS root_first FROM stacks WHERE stack_id IN ({})
              ORDER BY root_first",
-            self.table(Kind::Samples)
+            self.stack_ids()
         );
         each_chunk(&self.database.connection, &sql, |chunk| {
             let columns = Columns::new(chunk);
@@ -283,10 +294,11 @@ impl Seal<'_> {
 
     /// Names of everything but locations, and the index of each mapping.
     fn names(&self) -> Result<(Names, IdMap<u32>), SealError> {
-        let [windows, requests, samples] = parts::ROW_KINDS.map(|kind| self.table(kind));
+        let [windows, requests, samples, exemplars] = parts::ROW_KINDS.map(|kind| self.table(kind));
         let workloads = format!(
             "SELECT workload_id FROM {windows} UNION SELECT workload_id FROM series WHERE series_id IN
-                (SELECT series_id FROM {requests} UNION SELECT series_id FROM {samples})"
+                (SELECT series_id FROM {requests} UNION SELECT series_id FROM {samples}
+                    UNION SELECT series_id FROM {exemplars})"
         );
         let mut names = Names::default();
         let each = |sql: &str, each: &mut dyn FnMut(&Columns<'_>) -> Result<(), Failure>| {
@@ -319,7 +331,8 @@ impl Seal<'_> {
         each(
             &format!(
                 "SELECT side, route, peer_namespace, peer_service, peer_version FROM label_sets
-                 WHERE label_set IN (SELECT label_set FROM {samples}) ORDER BY 2, 1, 4, 5"
+                 WHERE label_set IN (SELECT label_set FROM {samples} UNION SELECT label_set FROM {exemplars})
+                 ORDER BY 2, 1, 4, 5"
             ),
             &mut |columns| {
                 let (side, route) = (columns.u8(0)?, columns.text(1)?);

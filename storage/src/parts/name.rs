@@ -21,19 +21,22 @@ pub(crate) enum Kind {
     Samples,
     /// Sample rows added up over each hour and over the processes of a release.
     Rollup,
+    /// Rows of samples that say which request they worked for.
+    Exemplars,
 }
 
 /// The kinds that hold rows of hour tables.
-pub(crate) const ROW_KINDS: [Kind; 3] = [Kind::Windows, Kind::Requests, Kind::Samples];
+pub(crate) const ROW_KINDS: [Kind; 4] = [Kind::Windows, Kind::Requests, Kind::Samples, Kind::Exemplars];
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 6] = [
+    pub(crate) const ALL: [Kind; 7] = [
         Kind::Names,
         Kind::Stacks,
         Kind::Windows,
         Kind::Requests,
         Kind::Samples,
         Kind::Rollup,
+        Kind::Exemplars,
     ];
 
     /// The word in names of files and tables.
@@ -45,6 +48,7 @@ impl Kind {
             Kind::Requests => "requests",
             Kind::Samples => "samples",
             Kind::Rollup => "rollup",
+            Kind::Exemplars => "exemplars",
         }
     }
 
@@ -57,10 +61,15 @@ impl Kind {
         }
     }
 
+    /// True for what is kept only as long as single samples are.
+    pub(crate) fn is_of_single_samples(self) -> bool {
+        matches!(self, Kind::Samples | Kind::Exemplars)
+    }
+
     fn extension(self) -> &'static str {
         match self {
             Kind::Names | Kind::Stacks => "dict",
-            Kind::Windows | Kind::Requests | Kind::Samples | Kind::Rollup => "parquet",
+            Kind::Windows | Kind::Requests | Kind::Samples | Kind::Rollup | Kind::Exemplars => "parquet",
         }
     }
 }
@@ -146,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_round_trip(kind in 0usize..6, hour in 0u32..1_000_000, hours in 1u32..200, sequence: u32, first_lsn: u64, last_lsn: u64, rows: u64, checksum: u32) {
+        fn names_round_trip(kind in 0usize..Kind::ALL.len(), hour in 0u32..1_000_000, hours in 1u32..200, sequence: u32, first_lsn: u64, last_lsn: u64, rows: u64, checksum: u32) {
             let name = PartName { kind: Kind::ALL[kind], hour, hours, sequence, first_lsn, last_lsn, rows, checksum };
             prop_assert_eq!(PartName::parse(&Path::new("/x").join(name.to_string())), Some(name));
         }

@@ -202,7 +202,7 @@ impl SampleSeries {
 }
 
 /// Adds `AND ... [NOT] IN (?, ...)` for the filters that are about a sample, or about its process.
-fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bool) {
+pub(super) fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bool) {
     for filter in filters.iter().filter(|f| f.label.is_of_sample() == of_sample) {
         if filter.values.is_empty() {
             // Nothing is one of no values, and everything is none of them.

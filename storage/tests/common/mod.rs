@@ -128,6 +128,8 @@ pub fn profile(build: &str, samples: &[(&[u64], LabelSet, i64)]) -> Profile {
         stacks: Vec::new(),
         label_sets: Vec::new(),
         samples: Vec::new(),
+        exemplars: Vec::new(),
+        exemplars_cut: 0,
         stats: ProfileStats {
             rate_hz: 99.0,
             cpu_ns: 5,

@@ -5,8 +5,8 @@
 //! of work, because wall-clock time on a shared machine measures the neighbours.
 
 mod build;
-mod cost;
 mod campaign;
+mod cost;
 mod demo;
 mod ingest;
 mod load;

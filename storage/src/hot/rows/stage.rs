@@ -85,8 +85,9 @@ impl Stager<'_> {
     fn window(&mut self, lsn: Lsn, window: &WorkloadWindow, ts: u32) {
         let hour = hours::hour_of(ts);
         let is_new = |kind| !self.parts.covers(kind, hour, lsn);
-        let (windows, requests, samples) = (is_new(Kind::Windows), is_new(Kind::Requests), is_new(Kind::Samples));
-        if !windows && !requests && !samples {
+        let (windows, requests) = (is_new(Kind::Windows), is_new(Kind::Requests));
+        let of_profile = (is_new(Kind::Samples), is_new(Kind::Exemplars));
+        if !windows && !requests && of_profile == (false, false) {
             return;
         }
         self.news.hours.insert(hour);
@@ -110,9 +111,10 @@ impl Stager<'_> {
                 .for_each(|request| rows.push(request, ts, series, lsn));
             self.news.request_rows += window.requests.len() as u64;
         }
-        for profile in window.profiles.iter().filter(|_| samples) {
+        for profile in window.profiles.iter().filter(|_| of_profile != (false, false)) {
             let series = self.series(workload, window, &profile.profile_type.0);
-            self.profile(profile, (lsn, ts), workload, window.component, series);
+            let process = (workload, window.component, series);
+            self.profile(profile, (lsn, ts), process, of_profile);
         }
     }
 
@@ -145,7 +147,13 @@ impl Stager<'_> {
         }
     }
 
-    fn profile(&mut self, profile: &Profile, (lsn, ts): (Lsn, u32), workload: u64, component: Component, series: u64) {
+    fn profile(
+        &mut self,
+        profile: &Profile,
+        (lsn, ts): (Lsn, u32),
+        (workload, component, series): (u64, Component, u64),
+        (samples, exemplars): (bool, bool),
+    ) {
         let mappings: Vec<u64> = profile
             .mappings
             .iter()
@@ -167,7 +175,28 @@ impl Stager<'_> {
         }
         let label_sets: Vec<u64> = profile.label_sets.iter().map(|l| self.label_set(l)).collect();
         let stacks: Vec<u64> = profile.stacks.iter().map(|s| self.stack(s, &locations)).collect();
-        let rows = &mut self.staged.hours.entry(hours::hour_of(ts)).or_default().samples;
+        let rows = self.staged.hours.entry(hours::hour_of(ts)).or_default();
+        if exemplars {
+            let rows = &mut rows.exemplars;
+            for (at, exemplar) in profile.exemplars.iter().enumerate() {
+                let (high, low) = exemplar.trace_halves();
+                rows.ts.push(ts);
+                rows.series.push(series);
+                rows.label_set.push(label_sets[exemplar.label_set as usize]);
+                rows.stack.push(stacks[exemplar.stack as usize]);
+                rows.value.push(exemplar.value.max(0).unsigned_abs());
+                rows.at_ns.push(exemplar.unix_ns.max(0).unsigned_abs());
+                rows.trace_high.push(high);
+                rows.trace_low.push(low);
+                rows.span_id.push(exemplar.span_id);
+                rows.cut.push(if at == 0 { profile.exemplars_cut } else { 0 });
+                rows.lsn.push(lsn);
+            }
+        }
+        if !samples {
+            return;
+        }
+        let rows = &mut rows.samples;
         for sample in &profile.samples {
             rows.ts.push(ts);
             rows.series.push(series);

@@ -1,0 +1,313 @@
+//! Scraping: fetching the profiles of programs that only offer them, as Go's `net/http/pprof` does.
+//!
+//! Guarantees: what targets send goes through the limits of all ingest and is on disk before it counts; counters that
+//! grow from the start of a process are stored as what they grew between two scrapes, across its restarts, and a scrape
+//! that was not stored is made up for by the next; gauges are stored as they are. Connections, bytes and time are bounded;
+//! a target that fails disturbs no other. Scrapes are spread over the interval by what they scrape, so that
+//! neither a start nor a restart of this server makes them fall together.
+//!
+//! Wrong on purpose: times are those of this server, not of the targets; a target that cannot be reached for long has its
+//! growth counted in one window of ten minutes; a change of the scrape configuration itself needs a restart.
+
+mod board;
+mod config;
+mod discovery;
+mod duration;
+mod fetch;
+mod relabel;
+mod target;
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use emberline_model::{
+    foreign::{
+        Sender, Times,
+        cumulative::is_cumulative,
+        formats::{self, Format, Reading},
+    },
+    otlp::Decoded,
+    time::Clock,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    board::{Board, Row, STATES},
+    config::{Endpoint, Job},
+    discovery::Discovery,
+    target::Target,
+};
+use crate::{
+    cumulative::{Looking, Remembered},
+    ingest::{Accepted, Ingest, Payload, refused::Refused},
+    self_metrics::SelfMetrics,
+};
+
+pub use config::{ScrapeConfig, ScrapeConfigError, load, parse};
+
+/// Longest pause between two looks at how a job does.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Growth over a longer time counts in the newest part of it.
+const LONGEST_GROWTH_NS: i64 = 600 * 1_000_000_000;
+/// How long a measurement without a length is said to have taken: one window.
+const NO_LENGTH_NS: i64 = 10 * 1_000_000_000;
+
+/// Fetches the profiles of all jobs.
+pub(crate) struct Scraper {
+    config: ScrapeConfig,
+    ingest: Arc<Ingest>,
+    clock: Arc<dyn Clock>,
+    metrics: SelfMetrics,
+    pub(crate) board: Board,
+    reads: Semaphore,
+    places: Arc<Semaphore>,
+}
+
+/// A target that is scraped now; dropping it ends that.
+struct Running {
+    tasks: Vec<AbortHandle>,
+    rows: Vec<Row>,
+    board: Board,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.rows.iter().for_each(|row| self.board.close(row));
+    }
+}
+
+impl Scraper {
+    pub(crate) fn new(
+        config: ScrapeConfig,
+        ingest: Arc<Ingest>,
+        clock: Arc<dyn Clock>,
+        metrics: SelfMetrics,
+    ) -> Scraper {
+        Scraper {
+            reads: Semaphore::new(config.limits.max_concurrent_reads),
+            places: Arc::new(Semaphore::new(config.limits.max_targets.min(Semaphore::MAX_PERMITS))),
+            config,
+            ingest,
+            clock,
+            metrics,
+            board: Board::default(),
+        }
+    }
+
+    /// Scrapes until it is stopped.
+    pub(crate) async fn run(self: Arc<Scraper>, stop: CancellationToken) {
+        let mut jobs = JoinSet::new();
+        for job in self.config.jobs.clone() {
+            jobs.spawn(Arc::clone(&self).run_job(Arc::new(job)));
+        }
+        // Dropping the jobs ends them, and they end what they started.
+        stop.cancelled().await;
+    }
+
+    async fn run_job(self: Arc<Scraper>, job: Arc<Job>) {
+        let mut discovery = Discovery::new((*job).clone(), self.config.folder.clone());
+        let mut running: BTreeMap<Target, Running> = BTreeMap::new();
+        let pause = discovery.pause().map_or(LOOK_EVERY, |pause| pause.min(LOOK_EVERY));
+        loop {
+            let mut found = discovery.refresh(self.config.limits.max_targets).await;
+            running.retain(|target, _| found.targets.contains(target));
+            for target in &found.targets {
+                if running.contains_key(target) {
+                    continue;
+                }
+                let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                    found.problems.push(format!(
+                        "more than {} targets of all jobs (`max_targets`); the others are not scraped",
+                        self.config.limits.max_targets
+                    ));
+                    break;
+                };
+                running.insert(target.clone(), self.start(&job, target, place));
+            }
+            if self.board.set_problems(&job.name, &found.problems) {
+                for problem in &found.problems {
+                    tracing::warn!(job = job.name, "targets: {problem}");
+                }
+            }
+            for (state, profiles) in STATES.into_iter().zip(self.board.counts(&job.name)) {
+                self.metrics.scrape_profiles(&job.name, state, profiles);
+            }
+            self.metrics.cumulative_rows(self.ingest.cumulative.budget.used());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn start(self: &Arc<Scraper>, job: &Arc<Job>, target: &Target, place: OwnedSemaphorePermit) -> Running {
+        let mut running = Running {
+            tasks: Vec::with_capacity(job.endpoints.len()),
+            rows: Vec::with_capacity(job.endpoints.len()),
+            board: self.board.clone(),
+            _place: place,
+        };
+        for endpoint in &job.endpoints {
+            let row = Row {
+                job: job.name.clone(),
+                target: target.clone(),
+                kind: endpoint.kind,
+            };
+            self.board.open(row.clone());
+            running.rows.push(row.clone());
+            let task = Arc::clone(self).scrape_for_ever(Arc::clone(job), row, endpoint.clone());
+            running.tasks.push(tokio::spawn(task).abort_handle());
+        }
+        running
+    }
+
+    async fn scrape_for_ever(self: Arc<Scraper>, job: Arc<Job>, row: Row, endpoint: Endpoint) {
+        let first = Instant::now() + spread(&row, job.interval);
+        let mut ticks = tokio::time::interval_at(first, job.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = None;
+        loop {
+            ticks.tick().await;
+            self.scrape(&job, &row, &endpoint, &mut last).await;
+        }
+    }
+
+    /// Scrapes once and says on the board how it went.
+    async fn scrape(&self, job: &Job, row: &Row, endpoint: &Endpoint, last: &mut Option<Arc<Remembered>>) {
+        let began = Instant::now();
+        let bounds = fetch::Bounds {
+            time: job.timeout + Duration::from_secs(endpoint.seconds),
+            bytes: self.config.limits.max_profile_bytes,
+            reads: &self.reads,
+        };
+        let fetched = fetch::get(&row.target.address, row.target.trust, &endpoint.path, bounds).await;
+        let outcome = match fetched {
+            Ok(file) => self
+                .take(row, endpoint, file, last)
+                .await
+                .map_err(|refused| refused.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        self.metrics
+            .scrape(&job.name, if outcome.is_ok() { "stored" } else { "failed" });
+        let at_unix_ms = self.clock.now_unix_ms();
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.board.change(row, |shown| {
+            // The first failure is news; those that follow it are on the board.
+            if let Err(error) = outcome.as_ref().map_err(|error| (shown.failures == 0).then_some(error))
+                && let Some(error) = error
+            {
+                let (target, profile) = (row.target.address.authority(), row.kind.word());
+                tracing::warn!(job = row.job, target, profile, "a scrape failed: {error}");
+            }
+            shown.at_unix_ms = at_unix_ms;
+            shown.took_ms = took_ms;
+            match outcome {
+                Ok((accepted, restarted)) => {
+                    shown.error.clear();
+                    shown.failures = 0;
+                    shown.samples = accepted.samples;
+                    shown.left_out = accepted.message();
+                    shown.restarts += u64::from(restarted);
+                }
+                Err(error) => {
+                    shown.error = error;
+                    shown.failures += 1;
+                }
+            }
+        });
+    }
+
+    /// Stores a file; what is remembered of its counters changes once it is on disk. Says whether the process is a new one.
+    async fn take(
+        &self,
+        row: &Row,
+        endpoint: &Endpoint,
+        file: Bytes,
+        last: &mut Option<Arc<Remembered>>,
+    ) -> Result<(Accepted, bool), Refused> {
+        let reading = Read {
+            sender: Sender {
+                name: endpoint.kind.type_name().map(str::to_owned),
+                times: Times::OfFile,
+                ..row.target.sender()
+            },
+            only_gauges: endpoint.only_gauges,
+            limit: self.config.limits.max_profile_bytes,
+        };
+        let bytes = file.len();
+        let looking = Looking::new(&self.ingest.cumulative.budget, last.clone());
+        let reader = {
+            let looking = looking.clone();
+            move |now_unix_ns| reading.windows(&file, now_unix_ns, &looking)
+        };
+        let accepted = self
+            .ingest
+            .accept(None, Payload::Foreign(Box::new(reader)), bytes)
+            .await?;
+        let restarted;
+        (*last, restarted) = looking.stored();
+        Ok((accepted, restarted))
+    }
+}
+
+/// How a scraped file is read.
+struct Read {
+    sender: Sender,
+    only_gauges: bool,
+    limit: usize,
+}
+
+impl Read {
+    /// Puts a file into windows, with what its counters grew.
+    fn windows(&self, file: &[u8], now_unix_ns: i64, looking: &Looking) -> Result<Decoded, Refused> {
+        let reading = Reading {
+            format: Some(Format::Pprof),
+            limit: self.limit,
+            ..Reading::default()
+        };
+        let mut profiles = formats::read(file, &reading)
+            .map_err(|error| match Refused::is_too_large(&error) {
+                true => Refused::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
+                false => Refused::Profile(error.to_string()),
+            })?
+            .profiles;
+        if self.only_gauges {
+            profiles.retain(|profile| !is_cumulative(&profile.profile_type));
+        }
+        let (since, left_out) = looking.look(&mut profiles, now_unix_ns, is_cumulative);
+        for profile in &mut profiles {
+            let since = since.filter(|_| is_cumulative(&profile.profile_type));
+            profile.duration_ns = match since {
+                Some(since) => now_unix_ns.saturating_sub(since).min(LONGEST_GROWTH_NS),
+                None => profile.duration_ns,
+            };
+            if profile.duration_ns <= 0 {
+                profile.duration_ns = NO_LENGTH_NS;
+            }
+            profile.start_unix_ns = now_unix_ns.saturating_sub(profile.duration_ns);
+        }
+        let mut decoded = self.sender.windows(profiles, now_unix_ns);
+        for (reason, count) in left_out {
+            decoded.leave_out(reason, count);
+        }
+        Ok(decoded)
+    }
+}
+
+/// When in an interval something is scraped: the same after every start.
+fn spread(row: &Row, interval: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (&row.job, &row.target, row.kind).hash(&mut hasher);
+    let nanoseconds = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(hasher.finish() % nanoseconds)
+}

@@ -1,0 +1,657 @@
+//! The scrape configuration (YAML), in the words of Prometheus.
+//!
+//! ```yaml
+//! global: {scrape_interval: 15s, scrape_timeout: 10s}
+//! limits: {max_targets: 1000, max_concurrent_reads: 4, max_profile_bytes: 16777216}
+//! scrape_configs:
+//!   - job_name: shop
+//!     scrape_interval: 15s
+//!     scheme: http
+//!     path_prefix: ""                          # before every path below
+//!     static_configs:
+//!       - {targets: ["10.0.0.1:6060"], labels: {service: shop, version: v2, namespace: prod}}
+//!     file_sd_configs:
+//!       - {files: ["targets/*.yaml"]}          # lists of {targets, labels}; read again when they change
+//!     dns_sd_configs:
+//!       - {names: [shop.prod.svc], type: A, port: 6060, refresh_interval: 30s}
+//!     relabel_configs:
+//!       - {source_labels: [__meta_dns_name], target_label: service}
+//!     profiles:                                # all but `allocs` unless switched off
+//!       profile: {enabled: true, path: /debug/pprof/profile, seconds: 10}
+//!       heap: {enabled: true, path: /debug/pprof/heap}
+//!       allocs: {enabled: false}
+//!       mutex: {enabled: true}
+//!       block: {enabled: true}
+//!       goroutine: {enabled: true}
+//! ```
+//!
+//! Guarantees: an unknown key is an error, and every message begins with `file:line`; a configuration that loads has
+//! jobs of different names, rules that can work and profiles that fit into their interval.
+//!
+//! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there;
+//! `https` is refused, because no TLS is spoken yet; DNS answers A and AAAA records, not SRV, because the system's
+//! resolver gives no others.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use super::{
+    duration,
+    relabel::{Labels, Rule},
+};
+
+/// The largest configuration file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Samples of CPU time are asked for over so many seconds unless said otherwise.
+const CPU_SECONDS: u64 = 10;
+
+/// A scrape configuration that cannot be used. A retry helps once the file is mended.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrapeConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot read the scrape configuration: {source}; check the path and its permissions", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{}: more than the {limit} bytes of a configuration; is this the right file?", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// The file says something wrong.
+    #[error("{}", Places(path, problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Lines, from 1, and what is wrong there; at least one.
+        problems: Vec<(usize, String)>,
+    },
+}
+
+struct Places<'a>(&'a Path, &'a [(usize, String)]);
+
+impl fmt::Display for Places<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (line, message)) in self.1.iter().enumerate() {
+            let end = if at + 1 < self.1.len() { "\n" } else { "" };
+            write!(f, "{}:{line}: {message}{end}", self.0.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// A scrape configuration that was read and checked.
+#[derive(Debug, Clone)]
+pub struct ScrapeConfig {
+    /// Names of files are meant from here.
+    pub(super) folder: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) jobs: Vec<Job>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    global: Global,
+    #[serde(default)]
+    limits: Limits,
+    scrape_configs: Vec<RawJob>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Global {
+    #[serde(deserialize_with = "duration::read")]
+    scrape_interval: Duration,
+    #[serde(deserialize_with = "duration::read")]
+    scrape_timeout: Duration,
+}
+
+impl Default for Global {
+    fn default() -> Global {
+        Global {
+            scrape_interval: Duration::from_secs(15),
+            scrape_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Bounds of what scraping may take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    /// Targets of all jobs together; each has at most six connections.
+    pub(super) max_targets: usize,
+    /// Answers that are read and unpacked at the same time.
+    pub(super) max_concurrent_reads: usize,
+    /// Most bytes of one profile, packed and unpacked.
+    pub(super) max_profile_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_targets: 1_000,
+            max_concurrent_reads: 4,
+            max_profile_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A way a target may be reached.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawJob {
+    job_name: String,
+    #[serde(default, deserialize_with = "duration::read_some")]
+    scrape_interval: Option<Duration>,
+    #[serde(default, deserialize_with = "duration::read_some")]
+    scrape_timeout: Option<Duration>,
+    #[serde(default)]
+    scheme: Option<Scheme>,
+    #[serde(default)]
+    path_prefix: String,
+    #[serde(default)]
+    static_configs: Vec<Group>,
+    #[serde(default)]
+    file_sd_configs: Vec<FileDiscovery>,
+    #[serde(default)]
+    dns_sd_configs: Vec<DnsDiscovery>,
+    #[serde(default)]
+    relabel_configs: Vec<Rule>,
+    #[serde(default)]
+    profiles: RawProfiles,
+}
+
+/// Addresses with the labels they share; also what the files of `file_sd_configs` hold.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    pub(super) targets: Vec<String>,
+    #[serde(default)]
+    pub(super) labels: Labels,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileDiscovery {
+    /// Paths; the last part may hold one `*`.
+    pub(super) files: Vec<String>,
+    /// How often the files are looked at.
+    #[serde(default = "five_seconds", deserialize_with = "duration::read")]
+    pub(super) refresh_interval: Duration,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsDiscovery {
+    pub(super) names: Vec<String>,
+    #[serde(default, rename = "type")]
+    pub(super) record: Record,
+    pub(super) port: u16,
+    #[serde(default = "thirty_seconds", deserialize_with = "duration::read")]
+    pub(super) refresh_interval: Duration,
+}
+
+/// Records that are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub(super) enum Record {
+    #[default]
+    A,
+    #[serde(rename = "AAAA")]
+    Aaaa,
+    #[serde(rename = "SRV")]
+    Srv,
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawProfiles {
+    profile: RawProfile,
+    heap: RawProfile,
+    allocs: RawProfile,
+    mutex: RawProfile,
+    block: RawProfile,
+    goroutine: RawProfile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawProfile {
+    enabled: Option<bool>,
+    path: Option<String>,
+    seconds: Option<u64>,
+}
+
+/// What is asked of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Profile,
+    Heap,
+    Allocs,
+    Mutex,
+    Block,
+    Goroutine,
+}
+
+impl Kind {
+    /// As configurations and addresses have it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Kind::Profile => "profile",
+            Kind::Heap => "heap",
+            Kind::Allocs => "allocs",
+            Kind::Mutex => "mutex",
+            Kind::Block => "block",
+            Kind::Goroutine => "goroutine",
+        }
+    }
+
+    /// The first part of the profile type, where the file does not say it: Go's mutex and block files look alike.
+    pub(super) fn type_name(self) -> Option<&'static str> {
+        match self {
+            Kind::Mutex => Some("mutex"),
+            Kind::Block => Some("block"),
+            _ => None,
+        }
+    }
+}
+
+/// A profile that is scraped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) kind: Kind,
+    /// Path and query.
+    pub(super) path: String,
+    /// How long the target measures before it answers.
+    pub(super) seconds: u64,
+    /// The types that count from the start of the process are taken from another endpoint.
+    pub(super) only_gauges: bool,
+}
+
+/// A job that was read and checked.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) name: String,
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    pub(super) groups: Vec<Group>,
+    pub(super) files: Vec<FileDiscovery>,
+    pub(super) dns: Vec<DnsDiscovery>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// Reads and checks a scrape configuration.
+///
+/// # Errors
+/// When it cannot be read, is not YAML of this shape, or contradicts itself.
+pub fn load(path: &Path) -> Result<ScrapeConfig, ScrapeConfigError> {
+    let text = read_bounded(path).map_err(|error| match error {
+        Unread::Io(source) => ScrapeConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+        Unread::TooLarge => ScrapeConfigError::TooLarge {
+            path: path.to_owned(),
+            limit: MAX_FILE_BYTES,
+        },
+    })?;
+    parse(path, &text)
+}
+
+/// Why a file was not read.
+pub(super) enum Unread {
+    Io(std::io::Error),
+    TooLarge,
+}
+
+/// Reads a text file of at most the bytes of a configuration.
+pub(super) fn read_bounded(path: &Path) -> Result<String, Unread> {
+    use std::io::Read;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(Unread::Io)?;
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
+    if read.map_err(Unread::Io)? as u64 > MAX_FILE_BYTES {
+        return Err(Unread::TooLarge);
+    }
+    Ok(text)
+}
+
+/// Checks the text of a scrape configuration; `path` names it in messages, and its folder is where file names begin.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError> {
+    let invalid = |problems| ScrapeConfigError::Invalid {
+        path: path.to_owned(),
+        problems,
+    };
+    let file: File = serde_yaml_ng::from_str(text).map_err(|error| invalid(vec![problem_of(&error)]))?;
+    let mut problems = Vec::new();
+    let mut names = HashSet::new();
+    let mut jobs = Vec::with_capacity(file.scrape_configs.len());
+    for raw in file.scrape_configs {
+        let line = line_of(text, &["job_name", &raw.job_name]);
+        if !names.insert(raw.job_name.clone()) {
+            problems.push((
+                line,
+                format!("two jobs are named `{}`: give each its own name", raw.job_name),
+            ));
+        }
+        let mut found = Vec::new();
+        let job = job(raw, &file.global, &mut found);
+        problems.extend(found.into_iter().map(|message| (line, message)));
+        jobs.push(job);
+    }
+    if jobs.is_empty() {
+        problems.push((1, "`scrape_configs` is empty: write at least one job".to_owned()));
+    }
+    for (name, value) in [
+        ("max_targets", file.limits.max_targets),
+        ("max_concurrent_reads", file.limits.max_concurrent_reads),
+        ("max_profile_bytes", file.limits.max_profile_bytes),
+    ] {
+        if value == 0 {
+            problems.push((
+                line_of(text, &[name]),
+                format!("`{name}: 0` would scrape nothing: write a larger number"),
+            ));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(invalid(problems));
+    }
+    Ok(ScrapeConfig {
+        folder: path.parent().map(Path::to_owned).unwrap_or_default(),
+        limits: file.limits,
+        jobs,
+    })
+}
+
+/// The parser's message without the place, which is shown as `file:line`.
+pub(super) fn problem_of(error: &serde_yaml_ng::Error) -> (usize, String) {
+    let full = error.to_string();
+    let message = full.split(" at line ").next().unwrap_or(&full);
+    let line = error.location().map_or(1, |location| location.line());
+    (line, message.replace("unknown field", "unknown key"))
+}
+
+/// The first line, from 1, that holds all of these words.
+fn line_of(text: &str, words: &[&str]) -> usize {
+    let holds = |line: &str| words.iter().all(|word| line.contains(word));
+    text.lines().position(holds).map_or(1, |at| at + 1)
+}
+
+fn job(raw: RawJob, global: &Global, problems: &mut Vec<String>) -> Job {
+    let name = raw.job_name;
+    if name.is_empty() {
+        problems.push("`job_name` is empty: write a name".to_owned());
+    }
+    if matches!(raw.scheme, Some(Scheme::Https)) {
+        problems.push(format!(
+            "`scheme: https` of job `{name}` is not supported: TLS is not spoken; scrape through a local TLS client proxy"
+        ));
+    }
+    if !raw.path_prefix.is_empty() && (!raw.path_prefix.starts_with('/') || raw.path_prefix.ends_with('/')) {
+        problems.push(format!(
+            "`path_prefix` of job `{name}` must begin with `/` and not end with it"
+        ));
+    }
+    let groups = [
+        raw.static_configs.is_empty(),
+        raw.file_sd_configs.is_empty(),
+        raw.dns_sd_configs.is_empty(),
+    ];
+    if groups == [true; 3] {
+        problems.push(format!(
+            "job `{name}` has no targets: write `static_configs: [{{targets: [\"127.0.0.1:6060\"]}}]`, `file_sd_configs` or \
+             `dns_sd_configs`"
+        ));
+    }
+    let targets = raw.static_configs.iter().flat_map(|group| &group.targets);
+    problems.extend(targets.filter_map(|target| super::target::address(target).err()));
+    for pattern in raw.file_sd_configs.iter().flat_map(|discovery| &discovery.files) {
+        let (folder, file) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+        if folder.contains('*') || file.matches('*').count() > 1 {
+            problems.push(format!(
+                "`{pattern}` of job `{name}`: one `*` may stand in the last part of a path"
+            ));
+        }
+    }
+    if raw
+        .dns_sd_configs
+        .iter()
+        .any(|discovery| discovery.record == Record::Srv)
+    {
+        problems.push(format!(
+            "`type: SRV` of job `{name}` is not supported: write `type: A` or `AAAA`, and the `port`"
+        ));
+    }
+    problems.extend(raw.relabel_configs.iter().filter_map(Rule::problem));
+    let interval = raw.scrape_interval.unwrap_or(global.scrape_interval);
+    // What all jobs share need not fit the one that scrapes more often.
+    let timeout = raw.scrape_timeout.unwrap_or(global.scrape_timeout.min(interval));
+    if timeout > interval {
+        problems.push(format!(
+            "`scrape_timeout` of job `{name}` is longer than its `scrape_interval`: make it shorter"
+        ));
+    }
+    let endpoints = endpoints(&name, &raw.path_prefix, raw.profiles, interval, problems);
+    Job {
+        name,
+        interval,
+        timeout,
+        groups: raw.static_configs,
+        files: raw.file_sd_configs,
+        dns: raw.dns_sd_configs,
+        rules: raw.relabel_configs,
+        endpoints,
+    }
+}
+
+fn endpoints(
+    job: &str,
+    prefix: &str,
+    raw: RawProfiles,
+    interval: Duration,
+    problems: &mut Vec<String>,
+) -> Vec<Endpoint> {
+    let kinds = BTreeMap::from([
+        (Kind::Profile, (raw.profile, true)),
+        (Kind::Heap, (raw.heap, true)),
+        // The same file as `heap`, after no collection of garbage.
+        (Kind::Allocs, (raw.allocs, false)),
+        (Kind::Mutex, (raw.mutex, true)),
+        (Kind::Block, (raw.block, true)),
+        (Kind::Goroutine, (raw.goroutine, true)),
+    ]);
+    let enabled = |kind: Kind| {
+        let (raw, default) = &kinds[&kind];
+        raw.enabled.unwrap_or(*default)
+    };
+    let mut endpoints = Vec::new();
+    for (&kind, (raw, _)) in kinds.iter().filter(|(kind, _)| enabled(**kind)) {
+        let word = kind.word();
+        let path = raw.path.clone().unwrap_or_else(|| format!("/debug/pprof/{word}"));
+        if !path.starts_with('/') || path.parse::<http::uri::PathAndQuery>().is_err() {
+            problems.push(format!(
+                "`path: {path}` of profile `{word}` of job `{job}` must be a path such as `/debug/pprof/{word}`"
+            ));
+        }
+        let mut endpoint = Endpoint {
+            kind,
+            path: format!("{prefix}{path}"),
+            seconds: 0,
+            // One of the two files is enough for what both hold.
+            only_gauges: kind == Kind::Heap && enabled(Kind::Allocs),
+        };
+        if kind == Kind::Profile {
+            // Two measurements of one process must not overlap: Go answers the second with an error.
+            let most = interval.as_secs().saturating_sub(1).max(1);
+            let seconds = raw.seconds.unwrap_or(CPU_SECONDS.min(most));
+            if seconds == 0 || Duration::from_secs(seconds) > interval {
+                problems.push(format!(
+                    "`seconds: {seconds}` of profile `profile` of job `{job}` must lie from 1 to its `scrape_interval`"
+                ));
+            }
+            let separator = if endpoint.path.contains('?') { '&' } else { '?' };
+            endpoint.path = format!("{}{separator}seconds={seconds}", endpoint.path);
+            endpoint.seconds = seconds;
+        } else if raw.seconds.is_some() {
+            problems.push(format!(
+                "`seconds` of profile `{word}` of job `{job}`: only `profile` is measured for a time; leave it out"
+            ));
+        }
+        endpoints.push(endpoint);
+    }
+    if endpoints.is_empty() {
+        problems.push(format!("every profile of job `{job}` is switched off: leave one on"));
+    }
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ScrapeConfig, String> {
+        parse(Path::new("/etc/scrape.yaml"), text).map_err(|error| error.to_string())
+    }
+
+    fn one_job(more: &str) -> String {
+        format!("scrape_configs:\n  - job_name: shop\n    static_configs: [{{targets: ['127.0.0.1:1']}}]\n{more}")
+    }
+
+    #[test]
+    fn a_job_has_the_defaults_of_all_and_its_own() {
+        let text = format!(
+            "global: {{scrape_interval: 30s}}\n{}",
+            one_job("    path_prefix: /x\n    profiles: {heap: {path: /h}, block: {enabled: false}}\n")
+        );
+        let config = read(&text).unwrap();
+        let job = &config.jobs[0];
+        assert_eq!((job.interval.as_secs(), job.timeout.as_secs()), (30, 10));
+        let paths: Vec<&str> = job.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "/x/debug/pprof/profile?seconds=10",
+                "/x/h",
+                "/x/debug/pprof/mutex",
+                "/x/debug/pprof/goroutine"
+            ]
+        );
+        assert_eq!(config.folder, Path::new("/etc"));
+    }
+
+    #[test]
+    fn what_heap_and_allocs_both_hold_is_taken_once() {
+        let gauges = |yaml: &str| -> Vec<(Kind, bool)> {
+            let config = read(&one_job(yaml)).unwrap();
+            let endpoints = config.jobs[0].endpoints.iter();
+            endpoints
+                .filter(|e| matches!(e.kind, Kind::Heap | Kind::Allocs))
+                .map(|e| (e.kind, e.only_gauges))
+                .collect()
+        };
+        assert_eq!(gauges(""), [(Kind::Heap, false)]);
+        assert_eq!(
+            gauges("    profiles: {allocs: {enabled: true}}"),
+            [(Kind::Heap, true), (Kind::Allocs, false)]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (text, line, said) in [
+            (one_job("    job: x\n"), 4, "unknown key `job`"),
+            (one_job("    scheme: https\n"), 2, "TLS is not spoken"),
+            (
+                one_job("    scrape_interval: 5s\n    scrape_timeout: 6s\n"),
+                2,
+                "scrape_timeout",
+            ),
+            (
+                one_job("    scrape_interval: soon\n"),
+                4,
+                "`soon` is not a length of time",
+            ),
+            (
+                one_job("    relabel_configs: [{action: keep, regex: '('}]\n"),
+                4,
+                "cannot be used",
+            ),
+            (
+                one_job("    relabel_configs: [{source_labels: [a]}]\n"),
+                2,
+                "target_label",
+            ),
+            (
+                one_job("    dns_sd_configs: [{names: [a], type: SRV, port: 1}]\n"),
+                2,
+                "`type: SRV`",
+            ),
+            (
+                one_job("    file_sd_configs: [{files: ['*/a.yaml']}]\n"),
+                2,
+                "last part",
+            ),
+            (one_job("    profiles: {profile: {seconds: 16}}\n"), 2, "`seconds: 16`"),
+            (one_job("    profiles: {heap: {seconds: 1}}\n"), 2, "only `profile`"),
+            (
+                one_job("    profiles: {wall: {enabled: true}}\n"),
+                4,
+                "unknown key `wall`",
+            ),
+            (one_job("    path_prefix: x\n"), 2, "path_prefix"),
+            (one_job("  - {job_name: shop, static_configs: []}\n"), 2, "two jobs"),
+            ("scrape_configs: []\n".to_owned(), 1, "is empty"),
+            ("scrape_configs:\n  - {job_name: a}\n".to_owned(), 2, "no targets"),
+            (
+                one_job("    static_configs: [{targets: ['http://a']}]\n"),
+                2,
+                "duplicate",
+            ),
+            (one_job("").replace("127.0.0.1:1", "http://a/b"), 2, "`http://a/b`"),
+            (format!("limits: {{max_targets: 0}}\n{}", one_job("")), 1, "max_targets"),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(said), "{error}\n{text}");
+            let place = error.split(": ").next().unwrap_or_default();
+            let at = place.rsplit(':').next().unwrap_or_default();
+            assert!(
+                at == line.to_string() || at == (line + 1).to_string(),
+                "{error}\n{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Which targets a job has now: written down, in files, behind names.
+//!
+//! Guarantees: a file that cannot be read and a name that cannot be looked up keep the targets they gave before, and
+//! are told as problems; a target that two sources give is there once; no source gives more than the limit.
+//!
+//! Wrong on purpose: a change of a file is seen by its time and length; one that keeps both is missed until the next.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    config::{self, DnsDiscovery, FileDiscovery, Group, Job, Record, Unread},
+    target::{Address, Target, Trust},
+};
+
+/// Longest look-up of a name.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+/// Most files of one pattern.
+const MAX_FILES: usize = 1_000;
+/// Most problems that are kept of one job.
+const MAX_PROBLEMS: usize = 20;
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) targets: BTreeSet<Target>,
+    pub(super) problems: Vec<String>,
+}
+
+/// What a file said when it was last read.
+struct ReadFile {
+    stamp: (Option<SystemTime>, u64),
+    groups: Vec<Group>,
+    problem: Option<String>,
+}
+
+/// Finds the targets of a job; remembers what files and names said.
+pub(super) struct Discovery {
+    job: Job,
+    folder: PathBuf,
+    files: BTreeMap<PathBuf, ReadFile>,
+    /// Group and problem of each name, with the time of its next look-up.
+    names: BTreeMap<(usize, usize), (Instant, Group, Option<String>)>,
+}
+
+impl Discovery {
+    pub(super) fn new(job: Job, folder: PathBuf) -> Discovery {
+        Discovery {
+            job,
+            folder,
+            files: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// How long what was found is good for.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let files = self.job.files.iter().map(|discovery| discovery.refresh_interval);
+        let names = self.job.dns.iter().map(|discovery| discovery.refresh_interval);
+        files.chain(names).min()
+    }
+
+    /// Looks again where it is time to.
+    pub(super) async fn refresh(&mut self, max_targets: usize) -> Found {
+        let mut found = Found::default();
+        let mut groups: Vec<(Group, Trust)> = self
+            .job
+            .groups
+            .iter()
+            .map(|group| (group.clone(), Trust::Written))
+            .collect();
+        let mut before = std::mem::take(&mut self.files);
+        for discovery in self.job.files.clone() {
+            self.refresh_files(&discovery, &mut before, &mut groups, &mut found.problems);
+        }
+        for (at, discovery) in self.job.dns.clone().iter().enumerate() {
+            for (nth, name) in discovery.names.iter().enumerate() {
+                self.refresh_name((at, nth), discovery, name, &mut groups, &mut found.problems)
+                    .await;
+            }
+        }
+        for (group, trust) in &groups {
+            for target in Target::of_group(&self.job.name, group, *trust, &self.job.rules) {
+                match target {
+                    Ok(target) if found.targets.len() < max_targets => {
+                        found.targets.insert(target);
+                    }
+                    Ok(target) if found.targets.contains(&target) => {}
+                    Ok(_) => found.problems.push(format!(
+                        "more than {max_targets} targets (`max_targets`); the others are not scraped"
+                    )),
+                    Err(problem) => found.problems.push(problem),
+                }
+            }
+        }
+        found.problems.dedup();
+        found.problems.truncate(MAX_PROBLEMS);
+        found
+    }
+
+    fn refresh_files(
+        &mut self,
+        discovery: &FileDiscovery,
+        before: &mut BTreeMap<PathBuf, ReadFile>,
+        groups: &mut Vec<(Group, Trust)>,
+        problems: &mut Vec<String>,
+    ) {
+        let mut paths = Vec::new();
+        for pattern in &discovery.files {
+            match matching(&self.folder.join(pattern)) {
+                Ok(matched) => paths.extend(matched),
+                Err(error) => problems.push(format!("{pattern}: {error}")),
+            }
+        }
+        for path in paths {
+            let read = refresh_file(&path, before.remove(&path));
+            problems.extend(read.problem.clone());
+            groups.extend(read.groups.iter().map(|group| {
+                let mut group = group.clone();
+                let from = path.to_string_lossy().into_owned();
+                group.labels.entry("__meta_filepath".to_owned()).or_insert(from);
+                (group, Trust::Written)
+            }));
+            self.files.insert(path, read);
+        }
+    }
+
+    async fn refresh_name(
+        &mut self,
+        key: (usize, usize),
+        discovery: &DnsDiscovery,
+        name: &str,
+        groups: &mut Vec<(Group, Trust)>,
+        problems: &mut Vec<String>,
+    ) {
+        let known = self.names.remove(&key);
+        let now = Instant::now();
+        let (next, group, problem) = match known {
+            Some(known) if known.0 > now => known,
+            known => {
+                let group = known.map(|known| known.1);
+                let next = now + discovery.refresh_interval;
+                match look_up(discovery, name).await {
+                    Ok(group) => (next, group, None),
+                    Err(problem) => {
+                        let empty = Group {
+                            targets: Vec::new(),
+                            labels: BTreeMap::new(),
+                        };
+                        (next, group.unwrap_or(empty), Some(problem))
+                    }
+                }
+            }
+        };
+        problems.extend(problem.clone());
+        groups.push((group.clone(), Trust::Looked));
+        self.names.insert(key, (next, group, problem));
+    }
+}
+
+async fn look_up(discovery: &DnsDiscovery, name: &str) -> Result<Group, String> {
+    let looked = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name, discovery.port))).await;
+    let addresses = looked
+        .map_err(|_| format!("cannot look up `{name}`: no answer within {LOOKUP_LIMIT:?}"))?
+        .map_err(|error| format!("cannot look up `{name}`: {error}"))?;
+    let wanted = addresses.filter(|address| address.is_ipv6() == (discovery.record == Record::Aaaa));
+    let targets = wanted.map(|address| {
+        let (host, port) = (address.ip().to_string(), address.port());
+        Address { host, port }.authority()
+    });
+    Ok(Group {
+        targets: targets.collect(),
+        labels: BTreeMap::from([("__meta_dns_name".to_owned(), name.to_owned())]),
+    })
+}
+
+/// The paths that a pattern means: itself, or the files of its folder that fit its `*`.
+fn matching(pattern: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let name = pattern.file_name().unwrap_or_default().to_string_lossy();
+    let Some((before, after)) = name.split_once('*') else {
+        return Ok(vec![pattern.to_owned()]);
+    };
+    let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let fits = name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after);
+        if fits && paths.len() < MAX_FILES {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Reads a file unless it is as it was; what cannot be read leaves what was read before.
+fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
+    let stamp = std::fs::metadata(path).map_or((None, 0), |data| (data.modified().ok(), data.len()));
+    let groups = match known {
+        Some(known) if known.stamp == stamp && known.stamp.0.is_some() => return known,
+        Some(known) => known.groups,
+        None => Vec::new(),
+    };
+    let read = config::read_bounded(path).map_err(|error| match error {
+        Unread::Io(error) => format!("{}: {error}", path.display()),
+        Unread::TooLarge => format!("{}: too large for a list of targets", path.display()),
+    });
+    let parsed = read.and_then(|text| {
+        serde_yaml_ng::from_str::<Vec<Group>>(&text).map_err(|error| {
+            let (line, message) = config::problem_of(&error);
+            format!("{}:{line}: {message}", path.display())
+        })
+    });
+    match parsed {
+        Ok(groups) => ReadFile {
+            stamp,
+            groups,
+            problem: None,
+        },
+        Err(problem) => ReadFile {
+            stamp,
+            groups,
+            problem: Some(format!("{problem}; the targets it gave before are kept")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn discovery(folder: &Path, yaml: &str) -> Discovery {
+        let text = format!("scrape_configs:\n  - job_name: shop\n{yaml}");
+        let config = config::parse(&folder.join("scrape.yaml"), &text).unwrap();
+        Discovery::new(config.jobs[0].clone(), config.folder)
+    }
+
+    fn addresses(found: &Found) -> Vec<String> {
+        found.targets.iter().map(|target| target.address.authority()).collect()
+    }
+
+    #[tokio::test]
+    async fn files_are_read_again_when_they_change_and_a_broken_one_keeps_its_targets() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let mut discovery = discovery(
+            folder.path(),
+            "    static_configs: [{targets: ['s:1']}]\n    file_sd_configs: [{files: ['t-*.yaml', 'one.json']}]\n",
+        );
+        write("t-a.yaml", "- targets: ['a:1']\n  labels: {version: v1}\n");
+        write("t-b.yaml", "- targets: ['a:1']\n  labels: {version: v1}\n");
+        write("one.json", r#"[{"targets": ["j:1"], "labels": {}}]"#);
+        write("other.yaml", "- targets: ['never:1']\n");
+        let found = discovery.refresh(10).await;
+        assert_eq!(
+            addresses(&found),
+            ["a:1", "j:1", "s:1"],
+            "the one that two files give is there once"
+        );
+        assert_eq!(found.problems, Vec::<String>::new());
+
+        write("t-a.yaml", "- targets: ['a:1', 'a:22']\n  labels: {version: v1}\n");
+        assert_eq!(addresses(&discovery.refresh(10).await), ["a:1", "a:22", "j:1", "s:1"]);
+        write("t-a.yaml", "- targets: ['a:1']\n  lables: {version: v1}\n");
+        let found = discovery.refresh(10).await;
+        assert_eq!(addresses(&found), ["a:1", "a:22", "j:1", "s:1"]);
+        assert!(found.problems[0].contains("t-a.yaml:2: "), "{:?}", found.problems);
+        assert!(found.problems[0].contains("`lables`"), "{:?}", found.problems);
+        std::fs::remove_file(folder.path().join("t-a.yaml")).unwrap();
+        let found = discovery.refresh(10).await;
+        assert_eq!(
+            addresses(&found),
+            ["a:1", "j:1", "s:1"],
+            "a file that is gone gives nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn targets_over_the_limit_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut discovery = discovery(
+            folder.path(),
+            "    static_configs: [{targets: ['a:1', 'b:1', 'c:1']}]\n",
+        );
+        let found = discovery.refresh(2).await;
+        assert_eq!(found.targets.len(), 2);
+        assert!(found.problems[0].contains("max_targets"));
+    }
+
+    #[tokio::test]
+    async fn names_give_addresses_that_are_not_trusted_with_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut discovery = discovery(
+            folder.path(),
+            "    dns_sd_configs: [{names: [localhost], port: 6060}]\n    relabel_configs: [{source_labels: [__meta_dns_name], \
+             target_label: service}]\n",
+        );
+        let found = discovery.refresh(10).await;
+        let target = found.targets.first().unwrap();
+        assert_eq!(target.address.authority(), "127.0.0.1:6060");
+        assert_eq!(
+            (target.trust, target.labels["service"].as_str()),
+            (Trust::Looked, "localhost")
+        );
+    }
+}

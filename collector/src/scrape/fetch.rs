@@ -1,0 +1,216 @@
+//! One GET of a profile over plain HTTP.
+//!
+//! Guarantees: an attempt ends after its limit, whatever the target does; no more than the limit of bytes is read;
+//! redirects are not followed. The address that is connected to is checked, not the name: link-local addresses (where
+//! clouds keep credentials), unspecified and multicast ones are never connected to, and this machine only when the
+//! operator wrote its address or `localhost`, so that no name server can lead a scrape there.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::Semaphore};
+
+use super::target::{Address, Trust};
+
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 4;
+/// Bytes of an error page that are read.
+const MAX_ERROR_BYTES: usize = 4 * 1024;
+
+/// Why a profile was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("cannot look up `{0}`: {1}")]
+    Lookup(String, std::io::Error),
+    #[error("{0} is {1}; such addresses are not scraped")]
+    Forbidden(IpAddr, &'static str),
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, std::io::Error),
+    #[error("the answer cannot be read: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the address cannot be asked: {0}")]
+    Request(#[from] http::Error),
+    #[error("it answered {status}: {words}")]
+    Status { status: StatusCode, words: String },
+    #[error("it answered {0}, a redirect, which is not followed; scrape the final address")]
+    Redirect(StatusCode),
+    #[error("the answer is in content encoding `{0}`; none was asked for")]
+    Encoding(String),
+    #[error("the answer has more than {0} bytes (`max_profile_bytes`); raise the limit of the scrape configuration")]
+    TooLarge(usize),
+    #[error("the answer ended early: {0}")]
+    Broken(String),
+    #[error("no whole answer within {0:?} (`scrape_timeout`)")]
+    TimedOut(Duration),
+}
+
+/// What bounds an attempt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds<'a> {
+    /// Longest attempt, from the look-up of the name to the last byte.
+    pub(super) time: Duration,
+    /// Most bytes.
+    pub(super) bytes: usize,
+    /// Answers that are read at the same time.
+    pub(super) reads: &'a Semaphore,
+}
+
+/// Fetches a path.
+pub(super) async fn get(address: &Address, trust: Trust, path: &str, bounds: Bounds<'_>) -> Result<Bytes, FetchError> {
+    match tokio::time::timeout(bounds.time, attempt(address, trust, path, bounds)).await {
+        Ok(fetched) => fetched,
+        Err(_) => Err(FetchError::TimedOut(bounds.time)),
+    }
+}
+
+async fn attempt(address: &Address, trust: Trust, path: &str, bounds: Bounds<'_>) -> Result<Bytes, FetchError> {
+    let stream = connect(address, trust).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = AbortOnDrop(tokio::spawn(connection));
+    let request = Request::get(path)
+        .header(header::HOST, address.authority())
+        .header(header::ACCEPT_ENCODING, "identity")
+        .header(header::USER_AGENT, concat!("emberline/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    if status.is_redirection() {
+        return Err(FetchError::Redirect(status));
+    }
+    // Waiting for the head takes a socket only; from here on it takes memory.
+    let _turn = bounds.reads.acquire().await.expect("the semaphore is never closed");
+    if status != StatusCode::OK {
+        let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await;
+        let words = body.map(|body| {
+            String::from_utf8_lossy(&body.to_bytes())
+                .trim()
+                .chars()
+                .take(200)
+                .collect()
+        });
+        return Err(FetchError::Status {
+            status,
+            // The status says enough.
+            words: words.unwrap_or_default(),
+        });
+    }
+    if let Some(encoding) = answer.headers().get(header::CONTENT_ENCODING) {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        if !encoding.eq_ignore_ascii_case("identity") {
+            return Err(FetchError::Encoding(encoding.chars().take(40).collect()));
+        }
+    }
+    let body = Limited::new(answer.into_body(), bounds.bytes).collect().await;
+    let body = body.map_err(|error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
+        Some(_) => FetchError::TooLarge(bounds.bytes),
+        None => FetchError::Broken(error.to_string()),
+    })?;
+    drop(connection);
+    Ok(body.to_bytes())
+}
+
+/// The task of a connection must not outlive an attempt that timed out.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn connect(address: &Address, trust: Trust) -> Result<TcpStream, FetchError> {
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
+    let found = found.map_err(|error| FetchError::Lookup(address.host.clone(), error))?;
+    let named_here = address.host.parse::<IpAddr>().is_ok() || address.host.eq_ignore_ascii_case("localhost");
+    let may_be_here = trust == Trust::Written && named_here;
+    let mut last = None;
+    for socket in found.take(MAX_ADDRESSES) {
+        if let Some(why) = forbidden(socket.ip(), may_be_here) {
+            last = Some(FetchError::Forbidden(socket.ip(), why));
+            continue;
+        }
+        match TcpStream::connect(socket).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(FetchError::Connect(socket, error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        let nothing = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+        FetchError::Lookup(address.host.clone(), nothing)
+    }))
+}
+
+/// Why an address must not be connected to.
+fn forbidden(ip: IpAddr, may_be_here: bool) -> Option<&'static str> {
+    let ip = ip.to_canonical();
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    match ip {
+        _ if ip.is_unspecified() => Some("unspecified"),
+        _ if ip.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(ip) if ip.is_broadcast() => Some("a broadcast address"),
+        _ if link_local => Some("link-local"),
+        _ if ip.is_loopback() && !may_be_here => {
+            Some("this machine, which only an address or `localhost` of the configuration may name")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_a_name_server_must_not_give_are_forbidden_in_every_spelling() {
+        for text in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert!(forbidden(ip, false).is_some(), "{text}");
+            assert!(forbidden(ip, true).is_none(), "{text}");
+        }
+        for text in [
+            "0.0.0.0",
+            "::",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+        ] {
+            assert!(forbidden(text.parse().unwrap(), true).is_some(), "{text}");
+        }
+        for text in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"] {
+            assert!(forbidden(text.parse().unwrap(), false).is_none(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_machine_is_not_enough() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = |host: &str| Address {
+            host: host.to_owned(),
+            port,
+        };
+        assert!(connect(&address("127.0.0.1"), Trust::Written).await.is_ok());
+        for (host, trust) in [("127.0.0.1", Trust::Looked), ("169.254.169.254", Trust::Written)] {
+            let error = connect(&address(host), trust).await.unwrap_err();
+            assert!(matches!(error, FetchError::Forbidden(..)), "{error}");
+        }
+        // Numbers that the system's resolver takes for an address are checked after it did.
+        let error = connect(&address("2130706433"), Trust::Written).await.unwrap_err();
+        assert!(
+            matches!(error, FetchError::Forbidden(..) | FetchError::Lookup(..)),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! A target: an address with labels that say whose profiles it gives.
+//!
+//! Guarantees: what relabelling made of an address is checked before anything is asked of it; labels whose names begin
+//! with `__` end here; two targets are equal exactly when they ask the same address for the same labels.
+
+use emberline_model::foreign::Sender;
+
+use super::{
+    config::Group,
+    relabel::{Labels, Rule, relabel},
+};
+
+/// Where a target is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Address {
+    /// A name, or an IP address without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Address {
+    /// As it stands in a `Host` header.
+    pub(super) fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Reads `host:port`; a missing port is 80.
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    let wrong = || format!("`{text}` is not the address of a target: write for example `10.0.0.1:6060`");
+    let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
+    let host = authority.host().trim_matches(['[', ']']);
+    if host.is_empty() || text.contains('@') || authority.as_str() != text {
+        return Err(wrong());
+    }
+    let port = match text.strip_prefix(authority.host()) {
+        Some("") => 80,
+        _ => authority.port_u16().filter(|port| *port > 0).ok_or_else(wrong)?,
+    };
+    Ok(Address {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// How the address of a target came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Trust {
+    /// The operator wrote it down.
+    Written,
+    /// A name server said it; such an address must not lead to this machine.
+    Looked,
+}
+
+/// A target that is scraped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Target {
+    pub(super) address: Address,
+    pub(super) labels: Labels,
+    pub(super) trust: Trust,
+}
+
+/// Address of a target while it is relabelled.
+const ADDRESS: &str = "__address__";
+
+impl Target {
+    /// The targets of a group after relabelling, and what is wrong with others.
+    pub(super) fn of_group(
+        job: &str,
+        group: &Group,
+        trust: Trust,
+        rules: &[Rule],
+    ) -> impl Iterator<Item = Result<Target, String>> {
+        group.targets.iter().filter_map(move |target| {
+            let mut labels = group.labels.clone();
+            labels.entry("job".to_owned()).or_insert_with(|| job.to_owned());
+            labels.insert(ADDRESS.to_owned(), target.clone());
+            let mut labels = relabel(labels, rules)?;
+            let Some(at) = labels.remove(ADDRESS) else {
+                return Some(Err(format!("relabelling removed the address of `{target}`")));
+            };
+            labels.retain(|name, _| !name.starts_with("__"));
+            labels.entry("instance".to_owned()).or_insert_with(|| at.clone());
+            Some(address(&at).map(|address| Target { address, labels, trust }))
+        })
+    }
+
+    /// Whose profiles it gives.
+    pub(super) fn sender(&self) -> Sender {
+        let labels: Vec<(&str, &str)> = self
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        Sender::from_labels(&labels).unwrap_or_else(|| Sender::of_service(&self.address.host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_a_host_and_a_port() {
+        for (text, host, port) in [
+            ("10.0.0.1:6060", "10.0.0.1", 6060),
+            ("shop.prod", "shop.prod", 80),
+            ("[::1]:6060", "::1", 6060),
+            ("[::1]", "::1", 80),
+        ] {
+            let read = address(text).unwrap();
+            assert_eq!((read.host.as_str(), read.port), (host, port), "{text}");
+        }
+        assert_eq!(address("[::1]:7").unwrap().authority(), "[::1]:7");
+        for wrong in [
+            "", ":80", "http://a", "a/b", "u:p@a:1", "a:0", "a:99999", "a:", "a b", "a:x",
+        ] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn labels_name_the_workload_and_those_of_discovery_end_here() {
+        let group: Group = serde_yaml_ng::from_str(
+            "{targets: ['a:1', 'b:2'], labels: {version: v2, namespace: prod, __meta_x: y, instance: one}}",
+        )
+        .unwrap();
+        let rules: Vec<Rule> =
+            serde_yaml_ng::from_str("[{source_labels: [__address__], regex: 'b:.*', action: drop}]").unwrap();
+        let targets: Vec<_> = Target::of_group("shop", &group, Trust::Written, &rules).collect();
+        let [Ok(target)] = targets.as_slice() else {
+            panic!("{targets:?}");
+        };
+        assert!(!target.labels.contains_key("__meta_x"));
+        let workload = target.sender().workload;
+        assert_eq!(
+            [
+                workload.service,
+                workload.version,
+                workload.namespace,
+                workload.instance
+            ],
+            ["shop", "v2", "prod", "one"]
+        );
+    }
+
+    #[test]
+    fn relabelling_may_not_lead_anywhere_but_to_an_address() {
+        let group: Group = serde_yaml_ng::from_str("{targets: ['a:1']}").unwrap();
+        let rules: Vec<Rule> =
+            serde_yaml_ng::from_str("[{target_label: __address__, replacement: 'http://x/'}]").unwrap();
+        let target = Target::of_group("shop", &group, Trust::Written, &rules).next();
+        assert!(target.unwrap().unwrap_err().contains("`http://x/`"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Samples that say which request they worked for: by trace, by span, or by whose they are.
+//!
+//! Guarantees: the number and the sum of all that were found are exact, whatever the limit of rows; names and identifiers
+//! that come from outside are bound.
+//!
+//! Wrong on purpose: a window keeps so many of a series and no more (`max_exemplars_per_profile` of the collector), so what
+//! is found is a part of what a trace used; what was left out is counted where it was.
+
+use emberline_model::{Component, Exemplar, Side, Workload};
+
+use crate::{
+    error::QueryError,
+    hot::{Span, database::EXEMPLARS},
+    questions::{
+        selected::{LabelFilter, MAX_SELECTED_VALUES, push_filters},
+        sql::Sql,
+    },
+    range::Range,
+    readers::{Failure, Reader},
+};
+
+/// Which exemplars; every condition must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExemplarQuery {
+    /// What is measured; any type when not given.
+    pub profile_type: Option<String>,
+    /// Whose.
+    pub filters: Vec<LabelFilter>,
+    /// Of one of these traces; any when empty.
+    pub trace_ids: Vec<[u8; 16]>,
+    /// Of one of these spans; any when empty.
+    pub span_ids: Vec<u64>,
+    /// Most rows, oldest first.
+    pub limit: u32,
+    /// When; by the window they lie in.
+    pub range: Range,
+}
+
+impl ExemplarQuery {
+    /// The exemplars of a range.
+    pub fn new(range: Range, limit: u32) -> ExemplarQuery {
+        ExemplarQuery {
+            profile_type: None,
+            filters: Vec::new(),
+            trace_ids: Vec::new(),
+            span_ids: Vec::new(),
+            limit,
+            range,
+        }
+    }
+}
+
+/// An exemplar with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExemplarRow {
+    /// When it was taken, nanoseconds since the Unix epoch; the start of its profile where the sender did not say.
+    pub unix_ns: i64,
+    /// Whose it is.
+    pub workload: Workload,
+    /// Whose process.
+    pub component: Component,
+    /// What is measured.
+    pub profile_type: String,
+    /// The side it is labelled with.
+    pub side: Option<Side>,
+    /// The route it is labelled with; empty without a label.
+    pub route: String,
+    /// The stack.
+    pub stack_id: u64,
+    /// In the unit of the profile type.
+    pub value: i64,
+    /// The trace; zeros when only the span is known.
+    pub trace_id: [u8; 16],
+    /// The span; 0 when only the trace is known.
+    pub span_id: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exemplars {
+    /// Oldest first, up to the limit.
+    pub rows: Vec<ExemplarRow>,
+    /// How many there are without the limit.
+    pub found: u64,
+    /// Sum of the values of all of them.
+    pub value: i64,
+    /// How many more the selected series had in the range that were not kept, of any trace or span.
+    pub cut: u64,
+}
+
+fn trace_halves(trace_id: &[u8; 16]) -> (u64, u64) {
+    let whole = u128::from_be_bytes(*trace_id);
+    ((whole >> 64) as u64, whole as u64)
+}
+
+/// Adds the tables, and the conditions that are not about traces and spans.
+fn push_selected(sql: &mut Sql, span: &Span, query: &ExemplarQuery) {
+    sql.hours(EXEMPLARS, span);
+    sql.push(" e JOIN series d ON d.series_id = e.series_id JOIN label_sets l ON l.label_set = e.label_set WHERE ");
+    sql.within("e.ts", span);
+    sql.and_equals("d.profile_type", query.profile_type.as_ref());
+    push_filters(sql, &query.filters, false);
+    push_filters(sql, &query.filters, true);
+}
+
+/// The statement that answers a question; there must be an hour at least.
+fn statement(span: &Span, query: &ExemplarQuery) -> Sql {
+    let mut sql = Sql::new(
+        "SELECT e.at_ns, d.namespace, d.service, d.version, d.instance, d.component, d.profile_type, l.side, l.route,
+            e.stack_id, e.value, e.trace_high, e.trace_low, e.span_id, CAST(count(*) OVER () AS UBIGINT),
+            CAST(least(sum(e.value) OVER (), 9223372036854775807) AS BIGINT) FROM ",
+    );
+    push_selected(&mut sql, span, query);
+    if !query.trace_ids.is_empty() {
+        sql.push(" AND (false");
+        for trace_id in &query.trace_ids {
+            let (high, low) = trace_halves(trace_id);
+            sql.push(" OR (e.trace_high = ").bind(high).push(" AND e.trace_low = ");
+            sql.bind(low).push(")");
+        }
+        sql.push(")");
+    }
+    if !query.span_ids.is_empty() {
+        sql.push(" AND e.span_id IN (");
+        for (at, span_id) in query.span_ids.iter().enumerate() {
+            if at > 0 {
+                sql.push(", ");
+            }
+            sql.bind(*span_id);
+        }
+        sql.push(")");
+    }
+    // Everything a row shows, so that the order does not depend on the engine.
+    sql.push(" ORDER BY e.at_ns, e.trace_high, e.trace_low, e.span_id, e.series_id, e.stack_id, e.label_set, e.value");
+    sql.push(" LIMIT ").bind(query.limit.max(1));
+    sql
+}
+
+/// Answers a question about exemplars.
+pub(crate) fn exemplars(reader: &Reader<'_>, span: &Span, query: &ExemplarQuery) -> Result<Exemplars, Failure> {
+    let filters: usize = query.filters.iter().map(|filter| filter.values.len()).sum();
+    let values = filters + query.trace_ids.len() + query.span_ids.len();
+    if values > MAX_SELECTED_VALUES {
+        return Err(QueryError::TooLarge {
+            message: format!("the question names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"),
+        }
+        .into());
+    }
+    let mut answer = Exemplars::default();
+    if span.is_empty() {
+        return Ok(answer);
+    }
+    statement(span, query).run(reader, |columns| {
+        let at = columns.u64(0)?;
+        let (namespace, service) = (columns.text(1)?, columns.text(2)?);
+        let (version, instance) = (columns.text(3)?, columns.text(4)?);
+        let (component, profile_type) = (columns.u8(5)?, columns.text(6)?);
+        let (side, route) = (columns.u8(7)?, columns.text(8)?);
+        let (stack, value) = (columns.u64(9)?, columns.u64(10)?);
+        let (high, low, span_id) = (columns.u64(11)?, columns.u64(12)?, columns.u64(13)?);
+        let (found, sum) = (columns.u64(14)?, columns.i64(15)?);
+        for row in 0..columns.rows() {
+            (answer.found, answer.value) = (found[row], sum[row]);
+            answer.rows.push(ExemplarRow {
+                unix_ns: i64::try_from(at[row]).unwrap_or(i64::MAX),
+                workload: Workload {
+                    namespace: namespace.string(row),
+                    service: service.string(row),
+                    version: version.string(row),
+                    instance: instance.string(row),
+                },
+                component: Component::from_code(u32::from(component[row])),
+                profile_type: profile_type.string(row),
+                side: Side::from_code(u32::from(side[row])),
+                route: route.string(row),
+                stack_id: stack[row],
+                value: i64::try_from(value[row]).unwrap_or(i64::MAX),
+                trace_id: Exemplar::trace_of(high[row], low[row]),
+                span_id: span_id[row],
+            });
+        }
+        Ok(())
+    })?;
+    let mut cut = Sql::new("SELECT CAST(least(coalesce(sum(e.cut), 0), 18446744073709551615) AS UBIGINT) FROM ");
+    push_selected(&mut cut, span, query);
+    cut.run(reader, |columns| {
+        answer.cut = columns.u64(0)?.first().copied().unwrap_or(0);
+        Ok(())
+    })?;
+    Ok(answer)
+}
