@@ -1,6 +1,7 @@
 //! The part of the limits that is about profiles.
 //!
-//! Guarantees: folding keeps the value and the samples of each label set; tables still fit together afterwards.
+//! Guarantees: folding keeps the value and the samples of each label set; tables still fit together afterwards and hold
+//! nothing that no sample mentions.
 //!
 //! Wrong on purpose: which stacks fold when there are too many is decided by their values, so the rarest lose their
 //! names first.
@@ -70,6 +71,7 @@ pub(super) fn apply(
         cut_stacks(profile, limits.max_stack_depth);
         let folded = fold_samples(profile, limits.max_samples_per_profile);
         count(&mut outcome.folded, "max_samples_per_profile", folded);
+        profile.keep_used();
     }
 }
 
