@@ -137,6 +137,11 @@ pub(crate) fn name_of(sample_type: &str, period_type: &str) -> String {
 /// Puts a type together; a part cannot hold the separator.
 pub(crate) fn type_of(name: &str, sample_type: &str, unit: &str, period_type: &str, period_unit: &str) -> ProfileType {
     let clean = |part: &str| clean_name(part).replace(':', "_");
+    // Node's sampler names its period after what it samples, all others after the heap.
+    let period_type = match period_type {
+        "inuse_space" | "alloc_space" if name == "memory" => "space",
+        other => other,
+    };
     ProfileType(clean_name(
         &ProfileType::from_parts(
             &clean(name),

@@ -171,7 +171,12 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
     let profiles = match format {
         Format::Pprof => {
             let values = pprof::read_addresses(bytes, how.limit as u64, how.addresses)?;
-            values.into_iter().map(|value| value.profile).collect()
+            let mut profiles: Vec<Profile> = values.into_iter().map(|value| value.profile).collect();
+            // Beside CPU time, samples are the same thing counted once more.
+            if let [only] = profiles.as_mut_slice() {
+                only.samples_as_cpu_time();
+            }
+            profiles
         }
         Format::Folded => vec![folded::read(text()?, &units()?, true)?],
         Format::Lines => vec![folded::read(text()?, &units()?, false)?],

@@ -300,11 +300,20 @@ pub fn decode_profiles_within(request: &ExportProfilesServiceRequest, limit: u64
             decoded.reject("no_service_name", samples);
             continue;
         };
+        // Beside CPU time, samples are the same thing counted once more.
+        let types: Vec<ProfileType> = profiles
+            .clone()
+            .map(|p| reader.profile_type(p))
+            .collect::<Result<_, _>>()?;
+        let only_samples = !types.iter().any(|known| known.parts()[1..3] == ["cpu", "nanoseconds"]);
         for profile in profiles {
             let (parts, negative) = parts_of(profile);
             decoded.reject("negative_value", negative);
             for (at, part) in parts.iter().enumerate() {
                 let mut model = reader.profile(profile, part)?;
+                if only_samples {
+                    model.samples_as_cpu_time();
+                }
                 if at > 0 {
                     // What was lost is said once.
                     model.stats = ProfileStats {
