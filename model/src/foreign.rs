@@ -215,6 +215,8 @@ impl Sender {
         let mut decoded = Decoded::default();
         for mut profile in profiles {
             self.name_and_label(&mut profile);
+            // An instant that the sender gives is meant, even the first one there is.
+            let given = matches!(self.times, Times::Given { .. });
             match self.times {
                 Times::OfFile => {}
                 Times::Received => profile.start_unix_ns = 0,
@@ -229,7 +231,7 @@ impl Sender {
             if profile.duration_ns <= 0 {
                 profile.duration_ns = i64::from(WINDOW_SECONDS) * NS;
             }
-            if profile.start_unix_ns <= 0 {
+            if profile.start_unix_ns <= 0 && !given {
                 profile.start_unix_ns = received_unix_ns.saturating_sub(profile.duration_ns);
             }
             let window = self.window(&mut decoded, &profile);
