@@ -7,6 +7,7 @@
 mod build;
 mod clients;
 mod demo;
+mod hostile;
 mod profiler;
 mod proxy;
 
@@ -34,10 +35,11 @@ pub(crate) struct Figure {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
+    ("hostile", hostile::run),
     ("build", build::run),
     ("clients", clients::run),
 ];
