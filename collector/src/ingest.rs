@@ -4,13 +4,17 @@
 //! once; a refusal stores nothing of the request; what is left out of an accepted request is told in the answer and
 //! counted by reason. Reading and checking happens on the blocking pool, never on the threads that serve connections.
 //!
-//! Wrong on purpose: a message is decoded before anything of it can be counted, and empty ones take many times
-//! their wire size in memory; `max_concurrent_requests` times `max_request_bytes` bounds the bytes, not that factor.
+//! Memory is bounded for all requests together ([`memory`]), and what is small on the wire and large in memory is
+//! refused by its weight before it is decoded.
+//!
+//! Wrong on purpose: files of other profilers may be packed inside, so what they unfold to is not known before; they are
+//! decoded one at a time.
 
 mod body;
 mod cardinality;
 pub(crate) mod debuginfo;
 pub(crate) mod limits;
+mod memory;
 pub(crate) mod otlp_grpc;
 pub(crate) mod otlp_http;
 mod profile_limits;
@@ -30,6 +34,7 @@ use emberline_model::{
     Batch, BatchId, Signal, WorkloadWindow,
     otlp::{self, Decoded, Rejected},
     time::Clock,
+    weight::memory_of,
 };
 use emberline_storage::{Appended, Store};
 use opentelemetry_proto::tonic::collector::{
@@ -39,7 +44,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::{cardinality::Cardinality, limits::IngestLimits, limits::Outcome, refused::Refused};
+use self::{cardinality::Cardinality, limits::IngestLimits, limits::Outcome, memory::Memory, refused::Refused};
 use crate::{
     cumulative::{Bounds, Budget, Senders},
     self_metrics::SelfMetrics,
@@ -65,6 +70,7 @@ pub(crate) struct Ingest {
     names: Arc<Mutex<Cardinality>>,
     turns: Semaphore,
     pub(crate) cumulative: Senders,
+    memory: Memory,
     pub(crate) metrics: SelfMetrics,
 }
 
@@ -122,8 +128,6 @@ impl Accepted {
 /// What a request holds.
 pub(crate) enum Payload {
     /// Request durations.
-    Metrics(ExportMetricsServiceRequest),
-    /// The same, not decoded yet.
     MetricsBytes(Bytes),
     /// The same in JSON.
     MetricsJson(Bytes),
@@ -138,28 +142,38 @@ pub(crate) enum Payload {
 impl Payload {
     fn signal(&self) -> Signal {
         match self {
-            Payload::Metrics(_) | Payload::MetricsBytes(_) | Payload::MetricsJson(_) => Signal::Requests,
+            Payload::MetricsBytes(_) | Payload::MetricsJson(_) => Signal::Requests,
             Payload::Profiles(_) | Payload::ProfilesJson(_) | Payload::Foreign(_) => Signal::Profiles,
         }
     }
 
-    fn decode(self, received_unix_ns: i64) -> Result<Decoded, Refused> {
+    fn is_foreign(&self) -> bool {
+        matches!(self, Payload::Foreign(_))
+    }
+
+    /// Reads it, if it does not need more than so many bytes of memory.
+    fn decode(self, received_unix_ns: i64, most_memory: u64) -> Result<Decoded, Refused> {
         let what = signal_name(self.signal());
         let undecodable = |error: &dyn std::error::Error| Refused::Undecodable {
             what,
             reason: error.to_string(),
         };
+        let unreadable = |error: otlp::DecodeError| match error {
+            otlp::DecodeError::TooHeavy(heavy) => Refused::TooHeavy(heavy),
+            error => undecodable(&error),
+        };
         let profiles = |bytes: &[u8]| {
+            otlp::weigh_profiles(bytes, most_memory)?;
             otlp::read_profiles(bytes)
-                .and_then(|request| otlp::decode_profiles(&request))
-                .map_err(|error| undecodable(&error))
+                .and_then(|request| otlp::decode_profiles_within(&request, most_memory))
+                .map_err(unreadable)
         };
         let metrics = |bytes: &[u8]| -> Result<Decoded, Refused> {
+            otlp::weigh_metrics(bytes, most_memory)?;
             let request = ExportMetricsServiceRequest::decode(bytes).map_err(|error| undecodable(&error))?;
             Ok(otlp::decode_metrics(request))
         };
         match self {
-            Payload::Metrics(request) => Ok(otlp::decode_metrics(request)),
             Payload::MetricsBytes(bytes) => metrics(&bytes),
             Payload::MetricsJson(json) => {
                 metrics(&otlp::metrics_to_protobuf(&json).map_err(|error| undecodable(&error))?)
@@ -167,10 +181,11 @@ impl Payload {
             Payload::Profiles(bytes) => profiles(&bytes),
             Payload::ProfilesJson(json) => {
                 let written = otlp::profiles_to_protobuf(&json).map_err(|error| undecodable(&error))?;
+                otlp::weigh_profiles(&written, most_memory)?;
                 // What was written from JSON is in the newest layout; telling it from the bytes could only go wrong.
                 let request =
                     ExportProfilesServiceRequest::decode(written.as_slice()).map_err(|error| undecodable(&error))?;
-                otlp::decode_profiles(&request).map_err(|error| undecodable(&error))
+                otlp::decode_profiles_within(&request, most_memory).map_err(unreadable)
             }
             Payload::Foreign(read) => read(received_unix_ns),
         }
@@ -193,6 +208,7 @@ impl Ingest {
             rows_per_profile: config.limits.max_cumulative_rows_per_profile,
             senders: config.limits.max_cumulative_senders,
         }));
+        let memory = Memory::new(config.max_request_bytes);
         Ingest {
             store,
             clock,
@@ -200,6 +216,7 @@ impl Ingest {
             names: Arc::default(),
             turns,
             cumulative,
+            memory,
             metrics,
         }
     }
@@ -226,7 +243,7 @@ impl Ingest {
         let name = signal_name(signal);
         self.metrics.ingest_bytes(name, wire_bytes);
         let started = Instant::now();
-        let result = self.accept_uncounted(id, payload).await;
+        let result = self.accept_uncounted(id, payload, wire_bytes).await;
         match &result {
             Ok((accepted, appended)) => {
                 let outcome = match appended {
@@ -264,14 +281,17 @@ impl Ingest {
         &self,
         id: Option<&[u8]>,
         payload: Payload,
+        bytes: usize,
     ) -> Result<(Accepted, Option<Appended>), Refused> {
         let signal = payload.signal();
-        let is_foreign = matches!(payload, Payload::Foreign(_));
+        let is_foreign = payload.is_foreign();
         let id = parse_batch_id(id, signal)?;
         let (names, limits) = (Arc::clone(&self.names), self.config.limits.clone());
         let received_unix_ms = self.clock.now_unix_ms();
+        let most_memory = memory_of(self.config.max_request_bytes as u64);
+        let mut room = self.memory.decoding(bytes, is_foreign).await?;
         let check = move || {
-            let decoded = payload.decode(received_unix_ms.saturating_mul(1_000_000))?;
+            let decoded = payload.decode(received_unix_ms.saturating_mul(1_000_000), most_memory)?;
             Ok::<_, Refused>(limits::apply(
                 decoded,
                 &mut names.lock(),
@@ -289,6 +309,7 @@ impl Ingest {
                 });
             }
         };
+        room.shrink_to(memory::held_by(&windows));
         let accepted = Accepted::of(&windows, outcome);
         if is_foreign && windows.is_empty() && accepted.rejected() > 0 {
             return Err(Refused::NothingKept(accepted.message()));

@@ -138,6 +138,11 @@ pub(crate) fn name_of(sample_type: &str, period_type: &str) -> String {
 /// Puts a type together; a part cannot hold the separator.
 pub(crate) fn type_of(name: &str, sample_type: &str, unit: &str, period_type: &str, period_unit: &str) -> ProfileType {
     let clean = |part: &str| clean_name(part).replace(':', "_");
+    // Node's sampler names its period after what it samples, all others after the heap.
+    let period_type = match period_type {
+        "inuse_space" | "alloc_space" if name == "memory" => "space",
+        other => other,
+    };
     ProfileType(clean_name(
         &ProfileType::from_parts(
             &clean(name),
@@ -211,6 +216,8 @@ impl Sender {
         let mut decoded = Decoded::default();
         for mut profile in profiles {
             self.name_and_label(&mut profile);
+            // An instant that the sender gives is meant, even the first one there is.
+            let given = matches!(self.times, Times::Given { .. });
             match self.times {
                 Times::OfFile => {}
                 Times::Received => profile.start_unix_ns = 0,
@@ -225,7 +232,7 @@ impl Sender {
             if profile.duration_ns <= 0 {
                 profile.duration_ns = i64::from(WINDOW_SECONDS) * NS;
             }
-            if profile.start_unix_ns <= 0 {
+            if profile.start_unix_ns <= 0 && !given {
                 profile.start_unix_ns = received_unix_ns.saturating_sub(profile.duration_ns);
             }
             place_exemplars(&mut profile);

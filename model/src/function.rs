@@ -4,7 +4,7 @@
 //! path, so builds made in different folders diff by function. Wrong on purpose: two functions of the same
 //! path in two versions of one crate are taken as the same function.
 
-use crate::{id, profile::Frame};
+use crate::{id, profile::Frame, workload::misleads};
 
 /// Language recorded for native frames.
 pub const LANGUAGE_NATIVE: &str = "native";
@@ -23,11 +23,12 @@ pub fn normalise(symbol: &str) -> String {
 /// The most characters kept of a function's name: generic names are long.
 const MAX_FUNCTION_CHARS: usize = 4096;
 
-/// Cuts the name of a function that a sender gives to 4096 characters and replaces control characters.
+/// Cuts the name of a function that a sender gives to 4096 characters and replaces control characters and marks
+/// of direction.
 pub fn clean(name: &str) -> String {
     name.chars()
         .take(MAX_FUNCTION_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if misleads(c) { '\u{fffd}' } else { c })
         .collect()
 }
 

@@ -21,6 +21,7 @@ pub mod sandwich;
 pub mod subtree;
 pub mod time;
 pub mod tree;
+pub mod weight;
 pub mod wire;
 pub mod workload;
 

@@ -17,6 +17,7 @@ use crate::{
     profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileType, Sample},
     proto::pprof as pb,
     resolve::ResolvedStacks,
+    weight::{Allowance, NUMBERS, Shape, TEXT, TooHeavy, memory_of, weigh},
     workload::{LabelSet, Side, clean_name},
 };
 
@@ -35,6 +36,9 @@ pub enum PprofError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// It unfolds to too much.
+    #[error("{0}")]
+    TooHeavy(#[from] TooHeavy),
     /// A reference that points nowhere.
     #[error("not a valid pprof file: {0}")]
     Invalid(String),
@@ -235,7 +239,10 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
     if raw.len() as u64 > limit {
         return Err(PprofError::TooLarge { limit });
     }
+    let most_memory = memory_of(limit);
+    weigh(&raw, &FILE, most_memory)?;
     let source = pb::Profile::decode(raw.as_slice())?;
+    drop(raw);
     if source.sample_type.is_empty() {
         return Err(PprofError::Invalid("it names no sample type".to_owned()));
     }
@@ -254,8 +261,8 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
             source.sample_type.len()
         )));
     }
-    let mut tables = Tables::default();
-    let location_index = tables.locations(&source, &string, addresses)?;
+    let mut tables = Tables::new(most_memory);
+    let mut places = Places::of(&source, &string, addresses)?;
     // Per sample: stack and label set.
     let mut rows = Vec::with_capacity(source.sample.len());
     for sample in &source.sample {
@@ -268,8 +275,7 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
         }
         let mut frames = Vec::with_capacity(sample.location_id.len());
         for id in &sample.location_id {
-            let missing = || PprofError::Invalid(format!("location {id} does not exist"));
-            frames.push(*location_index.get(id).ok_or_else(missing)?);
+            frames.push(places.location(*id, &mut tables, &string)?);
         }
         let mut labels = LabelSet::none();
         let mut request = Request::default();
@@ -283,7 +289,7 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
                 labels.side = Some(Side::Server);
             }
         }
-        rows.push((tables.stack(frames), tables.label_set(labels), request));
+        rows.push((tables.stack(frames)?, tables.label_set(labels), request));
     }
     let (period_type, period_unit) = match &source.period_type {
         Some(period) => (string(period.r#type)?, string(period.unit)?),
@@ -296,6 +302,7 @@ pub fn read_addresses(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<
     let counts = types
         .iter()
         .position(|&(kind, unit)| COUNTS.contains(&kind) && unit == "count");
+    tables.allowance.copies(types.len())?;
     let mut values = Vec::new();
     for (at, &(kind, unit)) in types.iter().enumerate() {
         let name = foreign::name_of(kind, period_type);
@@ -377,8 +384,44 @@ impl Request {
     }
 }
 
+/// What the messages of a file weigh in memory, with what is kept of them.
+static FILE: Shape = Shape {
+    each: 0,
+    per_byte: 0,
+    fields: &[
+        (1, &leaf(64)),
+        (
+            2,
+            &Shape {
+                each: 300,
+                per_byte: 0,
+                fields: &[(1, &NUMBERS), (2, &NUMBERS), (3, &leaf(160))],
+            },
+        ),
+        (3, &leaf(240)),
+        (
+            4,
+            &Shape {
+                each: 200,
+                per_byte: 0,
+                fields: &[(4, &leaf(64))],
+            },
+        ),
+        (5, &leaf(120)),
+        (6, &TEXT),
+        (13, &NUMBERS),
+    ],
+};
+
+const fn leaf(each: u64) -> Shape {
+    Shape {
+        each,
+        per_byte: 0,
+        fields: &[],
+    }
+}
+
 /// What the samples of a file mention; equal stacks and label sets once.
-#[derive(Default)]
 struct Tables {
     mappings: Vec<Mapping>,
     locations: Vec<Location>,
@@ -387,82 +430,141 @@ struct Tables {
     stack_index: HashMap<Vec<u32>, u32>,
     label_index: HashMap<LabelSet, u32>,
     unknown: Option<u32>,
+    allowance: Allowance,
 }
 
-impl Tables {
-    /// Reads the locations; answers where the ids of the file went.
-    fn locations<'s>(
-        &mut self,
+/// The locations of a file, of which only those are kept that a sample mentions.
+struct Places<'s> {
+    locations: HashMap<u64, &'s pb::Location>,
+    functions: HashMap<u64, &'s pb::Function>,
+    mappings: HashMap<u64, &'s pb::Mapping>,
+    addresses: Addresses,
+    known_locations: HashMap<u64, u32>,
+    known_mappings: HashMap<u64, u32>,
+}
+
+impl<'s> Places<'s> {
+    /// Checks every reference, also of what no sample mentions.
+    fn of(
         source: &'s pb::Profile,
         string: &impl Fn(i64) -> Result<&'s str, PprofError>,
         addresses: Addresses,
-    ) -> Result<HashMap<u64, u32>, PprofError> {
-        let functions: HashMap<u64, &pb::Function> = source.function.iter().map(|f| (f.id, f)).collect();
-        let mappings: HashMap<u64, &pb::Mapping> = source.mapping.iter().map(|m| (m.id, m)).collect();
-        let mut known_mappings: HashMap<u64, u32> = HashMap::new();
-        let mut index = HashMap::with_capacity(source.location.len());
-        for location in &source.location {
-            let mut frames = Vec::with_capacity(location.line.len());
-            for line in &location.line {
-                let Some(function) = functions.get(&line.function_id) else {
-                    return Err(PprofError::Invalid(format!(
-                        "function {} does not exist",
-                        line.function_id
-                    )));
-                };
-                frames.push(Frame {
-                    function: function::normalise(&function::clean(string(function.name)?)),
-                    file: clean_name(string(function.filename)?),
-                    line: u32::try_from(line.line).unwrap_or(0),
-                });
-            }
-            let mapping = mappings.get(&location.mapping_id);
-            let build_id = match mapping {
-                Some(mapping) => build_id(string(mapping.build_id)?),
-                None => String::new(),
-            };
-            let read = match mapping {
-                _ if !frames.is_empty() => Location::Named { frames },
-                // A build that may be named later, when its debug information is here.
-                Some(mapping) if !build_id.is_empty() => Location::Native {
-                    mapping: match known_mappings.get(&location.mapping_id) {
-                        Some(&known) => known,
-                        None => {
-                            self.mappings.push(Mapping {
-                                build_id,
-                                path: clean_name(string(mapping.filename)?),
-                            });
-                            let known = self.mappings.len() as u32 - 1;
-                            known_mappings.insert(location.mapping_id, known);
-                            known
-                        }
-                    },
-                    offset: match addresses {
-                        Addresses::InFile => location.address,
-                        Addresses::InMemory => location
-                            .address
-                            .wrapping_sub(mapping.memory_start)
-                            .wrapping_add(mapping.file_offset),
-                    },
-                },
-                mapping => Location::Named {
-                    frames: vec![Frame {
-                        function: format!("{:#x}", location.address),
-                        file: match mapping {
-                            Some(mapping) => clean_name(string(mapping.filename)?),
-                            None => String::new(),
-                        },
-                        line: 0,
-                    }],
-                },
-            };
-            index.insert(location.id, self.locations.len() as u32);
-            self.locations.push(read);
+    ) -> Result<Places<'s>, PprofError> {
+        let places = Places {
+            locations: source.location.iter().map(|l| (l.id, l)).collect(),
+            functions: source.function.iter().map(|f| (f.id, f)).collect(),
+            mappings: source.mapping.iter().map(|m| (m.id, m)).collect(),
+            addresses,
+            known_locations: HashMap::new(),
+            known_mappings: HashMap::new(),
+        };
+        for line in source.location.iter().flat_map(|location| &location.line) {
+            let function = places.function(line.function_id)?;
+            string(function.name)?;
+            string(function.filename)?;
         }
-        Ok(index)
+        for mapping in source
+            .location
+            .iter()
+            .filter_map(|l| places.mappings.get(&l.mapping_id))
+        {
+            string(mapping.build_id)?;
+            string(mapping.filename)?;
+        }
+        Ok(places)
     }
 
-    fn stack(&mut self, mut frames: Vec<u32>) -> u32 {
+    fn function(&self, id: u64) -> Result<&'s pb::Function, PprofError> {
+        let missing = || PprofError::Invalid(format!("function {id} does not exist"));
+        self.functions.get(&id).copied().ok_or_else(missing)
+    }
+
+    /// Where the location of an id stands in the tables.
+    fn location(
+        &mut self,
+        id: u64,
+        tables: &mut Tables,
+        string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+    ) -> Result<u32, PprofError> {
+        if let Some(&known) = self.known_locations.get(&id) {
+            return Ok(known);
+        }
+        let missing = || PprofError::Invalid(format!("location {id} does not exist"));
+        let location = *self.locations.get(&id).ok_or_else(missing)?;
+        let mut frames = Vec::with_capacity(location.line.len());
+        for line in &location.line {
+            let function = self.function(line.function_id)?;
+            frames.push(Frame {
+                function: function::normalise(&function::clean(string(function.name)?)),
+                file: clean_name(string(function.filename)?),
+                line: u32::try_from(line.line).unwrap_or(0),
+            });
+        }
+        let mapping = self.mappings.get(&location.mapping_id).copied();
+        let build_id = match mapping {
+            Some(mapping) => build_id(string(mapping.build_id)?),
+            None => String::new(),
+        };
+        let read = match mapping {
+            _ if !frames.is_empty() => Location::Named { frames },
+            // A build that may be named later, when its debug information is here.
+            Some(mapping) if !build_id.is_empty() => Location::Native {
+                mapping: match self.known_mappings.get(&location.mapping_id) {
+                    Some(&known) => known,
+                    None => {
+                        tables.mappings.push(Mapping {
+                            build_id,
+                            path: clean_name(string(mapping.filename)?),
+                        });
+                        let known = tables.mappings.len() as u32 - 1;
+                        self.known_mappings.insert(location.mapping_id, known);
+                        known
+                    }
+                },
+                offset: match self.addresses {
+                    Addresses::InFile => location.address,
+                    Addresses::InMemory => location
+                        .address
+                        .wrapping_sub(mapping.memory_start)
+                        .wrapping_add(mapping.file_offset),
+                },
+            },
+            mapping => Location::Named {
+                frames: vec![Frame {
+                    function: format!("{:#x}", location.address),
+                    file: match mapping {
+                        Some(mapping) => clean_name(string(mapping.filename)?),
+                        None => String::new(),
+                    },
+                    line: 0,
+                }],
+            },
+        };
+        if let Location::Named { frames } = &read {
+            tables.allowance.location(frames)?;
+        }
+        tables.locations.push(read);
+        let known = tables.locations.len() as u32 - 1;
+        self.known_locations.insert(id, known);
+        Ok(known)
+    }
+}
+
+impl Tables {
+    fn new(most_memory: u64) -> Tables {
+        Tables {
+            mappings: Vec::new(),
+            locations: Vec::new(),
+            stacks: Vec::new(),
+            label_sets: Vec::new(),
+            stack_index: HashMap::new(),
+            label_index: HashMap::new(),
+            unknown: None,
+            allowance: Allowance::new(most_memory),
+        }
+    }
+
+    fn stack(&mut self, mut frames: Vec<u32>) -> Result<u32, PprofError> {
         if frames.is_empty() {
             let locations = &mut self.locations;
             frames.push(*self.unknown.get_or_insert_with(|| {
@@ -475,11 +577,14 @@ impl Tables {
                 locations.len() as u32 - 1
             }));
         }
-        let stacks = &mut self.stacks;
-        *self.stack_index.entry(frames).or_insert_with_key(|frames| {
-            stacks.push(frames.clone());
-            stacks.len() as u32 - 1
-        })
+        if let Some(&known) = self.stack_index.get(&frames) {
+            return Ok(known);
+        }
+        self.allowance.stack(frames.len())?;
+        self.stacks.push(frames.clone());
+        let stack = self.stacks.len() as u32 - 1;
+        self.stack_index.insert(frames, stack);
+        Ok(stack)
     }
 
     fn label_set(&mut self, labels: LabelSet) -> u32 {

@@ -274,6 +274,81 @@ impl Profile {
         self.samples.iter().fold(0, |t, s| t.saturating_add(s.value))
     }
 
+    /// Samples that were set off by CPU time at a known distance become CPU time, as agents outside the process count
+    /// them. Nothing for profiles of other types, or of which the distance is not known.
+    pub fn samples_as_cpu_time(&mut self) {
+        let [_, sample_type, unit, period_type, period_unit] = self.profile_type.parts();
+        let counted = matches!(sample_type, "samples" | "sample") && unit == "count";
+        if !counted || (period_type, period_unit) != ("cpu", "nanoseconds") || self.period <= 0 {
+            return;
+        }
+        self.profile_type = ProfileType::cpu();
+        for sample in &mut self.samples {
+            sample.count = u64::try_from(sample.value).unwrap_or(0).max(1);
+            sample.value = sample.value.saturating_mul(self.period);
+        }
+    }
+
+    /// Drops the stacks, places, files and label sets that no sample mentions, and renumbers what remains in its order.
+    /// Indices must fit, as [`Profile::validate`] says.
+    pub fn keep_used(&mut self) {
+        let used = |len: usize, mentioned: &mut dyn Iterator<Item = u32>| {
+            let mut used = vec![false; len];
+            mentioned.for_each(|index| used[index as usize] = true);
+            used
+        };
+        let exemplars = || self.exemplars.iter();
+        let label_sets = used(
+            self.label_sets.len(),
+            &mut self
+                .samples
+                .iter()
+                .map(|s| s.label_set)
+                .chain(exemplars().map(|e| e.label_set)),
+        );
+        let stacks = used(
+            self.stacks.len(),
+            &mut self.samples.iter().map(|s| s.stack).chain(exemplars().map(|e| e.stack)),
+        );
+        let kept_stacks = self.stacks.iter().zip(&stacks).filter(|(_, used)| **used);
+        let locations = used(
+            self.locations.len(),
+            &mut kept_stacks.flat_map(|(stack, _)| stack.iter().copied()),
+        );
+        let kept_locations = self.locations.iter().zip(&locations).filter(|(_, used)| **used);
+        let mut native = kept_locations.filter_map(|(location, _)| match location {
+            Location::Native { mapping, .. } => Some(*mapping),
+            Location::Named { .. } => None,
+        });
+        let mappings = used(self.mappings.len(), &mut native);
+        if [&label_sets, &stacks, &locations, &mappings]
+            .iter()
+            .all(|all| all.iter().all(|&used| used))
+        {
+            return;
+        }
+        let label_sets = keep(&mut self.label_sets, &label_sets);
+        let stacks = keep(&mut self.stacks, &stacks);
+        let locations = keep(&mut self.locations, &locations);
+        let mappings = keep(&mut self.mappings, &mappings);
+        for sample in &mut self.samples {
+            sample.label_set = label_sets[sample.label_set as usize];
+            sample.stack = stacks[sample.stack as usize];
+        }
+        for exemplar in &mut self.exemplars {
+            exemplar.label_set = label_sets[exemplar.label_set as usize];
+            exemplar.stack = stacks[exemplar.stack as usize];
+        }
+        for place in self.stacks.iter_mut().flatten() {
+            *place = locations[*place as usize];
+        }
+        for location in &mut self.locations {
+            if let Location::Native { mapping, .. } = location {
+                *mapping = mappings[*mapping as usize];
+            }
+        }
+    }
+
     /// Checks every index and value once, so that no reader has to.
     pub fn validate(&self) -> Result<(), InvalidProfile> {
         let check = |what, index: u32, len: usize| {
@@ -318,6 +393,22 @@ impl Profile {
         }
         Ok(())
     }
+}
+
+/// Keeps the used entries of a table; answers where each went.
+fn keep<T>(table: &mut Vec<T>, used: &[bool]) -> Vec<u32> {
+    let mut next = 0;
+    let new_index = used
+        .iter()
+        .map(|&used| {
+            next += u32::from(used);
+            next.wrapping_sub(1)
+        })
+        .collect();
+    let mut keep = used.iter();
+    table.retain(|_| keep.next().copied().unwrap_or(false));
+    table.shrink_to_fit();
+    new_index
 }
 
 #[cfg(test)]

@@ -169,11 +169,18 @@ impl LabelSet {
     }
 }
 
-/// Cuts a name to [`MAX_NAME_CHARS`] characters and replaces control characters, so that no stored name can
+/// Cuts a name to [`MAX_NAME_CHARS`] characters and replaces control characters and marks of direction, so that no stored name can
 /// break a terminal, a log line or a page.
 pub fn clean_name(name: &str) -> String {
     name.chars()
         .take(MAX_NAME_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if misleads(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// Characters that change what is around them instead of being shown: controls, and marks that turn the direction of
+/// text, by which a name can be made to look like another one.
+pub(crate) fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -5,6 +5,7 @@
 
 pub mod bulk;
 pub mod generator;
+pub mod hostile;
 
 use std::{
     fs::File,
@@ -203,6 +204,21 @@ impl Server {
             get(server.web, "/-/ready").ok().filter(|a| a.status == 200)
         });
         server
+    }
+
+    /// The most memory it ever held, in MB (10⁶ bytes), as the system counts it.
+    pub fn peak_rss_mb(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .expect("the system counts it");
+        let kib: f64 = line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("a number of kB");
+        kib * 1024.0 / 1e6
     }
 
     /// Ends the server in order and waits for it.

@@ -1,7 +1,8 @@
 //! Reading a request body over HTTP: bounded before and after decompression.
 //!
 //! Guarantees: neither the bytes on the wire nor the decompressed ones held in memory ever exceed the limit (by more
-//! than one read); a body that ends early is an error and never a shorter message.
+//! than one read), for one request and, by [`super::memory`], for all together; a body that ends early is an error and
+//! never a shorter message. A turn is taken when the body is there: whoever sends slowly holds up nobody.
 
 use std::io::Read;
 
@@ -11,7 +12,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, Request, header};
 use tokio::sync::SemaphorePermit;
 
-use super::{Ingest, refused::Refused};
+use super::{Ingest, memory::Room, refused::Refused};
 
 /// A compression that is spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,27 +52,34 @@ pub(crate) fn essence(headers: &HeaderMap) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// Waits for a turn and reads the whole body, decompressed, within the time a request may take. The turn is held until
-/// the permit is dropped.
-pub(crate) async fn receive(
-    ingest: &Ingest,
-    request: Request<Body>,
-) -> Result<(HeaderMap, Bytes, SemaphorePermit<'_>), Refused> {
+/// What a request holds while it is taken in: its turn, and room in memory for its body.
+pub(crate) struct Place<'i> {
+    _turn: SemaphorePermit<'i>,
+    _room: Room,
+}
+
+/// Reads the whole body, decompressed, within the time a request may take, and waits for a turn. Both are held until
+/// the place is dropped.
+pub(crate) async fn receive(ingest: &Ingest, request: Request<Body>) -> Result<(HeaderMap, Bytes, Place<'_>), Refused> {
     let timeout = ingest.config.request_timeout;
     let receive = async {
-        let turn = ingest.turn().await?;
         let (parts, body) = request.into_parts();
         let limit = ingest.config.max_request_bytes;
+        let mut room = ingest.memory.body();
         let encoding = Encoding::parse(parts.headers.get(header::CONTENT_ENCODING))?;
         let length = parts.headers.get(header::CONTENT_LENGTH);
-        let packed = read(body, length.and_then(|v| v.to_str().ok()?.parse().ok()), limit).await?;
-        if encoding == Encoding::Identity {
-            return Ok((parts.headers, packed, turn));
-        }
-        match tokio::task::spawn_blocking(move || decompress(packed, encoding, limit)).await {
-            Ok(message) => Ok((parts.headers, message?, turn)),
-            Err(error) => Err(Refused::BrokenBody(error.to_string())),
-        }
+        let declared = length.and_then(|v| v.to_str().ok()?.parse().ok());
+        let packed = read(body, declared, limit, &mut room, |_| Ok(())).await?;
+        let message = unpack(packed, encoding, limit, &mut room).await?;
+        let turn = ingest.turn().await?;
+        Ok((
+            parts.headers,
+            message,
+            Place {
+                _turn: turn,
+                _room: room,
+            },
+        ))
     };
     match tokio::time::timeout(timeout, receive).await {
         Ok(received) => received,
@@ -81,8 +89,60 @@ pub(crate) async fn receive(
     }
 }
 
-/// Reads a body of at most `limit` bytes.
-pub(crate) async fn read(body: Body, declared: Option<u64>, limit: usize) -> Result<Bytes, Refused> {
+/// The flag and the length before a message of gRPC.
+const GRPC_PREFIX: usize = 5;
+
+/// The same for a call of gRPC with one message: the request comes back with its message unpacked and all there. What
+/// is not one message is left for the transport to refuse. The time is up to the caller.
+pub(super) async fn receive_grpc(
+    ingest: &Ingest,
+    request: Request<Body>,
+) -> Result<(Request<Body>, Place<'_>), Refused> {
+    let (mut parts, body) = request.into_parts();
+    let limit = ingest.config.max_request_bytes;
+    let mut room = ingest.memory.body();
+    let claimed = |read: &[u8]| match read.first_chunk::<GRPC_PREFIX>() {
+        Some([_, length @ ..]) if u32::from_be_bytes(*length) as usize > limit => Err(Refused::TooLarge { limit }),
+        _ => Ok(()),
+    };
+    let mut frame = read(body, None, limit.saturating_add(GRPC_PREFIX), &mut room, claimed).await?;
+    let encoding = match parts.headers.get("grpc-encoding").map(http::HeaderValue::as_bytes) {
+        Some(b"gzip") => Encoding::Gzip,
+        Some(b"zstd") => Encoding::Zstd,
+        _ => Encoding::Identity,
+    };
+    if encoding != Encoding::Identity
+        && let Some([1, length @ ..]) = frame.first_chunk::<GRPC_PREFIX>()
+        && u32::from_be_bytes(*length) as usize == frame.len() - GRPC_PREFIX
+    {
+        let message = unpack(frame.slice(GRPC_PREFIX..), encoding, limit, &mut room).await?;
+        let length = u32::try_from(message.len()).map_err(|_| Refused::TooLarge { limit })?;
+        let mut plain = BytesMut::with_capacity(GRPC_PREFIX + message.len());
+        plain.extend_from_slice(&[0]);
+        plain.extend_from_slice(&length.to_be_bytes());
+        plain.extend_from_slice(&message);
+        frame = plain.freeze();
+        parts.headers.remove("grpc-encoding");
+    }
+    let turn = ingest.turn().await?;
+    let request = Request::from_parts(parts, Body::from(frame));
+    Ok((
+        request,
+        Place {
+            _turn: turn,
+            _room: room,
+        },
+    ))
+}
+
+/// Reads a body of at most `limit` bytes; `judge` sees what has been read so far.
+async fn read(
+    body: Body,
+    declared: Option<u64>,
+    limit: usize,
+    room: &mut Room,
+    judge: impl Fn(&[u8]) -> Result<(), Refused>,
+) -> Result<Bytes, Refused> {
     if declared.is_some_and(|bytes| bytes > limit as u64) {
         return Err(Refused::TooLarge { limit });
     }
@@ -90,16 +150,35 @@ pub(crate) async fn read(body: Body, declared: Option<u64>, limit: usize) -> Res
     let mut read = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| Refused::BrokenBody(error.to_string()))?;
-        if read.len() + chunk.len() > limit {
+        let length = read.len() + chunk.len();
+        if length > limit {
             return Err(Refused::TooLarge { limit });
         }
+        room.grow_to(length).await?;
         read.extend_from_slice(&chunk);
+        judge(&read)?;
     }
     Ok(read.freeze())
 }
 
+/// Decompresses on the blocking pool, with room for the largest message until its length is known.
+async fn unpack(packed: Bytes, encoding: Encoding, limit: usize, room: &mut Room) -> Result<Bytes, Refused> {
+    if encoding == Encoding::Identity {
+        return Ok(packed);
+    }
+    room.grow_to(packed.len().saturating_add(limit)).await?;
+    match tokio::task::spawn_blocking(move || decompress(packed, encoding, limit)).await {
+        Ok(message) => {
+            let message = message?;
+            room.shrink_to(message.len());
+            Ok(message)
+        }
+        Err(error) => Err(Refused::BrokenBody(error.to_string())),
+    }
+}
+
 /// Decompresses to at most `limit` bytes.
-pub(crate) fn decompress(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Refused> {
+fn decompress(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Refused> {
     match encoding {
         Encoding::Identity => Ok(body),
         Encoding::Gzip => bounded(flate2::read::MultiGzDecoder::new(&body[..]), "gzip", limit),

@@ -1,5 +1,5 @@
-//! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd. Profiles of all
-//! layouts are taken, so their messages are read from the bytes.
+//! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd. Messages
+//! are read from their bytes: profiles because all layouts are taken, metrics because they are weighed first.
 //!
 //! Guarantees: those of [`crate::ingest`]. Traces and logs are not served and answer UNIMPLEMENTED. What the transport
 //! itself refuses (too many bytes after decompression, bytes that are no message) is said in the words of
@@ -17,55 +17,42 @@ use axum::{
 use bytes::Bytes;
 use emberline_model::batch::BATCH_ID_HEADER;
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::{
-        ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-        metrics_service_server::{MetricsService, MetricsServiceServer},
-    },
+    metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse},
     profiles::v1development::{ExportProfilesPartialSuccess, ExportProfilesServiceResponse},
 };
 use prost::Message;
-use tonic::{Code, Status, codec::CompressionEncoding, metadata::MetadataMap, service::Routes};
+use tonic::{Code, Status, metadata::MetadataMap, service::Routes};
 
-use super::{Accepted, Ingest, Payload, raw_grpc, refused::Refused, rpc};
+use super::{Accepted, Ingest, Payload, body, raw_grpc, refused::Refused, rpc};
 
 /// Where profiles are sent to.
 const EXPORT_PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
 
-/// Both services behind the guards.
+/// Where request durations are sent to.
+const EXPORT_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+
+/// All services behind the guards.
 pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
-    let limit = ingest.config.max_request_bytes;
-    let metrics = MetricsServiceServer::new(OtlpGrpc(Arc::clone(&ingest)))
-        .accept_compressed(CompressionEncoding::Zstd)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(limit);
+    let metrics = {
+        let ingest = Arc::clone(&ingest);
+        post(move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), export_metrics, request))
+    };
     let profiles = {
         let ingest = Arc::clone(&ingest);
         post(move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), export_profiles, request))
     };
-    let router = Routes::new(metrics).into_axum_router().route(EXPORT_PROFILES, profiles);
+    let router = Routes::default().into_axum_router();
+    let router = router.route(EXPORT_METRICS, metrics).route(EXPORT_PROFILES, profiles);
     let router = rpc::grpc_routes(&ingest, router);
     Routes::from(router.layer(middleware::from_fn_with_state(ingest, guard)))
 }
 
-#[derive(Clone)]
-struct OtlpGrpc(Arc<Ingest>);
-
-#[tonic::async_trait]
-impl MetricsService for OtlpGrpc {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportMetricsServiceRequest>,
-    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
-        let bytes = message.encoded_len();
-        let accepted = self
-            .0
-            .accept(id, Payload::Metrics(message), bytes)
-            .await
-            .map_err(|refused| refused.to_status())?;
-        Ok(tonic::Response::new(metrics_response(&accepted)))
-    }
+async fn export_metrics(ingest: Arc<Ingest>, metadata: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
+    let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
+    let bytes = message.len();
+    let accepted = ingest.accept(id, Payload::MetricsBytes(message), bytes).await;
+    let accepted = accepted.map_err(|refused| refused.to_status())?;
+    Ok(metrics_response(&accepted).encode_to_vec())
 }
 
 async fn export_profiles(ingest: Arc<Ingest>, metadata: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
@@ -103,14 +90,24 @@ async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: 
         path if path.contains("ProfilesService") || rpc::is_path(path) => "profiles",
         _ => return next.run(request).await,
     };
-    guarded(&ingest, signal, next.run(request)).await
+    let content_type = body::essence(request.headers());
+    if !content_type.starts_with("application/grpc") {
+        let refused = Refused::ContentType {
+            content_type: content_type.chars().take(80).collect(),
+            accepted: "`application/grpc`; OTLP over HTTP has a port of its own",
+        };
+        ingest.count_refusal(signal, &refused);
+        return refused.to_connect();
+    }
+    guarded(&ingest, signal, request, |request| next.run(request)).await
 }
 
-/// Bounds time and number of requests, and translates what the transport refuses.
-pub(super) async fn guarded(
+/// Bounds time, memory and number of requests, and translates what the transport refuses.
+pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
     ingest: &Ingest,
     signal: &'static str,
-    call: impl Future<Output = Response<Body>>,
+    request: Request<Body>,
+    call: impl FnOnce(Request<Body>) -> F,
 ) -> Response<Body> {
     let refuse = |refused: Refused| {
         ingest.count_refusal(signal, &refused);
@@ -118,8 +115,8 @@ pub(super) async fn guarded(
     };
     let timeout = ingest.config.request_timeout;
     let run = async {
-        let _turn = ingest.turn().await?;
-        Ok(call.await)
+        let (request, _place) = body::receive_grpc(ingest, request).await?;
+        Ok(call(request).await)
     };
     let response = match tokio::time::timeout(timeout, run).await {
         Ok(Ok(response)) => response,

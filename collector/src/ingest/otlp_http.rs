@@ -56,7 +56,7 @@ async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Resp
         Form::Protobuf => refused.to_http(),
         Form::Json => refused.to_json(),
     };
-    let (headers, message, _turn) = match body::receive(ingest, request).await {
+    let (headers, message, _place) = match body::receive(ingest, request).await {
         Ok(received) => received,
         Err(refused) => {
             ingest.count_refusal(signal_name(signal), &refused);

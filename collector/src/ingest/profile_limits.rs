@@ -1,6 +1,7 @@
 //! The part of the limits that is about profiles.
 //!
-//! Guarantees: folding keeps the value and the samples of each label set; tables still fit together afterwards.
+//! Guarantees: folding keeps the value and the samples of each label set; tables still fit together afterwards and hold
+//! nothing that no sample mentions.
 //!
 //! Wrong on purpose: which stacks fold when there are too many is decided by their values, so the rarest lose their
 //! names first.
@@ -75,6 +76,7 @@ pub(super) fn apply(
         count(&mut outcome.folded, "max_samples_per_profile", folded);
         profile.cut_exemplars(limits.max_exemplars_per_profile);
         count(&mut outcome.folded, "max_exemplars_per_profile", profile.exemplars_cut);
+        profile.keep_used();
     }
 }
 

@@ -102,7 +102,7 @@ impl Asked {
 
     async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
         let count = |refused: &Refused| ingest.count_refusal("profiles", refused);
-        let (_, message, _turn) = body::receive(ingest, request).await.inspect_err(count)?;
+        let (_, message, _place) = body::receive(ingest, request).await.inspect_err(count)?;
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let form = match &self.boundary {
             Some(boundary) => Form::read(message, boundary).await.inspect_err(count)?,

@@ -7,7 +7,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use emberline_model::{batch::BATCH_ID_HEADER, foreign::formats::FormatError, pprof::PprofError};
+use emberline_model::{
+    batch::BATCH_ID_HEADER,
+    foreign::{formats::FormatError, series::SeriesError},
+    pprof::PprofError,
+    weight::TooHeavy,
+};
 use emberline_storage::AppendError;
 use http::StatusCode;
 use prost::Message;
@@ -43,6 +48,18 @@ pub(crate) enum Refused {
     TooLarge {
         /// The setting.
         limit: usize,
+    },
+    /// Small on the wire and large in memory.
+    #[error("the request was not read: {0} (the limit is eight times `max_request_bytes`)")]
+    TooHeavy(#[from] TooHeavy),
+    /// Other requests hold the memory that there is for them.
+    #[error(
+        "the requests that are being taken in hold all of the {bytes} bytes of memory they may (a multiple of \
+         `max_request_bytes`); send again later"
+    )]
+    NoRoom {
+        /// How much that is.
+        bytes: usize,
     },
     /// Something else than what is spoken here.
     #[error("content type `{content_type}` is not accepted; send {accepted}")]
@@ -112,6 +129,8 @@ impl Refused {
             Refused::Undecodable { .. } => "undecodable",
             Refused::Compression { .. } => "compression",
             Refused::TooLarge { .. } => "too_large",
+            Refused::TooHeavy(_) => "too_heavy",
+            Refused::NoRoom { .. } => "no_room",
             Refused::ContentType { .. } => "content_type",
             Refused::ContentEncoding(_) => "content_encoding",
             Refused::Profile(_) => "undecodable",
@@ -128,7 +147,9 @@ impl Refused {
     /// How long to wait before sending again; `None` when that cannot help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refused::Overloaded { .. } | Refused::TimedOut { .. } => Some(Duration::from_secs(1)),
+            Refused::Overloaded { .. } | Refused::NoRoom { .. } | Refused::TimedOut { .. } => {
+                Some(Duration::from_secs(1))
+            }
             Refused::Store(error) if !error.is_retryable() => None,
             Refused::Store(AppendError::DiskFull { .. }) => Some(Duration::from_secs(15)),
             Refused::Store(AppendError::Io { .. }) => Some(Duration::from_secs(5)),
@@ -139,7 +160,7 @@ impl Refused {
 
     fn code(&self) -> Code {
         match self {
-            Refused::TooLarge { .. } => Code::OutOfRange,
+            Refused::TooLarge { .. } | Refused::TooHeavy(_) => Code::OutOfRange,
             Refused::TimedOut { .. } => Code::DeadlineExceeded,
             refused if refused.retry_after().is_some() => Code::Unavailable,
             _ => Code::InvalidArgument,
@@ -148,7 +169,9 @@ impl Refused {
 
     fn http_status(&self) -> StatusCode {
         match self {
-            Refused::TooLarge { .. } | Refused::Store(AppendError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::TooLarge { .. } | Refused::TooHeavy(_) | Refused::Store(AppendError::TooLarge { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Refused::ContentType { .. } | Refused::ContentEncoding(_) | Refused::Format { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
@@ -209,10 +232,24 @@ impl Refused {
 
     /// A foreign profile that cannot be read.
     pub(crate) fn of_format(error: &FormatError, limit: usize) -> Refused {
-        if Refused::is_too_large(error) {
-            Refused::TooLarge { limit }
-        } else {
-            Refused::Profile(error.to_string())
+        match error {
+            FormatError::TooLarge { .. } | FormatError::Pprof(PprofError::TooLarge { .. }) => {
+                Refused::TooLarge { limit }
+            }
+            FormatError::TooHeavy(heavy) | FormatError::Pprof(PprofError::TooHeavy(heavy)) => Refused::TooHeavy(*heavy),
+            error => Refused::Profile(error.to_string()),
+        }
+    }
+
+    /// A request of several foreign profiles that cannot be read.
+    pub(crate) fn of_series(error: &SeriesError, limit: usize) -> Refused {
+        match error {
+            SeriesError::TooHeavy(heavy) => Refused::TooHeavy(*heavy),
+            SeriesError::Profile { error: inner, .. } => match Refused::of_format(inner, limit) {
+                Refused::Profile(_) => Refused::Profile(error.to_string()),
+                refused => refused,
+            },
+            error => Refused::Profile(error.to_string()),
         }
     }
 

@@ -88,8 +88,8 @@ impl Method {
         let essence = body::essence(request.headers()).to_ascii_lowercase();
         let (read, content_type) = match essence.as_str() {
             "application/grpc" | "application/grpc+proto" => {
-                let run = self.unary(Arc::clone(&ingest), request);
-                return otlp_grpc::guarded(&ingest, "profiles", run).await;
+                let run = |request| self.unary(Arc::clone(&ingest), request);
+                return otlp_grpc::guarded(&ingest, "profiles", request, run).await;
             }
             "application/json" if self.json.is_some() => (self.json.unwrap_or(self.protobuf), "application/json"),
             "application/proto" | "application/protobuf" | "application/x-protobuf" => {
@@ -107,7 +107,7 @@ impl Method {
                 return refused.to_connect();
             }
         };
-        let (_, message, _turn) = match body::receive(&ingest, request).await {
+        let (_, message, _place) = match body::receive(&ingest, request).await {
             Ok(received) => received,
             Err(refused) => {
                 ingest.count_refusal("profiles", &refused);
@@ -127,10 +127,7 @@ impl Method {
     async fn take(self, ingest: &Ingest, message: Bytes, read: Read) -> Result<(), Refused> {
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let reader = move |received_unix_ns| {
-            read(&message, limit, received_unix_ns).map_err(|error| match error {
-                SeriesError::Profile { error, .. } if Refused::is_too_large(&error) => Refused::TooLarge { limit },
-                error => Refused::Profile(error.to_string()),
-            })
+            read(&message, limit, received_unix_ns).map_err(|error| Refused::of_series(&error, limit))
         };
         ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
         Ok(())

@@ -221,7 +221,7 @@ impl Asked {
 
     async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
         let received = body::receive(ingest, request).await;
-        let (_, file, _turn) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
+        let (_, file, _place) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
         let (bytes, limit) = (file.len(), ingest.config.max_request_bytes);
         if self.cumulative.is_empty() {
             let reader = move |received_unix_ns| self.read(&file, limit, received_unix_ns, None);

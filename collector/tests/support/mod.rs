@@ -8,6 +8,7 @@
 )]
 
 pub mod canary;
+pub mod wire;
 
 use std::{
     net::SocketAddr,

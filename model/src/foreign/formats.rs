@@ -16,6 +16,7 @@ use super::{
 use crate::{
     pprof::{self, Addresses, PprofError},
     profile::Profile,
+    weight::{TooHeavy, memory_of, weigh_json, weigh_text},
 };
 
 /// Formats of foreign profiles.
@@ -115,6 +116,9 @@ pub enum FormatError {
         /// The limit.
         limit: usize,
     },
+    /// It unfolds to too much.
+    #[error("{0}")]
+    TooHeavy(#[from] TooHeavy),
     /// Packed and broken.
     #[error("not valid gzip: {0}")]
     Gzip(std::io::Error),
@@ -155,12 +159,24 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
             .ok_or_else(|| FormatError::Kind(kind.chars().take(40).collect()))
     };
     let format = how.format.unwrap_or_else(|| Format::detect(bytes));
+    let most_memory = memory_of(how.limit as u64);
+    match format {
+        // Weighs by itself.
+        Format::Pprof => 0,
+        Format::Folded | Format::Lines | Format::PerfScript => weigh_text(bytes, most_memory)?,
+        Format::Speedscope => weigh_json(bytes, most_memory)?,
+    };
     let text = || std::str::from_utf8(bytes).map_err(|error| FormatError::NotText(format.name(), error));
     let mut left_out = Vec::new();
     let profiles = match format {
         Format::Pprof => {
             let values = pprof::read_addresses(bytes, how.limit as u64, how.addresses)?;
-            values.into_iter().map(|value| value.profile).collect()
+            let mut profiles: Vec<Profile> = values.into_iter().map(|value| value.profile).collect();
+            // Beside CPU time, samples are the same thing counted once more.
+            if let [only] = profiles.as_mut_slice() {
+                only.samples_as_cpu_time();
+            }
+            profiles
         }
         Format::Folded => vec![folded::read(text()?, &units()?, true)?],
         Format::Lines => vec![folded::read(text()?, &units()?, false)?],

@@ -19,6 +19,7 @@ use crate::{
     },
     pprof::Addresses,
     proto::{parca, push},
+    weight::{Shape, TEXT, TooHeavy, memory_of, weigh},
 };
 
 /// A request that cannot be read.
@@ -30,6 +31,9 @@ pub enum SeriesError {
     /// Not the JSON of the request.
     #[error("{0}")]
     Json(#[from] JsonError),
+    /// It unfolds to too much.
+    #[error("{0}")]
+    TooHeavy(#[from] TooHeavy),
     /// One of its files.
     #[error("series {series}, profile {profile}: {error}")]
     Profile {
@@ -95,8 +99,26 @@ const fn many(name: &'static str, number: u32, kind: Kind) -> Field {
     }
 }
 
+const fn shape(each: u64, fields: &'static [(u64, &'static Shape)]) -> Shape {
+    Shape {
+        each,
+        per_byte: 0,
+        fields,
+    }
+}
+
+/// What the messages weigh without the files in them.
+static PUSH: Shape = shape(0, &[(1, &shape(120, &[(1, &LABEL), (2, &RAW_SAMPLE)]))]);
+static WRITE_RAW: Shape = shape(
+    0,
+    &[(1, &shape(120, &[(1, &shape(64, &[(1, &LABEL)])), (2, &RAW_SAMPLE)]))],
+);
+static LABEL: Shape = shape(160, &[(1, &TEXT), (2, &TEXT)]);
+static RAW_SAMPLE: Shape = shape(120, &[(1, &TEXT), (2, &TEXT)]);
+
 /// Reads a `push.v1.PushRequest`.
 pub fn read_push(protobuf: &[u8], limit: usize, received_unix_ns: i64) -> Result<Decoded, SeriesError> {
+    weigh(protobuf, &PUSH, memory_of(limit as u64))?;
     let request = push::PushRequest::decode(protobuf)?;
     let series = request.series.into_iter().map(|series| Series {
         labels: series
@@ -116,6 +138,7 @@ pub fn read_push_json(json: &[u8], limit: usize, received_unix_ns: i64) -> Resul
 
 /// Reads a `parca.profilestore.v1alpha1.WriteRawRequest`.
 pub fn read_write_raw(protobuf: &[u8], limit: usize, received_unix_ns: i64) -> Result<Decoded, SeriesError> {
+    weigh(protobuf, &WRITE_RAW, memory_of(limit as u64))?;
     let request = parca::WriteRawRequest::decode(protobuf)?;
     let series = request.series.into_iter().map(|series| {
         let labels = series.labels.unwrap_or_default().labels.into_iter();

@@ -9,6 +9,8 @@
 //!
 //! Source: speedscope's published file format (`speedscope.app/file-format-schema.json`).
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use super::{Units, folded::MAX_DEPTH};
@@ -112,6 +114,7 @@ pub fn read(json: &[u8], of_time: &Units) -> Result<Vec<Profile>, SpeedscopeErro
         });
         let rows = Rows {
             frames: &file.shared.frames,
+            known: HashMap::new(),
             builder: &mut builders[at].1,
             factor,
         };
@@ -125,18 +128,25 @@ pub fn read(json: &[u8], of_time: &Units) -> Result<Vec<Profile>, SpeedscopeErro
 
 struct Rows<'a> {
     frames: &'a [FrameSource],
+    /// Locations of frames: cleaning a long name for every mention of it would cost the product of both.
+    known: HashMap<u32, u32>,
     builder: &'a mut ProfileBuilder,
     factor: f64,
 }
 
 impl Rows<'_> {
     fn location(&mut self, index: u32) -> Result<u32, String> {
+        if let Some(&known) = self.known.get(&index) {
+            return Ok(known);
+        }
         let frame = self.frames.get(index as usize);
         let frame = frame.ok_or_else(|| format!("frame {index} of {} does not exist", self.frames.len()))?;
         let line = frame.line.map_or(0, |line| line as u32);
-        Ok(self
+        let location = self
             .builder
-            .frame(&frame.name, frame.file.as_deref().unwrap_or_default(), line))
+            .frame(&frame.name, frame.file.as_deref().unwrap_or_default(), line);
+        self.known.insert(index, location);
+        Ok(location)
     }
 
     fn value(&self, weight: f64) -> Result<i64, String> {

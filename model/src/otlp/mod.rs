@@ -13,11 +13,13 @@ pub(crate) mod json;
 mod json_schemas;
 mod profiles;
 mod requests;
+mod shapes;
 
 pub use generations::read_profiles;
 pub use json::{JsonError, metrics_to_protobuf, profiles_to_protobuf};
-pub use profiles::{DecodeError, decode_profiles, encode_profiles};
+pub use profiles::{DecodeError, decode_profiles, decode_profiles_within, encode_profiles};
 pub use requests::{decode_metrics, encode_requests};
+pub use shapes::{weigh_metrics, weigh_profiles};
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},

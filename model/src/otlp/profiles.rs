@@ -1,6 +1,6 @@
 //! Profiles ⇄ OTLP profiles (`v1development`, the Sample layout of proto 1.10 and later).
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, cell::Cell, collections::HashMap};
 
 use opentelemetry_proto::tonic::{
     collector::profiles::v1development::ExportProfilesServiceRequest,
@@ -18,6 +18,7 @@ use crate::{
     batch::WorkloadWindow,
     function,
     profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
+    weight::{Allowance, TooHeavy},
     workload::{LabelSet, Release, Side, UNKNOWN, clean_name},
 };
 
@@ -63,6 +64,9 @@ pub enum DecodeError {
         /// How many there may be.
         limit: usize,
     },
+    /// What it unfolds to needs too much memory.
+    #[error("{0}")]
+    TooHeavy(#[from] TooHeavy),
     /// An index points outside its table.
     #[error("{table} index {index} lies outside its table of {len} entries")]
     Index {
@@ -267,6 +271,11 @@ fn encode_labels(labels: &LabelSet, tables: &mut Tables) -> Vec<i32> {
 /// Takes the profiles out of a request. A broken table refuses the whole request (the sender is wrong about all
 /// of it); a profile without a service is left out and counted.
 pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded, DecodeError> {
+    decode_profiles_within(request, u64::MAX)
+}
+
+/// [`decode_profiles`], of a request that may unfold to so many bytes of memory.
+pub fn decode_profiles_within(request: &ExportProfilesServiceRequest, limit: u64) -> Result<Decoded, DecodeError> {
     let mut decoded = Decoded::default();
     let any_profile = request
         .resource_profiles
@@ -279,7 +288,10 @@ pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded
             Ok(decoded)
         };
     };
-    let reader = Reader { dictionary };
+    let reader = Reader {
+        dictionary,
+        allowance: Cell::new(Allowance::new(limit)),
+    };
     for group in &request.resource_profiles {
         let profiles = group.scope_profiles.iter().flat_map(|s| &s.profiles);
         let resource = group.resource.as_ref().map(|r| reader.resource(r)).transpose()?;
@@ -288,11 +300,20 @@ pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded
             decoded.reject("no_service_name", samples);
             continue;
         };
+        // Beside CPU time, samples are the same thing counted once more.
+        let types: Vec<ProfileType> = profiles
+            .clone()
+            .map(|p| reader.profile_type(p))
+            .collect::<Result<_, _>>()?;
+        let only_samples = !types.iter().any(|known| known.parts()[1..3] == ["cpu", "nanoseconds"]);
         for profile in profiles {
             let (parts, negative) = parts_of(profile);
             decoded.reject("negative_value", negative);
             for (at, part) in parts.iter().enumerate() {
                 let mut model = reader.profile(profile, part)?;
+                if only_samples {
+                    model.samples_as_cpu_time();
+                }
                 if at > 0 {
                     // What was lost is said once.
                     model.stats = ProfileStats {
@@ -311,6 +332,8 @@ pub fn decode_profiles(request: &ExportProfilesServiceRequest) -> Result<Decoded
 
 struct Reader<'a> {
     dictionary: &'a otlp::ProfilesDictionary,
+    /// For all profiles of the request together.
+    allowance: Cell<Allowance>,
 }
 
 fn at<'t, T>(table: &'t [T], index: i32, name: &'static str) -> Result<&'t T, DecodeError> {
@@ -325,6 +348,13 @@ fn at<'t, T>(table: &'t [T], index: i32, name: &'static str) -> Result<&'t T, De
 }
 
 impl Reader<'_> {
+    fn charge(&self, what: impl FnOnce(&mut Allowance) -> Result<(), TooHeavy>) -> Result<(), DecodeError> {
+        let mut allowance = self.allowance.get();
+        what(&mut allowance)?;
+        self.allowance.set(allowance);
+        Ok(())
+    }
+
     fn string(&self, index: i32) -> Result<&str, DecodeError> {
         // An empty table with index 0 means "unset".
         if index == 0 && self.dictionary.string_table.is_empty() {
@@ -401,6 +431,7 @@ impl Reader<'_> {
                 Some(&stack) => stack,
                 None => {
                     let source = at(&self.dictionary.stack_table, sample.stack_index, "stack")?;
+                    self.charge(|allowance| allowance.stack(source.location_indices.len()))?;
                     let mut frames = Vec::with_capacity(source.location_indices.len());
                     for &index in &source.location_indices {
                         let known = locations.get(&index).copied();
@@ -576,6 +607,7 @@ impl Reader<'_> {
                     line: u32::try_from(line.line).unwrap_or(0),
                 });
             }
+            self.charge(|allowance| allowance.location(&frames))?;
             Location::Named { frames }
         };
         model.locations.push(location);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     batch::{RequestSeries, WorkloadWindow},
-    histogram::{Histogram, MAX_INDEX, MIN_INDEX, SCALE},
+    histogram::{Histogram, MAX_INDEX, MIN_INDEX, SCALE, bucket_index},
     time::{WINDOW_SECONDS, window_start},
     workload::{ROUTE_OTHER, Side},
 };
@@ -25,6 +25,9 @@ const NS: u64 = 1_000_000_000;
 
 /// The most buckets a foreign histogram point may have on one side of zero.
 const MAX_BUCKETS: usize = 10_000;
+/// Coarser histograms are left out: a bucket of this scale is 19 % wide, which is as coarse as the 160 buckets of
+/// OpenTelemetry's SDKs get between a microsecond and a day.
+const COARSEST_SCALE: i32 = 2;
 
 /// Encodes the requests of one window; an idle window still says that it was one.
 pub fn encode_requests(window: &WorkloadWindow) -> ExportMetricsServiceRequest {
@@ -154,7 +157,7 @@ fn histogram_point(series: &RequestSeries, start: u64, end: u64) -> ExponentialH
 }
 
 /// Takes request durations (and the window marks of our own senders) out of a metrics request. Left out, and
-/// counted: other metrics, cumulative points, histograms coarser than scale 5, points without a service.
+/// counted: other metrics, cumulative points, histograms coarser than scale 2, points without a service.
 pub fn decode_metrics(request: ExportMetricsServiceRequest) -> Decoded {
     let mut decoded = Decoded::default();
     for group in request.resource_metrics {
@@ -274,6 +277,16 @@ fn window_of(start: u64, end: u64) -> (i64, u32) {
     }
 }
 
+fn unit_of(in_milliseconds: bool) -> f64 {
+    if in_milliseconds { 1e-3 } else { 1.0 }
+}
+
+/// What one of several finer buckets gets of a count; all of them together get all of it.
+fn share(count: u64, piece: i32, pieces: i32) -> u64 {
+    let up_to = |piece: i32| (u128::from(count) * piece.unsigned_abs() as u128 / pieces.unsigned_abs() as u128) as u64;
+    up_to(piece + 1) - up_to(piece)
+}
+
 fn decode_point(
     point: &ExponentialHistogramDataPoint,
     side: Side,
@@ -287,21 +300,44 @@ fn decode_point(
     {
         return Err("negative_duration");
     }
-    if point.scale < SCALE || point.scale > 20 {
+    if point.scale < COARSEST_SCALE || point.scale > 20 {
         return Err("histogram_scale");
     }
     let positive = point.positive.as_ref().unwrap_or(&empty);
     if positive.bucket_counts.len() > MAX_BUCKETS {
         return Err("too_many_buckets");
     }
-    let down = point.scale - SCALE;
     // A unit of milliseconds shifts every bound by log2(1000) * 32 = 318.9 buckets: rounding costs 0.2 %.
     let shift = if in_milliseconds { -319 } else { 0 };
-    let buckets = positive.bucket_counts.iter().enumerate().map(|(at, &count)| {
-        let index = (positive.offset.saturating_add(at as i32) >> down).saturating_add(shift);
-        (index.clamp(i32::from(MIN_INDEX), i32::from(MAX_INDEX)) as i16, count)
+    let down = (point.scale - SCALE).max(0);
+    let pieces = 1i32 << (SCALE - point.scale).max(0);
+    let known = |bound: Option<f64>, otherwise: i16| match bound {
+        Some(value) if value.is_finite() && value > 0.0 => bucket_index(value * unit_of(in_milliseconds)),
+        _ => otherwise,
+    };
+    let (lowest, highest) = (known(point.min, MIN_INDEX), known(point.max, MAX_INDEX));
+    let positive_buckets = positive
+        .bucket_counts
+        .iter()
+        .enumerate()
+        .filter(|(_, count)| **count > 0);
+    let buckets = positive_buckets.flat_map(|(at, &count)| {
+        let index = positive.offset.saturating_add(at as i32);
+        let first = (index >> down).saturating_mul(pieces).saturating_add(shift);
+        (0..pieces).map(move |piece| {
+            let fine = first
+                .saturating_add(piece)
+                .clamp(i32::from(MIN_INDEX), i32::from(MAX_INDEX)) as i16;
+            // What lies in the bucket of the extremes cannot lie beyond them.
+            let fine = if pieces > 1 && lowest <= highest {
+                fine.clamp(lowest, highest)
+            } else {
+                fine
+            };
+            (fine, share(count, piece, pieces))
+        })
     });
-    let unit = if in_milliseconds { 1e-3 } else { 1.0 };
+    let unit = unit_of(in_milliseconds);
     let finite = |value: Option<f64>| value.filter(|v| v.is_finite() && *v >= 0.0).unwrap_or(0.0) * unit;
     let duration = Histogram::from_parts(
         point.zero_count,

@@ -6,8 +6,10 @@
 
 mod build;
 mod campaign;
+mod clients;
 mod cost;
 mod demo;
+mod hostile;
 mod ingest;
 mod load;
 mod mesh_store;
@@ -56,7 +58,7 @@ impl Figure {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 13] = [
+const BENCHES: [Bench; 15] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -65,15 +67,17 @@ const BENCHES: [Bench; 13] = [
     ("queries", queries::run),
     ("ingest", ingest::run),
     ("load", load::run),
+    ("hostile", hostile::run),
     ("disk_full", campaign::disk_full),
     ("replay", campaign::replay),
     ("kill", campaign::kill),
     ("corruption", campaign::corruption),
     ("build", build::run),
+    ("clients", clients::run),
 ];
 
-/// A cold build and a server under load take many minutes of two cores.
-const ONLY_WHEN_ASKED: [&str; 2] = ["build", "load"];
+/// A cold build and a server under load take many minutes of two cores, and clients are fetched from the network.
+const ONLY_WHEN_ASKED: [&str; 3] = ["build", "load", "clients"];
 
 fn main() {
     // `cargo bench` adds flags of its own.
