@@ -229,7 +229,7 @@ async fn what_is_left_out_is_told_and_the_rest_is_stored() {
         ..Metric::default()
     };
     windows.resource_metrics[0].scope_metrics[0].metrics.push(unknown);
-    let mut old = window("shop", "1", T0 - 100_000);
+    let mut old = window("shop", "1", T0 - 300_000);
     old.requests = vec![series(Side::Server, "/a/{id}", None, &[5])];
     windows.resource_metrics.extend(encode_requests(&old).resource_metrics);
     let mut other = window("shop", "1", T0 + 10);
@@ -279,7 +279,7 @@ async fn what_is_left_out_is_told_and_the_rest_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_which_nothing_is_kept_is_still_acknowledged_under_its_id() {
     let server = Server::start(|_| {}).await;
-    let mut old = window("shop", "1", T0 - 100_000);
+    let mut old = window("shop", "1", T0 - 300_000);
     old.requests = vec![series(Side::Server, "/a/{id}", None, &[5])];
     let mut metrics = MetricsServiceClient::new(server.channel().await);
     for _ in 0..2 {

@@ -6,8 +6,8 @@
 
 use base64::Engine as _;
 use emberline_model::{
-    Batch, BatchId, Component, Frame, Histogram, LabelSet, Location, Profile, ProfileType, RequestSeries, Sample, Side,
-    Signal, Workload, WorkloadWindow,
+    Batch, BatchId, Component, Exemplar, Frame, Histogram, LabelSet, Location, Profile, ProfileType, RequestSeries,
+    Sample, Side, Signal, Workload, WorkloadWindow,
     foreign::{
         Sender,
         formats::{Format, Reading, read},
@@ -361,6 +361,7 @@ proptest! {
     #[test]
     fn only_what_samples_mention_is_kept(
         samples in prop::collection::vec((0u32..4, 0u32..3, 1i64..9), 0..6),
+        exemplars in prop::collection::vec((0u32..4, 0u32..3, 1i64..9), 0..3),
         stacks in prop::collection::vec(prop::collection::vec(0u32..5, 1..4), 4),
     ) {
         let mut profile = window().profiles.remove(0);
@@ -371,21 +372,27 @@ proptest! {
         profile.stacks = stacks;
         profile.label_sets = (0..3).map(|n| LabelSet { route: n.to_string(), ..LabelSet::none() }).collect();
         profile.samples = samples.iter().map(|&(stack, label_set, value)| Sample { stack, label_set, value, count: 1 }).collect();
+        profile.exemplars = exemplars
+            .iter()
+            .map(|&(stack, label_set, value)| Exemplar { stack, label_set, value, unix_ns: 0, trace_id: [1; 16], span_id: 0 })
+            .collect();
         let meaning = |profile: &Profile| -> Vec<String> {
-            let of = |sample: &Sample| {
-                let stack: Vec<String> = profile.stacks[sample.stack as usize].iter().map(|&at| match &profile.locations[at as usize] {
+            let of = |(stack, label_set, value): (u32, u32, i64)| {
+                let stack: Vec<String> = profile.stacks[stack as usize].iter().map(|&at| match &profile.locations[at as usize] {
                     Location::Named { frames } => frames[0].function.clone(),
                     Location::Native { mapping, offset } => format!("{}+{offset}", profile.mappings[*mapping as usize].build_id),
                 }).collect();
-                format!("{stack:?} {} {}", profile.label_sets[sample.label_set as usize].route, sample.value)
+                format!("{stack:?} {} {value}", profile.label_sets[label_set as usize].route)
             };
-            profile.samples.iter().map(of).collect()
+            let samples = profile.samples.iter().map(|s| (s.stack, s.label_set, s.value));
+            let exemplars = profile.exemplars.iter().map(|e| (e.stack, e.label_set, e.value));
+            samples.chain(exemplars).map(of).collect()
         };
         let before = meaning(&profile);
         profile.keep_used();
         prop_assert_eq!(before, meaning(&profile));
         prop_assert!(profile.validate().is_ok());
-        prop_assert!(profile.stacks.len() <= profile.samples.len());
+        prop_assert!(profile.stacks.len() <= profile.samples.len() + profile.exemplars.len());
         let mentioned = |at: usize| profile.stacks.iter().flatten().any(|&l| l as usize == at);
         prop_assert!((0..profile.locations.len()).all(mentioned));
     }

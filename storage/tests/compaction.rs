@@ -12,9 +12,9 @@ use std::{
 };
 
 use common::*;
-use emberline_model::{Batch, ProfileType};
+use emberline_model::{Batch, Exemplar, ProfileType};
 use emberline_storage::{
-    Options, Range, RequestQuery, StackQuery, Store, WorkloadFilter,
+    ExemplarQuery, Options, Range, RequestQuery, StackQuery, Store, WorkloadFilter,
     disk::{FaultyDisk, RealDisk},
 };
 
@@ -29,6 +29,14 @@ fn sent(sequence: u64, start: i64) -> Batch {
     let mut window = full_window(&who, start, route, &[3, 9], &[sequence, 1000], 1 << sequence);
     let shared = full_window(&who, start, route, &[], &[7, 8, 1000], 1 << 40);
     window.profiles.extend(shared.profiles);
+    window.profiles[0].push_exemplar(Exemplar {
+        stack: 0,
+        label_set: 0,
+        value: sequence as i64,
+        unix_ns: start * 1_000_000_000,
+        trace_id: [sequence as u8; 16],
+        span_id: sequence,
+    });
     window.profiles[1].profile_type = ProfileType("wall:wall:nanoseconds:wall:nanoseconds".into());
     batch(sequence, vec![window])
 }
@@ -57,6 +65,14 @@ async fn request_count(store: &Store) -> u64 {
         .iter()
         .map(|r| r.duration.count())
         .sum()
+}
+
+/// Which traces have an exemplar, and with which value.
+async fn traces(store: &Store) -> Vec<(u8, i64)> {
+    let found = store.exemplars(ExemplarQuery::new(Range::ALL, 100)).await.unwrap();
+    let mut traces: Vec<(u8, i64)> = found.rows.iter().map(|row| (row.trace_id[0], row.value)).collect();
+    traces.sort_unstable();
+    traces
 }
 
 /// A day of three sealed hours, in five groups of parts.
@@ -98,8 +114,21 @@ async fn no_answer_changes_when_a_day_is_compacted() {
         assert_eq!(answers(store).await, before.0, "{when}");
         assert_eq!(values(store).await, before.1, "{when}");
         assert_eq!(store.sample_series(Range::ALL).await.unwrap(), before.2, "{when}");
+        assert_eq!(
+            traces(store).await,
+            (1..=7).map(|n| (n as u8, n)).collect::<Vec<_>>(),
+            "{when}"
+        );
         assert_eq!(store.stats().hours, hours, "{when}");
-        for kind in ["names", "stacks", "windows", "requests", "samples", "rollup"] {
+        for kind in [
+            "names",
+            "stacks",
+            "windows",
+            "requests",
+            "samples",
+            "rollup",
+            "exemplars",
+        ] {
             assert_eq!(files(dir.path(), kind).len(), 2, "{kind} {when}");
         }
     };
