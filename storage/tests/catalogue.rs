@@ -266,11 +266,11 @@ async fn a_file_that_vanishes_under_the_running_store_costs_what_it_held() {
             fs::rename(&found, found.with_extension("away")).unwrap();
         }
         store.append(sent(3, T0 + 10)).await.unwrap();
-        let running = values(&store).await;
+        let running = values_by_window(&store).await;
         assert!(running.ends_with(&[4, 8]), "{}: {running:?}", victim.display());
         store.close();
         let store = open(dir.path());
-        let after = values(&store).await;
+        let after = values_by_window(&store).await;
         // A journal file that somebody takes away takes with it what was written to it: only what was shown is left.
         assert!(
             after.contains(&4) && after.iter().all(|v| [2, 4, 8].contains(v)),
@@ -279,7 +279,7 @@ async fn a_file_that_vanishes_under_the_running_store_costs_what_it_held() {
         let of_samples = victim.to_str().unwrap().contains("samples");
         assert_eq!(after.contains(&2), !of_samples, "{}: {after:?}", victim.display());
         store.append(sent(4, T0 + 20)).await.unwrap();
-        assert!(values(&store).await.contains(&16), "{}", victim.display());
+        assert!(values_by_window(&store).await.contains(&16), "{}", victim.display());
     }
 }
 

@@ -136,7 +136,7 @@ async fn no_answer_changes_when_a_day_is_compacted() {
     let stats = store.stats();
     assert_eq!(
         (stats.compactions, stats.compaction_failures, stats.sealed_rows),
-        (1, 0, 7 * 4)
+        (1, 0, 7 * 5)
     );
     assert!(stats.sealed_bytes < bytes, "{} of {bytes} bytes", stats.sealed_bytes);
     assert_eq!(files(dir.path(), "samples-2026111810-03-0003").len(), 1);

@@ -51,24 +51,6 @@ fn small_segments(dir: &Path) -> Options {
     options
 }
 
-/// As [`values`], but from single samples instead of sums over hours.
-async fn values_by_window(store: &Store) -> Vec<i64> {
-    let query = StackQuery {
-        by_window: true,
-        ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
-    };
-    let mut values: Vec<i64> = store
-        .stacks(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|r| r.value)
-        .collect();
-    values.sort_unstable();
-    values
-}
-
 /// Windows whose CPU can be divided by requests.
 async fn complete_windows(store: &Store) -> usize {
     let mut windows = 0;

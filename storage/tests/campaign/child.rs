@@ -112,6 +112,9 @@ async fn live(orders: &Orders) {
         if random.below(6) == 0 {
             let _ = store.apply_retention().await;
         }
+        if random.below(8) == 0 {
+            let _ = store.compact().await;
+        }
     }
     asking.abort();
     if orders.contains_key("report") {
@@ -177,7 +180,7 @@ pub fn totals() -> TotalsQuery {
         component: None,
         profile_type: ProfileType::CPU.into(),
         only_complete: false,
-        by_window: false,
+        by_window: true,
         by_route: true,
         range: Range::ALL,
     }
@@ -224,15 +227,22 @@ pub async fn report(store: &Store) {
 }
 
 async fn lines(store: &Store) -> Result<String, QueryError> {
-    let answer = store.stacks(stacks(false)).await?;
-    let ids: Vec<u64> = answer.rows.iter().map(|row| row.stack_id).collect();
+    // From single samples; beside them the sums of hours, which say the same as long as nothing is damaged.
+    let mut sums: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
+    for row in store.stacks(stacks(true)).await?.rows {
+        let sum = sums.entry(row.stack_id).or_default();
+        *sum = (sum.0 + row.value, sum.1 + row.samples);
+    }
+    let ids: Vec<u64> = sums.keys().copied().collect();
     let resolved = store.resolve(&ids).await?;
     let mut lines = vec!["report".to_owned()];
-    for row in &answer.rows {
-        let frames = resolved.frames(row.stack_id);
+    for (id, (value, samples)) in sums {
+        let frames = resolved.frames(id);
         let name = frames.first().map_or("-", |&f| &resolved.functions[f as usize].name);
-        lines.push(format!("stack {:x} {} {} {name}", row.stack_id, row.value, row.samples));
+        lines.push(format!("stack {id:x} {value} {samples} {name}"));
     }
+    let hourly = store.stacks(stacks(false)).await?;
+    lines.push(format!("hourly {} {}", hourly.value, hourly.samples));
     let mut per_window: BTreeMap<(i64, String), u64> = BTreeMap::new();
     for row in store.requests(requests()).await? {
         *per_window.entry((row.window_start_s, row.instance)).or_default() += row.duration.count();

@@ -361,6 +361,12 @@ fn is_part_of(found: &Facts, truth: &Facts) -> bool {
 fn wrong_answers(victim: &Victim, first: &Report, second: &Report) -> Vec<String> {
     let mut wrong = first.contradictions();
     wrong.extend(second.contradictions());
+    if !(first.total.1..=victim.truth.hourly.1).contains(&first.hourly.1) {
+        wrong.push(format!(
+            "sums of hours are {:?}, of samples {:?}, and were {:?}",
+            first.hourly, first.total, victim.truth.hourly
+        ));
+    }
     for (number, found) in &first.facts {
         if !victim
             .truth

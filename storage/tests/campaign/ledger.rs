@@ -22,6 +22,8 @@ pub struct Report {
     pub shared: BTreeMap<u64, i64>,
     /// Everything added up by the store itself.
     pub total: (i64, u64),
+    /// The same from sums of hours, where there are any.
+    pub hourly: (i64, u64),
     pub stats: BTreeMap<String, u64>,
     /// Sums of all stacks, as listed.
     listed: (i64, u64),
@@ -72,6 +74,7 @@ impl Report {
                 self.facts.entry(number).or_default().cpu_ns += cpu.parse::<u64>().ok()?;
             }
             ["total", value, samples] => self.total = (value.parse().ok()?, samples.parse().ok()?),
+            ["hourly", value, samples] => self.hourly = (value.parse().ok()?, samples.parse().ok()?),
             ["stats", name, value] => drop(self.stats.insert((*name).to_owned(), value.parse().ok()?)),
             _ => {}
         }
@@ -192,6 +195,13 @@ impl Ledger {
     /// Compares a report with what is due.
     pub fn judge(&mut self, report: &Report) {
         let mut problems = report.contradictions();
+        // Samples past retention may be gone while their sums are still there.
+        if report.hourly.1 < report.total.1 {
+            problems.push(format!(
+                "sums of hours are {:?}, of samples {:?}",
+                report.hourly, report.total
+            ));
+        }
         for &number in &self.acknowledged {
             if !self.is_past_retention(number) && report.facts.get(&number) != Some(&load::facts(number)) {
                 let found = report.facts.get(&number).copied().unwrap_or_default();

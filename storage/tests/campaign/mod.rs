@@ -35,7 +35,9 @@ pub fn options(dir: &Path) -> Options {
     options.segment_bytes = 8 << 10;
     options.checkpoint_bytes = 32 << 10;
     options.retention = Duration::from_secs(load::RETENTION_HOURS as u64 * 3600);
+    options.rollup_retention = Duration::from_secs(48 * 3600);
     options.seal_after = Duration::from_secs(600);
+    options.compact_after = Duration::ZERO;
     options.apply_interval = Duration::from_millis(5);
     options.group_wait = Duration::ZERO;
     options.min_free_mb = 0;

@@ -260,6 +260,25 @@ pub async fn values(store: &Store) -> Vec<i64> {
     values
 }
 
+/// As [`values`], but from single samples instead of sums over hours.
+pub async fn values_by_window(store: &Store) -> Vec<i64> {
+    store.flush_applied().await.unwrap();
+    let query = StackQuery {
+        by_window: true,
+        ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
+    };
+    let mut values: Vec<i64> = store
+        .stacks(query)
+        .await
+        .unwrap()
+        .rows
+        .iter()
+        .map(|r| r.value)
+        .collect();
+    values.sort_unstable();
+    values
+}
+
 /// Where the rows lie when a test asks its questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
