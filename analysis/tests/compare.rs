@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use emberline_analysis::compare::{CompareOptions, compare};
 use emberline_model::{
@@ -32,14 +32,10 @@ fn resolved() -> Arc<ResolvedStacks> {
         file: String::new(),
         unresolved: false,
     });
-    let stacks: HashMap<u64, Box<[u32]>> = STACKS
-        .iter()
-        .enumerate()
-        .map(|(at, s)| (at as u64, (*s).into()))
-        .collect();
+    let stacks = STACKS.iter().enumerate();
     Arc::new(ResolvedStacks {
         functions: functions.collect(),
-        stacks,
+        stacks: stacks.map(|(at, s)| (at as u64, s.iter().copied())).collect(),
     })
 }
 

@@ -12,6 +12,7 @@ pub mod foreign;
 pub mod function;
 pub mod histogram;
 pub mod id;
+mod int_map;
 pub mod otlp;
 pub mod pprof;
 pub mod profile;

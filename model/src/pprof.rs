@@ -643,11 +643,8 @@ pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
         per_location.push(indices.collect());
     }
     for (at, stack) in profile.stacks.iter().enumerate() {
-        let frames: Vec<u32> = stack
-            .iter()
-            .flat_map(|&l| per_location[l as usize].iter().copied())
-            .collect();
-        resolved.stacks.insert(at as u64, frames.into_boxed_slice());
+        let frames = stack.iter().flat_map(|&l| per_location[l as usize].iter().copied());
+        resolved.stacks.insert(at as u64, frames);
     }
     resolved
 }

@@ -5,12 +5,13 @@
 //! nodes add up to the total at every limit, and the function table is the same at every limit. Children are
 //! ordered by name, so frames keep their place when the values change.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-};
+mod trie;
 
-use crate::resolve::{FunctionInfo, ResolvedStacks};
+use crate::{
+    int_map::IntMap,
+    resolve::{FunctionInfo, ResolvedStacks},
+};
+use trie::{NONE, ROOT, Trie, TrieNode};
 
 /// A value per side: baseline (or the only profile) and candidate.
 pub type Pair = [i64; 2];
@@ -68,50 +69,13 @@ impl FlameTree {
     }
 }
 
-/// Multiplicative hashing of keys that are small integers already; SipHash costs more than the tree itself.
-#[derive(Default)]
-struct IntHasher(u64);
-
-impl Hasher for IntHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&b| self.write_u64(u64::from(b)));
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        let mixed = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
-type IntMap<V> = HashMap<u64, V, BuildHasherDefault<IntHasher>>;
-
 /// Adds up stacks.
 #[derive(Default)]
 pub struct TreeBuilder {
     functions: Vec<FunctionInfo>,
     by_id: IntMap<u32>,
-    totals: Vec<FunctionTotals>,
-    /// Stamp of the last stack that counted a function, so that recursion counts once.
-    seen_in: Vec<u64>,
-    stamp: u64,
-    /// (parent, function) → node.
-    edges: IntMap<u32>,
-    nodes: Vec<BuildNode>,
-    total: Pair,
+    stacks: Trie,
 }
-
-struct BuildNode {
-    parent: u32,
-    function: u32,
-    self_value: Pair,
-}
-
-/// The parent of a thread's outermost function.
-const ROOT: u32 = u32::MAX;
 
 impl TreeBuilder {
     /// An empty tree.
@@ -127,42 +91,13 @@ impl TreeBuilder {
         let index = self.functions.len() as u32;
         self.by_id.insert(info.id, index);
         self.functions.push(info.clone());
-        self.totals.push(FunctionTotals::default());
-        self.seen_in.push(0);
         index
     }
 
     /// Adds one stack (indices from [`TreeBuilder::function`], leaf first) to a side (0 or 1). A stack without
     /// frames counts to the root's own value.
     pub fn add(&mut self, frames: &[u32], side: usize, value: i64, samples: u64) {
-        self.total[side] = self.total[side].saturating_add(value);
-        self.stamp += 1;
-        let mut node = ROOT;
-        for &function in frames.iter().rev() {
-            if self.seen_in[function as usize] != self.stamp {
-                self.seen_in[function as usize] = self.stamp;
-                let totals = &mut self.totals[function as usize];
-                totals.total[side] = totals.total[side].saturating_add(value);
-                totals.samples[side] += samples;
-            }
-            let key = (u64::from(node) << 32) | u64::from(function);
-            let next = self.nodes.len() as u32;
-            let child = *self.edges.entry(key).or_insert(next);
-            if child == next {
-                self.nodes.push(BuildNode {
-                    parent: node,
-                    function,
-                    self_value: [0, 0],
-                });
-            }
-            node = child;
-        }
-        if let Some(&leaf) = frames.first() {
-            let self_value = &mut self.totals[leaf as usize].self_value[side];
-            *self_value = self_value.saturating_add(value);
-            let self_value = &mut self.nodes[node as usize].self_value[side];
-            *self_value = self_value.saturating_add(value);
-        }
+        self.stacks.add(frames.iter().rev().copied(), side, value, samples);
     }
 
     /// Adds `(stack id, value, samples)` rows to a side, with names from a dictionary.
@@ -190,110 +125,93 @@ impl TreeBuilder {
     /// Finishes the tree. With a limit, about that many nodes remain (the largest by the greater of both sides,
     /// parents always with their children); a cut node stands for the rest below each.
     pub fn finish(self, limit: Option<usize>) -> FlameTree {
-        // Children have larger indices than their parents: one backward pass sums totals.
-        let mut totals: Vec<Pair> = self.nodes.iter().map(|n| n.self_value).collect();
-        let mut below = vec![1u32; self.nodes.len()];
-        for index in (0..self.nodes.len()).rev() {
-            let parent = self.nodes[index].parent;
-            if parent != ROOT {
-                let below_here = totals[index];
-                let sum = &mut totals[parent as usize];
-                *sum = [
-                    sum[0].saturating_add(below_here[0]),
-                    sum[1].saturating_add(below_here[1]),
-                ];
-                below[parent as usize] += below[index];
-            }
-        }
-        let kept = kept_nodes(&self.nodes, &totals, limit);
-        let names_rank = name_ranks(&self.functions);
-
-        // Children of each kept node in name order, through one sort of all kept nodes.
-        let mut order: Vec<u32> = (0..self.nodes.len() as u32).filter(|&n| kept[n as usize]).collect();
-        order.sort_unstable_by_key(|&n| {
-            let node = &self.nodes[n as usize];
-            (node.parent, names_rank[node.function as usize])
-        });
-        let mut children: IntMap<(u32, u32)> = IntMap::default();
-        for (at, &n) in order.iter().enumerate() {
-            let range = children
-                .entry(u64::from(self.nodes[n as usize].parent))
-                .or_insert((at as u32, at as u32));
-            range.1 = at as u32 + 1;
-        }
-        let mut cut: IntMap<(u32, Pair)> = IntMap::default();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let parent_shown = node.parent == ROOT || kept[node.parent as usize];
-            if !kept[index] && parent_shown {
-                let entry = cut.entry(u64::from(node.parent)).or_insert((0, [0, 0]));
-                entry.0 += below[index];
-                entry.1[0] = entry.1[0].saturating_add(totals[index][0]);
-                entry.1[1] = entry.1[1].saturating_add(totals[index][1]);
-            }
-        }
-
-        let placed: Pair = self
-            .nodes
-            .iter()
-            .zip(&totals)
-            .filter(|(n, _)| n.parent == ROOT)
-            .fold([0i64, 0i64], |sum, (_, t)| {
-                [sum[0].saturating_add(t[0]), sum[1].saturating_add(t[1])]
-            });
-        let mut nodes = vec![Node {
-            kind: NodeKind::Root,
-            depth: 0,
-            self_value: [
-                self.total[0].saturating_sub(placed[0]),
-                self.total[1].saturating_sub(placed[1]),
-            ],
-            total: self.total,
-        }];
-        let mut stack: Vec<(u32, u32)> = Vec::new();
-        let push_children = |stack: &mut Vec<(u32, u32)>, nodes: &mut Vec<Node>, parent: u32, depth: u32| {
-            if let Some(&(count, value)) = cut.get(&u64::from(parent)) {
-                nodes.push(Node {
-                    kind: NodeKind::Cut(count),
-                    depth,
-                    self_value: value,
-                    total: value,
-                });
-            }
-            if let Some(&(from, to)) = children.get(&u64::from(parent)) {
-                stack.extend(order[from as usize..to as usize].iter().rev().map(|&n| (n, depth)));
-            }
-        };
-        push_children(&mut stack, &mut nodes, ROOT, 1);
-        while let Some((n, depth)) = stack.pop() {
-            let node = &self.nodes[n as usize];
-            nodes.push(Node {
-                kind: NodeKind::Function(node.function),
-                depth,
-                self_value: node.self_value,
-                total: totals[n as usize],
-            });
-            push_children(&mut stack, &mut nodes, n, depth + 1);
-        }
+        let nodes = self.stacks.into_nodes();
+        let sums = sums(&nodes);
+        let totals = function_totals(&nodes, &sums, self.functions.len());
+        let kept = kept_nodes(&sums, limit);
+        let children = Children::of(&nodes, &kept, &name_ranks(&self.functions));
         FlameTree {
+            nodes: shown_nodes(&nodes, &sums, &kept, &children),
             functions: self.functions,
-            totals: self.totals,
-            nodes,
+            totals,
         }
     }
 }
 
+/// A node with everything below it.
+#[derive(Clone, Copy)]
+struct Sums {
+    value: Pair,
+    samples: [u64; 2],
+    nodes: u32,
+}
+
+fn plus(a: Pair, b: Pair) -> Pair {
+    [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])]
+}
+
+fn plus_samples(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
+    [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])]
+}
+
+/// Children have larger numbers than their parents: one backward pass adds everything up.
+fn sums(nodes: &[TrieNode]) -> Vec<Sums> {
+    let own = nodes.iter().map(|node| Sums {
+        value: node.self_value,
+        samples: node.self_samples,
+        nodes: 1,
+    });
+    let mut sums: Vec<Sums> = own.collect();
+    for index in (1..nodes.len()).rev() {
+        let here = sums[index];
+        let above = &mut sums[nodes[index].parent as usize];
+        above.value = plus(above.value, here.value);
+        above.samples = plus_samples(above.samples, here.samples);
+        above.nodes += here.nodes;
+    }
+    sums
+}
+
+/// Sums of each function: what passes through its outermost nodes, so that recursion counts once.
+fn function_totals(nodes: &[TrieNode], sums: &[Sums], functions: usize) -> Vec<FunctionTotals> {
+    let mut totals = vec![FunctionTotals::default(); functions];
+    // How often each function is on the path to the node being looked at.
+    let mut open = vec![0u32; functions];
+    let mut next = nodes[ROOT as usize].first_child;
+    while next != NONE {
+        let mut here = next;
+        let function = nodes[here as usize].function as usize;
+        let of_function = &mut totals[function];
+        of_function.self_value = plus(of_function.self_value, nodes[here as usize].self_value);
+        if open[function] == 0 {
+            of_function.total = plus(of_function.total, sums[here as usize].value);
+            of_function.samples = plus_samples(of_function.samples, sums[here as usize].samples);
+        }
+        open[function] += 1;
+        next = nodes[here as usize].first_child;
+        // At a leaf: up until there is a sibling.
+        while next == NONE && here != ROOT {
+            open[nodes[here as usize].function as usize] -= 1;
+            next = nodes[here as usize].next_sibling;
+            here = nodes[here as usize].parent;
+        }
+    }
+    totals
+}
+
 /// Which nodes stay under a limit: the largest, and since a parent is never smaller than its child, sorting
-/// ties by index (parents first) keeps every kept node's ancestors.
-fn kept_nodes(nodes: &[BuildNode], totals: &[Pair], limit: Option<usize>) -> Vec<bool> {
+/// ties by number (parents first) keeps every kept node's ancestors. The root always stays, and is not counted.
+fn kept_nodes(sums: &[Sums], limit: Option<usize>) -> Vec<bool> {
     let limit = match limit {
-        Some(limit) if limit < nodes.len() => limit,
-        _ => return vec![true; nodes.len()],
+        Some(limit) if limit < sums.len() - 1 => limit,
+        _ => return vec![true; sums.len()],
     };
-    let mut order: Vec<u32> = (0..nodes.len() as u32).collect();
-    let weight = |n: u32| totals[n as usize][0].max(totals[n as usize][1]);
-    order.sort_unstable_by_key(|&n| (std::cmp::Reverse(weight(n)), n));
-    let mut kept = vec![false; nodes.len()];
-    order[..limit].iter().for_each(|&n| kept[n as usize] = true);
+    let weighed = (1..sums.len()).map(|n| (std::cmp::Reverse(sums[n].value[0].max(sums[n].value[1])), n as u32));
+    let mut order: Vec<_> = weighed.collect();
+    order.select_nth_unstable(limit);
+    let mut kept = vec![false; sums.len()];
+    kept[ROOT as usize] = true;
+    order[..limit].iter().for_each(|&(_, n)| kept[n as usize] = true);
     kept
 }
 
@@ -312,8 +230,87 @@ fn name_ranks(functions: &[FunctionInfo]) -> Vec<u32> {
     ranks
 }
 
+/// Children of the kept nodes, in the order of their names.
+struct Children {
+    /// Where those of each node begin in `sorted`, and at last where they end.
+    begins: Vec<u32>,
+    sorted: Vec<u32>,
+}
+
+impl Children {
+    fn of(nodes: &[TrieNode], kept: &[bool], name_ranks: &[u32]) -> Children {
+        let listed = (1..nodes.len() as u32).filter(|&n| kept[nodes[n as usize].parent as usize]);
+        let listed: Vec<u32> = listed.collect();
+        let rank = |n: u32| name_ranks[nodes[n as usize].function as usize];
+        let (by_name, _) = counting_sort(&listed, name_ranks.len(), rank);
+        let (sorted, begins) = counting_sort(&by_name, nodes.len(), |n| nodes[n as usize].parent);
+        Children { begins, sorted }
+    }
+
+    fn below(&self, node: u32) -> &[u32] {
+        &self.sorted[self.begins[node as usize] as usize..self.begins[node as usize + 1] as usize]
+    }
+}
+
+/// Sorts by a key below `keys`; equal ones stay in order. Also answers where those of each key begin.
+fn counting_sort(items: &[u32], keys: usize, key: impl Fn(u32) -> u32) -> (Vec<u32>, Vec<u32>) {
+    let mut begins = vec![0u32; keys + 1];
+    for &item in items {
+        begins[key(item) as usize + 1] += 1;
+    }
+    for at in 1..begins.len() {
+        begins[at] += begins[at - 1];
+    }
+    let mut places = begins.clone();
+    let mut sorted = vec![0; items.len()];
+    for &item in items {
+        let place = &mut places[key(item) as usize];
+        sorted[*place as usize] = item;
+        *place += 1;
+    }
+    (sorted, begins)
+}
+
+/// What is shown, in preorder.
+fn shown_nodes(nodes: &[TrieNode], sums: &[Sums], kept: &[bool], children: &Children) -> Vec<Node> {
+    let mut shown = Vec::new();
+    let mut stack = vec![(ROOT, 0)];
+    while let Some((n, depth)) = stack.pop() {
+        let kind = match n {
+            ROOT => NodeKind::Root,
+            _ => NodeKind::Function(nodes[n as usize].function),
+        };
+        shown.push(Node {
+            kind,
+            depth,
+            self_value: nodes[n as usize].self_value,
+            total: sums[n as usize].value,
+        });
+        let (mut cut, mut value) = (0u32, [0, 0]);
+        for &child in children.below(n).iter().rev() {
+            if kept[child as usize] {
+                stack.push((child, depth + 1));
+            } else {
+                cut += sums[child as usize].nodes;
+                value = plus(value, sums[child as usize].value);
+            }
+        }
+        if cut > 0 {
+            shown.push(Node {
+                kind: NodeKind::Cut(cut),
+                depth: depth + 1,
+                self_value: value,
+                total: value,
+            });
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -351,7 +348,63 @@ mod tests {
         assert_eq!(tree.total(), [9, 0]);
     }
 
+    /// Sums per path and per function, of one stack after the other.
+    type Plain = (BTreeMap<Vec<u64>, (Pair, Pair)>, BTreeMap<u64, FunctionTotals>);
+
+    fn plainly(stacks: &[(Vec<u64>, usize, i64)]) -> Plain {
+        let mut plain = Plain::default();
+        for (frames, side, value) in stacks {
+            let mut path = Vec::new();
+            plain.0.entry(path.clone()).or_default().1[*side] += value;
+            for &function in frames.iter().rev() {
+                path.push(function);
+                plain.0.entry(path.clone()).or_default().1[*side] += value;
+            }
+            plain.0.entry(path.clone()).or_default().0[*side] += value;
+            for function in BTreeSet::from_iter(frames) {
+                let totals = plain.1.entry(*function).or_default();
+                totals.total[*side] += value;
+                totals.samples[*side] += 1;
+            }
+            if let Some(leaf) = frames.first() {
+                plain.1.entry(*leaf).or_default().self_value[*side] += value;
+            }
+        }
+        plain
+    }
+
+    /// The same of a tree that nothing was cut from; nodes must come in the order of names.
+    fn of_tree(tree: &FlameTree) -> Plain {
+        let mut plain = Plain::default();
+        let mut path: Vec<u64> = Vec::new();
+        for node in &tree.nodes {
+            if let NodeKind::Function(function) = node.kind {
+                let last = path.get(node.depth as usize - 1).copied();
+                path.truncate(node.depth as usize - 1);
+                let id = tree.functions[function as usize].id;
+                assert!(last.is_none_or(|last| last < id), "siblings are not in order");
+                path.push(id);
+            }
+            let twice = plain.0.insert(path.clone(), (node.self_value, node.total));
+            assert!(twice.is_none(), "two nodes of one path");
+        }
+        let ids = tree.functions.iter().map(|f| f.id);
+        plain.1 = ids.zip(tree.totals.iter().copied()).collect();
+        plain
+    }
+
     proptest! {
+        /// Many more frames than wait in a batch, so that batches are merged into what earlier ones made.
+        #[test]
+        fn the_tree_is_what_adding_one_path_after_the_other_makes(
+            stacks in prop::collection::vec((prop::collection::vec(0u64..5, 0..9), 0usize..2, 0i64..1000), 0..80),
+        ) {
+            let tree = build(&stacks).finish(None);
+            let mut expected = plainly(&stacks);
+            expected.0.entry(Vec::new()).or_default();
+            prop_assert_eq!(of_tree(&tree), expected);
+        }
+
         #[test]
         fn self_values_add_up_to_the_total_at_every_limit(
             stacks in prop::collection::vec((prop::collection::vec(0u64..8, 0..6), 0usize..2, 0i64..1000), 0..60),

@@ -1,7 +1,7 @@
 //! Stacks with names. Guarantee: every frame of every stack asked for is there, inlined ones included, leaf first; a
 //! location without a symbol appears as its address. Stacks and locations never change, so they are cached by id;
-//! names do arrive later, so they are looked up anew each time. The cache is bounded; an answer larger than it is
-//! still whole.
+//! names do arrive later, so they are looked up anew each time, once per location. The cache is bounded; an answer larger
+//! than it is still whole.
 
 mod sealed;
 
@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use emberline_model::{
     Frame, Mapping, function,
-    resolve::{FunctionInfo, ResolvedStacks},
+    resolve::{FunctionInfo, ResolvedStacks, StackFrames},
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -105,7 +105,9 @@ impl Dictionary {
 
     /// Names the frames of stacks. A stack that is not known is left out.
     pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
-        let (mut stacks, missing) = Self::cached(&self.stacks, ids.iter().copied(), stack_bytes);
+        let mut asked = IdSet::with_capacity_and_hasher(ids.len(), Default::default());
+        let once = ids.iter().copied().filter(|&id| asked.insert(id));
+        let (mut stacks, missing) = Self::cached(&self.stacks, once, stack_bytes);
         if !missing.is_empty() {
             let found = shared
                 .readers
@@ -122,11 +124,11 @@ impl Dictionary {
             let mut cache = self.stacks.lock();
             for (id, stack) in found {
                 cache.insert(id, stack.clone(), stack_bytes(&stack));
-                stacks.insert(id, stack);
+                stacks.push((id, stack));
             }
         }
-        let locations: IdSet = stacks.values().flat_map(|stack| stack.iter().copied()).collect();
-        let (mut places, missing) = Self::cached(&self.places, locations.into_iter(), place_bytes);
+        let locations = Locations::of(&stacks);
+        let (mut places, missing) = Self::cached(&self.places, locations.ids.iter().copied(), place_bytes);
         if !missing.is_empty() {
             let found = shared
                 .readers
@@ -143,94 +145,158 @@ impl Dictionary {
             let mut cache = self.places.lock();
             for (id, place) in found {
                 cache.insert(id, place.clone(), place_bytes(&place));
-                places.insert(id, place);
+                places.push((id, place));
             }
         }
-        Ok(Arc::new(self.assemble(&stacks, &places)))
+        Ok(Arc::new(self.assemble(&stacks, &locations, &places)))
     }
 
+    /// What the cache knows of ids, each given once, and the ids it does not know.
     fn cached<V: Clone>(
         cache: &Mutex<Generations<V>>,
         ids: impl Iterator<Item = u64>,
         size: impl Fn(&V) -> usize,
-    ) -> (IdMap<V>, Vec<u64>) {
-        let (mut found, mut missing, mut asked) = (IdMap::default(), Vec::new(), IdSet::default());
+    ) -> (Vec<(u64, V)>, Vec<u64>) {
+        let (mut found, mut missing) = (Vec::with_capacity(ids.size_hint().0), Vec::new());
         let mut cache = cache.lock();
-        for id in ids.filter(|&id| asked.insert(id)) {
+        for id in ids {
             match cache.get(id, &size) {
-                Some(value) => drop(found.insert(id, value)),
+                Some(value) => found.push((id, value)),
                 None => missing.push(id),
             }
         }
         (found, missing)
     }
 
-    fn assemble(&self, stacks: &IdMap<Stack>, places: &IdMap<Arc<Place>>) -> ResolvedStacks {
+    fn assemble(&self, stacks: &[(u64, Stack)], locations: &Locations, places: &[(u64, Arc<Place>)]) -> ResolvedStacks {
         let mut table = Functions::default();
+        let functions = self.functions(locations, places, &mut table);
+        let mut frames = StackFrames::with_capacity(stacks.len(), locations.numbers.len());
+        let mut begin = 0;
+        for (id, stack) in stacks {
+            let end = begin + stack.len();
+            let numbers = &locations.numbers[begin..end];
+            frames.insert(*id, numbers.iter().flat_map(|&number| functions.of(number)).copied());
+            begin = end;
+        }
+        ResolvedStacks {
+            functions: table.functions,
+            stacks: frames,
+        }
+    }
+
+    /// Names every location.
+    fn functions(
+        &self,
+        locations: &Locations,
+        places: &[(u64, Arc<Place>)],
+        table: &mut Functions,
+    ) -> FunctionsOfLocations {
         let mut builds: HashMap<&str, Arc<RwLock<BuildSymbols>>> = HashMap::new();
-        let mut by_location: IdMap<Box<[u32]>> = IdMap::default();
-        for (&id, place) in places {
-            let indices = match &**place {
-                Place::Named { functions } => functions.iter().map(|f| table.index(f.id, || f.clone())).collect(),
-                Place::Native { mapping, offset } => {
+        let mut known: Vec<Option<&Place>> = vec![None; locations.ids.len()];
+        for (id, place) in places {
+            if let Some(&number) = locations.by_id.get(id) {
+                known[number as usize] = Some(place);
+            }
+        }
+        let mut named = FunctionsOfLocations::default();
+        for (&id, place) in locations.ids.iter().zip(known) {
+            match place {
+                Some(Place::Named { functions }) => {
+                    let indices = functions.iter().map(|f| table.index(f.id, || f.clone()));
+                    named.indices.extend(indices);
+                }
+                Some(Place::Native { mapping, offset }) => {
                     let symbols = builds
                         .entry(mapping.key())
                         .or_insert_with(|| self.symbols.build(mapping.key()))
                         .read();
-                    let named = symbols.functions(*offset).map(|functions| {
-                        let info = functions.map(|f| {
-                            table.index(f.id, || FunctionInfo {
-                                id: f.id,
-                                name: f.name.clone(),
-                                module: module_of(mapping),
-                                file: f.file.clone(),
-                                unresolved: false,
-                            })
-                        });
-                        info.collect::<Box<[u32]>>()
-                    });
-                    match named {
-                        Some(indices) if !indices.is_empty() => indices,
-                        Some(_) => {
-                            let info = FunctionInfo::without_symbol(module_of(mapping));
-                            Box::new([table.index(info.id, || info)])
+                    let before = named.indices.len();
+                    match symbols.functions(*offset) {
+                        Some(functions) => {
+                            named.indices.extend(functions.map(|f| {
+                                table.index(f.id, || FunctionInfo {
+                                    id: f.id,
+                                    name: f.name.clone(),
+                                    module: module_of(mapping),
+                                    file: f.file.clone(),
+                                    unresolved: false,
+                                })
+                            }));
+                            if named.indices.len() == before {
+                                let info = FunctionInfo::without_symbol(module_of(mapping));
+                                named.indices.push(table.index(info.id, || info));
+                            }
                         }
-                        None => Box::new([table.index(id, || FunctionInfo {
+                        None => named.indices.push(table.index(id, || FunctionInfo {
                             id,
                             name: format!("0x{offset:x}"),
                             module: module_of(mapping),
                             file: String::new(),
                             unresolved: true,
-                        })]),
-                    }
-                }
-            };
-            by_location.insert(id, indices);
-        }
-        let stacks = stacks
-            .iter()
-            .map(|(&id, stack)| {
-                let mut frames = Vec::with_capacity(stack.len() * 2);
-                for &location in stack.iter() {
-                    match by_location.get(&location) {
-                        Some(indices) => frames.extend_from_slice(indices),
-                        // Written in the same transaction as the stack: only a damaged file can lack it.
-                        None => frames.push(table.index(location, || FunctionInfo {
-                            id: location,
-                            name: "[unknown location]".to_owned(),
-                            module: String::new(),
-                            file: String::new(),
-                            unresolved: true,
                         })),
                     }
                 }
-                (id, frames.into_boxed_slice())
-            })
-            .collect();
-        ResolvedStacks {
-            functions: table.functions,
-            stacks,
+                // Written in the same transaction as the stack: only a damaged file can lack it.
+                None => named.indices.push(table.index(id, || FunctionInfo {
+                    id,
+                    name: "[unknown location]".to_owned(),
+                    module: String::new(),
+                    file: String::new(),
+                    unresolved: true,
+                })),
+            }
+            named.ends.push(named.indices.len());
         }
+        named
+    }
+}
+
+/// Locations of an answer by small numbers: hundreds of thousands of frames name a few thousand of them, so each frame
+/// is looked up once, and everything else is done once per location.
+struct Locations {
+    /// Each once, in the order of their numbers.
+    ids: Vec<u64>,
+    by_id: IdMap<u32>,
+    /// One for each frame of one stack after the other.
+    numbers: Vec<u32>,
+}
+
+impl Locations {
+    fn of(stacks: &[(u64, Stack)]) -> Locations {
+        let frames = stacks.iter().map(|(_, stack)| stack.len()).sum();
+        let mut all = Locations {
+            ids: Vec::new(),
+            by_id: IdMap::default(),
+            numbers: Vec::with_capacity(frames),
+        };
+        for (_, stack) in stacks {
+            for &id in stack.iter() {
+                let next = all.ids.len() as u32;
+                let number = *all.by_id.entry(id).or_insert(next);
+                if number == next {
+                    all.ids.push(id);
+                }
+                all.numbers.push(number);
+            }
+        }
+        all
+    }
+}
+
+/// Number of a location → indices of its functions, leaf first.
+#[derive(Default)]
+struct FunctionsOfLocations {
+    indices: Vec<u32>,
+    /// Where those of each location end.
+    ends: Vec<usize>,
+}
+
+impl FunctionsOfLocations {
+    fn of(&self, number: u32) -> &[u32] {
+        let number = number as usize;
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.indices[begin..self.ends[number]]
     }
 }
 

@@ -60,8 +60,7 @@ pub(super) const MEAN: &str = "CAST(least(round(sum(s.value * w.weight)), 922337
 /// the series that are meant.
 pub(super) fn push_reports(sql: &mut Sql, span: &Span, select: impl FnOnce(&mut Sql)) {
     sql.push("SELECT r.series_id, r.ts, max(r.windows) AS windows FROM ");
-    sql.samples(span, GRAIN).push(" r WHERE ").within("r.ts", span);
-    sql.push(" AND r.series_id IN (");
+    sql.samples(span, GRAIN).push(" r WHERE r.series_id IN (");
     select(sql);
     sql.push(") GROUP BY 1, 2");
 }

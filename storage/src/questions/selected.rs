@@ -311,8 +311,7 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
         Weighing::Mean(weights) => weights.join(&mut sql),
         Weighing::MeanOfSteps => push_weights_of_steps(&mut sql, span, query),
     }
-    sql.push(" WHERE ").within("s.ts", span);
-    sql.push(" AND s.series_id IN (");
+    sql.push(" WHERE s.series_id IN (");
     push_series(&mut sql, query);
     sql.push(")");
     push_sample_filters(&mut sql, query);
@@ -385,11 +384,8 @@ pub(crate) fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<Samp
             CAST(count(*) AS UBIGINT) AS rows, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples
             FROM ",
     );
-    sql.samples(span, Grain::Anything)
-        .push(" s WHERE ")
-        .within("s.ts", span);
-    sql.push(
-        " GROUP BY 1, 2) g JOIN series d ON d.series_id = g.series_id JOIN label_sets l ON l.label_set = g.label_set",
+    sql.samples(span, Grain::Anything).push(
+        " s GROUP BY 1, 2) g JOIN series d ON d.series_id = g.series_id JOIN label_sets l ON l.label_set = g.label_set",
     );
     sql.run(reader, |columns| {
         let (namespace, service) = (columns.text(0)?, columns.text(1)?);
@@ -439,9 +435,7 @@ pub(crate) fn stack_counts(reader: &Reader<'_>, span: &Span) -> Result<Vec<(Stri
     }
     let mut sql = Sql::new("SELECT d.namespace, d.service, CAST(count(DISTINCT s.stack_id) AS UBIGINT) FROM ");
     sql.samples(span, Grain::Anything)
-        .push(" s JOIN series d ON d.series_id = s.series_id WHERE ")
-        .within("s.ts", span)
-        .push(" GROUP BY 1, 2");
+        .push(" s JOIN series d ON d.series_id = s.series_id GROUP BY 1, 2");
     sql.run(reader, |columns| {
         let (namespace, service, stacks) = (columns.text(0)?, columns.text(1)?, columns.u64(2)?);
         counts.extend((0..columns.rows()).map(|row| (namespace.string(row), service.string(row), stacks[row])));

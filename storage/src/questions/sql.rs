@@ -2,7 +2,7 @@
 //! words of our own, names of tables made from hours, and paths of parts; a part is verified before it is first read,
 //! and again when the engine stumbles.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use duckdb::types::Value;
 
@@ -18,6 +18,16 @@ use crate::{
     questions::columns::Columns,
     readers::{Failure, Reader},
 };
+
+/// What selects the times of a span in rows of some hours; `true` when all of them lie in it.
+fn times_within(span: &Span, hours: Range<u32>) -> String {
+    let hour_s = HOUR_S as u64;
+    let (begin_s, end_s) = (u64::from(hours.start) * hour_s, u64::from(hours.end) * hour_s);
+    if u64::from(span.from_s) <= begin_s && end_s <= u64::from(span.to_s) {
+        return "true".to_owned();
+    }
+    format!("ts >= {} AND ts < {}", span.from_s, span.to_s)
+}
 
 /// A statement being put together from left to right.
 pub(crate) struct Sql {
@@ -91,40 +101,54 @@ impl Sql {
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
     }
 
-    /// Adds the samples that a span touches, from tables and parts, as one table. Rows that come from roll-ups are sums
-    /// over an hour, at its start, and over the processes of a release: their series has no instance. The column
-    /// `windows` says how many windows a row stands for, at most.
+    /// Adds the samples of a span, from tables and parts, as one table. Rows that come from roll-ups are sums over an
+    /// hour, at its start, and over the processes of a release: their series has no instance. The column `windows` says
+    /// how many windows a row stands for, at most.
+    ///
+    /// Only where a source has rows outside of the span are times compared: that costs as much as adding up.
     pub(crate) fn samples(&mut self, span: &Span, grain: Grain) -> &mut Sql {
         let names = column_names(Kind::Samples);
+        let one = "1::USMALLINT AS windows";
         let mut selects: Vec<String> = span
             .tables
             .iter()
             .map(|&(hour, generation)| {
-                let table = table(Kind::Samples, hour, generation);
-                format!("SELECT {names}, 1::USMALLINT AS windows FROM {table}")
+                let (table, times) = (
+                    table(Kind::Samples, hour, generation),
+                    times_within(span, hour..hour + 1),
+                );
+                format!("SELECT {names}, {one} FROM {table} WHERE {times}")
             })
             .collect();
         let parts = span.sample_parts(grain);
         let (from_s, to_s) = (parts.hours.start * HOUR_S as u32, parts.hours.end * HOUR_S as u32);
-        let one = "1::USMALLINT AS windows";
-        let sources = [
-            (&parts.samples, one, String::new()),
-            (&parts.ragged, one, format!(" WHERE ts < {from_s} OR ts >= {to_s}")),
-            (
-                &parts.rollups,
-                "windows",
-                format!(" WHERE ts >= {from_s} AND ts < {to_s}"),
-            ),
-        ];
-        for (parts, windows, condition) in sources {
-            if !parts.is_empty() {
-                let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
-                let paths = paths.join(", ");
-                selects.push(format!(
-                    "SELECT {names}, {windows} FROM read_parquet([{paths}]){condition}"
-                ));
-                self.parts.extend(parts.iter().cloned());
+        let outside = format!("(ts < {from_s} OR ts >= {to_s})");
+        let inside = format!("ts >= {from_s} AND ts < {to_s}");
+        // Parts of equal conditions are read as one.
+        let mut groups: BTreeMap<(&str, String), Vec<Arc<Part>>> = BTreeMap::new();
+        for part in &parts.samples {
+            let condition = times_within(span, part.name.extent());
+            groups.entry((one, condition)).or_default().push(part.clone());
+        }
+        for part in &parts.ragged {
+            let condition = format!("{} AND {outside}", times_within(span, part.name.extent()));
+            groups.entry((one, condition)).or_default().push(part.clone());
+        }
+        for part in &parts.rollups {
+            let hours = part.name.extent();
+            let mut condition = times_within(span, hours.clone());
+            if hours.start < parts.hours.start || hours.end > parts.hours.end {
+                condition = format!("{condition} AND {inside}");
             }
+            groups.entry(("windows", condition)).or_default().push(part.clone());
+        }
+        for ((windows, condition), parts) in groups {
+            let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
+            let paths = paths.join(", ");
+            selects.push(format!(
+                "SELECT {names}, {windows} FROM read_parquet([{paths}]) WHERE {condition}"
+            ));
+            self.parts.extend(parts);
         }
         if selects.is_empty() {
             let typed: Vec<String> = columns(Kind::Rollup)

@@ -181,8 +181,7 @@ pub(super) fn sums(
     if let Some(weights) = &weights {
         weights.join(&mut sql);
     }
-    sql.push(" WHERE ").within("s.ts", span);
-    sql.push(" AND s.series_id IN (");
+    sql.push(" WHERE s.series_id IN (");
     push_series(&mut sql);
     sql.push(")");
     labels.push(&mut sql, "s.label_set");

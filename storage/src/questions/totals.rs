@@ -89,10 +89,7 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
     if query.only_complete {
         sql.push(" JOIN complete c ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component");
     }
-    sql.push(" WHERE ")
-        .within("s.ts", span)
-        .push(" AND d.profile_type = ")
-        .bind(query.profile_type.clone());
+    sql.push(" WHERE d.profile_type = ").bind(query.profile_type.clone());
     query.who.push(&mut sql);
     push_component(&mut sql, query.component);
     sql.push(" GROUP BY 1, 2, 3, 4, 5, 6, 7");

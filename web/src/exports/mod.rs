@@ -180,7 +180,7 @@ pub(crate) fn stacks_of(tree: &FlameTree) -> (ResolvedStacks, Vec<(u64, Pair)>) 
     for_each_stack(tree, |path, value| {
         let id = rows.len() as u64;
         if !path.is_empty() {
-            resolved.stacks.insert(id, path.iter().rev().copied().collect());
+            resolved.stacks.insert(id, path.iter().rev().copied());
         }
         rows.push((id, value));
     });
