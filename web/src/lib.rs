@@ -16,6 +16,7 @@ mod catalog;
 mod cost;
 mod edges;
 mod error;
+mod exemplars;
 mod exports;
 mod health;
 mod layout;

@@ -122,6 +122,21 @@ pub(crate) const SERIES_LIMIT: Parameter = parameter(
     Kind::Count,
     "At most so many series, those with the largest sums; the rest is summed up in `series_cut`. Default 100, at most 1000.",
 );
+pub(crate) const TRACE_ID: Parameter = parameter(
+    "trace_id",
+    Kind::Text,
+    "Only samples of these traces: 32 hexadecimal digits each, separated by commas. Default any.",
+);
+pub(crate) const SPAN_ID: Parameter = parameter(
+    "span_id",
+    Kind::Text,
+    "Only samples of these spans: 16 hexadecimal digits each, separated by commas. Default any.",
+);
+pub(crate) const EXEMPLARS_LIMIT: Parameter = parameter(
+    "exemplars_limit",
+    Kind::Count,
+    "At most so many samples, the oldest; `found` and `value` do not depend on it. Default 100, at most 10000.",
+);
 pub(crate) const LABEL: Parameter = Parameter {
     required: true,
     ..parameter("label", Kind::Text, "Name of a label, for example `version`.")

@@ -6,6 +6,7 @@ pub(crate) mod callers;
 pub(crate) mod cardinality;
 mod comparison;
 pub(crate) mod diff;
+pub(crate) mod exemplars;
 pub(crate) mod functions;
 pub(crate) mod heatmap;
 pub(crate) mod labels;
@@ -41,7 +42,7 @@ pub(crate) struct Endpoint {
 }
 
 /// All of them.
-pub(crate) const ENDPOINTS: [Endpoint; 17] = [
+pub(crate) const ENDPOINTS: [Endpoint; 18] = [
     Endpoint {
         path: "/api/v1/services",
         parameters: services::PARAMETERS,
@@ -86,6 +87,11 @@ pub(crate) const ENDPOINTS: [Endpoint; 17] = [
         path: "/api/v1/heatmap",
         parameters: heatmap::PARAMETERS,
         handler: || get(heatmap::heatmap),
+    },
+    Endpoint {
+        path: "/api/v1/exemplars",
+        parameters: exemplars::PARAMETERS,
+        handler: || get(exemplars::exemplars),
     },
     Endpoint {
         path: "/api/v1/callers",

@@ -33,6 +33,7 @@ use crate::{
         api::merge::merge,
         api::series::series,
         api::heatmap::heatmap,
+        api::exemplars::exemplars,
         api::callers::callers,
         api::labels::labels,
         api::labels::label_values,

@@ -3,7 +3,8 @@
 //!
 //! Guarantees: the same numbers as `/api/v1/merge` and `/api/v1/series` of the same question; what is not answered here
 //! is refused by name, never by an empty graph. What it gets wrong on purpose: labels are Emberline's words, with
-//! `service_name` for the service; a label that does not exist has the empty value instead of being refused.
+//! `service_name` for the service; a label that does not exist has the empty value instead of being refused; a flame graph
+//! of spans or traces is made of the samples that were kept one by one (`exemplars`), which are a part of all.
 
 mod connect;
 mod querier;

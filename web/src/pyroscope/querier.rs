@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Web,
     error::ApiError,
+    exemplars::{self, Links},
     exports,
     over_time::{Aggregation, OverTime, Series, step},
     selector::{Known, PROFILE_TYPE_LABEL, Selector, known, type_value},
@@ -179,13 +180,13 @@ pub(super) fn node_limit(asked: Option<i64>) -> Result<usize, RpcError> {
     }
 }
 
-fn no_sample_ids(ids: &[String], name: &str) -> Result<(), RpcError> {
+fn no_profile_ids(ids: &[String]) -> Result<(), RpcError> {
     if ids.is_empty() {
         return Ok(());
     }
-    Err(RpcError::unimplemented(format!(
-        "`{name}` selects single samples, and the store keeps sums per window, route and release: leave it out"
-    )))
+    Err(RpcError::unimplemented(
+        "`profileIdSelector` selects single profiles, and the store keeps sums per window, route and release: leave it out",
+    ))
 }
 
 fn only_flame_graphs(format: i32) -> Result<(), RpcError> {
@@ -217,10 +218,20 @@ fn flame_graph(graph: Flamebearer) -> pb::FlameGraph {
 /// The stacks of one side of a question, as its fields select them.
 async fn merged(web: &Web, q: pb::SelectMergeStacktracesRequest) -> Result<Stacks, RpcError> {
     only_flame_graphs(q.format)?;
-    no_sample_ids(&q.profile_id_selector, "profileIdSelector")?;
-    no_sample_ids(&q.span_selector, "spanSelector")?;
-    no_sample_ids(&q.trace_id_selector, "traceIdSelector")?;
-    let mut found = stacks(web, &q.profile_type_id, &q.label_selector, range_ms(q.start, q.end)?).await?;
+    no_profile_ids(&q.profile_id_selector)?;
+    let links = Links::read(
+        ("traceIdSelector", q.trace_id_selector.iter().map(String::as_str)),
+        ("spanSelector", q.span_selector.iter().map(String::as_str)),
+    )?;
+    let range = range_ms(q.start, q.end)?;
+    let mut found = match links.is_empty() {
+        true => stacks(web, &q.profile_type_id, &q.label_selector, range).await?,
+        false => {
+            let selector = Selector::lenient(&q.label_selector)?;
+            let filters = selector.filters(&web.store, &q.profile_type_id, range).await?;
+            exemplars::stacks(&web.store, &links, &q.profile_type_id, filters, range).await?
+        }
+    };
     keep_call_site(&mut found, q.stack_trace_selector);
     Ok(found)
 }

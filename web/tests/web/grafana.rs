@@ -376,16 +376,33 @@ async fn refusals_are_in_the_callers_protocol() {
         (
             "SelectMergeStacktraces",
             with(about("{}"), &json!({ "traceIdSelector": ["0a"] })),
-            501,
-            "unimplemented",
+            400,
+            "invalid_argument",
             "traceIdSelector",
         ),
         (
             "SelectMergeSpanProfile",
             with(about("{}"), &json!({ "spanSelector": ["0a"] })),
+            400,
+            "invalid_argument",
+            "spanSelector",
+        ),
+        (
+            "SelectMergeSpanProfile",
+            with(
+                about("{}"),
+                &json!({ "spanSelector": vec!["00000000000000c1"; 10_001] }),
+            ),
+            429,
+            "resource_exhausted",
+            "10001",
+        ),
+        (
+            "SelectMergeProfile",
+            with(about("{}"), &json!({ "profileIdSelector": ["0a"] })),
             501,
             "unimplemented",
-            "spanSelector",
+            "profileIdSelector",
         ),
         (
             "SelectMergeStacktraces",

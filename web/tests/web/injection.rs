@@ -28,7 +28,7 @@ const HOSTILE: [&str; 16] = [
 ];
 
 /// Parameters that take text of the asker's choice, and the addresses that know them.
-const QUESTIONS: [(&str, &[&str]); 12] = [
+const QUESTIONS: [(&str, &[&str]); 13] = [
     (
         "/api/v1/merge",
         &[
@@ -54,6 +54,10 @@ const QUESTIONS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("/api/v1/heatmap", &["selector", "profile_type", "step", "from"]),
+    (
+        "/api/v1/exemplars",
+        &["trace_id", "span_id", "selector", "exemplars_limit"],
+    ),
     ("/api/v1/callers", &["selector", "function"]),
     ("/api/v1/labels", &["selector", "from"]),
     ("/api/v1/label_values", &["label", "selector"]),

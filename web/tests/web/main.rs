@@ -10,6 +10,7 @@
 mod columns;
 mod costs;
 mod exactness;
+mod exemplars;
 mod exports;
 mod gauges;
 mod grafana;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::support::{World, alert, shop};
 
 /// Every address of the API, asked so that the answer is rich.
-const QUESTIONS: [(&str, &str); 17] = [
+const QUESTIONS: [(&str, &str); 18] = [
     ("/api/v1/services", "from=now-2m"),
     ("/api/v1/releases", "service=checkout&from=now-2m"),
     ("/api/v1/service", "service=checkout&from=now-2m"),
@@ -16,6 +16,7 @@ const QUESTIONS: [(&str, &str); 17] = [
     ("/api/v1/merge", "from=now-2m"),
     ("/api/v1/series", "group_by=service,version&from=now-2m"),
     ("/api/v1/heatmap", "from=now-2m"),
+    ("/api/v1/exemplars", "from=now-2m"),
     ("/api/v1/callers", "function=shop::tax&from=now-2m"),
     ("/api/v1/labels", "from=now-2m"),
     ("/api/v1/label_values", "label=version&from=now-2m"),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body};
 use emberline_model::{
-    Batch, Component, Frame, Histogram, LabelSet, Location, Mapping, Profile, ProfileType, Release, RequestSeries,
-    Sample, Side, Workload, WorkloadWindow,
+    Batch, Component, Exemplar, Frame, Histogram, LabelSet, Location, Mapping, Profile, ProfileType, Release,
+    RequestSeries, Sample, Side, Workload, WorkloadWindow,
     alert::{Alert, AlertStatus, AlertsBoard, ClientServerSplit, ComparisonMode, GuiltyFunction},
     comparison::LatencyEvidence,
     time::Clock,
@@ -240,6 +240,21 @@ impl Window {
         self
     }
 
+    /// The first sample of the window once more, with the request it worked for.
+    pub(crate) fn exemplar(mut self, trace_id: [u8; 16], span_id: u64) -> Window {
+        let start_ns = self.0.start_unix_s * 1_000_000_000;
+        let profile = &mut self.0.profiles[0];
+        profile.exemplars.push(Exemplar {
+            stack: profile.samples[0].stack,
+            label_set: profile.samples[0].label_set,
+            value: profile.samples[0].value,
+            unix_ns: start_ns + 1,
+            trace_id,
+            span_id,
+        });
+        self
+    }
+
     /// The profile of this window is lost on the way.
     pub(crate) fn without_profile(mut self) -> Window {
         self.0.has_profiles = false;
@@ -268,7 +283,8 @@ pub(crate) fn shop() -> Vec<WorkloadWindow> {
         let versions: &[&str] = if index < 2 { &["v1"] } else { &["v1", "v2"] };
         let mut front = window("frontend", "v1", Component::Application, index)
             .requests(Side::Server, "/", None, QUOTES * versions.len() as u64 + 1, 1)
-            .stack(Some(Side::Server), "/", &["main", "front::render"], 1_000_000, 1);
+            .stack(Some(Side::Server), "/", &["main", "front::render"], 1_000_000, 1)
+            .exemplar([1; 16], 7);
         let mut cart = window("cart", "v1", Component::Proxy, index).stack(
             Some(Side::Server),
             "/cart/{id}",
