@@ -501,6 +501,36 @@ async fn sums_of_hours_outlive_their_samples() {
     check(&store).await;
 }
 
+/// Windows that lack a kind of rows (no requests, no exemplars) are sealed without a part of it; after a rebuild nothing
+/// waits for these rows.
+#[tokio::test]
+async fn a_rebuild_waits_for_no_rows_that_a_window_never_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 2 * 3600);
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    let mut last = sent(2, T0);
+    last.windows[0].requests.clear();
+    for batch in [sent(1, T0 - 3600), last] {
+        store.append(batch).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    store.append(sent(3, T0 + 3600)).await.unwrap();
+    store.append(sent(4, T0 + 3600)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    clock.set(T0 + 4 * 3600);
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, [2, 4, 8, 16]);
+    assert_eq!(
+        store.stats().journal_segments,
+        1,
+        "the journal goes as far as everything is sealed"
+    );
+}
+
 /// Two processes that report a gauge every minute of two hours, 4 and 6: together 10, whichever way an hour is answered.
 #[tokio::test]
 async fn a_gauge_means_the_same_from_samples_and_from_sums_of_hours() {

@@ -84,9 +84,15 @@ struct Stager<'a> {
 impl Stager<'_> {
     fn window(&mut self, lsn: Lsn, window: &WorkloadWindow, ts: u32) {
         let hour = hours::hour_of(ts);
-        let is_new = |kind| !self.parts.covers(kind, hour, lsn);
-        let (windows, requests) = (is_new(Kind::Windows), is_new(Kind::Requests));
-        let of_profile = (is_new(Kind::Samples), is_new(Kind::Exemplars));
+        // Nothing is new of a kind that the window has no row of: an hour that waits for such a row would wait for ever.
+        let is_new = |kind, any: bool| any && !self.parts.covers(kind, hour, lsn);
+        let windows = is_new(Kind::Windows, true);
+        let requests = is_new(Kind::Requests, !window.requests.is_empty());
+        let any_of = |has: fn(&Profile) -> bool| window.profiles.iter().any(has);
+        let of_profile = (
+            is_new(Kind::Samples, any_of(|profile| !profile.samples.is_empty())),
+            is_new(Kind::Exemplars, any_of(|profile| !profile.exemplars.is_empty())),
+        );
         if !windows && !requests && of_profile == (false, false) {
             return;
         }
@@ -102,7 +108,7 @@ impl Stager<'_> {
             rows.push(window, ts, workload, lsn);
             self.news.window_rows += 1;
         }
-        if requests && !window.requests.is_empty() {
+        if requests {
             let series = self.series(workload, window, SERIES_REQUESTS);
             let rows = &mut self.staged.hours.entry(hour).or_default().requests;
             window
