@@ -47,6 +47,17 @@ impl Plan {
     pub(super) fn hour(&self) -> u32 {
         extent(&self.groups).start
     }
+
+    /// The most that it may replace. Known before the work begins: what is sealed from then on must not be among it.
+    pub(super) fn commit(&self) -> Commit {
+        let hours = extent(&self.groups);
+        let sequences = self.groups.iter().flatten().map(|part| part.name.sequence);
+        Commit {
+            hour: hours.start,
+            hours: hours.end - hours.start,
+            sequence: sequences.max().unwrap_or(0) + 1,
+        }
+    }
 }
 
 /// How a compaction ended.
@@ -104,31 +115,23 @@ pub(super) struct Due<'a> {
     pub(super) refused: &'a BTreeSet<u32>,
 }
 
-/// The next parts to compact: of one day, and without a gap that holds anything else.
+/// The next parts to compact: of one day, and everything that lies in their hours.
 pub(super) fn plan(parts: &PartSet, due: &Due<'_>) -> Option<Plan> {
-    // Rows without their names cannot be compacted, and nothing may claim their hours.
-    let nameless: BTreeSet<u32> = parts
+    let all: Vec<Group> = parts
         .iter()
-        .filter(|part| parts.beside(part.name).all(|other| other.name.kind != Kind::Names))
-        .flat_map(|part| part.name.extent())
+        .filter(|part| part.name.kind == Kind::Names)
+        .map(|names| parts.beside(names.name).cloned().collect())
         .collect();
+    let blocked = blocked_hours(parts, &all, due);
     let mut groups: Vec<Group> = Vec::new();
-    for names in parts.iter().filter(|part| part.name.kind == Kind::Names) {
-        let hours = names.name.extent();
-        let group: Group = parts.beside(names.name).cloned().collect();
-        let day = hours.start / DAY_HOURS;
-        let usable = (day + 1) * DAY_HOURS <= due.before_hour
-            && hours
-                .clone()
-                .all(|hour| !(due.has_table)(hour) && !nameless.contains(&hour))
-            && group.iter().all(|part| part.name.last_lsn <= due.sealed_through)
-            && !due.refused.contains(&hours.start)
-            && is_whole(&group);
+    for group in all {
+        let hours = extent(std::slice::from_ref(&group));
+        let usable = blocked.range(hours.clone()).next().is_none();
         let continues = groups.last().is_some_and(|last| {
             let run = extent(&groups);
-            run.start / DAY_HOURS == day
+            run.start / DAY_HOURS == hours.start / DAY_HOURS
                 && is_alike(last, &group)
-                && nameless.range(run.start..hours.end.max(run.end)).next().is_none()
+                && blocked.range(run.start..hours.end.max(run.end)).next().is_none()
         });
         if !(usable && continues) {
             if is_worth_it(&groups) {
@@ -141,6 +144,48 @@ pub(super) fn plan(parts: &PartSet, due: &Due<'_>) -> Option<Plan> {
         }
     }
     is_worth_it(&groups).then_some(Plan { groups })
+}
+
+/// Hours of which something has to stay as it is. A commit replaces everything of lower sequences in its hours, so no
+/// part of such an hour may be compacted, and none that reaches into it.
+fn blocked_hours(parts: &PartSet, groups: &[Group], due: &Due<'_>) -> BTreeSet<u32> {
+    // Rows without their names cannot be compacted.
+    let nameless = parts
+        .iter()
+        .filter(|part| parts.beside(part.name).all(|other| other.name.kind != Kind::Names));
+    let mut blocked: BTreeSet<u32> = nameless.flat_map(|part| part.name.extent()).collect();
+    for (at, group) in groups.iter().enumerate() {
+        let hours = extent(std::slice::from_ref(group));
+        let may_go = (hours.start / DAY_HOURS + 1) * DAY_HOURS <= due.before_hour
+            && hours.clone().all(|hour| !(due.has_table)(hour))
+            && group.iter().all(|part| part.name.last_lsn <= due.sealed_through)
+            && !due.refused.contains(&hours.start)
+            && is_whole(group);
+        if !may_go {
+            blocked.extend(hours.clone());
+        }
+        // In the order of their first hours: those that overlap follow one another.
+        for other in groups[at + 1..]
+            .iter()
+            .take_while(|other| extent(std::slice::from_ref(*other)).start < hours.end)
+        {
+            if !is_alike(group, other) {
+                blocked.extend(hours.clone());
+            }
+        }
+    }
+    loop {
+        let before = blocked.len();
+        for group in groups {
+            let hours = extent(std::slice::from_ref(group));
+            if blocked.range(hours.clone()).next().is_some() {
+                blocked.extend(hours);
+            }
+        }
+        if blocked.len() == before {
+            return blocked;
+        }
+    }
 }
 
 /// The hours of some groups.
@@ -173,6 +218,7 @@ fn is_worth_it(groups: &[Group]) -> bool {
 
 /// Compacts as much of a plan as fits into memory. `Ok(None)`: not even two groups do.
 pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Problem> {
+    let sequence = plan.commit().sequence;
     let mut dictionary = Compacted::default();
     let mut taken: Vec<Group> = Vec::new();
     let mut groups = plan.groups.into_iter().peekable();
@@ -194,13 +240,11 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
         return Ok(None);
     }
     let parts: Group = taken.into_iter().flatten().collect();
-    let sequence = parts.iter().map(|part| part.name.sequence).max().unwrap_or(0) + 1;
     let commit = Commit {
         hour: hours.start,
         hours: hours.end - hours.start,
         sequence,
     };
-    *shared.compacting.lock() = Some(commit);
     let work = Work { shared, commit, parts };
     let mut drafts = work.dictionary(dictionary)?;
     for kind in [

@@ -647,6 +647,7 @@ impl Writer {
         }
         if let Some(plan) = self.plan_compaction() {
             let (shared, hour) = (self.shared.clone(), plan.hour());
+            *shared.compacting.lock() = Some(plan.commit());
             let compactor = std::thread::Builder::new().name("compactor".to_owned()).spawn(move || {
                 // A mistake of ours in one day must not leave the writer waiting.
                 let result = std::panic::catch_unwind(AssertUnwindSafe(|| compact::compact(&shared, plan)))
@@ -659,7 +660,10 @@ impl Writer {
                     self.compactor = Some(compactor);
                     return;
                 }
-                Err(error) => tracing::warn!(%error, "no thread to compact with; trying again in a minute"),
+                Err(error) => {
+                    *self.shared.compacting.lock() = None;
+                    tracing::warn!(%error, "no thread to compact with; trying again in a minute");
+                }
             }
         }
         for done in self.waiting_for_compaction.drain(..) {
