@@ -350,6 +350,25 @@ async fn damage_found_while_compacting_costs_what_it_hit() {
     }
 }
 
+/// A part that cannot be compacted with the others of its hour is not taken for one that was: the hour waits.
+#[tokio::test]
+async fn an_hour_is_compacted_with_everything_that_lies_in_it_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = a_sealed_day(options(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
+    let before = values(&store).await;
+    store.close();
+    // Of the second part of an hour in the middle only the sums are left.
+    fs::remove_file(&files(dir.path(), "samples-2026111811-01-0002")[0]).unwrap();
+    clock.set(NEXT_DAY + 7200);
+    for when in ["before", "after a restart"] {
+        let store = Store::open(options(dir.path()), clock.clone()).unwrap();
+        store.compact().await.unwrap();
+        assert_eq!(values(&store).await, before, "{when}");
+        store.close();
+    }
+}
+
 /// Questions that run while parts are replaced see one state or the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_go_on_while_a_day_is_compacted() {
