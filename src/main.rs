@@ -14,6 +14,11 @@ mod telemetry;
 
 use clap::Parser;
 
+/// Bursts of large requests leave glibc's heaps full of holes, about 300 MB of them; this allocator gives them back. How
+/// soon is set in `.cargo/config.toml`. DuckDB's library uses it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
     let result = match cli.command {

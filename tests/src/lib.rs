@@ -4,6 +4,7 @@
 //! only its generous deadline does; every process started here ends with the value that started it.
 
 pub mod bulk;
+mod cgroup;
 pub mod generator;
 pub mod hostile;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use cgroup::MemoryCgroup;
 use serde_json::Value;
 
 /// Held by a test that starts a mesh: two at once would measure each other.
@@ -167,9 +169,14 @@ pub fn get_json(address: SocketAddr, path: &str) -> Result<Value> {
     answer.json()
 }
 
+/// What a server with default settings needs at most.
+pub const MEMORY_CAP_BYTES: u64 = 512 << 20;
+
 /// `emberline serve` on free ports.
 pub struct Server {
     child: Child,
+    // After the process, which has to be gone first.
+    cgroup: Option<MemoryCgroup>,
     /// Pages and API.
     pub web: SocketAddr,
     /// OTLP over gRPC.
@@ -180,10 +187,23 @@ pub struct Server {
 
 impl Server {
     /// Starts a server on a data directory and waits until it is ready.
+    ///
+    /// It lives in a container of [`MEMORY_CAP_BYTES`], where the system lets tests make one: when it needs more it is
+    /// ended, and the test with it.
     pub fn start(data: &Path) -> Server {
+        let cgroup = MemoryCgroup::new(MEMORY_CAP_BYTES);
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (web, otlp_grpc, otlp_http) = (local(free_port()), local(free_port()), local(free_port()));
-        let child = Command::new(binary("emberline"))
+        let mut command = match &cgroup {
+            Some(cgroup) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+                shell.arg(cgroup.joining()).arg(binary("emberline"));
+                shell
+            }
+            None => Command::new(binary("emberline")),
+        };
+        let child = command
             .args(["serve", "--exit-on-stdin-close", "--data-dir"])
             .arg(data)
             .args(["--listen", &web.to_string()])
@@ -195,6 +215,7 @@ impl Server {
             .expect("the server starts");
         let mut server = Server {
             child,
+            cgroup,
             web,
             otlp_grpc,
             otlp_http,
@@ -204,6 +225,17 @@ impl Server {
             get(server.web, "/-/ready").ok().filter(|a| a.status == 200)
         });
         server
+    }
+
+    /// Whether the system holds it to its cap of memory, for benches to print.
+    pub fn cap_in_words(&self) -> String {
+        let cap_mib = MEMORY_CAP_BYTES >> 20;
+        match self.cgroup {
+            Some(_) => format!("memory of the server is limited to {cap_mib} MiB by the system"),
+            None => {
+                format!("memory of the server should stay below {cap_mib} MiB; no cgroup can be made here to limit it")
+            }
+        }
     }
 
     /// The most memory it ever held, in MB (10⁶ bytes), as the system counts it.

@@ -1,14 +1,11 @@
-//! No request makes the server's memory grow without bound: the real process, with default settings, stays below a cap.
+//! No request makes the server's memory grow without bound: the real process, with default settings, stays below the
+//! cap. `make bench NAME=hostile` prints it attack by attack.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
-use emberline_tests::{Scratch, Server, get, get_json, hostile, request, wait_for};
-
-/// What is refused stays below 400 MB; profiles of as many functions and stacks as are taken need the rest, 650 MB in
-/// all, while they are stored. `make bench NAME=hostile` prints it attack by attack.
-const CAP_MB: f64 = 800.0;
+use emberline_tests::{MEMORY_CAP_BYTES, Scratch, Server, get, get_json, hostile, request, wait_for};
 
 #[test]
 fn requests_made_to_cost_memory_stay_below_the_stated_cap() {
@@ -27,7 +24,7 @@ fn requests_made_to_cost_memory_stay_below_the_stated_cap() {
             assert!([0, 200, 400, 413, 503].contains(&status), "{}: {status}", attack.name);
         }
         let peak = server.peak_rss_mb();
-        assert!(peak < CAP_MB, "{} MB after {}", peak, attack.name);
+        assert!(peak < MEMORY_CAP_BYTES as f64 / 1e6, "{peak} MB after {}", attack.name);
         assert_eq!(get(server.web, "/-/ready").unwrap().status, 200, "{}", attack.name);
     }
     assert_eq!(well("after"), 200);

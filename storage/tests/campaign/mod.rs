@@ -21,6 +21,10 @@ use std::{path::Path, time::Duration};
 
 use emberline_storage::Options;
 
+/// What a server allocates with: how much stays resident is its doing.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Bytes a store with [`options`] may have resident: DuckDB's limit, the queue twice (journal and hot store), the
 /// dictionary, and what the program, its libraries and its threads take.
 pub const MEMORY_CAP_MB: u64 = 256;

@@ -11,6 +11,7 @@ const AT_ONCE: usize = 8;
 pub(crate) fn run() -> Result<Vec<Figure>> {
     let scratch = Scratch::new("bench-hostile");
     let server = Server::start(&scratch.path().join("data"));
+    println!("{}", server.cap_in_words());
     println!("{:40} {:8.1} MB", "ready", server.peak_rss_mb());
     let _open = hostile::stalled(&server, 500);
     for attack in hostile::attacks() {

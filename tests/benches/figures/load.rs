@@ -312,6 +312,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         "{PROXIES} proxies of {SERVICES} services, requests and profiles each 10 s for {length_s} s; {}",
         Shape::SMALL
     );
+    println!("{}", server.cap_in_words());
     let runtime = runtime()?;
     let builds: Vec<Arc<Build>> = (0..SERVICES)
         .map(|n| Arc::new(Build::new(&format!("proxied-{n}"), 1, &Shape::SMALL)))
