@@ -64,7 +64,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "EMBERLINE_ROLLUP_LIMIT_MB", default_value_t = 8192)]
     pub(crate) rollup_limit_mb: u64,
     /// Memory that the query engine may use, in MB.
-    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 256)]
+    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 192)]
     pub(crate) memory_limit_mb: u64,
     /// Threads of the query engine.
     #[arg(long, env = "EMBERLINE_QUERY_THREADS", default_value_t = 1)]
@@ -443,7 +443,7 @@ pub(crate) enum StoreCommand {
 #[derive(Args)]
 pub(crate) struct StoreCheckArgs {
     /// Memory that the query engine may use, in MB.
-    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 256)]
+    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 192)]
     pub(crate) memory_limit_mb: u64,
 }
 

@@ -6,6 +6,7 @@
 //! and the engine is opened again or rebuilt. Shown late on purpose: batches become visible in groups, at most
 //! `apply_interval` after their acknowledgement while the machine keeps up.
 
+mod chunks;
 mod compact;
 pub(crate) mod database;
 pub(crate) mod failure;

@@ -59,7 +59,7 @@ impl Options {
     pub fn new(data_dir: impl Into<PathBuf>) -> Options {
         Options {
             data_dir: data_dir.into(),
-            memory_limit_mb: 256,
+            memory_limit_mb: 192,
             duckdb_threads: 1,
             temp_limit_mb: 1024,
             reader_connections: 2,

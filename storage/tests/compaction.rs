@@ -14,7 +14,7 @@ use std::{
 use common::*;
 use emberline_model::{Batch, Exemplar, ProfileType};
 use emberline_storage::{
-    ExemplarQuery, Options, Range, RequestQuery, StackQuery, Store, WorkloadFilter,
+    ExemplarQuery, Label, Options, Range, RequestQuery, SelectedQuery, StackQuery, Store, WorkloadFilter,
     disk::{FaultyDisk, RealDisk},
 };
 
@@ -389,4 +389,97 @@ async fn questions_go_on_while_a_day_is_compacted() {
     compacting.await.unwrap().unwrap();
     assert_eq!(answers(&store).await, before);
     assert_eq!(store.stats().compactions, 1);
+}
+
+/// Ranges that begin and end anywhere, at whole hours, and at whole quarters of the day.
+fn ranges() -> Vec<Range> {
+    let morning = NEXT_DAY - 24 * 3600;
+    let ends = [
+        0,
+        10,
+        3600,
+        5 * 3600,
+        6 * 3600,
+        9 * 3600 + 77,
+        12 * 3600,
+        13 * 3600,
+        18 * 3600,
+        24 * 3600,
+    ];
+    let mut ranges = Vec::new();
+    for (at, from) in ends.iter().enumerate() {
+        for to in &ends[at + 1..] {
+            ranges.push(Range {
+                from_unix_s: morning + from,
+                to_unix_s: morning + to,
+            });
+        }
+    }
+    ranges
+}
+
+#[tokio::test]
+async fn sums_over_quarters_of_a_day_are_the_sums_of_their_hours() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 3600 * 12);
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    let store = Store::open_on(small_segments(dir.path()), clock.clone(), Arc::new(disk)).unwrap();
+    // Hours 2 to 15 of the day: neither the first nor the last quarter is whole.
+    for sequence in 1..=14u64 {
+        let start = NEXT_DAY - 24 * 3600 + 3600 * (sequence as i64 + 1);
+        store.append(sent(sequence, start)).await.unwrap();
+        store.append(sent(sequence + 20, start + 1800)).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    let ask = async |store: &Store| {
+        let mut answers = Vec::new();
+        for range in ranges() {
+            let who = WorkloadFilter::service("checkout");
+            let rows = store
+                .stacks(StackQuery::new(who, ProfileType::CPU, range))
+                .await
+                .unwrap()
+                .rows;
+            let by_step = SelectedQuery {
+                step_s: 12 * 3600,
+                by: vec![Label::Version, Label::Route],
+                ..SelectedQuery::new(ProfileType::CPU, Vec::new(), range)
+            };
+            answers.push((rows, store.selected(by_step).await.unwrap()));
+        }
+        answers
+    };
+    let before = ask(&store).await;
+    assert!(files(dir.path(), "quarters").is_empty());
+    clock.set(NEXT_DAY + 7200);
+    store.compact().await.unwrap();
+    assert_eq!(
+        (files(dir.path(), "quarters").len(), files(dir.path(), "rollup").len()),
+        (1, 1)
+    );
+    assert_eq!(ask(&store).await, before);
+    // Whole quarters are answered without the hours: these may be gone, and nobody notices.
+    let rollup = files(dir.path(), "rollup").remove(0);
+    let kept = fs::read(&rollup).unwrap();
+    fs::write(&rollup, b"nothing").unwrap();
+    let whole = Range {
+        from_unix_s: NEXT_DAY - 24 * 3600,
+        to_unix_s: NEXT_DAY,
+    };
+    let who = WorkloadFilter::service("checkout");
+    let all = store
+        .stacks(StackQuery::new(who.clone(), ProfileType::CPU, whole))
+        .await
+        .unwrap();
+    let of_whole = ranges().iter().position(|range| *range == whole).unwrap();
+    assert_eq!(all.rows, before[of_whole].0);
+    fs::write(&rollup, kept).unwrap();
+    // A damaged part of quarters is set aside, and the hours answer.
+    fs::write(files(dir.path(), "quarters").remove(0), b"nothing").unwrap();
+    store.close();
+    drop(store);
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    assert_eq!(ask(&store).await, before);
+    assert!(files(dir.path(), "quarters").is_empty());
 }

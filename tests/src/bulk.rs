@@ -1,7 +1,7 @@
 //! Fills a store with days of generated profiles through its front door, and remembers what must be in it.
 //!
-//! Guarantee: every row goes through `Store::append` and is sealed as its hour ends, as in a server that ran for as long;
-//! only the clock moves faster. The sums that [`Loaded`] holds are the generator's, not the store's, so an answer can be
+//! Guarantee: every row goes through `Store::append` and is sealed as its hour ends and compacted as its day ends, as in a
+//! server that ran for as long; only the clock moves faster. The sums that [`Loaded`] holds are the generator's, not the store's, so an answer can be
 //! compared with them.
 
 use std::{
@@ -223,6 +223,7 @@ pub async fn load(store: &Store, clock: &HandClock, plan: &Plan, mut progress: i
             store.flush_applied().await?;
             clock.set(hour_s + SEAL_AFTER_S);
             store.seal().await?;
+            store.compact().await?;
             progress(&loaded);
         }
     }

@@ -1,8 +1,9 @@
-//! Compaction: the parts of a day that is over become one of each kind.
+//! Compaction: the parts of a day that is over become one of each kind, and the roll-up is added up over quarters of the
+//! day beside it.
 //!
 //! Guarantees: no answer changes; the compacted parts hold as many rows as those they replace, or nothing is replaced;
 //! a crash leaves either (`parts::compacted`). Runs on a thread of its own beside questions and ingest; memory is bounded
-//! by `compaction_locations` and by the rows of [`CHUNK_ROWS`], beside what the engine may use. Only what the journal
+//! by `compaction_locations` and by the rows of a chunk (`chunks`), beside what the engine may use. Only what the journal
 //! cannot bring back any more is compacted: of the batches up to the last one in a part every row is sealed.
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 
 use arrow::datatypes::Schema;
 
-use super::{Shared, database::column_names, database::quoted, seal::order};
+use super::{Shared, chunks::series_ranges, database::column_names, database::quoted, hours::QUARTER_S, seal::order};
 use crate::{
     journal::Lsn,
     parts::{
@@ -27,8 +28,6 @@ use crate::{
     readers::Failure,
 };
 
-/// Rows that are sorted at a time.
-const CHUNK_ROWS: u64 = 2 << 20;
 /// A day that was compacted is compacted again when late windows have left so many more parts of a kind.
 const LATE_PARTS: usize = 8;
 /// Hours of a day.
@@ -256,6 +255,7 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
     ] {
         drafts.extend(work.rows(kind)?);
     }
+    drafts.extend(work.quarters()?);
     Ok(Some(Done {
         commit,
         drafts,
@@ -335,29 +335,66 @@ impl Work<'_> {
                 return Err(Problem::Damaged(vec![part.clone()]));
             }
         }
-        let mut writer = None;
-        for condition in self.chunks(kind, &sources)? {
-            let sql = format!(
+        let draft = self.write(kind, &sources, |condition| {
+            format!(
                 "SELECT {} FROM {} {condition} ORDER BY {}",
                 column_names(kind),
                 from(&sources),
                 order(kind)
-            );
-            self.copy(kind, &sql, &mut writer)?;
-        }
-        let expected: u64 = sources.iter().map(|part| part.name.rows).sum();
-        let Some(writer) = writer else {
-            return Err(Problem::Internal(format!("{expected} rows became none")));
-        };
-        let draft = writer.finish(self.name(kind, 0))?;
-        if draft.rows() != expected {
-            let rows = draft.rows();
+            )
+        })?;
+        let (rows, expected) = (draft.rows(), sources.iter().map(|part| part.name.rows).sum::<u64>());
+        if rows != expected {
             return Err(Problem::Internal(format!("{expected} rows became {rows}")));
         }
         Ok(Some(draft))
     }
 
-    /// Conditions that together select every row once, in ascending order, about [`CHUNK_ROWS`] at a time.
+    /// Adds up the roll-up over quarters of the day.
+    fn quarters(&self) -> Result<Option<Draft>, Problem> {
+        let sources = self.of_kind(Kind::Rollup);
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        let names = column_names(Kind::Quarters);
+        let names = names.trim_start_matches("ts, ");
+        let draft = self.write(Kind::Quarters, &sources, |condition| {
+            format!(
+                "SELECT quarter AS ts, {names} FROM (
+                    SELECT CAST(ts - ts % {QUARTER_S} AS UINTEGER) AS quarter, series_id, label_set, stack_id,
+                        CAST(least(sum(value), 18446744073709551615) AS UBIGINT) AS value,
+                        CAST(least(sum(samples), 18446744073709551615) AS UBIGINT) AS samples,
+                        CAST(least(sum(windows), 65535) AS USMALLINT) AS windows
+                    FROM {} {condition} GROUP BY quarter, series_id, label_set, stack_id)
+                 ORDER BY {}",
+                from(&sources),
+                order(Kind::Quarters)
+            )
+        })?;
+        Ok(Some(draft))
+    }
+
+    /// Writes the rows of a query as a part; `sql` makes it from the condition that selects some of the rows.
+    fn write(&self, kind: Kind, sources: &Group, sql: impl Fn(&str) -> String) -> Result<Draft, Problem> {
+        let mut writer = None;
+        for condition in self.chunks(kind, sources)? {
+            self.copy(kind, &sql(&condition), &mut writer)?;
+        }
+        let Some(writer) = writer else {
+            return Err(Problem::Internal(format!(
+                "{} parts of rows became none",
+                sources.len()
+            )));
+        };
+        // What is made of a roll-up is of the same batches.
+        let of = if kind == Kind::Quarters { Kind::Rollup } else { kind };
+        Ok(writer.finish(PartName {
+            kind,
+            ..self.name(of, 0)
+        })?)
+    }
+
+    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted.
     fn chunks(&self, kind: Kind, sources: &Group) -> Result<Vec<String>, Problem> {
         // Few enough to be sorted at once, and exemplars are not in the order of their series.
         if kind == Kind::Windows || kind == Kind::Exemplars {
@@ -376,17 +413,10 @@ impl Work<'_> {
             })?;
             Ok(counts)
         })?;
-        let mut conditions = Vec::new();
-        let (mut first, mut rows) = (None, 0);
-        for (at, &(series, count)) in counts.iter().enumerate() {
-            let from = *first.get_or_insert(series);
-            rows += count;
-            if rows >= CHUNK_ROWS || at + 1 == counts.len() {
-                conditions.push(format!("WHERE series_id BETWEEN {from} AND {series}"));
-                (first, rows) = (None, 0);
-            }
-        }
-        Ok(conditions)
+        let ranges = series_ranges(&counts).into_iter();
+        Ok(ranges
+            .map(|(first, last)| format!("WHERE series_id BETWEEN {first} AND {last}"))
+            .collect())
     }
 
     /// Writes the rows of a query behind those before.

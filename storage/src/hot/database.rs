@@ -116,8 +116,8 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("cpu_ns", "UBIGINT"),
             ("overhead_ns", "UBIGINT"),
         ],
-        Kind::Rollup => &[
-            // The start of the hour.
+        Kind::Rollup | Kind::Quarters => &[
+            // The start of the hour, or of the quarter of a day.
             ("ts", "UINTEGER"),
             // Of the release: that of its processes, without an instance.
             ("series_id", "UBIGINT"),
@@ -180,6 +180,10 @@ impl Database {
             .with("temp_directory", temporary.to_string_lossy())?
             .with("max_temp_directory_size", format!("{}MiB", options.temp_limit_mb))?
             .with("preserve_insertion_order", "false")?
+            // What a question or a seal needed goes back to the system, not into the engine's pockets.
+            .with("allocator_background_threads", "true")?
+            .with("allocator_flush_threshold", "16MiB")?
+            .with("allocator_bulk_deallocation_flush_threshold", "32MiB")?
             // Checkpoints come from the writer's own schedule, never in the middle of a commit.
             .with("wal_autocheckpoint", "1TB")?
             .enable_autoload_extension(false)?;

@@ -3,6 +3,10 @@
 
 /// Seconds of an hour.
 pub(crate) const HOUR_S: i64 = 3600;
+/// Hours of a quarter of a day; the first begins at midnight UTC.
+pub(crate) const QUARTER_HOURS: u32 = 6;
+/// Seconds of a quarter of a day.
+pub(crate) const QUARTER_S: i64 = QUARTER_HOURS as i64 * HOUR_S;
 
 /// The hour (since the Unix epoch) that a second lies in.
 pub(crate) fn hour_of(unix_s: u32) -> u32 {

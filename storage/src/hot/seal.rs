@@ -16,6 +16,7 @@ use emberline_model::ProfileType;
 
 use super::{
     Shared,
+    chunks::series_ranges,
     database::{Database, column_names, table},
     hours,
 };
@@ -63,7 +64,7 @@ impl From<Failure> for SealError {
 /// Order of rows in parts: equal identifiers side by side, times rising.
 pub(super) fn order(kind: Kind) -> &'static str {
     match kind {
-        Kind::Samples | Kind::Rollup => "series_id, stack_id, label_set, ts",
+        Kind::Samples | Kind::Rollup | Kind::Quarters => "series_id, stack_id, label_set, ts",
         Kind::Exemplars => "trace_high, trace_low, span_id, at_ns",
         Kind::Requests => "series_id, side, route, method, protocol, status, peer_service, peer_version, ts",
         _ => "workload_id, component, ts",
@@ -110,13 +111,19 @@ pub(super) fn seal(
     let with_stacks = extents.contains_key(&Kind::Samples) || extents.contains_key(&Kind::Exemplars);
     seal.dictionary((first, last), with_stacks)?;
     for (kind, extent) in extents {
-        let sql = format!(
-            "SELECT {} FROM {} ORDER BY {}",
-            column_names(kind),
-            seal.table(kind),
-            order(kind)
-        );
-        seal.rows(kind, extent, &sql)?;
+        let table = seal.table(kind);
+        let conditions = match kind {
+            Kind::Samples | Kind::Requests => seal.chunks(&format!("{table} s"), "s")?,
+            _ => vec![String::new()],
+        };
+        let pieces: Vec<String> = conditions
+            .iter()
+            .map(|condition| {
+                let (names, order) = (column_names(kind), order(kind));
+                format!("SELECT {names} FROM {table} s {condition} ORDER BY {order}")
+            })
+            .collect();
+        seal.rows(kind, extent, &pieces)?;
         if kind == Kind::Samples {
             seal.rollup(extent)?;
         }
@@ -169,19 +176,37 @@ impl Seal<'_> {
         DraftFile::create(&self.shared.disk, &dir, kind.word())
     }
 
-    /// Writes the rows of a query as a part.
-    fn rows(&mut self, kind: Kind, extent: (Lsn, Lsn), sql: &str) -> Result<(), SealError> {
-        let mut writer: Option<RowWriter> = None;
-        each_chunk(&self.database.connection, sql, |chunk| {
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                none => {
-                    let schema = Schema::new(chunk.fields().clone());
-                    none.insert(RowWriter::new(self.create(kind)?, Arc::new(schema))?)
-                }
-            };
-            Ok(writer.write(chunk)?)
+    /// Conditions on the series of one of the tables of `from`, which together select every row once, in ascending order, as
+    /// many rows at a time as can be sorted in memory.
+    fn chunks(&self, from: &str, of: &str) -> Result<Vec<String>, SealError> {
+        let mut counts: Vec<(u64, u64)> = Vec::new();
+        let sql = format!("SELECT {of}.series_id, CAST(count(*) AS UBIGINT) FROM {from} GROUP BY 1 ORDER BY 1");
+        each_chunk(&self.database.connection, &sql, |chunk| {
+            let columns = Columns::new(chunk);
+            counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
+            Ok(())
         })?;
+        let ranges = series_ranges(&counts).into_iter();
+        Ok(ranges
+            .map(|(first, last)| format!("WHERE {of}.series_id BETWEEN {first} AND {last}"))
+            .collect())
+    }
+
+    /// Writes the rows of queries, one after the other, as a part.
+    fn rows(&mut self, kind: Kind, extent: (Lsn, Lsn), pieces: &[String]) -> Result<(), SealError> {
+        let mut writer: Option<RowWriter> = None;
+        for sql in pieces {
+            each_chunk(&self.database.connection, sql, |chunk| {
+                let writer = match &mut writer {
+                    Some(writer) => writer,
+                    none => {
+                        let schema = Schema::new(chunk.fields().clone());
+                        none.insert(RowWriter::new(self.create(kind)?, Arc::new(schema))?)
+                    }
+                };
+                Ok(writer.write(chunk)?)
+            })?;
+        }
         if let Some(writer) = writer {
             self.drafts.push(writer.finish(self.name(kind, extent, 0))?);
         }
@@ -204,17 +229,20 @@ impl Seal<'_> {
         if rows != found {
             return Err(SealError::Internal(format!("{found} of {rows} samples have a release")));
         }
-        let sql = format!(
-            "SELECT CAST({start} AS UINTEGER) AS ts, r.series_id, s.label_set, s.stack_id,
+        let sql = |condition: &String| {
+            format!(
+                "SELECT CAST({start} AS UINTEGER) AS ts, r.series_id, s.label_set, s.stack_id,
                 CAST(least(sum(s.value), 18446744073709551615) AS UBIGINT) AS value,
                 CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples,
                 CAST(count(DISTINCT CASE WHEN r.profile_type <> '{cpu}' THEN s.ts END) AS USMALLINT) AS windows
-             FROM {samples_by_release} GROUP BY r.series_id, s.label_set, s.stack_id ORDER BY {order}",
-            start = i64::from(self.hour) * hours::HOUR_S,
-            cpu = ProfileType::CPU,
-            order = order(Kind::Rollup),
-        );
-        self.rows(Kind::Rollup, extent, &sql)
+             FROM {samples_by_release} {condition} GROUP BY r.series_id, s.label_set, s.stack_id ORDER BY {order}",
+                start = i64::from(self.hour) * hours::HOUR_S,
+                cpu = ProfileType::CPU,
+                order = order(Kind::Rollup),
+            )
+        };
+        let pieces: Vec<String> = self.chunks(&samples_by_release, "r")?.iter().map(sql).collect();
+        self.rows(Kind::Rollup, extent, &pieces)
     }
 
     /// Writes what the rows mention.

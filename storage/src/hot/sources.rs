@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use crate::{
     error::QueryError,
-    hot::hours::{HOUR_S, hour_of},
+    hot::hours::{HOUR_S, QUARTER_HOURS, hour_of},
     parts::{Kind, Part, PartSet},
     range,
 };
@@ -55,8 +55,14 @@ impl Span {
     /// Which parts to read for samples.
     pub(crate) fn sample_parts(&self, grain: Grain) -> SampleParts {
         let whole = self.from_s.div_ceil(HOUR_S as u32)..self.to_s / HOUR_S as u32;
-        if grain == Grain::Hours && !whole.is_empty() {
-            return self.hourly_parts(whole);
+        if matches!(grain, Grain::Hours | Grain::Quarters) && !whole.is_empty() {
+            let quarters = match grain {
+                Grain::Quarters => {
+                    whole.start.next_multiple_of(QUARTER_HOURS)..whole.end / QUARTER_HOURS * QUARTER_HOURS
+                }
+                _ => 0..0,
+            };
+            return self.hourly_parts(whole, quarters);
         }
         let orphans = |part: &&Arc<Part>| self.beside(part, Kind::Samples).is_none();
         let rollups: Vec<Arc<Part>> = match grain {
@@ -68,19 +74,32 @@ impl Span {
             ragged: Vec::new(),
             rollups,
             hours: 0..u32::MAX / HOUR_S as u32,
+            ..SampleParts::default()
         }
     }
 
-    /// Whole hours come from roll-ups where there are any.
-    fn hourly_parts(&self, whole: Range<u32>) -> SampleParts {
-        let rollups = self
-            .parts_of(Kind::Rollup)
-            .filter(|part| part.name.extent().start < whole.end && part.name.extent().end > whole.start);
+    /// Whole hours come from roll-ups where there are any, and whole quarters of a day from what these were added up to.
+    fn hourly_parts(&self, whole: Range<u32>, quarters: Range<u32>) -> SampleParts {
         let mut answer = SampleParts {
-            rollups: rollups.cloned().collect(),
             hours: whole.clone(),
+            quarter_hours: quarters.clone(),
             ..SampleParts::default()
         };
+        for part in self.parts_of(Kind::Rollup) {
+            let hours = part.name.extent();
+            if hours.start >= whole.end || hours.end <= whole.start {
+                continue;
+            }
+            match self.beside(part, Kind::Quarters) {
+                Some(sums) if hours.start < quarters.end && hours.end > quarters.start => {
+                    answer.quarters.push(sums.clone());
+                    if hours.start.max(whole.start) < quarters.start || hours.end.min(whole.end) > quarters.end {
+                        answer.ragged_rollups.push(part.clone());
+                    }
+                }
+                _ => answer.rollups.push(part.clone()),
+            }
+        }
         for part in self.parts_of(Kind::Samples) {
             let hours = part.name.extent();
             if self.beside(part, Kind::Rollup).is_none() {
@@ -109,6 +128,8 @@ pub(crate) enum Grain {
     /// Sums over whole hours and over the processes of a release will do: whole hours come from roll-ups, ragged ends
     /// from samples.
     Hours,
+    /// The same, and sums over whole quarters of days will do.
+    Quarters,
     /// As they are: samples, and roll-ups of the hours whose samples are not kept.
     Anything,
 }
@@ -122,8 +143,14 @@ pub(crate) struct SampleParts {
     pub(crate) ragged: Vec<Arc<Part>>,
     /// Read for the rows of `hours`.
     pub(crate) rollups: Vec<Arc<Part>>,
+    /// Read for the rows of `hours` without those of `quarter_hours`.
+    pub(crate) ragged_rollups: Vec<Arc<Part>>,
+    /// Read for the rows of `quarter_hours`.
+    pub(crate) quarters: Vec<Arc<Part>>,
     /// The hours that roll-ups answer.
     pub(crate) hours: Range<u32>,
+    /// Those of them that quarters of days answer, where there are any.
+    pub(crate) quarter_hours: Range<u32>,
 }
 
 impl Sources {

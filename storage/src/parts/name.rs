@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Samples,
     /// Sample rows added up over each hour and over the processes of a release.
     Rollup,
+    /// Rows of a roll-up added up once more, over each quarter of a day. Only compacted parts have them.
+    Quarters,
     /// Rows of samples that say which request they worked for.
     Exemplars,
 }
@@ -29,13 +31,14 @@ pub(crate) enum Kind {
 pub(crate) const ROW_KINDS: [Kind; 4] = [Kind::Windows, Kind::Requests, Kind::Samples, Kind::Exemplars];
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 7] = [
+    pub(crate) const ALL: [Kind; 8] = [
         Kind::Names,
         Kind::Stacks,
         Kind::Windows,
         Kind::Requests,
         Kind::Samples,
         Kind::Rollup,
+        Kind::Quarters,
         Kind::Exemplars,
     ];
 
@@ -48,6 +51,7 @@ impl Kind {
             Kind::Requests => "requests",
             Kind::Samples => "samples",
             Kind::Rollup => "rollup",
+            Kind::Quarters => "quarters",
             Kind::Exemplars => "exemplars",
         }
     }
@@ -56,6 +60,8 @@ impl Kind {
     pub(crate) fn table(self) -> Option<Kind> {
         match self {
             Kind::Names | Kind::Stacks => None,
+            // The roll-up beside it answers for its samples.
+            Kind::Quarters => None,
             Kind::Rollup => Some(Kind::Samples),
             of_itself => Some(of_itself),
         }
@@ -69,7 +75,7 @@ impl Kind {
     fn extension(self) -> &'static str {
         match self {
             Kind::Names | Kind::Stacks => "dict",
-            Kind::Windows | Kind::Requests | Kind::Samples | Kind::Rollup | Kind::Exemplars => "parquet",
+            _ => "parquet",
         }
     }
 }

@@ -7,7 +7,10 @@ use emberline_model::{Component, ProfileType, Side, Workload};
 
 use crate::{
     error::QueryError,
-    hot::{Grain, Span, hours::HOUR_S},
+    hot::{
+        Grain, Span,
+        hours::{HOUR_S, QUARTER_S},
+    },
     questions::{
         gauges::{self, MEAN, Weights},
         sql::Sql,
@@ -296,8 +299,10 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
         gauges::GRAIN
     } else if by_instance || windowless || i64::from(query.step_s) % HOUR_S != 0 {
         Grain::Windows
-    } else {
+    } else if with_windows || i64::from(query.step_s) % QUARTER_S != 0 {
         Grain::Hours
+    } else {
+        Grain::Quarters
     };
     sql.samples(span, grain).push(" s");
     if query.by.iter().any(|label| !label.is_of_sample()) {

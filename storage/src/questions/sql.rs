@@ -102,8 +102,8 @@ impl Sql {
     }
 
     /// Adds the samples of a span, from tables and parts, as one table. Rows that come from roll-ups are sums over an
-    /// hour, at its start, and over the processes of a release: their series has no instance. The column `windows` says
-    /// how many windows a row stands for, at most.
+    /// hour or a quarter of a day, at its start, and over the processes of a release: their series has no instance. The
+    /// column `windows` says how many windows a row stands for, at most.
     ///
     /// Only where a source has rows outside of the span are times compared: that costs as much as adding up.
     pub(crate) fn samples(&mut self, span: &Span, grain: Grain) -> &mut Sql {
@@ -121,9 +121,18 @@ impl Sql {
             })
             .collect();
         let parts = span.sample_parts(grain);
-        let (from_s, to_s) = (parts.hours.start * HOUR_S as u32, parts.hours.end * HOUR_S as u32);
-        let outside = format!("(ts < {from_s} OR ts >= {to_s})");
-        let inside = format!("ts >= {from_s} AND ts < {to_s}");
+        let outside = |of: &Range<u32>| {
+            let (from_s, to_s) = (of.start * HOUR_S as u32, of.end * HOUR_S as u32);
+            format!("(ts < {from_s} OR ts >= {to_s})")
+        };
+        // Only where a part has others.
+        let inside = |of: &Range<u32>, hours: &Range<u32>| {
+            if of.start <= hours.start && hours.end <= of.end {
+                return "true".to_owned();
+            }
+            let (from_s, to_s) = (of.start * HOUR_S as u32, of.end * HOUR_S as u32);
+            format!("ts >= {from_s} AND ts < {to_s}")
+        };
         // Parts of equal conditions are read as one.
         let mut groups: BTreeMap<(&str, String), Vec<Arc<Part>>> = BTreeMap::new();
         for part in &parts.samples {
@@ -131,15 +140,32 @@ impl Sql {
             groups.entry((one, condition)).or_default().push(part.clone());
         }
         for part in &parts.ragged {
-            let condition = format!("{} AND {outside}", times_within(span, part.name.extent()));
+            let condition = format!(
+                "{} AND {}",
+                times_within(span, part.name.extent()),
+                outside(&parts.hours)
+            );
             groups.entry((one, condition)).or_default().push(part.clone());
         }
         for part in &parts.rollups {
             let hours = part.name.extent();
-            let mut condition = times_within(span, hours.clone());
-            if hours.start < parts.hours.start || hours.end > parts.hours.end {
-                condition = format!("{condition} AND {inside}");
-            }
+            let condition = format!(
+                "{} AND {}",
+                times_within(span, hours.clone()),
+                inside(&parts.hours, &hours)
+            );
+            groups.entry(("windows", condition)).or_default().push(part.clone());
+        }
+        for part in &parts.ragged_rollups {
+            let condition = format!(
+                "{} AND {}",
+                inside(&parts.hours, &part.name.extent()),
+                outside(&parts.quarter_hours)
+            );
+            groups.entry(("windows", condition)).or_default().push(part.clone());
+        }
+        for part in &parts.quarters {
+            let condition = inside(&parts.quarter_hours, &part.name.extent());
             groups.entry(("windows", condition)).or_default().push(part.clone());
         }
         for ((windows, condition), parts) in groups {

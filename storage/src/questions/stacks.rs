@@ -169,7 +169,7 @@ pub(super) fn sums(
     let grain = match (&weights, by_window) {
         (Some(_), _) => gauges::GRAIN,
         (None, true) => Grain::Windows,
-        (None, false) => Grain::Hours,
+        (None, false) => Grain::Quarters,
     };
     sql.samples(span, grain).push(" s");
     if query.only_complete {

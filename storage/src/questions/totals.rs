@@ -79,7 +79,7 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
     let grain = if query.only_complete || query.by_window || query.who.instance.is_some() {
         Grain::Windows
     } else {
-        Grain::Hours
+        Grain::Quarters
     };
     sql.samples(span, grain)
         .push(" s JOIN series d ON d.series_id = s.series_id");

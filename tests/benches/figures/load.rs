@@ -2,7 +2,7 @@
 //! every proxy every 10 s, in real time. Then ten times the data: which costs grow, and how.
 //!
 //! The time of the first part is not compressed; `EMBERLINE_BENCH_SECONDS` (default 600) shortens it. The nine tenths that
-//! make ten times the data are windows before it, sent as fast as they are acknowledged.
+//! make ten times the data (`EMBERLINE_BENCH_TIMES`) are windows before it, sent as fast as they are acknowledged.
 //!
 //! Wrong on purpose: generator and clients run on the same cores as the server, so times of answers include waiting for
 //! them. Memory and CPU are the server's own.
@@ -46,17 +46,21 @@ use crate::{Figure, cost::memory_mb, mesh_store::runtime};
 const COMMAND: &str = "make bench NAME=load";
 const PROXIES: usize = 100;
 const SERVICES: usize = 10;
-/// How many times the data of the first part there is in the end.
-const TIMES: i64 = 10;
 const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 /// A question is asked so often when its CPU is measured: the system counts in hundredths of a second.
 const REPEATED: u32 = 10;
 
+fn setting(name: &str) -> Option<i64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 fn seconds() -> i64 {
-    let given = std::env::var("EMBERLINE_BENCH_SECONDS")
-        .ok()
-        .and_then(|s| s.parse().ok());
-    given.unwrap_or(600i64).max(30)
+    setting("EMBERLINE_BENCH_SECONDS").unwrap_or(600).max(30)
+}
+
+/// How many times the data of the first part there is in the end.
+fn times() -> i64 {
+    setting("EMBERLINE_BENCH_TIMES").unwrap_or(10).max(2)
 }
 
 /// A sender with a connection of its own.
@@ -374,7 +378,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         acks,
     };
 
-    let before = windows * (TIMES - 1);
+    let before = windows * (times() - 1);
     let cpu_before = cpu_ms(pid)?;
     let sent = runtime.block_on(send_all(proxies, Windows::Before { first_s, count: before }))?;
     let cpu_behind = (cpu_ms(pid)? - cpu_before) / (PROXIES as i64 * before) as f64;
@@ -385,7 +389,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         },
     ))?;
     let second = Stage {
-        name: format!("{TIMES} × that"),
+        name: format!("{} × that", times()),
         acks: live_again.1,
         memory_mb: memory_mb(pid, "VmRSS"),
         disk_mb: folder_mb(&data),
