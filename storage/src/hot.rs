@@ -164,7 +164,8 @@ impl Shared {
         counters: Arc<Counters>,
         symbols: Arc<Symbols>,
     ) -> Arc<Shared> {
-        let queue = Queue::new(options.queue_bytes);
+        // A decoded batch takes several times its bytes; what does not fit is read from the journal when it is its turn.
+        let queue = Queue::new(options.queue_bytes / 4);
         let readers = Readers::new(
             options.reader_connections,
             Duration::from_secs(options.max_query_seconds),

@@ -72,7 +72,7 @@ impl Options {
             compaction_locations: 16 << 20,
             max_future: Duration::from_secs(3600),
             dedup_horizon: Duration::from_secs(72 * 3600),
-            queue_bytes: 64 << 20,
+            queue_bytes: 32 << 20,
             max_batch_bytes: 32 << 20,
             segment_bytes: 16 << 20,
             group_wait: Duration::from_millis(2),
