@@ -7,6 +7,7 @@
 //! `apply_interval` after their acknowledgement while the machine keeps up.
 
 mod compact;
+mod copy;
 pub(crate) mod database;
 pub(crate) mod failure;
 pub(crate) mod hours;

@@ -15,6 +15,7 @@ use super::{Writer, newest_s};
 use crate::{
     hot::{
         compact,
+        copy::Problem,
         failure::{self, Kind},
         hours, load,
         seal::{self, SealError},
@@ -122,7 +123,7 @@ impl Writer {
             let compactor = std::thread::Builder::new().name("compactor".to_owned()).spawn(move || {
                 // A mistake of ours in one day must not leave the writer waiting.
                 let result = std::panic::catch_unwind(AssertUnwindSafe(|| compact::compact(&shared, plan)))
-                    .unwrap_or_else(|_| Err(compact::Problem::Internal("compacting panicked".to_owned())));
+                    .unwrap_or_else(|_| Err(Problem::Internal("compacting panicked".to_owned())));
                 let outcome = compact::Outcome { hour, result };
                 shared.queue.request(|requests| requests.compacted = Some(outcome));
             });
@@ -186,7 +187,7 @@ impl Writer {
                 self.refused.insert(outcome.hour, Instant::now());
                 None
             }
-            Err(compact::Problem::Damaged(parts)) => {
+            Err(Problem::Damaged(parts)) => {
                 shared.set_aside(&parts);
                 None
             }
