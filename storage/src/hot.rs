@@ -8,6 +8,7 @@
 
 mod chunks;
 mod compact;
+mod copy;
 pub(crate) mod database;
 pub(crate) mod failure;
 pub(crate) mod hours;

@@ -3,29 +3,18 @@
 //!
 //! Guarantees: no answer changes; the compacted parts hold as many rows as those they replace, or nothing is replaced;
 //! a crash leaves either (`parts::compacted`). Runs on a thread of its own beside questions and ingest; memory is bounded
-//! by `compaction_locations` and by the rows of a chunk (`chunks`), beside what the engine may use. Only what the journal
-//! cannot bring back any more is compacted: of the batches up to the last one in a part every row is sealed.
+//! by `compaction_locations` and by what a copy takes (`copy`). Only what the journal cannot bring back any more is
+//! compacted: of the batches up to the last one in a part every row is sealed.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeSet,
-    io,
-    ops::Range,
-    path::PathBuf,
-    sync::Arc,
+use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, sync::Arc};
+
+use super::{
+    Shared,
+    copy::{Copier, Problem},
 };
-
-use arrow::datatypes::Schema;
-
-use super::{Shared, chunks::series_ranges, database::column_names, database::quoted, hours::QUARTER_S, seal::order};
 use crate::{
     journal::Lsn,
-    parts::{
-        self, Commit, Draft, DraftFile, Kind, MAX_HOURS, Part, PartName, PartSet, dictionary::compact::Compacted,
-        rows::RowWriter,
-    },
-    questions::columns::Columns,
-    readers::Failure,
+    parts::{self, Commit, Draft, Kind, MAX_HOURS, Part, PartName, PartSet, dictionary::compact::Compacted},
 };
 
 /// A day that was compacted is compacted again when late windows have left so many more parts of a kind.
@@ -72,34 +61,6 @@ pub(super) struct Done {
     pub(super) commit: Commit,
     pub(super) drafts: Vec<Draft>,
     pub(super) replaced: Group,
-}
-
-/// Why nothing was compacted.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
-    /// The disk failed.
-    #[error("{0}; make room or repair the disk")]
-    Disk(#[from] io::Error),
-    /// Parts are damaged; without them there is something else to compact.
-    #[error("{} parts are damaged", .0.len())]
-    Damaged(Group),
-    /// The engine failed or was closed.
-    #[error("the query engine: {0}")]
-    Engine(String),
-    /// A mistake of ours.
-    #[error("{0}; this is a mistake in Emberline")]
-    Internal(String),
-}
-
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Problem {
-        match failure {
-            Failure::Engine(error) => Problem::Engine(error.to_string()),
-            Failure::Question(error) => Problem::Engine(error.to_string()),
-            Failure::Cancelled => Problem::Engine("closed".to_owned()),
-            Failure::Parts(parts) => Problem::Damaged(parts),
-        }
-    }
 }
 
 /// What may be compacted.
@@ -244,7 +205,11 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
         hours: hours.end - hours.start,
         sequence,
     };
-    let work = Work { shared, commit, parts };
+    let copier = Copier {
+        shared,
+        label: "compact",
+    };
+    let work = Work { copier, commit, parts };
     let mut drafts = work.dictionary(dictionary)?;
     for kind in [
         Kind::Windows,
@@ -279,7 +244,7 @@ fn read_dictionary(group: &Group) -> Result<(Vec<u8>, Option<Vec<u8>>), Problem>
 }
 
 struct Work<'a> {
-    shared: &'a Shared,
+    copier: Copier<'a>,
     commit: Commit,
     parts: Group,
 }
@@ -288,12 +253,6 @@ impl Work<'_> {
     fn of_kind(&self, kind: Kind) -> Group {
         let of_kind = self.parts.iter().filter(|part| part.name.kind == kind);
         of_kind.cloned().collect()
-    }
-
-    fn create(&self, kind: Kind) -> io::Result<DraftFile> {
-        let dir = parts::folder(&self.shared.options.data_dir);
-        // Not the name that a seal at the same time uses.
-        DraftFile::create(&self.shared.disk, &dir, &format!("compact-{}", kind.word()))
     }
 
     fn name(&self, kind: Kind, rows: u64) -> PartName {
@@ -315,7 +274,7 @@ impl Work<'_> {
     }
 
     fn dictionary(&self, dictionary: Compacted) -> Result<Vec<Draft>, Problem> {
-        let (mut names, mut stacks) = (self.create(Kind::Names)?, self.create(Kind::Stacks)?);
+        let (mut names, mut stacks) = (self.copier.create(Kind::Names)?, self.copier.create(Kind::Stacks)?);
         let (entries, stack_count) = dictionary.write(&mut names, &mut stacks)?;
         let mut drafts = vec![names.finish(self.name(Kind::Names, entries))?];
         if !self.of_kind(Kind::Stacks).is_empty() {
@@ -330,21 +289,13 @@ impl Work<'_> {
         if sources.is_empty() {
             return Ok(None);
         }
-        for part in &sources {
-            if !part.is_intact(false)? {
-                return Err(Problem::Damaged(vec![part.clone()]));
-            }
-        }
-        let draft = self.write(kind, &sources, |condition| {
-            format!(
-                "SELECT {} FROM {} {condition} ORDER BY {}",
-                column_names(kind),
-                from(&sources),
-                order(kind)
-            )
-        })?;
-        let (rows, expected) = (draft.rows(), sources.iter().map(|part| part.name.rows).sum::<u64>());
-        if rows != expected {
+        let expected: u64 = sources.iter().map(|part| part.name.rows).sum();
+        let Some(writer) = self.copier.rows(kind, &sources, "true")? else {
+            return Err(Problem::Internal(format!("{expected} rows became none")));
+        };
+        let draft = writer.finish(self.name(kind, 0))?;
+        if draft.rows() != expected {
+            let rows = draft.rows();
             return Err(Problem::Internal(format!("{expected} rows became {rows}")));
         }
         Ok(Some(draft))
@@ -352,108 +303,16 @@ impl Work<'_> {
 
     /// Adds up the roll-up over quarters of the day.
     fn quarters(&self) -> Result<Option<Draft>, Problem> {
-        let sources = self.of_kind(Kind::Rollup);
-        if sources.is_empty() {
+        let Some(writer) = self.copier.quarters(&self.of_kind(Kind::Rollup))? else {
             return Ok(None);
-        }
-        let names = column_names(Kind::Quarters);
-        let names = names.trim_start_matches("ts, ");
-        let draft = self.write(Kind::Quarters, &sources, |condition| {
-            format!(
-                "SELECT quarter AS ts, {names} FROM (
-                    SELECT CAST(ts - ts % {QUARTER_S} AS UINTEGER) AS quarter, series_id, label_set, stack_id,
-                        CAST(least(sum(value), 18446744073709551615) AS UBIGINT) AS value,
-                        CAST(least(sum(samples), 18446744073709551615) AS UBIGINT) AS samples,
-                        CAST(least(sum(windows), 65535) AS USMALLINT) AS windows
-                    FROM {} {condition} GROUP BY quarter, series_id, label_set, stack_id)
-                 ORDER BY {}",
-                from(&sources),
-                order(Kind::Quarters)
-            )
-        })?;
-        Ok(Some(draft))
-    }
-
-    /// Writes the rows of a query as a part; `sql` makes it from the condition that selects some of the rows.
-    fn write(&self, kind: Kind, sources: &Group, sql: impl Fn(&str) -> String) -> Result<Draft, Problem> {
-        let mut writer = None;
-        for condition in self.chunks(kind, sources)? {
-            self.copy(kind, &sql(&condition), &mut writer)?;
-        }
-        let Some(writer) = writer else {
-            return Err(Problem::Internal(format!(
-                "{} parts of rows became none",
-                sources.len()
-            )));
         };
-        // What is made of a roll-up is of the same batches.
-        let of = if kind == Kind::Quarters { Kind::Rollup } else { kind };
-        Ok(writer.finish(PartName {
-            kind,
-            ..self.name(of, 0)
-        })?)
+        // They are of the same batches.
+        let of_rollup = self.name(Kind::Rollup, 0);
+        Ok(Some(writer.finish(PartName {
+            kind: Kind::Quarters,
+            ..of_rollup
+        })?))
     }
-
-    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted.
-    fn chunks(&self, kind: Kind, sources: &Group) -> Result<Vec<String>, Problem> {
-        // Few enough to be sorted at once, and exemplars are not in the order of their series.
-        if kind == Kind::Windows || kind == Kind::Exemplars {
-            return Ok(vec![String::new()]);
-        }
-        let sql = format!(
-            "SELECT series_id, CAST(count(*) AS UBIGINT) FROM {} GROUP BY 1 ORDER BY 1",
-            from(sources)
-        );
-        let counts = self.shared.readers.read(|reader| {
-            let mut counts: Vec<(u64, u64)> = Vec::new();
-            reader.rows(&sql, &[], |chunk| {
-                let columns = Columns::new(chunk);
-                counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
-                Ok(())
-            })?;
-            Ok(counts)
-        })?;
-        let ranges = series_ranges(&counts).into_iter();
-        Ok(ranges
-            .map(|(first, last)| format!("WHERE series_id BETWEEN {first} AND {last}"))
-            .collect())
-    }
-
-    /// Writes the rows of a query behind those before.
-    fn copy(&self, kind: Kind, sql: &str, writer: &mut Option<RowWriter>) -> Result<(), Problem> {
-        let failed: RefCell<Option<io::Error>> = RefCell::new(None);
-        let begun = Cell::new(false);
-        let writer = RefCell::new(writer);
-        let result = self.shared.readers.read(|reader| {
-            // Rows are written once: a second attempt would write them again.
-            if begun.replace(true) {
-                return Err(Failure::Cancelled);
-            }
-            reader.rows(sql, &[], |chunk| {
-                let mut writer = writer.borrow_mut();
-                let written = match &mut **writer {
-                    Some(writer) => writer.write(chunk),
-                    none => self
-                        .create(kind)
-                        .and_then(|file| RowWriter::new(file, Arc::new(Schema::new(chunk.fields().clone()))))
-                        .and_then(|writer| none.insert(writer).write(chunk)),
-                };
-                written.map_err(|error| {
-                    *failed.borrow_mut() = Some(error);
-                    Failure::Cancelled
-                })
-            })
-        });
-        if let Some(error) = failed.into_inner() {
-            return Err(Problem::Disk(error));
-        }
-        Ok(result?)
-    }
-}
-
-fn from(parts: &Group) -> String {
-    let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
-    format!("read_parquet([{}])", paths.join(", "))
 }
 
 /// Puts compacted parts in the place of what they were made of. After an error only the folder knows which are in use.

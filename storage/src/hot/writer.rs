@@ -1,7 +1,9 @@
-//! The thread that owns the engine: applies batches, seals hours, repairs, checkpoints, and drops what is too old.
+//! The thread that owns the engine: applies batches, repairs, checkpoints, and does the upkeep (`upkeep`).
+
+mod upkeep;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::Arc,
     thread::JoinHandle,
@@ -15,13 +17,13 @@ use super::{
     Shared, compact,
     database::{self, Database, WriteError},
     failure::{self, Kind},
+    hours,
     load::{self, Loaded},
     rows::{self, News, Seen},
-    seal::{self, SealError},
 };
 use crate::{
-    journal::{Journal, Lsn, Needless},
-    parts::{self, Dropped, PartSet},
+    journal::{Journal, Lsn},
+    parts::PartSet,
     quarantine,
 };
 
@@ -35,8 +37,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// How long a compaction that failed, or does not fit into memory, is left alone.
-const COMPACT_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 /// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
 /// running out of space under DuckDB costs its instance, and with it the questions.
 pub(super) const ROOM_BYTES: u64 = 4 << 20;
@@ -555,300 +555,14 @@ impl Writer {
             }
         }
     }
-
-    /// Seals hours that are over, then lets the journal go as far as everything is sealed. Hours that have parts already
-    /// wait for more late rows, unless `eager`.
-    fn seal_due(&mut self, eager: bool) {
-        let now_s = self.shared.clock.now_unix_s();
-        let after_s = i64::try_from(self.shared.options.seal_after.as_secs()).unwrap_or(i64::MAX);
-        let Some(engine) = &self.engine else { return };
-        let due: Vec<(u32, u32)> = {
-            let sources = self.shared.known.sources.read();
-            let is_due = |hour: u32| {
-                let end_s = (i64::from(hour) + 1) * super::hours::HOUR_S;
-                let since_s = engine.waiting.get(&hour).map_or(0, |waiting| waiting.1);
-                let waited = eager || !sources.parts.has_hour(hour) || now_s - since_s >= after_s;
-                now_s.saturating_sub(end_s) >= after_s && waited
-            };
-            let tables = sources.tables.iter().filter(|&(&hour, _)| is_due(hour));
-            tables.map(|(&hour, &generation)| (hour, generation)).collect()
-        };
-        if !due.is_empty() && !self.has_room() {
-            self.shared.counters.seal_failures.add(1);
-            return;
-        }
-        let mut sealed = false;
-        for (hour, generation) in due {
-            // A mistake of ours in one hour must not end the thread.
-            let done = std::panic::catch_unwind(AssertUnwindSafe(|| self.seal_hour(hour, generation)));
-            match done {
-                Ok(true) => sealed = true,
-                Ok(false) => break,
-                Err(_) => {
-                    self.shared.counters.seal_failures.add(1);
-                    self.repair(Kind::Fatal, "sealing panicked");
-                    break;
-                }
-            }
-        }
-        if sealed {
-            self.sweep(false);
-        }
-        self.trim_journal();
-    }
-
-    /// Moves one hour from tables to parts. False when that failed.
-    fn seal_hour(&mut self, hour: u32, generation: u32) -> bool {
-        let Some(engine) = &mut self.engine else { return false };
-        let shared = &self.shared;
-        match seal::seal(shared, &engine.database, hour, generation) {
-            Ok(parts) => {
-                {
-                    let mut sources = shared.known.sources.write();
-                    let mut set = PartSet::clone(&sources.parts);
-                    parts.into_iter().for_each(|part| set.insert(part));
-                    sources.parts = Arc::new(set);
-                    sources.tables.remove(&hour);
-                }
-                engine.waiting.remove(&hour);
-                shared.counters.seals.add(1);
-                // Questions that started earlier and have not read the table yet find it gone, and start anew.
-                if let Err(error) = engine.database.drop_hour(hour, generation) {
-                    tracing::warn!(%error, hour, "a sealed hour cannot be dropped");
-                    self.repair(reopening(failure::kind(&error)), &error.to_string());
-                    return false;
-                }
-                true
-            }
-            Err(error) => {
-                shared.counters.seal_failures.add(1);
-                tracing::error!(%error, hour, "an hour cannot be sealed; trying again in a minute");
-                let kind = match &error {
-                    SealError::Engine(cause) => failure::kind(cause),
-                    SealError::Unknown(_) => Kind::Fatal,
-                    SealError::Disk(_) | SealError::Internal(_) => Kind::Other,
-                };
-                if matches!(kind, Kind::Damaged | Kind::Fatal) {
-                    self.repair(kind, &error.to_string());
-                }
-                false
-            }
-        }
-    }
-
-    /// Starts the next compaction, or tells those who wait that there is none.
-    fn compact_next(&mut self) {
-        if self.compactor.is_some() {
-            return;
-        }
-        if self.untidy {
-            let dir = parts::folder(&self.shared.options.data_dir);
-            self.untidy = parts::tidy(&*self.shared.disk, &dir).is_err();
-        }
-        if let Some(plan) = self.plan_compaction() {
-            let (shared, hour) = (self.shared.clone(), plan.hour());
-            *shared.compacting.lock() = Some(plan.commit());
-            let compactor = std::thread::Builder::new().name("compactor".to_owned()).spawn(move || {
-                // A mistake of ours in one day must not leave the writer waiting.
-                let result = std::panic::catch_unwind(AssertUnwindSafe(|| compact::compact(&shared, plan)))
-                    .unwrap_or_else(|_| Err(compact::Problem::Internal("compacting panicked".to_owned())));
-                let outcome = compact::Outcome { hour, result };
-                shared.queue.request(|requests| requests.compacted = Some(outcome));
-            });
-            match compactor {
-                Ok(compactor) => {
-                    self.compactor = Some(compactor);
-                    return;
-                }
-                Err(error) => {
-                    *self.shared.compacting.lock() = None;
-                    tracing::warn!(%error, "no thread to compact with; trying again in a minute");
-                }
-            }
-        }
-        for done in self.waiting_for_compaction.drain(..) {
-            let _ = done.send(());
-        }
-    }
-
-    fn plan_compaction(&self) -> Option<compact::Plan> {
-        let sealed_through = self.sealed_through();
-        self.engine.as_ref()?;
-        let after_s = i64::try_from(self.shared.options.compact_after.as_secs()).unwrap_or(i64::MAX);
-        let before_s = self.shared.clock.now_unix_s().saturating_sub(after_s).max(0);
-        let recent = |refused: &Instant| refused.elapsed() < COMPACT_AGAIN_AFTER;
-        let refused = self.refused.iter().filter(|(_, at)| recent(at)).map(|(&hour, _)| hour);
-        let refused: BTreeSet<u32> = refused.collect();
-        let sources = self.shared.known.sources.read();
-        let due = compact::Due {
-            before_hour: u32::try_from(before_s / super::hours::HOUR_S).unwrap_or(0),
-            sealed_through,
-            has_table: &|hour| sources.tables.contains_key(&hour),
-            refused: &refused,
-        };
-        compact::plan(&sources.parts, &due)
-    }
-
-    /// A compaction ended: what it wrote takes the place of what it read.
-    fn compacted(&mut self, outcome: compact::Outcome) {
-        if let Some(compactor) = self.compactor.take() {
-            let _ = compactor.join();
-        }
-        let shared = self.shared.clone();
-        let failure = match outcome.result {
-            Ok(Some(done)) => match compact::publish(&shared, done) {
-                Ok(()) => {
-                    shared.counters.compactions.add(1);
-                    self.untidy = true;
-                    None
-                }
-                Err(error) => {
-                    self.repair(Kind::Fatal, &format!("naming compacted parts: {error}"));
-                    Some(error.to_string())
-                }
-            },
-            Ok(None) => {
-                tracing::info!(
-                    hour = outcome.hour,
-                    "the stacks of two parts do not fit `compaction_locations`"
-                );
-                self.refused.insert(outcome.hour, Instant::now());
-                None
-            }
-            Err(compact::Problem::Damaged(parts)) => {
-                shared.set_aside(&parts);
-                None
-            }
-            Err(problem) => Some(problem.to_string()),
-        };
-        *shared.compacting.lock() = None;
-        if let Some(message) = failure {
-            tracing::error!(
-                message,
-                hour = outcome.hour,
-                "parts cannot be compacted; they stay as they are"
-            );
-            shared.counters.compaction_failures.add(1);
-            self.refused.insert(outcome.hour, Instant::now());
-        }
-    }
-
-    /// Removes from the file and from memory what no table mentions. After hours were `dropped` for good, also the
-    /// names that no part mentions either.
-    fn sweep(&mut self, dropped: bool) {
-        let Some(engine) = &mut self.engine else { return };
-        let (tables, parts) = {
-            let sources = self.shared.known.sources.read();
-            (sources.tables.clone(), sources.parts.clone())
-        };
-        let database = &engine.database;
-        let kept = dropped.then(|| load::kept(&parts));
-        let swept = database
-            .sweep_dictionary(&tables, kept.as_ref())
-            .and_then(|()| database.checkpoint())
-            .and_then(|()| database.contents())
-            .and_then(|contents| {
-                if dropped {
-                    load::again(&self.shared, database, contents)
-                } else {
-                    Ok(contents.seen)
-                }
-            });
-        match swept {
-            Ok(seen) => {
-                self.shared.known.set_dictionary(&seen);
-                engine.seen = seen;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the dictionary cannot be swept");
-                // What memory says of the dictionary may be wrong now: it is read anew with the file.
-                self.repair(failure::kind(&error), &error.to_string());
-            }
-        }
-    }
-
-    /// Drops hours past retention, by age and by size, and journal segments.
-    fn retain(&mut self) {
-        let shared = self.shared.clone();
-        let keep = shared.keep(newest_s(&self.journal, &shared.parts()));
-        let oldest_hour = keep.oldest_samples;
-        let mut dropped: BTreeSet<u32> = {
-            let mut sources = shared.known.sources.write();
-            let mut parts = PartSet::clone(&sources.parts);
-            let dropped = parts.retain(&keep);
-            if dropped != Dropped::default() {
-                sources.parts = Arc::new(parts);
-            }
-            shared.counters.sample_parts_dropped.add(dropped.sample_parts);
-            dropped.hours.into_iter().collect()
-        };
-        // Asked after the parts went: that may be the room. Parts of hours that were given up are gone all the same.
-        let has_room = self.has_room();
-        if let Some(engine) = self.engine.as_mut().filter(|_| has_room) {
-            let old: Vec<(u32, u32)> = {
-                let sources = shared.known.sources.read();
-                sources
-                    .tables
-                    .range(..oldest_hour)
-                    .map(|(&hour, &of)| (hour, of))
-                    .collect()
-            };
-            for (hour, generation) in old {
-                // Questions stop looking before the tables go.
-                shared.known.sources.write().tables.remove(&hour);
-                if let Err(error) = engine.database.drop_hour(hour, generation) {
-                    tracing::warn!(%error, hour, "an old hour cannot be dropped");
-                    shared.known.sources.write().tables.insert(hour, generation);
-                    break;
-                }
-                engine.waiting.remove(&hour);
-                dropped.insert(hour);
-            }
-        }
-        if !dropped.is_empty() {
-            shared.counters.hours_dropped.add(dropped.len() as u64);
-            if has_room {
-                self.sweep(true);
-            }
-        }
-        self.trim_journal();
-    }
-
-    /// The last batch of which, and of all before it, every row is sealed.
-    fn sealed_through(&self) -> Lsn {
-        self.engine.as_ref().map_or(0, |engine| {
-            let first = engine.waiting.values().map(|waiting| waiting.0).min();
-            first.map_or(engine.applied, |first| first.saturating_sub(1))
-        })
-    }
-
-    /// Removes journal segments whose rows are all sealed, or past retention.
-    fn trim_journal(&self) {
-        let parts = self.shared.parts();
-        let oldest_hour = self.shared.oldest_hour(newest_s(&self.journal, &parts));
-        let needless = Needless {
-            before_s: oldest_hour.saturating_mul(super::hours::HOUR_S as u32),
-            through: self.sealed_through(),
-        };
-        // A closed journal answers by dropping its end.
-        let _ = self.journal.trim(needless).blocking_recv();
-    }
 }
 
 /// The newest second that was ever stored; of sealed hours their first.
 fn newest_s(journal: &Journal, parts: &PartSet) -> u32 {
     let sealed = parts
         .newest_hour()
-        .map_or(0, |hour| hour.saturating_mul(super::hours::HOUR_S as u32));
+        .map_or(0, |hour| hour.saturating_mul(hours::HOUR_S as u32));
     journal.newest_s().max(sealed)
-}
-
-/// The repair after which the file is open again in any case.
-fn reopening(kind: Kind) -> Kind {
-    match kind {
-        Kind::Damaged | Kind::Full => kind,
-        _ => Kind::Fatal,
-    }
 }
 
 /// Makes the hours that are missing, then writes the rows.

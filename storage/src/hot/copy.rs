@@ -1,0 +1,187 @@
+//! Rows of sealed parts on their way into another part: sorted, and all of them or those that a condition picks.
+//!
+//! Guarantees: a damaged part is found before a row of it is read; memory is bounded by the rows of a chunk (`chunks`), beside
+//! what the engine may use; closing the engine ends a copy. A draft that is dropped leaves nothing.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    sync::Arc,
+};
+
+use arrow::datatypes::Schema;
+
+use super::{
+    Shared,
+    chunks::series_ranges,
+    database::{column_names, quoted},
+    hours::QUARTER_S,
+    seal::order,
+};
+use crate::{
+    parts::{self, DraftFile, Kind, Part, rows::RowWriter},
+    questions::columns::Columns,
+    readers::Failure,
+};
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    /// The disk failed.
+    #[error("{0}; make room or repair the disk")]
+    Disk(#[from] io::Error),
+    /// Parts are damaged; without them there is something else to do.
+    #[error("{} parts are damaged", .0.len())]
+    Damaged(Vec<Arc<Part>>),
+    /// The engine failed or was closed.
+    #[error("the query engine: {0}")]
+    Engine(String),
+    /// A mistake of ours.
+    #[error("{0}; this is a mistake in Emberline")]
+    Internal(String),
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Problem {
+        match failure {
+            Failure::Engine(error) => Problem::Engine(error.to_string()),
+            Failure::Question(error) => Problem::Engine(error.to_string()),
+            Failure::Cancelled => Problem::Engine("closed".to_owned()),
+            Failure::Parts(parts) => Problem::Damaged(parts),
+        }
+    }
+}
+
+/// Who copies.
+pub(super) struct Copier<'a> {
+    pub(super) shared: &'a Shared,
+    /// In the names of files being written: not the one that a seal at the same time uses.
+    pub(super) label: &'static str,
+}
+
+impl Copier<'_> {
+    /// A new file for a part.
+    pub(super) fn create(&self, kind: Kind) -> io::Result<DraftFile> {
+        let dir = parts::folder(&self.shared.options.data_dir);
+        DraftFile::create(&self.shared.disk, &dir, &format!("{}-{}", self.label, kind.word()))
+    }
+
+    /// Writes the rows of some parts of a kind that a condition picks; `None` when it picks none.
+    pub(super) fn rows(
+        &self,
+        kind: Kind,
+        sources: &[Arc<Part>],
+        condition: &str,
+    ) -> Result<Option<RowWriter>, Problem> {
+        self.write(kind, sources, condition, |condition| {
+            let (names, order) = (column_names(kind), order(kind));
+            format!(
+                "SELECT {names} FROM {} WHERE {condition} ORDER BY {order}",
+                from(sources)
+            )
+        })
+    }
+
+    /// Adds up roll-ups over quarters of days; `None` without rows.
+    pub(super) fn quarters(&self, rollups: &[Arc<Part>]) -> Result<Option<RowWriter>, Problem> {
+        self.write(Kind::Quarters, rollups, "true", |condition| {
+            // The first name is that of the time.
+            let (names, order) = (column_names(Kind::Quarters), order(Kind::Quarters));
+            format!(
+                "SELECT quarter AS {names} FROM (
+                    SELECT CAST(ts - ts % {QUARTER_S} AS UINTEGER) AS quarter, series_id, label_set, stack_id,
+                        CAST(least(sum(value), 18446744073709551615) AS UBIGINT) AS value,
+                        CAST(least(sum(samples), 18446744073709551615) AS UBIGINT) AS samples,
+                        CAST(least(sum(windows), 65535) AS USMALLINT) AS windows
+                    FROM {} WHERE {condition} GROUP BY quarter, series_id, label_set, stack_id)
+                 ORDER BY {order}",
+                from(rollups)
+            )
+        })
+    }
+
+    /// Writes the rows of a query, which `sql` makes from the condition that selects some of the rows.
+    fn write(
+        &self,
+        kind: Kind,
+        sources: &[Arc<Part>],
+        condition: &str,
+        sql: impl Fn(&str) -> String,
+    ) -> Result<Option<RowWriter>, Problem> {
+        let mut writer = None;
+        if sources.is_empty() {
+            return Ok(writer);
+        }
+        for part in sources {
+            if !part.is_intact(false)? {
+                return Err(Problem::Damaged(vec![part.clone()]));
+            }
+        }
+        for chunk in self.chunks(kind, sources, condition)? {
+            self.copy(kind, &sql(&format!("{condition} AND {chunk}")), &mut writer)?;
+        }
+        Ok(writer)
+    }
+
+    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted.
+    fn chunks(&self, kind: Kind, sources: &[Arc<Part>], condition: &str) -> Result<Vec<String>, Problem> {
+        // Few enough to be sorted at once, and exemplars are not in the order of their series.
+        if kind == Kind::Windows || kind == Kind::Exemplars {
+            return Ok(vec!["true".to_owned()]);
+        }
+        let sql = format!(
+            "SELECT series_id, CAST(count(*) AS UBIGINT) FROM {} WHERE {condition} GROUP BY 1 ORDER BY 1",
+            from(sources)
+        );
+        let counts = self.shared.readers.read(|reader| {
+            let mut counts: Vec<(u64, u64)> = Vec::new();
+            reader.rows(&sql, &[], |chunk| {
+                let columns = Columns::new(chunk);
+                counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
+                Ok(())
+            })?;
+            Ok(counts)
+        })?;
+        let ranges = series_ranges(&counts).into_iter();
+        Ok(ranges
+            .map(|(first, last)| format!("series_id BETWEEN {first} AND {last}"))
+            .collect())
+    }
+
+    /// Writes the rows of a query behind those before.
+    fn copy(&self, kind: Kind, sql: &str, writer: &mut Option<RowWriter>) -> Result<(), Problem> {
+        let failed: RefCell<Option<io::Error>> = RefCell::new(None);
+        let begun = Cell::new(false);
+        let writer = RefCell::new(writer);
+        let result = self.shared.readers.read(|reader| {
+            // Rows are written once: a second attempt would write them again.
+            if begun.replace(true) {
+                return Err(Failure::Cancelled);
+            }
+            reader.rows(sql, &[], |chunk| {
+                let mut writer = writer.borrow_mut();
+                let written = match &mut **writer {
+                    Some(writer) => writer.write(chunk),
+                    none => self
+                        .create(kind)
+                        .and_then(|file| RowWriter::new(file, Arc::new(Schema::new(chunk.fields().clone()))))
+                        .and_then(|writer| none.insert(writer).write(chunk)),
+                };
+                written.map_err(|error| {
+                    *failed.borrow_mut() = Some(error);
+                    Failure::Cancelled
+                })
+            })
+        });
+        if let Some(error) = failed.into_inner() {
+            return Err(Problem::Disk(error));
+        }
+        Ok(result?)
+    }
+}
+
+/// Parts as a table of a query.
+pub(super) fn from(parts: &[Arc<Part>]) -> String {
+    let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
+    format!("read_parquet([{}])", paths.join(", "))
+}
