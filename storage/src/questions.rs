@@ -10,6 +10,7 @@ pub(crate) mod profile_types;
 pub(crate) mod requests;
 pub(crate) mod selected;
 pub(crate) mod selection;
+mod series;
 pub(crate) mod services;
 pub(crate) mod side_data;
 pub(crate) mod sql;

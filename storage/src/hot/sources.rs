@@ -91,7 +91,7 @@ impl Span {
                 continue;
             }
             match self.beside(part, Kind::Quarters) {
-                Some(sums) if hours.start < quarters.end && hours.end > quarters.start => {
+                Some(sums) if hours.start.max(quarters.start) < hours.end.min(quarters.end) => {
                     answer.quarters.push(sums.clone());
                     if hours.start.max(whole.start) < quarters.start || hours.end.min(whole.end) > quarters.end {
                         answer.ragged_rollups.push(part.clone());
@@ -101,14 +101,21 @@ impl Span {
             }
         }
         for part in self.parts_of(Kind::Samples) {
-            let hours = part.name.extent();
             if self.beside(part, Kind::Rollup).is_none() {
                 answer.samples.push(part.clone());
-            } else if hours.start < whole.start || hours.end > whole.end {
+            } else if self.cuts(&part.name.extent()) {
                 answer.ragged.push(part.clone());
             }
         }
         answer
+    }
+
+    /// True when the range begins or ends in the middle of one of these hours.
+    fn cuts(&self, hours: &Range<u32>) -> bool {
+        let hour_s = HOUR_S as u32;
+        [self.from_s, self.to_s]
+            .iter()
+            .any(|second| second % hour_s != 0 && hours.contains(&(second / hour_s)))
     }
 
     /// Hours whose samples are not kept any more, or were lost, while their roll-up is there.
@@ -194,6 +201,61 @@ mod tests {
 
     use super::*;
     use crate::{disk::MemoryDisk, parts::PartName};
+
+    /// A day that was compacted: one part of each kind of samples.
+    fn a_compacted_day() -> Sources {
+        let mut parts = PartSet::default();
+        for kind in [Kind::Samples, Kind::Rollup, Kind::Quarters] {
+            let name = PartName {
+                kind,
+                hour: 24,
+                hours: 24,
+                sequence: 2,
+                first_lsn: 1,
+                last_lsn: 1,
+                rows: 1,
+                checksum: 0,
+            };
+            let disk = Arc::new(MemoryDisk::new());
+            parts.insert(Arc::new(Part::new(disk, PathBuf::new(), name, 1)));
+        }
+        Sources {
+            tables: BTreeMap::new(),
+            parts: Arc::new(parts),
+        }
+    }
+
+    #[test]
+    fn parts_are_read_only_where_a_range_needs_them() {
+        let sources = a_compacted_day();
+        let read = |from_h: f64, to_h: f64, grain| {
+            let second = |hour: f64| (hour * 3600.0) as i64;
+            let range = range::Range {
+                from_unix_s: second(from_h),
+                to_unix_s: second(to_h),
+            };
+            let parts = sources.span(range).unwrap().sample_parts(grain);
+            let of = |parts: &[Arc<Part>]| parts.len();
+            (
+                of(&parts.samples) + of(&parts.ragged),
+                of(&parts.rollups) + of(&parts.ragged_rollups),
+                of(&parts.quarters),
+            )
+        };
+        assert_eq!(read(24.0, 48.0, Grain::Quarters), (0, 0, 1));
+        assert_eq!(read(0.0, 90.0, Grain::Quarters), (0, 0, 1));
+        assert_eq!(read(30.0, 36.0, Grain::Quarters), (0, 0, 1));
+        assert_eq!(read(29.0, 36.0, Grain::Quarters), (0, 1, 1));
+        assert_eq!(read(31.0, 36.0, Grain::Quarters), (0, 1, 0));
+        assert_eq!(read(30.0, 36.5, Grain::Quarters), (1, 0, 1));
+        assert_eq!(read(30.5, 48.0, Grain::Quarters), (1, 1, 1));
+        // It begins in an hour that is not of this day.
+        assert_eq!(read(12.5, 48.0, Grain::Quarters), (0, 0, 1));
+        assert_eq!(read(24.0, 48.0, Grain::Hours), (0, 1, 0));
+        assert_eq!(read(26.0, 40.0, Grain::Hours), (0, 1, 0));
+        assert_eq!(read(24.0, 48.0, Grain::Windows), (1, 0, 0));
+        assert_eq!(read(25.2, 25.7, Grain::Quarters), (1, 0, 0));
+    }
 
     #[test]
     fn spans_touch_the_hours_they_cover() {

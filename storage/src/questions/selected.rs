@@ -13,7 +13,8 @@ use crate::{
     },
     questions::{
         gauges::{self, MEAN, Weights},
-        sql::Sql,
+        series::SeriesIn,
+        sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
     range::Range,
     readers::{Failure, Reader},
@@ -264,7 +265,7 @@ fn push_weights_of_steps(sql: &mut Sql, span: &Span, query: &SelectedQuery) {
 }
 
 /// The statement that answers a question; there must be an hour at least.
-fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql {
+fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: Weighing<'_>) -> Sql {
     // Windows are counted for what is averaged over them: a row per window, or per hour, first.
     let with_windows = query.count_windows && !query.by_stack && matches!(weighing, Weighing::Sum);
     let mut sql = Sql::new("SELECT ");
@@ -282,10 +283,10 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
         sql.push(", ").push(label.expression()).push(&format!(" AS label_{at}"));
     }
     sql.push(", ").push(match weighing {
-        Weighing::Sum => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
+        Weighing::Sum => SUM_OF_VALUES,
         Weighing::Mean(_) | Weighing::MeanOfSteps => MEAN,
     });
-    sql.push(" AS value, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples");
+    sql.push(" AS value, ").push(SUM_OF_SAMPLES).push(" AS samples");
     sql.push(if with_windows {
         ", s.ts, max(s.windows) AS windows FROM "
     } else {
@@ -316,9 +317,8 @@ fn statement(span: &Span, query: &SelectedQuery, weighing: Weighing<'_>) -> Sql 
         Weighing::Mean(weights) => weights.join(&mut sql),
         Weighing::MeanOfSteps => push_weights_of_steps(&mut sql, span, query),
     }
-    sql.push(" WHERE s.series_id IN (");
-    push_series(&mut sql, query);
-    sql.push(")");
+    sql.push(" WHERE ");
+    series.push(&mut sql, "s.series_id", |sql| push_series(sql, query));
     push_sample_filters(&mut sql, query);
     let labels: String = (0..query.by.len()).map(|at| format!(", label_{at}")).collect();
     sql.push(" GROUP BY start, stack").push(&labels);
@@ -354,7 +354,11 @@ pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) 
         }
         (true, _) => Weighing::MeanOfSteps,
     };
-    statement(span, query, weighing).run(reader, |columns| {
+    let series = SeriesIn::look_up(reader, |sql| push_series(sql, query))?;
+    if series.is_empty() {
+        return Ok(rows);
+    }
+    statement(span, query, &series, weighing).run(reader, |columns| {
         let (start, stack) = (columns.u32(0)?, columns.u64(1)?);
         let labels = (0..query.by.len())
             .map(|at| columns.text(at + 2))
@@ -476,7 +480,9 @@ mod tests {
             by_stack in any::<bool>(),
             mean in any::<bool>(),
             count_windows in any::<bool>(),
+            series in prop::option::of(prop::collection::vec(any::<u64>(), 1..4)),
         ) {
+            let series = series.map_or(SeriesIn::Many, SeriesIn::Few);
             let span = Span { from_s: 0, to_s: 7200, tables: vec![(0, 0), (1, 0)], parts: Vec::new() };
             let query = SelectedQuery {
                 by: by.into_iter().map(|at| Label::ALL[at]).collect(),
@@ -500,7 +506,8 @@ mod tests {
                 (true, 0) => Weighing::Mean(&weights),
                 (true, _) => Weighing::MeanOfSteps,
             };
-            let (statement, same) = (statement(&span, &query, weighing), statement(&span, &plain, weighing));
+            let statement_of = |query| statement(&span, query, &series, weighing);
+            let (statement, same) = (statement_of(&query), statement_of(&plain));
             prop_assert_eq!(statement.text(), same.text());
             prop_assert_eq!(statement.text().matches('?').count(), statement.parameter_count());
         }

@@ -19,6 +19,15 @@ use crate::{
     readers::{Failure, Reader},
 };
 
+/// The sum of the values of samples. Sums of what is known to be small are half as dear in signed numbers; no value that
+/// was taken in is larger, and a roll-up that is stays at the largest.
+pub(crate) const SUM_OF_VALUES: &str =
+    "CAST(least(sum(CAST(least(s.value, 9223372036854775807) AS BIGINT)), 9223372036854775807) AS BIGINT)";
+
+/// The number of samples taken; see [`SUM_OF_VALUES`].
+pub(crate) const SUM_OF_SAMPLES: &str =
+    "CAST(least(sum(CAST(least(s.samples, 9223372036854775807) AS BIGINT)), 18446744073709551615) AS UBIGINT)";
+
 /// What selects the times of a span in rows of some hours; `true` when all of them lie in it.
 fn times_within(span: &Span, hours: Range<u32>) -> String {
     let hour_s = HOUR_S as u64;

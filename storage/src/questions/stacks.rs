@@ -7,7 +7,8 @@ use crate::{
     questions::{
         gauges::{self, MEAN},
         selection::{NO_LABEL, WorkloadFilter, push_complete, push_component},
-        sql::Sql,
+        series::SeriesIn,
+        sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
     range::Range,
     readers::{Failure, Reader},
@@ -149,6 +150,10 @@ pub(super) fn sums(
     if weights.as_ref().is_some_and(gauges::Weights::is_empty) {
         return Ok(answer);
     }
+    let series = SeriesIn::look_up(reader, push_series)?;
+    if series.is_empty() {
+        return Ok(answer);
+    }
     let mut sql = Sql::new("");
     if query.only_complete {
         sql.push("WITH ");
@@ -162,9 +167,11 @@ pub(super) fn sums(
     .push(", s.stack_id, ")
     .push(match weights {
         Some(_) => MEAN,
-        None => "CAST(least(sum(s.value), 9223372036854775807) AS BIGINT)",
+        None => SUM_OF_VALUES,
     })
-    .push(", CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ");
+    .push(", ")
+    .push(SUM_OF_SAMPLES)
+    .push(" FROM ");
     let by_window = query.only_complete || query.by_window || query.who.instance.is_some();
     let grain = match (&weights, by_window) {
         (Some(_), _) => gauges::GRAIN,
@@ -181,9 +188,8 @@ pub(super) fn sums(
     if let Some(weights) = &weights {
         weights.join(&mut sql);
     }
-    sql.push(" WHERE s.series_id IN (");
-    push_series(&mut sql);
-    sql.push(")");
+    sql.push(" WHERE ");
+    series.push(&mut sql, "s.series_id", push_series);
     labels.push(&mut sql, "s.label_set");
     sql.push(" GROUP BY 1, 2");
     sql.run(reader, |columns| {

@@ -6,7 +6,7 @@ use crate::{
     hot::{Grain, Span},
     questions::{
         selection::{WorkloadFilter, push_complete, push_component},
-        sql::Sql,
+        sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
     range::Range,
     readers::{Failure, Reader},
@@ -72,10 +72,11 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
     } else {
         ", 0::UTINYINT, ''"
     });
-    sql.push(
-        ", CAST(least(sum(s.value), 9223372036854775807) AS BIGINT),
-            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) FROM ",
-    );
+    sql.push(", ")
+        .push(SUM_OF_VALUES)
+        .push(", ")
+        .push(SUM_OF_SAMPLES)
+        .push(" FROM ");
     let grain = if query.only_complete || query.by_window || query.who.instance.is_some() {
         Grain::Windows
     } else {
