@@ -2,7 +2,8 @@
 //!
 //! Guarantees: what targets send goes through the limits of all ingest and is on disk before it counts; counters that
 //! grow from the start of a process are stored as what they grew between two scrapes, across its restarts, and a scrape
-//! that was not stored is made up for by the next; gauges are stored as they are. Connections, bytes and time are bounded;
+//! that was not stored is made up for by the next; gauges are stored as they are, the first one of each window, because
+//! what is there at a moment would be there twice. Connections, bytes and time are bounded;
 //! a target that fails disturbs no other. Scrapes are spread over the interval by what they scrape, so that
 //! neither a start nor a restart of this server makes them fall together.
 //!
@@ -20,7 +21,10 @@ mod target;
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,7 +36,7 @@ use emberline_model::{
         formats::{self, Format, Reading},
     },
     otlp::Decoded,
-    time::Clock,
+    time::{Clock, window_start},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -43,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     board::{Board, Row, STATES},
-    config::{Endpoint, Job},
+    config::{Endpoint, Job, Keeps},
     discovery::Discovery,
     target::Target,
 };
@@ -174,7 +178,7 @@ impl Scraper {
         let first = Instant::now() + spread(&row, job.interval);
         let mut ticks = tokio::time::interval_at(first, job.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = None;
+        let mut last = Last::default();
         loop {
             ticks.tick().await;
             self.scrape(&job, &row, &endpoint, &mut last).await;
@@ -182,7 +186,7 @@ impl Scraper {
     }
 
     /// Scrapes once and says on the board how it went.
-    async fn scrape(&self, job: &Job, row: &Row, endpoint: &Endpoint, last: &mut Option<Arc<Remembered>>) {
+    async fn scrape(&self, job: &Job, row: &Row, endpoint: &Endpoint, last: &mut Last) {
         let began = Instant::now();
         let bounds = fetch::Bounds {
             time: job.timeout + Duration::from_secs(endpoint.seconds),
@@ -233,7 +237,7 @@ impl Scraper {
         row: &Row,
         endpoint: &Endpoint,
         file: Bytes,
-        last: &mut Option<Arc<Remembered>>,
+        last: &mut Last,
     ) -> Result<(Accepted, bool), Refused> {
         let reading = Read {
             sender: Sender {
@@ -241,35 +245,53 @@ impl Scraper {
                 times: Times::OfFile,
                 ..row.target.sender()
             },
-            only_gauges: endpoint.only_gauges,
+            keeps: endpoint.keeps,
             limit: self.config.limits.max_profile_bytes,
+            gauges_until: last.gauges_until,
         };
         let bytes = file.len();
-        let looking = Looking::new(&self.ingest.cumulative.budget, last.clone());
+        let looking = Looking::new(&self.ingest.cumulative.budget, last.counters.clone());
+        let gauges_until = Arc::new(AtomicI64::new(last.gauges_until));
         let reader = {
-            let looking = looking.clone();
-            move |now_unix_ns| reading.windows(&file, now_unix_ns, &looking)
+            let (looking, gauges_until) = (looking.clone(), Arc::clone(&gauges_until));
+            move |now_unix_ns| reading.windows(&file, now_unix_ns, &looking, &gauges_until)
         };
         let accepted = self
             .ingest
             .accept(None, Payload::Foreign(Box::new(reader)), bytes)
             .await?;
         let restarted;
-        (*last, restarted) = looking.stored();
+        (last.counters, restarted) = looking.stored();
+        last.gauges_until = gauges_until.load(Ordering::Relaxed);
         Ok((accepted, restarted))
     }
 }
 
+/// What is remembered between two scrapes of an endpoint.
+#[derive(Default)]
+struct Last {
+    counters: Option<Arc<Remembered>>,
+    /// The last window that gauges were stored in, seconds since the Unix epoch.
+    gauges_until: i64,
+}
+
 /// How a scraped file is read.
 struct Read {
+    gauges_until: i64,
     sender: Sender,
-    only_gauges: bool,
+    keeps: Keeps,
     limit: usize,
 }
 
 impl Read {
-    /// Puts a file into windows, with what its counters grew.
-    fn windows(&self, file: &[u8], now_unix_ns: i64, looking: &Looking) -> Result<Decoded, Refused> {
+    /// Puts a file into windows, with what its counters grew; says in which one its gauges are, if they are.
+    fn windows(
+        &self,
+        file: &[u8],
+        now_unix_ns: i64,
+        looking: &Looking,
+        gauges_until: &AtomicI64,
+    ) -> Result<Decoded, Refused> {
         let reading = Reading {
             format: Some(Format::Pprof),
             limit: self.limit,
@@ -281,8 +303,10 @@ impl Read {
                 false => Refused::Profile(error.to_string()),
             })?
             .profiles;
-        if self.only_gauges {
-            profiles.retain(|profile| !is_cumulative(&profile.profile_type));
+        match self.keeps {
+            Keeps::All => {}
+            Keeps::Gauges => profiles.retain(|profile| !is_cumulative(&profile.profile_type)),
+            Keeps::Counters => profiles.retain(|profile| is_cumulative(&profile.profile_type)),
         }
         let (since, left_out) = looking.look(&mut profiles, now_unix_ns, is_cumulative);
         for profile in &mut profiles {
@@ -296,6 +320,14 @@ impl Read {
             }
             profile.start_unix_ns = now_unix_ns.saturating_sub(profile.duration_ns);
         }
+        profiles.retain(|profile| {
+            let window = window_start(profile.start_unix_ns.div_euclid(1_000_000_000));
+            let is_gauge = profile.profile_type.is_gauge();
+            if is_gauge && window > self.gauges_until {
+                gauges_until.store(window, Ordering::Relaxed);
+            }
+            !is_gauge || window > self.gauges_until
+        });
         let mut decoded = self.sender.windows(profiles, now_unix_ns);
         for (reason, count) in left_out {
             decoded.leave_out(reason, count);

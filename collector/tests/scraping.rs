@@ -8,13 +8,14 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse};
 use emberline_collector::scrape;
-use emberline_storage::{Range, StackQuery, WorkloadFilter};
+use emberline_storage::{Range, SelectedQuery, StackQuery, WorkloadFilter};
 use parking_lot::Mutex;
 use support::{Server, eventually};
 use tokio::net::TcpListener;
 
 const ALLOC_SPACE: &str = "memory:alloc_space:bytes:space:bytes";
 const INUSE_SPACE: &str = "memory:inuse_space:bytes:space:bytes";
+const GOROUTINES: &str = "goroutine:goroutine:count:goroutine:count";
 const MUTEX_DELAY: &str = "mutex:delay:nanoseconds:contentions:count";
 
 /// What a recorded file of Go's runtime holds; see `model/tests/fixtures/go`.
@@ -85,6 +86,14 @@ async fn stored(server: &Server, profile_type: &str) -> i64 {
     let query = StackQuery::new(WorkloadFilter::service("shop"), profile_type, Range::ALL);
     let found = server.store.stacks(query).await.unwrap();
     found.rows.iter().map(|row| row.value).sum()
+}
+
+/// Their mean over time; `None` as long as nothing is stored.
+async fn goroutines(server: &Server) -> Option<i64> {
+    server.store.flush_applied().await.unwrap();
+    let query = SelectedQuery::new(GOROUTINES, Vec::new(), Range::ALL);
+    let rows = server.store.selected(query).await.unwrap();
+    rows.first().map(|row| row.value)
 }
 
 /// The row of a profile on the status page.
@@ -160,6 +169,33 @@ async fn what_heap_and_allocs_both_hold_counts_once() {
         program.seen(&format!("/debug/pprof/{kind}")).await;
     }
     assert_eq!(stored(&server, ALLOC_SPACE).await, 78_821_831);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_in_use_is_not_doubled_where_allocs_is_scraped_beside_heap() {
+    let program = Program::default();
+    program.set("/debug/pprof/heap", StatusCode::SERVICE_UNAVAILABLE, Vec::new());
+    program.set("/debug/pprof/allocs", StatusCode::OK, go_file("allocs"));
+    let server = scraping(&job(program.serve().await, &["heap", "allocs"])).await;
+    program.seen("/debug/pprof/allocs").await;
+    assert_eq!(stored(&server, INUSE_SPACE).await, 0, "that is for `heap` to say");
+    program.set("/debug/pprof/heap", StatusCode::OK, go_file("allocs"));
+    program.seen("/debug/pprof/heap").await;
+    assert!(stored(&server, INUSE_SPACE).await > 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gauge_that_is_scraped_more_often_than_windows_end_keeps_its_size() {
+    let program = Program::default();
+    let path = "/debug/pprof/goroutine";
+    program.set(path, StatusCode::OK, go_file("goroutine"));
+    let server = scraping(&job(program.serve().await, &["goroutine"])).await;
+    let first = eventually("a scrape is stored", || goroutines(&server)).await;
+    // So many of them do not fit into windows of their own.
+    eventually("more scrapes", || async { (program.asked(path) >= 12).then_some(()) }).await;
+    assert_eq!(goroutines(&server).await, Some(first));
     server.stop().await;
 }
 

@@ -167,6 +167,9 @@ impl Dedup {
                 epoch: stored.epoch,
                 signal: Signal::from_code(stored.signal)?,
             };
+            if !are_gaps_below(&stored.gaps, stored.high) {
+                return None;
+            }
             let gaps = stored.gaps.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
             let progress = Progress {
                 high: stored.high,
@@ -178,6 +181,14 @@ impl Dedup {
         }
         Some((checkpoint.through_lsn, Dedup { senders }))
     }
+}
+
+/// True for pairs of first and last that rise below the highest sequence stored: in others, a batch could be both
+/// stored and missing.
+fn are_gaps_below(numbers: &[u64], high: u64) -> bool {
+    let are_pairs = numbers.len().is_multiple_of(2) && numbers.chunks_exact(2).all(|pair| pair[0] <= pair[1]);
+    let rise = numbers.chunks_exact(2).zip(numbers.chunks_exact(2).skip(1));
+    are_pairs && rise.into_iter().all(|(a, b)| a[1] < b[0]) && numbers.last().is_none_or(|&last| last < high)
 }
 
 #[derive(Clone, PartialEq, Message)]

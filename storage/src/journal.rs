@@ -9,9 +9,9 @@
 //! was never acknowledged and is void.
 
 pub(crate) mod inspect;
-mod payload;
+pub(crate) mod payload;
 mod recovery;
-mod segment;
+pub(crate) mod segment;
 #[cfg(test)]
 mod tests;
 mod writer;

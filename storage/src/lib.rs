@@ -35,6 +35,8 @@ mod ids;
 pub mod inspect;
 mod journal;
 mod lock;
+#[cfg(test)]
+mod mutations;
 mod options;
 mod parts;
 mod quarantine;

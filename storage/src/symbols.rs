@@ -188,7 +188,7 @@ impl Symbols {
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-        let (mut file, length) = match self.disk.open(path) {
+        let (mut file, mut length) = match self.disk.open(path) {
             Ok(file) => (file, self.disk.size(path)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 self.disk.create_dir_all(&self.dir)?;
@@ -196,6 +196,11 @@ impl Symbols {
             }
             Err(error) => return Err(error),
         };
+        // A file that was cut within its first bytes holds no record, and one appended to it would not be found.
+        if (1..MAGIC.len() as u64).contains(&length) {
+            file.truncate(0)?;
+            length = 0;
+        }
         let written = (|| {
             if length == 0 {
                 file.append(MAGIC)?;
@@ -444,6 +449,24 @@ mod tests {
         let third = symbols(&disk);
         third.note(&mapping(), &[1, 2, 3]);
         assert!(third.unresolved(9).is_empty());
+    }
+
+    #[test]
+    fn symbols_are_kept_in_a_file_that_was_cut_within_its_first_bytes() {
+        for left in 0..=MAGIC.len() {
+            let disk = MemoryDisk::new();
+            symbols(&disk)
+                .put(mapping().key(), &[(1, vec![frame("f", 1)])])
+                .unwrap();
+            let path = symbols(&disk).path_of(mapping().key());
+            disk.damage(&path, |bytes| bytes.truncate(left));
+            symbols(&disk)
+                .put(mapping().key(), &[(1, vec![frame("f", 1)])])
+                .unwrap();
+            let again = symbols(&disk);
+            again.note(&mapping(), &[1]);
+            assert!(again.unresolved(9).is_empty(), "{left}");
+        }
     }
 
     #[test]

@@ -90,4 +90,16 @@ mod tests {
             assert!(parse(text, now).is_err(), "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn text_of_any_kind_is_a_time_that_is_stored_or_refused(
+            text in "\\PC{0,12}|now[+-][0-9.]{0,40}(s|m|h|d|\\PC)|[0-9.]{0,40}",
+            now in proptest::prelude::any::<i64>(),
+        ) {
+            if let Ok(seconds) = parse(&text, now) {
+                proptest::prop_assert!((0.0..=LAST_SECOND).contains(&seconds), "{seconds}");
+            }
+        }
+    }
 }

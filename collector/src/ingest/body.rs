@@ -263,4 +263,30 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn changed_bodies_are_refused_or_within_the_limit(
+            plain in proptest::collection::vec(proptest::sample::select(vec![0u8, 1, b'a', 255]), 0..400),
+            changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 0..4),
+            cut in proptest::prelude::any::<proptest::sample::Index>(),
+            zstd in proptest::prelude::any::<bool>(),
+        ) {
+            let (encoding, mut packed) = match zstd {
+                true => (Encoding::Zstd, zstd::encode_all(plain.as_slice(), 1).unwrap()),
+                false => (Encoding::Gzip, gzip(&plain)),
+            };
+            let whole = decompress(packed.clone().into(), encoding, 400).unwrap();
+            proptest::prop_assert_eq!(&whole[..], plain.as_slice());
+            for (at, byte) in changes {
+                let at = at.index(packed.len());
+                packed[at] = byte;
+            }
+            for bytes in [&packed[..], &packed[..cut.index(packed.len())]] {
+                if let Ok(read) = decompress(Bytes::copy_from_slice(bytes), encoding, 300) {
+                    proptest::prop_assert!(read.len() <= 300);
+                }
+            }
+        }
+    }
 }

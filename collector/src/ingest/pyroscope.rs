@@ -324,3 +324,91 @@ fn choose_types(profiles: &mut Vec<Profile>, types: &HashMap<String, TypeConfig>
     });
     cumulative
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+
+    fn read(message: Vec<u8>, boundary: &str) -> Result<Form, Refused> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(Form::read(message.into(), boundary))
+    }
+
+    fn form(boundary: &str, fields: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (name, content) in fields {
+            let head = format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"{name}\"\r\n\
+                 Content-Type: application/octet-stream\r\n\r\n"
+            );
+            body.extend(head.as_bytes());
+            body.extend(*content);
+            body.extend(b"\r\n");
+        }
+        body.extend(format!("--{boundary}--\r\n").as_bytes());
+        body
+    }
+
+    const TYPES: &str = r#"{"cpu":{"units":"samples","display-name":"cpu"},"alloc_space":{"cumulative":true}}"#;
+
+    proptest! {
+        #[test]
+        fn a_form_gives_its_fields_as_they_are(profile in prop::collection::vec(any::<u8>(), 0..300), order in any::<bool>()) {
+            let mut fields = [("profile", profile.as_slice()), ("sample_type_config", TYPES.as_bytes())];
+            if order {
+                fields.reverse();
+            }
+            let read = read(form("b0undary", &fields), "b0undary").unwrap();
+            prop_assert_eq!(&read.profile[..], profile.as_slice());
+            let types = read.types.unwrap();
+            prop_assert!(types["alloc_space"].cumulative && !types["cpu"].cumulative);
+            prop_assert_eq!(types["cpu"].display_name.as_deref(), Some("cpu"));
+        }
+
+        #[test]
+        fn a_changed_form_is_refused_or_gives_a_piece_of_itself(
+            profile in prop::collection::vec(any::<u8>(), 0..80),
+            boundary in "[a-z-]{1,12}",
+            changes in prop::collection::vec((any::<Index>(), 0u8..4, any::<u8>()), 1..5),
+        ) {
+            let mut bytes = form(&boundary, &[("sample_type_config", TYPES.as_bytes()), ("profile", &profile), ("other", b"x")]);
+            for (at, which, byte) in changes {
+                let at = at.index(bytes.len().max(1)).min(bytes.len());
+                let end = (at + usize::from(byte)).min(bytes.len());
+                match which {
+                    0 if at < bytes.len() => bytes[at] = byte,
+                    1 => bytes.truncate(at),
+                    2 => drop(bytes.drain(at..end)),
+                    _ => {
+                        let piece = bytes[at..end].to_vec();
+                        bytes.splice(at..at, piece);
+                    }
+                }
+            }
+            if let Ok(read) = read(bytes.clone(), &boundary) {
+                let held = bytes.windows(read.profile.len().max(1)).any(|piece| piece == &read.profile[..]);
+                prop_assert!(held || read.profile.is_empty());
+            }
+        }
+
+        #[test]
+        fn any_bytes_behind_any_boundary_end(bytes in prop::collection::vec(any::<u8>(), 0..200), boundary in "\\PC{0,20}", header in "\\PC{0,40}") {
+            let _ = read(bytes.clone(), &boundary);
+            let _ = read([format!("--{boundary}\r\n").into_bytes(), bytes].concat(), &boundary);
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = format!("multipart/form-data; {header}").parse() {
+                headers.insert(header::CONTENT_TYPE, value);
+                let _ = boundary_of(&headers);
+            }
+        }
+    }
+
+    #[test]
+    fn a_form_of_fields_without_end_is_refused() {
+        let fields = vec![("x", b"".as_slice()); MAX_FIELDS + 1];
+        let refused = read(form("b", &fields), "b").err().unwrap();
+        assert!(refused.to_string().contains("fields"), "{refused}");
+    }
+}

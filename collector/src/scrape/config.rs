@@ -293,8 +293,19 @@ pub(super) struct Endpoint {
     pub(super) path: String,
     /// How long the target measures before it answers.
     pub(super) seconds: u64,
-    /// The types that count from the start of the process are taken from another endpoint.
-    pub(super) only_gauges: bool,
+    /// Which of its types are stored.
+    pub(super) keeps: Keeps,
+}
+
+/// Which types of a file are stored: `heap` and `allocs` hold the same ones, and where both are scraped, each gives half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// All.
+    All,
+    /// What is there at a moment.
+    Gauges,
+    /// What counts from the start of the process.
+    Counters,
 }
 
 /// A job that was read and checked.
@@ -511,8 +522,11 @@ fn endpoints(
             kind,
             path: format!("{prefix}{path}"),
             seconds: 0,
-            // One of the two files is enough for what both hold.
-            only_gauges: kind == Kind::Heap && enabled(Kind::Allocs),
+            keeps: match kind {
+                Kind::Heap if enabled(Kind::Allocs) => Keeps::Gauges,
+                Kind::Allocs if enabled(Kind::Heap) => Keeps::Counters,
+                _ => Keeps::All,
+            },
         };
         if kind == Kind::Profile {
             // Two measurements of one process must not overlap: Go answers the second with an error.
@@ -575,18 +589,22 @@ mod tests {
 
     #[test]
     fn what_heap_and_allocs_both_hold_is_taken_once() {
-        let gauges = |yaml: &str| -> Vec<(Kind, bool)> {
+        let kept = |yaml: &str| -> Vec<(Kind, Keeps)> {
             let config = read(&one_job(yaml)).unwrap();
             let endpoints = config.jobs[0].endpoints.iter();
             endpoints
                 .filter(|e| matches!(e.kind, Kind::Heap | Kind::Allocs))
-                .map(|e| (e.kind, e.only_gauges))
+                .map(|e| (e.kind, e.keeps))
                 .collect()
         };
-        assert_eq!(gauges(""), [(Kind::Heap, false)]);
+        assert_eq!(kept(""), [(Kind::Heap, Keeps::All)]);
         assert_eq!(
-            gauges("    profiles: {allocs: {enabled: true}}"),
-            [(Kind::Heap, true), (Kind::Allocs, false)]
+            kept("    profiles: {allocs: {enabled: true}}"),
+            [(Kind::Heap, Keeps::Gauges), (Kind::Allocs, Keeps::Counters)]
+        );
+        assert_eq!(
+            kept("    profiles: {heap: {enabled: false}, allocs: {enabled: true}}"),
+            [(Kind::Allocs, Keeps::All)]
         );
     }
 
@@ -653,5 +671,38 @@ mod tests {
                 "{error}\n{text}"
             );
         }
+    }
+
+    proptest::proptest! {
+        /// Keys and values in any place, in any nesting: read, or refused with a line.
+        #[test]
+        fn text_of_any_kind_is_read_or_refused(
+            lines in proptest::collection::vec((0usize..4, proptest::sample::select(vec![
+                "scrape_configs:", "- job_name: a", "- job_name: b", "scheme: https", "scheme: http", "static_configs:",
+                "- targets: ['127.0.0.1:1', 'x']", "labels: {service: s}", "dns_sd_configs: [{names: [a.b], type: SRV, port: 99999}]",
+                "file_sd_configs: [{files: ['*.yaml', '/etc/../*']}]", "relabel_configs: [{source_labels: [a], regex: '((', action: drop}]",
+                "profiles: {heap: {enabled: 7}, profile: {seconds: 99999999999}}", "scrape_interval: 9999999y", "scrape_timeout: -1s",
+                "global: &a {scrape_interval: 15s}", "global: *a", "limits: {max_targets: 18446744073709551616}", "path_prefix: \"\\0\"", "? [x]", "!!binary |",
+            ])), 0..12),
+            noise in "\\PC{0,40}",
+        ) {
+            let text: String = lines.iter().map(|(depth, line)| format!("{}{line}\n", "  ".repeat(*depth))).collect();
+            for text in [format!("{text}{noise}"), one_job(&text), noise] {
+                if let Err(error) = read(&text) {
+                    proptest::prop_assert!(error.starts_with("/etc/scrape.yaml:"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn aliases_that_multiply_are_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for depth in 1..12 {
+            let before = vec![format!("*a{}", depth - 1); 10].join(", ");
+            text.push_str(&format!("a{depth}: &a{depth} [{before}]\n"));
+        }
+        assert!(read(&text).is_err());
+        assert!(read(&format!("scrape_configs: {}", "[".repeat(100_000))).is_err());
     }
 }

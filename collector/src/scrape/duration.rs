@@ -99,4 +99,14 @@ mod tests {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn text_of_any_kind_is_read_or_refused(text in "([0-9]{0,21}(y|w|d|h|m|s|ms|\\PC)){0,4}") {
+            if let Ok(read) = parse(&text) {
+                // Milliseconds are the finest there is, and say the same.
+                proptest::prop_assert_eq!(parse(&format!("{}ms", read.as_millis())), Ok(read));
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The connection to the collector, which is not trusted: what it answers is bounded in size and in time, it
-//! cannot redirect, and it cannot ask for more than five minutes of silence.
+//! The calls to the collector, which is not trusted: what it answers is bounded in size and in time (see `answer`),
+//! and it cannot ask for more than five minutes of silence.
 
 use std::{error::Error, time::Duration};
 
@@ -15,13 +15,17 @@ use tonic::{
     codec::CompressionEncoding,
     codegen::http::uri::PathAndQuery,
     metadata::{AsciiMetadataValue, MetadataMap},
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 
-use super::{DropReason, ExportError, ExportOptions, backoff::MOST_ASKED_FOR, queue::QueuedBatch, raw_codec::RawCodec};
+use super::{
+    DropReason, ExportError, ExportOptions,
+    answer::{GuardedChannel, MAX_ANSWER_BYTES},
+    backoff::MOST_ASKED_FOR,
+    queue::QueuedBatch,
+    raw_codec::RawCodec,
+};
 
-/// The most bytes read of an answer.
-const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// The most bytes read of an answer's headers or trailers.
 const MAX_ANSWER_HEADER_BYTES: u32 = 16 << 10;
 
@@ -48,7 +52,10 @@ pub(super) fn endpoint(options: &ExportOptions) -> Result<Endpoint, ExportError>
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_while_idle(true)
         .keep_alive_timeout(Duration::from_secs(10))
-        .http2_max_header_list_size(MAX_ANSWER_HEADER_BYTES))
+        .http2_max_header_list_size(MAX_ANSWER_HEADER_BYTES)
+        // What may arrive before it is read; the default is megabytes.
+        .initial_stream_window_size(MAX_ANSWER_BYTES as u32)
+        .initial_connection_window_size(MAX_ANSWER_BYTES as u32))
 }
 
 /// What to do after a failed attempt.
@@ -139,12 +146,12 @@ fn retry_after(status: &Status) -> Option<Duration> {
 /// Sends batches over one connection that heals itself.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    grpc: Grpc<Channel>,
+    grpc: Grpc<GuardedChannel>,
     call_timeout: Duration,
 }
 
 impl Client {
-    pub(super) fn new(channel: Channel, call_timeout: Duration) -> Client {
+    pub(super) fn new(channel: GuardedChannel, call_timeout: Duration) -> Client {
         let grpc = Grpc::new(channel)
             // Answers are not accepted compressed: a small one could unpack to a huge one.
             .send_compressed(CompressionEncoding::Zstd)
@@ -166,7 +173,7 @@ impl Client {
         // Lets the collector stop working on a call that nobody waits for.
         request.set_timeout(self.call_timeout);
         let call = async {
-            self.grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+            self.grpc.ready().await.map_err(Status::from_error)?;
             self.grpc.unary(request, path, RawCodec).await
         };
         let answer = tokio::time::timeout(self.call_timeout, call)

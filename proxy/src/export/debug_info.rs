@@ -17,10 +17,11 @@ use emberline_model::{
 };
 use futures_util::stream::{self, Stream};
 use tokio::{sync::mpsc, time::Instant};
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use super::{
     ExportOptions,
+    answer::{GuardedChannel, MAX_ANSWER_BYTES},
     backoff::Backoff,
     client::{Failure, judge},
     elf,
@@ -47,11 +48,10 @@ const MOST_BUILDS: usize = 1000;
 const MOST_FAILURES: u32 = 8;
 /// An upload slower than this is given up, in bytes per second.
 const SLOWEST_UPLOAD: u64 = 256 << 10;
-const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// Starts the task on the current runtime. It ends when nobody can send news any more.
 pub(super) fn spawn(
-    channel: Channel,
+    channel: GuardedChannel,
     options: &ExportOptions,
     shared: Arc<Shared>,
     inbox: mpsc::UnboundedReceiver<BuildNews>,
@@ -68,7 +68,7 @@ pub(super) fn spawn(
 }
 
 struct DebugInfo {
-    client: DebugInfoClient<Channel>,
+    client: DebugInfoClient<GuardedChannel>,
     options: ExportOptions,
     shared: Arc<Shared>,
     builds: HashMap<String, Build>,

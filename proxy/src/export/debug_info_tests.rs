@@ -50,7 +50,7 @@ impl Talk {
             ..ExportOptions::new(collector.url(), Default::default(), Default::default())
         };
         let shared = Arc::new(Shared::new(1 << 20));
-        let channel = Endpoint::from_shared(collector.url()).unwrap().connect_lazy();
+        let channel = GuardedChannel(Endpoint::from_shared(collector.url()).unwrap().connect_lazy());
         let (news, inbox) = mpsc::unbounded_channel();
         spawn(channel, &options, Arc::clone(&shared), inbox);
         Talk {

@@ -133,6 +133,12 @@ impl Collector for ExportMetrics {
                 None,
             ),
             (
+                "emberline_export_waiting_to_retry",
+                "Wait before the next attempt after a failed one",
+                stats.waiting_to_retry.as_secs_f64(),
+                Some(Unit::Seconds),
+            ),
+            (
                 "emberline_export_last_ack_timestamp",
                 "When a batch was last acknowledged",
                 last_ack,

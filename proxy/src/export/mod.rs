@@ -13,6 +13,7 @@
 //! run for more than a window (a suspended machine), the CPU of the missed windows is reported in the last of them; the
 //! requests are always in their own.
 
+mod answer;
 mod backoff;
 mod client;
 mod debug_info;
@@ -234,7 +235,7 @@ async fn run(
     news: Option<mpsc::UnboundedSender<debug_info::BuildNews>>,
     builds: mpsc::UnboundedReceiver<debug_info::BuildNews>,
 ) {
-    let channel = endpoint.connect_lazy();
+    let channel = answer::GuardedChannel(endpoint.connect_lazy());
     debug_info::spawn(channel.clone(), &options, Arc::clone(&shared), builds);
     let sender = sender::Sender::new(channel, &options, clock, Arc::clone(&shared), news);
     let sending = tokio::spawn(sender.run());

@@ -7,10 +7,11 @@ use std::{sync::Arc, time::Instant};
 
 use emberline_model::{Signal, time::Clock};
 use tokio::sync::mpsc;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use super::{
     DropReason, ExportOptions, QueuedBatch,
+    answer::GuardedChannel,
     backoff::Backoff,
     client::{Client, Failure, judge},
     debug_info::BuildNews,
@@ -33,7 +34,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(
-        channel: Channel,
+        channel: GuardedChannel,
         options: &ExportOptions,
         clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
@@ -88,7 +89,8 @@ impl Sender {
         self.backoff.succeeded();
         if rejected_items > 0 {
             tracing::warn!(batch = %batch.id, rejected_items, "the collector left out a part of a batch");
-            self.shared.count(|stats| stats.items_rejected += rejected_items);
+            self.shared
+                .count(|stats| stats.items_rejected = stats.items_rejected.saturating_add(rejected_items));
         }
         self.shared.acked(&batch.id, self.clock.now_unix_ms());
         let reconnected = self.note_back();

@@ -54,6 +54,8 @@ pub struct ExportStats {
     pub batches_dropped: BTreeMap<(DropReason, u32), u64>,
     /// Attempts that failed and were repeated.
     pub retries: u64,
+    /// The wait before the next attempt after a failed one; zero when none is waited for.
+    pub waiting_to_retry: Duration,
     /// Data points and samples that the collector took a batch without.
     pub items_rejected: u64,
     /// Bytes waiting.
@@ -209,6 +211,12 @@ impl Shared {
 
     /// Sleeps before another attempt; a flush ends the sleep.
     pub(super) async fn wait_before_retry(&self, wait: Duration) {
+        self.count(|stats| stats.waiting_to_retry = wait);
+        self.wait_or_flush(wait).await;
+        self.count(|stats| stats.waiting_to_retry = Duration::ZERO);
+    }
+
+    async fn wait_or_flush(&self, wait: Duration) {
         let over = tokio::time::sleep(wait);
         tokio::pin!(over);
         loop {

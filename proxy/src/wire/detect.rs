@@ -33,6 +33,8 @@ const METHODS: [&[u8]; 9] = [
 
 /// Longest first line that is waited for.
 const MAX_LINE: usize = 8192;
+/// Most bytes of empty lines before it.
+const MAX_EMPTY_LINES: usize = 8;
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,8 @@ pub(crate) enum Detected {
     Nothing,
 }
 
-/// Judges the first bytes; `None` when more are needed.
+/// Judges the first bytes; `None` when more are needed. What was said of fewer bytes stays true, so that the answer does
+/// not depend on how they came.
 fn classify(bytes: &[u8]) -> Option<Detected> {
     if bytes.starts_with(PREFACE) {
         return Some(Detected::Http2);
@@ -57,32 +60,29 @@ fn classify(bytes: &[u8]) -> Option<Detected> {
     if bytes.is_empty() || PREFACE.starts_with(bytes) {
         return None;
     }
-    if METHODS.iter().any(|method| bytes.starts_with(method)) {
-        return Some(Detected::Http1);
-    }
     // Empty lines before a request line are allowed in HTTP.
     let line_start = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
+    if line_start > MAX_EMPTY_LINES {
+        return Some(Detected::Tcp);
+    }
     let bytes = &bytes[line_start..];
     if METHODS.iter().any(|method| bytes.starts_with(method)) {
         return Some(Detected::Http1);
     }
-    let Some(&first) = bytes.first() else {
-        return if line_start > 8 { Some(Detected::Tcp) } else { None };
-    };
-    if !is_token(first) {
+    if !is_token(*bytes.first()?) {
         return Some(Detected::Tcp);
     }
-    match memchr(b'\n', bytes) {
-        Some(end) => {
-            let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-            let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
-            Some(if is_http { Detected::Http1 } else { Detected::Tcp })
-        }
-        None if bytes.len() > MAX_LINE => Some(Detected::Tcp),
-        // A binary protocol shows itself before its first line feed.
-        None if bytes.iter().any(|&b| b < b' ' && b != b'\r' && b != b'\t') => Some(Detected::Tcp),
-        None => None,
+    let end = memchr(b'\n', bytes);
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    // A binary protocol shows itself before its first line feed.
+    let is_binary = line.iter().any(|&b| b < b' ' && b != b'\r' && b != b'\t');
+    if is_binary || line.len() > MAX_LINE {
+        return Some(Detected::Tcp);
     }
+    end?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+    Some(if is_http { Detected::Http1 } else { Detected::Tcp })
 }
 
 /// Characters of a method (RFC 9110 section 5.6.2).
@@ -128,7 +128,50 @@ pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T, wait: Duration) -> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample::select};
+
     use super::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let known = [
+            PREFACE,
+            &PREFACE[..16],
+            b"GET ",
+            b"PURGE /x",
+            b" HTTP/1.1\r\n",
+            b" HTTP/1.0\n",
+            b"\r\n",
+            b"\n",
+            b"\r\n\r\n\r\n\r\n",
+            b"\0",
+            b"\t",
+            b"\x16\x03\x01",
+            &[b'x'; MAX_LINE - 3],
+        ];
+        let piece = prop_oneof![
+            4 => select(known.to_vec()).prop_map(<[u8]>::to_vec),
+            1 => prop::collection::vec(any::<u8>(), 0..6),
+        ];
+        prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        // They are short, and few of them meet where answers change.
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_answer_does_not_depend_on_the_cuts(bytes in bytes(), cut in any::<prop::sample::Index>()) {
+            let whole = classify(&bytes);
+            // Where pieces meet is where answers change.
+            let cuts = (0..bytes.len().min(64)).chain([cut.index(bytes.len() + 1)]);
+            for cut in cuts {
+                if let Some(early) = classify(&bytes[..cut]) {
+                    prop_assert_eq!(whole, Some(early), "after {} of {} bytes", cut, bytes.len());
+                }
+            }
+            prop_assert!(whole.is_some() || bytes.len() <= MAX_LINE + MAX_EMPTY_LINES);
+        }
+    }
 
     #[test]
     fn first_bytes_tell_the_protocol() {

@@ -200,3 +200,25 @@ fn hostile_yaml_is_an_error_and_not_a_hang() {
                 d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
     message(bomb);
 }
+
+proptest::proptest! {
+    /// Whatever a hand or a template does to the file: it is read, or refused with its line.
+    #[test]
+    fn a_changed_configuration_is_read_or_refused_with_its_line(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0usize..12, "\\PC{0,6}"), 1..5),
+    ) {
+        let mut text = GOOD.to_owned();
+        for (at, length, with) in changes {
+            let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).collect();
+            if starts.is_empty() {
+                break;
+            }
+            let first = at.index(starts.len());
+            let end = starts.get(first + length).copied().unwrap_or(text.len());
+            text.replace_range(starts[first]..end, &with);
+        }
+        if let Err(error) = config::parse("proxy.yaml".as_ref(), &text) {
+            proptest::prop_assert!(error.to_string().starts_with("proxy.yaml:"), "{error}\n{text}");
+        }
+    }
+}

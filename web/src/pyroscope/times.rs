@@ -105,4 +105,24 @@ mod tests {
             assert_eq!(parse("from", text, now).unwrap_err().code, "bad_time", "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn text_and_numbers_of_any_kind_are_a_range_or_refused(
+            text in "\\PC{0,12}|[0-9]{1,20}|(19|20|21)[0-9]{6}|now[+-][0-9]{0,30}(s|d)",
+            start in proptest::prelude::any::<i64>(),
+            end in proptest::prelude::any::<i64>(),
+        ) {
+            if let Ok(seconds) = parse("from", &text, 1_800_000_000 * 1_000_000_000) {
+                proptest::prop_assert!(seconds.is_finite() && seconds >= 0.0, "{seconds}");
+            }
+            for (from, until) in [(start, end), (start % 4_000_000_000_000, end % 4_000_000_000_000)] {
+                if let Ok(range) = range_ms(from, until) {
+                    let all = Range::ALL;
+                    proptest::prop_assert!(range.from_unix_s >= all.from_unix_s && range.to_unix_s <= all.to_unix_s);
+                    proptest::prop_assert!(range.from_unix_s < range.to_unix_s);
+                }
+            }
+        }
+    }
 }

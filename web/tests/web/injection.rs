@@ -3,10 +3,12 @@
 
 use std::sync::OnceLock;
 
+use axum::body::Body;
+use http::Request;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
-use crate::support::{World, shop};
+use crate::support::{BASE_S, NOW_S, World, shop};
 
 const HOSTILE: [&str; 16] = [
     "'; DROP TABLE series; --",
@@ -200,5 +202,105 @@ proptest! {
             let status = status(&format!("/api/v1/merge?from=now-2m&limit=1&selector={}", encoded(&selector)));
             prop_assert!(status == 200 || status == 400 || status == 404, "{status}: {selector}");
         }
+    }
+}
+
+/// The calls of Pyroscope's interface.
+const CALLS: [&str; 9] = [
+    "ProfileTypes",
+    "LabelNames",
+    "LabelValues",
+    "Series",
+    "SelectMergeStacktraces",
+    "SelectMergeSpanProfile",
+    "SelectMergeProfile",
+    "SelectSeries",
+    "Diff",
+];
+
+/// A question of most calls as protobuf: profile type, selector, start and end in milliseconds.
+fn question_in_protobuf() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (number, text) in [
+        (1u8, "process_cpu:cpu:nanoseconds:cpu:nanoseconds"),
+        (2, "{service=\"checkout\"}"),
+    ] {
+        bytes.extend([number << 3 | 2, text.len() as u8]);
+        bytes.extend(text.as_bytes());
+    }
+    for (number, time) in [(3u8, BASE_S * 1000), (4, NOW_S * 1000)] {
+        bytes.push(number << 3);
+        let mut rest = time as u64;
+        while rest >= 128 {
+            bytes.push((rest % 128 + 128) as u8);
+            rest /= 128;
+        }
+        bytes.push(rest as u8);
+    }
+    bytes
+}
+
+fn question_in_json() -> Vec<u8> {
+    let json = serde_json::json!({
+        "profileTypeID": "process_cpu:cpu:nanoseconds:cpu:nanoseconds", "labelSelector": "{service=\"checkout\"}",
+        "start": (BASE_S * 1000).to_string(), "end": NOW_S * 1000, "groupBy": ["version"], "step": 15.0, "maxNodes": "9",
+        "matchers": ["{}"], "labelNames": ["service"], "name": "version",
+    });
+    json.to_string().into_bytes()
+}
+
+/// HTTP status, and the one of gRPC where that was spoken.
+fn call(name: &str, content_type: &str, body: Vec<u8>) -> (u16, Option<String>) {
+    let (runtime, world) = world();
+    let request = Request::post(format!("/querier.v1.QuerierService/{name}")).header("content-type", content_type);
+    let answer = runtime.block_on(world.send(request.body(Body::from(body)).unwrap()));
+    let said = answer
+        .trailers
+        .get("grpc-status")
+        .or_else(|| answer.headers.get("grpc-status"));
+    let said = said.map(|status| status.to_str().unwrap().to_owned());
+    (answer.status.as_u16(), said)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The bodies of these calls come from anywhere, too.
+    #[test]
+    fn calls_with_any_body_are_answered_or_refused(
+        name in prop::sample::select(CALLS.to_vec()),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4, any::<u8>()), 0..4),
+        noise in prop::collection::vec(any::<u8>(), 0..40),
+        prefix in prop::option::of(prop::collection::vec(any::<u8>(), 5)),
+    ) {
+        let changed = |mut bytes: Vec<u8>| {
+            for (at, which, byte) in &changes {
+                let at = at.index(bytes.len().max(1)).min(bytes.len());
+                match which {
+                    0 if at < bytes.len() => bytes[at] = *byte,
+                    1 => bytes.truncate(at),
+                    2 => bytes.insert(at, *byte),
+                    _ => drop(bytes.splice(at..at, [0xff; 10])),
+                }
+            }
+            bytes
+        };
+        for (content_type, body) in [
+            ("application/json", changed(question_in_json())),
+            ("application/proto", changed(question_in_protobuf())),
+            ("application/json", noise.clone()),
+            ("application/proto", noise),
+        ] {
+            let (status, _) = call(name, content_type, body.clone());
+            let fine = status == 200 || status == 501 || (400..500).contains(&status);
+            prop_assert!(fine, "{name} {content_type} {status}: {:?}", String::from_utf8_lossy(&body));
+        }
+        let message = changed(question_in_protobuf());
+        let honest = [&[0], (message.len() as u32).to_be_bytes().as_slice()].concat();
+        let body = [prefix.unwrap_or(honest), message].concat();
+        let (status, said) = call(name, "application/grpc", body);
+        // 2 is unknown, 13 internal: faults of the server.
+        let fault = matches!(said.as_deref(), None | Some("2" | "13"));
+        prop_assert!(status == 200 && !fault, "{name} {status} {said:?}");
     }
 }

@@ -21,6 +21,7 @@ mod pages;
 mod questions;
 mod refusals;
 mod schema;
+mod selectors;
 mod support;
 mod topology;
 mod viewers;

@@ -1,0 +1,76 @@
+//! A channel to the collector that reads only what an honest collector sends.
+//!
+//! Guarantees: of one answer at most [`MAX_ANSWER_BYTES`] are read, and not more than as many again are taken from
+//! the network ahead of being read; a redirect is not followed, it is told by its number; an answer that no gRPC
+//! server gave says nothing about the batch, so it counts as the collector being away.
+//!
+//! Wrong on purpose: a server may send any number of interim answers (1xx) and pings. They are thrown away as they
+//! come, and end with the time of the call or with the connection.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tonic::{Status, body::Body, codegen::StdError, transport::Channel};
+use tower::Service;
+
+/// The most bytes read of an answer, and of what the network holds ready.
+pub(super) const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// What gRPC puts before a message.
+const MESSAGE_PREFIX_BYTES: usize = 5;
+
+/// The connection to the collector; to clone it shares it.
+#[derive(Debug, Clone)]
+pub(super) struct GuardedChannel(pub(super) Channel);
+
+impl Service<http::Request<Body>> for GuardedChannel {
+    type Response = http::Response<Body>;
+    type Error = StdError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, StdError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        Service::poll_ready(&mut self.0, context).map_err(StdError::from)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = Service::call(&mut self.0, request);
+        Box::pin(async move { Ok(judge_head(answer.await?)?.map(bounded)) })
+    }
+}
+
+/// Refuses what cannot be the answer of a collector.
+fn judge_head(answer: http::Response<Body>) -> Result<http::Response<Body>, Status> {
+    let status = answer.status();
+    if status.is_redirection() {
+        return Err(Status::unavailable(format!(
+            "the address redirects to another one (HTTP {status}), which is not followed; set collector.endpoint to \
+             where the collector itself listens"
+        )));
+    }
+    let speaks_grpc = answer
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    // Errors without gRPC are those of a gateway; tonic tells them by their number.
+    if status.is_success() && !speaks_grpc {
+        return Err(Status::unavailable(
+            "what answers at the address of collector.endpoint is no gRPC server (success without the content type of gRPC)",
+        ));
+    }
+    Ok(answer)
+}
+
+fn bounded(body: Body) -> Body {
+    let limited = Limited::new(body, MAX_ANSWER_BYTES + MESSAGE_PREFIX_BYTES);
+    Body::new(limited.map_err(|error| {
+        if !error.is::<LengthLimitError>() {
+            return error;
+        }
+        let too_long = format!("the answer is longer than {MAX_ANSWER_BYTES} bytes, the rest of it was not read");
+        Status::out_of_range(too_long).into()
+    }))
+}
