@@ -205,6 +205,34 @@ impl QueryError {
     }
 }
 
+/// Why a service was not deleted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DeleteError {
+    /// Nothing of it is stored.
+    #[error("nothing is stored of a service `{service}` in namespace `{namespace}`")]
+    UnknownService {
+        /// Group of services.
+        namespace: String,
+        /// Name.
+        service: String,
+    },
+    /// Nothing was changed.
+    #[error("nothing was deleted: {message}; delete it again")]
+    Unavailable {
+        /// What is in the way.
+        message: String,
+    },
+    /// It was begun, and may be done in part.
+    #[error("not all of it is deleted yet: {message}; the store tries again by itself, and at its next start")]
+    Unfinished {
+        /// What is in the way.
+        message: String,
+    },
+    /// The store is being closed; what was begun is finished at its next start.
+    #[error("the store is closing; delete it again to be sure")]
+    Closed,
+}
+
 /// Why symbols were not stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SymbolError {

@@ -11,6 +11,7 @@ mod compact;
 mod copy;
 pub(crate) mod database;
 pub(crate) mod failure;
+mod forget;
 pub(crate) mod hours;
 mod load;
 pub(crate) mod rows;
@@ -33,8 +34,9 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    deletions::{DeleteProgress, Deleted, Deletions, ServiceName},
     disk::Disk,
-    error::{OpenError, QueryError},
+    error::{DeleteError, OpenError, QueryError},
     hot::{failure::Kind, rows::Seen, sources::Sources},
     ids::IdMap,
     journal::{Journal, Lsn},
@@ -49,6 +51,7 @@ use crate::{
 
 pub(crate) use sources::{Grain, Span};
 pub(crate) use writer::Engine;
+use writer::Waiter;
 
 /// What the writing thread is asked to do beside applying batches.
 #[derive(Default)]
@@ -60,6 +63,9 @@ struct Requests {
     compact: Vec<oneshot::Sender<()>>,
     /// A compaction ended.
     compacted: Option<compact::Outcome>,
+    delete: Vec<Waiter>,
+    /// A step of a deletion ended.
+    forgotten: Option<forget::Outcome>,
     close: bool,
 }
 
@@ -151,6 +157,7 @@ pub(crate) struct Shared {
     pub(crate) symbols: Arc<Symbols>,
     pub(crate) readers: Readers,
     pub(crate) known: Known,
+    pub(crate) deletions: Mutex<Deletions>,
     pub(crate) queue: Arc<Queue>,
     /// The compaction under way.
     compacting: Mutex<Option<Commit>>,
@@ -177,6 +184,7 @@ impl Shared {
             }),
         );
         let known = Known::default();
+        let deletions = Deletions::read(&*disk, &options.data_dir, &counters, clock.now_unix_ms());
         let applied = watch::Sender::new(0);
         Arc::new(Shared {
             options,
@@ -186,6 +194,7 @@ impl Shared {
             symbols,
             readers,
             known,
+            deletions: Mutex::new(deletions),
             queue,
             compacting: Mutex::new(None),
             applied,
@@ -313,11 +322,15 @@ impl Hot {
                 return Ok(());
             }
             // Looked at between waits: the thread that would announce more may have ended.
-            if self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished) {
+            if self.has_ended() {
                 return Err(QueryError::Closed);
             }
             let _ = tokio::time::timeout(Duration::from_millis(500), applied.changed()).await;
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Seals what is over now instead of within a minute.
@@ -332,6 +345,37 @@ impl Hot {
         let (done, finished) = oneshot::channel();
         self.shared.queue.request(|requests| requests.compact.push(done));
         finished.await.map_err(|_| QueryError::Closed)
+    }
+
+    /// Deletes a service; see [`crate::Store::delete_service`].
+    pub(crate) async fn delete(
+        &self,
+        who: ServiceName,
+        after: Lsn,
+        on_progress: &mut (dyn FnMut(DeleteProgress) + Send),
+    ) -> Result<Deleted, DeleteError> {
+        let (reply, mut finished) = oneshot::channel();
+        let (progress, mut steps) = watch::channel(DeleteProgress::default());
+        let waiter = Waiter {
+            who,
+            after,
+            progress,
+            reply,
+        };
+        self.shared.queue.request(|requests| requests.delete.push(waiter));
+        loop {
+            tokio::select! {
+                biased;
+                deleted = &mut finished => return deleted.map_err(|_| DeleteError::Closed)?,
+                Ok(()) = steps.changed() => on_progress(*steps.borrow_and_update()),
+                // A request that came too late is never looked at.
+                () = tokio::time::sleep(Duration::from_millis(500)) => {
+                    if self.has_ended() {
+                        return Err(DeleteError::Closed);
+                    }
+                }
+            }
+        }
     }
 
     /// Drops what is past retention now instead of within a minute.

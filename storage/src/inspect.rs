@@ -1,10 +1,11 @@
 //! Looking at a store from outside: what lies in its folder, whether every byte of it is what was written, and putting
-//! right what is not.
+//! right what is not; and deleting a service from it.
 //!
-//! Guarantees: [`describe`] and [`verify`] change nothing, not even the lock file; [`verify`] and [`repair`] are refused
+//! Guarantees: [`describe`] and [`verify`] change nothing, not even the lock file; [`verify`], [`repair`] and [`delete`] are refused
 //! while another process has the folder; what is damaged is named with the file and with what it held. Wrong on purpose:
 //! a sealed file that is gone leaves no trace, because the folder is the manifest.
 
+mod delete;
 mod hot_file;
 mod repair;
 mod verify;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::{
+    deletions,
     disk::Disk,
     error::OpenError,
     hot::{database, hours},
@@ -22,6 +24,7 @@ use crate::{
     parts::{self, PartName, ROW_KINDS},
 };
 
+pub use delete::{DeleteFromError, delete};
 pub use repair::{RepairError, Repaired, repair};
 pub use verify::{Damage, Verified, verify};
 
@@ -98,6 +101,8 @@ struct Layout {
     quarantine: Vec<(PathBuf, u64)>,
     temporary: Vec<(PathBuf, u64)>,
     hot: Vec<(PathBuf, u64)>,
+    /// Which services were deleted.
+    deletions: Option<(PathBuf, u64)>,
 }
 
 impl Layout {
@@ -123,6 +128,7 @@ impl Layout {
         };
         let hot = database::path_of(data_dir);
         let engine_files = [hot.clone(), database::wal_of(&hot)];
+        let deletions = deletions::path_of(data_dir);
         Ok(Layout {
             journal: list(segments::folder(data_dir))?,
             parts: list(parts::folder(data_dir))?,
@@ -133,6 +139,7 @@ impl Layout {
                 .into_iter()
                 .filter_map(|path| Some((path.clone(), disk.size(&path).ok()?)))
                 .collect(),
+            deletions: disk.size(&deletions).ok().map(|bytes| (deletions, bytes)),
         })
     }
 
@@ -219,6 +226,6 @@ pub fn describe(data_dir: &Path, disk: &dyn Disk) -> Result<StoreContents, OpenE
         &layout.temporary,
         &layout.hot,
     ];
-    contents.bytes = sum(all.into_iter().flatten()).bytes;
+    contents.bytes = sum(all.into_iter().flatten().chain(&layout.deletions)).bytes;
     Ok(contents)
 }

@@ -219,6 +219,12 @@ impl Journal {
         self.shared.durable.load(Ordering::Acquire)
     }
 
+    /// Number of the first batch that may still be held.
+    pub(crate) fn first(&self) -> Lsn {
+        let first = self.shared.segments.lock().first().map(|segment| segment.first_lsn);
+        first.unwrap_or_else(|| self.durable() + 1)
+    }
+
     /// Bytes that wait for the disk.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.shared.queued.load(Ordering::Relaxed)

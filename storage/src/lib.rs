@@ -23,9 +23,10 @@
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
 //! `parts/<kind>-<hour>-<hours>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
 //! `parts/compacted-<hour>-<hours>-<sequence>.commit`,
-//! `symbols/<build>.sym`, `quarantine/`, `tmp/`.
+//! `symbols/<build>.sym`, `deleted.bin`, `quarantine/`, `tmp/`.
 
 mod dedup;
+mod deletions;
 mod dictionary;
 pub mod disk;
 mod error;
@@ -47,7 +48,8 @@ mod stats;
 mod store;
 mod symbols;
 
-pub use error::{AppendError, OpenError, QueryError, SymbolError};
+pub use deletions::{DeleteProgress, Deleted};
+pub use error::{AppendError, DeleteError, OpenError, QueryError, SymbolError};
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{

@@ -124,7 +124,7 @@ pub(crate) struct PartSet {
 }
 
 impl PartSet {
-    /// Lists the folder. What a seal or a compaction left half done is removed.
+    /// Lists the folder. What a seal, a compaction or a deletion left half done is removed.
     pub(crate) fn list(disk: &Arc<dyn Disk>, data_dir: &Path) -> io::Result<PartSet> {
         let mut set = PartSet::default();
         compacted::settle(&**disk, &folder(data_dir))?;
@@ -251,6 +251,21 @@ impl PartSet {
         for part in self.remove(replaced) {
             part.give_up();
         }
+    }
+
+    /// True when these parts are all there.
+    pub(crate) fn holds(&self, parts: &[Arc<Part>]) -> bool {
+        parts.iter().all(|part| self.by_name(part.name).is_some())
+    }
+
+    /// The part of a name.
+    pub(crate) fn by_name(&self, name: PartName) -> Option<&Arc<Part>> {
+        self.beside(name).find(|part| part.name == name)
+    }
+
+    /// The part of a file's name.
+    pub(crate) fn by_file(&self, file: &str) -> Option<&Arc<Part>> {
+        self.by_name(PartName::parse(Path::new(file))?)
     }
 
     /// True when a row of this kind and hour from batch `lsn` is sealed. Samples are also where only their roll-up is left:

@@ -53,6 +53,9 @@ pub(crate) struct Counters {
     pub(crate) compaction_failures: Counter,
     pub(crate) parts_quarantined: Counter,
     pub(crate) sealed_rows_lost: Counter,
+    pub(crate) services_deleted: Counter,
+    pub(crate) deletion_failures: Counter,
+    pub(crate) deletions_lost: Counter,
     pub(crate) queries: Counter,
     pub(crate) query_timeouts: Counter,
     pub(crate) query_failures: Counter,
@@ -165,6 +168,14 @@ pub struct StoreStats {
     pub parts_quarantined: u64,
     /// Rows that these held, by their names.
     pub sealed_rows_lost: u64,
+    /// Services deleted by name.
+    pub services_deleted: u64,
+    /// Sealed files that still hold something of a deleted service; they are written anew one after the other.
+    pub deletion_files_left: u64,
+    /// Times that failed; tried again a minute later.
+    pub deletion_failures: u64,
+    /// Deletions of services that damage made forgotten: what was left of these services is back.
+    pub deletions_lost: u64,
     /// Stacks in the dictionary.
     pub dictionary_stacks: u64,
     /// Locations in the dictionary.

@@ -6,9 +6,10 @@ use emberline_model::{Batch, Frame, Mapping, comparison::SideData, resolve::Reso
 use parking_lot::Mutex;
 
 use crate::{
+    deletions::{DeleteProgress, Deleted, ServiceName},
     dictionary::Dictionary,
     disk::{Disk, RealDisk},
-    error::{AppendError, OpenError, QueryError, SymbolError},
+    error::{AppendError, DeleteError, OpenError, QueryError, SymbolError},
     hot::{Engine, Hot, Shared, Span},
     ids::IdSet,
     journal::{Appended, Journal},
@@ -87,7 +88,9 @@ impl Store {
         });
         let engine = engine.ok();
         let sealed = PartSet::list(&disk, &shared.options.data_dir).map_or(0, |parts| parts.last_lsn());
-        let floor = engine.as_ref().map_or(0, Engine::applied).max(sealed);
+        // A number that was given out again would make a new batch one from before a deletion.
+        let deleted = shared.deletions.lock().last_lsn();
+        let floor = engine.as_ref().map_or(0, Engine::applied).max(sealed).max(deleted);
         let queue = shared.queue.clone();
         let on_durable = Box::new(move |durable, batches| queue.push(durable, batches));
         let journal = Arc::new(Journal::open(
@@ -171,6 +174,33 @@ impl Store {
     /// Drops hours and journal segments past retention now; they go by themselves within a minute.
     pub async fn apply_retention(&self) -> Result<(), QueryError> {
         self.inner.hot.retain().await
+    }
+
+    /// Deletes everything that a service reported and that was acknowledged so far. What it reports later is stored. A second
+    /// call while the first is under way waits for the same end; dropping the future does not stop it. It takes as long as
+    /// writing the sealed files anew that hold something of the service.
+    pub async fn delete_service(
+        &self,
+        namespace: &str,
+        service: &str,
+        on_progress: &mut (dyn FnMut(DeleteProgress) + Send),
+    ) -> Result<Deleted, DeleteError> {
+        let who = ServiceName {
+            namespace: namespace.to_owned(),
+            service: service.to_owned(),
+        };
+        let after = self.inner.journal.durable();
+        self.inner.hot.delete(who, after, on_progress).await
+    }
+
+    /// Services (namespace, name) whose deletion has not come to its end: it goes on by itself.
+    pub fn services_being_deleted(&self) -> Vec<(String, String)> {
+        let deletions = self.inner.shared.deletions.lock();
+        let unfinished = deletions.all().iter().filter(|deletion| !deletion.files.is_empty());
+        unfinished
+            .map(|deletion| deletion.who())
+            .map(|who| (who.namespace, who.service))
+            .collect()
     }
 
     /// Reads every sealed part, also those that were read before, and sets damaged ones aside as a question would. Blocks
@@ -377,6 +407,10 @@ impl Store {
             compaction_failures: counters.compaction_failures.get(),
             parts_quarantined: counters.parts_quarantined.get(),
             sealed_rows_lost: counters.sealed_rows_lost.get(),
+            services_deleted: counters.services_deleted.get(),
+            deletion_files_left: shared.deletions.lock().files_left(),
+            deletion_failures: counters.deletion_failures.get(),
+            deletions_lost: counters.deletions_lost.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
             queries_running: shared.readers.running() as u64,

@@ -107,6 +107,26 @@ pub(crate) async fn find_service(store: &Store, params: &Params, range: Range) -
     let wanted = params.text(&SERVICE).unwrap_or_default();
     let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
     let services = all_services(store, range).await?;
+    choose(store, wanted, namespace, &services).await
+}
+
+/// A service that anything is stored of.
+pub(crate) async fn find_stored_service(
+    store: &Store,
+    wanted: &str,
+    namespace: Option<&str>,
+) -> Result<KnownService, ApiError> {
+    let services = all_services(store, Range::ALL).await?;
+    choose(store, wanted, namespace, &services).await
+}
+
+/// The one service of a name.
+async fn choose(
+    store: &Store,
+    wanted: &str,
+    namespace: Option<&str>,
+    services: &[KnownService],
+) -> Result<KnownService, ApiError> {
     let mut matching: Vec<KnownService> = services
         .iter()
         .filter(|s| s.service == wanted && namespace.is_none_or(|n| s.namespace == n))
@@ -114,7 +134,7 @@ pub(crate) async fn find_service(store: &Store, params: &Params, range: Range) -
         .collect();
     match matching.len() {
         1 => Ok(matching.remove(0)),
-        0 => Err(unknown_service(store, wanted, namespace, &services).await),
+        0 => Err(unknown_service(store, wanted, namespace, services).await),
         _ => {
             let namespaces: Vec<&str> = matching
                 .iter()

@@ -169,6 +169,11 @@ impl prometheus_client::collector::Collector for StoreMetrics {
             ),
             ("hours", "Hours held", stats.hours),
             (
+                "deletion_files_left",
+                "Sealed files that still hold something of a deleted service",
+                stats.deletion_files_left,
+            ),
+            (
                 "queries_running",
                 "Questions under way in the query engine",
                 stats.queries_running,
@@ -226,6 +231,12 @@ impl prometheus_client::collector::Collector for StoreMetrics {
                 stats.hot_failures,
             ),
             ("sample_rows", "Sample rows made visible", stats.sample_rows),
+            ("services_deleted", "Services deleted by name", stats.services_deleted),
+            (
+                "deletion_failures",
+                "Deletions of services that failed and are tried again",
+                stats.deletion_failures,
+            ),
             ("request_rows", "Request rows made visible", stats.request_rows),
             ("window_rows", "Window rows made visible", stats.window_rows),
             ("queries", "Questions asked", stats.queries),

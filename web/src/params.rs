@@ -61,6 +61,14 @@ pub(crate) const SERVICE: Parameter = Parameter {
     required: true,
     ..parameter("service", Kind::Text, "Name of the service.")
 };
+pub(crate) const CONFIRM: Parameter = Parameter {
+    required: true,
+    ..parameter(
+        "confirm",
+        Kind::Text,
+        "The name of the service once more: a deletion is not to be undone.",
+    )
+};
 pub(crate) const VERSION: Parameter = parameter(
     "version",
     Kind::Text,

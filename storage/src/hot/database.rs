@@ -20,6 +20,7 @@ use duckdb::{Config, Connection};
 use emberline_model::Mapping;
 
 use crate::{
+    deletions::{Deletion, Owned, ServiceName},
     hot::{
         failure, hours,
         rows::{Seen, Staged},
@@ -423,6 +424,65 @@ impl Database {
         Ok(())
     }
 
+    /// Identifiers that rows of a service have, in tables and parts alike: the names of all parts are here.
+    pub(crate) fn owned(&self, who: &ServiceName) -> duckdb::Result<Owned> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT series_id, workload_id FROM series WHERE namespace = ? AND service = ?")?;
+        let rows = statement.query_map([&who.namespace, &who.service], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut owned = Owned::default();
+        for row in rows {
+            let (series, workload) = row?;
+            owned.series.insert(series);
+            owned.workloads.insert(workload);
+        }
+        Ok(owned)
+    }
+
+    /// How many rows of a service the tables hold.
+    pub(crate) fn count_owned(&self, tables: &BTreeMap<u32, u32>, owned: &Owned) -> duckdb::Result<u64> {
+        let mut rows = 0;
+        for (&hour, &generation) in tables {
+            for kind in ROW_KINDS {
+                let sql = format!(
+                    "SELECT CAST(count(*) AS UBIGINT) FROM {} WHERE {}",
+                    table(kind, hour, generation),
+                    is_owned(kind, owned)
+                );
+                rows += self.connection.query_row(&sql, [], |row| row.get::<_, u64>(0))?;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Removes rows of deleted services from the tables, in one transaction; answers how many.
+    pub(crate) fn remove_deleted(&self, tables: &BTreeMap<u32, u32>, deleted: &[Deletion]) -> duckdb::Result<usize> {
+        self.connection.execute_batch("BEGIN")?;
+        let removed = self.remove_deleted_rows(tables, deleted).and_then(|rows| {
+            self.connection.execute_batch("COMMIT")?;
+            Ok(rows)
+        });
+        removed.inspect_err(|_| drop(self.connection.execute_batch("ROLLBACK")))
+    }
+
+    fn remove_deleted_rows(&self, tables: &BTreeMap<u32, u32>, deleted: &[Deletion]) -> duckdb::Result<usize> {
+        let mut rows = 0;
+        for deletion in deleted {
+            let owned = deletion.owned();
+            for (&hour, &generation) in tables {
+                for kind in ROW_KINDS {
+                    let sql = format!(
+                        "DELETE FROM {} WHERE lsn <= ? AND {}",
+                        table(kind, hour, generation),
+                        is_owned(kind, &owned)
+                    );
+                    rows += self.connection.execute(&sql, [deletion.through])?;
+                }
+            }
+        }
+        Ok(rows)
+    }
+
     /// Rows of a table, and the first and last batch they come from; `None` when it is empty.
     pub(crate) fn extent(&self, kind: Kind, hour: u32, generation: u32) -> duckdb::Result<Option<(Lsn, Lsn)>> {
         let sql = format!("SELECT min(lsn), max(lsn) FROM {}", table(kind, hour, generation));
@@ -522,6 +582,14 @@ fn id_list(ids: &IdSet) -> String {
         "SELECT unnest(CAST(string_split('{}', ',') AS UBIGINT[]))",
         list.join(",")
     )
+}
+
+/// The condition that a row of a kind is a service's.
+pub(crate) fn is_owned(kind: Kind, owned: &Owned) -> String {
+    match kind {
+        Kind::Windows => format!("workload_id IN ({})", id_list(&owned.workloads)),
+        _ => format!("series_id IN ({})", id_list(&owned.series)),
+    }
 }
 
 /// What the names of all parts mention.

@@ -30,6 +30,8 @@ pub(super) struct Loaded {
     /// Of each hour with tables the first batch that has rows in them.
     pub(super) first: BTreeMap<u32, Lsn>,
     pub(super) next_generation: u32,
+    /// Rows of deleted services are still to leave the tables.
+    pub(super) holds_deleted: bool,
 }
 
 /// At a start: what a crash left in two places is removed from the tables.
@@ -68,6 +70,7 @@ pub(super) fn first(
         seen,
         first,
         next_generation,
+        holds_deleted: false,
     })
 }
 

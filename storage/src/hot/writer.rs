@@ -1,5 +1,6 @@
 //! The thread that owns the engine: applies batches, repairs, checkpoints, and does the upkeep (`upkeep`).
 
+mod deleting;
 mod upkeep;
 
 use std::{
@@ -13,11 +14,13 @@ use std::{
 use emberline_model::Batch;
 use tokio::sync::oneshot;
 
+use deleting::{Deleting, Removed};
+
 use super::{
     Shared, compact,
     database::{self, Database, WriteError},
     failure::{self, Kind},
-    hours,
+    forget, hours,
     load::{self, Loaded},
     rows::{self, News, Seen},
 };
@@ -26,6 +29,8 @@ use crate::{
     parts::PartSet,
     quarantine,
 };
+
+pub(super) use deleting::Waiter;
 
 /// Encoded bytes of batches that go into one transaction.
 const TRANSACTION_BYTES: usize = 4 << 20;
@@ -52,6 +57,8 @@ pub(crate) struct Engine {
     waiting: BTreeMap<u32, (Lsn, i64)>,
     /// The generation that the next tables get.
     next_generation: u32,
+    /// Rows of deleted services are still to leave the tables.
+    holds_deleted: bool,
 }
 
 impl Engine {
@@ -79,6 +86,7 @@ impl Engine {
         Ok(Engine {
             waiting: waiting.collect(),
             next_generation: loaded.next_generation,
+            holds_deleted: loaded.holds_deleted,
             database,
             seen: loaded.seen,
             applied: loaded.applied,
@@ -95,8 +103,13 @@ impl Engine {
 fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Loaded)>, String> {
     let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
         .map_err(|error| format!("the folder of sealed parts cannot be read: {error}"))?;
-    Ok(Database::open(&shared.options).and_then(|(database, contents)| {
-        let loaded = load::first(shared, &database, contents, parts)?;
+    Ok(Database::open(&shared.options).and_then(|(database, mut contents)| {
+        let removed = Engine::remove_deleted(shared, &database, &contents.tables)?;
+        if removed == Removed::Something {
+            contents = database.contents()?;
+        }
+        let mut loaded = load::first(shared, &database, contents, parts)?;
+        loaded.holds_deleted = removed == Removed::Later;
         Ok((database, loaded))
     }))
 }
@@ -133,6 +146,8 @@ struct Work {
     seal: Vec<oneshot::Sender<()>>,
     compact: Vec<oneshot::Sender<()>>,
     compacted: Option<compact::Outcome>,
+    delete: Vec<Waiter>,
+    forgotten: Option<forget::Outcome>,
 }
 
 pub(crate) struct Writer {
@@ -148,11 +163,13 @@ pub(crate) struct Writer {
     closing: Option<Instant>,
     /// The last transaction failed: the next one waits its time.
     failing: bool,
-    compactor: Option<JoinHandle<()>>,
+    /// Reads and writes parts: for a compaction, or for a deletion.
+    worker: Option<JoinHandle<()>>,
     /// First hours of plans that failed or do not fit into memory, and when.
     refused: BTreeMap<u32, Instant>,
     /// Who waits until nothing is left to compact.
     waiting_for_compaction: Vec<oneshot::Sender<()>>,
+    deleting: Deleting,
     /// There are commits of compactions to remove.
     untidy: bool,
     /// The disk is so full that the engine only answers questions.
@@ -173,9 +190,10 @@ impl Writer {
             suspect: None,
             closing: None,
             failing: false,
-            compactor: None,
+            worker: None,
             refused: BTreeMap::new(),
             waiting_for_compaction: Vec::new(),
+            deleting: Deleting::new(),
             untidy: false,
             starved: false,
         }
@@ -214,7 +232,16 @@ impl Writer {
             if let Some(outcome) = work.compacted {
                 self.compacted(outcome);
             }
-            if self.closing.is_none() && (due || compacting) {
+            let deleting = work.forgotten.is_some();
+            self.deleting.ask(work.delete);
+            if let Some(outcome) = work.forgotten {
+                self.forgotten(outcome);
+            }
+            if due {
+                self.deleting.look_again();
+            }
+            self.delete_next();
+            if self.closing.is_none() && (due || compacting || deleting) {
                 self.compact_next();
             }
             self.checkpoint_when_due();
@@ -225,9 +252,9 @@ impl Writer {
             }
         }
         self.shared.readers.close("the store is closing");
-        if let Some(compactor) = self.compactor.take() {
+        if let Some(worker) = self.worker.take() {
             // Its reads have been refused just now; what it wrote has no name yet.
-            let _ = compactor.join();
+            let _ = worker.join();
         }
         if let Some(engine) = self.engine.take()
             && let Err(error) = engine.database.checkpoint()
@@ -255,7 +282,9 @@ impl Writer {
             let asked = !requests.retention.is_empty()
                 || !requests.seal.is_empty()
                 || !requests.compact.is_empty()
-                || requests.compacted.is_some();
+                || requests.compacted.is_some()
+                || !requests.delete.is_empty()
+                || requests.forgotten.is_some();
             if self.closing.is_some() || requests.repair.is_some() || asked {
                 return Work {
                     repair: requests.repair.take(),
@@ -263,6 +292,8 @@ impl Writer {
                     seal: std::mem::take(&mut requests.seal),
                     compact: std::mem::take(&mut requests.compact),
                     compacted: requests.compacted.take(),
+                    delete: std::mem::take(&mut requests.delete),
+                    forgotten: requests.forgotten.take(),
                 };
             }
             let now = Instant::now();
@@ -433,7 +464,12 @@ impl Writer {
             .suspect
             .filter(|&(_, attempts)| attempts >= ATTEMPTS)
             .map(|(lsn, _)| lsn);
-        let batches: Vec<(Lsn, Arc<Batch>)> = group.iter().filter(|(lsn, _)| Some(*lsn) != skipped).cloned().collect();
+        let shown = group.iter().filter(|(lsn, _)| Some(*lsn) != skipped);
+        let batches: Vec<(Lsn, Arc<Batch>)> = {
+            let deletions = self.shared.deletions.lock();
+            let filtered = shown.map(|(lsn, batch)| (*lsn, deletions.filter(*lsn, batch)));
+            filtered.collect()
+        };
         let parts = self.shared.parts();
         let oldest_hour = self.shared.oldest_hour(newest_s(&self.journal, &parts));
         let (staged, news) = rows::stage(&batches, &mut engine.seen, oldest_hour, &parts);

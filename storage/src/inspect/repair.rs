@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Ten thousand years: longer than anything is kept, and far from the end of any number.
-const FOR_EVER: Duration = Duration::from_secs(10_000 * 365 * 86_400);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 
 /// What a repair found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -163,6 +163,11 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     say(
         stats.dedup_rebuilds,
         "read from the journal which batches were stored".to_owned(),
+    );
+    let forgotten = stats.deletions_lost;
+    say(
+        forgotten,
+        format!("lost {forgotten} deletions of services: what was left of these is shown again, delete them again"),
     );
     say(
         stats.parts_quarantined,

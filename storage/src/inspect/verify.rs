@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Layout, OnProgress, hot_file, is_half_written};
 use crate::{
+    deletions,
     disk::Disk,
     error::OpenError,
     hot::hours,
@@ -72,7 +73,8 @@ pub(super) fn look(
 ) -> Result<Verified, OpenError> {
     let layout = Layout::read(disk, data_dir)?;
     let read = [&layout.journal, &layout.parts, &layout.symbols, &layout.hot];
-    let all_bytes = read.into_iter().flatten().map(|(_, bytes)| bytes).sum();
+    let read = read.into_iter().flatten().chain(&layout.deletions);
+    let all_bytes = read.map(|(_, bytes)| bytes).sum();
     let mut look = Look {
         data_dir,
         disk,
@@ -86,6 +88,7 @@ pub(super) fn look(
     look.journal(&layout)?;
     look.parts(&layout)?;
     look.symbols(&layout)?;
+    look.deletions(&layout)?;
     look.hot(&layout, memory_limit_mb);
     Ok(look.found)
 }
@@ -220,6 +223,19 @@ impl Look<'_, '_> {
                 let what = format!("{} damaged places", checked.damaged);
                 self.damaged(path, what, "names of addresses of a build; they are looked up again");
             }
+        }
+        Ok(())
+    }
+
+    fn deletions(&mut self, layout: &Layout) -> Result<(), OpenError> {
+        let Some((path, _)) = &layout.deletions else {
+            return Ok(());
+        };
+        let bytes = self.read(path)?;
+        let places = deletions::damaged_places(&bytes);
+        if places > 0 {
+            let held = "deletions of services: what was left of these is shown again, delete them again";
+            self.damaged(path, format!("{places} damaged places"), held);
         }
         Ok(())
     }

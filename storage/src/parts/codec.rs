@@ -30,9 +30,14 @@ impl<'a, W: Write> Records<'a, W> {
 
     pub(super) fn push<R: Record>(&mut self, record: &R) -> io::Result<()> {
         let compressed = zstd::bulk::compress(&record.encode_to_vec(), ZSTD_LEVEL)?;
+        self.copy(R::STAMP, &compressed)
+    }
+
+    /// Writes a record as it was read, compressed.
+    pub(super) fn copy(&mut self, stamp: u32, compressed: &[u8]) -> io::Result<()> {
         self.sequence += 1;
         let mut framed = Vec::with_capacity(framing::HEADER_BYTES + compressed.len());
-        framing::encode(&mut framed, self.sequence, R::STAMP, &compressed);
+        framing::encode(&mut framed, self.sequence, stamp, compressed);
         self.out.write_all(&framed)
     }
 }

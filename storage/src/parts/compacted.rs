@@ -3,7 +3,9 @@
 //! Guarantee: at every moment, crashes included, a row counts once. Compacted parts get their names first and mean
 //! nothing yet; then a commit, an empty file that names their hours and sequence, appears, and from now on everything of
 //! these hours with a lower sequence is replaced; then that is removed, and the commit last. A start goes on from
-//! wherever this was left: without a commit the compacted parts go, with one what they replace.
+//! wherever this was left: without a commit the compacted parts go, with one what they replace. A part that was written
+//! anew without the rows of a deleted service keeps its hours and its sequence and has fewer rows than its twin, whose
+//! place it takes.
 
 use std::{
     fmt, io,
@@ -59,8 +61,9 @@ impl Commit {
     }
 }
 
-/// Removes what compactions left half done, at a moment when nobody reads parts.
+/// Removes what compactions and deletions left half done, at a moment when nobody reads parts.
 pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    settle_twins(disk, dir)?;
     let files = disk.list(dir)?;
     let parts: Vec<(&PathBuf, PartName)> = files.iter().filter_map(|p| Some((p, PartName::parse(p)?))).collect();
     let commits: Vec<Commit> = files.iter().filter_map(|p| Commit::parse(p)).collect();
@@ -85,6 +88,21 @@ pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         disk.sync_dir(dir)?;
     }
     tidy(disk, dir)
+}
+
+/// Of two parts of one kind, hours and sequence the one with fewer rows was written later, when rows of a deleted service
+/// left the other.
+fn settle_twins(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let files = disk.list(dir)?;
+    let mut parts: Vec<(PartName, &PathBuf)> = files.iter().filter_map(|p| Some((PartName::parse(p)?, p))).collect();
+    let identity = |name: &PartName| (name.kind, name.hour, name.hours, name.sequence);
+    parts.sort_by_key(|(name, _)| (identity(name), name.rows));
+    for twins in parts.windows(2) {
+        if identity(&twins[0].0) == identity(&twins[1].0) {
+            disk.remove(twins[1].1)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes commits that have nothing left to replace.

@@ -5,6 +5,7 @@ pub(crate) mod alerts;
 pub(crate) mod callers;
 pub(crate) mod cardinality;
 mod comparison;
+pub(crate) mod delete_service;
 pub(crate) mod diff;
 pub(crate) mod exemplars;
 pub(crate) mod functions;
@@ -19,7 +20,7 @@ pub(crate) mod services;
 pub(crate) mod status;
 pub(crate) mod topology;
 
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, delete, get};
 use emberline_model::ProfileType;
 use emberline_storage::{Range, RequestQuery, Store, WorkloadFilter};
 
@@ -134,6 +135,13 @@ pub(crate) const ENDPOINTS: [Endpoint; 18] = [
         handler: || get(status::status),
     },
 ];
+
+/// Addresses that change something, each by `DELETE`.
+pub(crate) const DELETIONS: [Endpoint; 1] = [Endpoint {
+    path: "/api/v1/services/{service}",
+    parameters: delete_service::PARAMETERS,
+    handler: || delete(delete_service::delete_service),
+}];
 
 /// Nodes of a tree when nothing is said.
 const DEFAULT_LIMIT: usize = 8192;

@@ -25,6 +25,7 @@ use crate::{
     ),
     paths(
         api::services::services,
+        api::delete_service::delete_service,
         api::releases::releases,
         api::service::service,
         api::profile::profile,
@@ -54,6 +55,13 @@ pub(crate) fn describe(version: &str) -> Value {
     for endpoint in &api::ENDPOINTS {
         let parameters: Vec<Value> = endpoint.parameters.iter().map(describe_parameter).collect();
         document["paths"][endpoint.path]["get"]["parameters"] = json!(parameters);
+    }
+    for endpoint in &api::DELETIONS {
+        let described = document["paths"][endpoint.path]["delete"]["parameters"].as_array_mut();
+        // Those in the path stand there already.
+        if let Some(described) = described {
+            described.extend(endpoint.parameters.iter().map(describe_parameter));
+        }
     }
     document
 }

@@ -9,6 +9,7 @@
 
 mod columns;
 mod costs;
+mod delete_service;
 mod exactness;
 mod exemplars;
 mod exports;

@@ -28,7 +28,7 @@ const QUESTIONS: [(&str, &str); 18] = [
 ];
 
 /// What is wrong with a value, or nothing.
-fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+pub(crate) fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = document
             .pointer(reference.trim_start_matches('#'))
@@ -142,7 +142,8 @@ async fn every_answer_is_as_described() {
 
     let document = world.json("/api/openapi.json").await;
     let described: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(described.len(), QUESTIONS.len(), "{described:?}");
+    // One more deletes.
+    assert_eq!(described.len(), QUESTIONS.len() + 1, "{described:?}");
     for (path, query) in QUESTIONS {
         let operation = &document["paths"][path]["get"];
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
@@ -166,8 +167,8 @@ async fn every_answer_is_as_described() {
 async fn every_described_parameter_is_accepted_and_no_other() {
     let world = World::new(shop()).await;
     let document = world.json("/api/openapi.json").await;
-    for (path, get) in document["paths"].as_object().unwrap() {
-        let parameters = get["get"]["parameters"].as_array().unwrap();
+    for (path, _) in QUESTIONS {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
         for parameter in parameters {
             let name = parameter["name"].as_str().unwrap();
             let answer = world.get(&format!("{path}?{name}=")).await;
@@ -184,7 +185,8 @@ async fn every_described_parameter_is_accepted_and_no_other() {
         .as_object()
         .unwrap()
         .values()
-        .map(|p| p["get"]["operationId"].as_str().unwrap())
+        .flat_map(|path| path.as_object().unwrap().values())
+        .map(|operation| operation["operationId"].as_str().unwrap())
         .collect();
     let mut unique = ids.clone();
     unique.sort_unstable();

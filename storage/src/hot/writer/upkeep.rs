@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Writer, newest_s};
+use super::{Writer, deleting, newest_s};
 use crate::{
     hot::{
         compact,
@@ -110,7 +110,7 @@ impl Writer {
 
     /// Starts the next compaction, or tells those who wait that there is none.
     pub(super) fn compact_next(&mut self) {
-        if self.compactor.is_some() {
+        if self.worker.is_some() {
             return;
         }
         if self.untidy {
@@ -129,7 +129,7 @@ impl Writer {
             });
             match compactor {
                 Ok(compactor) => {
-                    self.compactor = Some(compactor);
+                    self.worker = Some(compactor);
                     return;
                 }
                 Err(error) => {
@@ -146,6 +146,10 @@ impl Writer {
     fn plan_compaction(&self) -> Option<compact::Plan> {
         let sealed_through = self.sealed_through();
         self.engine.as_ref()?;
+        // Parts that are to be written anew must not become others first.
+        if self.deleting.is_busy() || deleting::unfinished(&self.shared).is_some() {
+            return None;
+        }
         let after_s = i64::try_from(self.shared.options.compact_after.as_secs()).unwrap_or(i64::MAX);
         let before_s = self.shared.clock.now_unix_s().saturating_sub(after_s).max(0);
         let recent = |refused: &Instant| refused.elapsed() < COMPACT_AGAIN_AFTER;
@@ -163,8 +167,8 @@ impl Writer {
 
     /// A compaction ended: what it wrote takes the place of what it read.
     pub(super) fn compacted(&mut self, outcome: compact::Outcome) {
-        if let Some(compactor) = self.compactor.take() {
-            let _ = compactor.join();
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
         }
         let shared = self.shared.clone();
         let failure = match outcome.result {
@@ -207,7 +211,7 @@ impl Writer {
 
     /// Removes from the file and from memory what no table mentions. After hours were `dropped` for good, also the
     /// names that no part mentions either.
-    fn sweep(&mut self, dropped: bool) {
+    pub(super) fn sweep(&mut self, dropped: bool) {
         let Some(engine) = &mut self.engine else { return };
         let (tables, parts) = {
             let sources = self.shared.known.sources.read();

@@ -1,0 +1,488 @@
+//! Deleting a service: its rows leave the tables at once and the sealed parts one after the other.
+//!
+//! Guarantees: the deletion is on disk before anything is changed; what a crash or a failure left of it is gone on with at
+//! the next start, or within minutes; when it is answered, no question shows rows of the service from batches that were
+//! acknowledged before it. Batches are applied meanwhile, and what comes after it is new. Questions see the parts of an
+//! hour with the service or without it. One deletion at a time, never beside a compaction: both replace parts.
+//!
+//! Wrong on purpose: while a deletion is under way, or was interrupted, questions about the service itself show what is
+//! left of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{Database, Engine, ROOM_BYTES, Shared, Writer};
+use crate::{
+    deletions::{DeleteProgress, Deleted, Deletion, Owned, ServiceName},
+    error::DeleteError,
+    hot::{
+        copy::Problem,
+        failure::{self, Kind},
+        forget::{self, Found, Outcome},
+    },
+    journal::Lsn,
+    parts::{self, PartSet},
+};
+
+/// Somebody who waits for a deletion.
+pub(in crate::hot) struct Waiter {
+    pub(in crate::hot) who: ServiceName,
+    /// What was acknowledged up to this batch has to be found.
+    pub(in crate::hot) after: Lsn,
+    pub(in crate::hot) progress: watch::Sender<DeleteProgress>,
+    pub(in crate::hot) reply: oneshot::Sender<Result<Deleted, DeleteError>>,
+}
+
+/// The deletion under way.
+struct Active {
+    who: ServiceName,
+    waiters: Vec<Waiter>,
+    /// The parts that were looked into, while it is not on disk yet.
+    looking_into: Option<Arc<PartSet>>,
+    deleted: Deleted,
+    progress: DeleteProgress,
+}
+
+/// Deletions that are asked for, and the one under way.
+pub(super) struct Deleting {
+    asked: VecDeque<Waiter>,
+    active: Option<Active>,
+    /// Look whether something was left undone.
+    look: bool,
+}
+
+impl Deleting {
+    pub(super) fn new() -> Deleting {
+        Deleting {
+            asked: VecDeque::new(),
+            active: None,
+            look: true,
+        }
+    }
+
+    /// From time to time: what was left undone is tried again.
+    pub(super) fn look_again(&mut self) {
+        self.look = true;
+    }
+
+    pub(super) fn ask(&mut self, waiters: Vec<Waiter>) {
+        self.asked.extend(waiters);
+    }
+
+    /// Compaction has to wait.
+    pub(super) fn is_busy(&self) -> bool {
+        self.active.is_some()
+    }
+}
+
+impl Active {
+    fn tell(&self) {
+        for waiter in &self.waiters {
+            waiter.progress.send_replace(self.progress);
+        }
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> DeleteError {
+    DeleteError::Unavailable {
+        message: error.to_string(),
+    }
+}
+
+/// The first deletion that parts in use still depend on.
+pub(super) fn unfinished(shared: &Shared) -> Option<Deletion> {
+    let deletions = shared.deletions.lock();
+    let mut all = deletions.all().iter();
+    all.find(|deletion| !forget::next(shared, deletion).0.is_empty())
+        .cloned()
+}
+
+impl Engine {
+    /// Removes what a crash left of deleted services in the tables. Put off while the disk has no room: questions must not
+    /// wait for that.
+    pub(super) fn remove_deleted(
+        shared: &Shared,
+        database: &Database,
+        tables: &BTreeMap<u32, u32>,
+    ) -> duckdb::Result<Removed> {
+        let deleted = shared.deletions.lock().all().to_vec();
+        if deleted.is_empty() {
+            return Ok(Removed::Nothing);
+        }
+        if shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) < ROOM_BYTES {
+            return Ok(Removed::Later);
+        }
+        match database.remove_deleted(tables, &deleted)? {
+            0 => Ok(Removed::Nothing),
+            _ => Ok(Removed::Something),
+        }
+    }
+}
+
+/// What became of rows of deleted services in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    Nothing,
+    Something,
+    /// There is no room to.
+    Later,
+}
+
+impl Writer {
+    /// Takes the next step, unless a thread is at work already.
+    pub(super) fn delete_next(&mut self) {
+        if self.worker.is_some() || self.closing.is_some() {
+            return;
+        }
+        if self.deleting.active.is_none() {
+            self.begin();
+        }
+        let Some(active) = &self.deleting.active else { return };
+        if active.looking_into.is_some() {
+            return;
+        }
+        let Some(deletion) = unfinished(&self.shared) else {
+            self.finished();
+            return;
+        };
+        let (listed, beside) = forget::next(&self.shared, &deletion);
+        let shared = self.shared.clone();
+        self.work(move || {
+            let written =
+                std::panic::catch_unwind(AssertUnwindSafe(|| forget::forget(&shared, &deletion, listed, &beside)));
+            Outcome::Written(written.unwrap_or_else(|_| Err(Problem::Internal("deleting panicked".to_owned()))))
+        });
+    }
+
+    /// Chooses what to delete: what an earlier deletion left goes before what is asked for.
+    fn begin(&mut self) {
+        let look = std::mem::take(&mut self.deleting.look);
+        if self.deleting.asked.is_empty() && (!look || self.shared.deletions.lock().all().is_empty()) {
+            return;
+        }
+        let obstacle = if self.engine.is_none() {
+            Some("the query engine is being repaired")
+        } else if !self.has_room() {
+            Some("the disk is too full to write files anew; make room on it")
+        } else {
+            None
+        };
+        if let Some(message) = obstacle {
+            for waiter in self.deleting.asked.drain(..) {
+                let _ = waiter.reply.send(Err(unavailable(message)));
+            }
+            return;
+        }
+        if !self.make_up() {
+            return;
+        }
+        if let Some(deletion) = unfinished(&self.shared) {
+            let parts = self.shared.parts();
+            let in_use = deletion.files.iter().filter_map(|file| parts.by_file(file));
+            let who = deletion.who();
+            let (waiters, asked): (Vec<_>, Vec<_>) =
+                self.deleting.asked.drain(..).partition(|waiter| waiter.who == who);
+            self.deleting.asked = asked.into();
+            tracing::info!(?who, "what is left of a deleted service goes now");
+            self.deleting.active = Some(Active {
+                who,
+                waiters,
+                looking_into: None,
+                deleted: Deleted::default(),
+                progress: DeleteProgress {
+                    done_bytes: 0,
+                    all_bytes: in_use.map(|part| part.bytes).sum(),
+                },
+            });
+            return;
+        }
+        if look {
+            self.forget_deletions();
+        }
+        let applied = self.engine.as_ref().map_or(0, Engine::applied);
+        // What was acknowledged and is not applied yet has to be found.
+        if let Some(waiter) = self.deleting.asked.pop_front_if(|next| next.after <= applied) {
+            self.look_for(waiter);
+        }
+    }
+
+    /// Begins with somebody's deletion: looks where there is something of the service.
+    fn look_for(&mut self, waiter: Waiter) {
+        let Some(engine) = &self.engine else { return };
+        let owned = match engine.database.owned(&waiter.who) {
+            Ok(owned) => owned,
+            Err(error) => {
+                let _ = waiter.reply.send(Err(unavailable(error)));
+                return;
+            }
+        };
+        let who = waiter.who.clone();
+        if owned.series.is_empty() {
+            let _ = waiter.reply.send(Err(unknown(who)));
+            return;
+        }
+        let parts = self.shared.parts();
+        self.deleting.active = Some(Active {
+            who: who.clone(),
+            waiters: vec![waiter],
+            looking_into: Some(parts.clone()),
+            deleted: Deleted::default(),
+            progress: DeleteProgress::default(),
+        });
+        let shared = self.shared.clone();
+        self.work(move || {
+            let found =
+                std::panic::catch_unwind(AssertUnwindSafe(|| forget::find(&shared, &who, &owned, parts.iter())));
+            Outcome::Found(found.unwrap_or_else(|_| Err(Problem::Internal("deleting panicked".to_owned()))))
+        });
+    }
+
+    /// Does a step on a thread of its own.
+    fn work(&mut self, step: impl FnOnce() -> Outcome + Send + 'static) {
+        let queue = self.shared.queue.clone();
+        let worker = std::thread::Builder::new().name("deleter".to_owned()).spawn(move || {
+            let outcome = step();
+            queue.request(|requests| requests.forgotten = Some(outcome));
+        });
+        match worker {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => self.fail(&unavailable(format!("no thread to delete with: {error}"))),
+        }
+    }
+
+    /// A step ended.
+    pub(super) fn forgotten(&mut self, outcome: Outcome) {
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+        match outcome {
+            Outcome::Found(Ok(found)) => self.found(found),
+            Outcome::Found(Err(problem)) => self.fail(&unavailable(problem)),
+            Outcome::Written(Ok(done)) => self.put_in_place(done),
+            // Without these there is something else to write.
+            Outcome::Written(Err(Problem::Damaged(parts))) => self.shared.set_aside(&parts),
+            Outcome::Written(Err(problem)) => self.fail_late(&problem),
+        }
+    }
+
+    /// It is known where something of the service is: the deletion becomes true.
+    fn found(&mut self, mut found: Found) {
+        let shared = self.shared.clone();
+        let Some(active) = &mut self.deleting.active else {
+            return;
+        };
+        let (who, looked_into) = (active.who.clone(), active.looking_into.take().unwrap_or_default());
+        let Some(engine) = &self.engine else {
+            self.fail(&unavailable("the query engine is being repaired"));
+            return;
+        };
+        // Rows that were applied, and hours that were sealed since it was looked for.
+        let late = (|| -> Result<(Owned, u64), Problem> {
+            let failed = |error: duckdb::Error| Problem::Engine(error.to_string());
+            let owned = engine.database.owned(&who).map_err(failed)?;
+            let (tables, parts) = {
+                let sources = shared.known.sources.read();
+                (sources.tables.clone(), sources.parts.clone())
+            };
+            let new = parts.iter().filter(|part| looked_into.by_name(part.name).is_none());
+            let new = forget::find(&shared, &who, &owned, new)?;
+            found.rows += new.rows;
+            found.parts.extend(new.parts);
+            let rows = engine.database.count_owned(&tables, &owned).map_err(failed)?;
+            Ok((owned, rows))
+        })();
+        drop(looked_into);
+        let (owned, rows) = match late {
+            Ok(late) => late,
+            Err(problem) => {
+                self.fail(&unavailable(problem));
+                return;
+            }
+        };
+        if rows + found.rows == 0 && found.parts.is_empty() {
+            self.fail(&unknown(who));
+            return;
+        }
+        active.deleted.rows = rows;
+        active.progress.all_bytes = found.parts.iter().map(|part| part.bytes).sum();
+        active.tell();
+        let files = found.parts.iter().map(|part| part.name.to_string()).collect();
+        let deletion = Deletion::new(&who, self.journal.durable(), files, &owned);
+        let added = shared
+            .deletions
+            .lock()
+            .add(&*shared.disk, &shared.options.data_dir, deletion);
+        if let Err(error) = added {
+            // It may be on disk or not; either way nothing else was changed yet.
+            if let Some(engine) = &mut self.engine {
+                engine.holds_deleted = true;
+            }
+            self.fail_late(&error);
+            return;
+        }
+        self.remove_rows();
+    }
+
+    /// Removes the rows of all deletions from the tables. False when that failed.
+    fn remove_rows(&mut self) -> bool {
+        let Some(engine) = &mut self.engine else { return false };
+        let shared = self.shared.clone();
+        let tables = shared.known.sources.read().tables.clone();
+        let removed = Engine::remove_deleted(&shared, &engine.database, &tables);
+        match removed {
+            Ok(removed) => {
+                engine.holds_deleted = removed == Removed::Later;
+                true
+            }
+            Err(error) => {
+                engine.holds_deleted = true;
+                self.fail_all(&error);
+                let kind = failure::kind(&error);
+                if matches!(kind, Kind::Damaged | Kind::Fatal | Kind::Full) {
+                    self.repair(kind, &error.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    /// Does what a failure or a full disk left of earlier deletions, except in parts. False when that fails again.
+    fn make_up(&mut self) -> bool {
+        let shared = self.shared.clone();
+        let durable = shared
+            .deletions
+            .lock()
+            .make_durable(&*shared.disk, &shared.options.data_dir);
+        if let Err(error) = durable {
+            self.fail_all(&error);
+            return false;
+        }
+        if !self.engine.as_ref().is_some_and(|engine| engine.holds_deleted) {
+            return true;
+        }
+        if !self.remove_rows() {
+            return false;
+        }
+        self.sweep(true);
+        true
+    }
+
+    /// Parts without the service take the places of those with it, unless these went meanwhile.
+    fn put_in_place(&mut self, done: forget::Done) {
+        let shared = self.shared.clone();
+        if !shared.parts().holds(&done.replaced) {
+            return;
+        }
+        let dir = parts::folder(&shared.options.data_dir);
+        let written = match parts::publish(&shared.disk, &dir, done.drafts) {
+            Ok(written) => written,
+            Err(error) => {
+                self.fail_late(&error);
+                // Only the folder knows which are in use.
+                self.repair(Kind::Fatal, &format!("naming parts: {error}"));
+                return;
+            }
+        };
+        let (before, after): (u64, u64) = (
+            done.replaced.iter().map(|part| part.bytes).sum(),
+            written.iter().map(|part| part.bytes).sum(),
+        );
+        {
+            let mut sources = shared.known.sources.write();
+            let mut set = PartSet::clone(&sources.parts);
+            written.into_iter().for_each(|part| set.insert(part));
+            set.give_up(&done.replaced);
+            sources.parts = Arc::new(set);
+        }
+        if let Some(active) = &mut self.deleting.active {
+            active.deleted.rows += done.rows;
+            active.deleted.files += done.replaced.len() as u64;
+            active.deleted.bytes_freed += before.saturating_sub(after);
+            active.progress.done_bytes += before;
+            active.tell();
+        }
+    }
+
+    /// Nothing of it is left in any part.
+    fn finished(&mut self) {
+        // Its names leave memory and the engine's file.
+        self.sweep(true);
+        let Some(active) = self.deleting.active.take() else {
+            return;
+        };
+        tracing::info!(who = ?active.who, deleted = ?active.deleted, "a service is deleted");
+        self.shared.counters.services_deleted.add(1);
+        self.forget_deletions();
+        for waiter in active.waiters {
+            let _ = waiter.reply.send(Ok(active.deleted));
+        }
+    }
+
+    /// Ends the deletion under way with a failure.
+    fn fail(&mut self, error: &DeleteError) {
+        let Some(active) = self.deleting.active.take() else {
+            return;
+        };
+        for waiter in active.waiters {
+            let _ = waiter.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// The same when it was begun: it is gone on with later.
+    fn fail_late(&mut self, problem: &impl ToString) {
+        let message = problem.to_string();
+        tracing::error!(
+            message,
+            "the deletion of a service is not finished; trying again in a minute"
+        );
+        self.shared.counters.deletion_failures.add(1);
+        self.fail(&DeleteError::Unfinished { message });
+    }
+
+    /// The same for everybody who waits: the next deletion would meet the same failure.
+    fn fail_all(&mut self, problem: &impl ToString) {
+        for waiter in self.deleting.asked.drain(..) {
+            let _ = waiter.reply.send(Err(unavailable(problem.to_string())));
+        }
+        self.fail_late(problem);
+    }
+
+    /// Forgets deletions that nothing depends on any more.
+    fn forget_deletions(&self) {
+        if self.shared.deletions.lock().all().is_empty() {
+            return;
+        }
+        if let Err(error) = self.try_to_forget_deletions() {
+            tracing::warn!(%error, "which deletions are over cannot be written; trying again in a minute");
+        }
+    }
+
+    fn try_to_forget_deletions(&self) -> io::Result<()> {
+        let shared = &self.shared;
+        let dir = parts::folder(&shared.options.data_dir);
+        let mut present = BTreeSet::new();
+        let mut deletions = shared.deletions.lock();
+        if deletions.all().iter().any(|deletion| !deletion.files.is_empty()) {
+            // A file that comes back after a crash must find its deletion still there.
+            shared.disk.create_dir_all(&dir)?;
+            shared.disk.sync_dir(&dir)?;
+            let files = shared.disk.list(&dir)?;
+            let names = files.iter().filter_map(|path| path.file_name()?.to_str());
+            present.extend(names.map(str::to_owned));
+        }
+        deletions.prune(&*shared.disk, &shared.options.data_dir, &present, self.journal.first())
+    }
+}
+
+fn unknown(who: ServiceName) -> DeleteError {
+    DeleteError::UnknownService {
+        namespace: who.namespace,
+        service: who.service,
+    }
+}

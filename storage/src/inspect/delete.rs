@@ -1,0 +1,96 @@
+//! Deleting a service from a store that no process has open.
+//!
+//! Guarantees: nothing else changes, whatever the settings of retention; what was begun and did not come to its end is gone
+//! on with by the next process that opens the store, or by a second call.
+
+use std::{sync::Arc, time::Duration};
+
+use emberline_model::time::Clock;
+
+use super::{Layout, repair::FOR_EVER};
+use crate::{
+    deletions::{DeleteProgress, Deleted},
+    disk::{Disk, RealDisk},
+    error::{DeleteError, OpenError, QueryError},
+    options::Options,
+    range::Range,
+    store::Store,
+};
+
+/// Why a service of a closed store was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteFromError {
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The query engine does not come up with what is stored.
+    #[error("the query engine cannot be brought up to date: {0}")]
+    Engine(#[from] QueryError),
+    /// Services of several namespaces have the name.
+    #[error("service `{service}` exists in several namespaces: name one of {namespaces:?}")]
+    Ambiguous {
+        /// The name.
+        service: String,
+        /// The namespaces.
+        namespaces: Vec<String>,
+    },
+    /// It was not deleted, or not to the end.
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+}
+
+/// Deletes a service; answers its namespace, which need not be given where the name is there once.
+pub async fn delete(
+    options: Options,
+    clock: Arc<dyn Clock>,
+    namespace: Option<&str>,
+    service: &str,
+    on_progress: &mut (dyn FnMut(DeleteProgress) + Send),
+) -> Result<(String, Deleted), DeleteFromError> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    // A name that was mistyped must not become a store.
+    Layout::read(&*disk, &options.data_dir)?;
+    let options = Options {
+        // How long data is kept is the server's to say.
+        retention: FOR_EVER,
+        rollup_retention: FOR_EVER,
+        samples_limit_mb: u64::MAX >> 20,
+        rollup_limit_mb: u64::MAX >> 20,
+        compact_after: FOR_EVER,
+        seal_after: Duration::MAX,
+        ..options
+    };
+    let store = Store::open_on(options, clock, disk)?;
+    let outcome = delete_from(&store, namespace, service, on_progress).await;
+    store.close();
+    outcome
+}
+
+async fn delete_from(
+    store: &Store,
+    namespace: Option<&str>,
+    service: &str,
+    on_progress: &mut (dyn FnMut(DeleteProgress) + Send),
+) -> Result<(String, Deleted), DeleteFromError> {
+    store.flush_applied().await?;
+    let namespace = match namespace {
+        Some(namespace) => namespace.to_owned(),
+        None => {
+            let services = store.services(Range::ALL).await?;
+            let known = services.into_iter().map(|info| (info.namespace, info.service));
+            // What is left of one that was interrupted may have no windows any more.
+            let known = known.chain(store.services_being_deleted());
+            let named = known.filter(|(_, name)| name == service);
+            let mut namespaces: Vec<String> = named.map(|(namespace, _)| namespace).collect();
+            namespaces.sort();
+            namespaces.dedup();
+            if namespaces.len() > 1 {
+                let service = service.to_owned();
+                return Err(DeleteFromError::Ambiguous { service, namespaces });
+            }
+            namespaces.pop().unwrap_or_default()
+        }
+    };
+    let deleted = store.delete_service(&namespace, service, on_progress).await?;
+    Ok((namespace, deleted))
+}

@@ -1,0 +1,134 @@
+//! `DELETE /api/v1/services/{service}`: everything that a service reported goes. The only call that changes anything.
+//!
+//! Guarantees: nothing is deleted without `confirm`, which repeats the name, nor for a page of another site; a deletion that
+//! was begun goes on when the caller leaves, and is answered with 202 and its progress when it takes long: the same call
+//! then waits for the same deletion.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, RawQuery, State},
+};
+use emberline_storage::{DeleteError, DeleteProgress, Deleted};
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    Web, catalog,
+    error::{ApiError, ErrorBody},
+    params::{CONFIRM, NAMESPACE, NONE, Parameter, Params, shorten},
+    same_site,
+};
+
+pub(super) const PARAMETERS: &[Parameter] = &[NAMESPACE, CONFIRM];
+
+/// What was deleted, or how far that has come.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ServiceDeletion {
+    namespace: String,
+    service: String,
+    /// False: it is under way, and the numbers of what was deleted are still 0.
+    finished: bool,
+    /// Windows, requests, samples and exemplars.
+    rows: u64,
+    /// Sealed files written anew or removed.
+    files: u64,
+    /// Bytes by which sealed files are smaller.
+    bytes_freed: u64,
+    /// Bytes of sealed files that are done.
+    done_bytes: u64,
+    /// Bytes of all sealed files that held something of it; 0 while these are looked for.
+    all_bytes: u64,
+}
+
+/// Deletes everything that a service reported so far; what it reports later is stored.
+///
+/// There is no login yet: whoever reaches the port may call it, except pages of other sites in a browser (403). Not to be
+/// undone.
+#[utoipa::path(delete, path = "/api/v1/services/{service}",
+    params(("service" = String, Path, description = "Name of the service.")),
+    responses(
+        (status = 200, body = ServiceDeletion, description = "It is deleted."),
+        (status = 202, body = ServiceDeletion, description = "It is under way and goes on; the same call waits for it."),
+        (status = "default", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn delete_service(
+    State(web): State<Web>,
+    Path(service): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Json<ServiceDeletion>), ApiError> {
+    same_site::check(&headers)?;
+    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
+    let confirmed = params.text(&CONFIRM).unwrap_or_default();
+    if confirmed != service {
+        let message = format!(
+            "`confirm={}` is not the name of the service, `{}`: repeat it to delete everything that it reported",
+            shorten(confirmed),
+            shorten(&service)
+        );
+        return Err(ApiError::bad_request("not_confirmed", message));
+    }
+    let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
+    let (namespace, service) = match catalog::find_stored_service(&web.store, &service, namespace).await {
+        Ok(known) => (known.namespace, known.service),
+        // What is left of one whose deletion is under way may have no windows any more.
+        Err(error) => {
+            let mut under_way = web.store.services_being_deleted().into_iter();
+            let is_it = |(of, name): &(String, String)| *name == service && namespace.is_none_or(|n| n == of);
+            under_way.find(is_it).ok_or(error)?
+        }
+    };
+
+    let progress: Arc<Mutex<DeleteProgress>> = Arc::default();
+    // A task of its own: the answer may be given before the end.
+    let deleting = tokio::spawn({
+        let (store, progress) = (web.store.clone(), progress.clone());
+        let (namespace, service) = (namespace.clone(), service.clone());
+        async move {
+            let mut note = |step| *progress.lock() = step;
+            store.delete_service(&namespace, &service, &mut note).await
+        }
+    });
+    let patience = Duration::from_secs(web.max_request_seconds) / 2;
+    let answer = |status: StatusCode, deleted: Deleted| {
+        let progress = *progress.lock();
+        let body = ServiceDeletion {
+            namespace,
+            service,
+            finished: status == StatusCode::OK,
+            rows: deleted.rows,
+            files: deleted.files,
+            bytes_freed: deleted.bytes_freed,
+            done_bytes: progress.done_bytes,
+            all_bytes: progress.all_bytes,
+        };
+        (status, Json(body))
+    };
+    match tokio::time::timeout(patience, deleting).await {
+        Ok(Ok(deleted)) => Ok(answer(StatusCode::OK, deleted?)),
+        Ok(Err(error)) => Err(ApiError::internal(format!("deleting ended early: {error}"))),
+        Err(_) => Ok(answer(StatusCode::ACCEPTED, Deleted::default())),
+    }
+}
+
+impl From<DeleteError> for ApiError {
+    fn from(error: DeleteError) -> ApiError {
+        let (status, code, retry) = match &error {
+            DeleteError::UnknownService { .. } => (StatusCode::NOT_FOUND, "unknown_service", false),
+            DeleteError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", true),
+            DeleteError::Unfinished { .. } => (StatusCode::SERVICE_UNAVAILABLE, "deletion_unfinished", true),
+            DeleteError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "store_closed", true),
+        };
+        ApiError {
+            status,
+            code,
+            message: error.to_string(),
+            retry,
+        }
+    }
+}
