@@ -438,6 +438,24 @@ pub(crate) enum StoreCommand {
     Verify(StoreCheckArgs),
     /// Set damaged files aside, bring the query engine up to date, remove leftovers. The server must not run.
     Repair(StoreCheckArgs),
+    /// Delete everything that a service reported; not to be undone. The server must not run: a running one takes
+    /// `DELETE /api/v1/services/NAME?confirm=NAME`.
+    Delete(StoreDeleteArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct StoreDeleteArgs {
+    /// Name of the service.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: String,
+    /// Its namespace; needed only when several hold one of that name. Empty for the one without a name.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) check: StoreCheckArgs,
 }
 
 #[derive(Args)]

@@ -1,14 +1,19 @@
-//! `emberline store stats|verify|repair`: a store's files, looked at from outside the server.
+//! `emberline store stats|verify|repair|delete`: a store's files, looked at and put right from outside the server.
 //!
-//! Guarantees: `stats` and `verify` change nothing; `verify` ends with 1 when anything is damaged. What they find and do
-//! is [`emberline_storage::inspect`]'s; here it is told.
+//! Guarantees: `stats` and `verify` change nothing; `verify` ends with 1 when anything is damaged; `delete` does nothing
+//! before somebody said yes. What they find and do is [`emberline_storage::inspect`]'s; here it is told.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::{BufRead, IsTerminal, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use emberline_model::time::SystemClock;
 use emberline_storage::{
-    Options,
+    DeleteProgress, Options,
     disk::RealDisk,
     inspect::{self, Damage, Files, StoreContents, Verified},
 };
@@ -19,7 +24,7 @@ use crate::{
         print,
         table::{amount, draw},
     },
-    cli::{ServerArgs, StoreArgs, StoreCheckArgs, StoreCommand, TableOutput},
+    cli::{ServerArgs, StoreArgs, StoreCheckArgs, StoreCommand, StoreDeleteArgs, TableOutput},
     client::{self, Server, Target},
     progress::Progress,
 };
@@ -32,6 +37,7 @@ pub(crate) fn run(args: &StoreArgs) -> Result<ExitCode> {
         StoreCommand::Stats(server) => stats(args, server),
         StoreCommand::Verify(check) => verify(args, check),
         StoreCommand::Repair(check) => repair(args, check),
+        StoreCommand::Delete(what) => delete(args, what),
     }
 }
 
@@ -225,4 +231,55 @@ fn repair(args: &StoreArgs, check: &StoreCheckArgs) -> Result<ExitCode> {
         }
         text
     })
+}
+
+fn delete(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<ExitCode> {
+    if !what.yes && !is_meant(args, what)? {
+        eprintln!("nothing was deleted");
+        return Ok(ExitCode::FAILURE);
+    }
+    let options = Options {
+        memory_limit_mb: what.check.memory_limit_mb,
+        ..Options::new(&args.data_dir)
+    };
+    let progress = Progress::of_bytes();
+    let folder = args.data_dir.join("parts");
+    let mut show = |step: DeleteProgress| progress.show_of(&folder, step.done_bytes, step.all_bytes);
+    let (namespace, service) = (what.namespace.as_deref(), what.service.as_str());
+    let deleted = client::run(async {
+        Ok(inspect::delete(options, Arc::new(SystemClock), namespace, service, &mut show).await?)
+    });
+    drop(progress);
+    let (namespace, deleted) = deleted?;
+    let report = json!({
+        "namespace": namespace,
+        "service": service,
+        "rows": deleted.rows,
+        "files": deleted.files,
+        "bytes_freed": deleted.bytes_freed,
+    });
+    tell(args, &report, || {
+        format!(
+            "deleted {} of `{service}` from {}, {} freed\n",
+            counted(deleted.rows, "row", "rows"),
+            counted(deleted.files, "sealed file", "sealed files"),
+            bytes(deleted.bytes_freed),
+        )
+    })
+}
+
+/// Asks on the terminal; where there is none nobody can have meant it.
+fn is_meant(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("deleting a service is not to be undone: say --yes where nobody can be asked");
+    }
+    eprint!(
+        "Everything that service `{}` reported goes from {}, for good. Its name, to go on: ",
+        what.service,
+        args.data_dir.display()
+    );
+    std::io::stderr().flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim() == what.service)
 }

@@ -1,4 +1,4 @@
-//! `emberline store stats|verify|repair` on the files of a real server: what is damaged is named, what is not stays.
+//! `emberline store stats|verify|repair|delete` on the files of a real server: what is damaged is named, what is not stays.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -29,10 +29,14 @@ fn store(data: &Path, arguments: &[&str]) -> (i32, Value) {
 
 /// Sends one window of `function` with `samples` samples, taken `hours` ago.
 fn send(server: &Server, function: &str, samples: u64, hours: u64) {
+    send_of(server, "checkout", function, samples, hours);
+}
+
+fn send_of(server: &Server, service: &str, function: &str, samples: u64, hours: u64) {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let from = (now_s - hours * 3600) / 10 * 10;
     let path = format!(
-        "/api/ingest?service=checkout&version=v1&sample_rate=100&from={from}&until={}",
+        "/api/ingest?service={service}&version=v1&sample_rate=100&from={from}&until={}",
         from + 10
     );
     let body = format!("main;{function} {samples}\n");
@@ -200,5 +204,50 @@ fn damaged_files_are_named_set_aside_and_cost_only_what_they_held() {
     // batches.
     let server = Server::start(&data);
     assert_eq!(total(&server), 11_010_000_000);
+    server.stop();
+}
+
+#[test]
+fn a_service_is_deleted_from_a_stopped_store_and_over_the_api() {
+    let scratch = Scratch::new("store-delete");
+    let data = scratch.path().join("data");
+    let (code, said) = store(&data, &["delete", "--service", "checkout", "--yes"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("there is no store in"), "{said}");
+
+    let server = Server::start(&data);
+    send_of(&server, "checkout", "old", 100, 5);
+    send_of(&server, "cart", "older", 1000, 5);
+    send_of(&server, "quote", "oldest", 1, 5);
+    assert_eq!(total(&server), 11_010_000_000);
+    let pid = server_pid(&data);
+    let (code, said) = store(&data, &["delete", "--service", "checkout", "--yes"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains(&format!("process {pid}")), "{said}");
+    let quote = "/api/v1/services/quote?confirm=quote";
+    let answer = request(server.web, "DELETE", quote, "text/plain", b"").unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(total(&server), 11_000_000_000);
+    server.stop();
+
+    // Sealed, so that files have to be written anew.
+    let (code, _) = store(&data, &["repair"]);
+    assert_eq!(code, 0);
+    let (code, said) = store(&data, &["delete", "--service", "checkout"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("--yes"), "{said}");
+    let (code, said) = store(&data, &["delete", "--service", "chekout", "--yes"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("nothing is stored"), "{said}");
+    let (code, said) = store(&data, &["delete", "--service", "checkout", "--yes"]);
+    assert_eq!((code, &said["service"]), (0, &Value::from("checkout")), "{said}");
+    assert!(
+        said["rows"].as_u64() > Some(0) && said["files"].as_u64() > Some(0),
+        "{said}"
+    );
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!((code, damaged_files(&said)), (0, vec![]), "{said}");
+    let server = Server::start(&data);
+    assert_eq!(total(&server), 10_000_000_000);
     server.stop();
 }
