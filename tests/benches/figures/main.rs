@@ -23,6 +23,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+/// What a server allocates with: stores and trees that are measured in this process shall cost what they cost there.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// One measured number.
 pub(crate) struct Figure {
     /// Its name in the README.
