@@ -47,7 +47,10 @@ fn a_disk_that_is_really_full_needs_room_and_no_restart() {
         println!("min_free_mb {reserve_mb}: {outcome:?}");
         assert!(outcome.problems.is_empty(), "{:#?}", outcome.problems);
         assert_eq!((outcome.lost, outcome.doubled), (0, 0));
-        assert!(outcome.refused >= 30 && outcome.answered >= 10, "{outcome:?}");
+        assert!(
+            outcome.refused >= 30 && outcome.answered >= campaign::disk_full::ANSWERS,
+            "{outcome:?}"
+        );
         // Generous: what it guards is a store that answers nothing until somebody makes room.
         assert!(
             outcome.longest_gap_ms < 20_000 && outcome.resumed_ms < 60_000,

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,6 +31,9 @@ const DISK_MB: u64 = 32;
 const ROOM_BYTES: u64 = 32 << 10;
 /// Refusals to wait for.
 const REFUSALS: u64 = 30;
+/// Answers to wait for while the disk is full: an engine that met the full disk in the middle of a write is opened again
+/// first, which takes its time.
+pub const ANSWERS: u64 = 10;
 
 /// What a run found.
 #[derive(Debug, Clone, Default)]
@@ -147,13 +150,18 @@ pub async fn fill(orders: &Orders) {
     // A file that ends early because the disk is full does what it is for.
     let _ = fs::write(&filler, vec![1; free.saturating_sub(room) as usize]);
     let full = Arc::new(AtomicBool::new(true));
-    let asking = tokio::spawn(ask(store.clone(), full.clone()));
-    let mut refused = 0;
-    while refused < REFUSALS {
+    let answered = Arc::new(AtomicU64::new(0));
+    let asking = tokio::spawn(ask(store.clone(), full.clone(), answered.clone()));
+    let (mut refused, full_since) = (0, Instant::now());
+    let stays_full = |refused| {
+        let enough = refused >= REFUSALS && answered.load(Ordering::Relaxed) >= ANSWERS;
+        !enough && full_since.elapsed() < child::PATIENCE
+    };
+    while stays_full(refused) {
         child::say(&format!("sent {next}"));
         let mut waiting = vec![next];
         clock.set(load::clock_s(next));
-        while !waiting.is_empty() && refused < REFUSALS {
+        while !waiting.is_empty() && stays_full(refused) {
             waiting = child::send(&store, waiting).await;
             refused += waiting.len() as u64;
             if !waiting.is_empty() {
@@ -165,7 +173,8 @@ pub async fn fill(orders: &Orders) {
         next += u64::from(waiting.is_empty());
     }
     full.store(false, Ordering::Relaxed);
-    let (answered, unanswered, gap_ms) = asking.await.unwrap();
+    let (unanswered, gap_ms) = asking.await.unwrap();
+    let answered = answered.load(Ordering::Relaxed);
     child::say(&format!("reads {answered} {unanswered} {gap_ms}"));
     store.close();
     let store = Store::open(options.clone(), clock.clone()).unwrap();
@@ -194,20 +203,21 @@ pub async fn fill(orders: &Orders) {
 }
 
 /// Asks as long as the disk is full.
-async fn ask(store: Store, full: Arc<AtomicBool>) -> (u64, u64, u128) {
-    let (mut answered, mut unanswered, mut gap) = (0, 0, Duration::ZERO);
+async fn ask(store: Store, full: Arc<AtomicBool>, answered: Arc<AtomicU64>) -> (u64, u128) {
+    let (mut unanswered, mut gap) = (0, Duration::ZERO);
     let mut last = Instant::now();
     while full.load(Ordering::Relaxed) {
         let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
         match store.stacks(query).await {
             Ok(_) => {
                 gap = gap.max(last.elapsed());
-                (answered, last) = (answered + 1, Instant::now());
+                last = Instant::now();
+                answered.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if error.is_retryable() => unanswered += 1,
             Err(error) => child::say(&format!("failed to answer: {error}")),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    (answered, unanswered, gap.max(last.elapsed()).as_millis())
+    (unanswered, gap.max(last.elapsed()).as_millis())
 }
