@@ -14,7 +14,7 @@ use std::{
 use common::*;
 use emberline_model::{Batch, Exemplar, ProfileType};
 use emberline_storage::{
-    ExemplarQuery, Label, Options, Range, RequestQuery, SelectedQuery, StackQuery, Store, WorkloadFilter,
+    ExemplarQuery, Label, Options, Range, SelectedQuery, StackQuery, Store, WorkloadFilter,
     disk::{FaultyDisk, RealDisk},
 };
 
@@ -54,17 +54,6 @@ fn small_segments(dir: &Path) -> Options {
     let mut options = options(dir);
     options.segment_bytes = 1;
     options
-}
-
-async fn request_count(store: &Store) -> u64 {
-    let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
-    store
-        .requests(query)
-        .await
-        .unwrap()
-        .iter()
-        .map(|r| r.duration.count())
-        .sum()
 }
 
 /// Which traces have an exemplar, and with which value.

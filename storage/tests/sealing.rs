@@ -15,8 +15,7 @@ use std::{
 use common::*;
 use emberline_model::{Batch, ProfileType};
 use emberline_storage::{
-    Options, Range, RequestQuery, SampleSeries, SelectedQuery, SelectedRow, SideQuery, StackQuery, Store,
-    WorkloadFilter,
+    Options, Range, SampleSeries, SelectedQuery, SelectedRow, SideQuery, StackQuery, Store, WorkloadFilter,
     disk::{DiskEvent, FaultyDisk, RealDisk},
 };
 
@@ -59,17 +58,6 @@ async fn complete_windows(store: &Store) -> usize {
         windows += store.side_data(query).await.unwrap().windows.len();
     }
     windows
-}
-
-async fn request_count(store: &Store) -> u64 {
-    let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
-    store
-        .requests(query)
-        .await
-        .unwrap()
-        .iter()
-        .map(|r| r.duration.count())
-        .sum()
 }
 
 #[tokio::test]

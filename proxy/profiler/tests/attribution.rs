@@ -201,7 +201,8 @@ fn an_inlined_leaf_is_named_inside_its_function() {
         }
         let right = right as f64 / weight as f64;
         assert!(weight > 500);
-        assert!(right >= 0.99, "{right}");
+        // On a busy machine one sample between two calls may stand for twenty.
+        assert!(right >= 0.95, "{right}");
     });
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     io,
     sync::Arc,
 };
@@ -117,35 +118,57 @@ impl Copier<'_> {
                 return Err(Problem::Damaged(vec![part.clone()]));
             }
         }
-        for chunk in self.chunks(kind, sources, condition)? {
-            self.copy(kind, &sql(&format!("{condition} AND {chunk}")), &mut writer)?;
+        for group in self.chunks(kind, sources, condition)? {
+            for chunk in group {
+                self.copy(kind, &sql(&format!("{condition} AND {chunk}")), &mut writer)?;
+            }
+            if let Some(writer) = &mut writer {
+                writer.begin_group()?;
+            }
         }
         Ok(writer)
     }
 
-    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted.
-    fn chunks(&self, kind: Kind, sources: &[Arc<Part>], condition: &str) -> Result<Vec<String>, Problem> {
+    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted; in
+    /// groups that are kept apart. Samples of another quarter of the day are another group, so that a range that begins
+    /// or ends in the middle of an hour does not read the times of the whole day.
+    fn chunks(&self, kind: Kind, sources: &[Arc<Part>], condition: &str) -> Result<Vec<Vec<String>>, Problem> {
         // Few enough to be sorted at once, and exemplars are not in the order of their series.
         if kind == Kind::Windows || kind == Kind::Exemplars {
-            return Ok(vec!["true".to_owned()]);
+            return Ok(vec![vec!["true".to_owned()]]);
         }
+        let quarter = match kind {
+            Kind::Samples => format!("CAST(ts - ts % {QUARTER_S} AS UINTEGER)"),
+            _ => "0::UINTEGER".to_owned(),
+        };
         let sql = format!(
-            "SELECT series_id, CAST(count(*) AS UBIGINT) FROM {} WHERE {condition} GROUP BY 1 ORDER BY 1",
+            "SELECT {quarter}, series_id, CAST(count(*) AS UBIGINT) FROM {} WHERE {condition}
+             GROUP BY 1, 2 ORDER BY 1, 2",
             from(sources)
         );
         let counts = self.shared.readers.read(|reader| {
-            let mut counts: Vec<(u64, u64)> = Vec::new();
+            let mut counts: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
             reader.rows(&sql, &[], |chunk| {
                 let columns = Columns::new(chunk);
-                counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
+                let (quarter, series, count) = (columns.u32(0)?, columns.u64(1)?, columns.u64(2)?);
+                for row in 0..columns.rows() {
+                    counts.entry(quarter[row]).or_default().push((series[row], count[row]));
+                }
                 Ok(())
             })?;
             Ok(counts)
         })?;
-        let ranges = series_ranges(&counts).into_iter();
-        Ok(ranges
-            .map(|(first, last)| format!("series_id BETWEEN {first} AND {last}"))
-            .collect())
+        let group = |(from_s, counts): (u32, Vec<(u64, u64)>)| {
+            let times = match kind {
+                Kind::Samples => format!("ts >= {from_s} AND ts < {}", i64::from(from_s) + QUARTER_S),
+                _ => "true".to_owned(),
+            };
+            let ranges = series_ranges(&counts).into_iter();
+            ranges
+                .map(|(first, last)| format!("{times} AND series_id BETWEEN {first} AND {last}"))
+                .collect()
+        };
+        Ok(counts.into_iter().map(group).collect())
     }
 
     /// Writes the rows of a query behind those before.

@@ -59,6 +59,11 @@ impl RowWriter {
         self.writer.write(&batch).map_err(other)
     }
 
+    /// Keeps the rows so far apart from those that follow: a question that needs only some of them passes over the others.
+    pub(crate) fn begin_group(&mut self) -> io::Result<()> {
+        self.writer.flush().map_err(other)
+    }
+
     /// Ends the file and makes it durable; `name` gets the number of rows and the checksum.
     pub(crate) fn finish(self, name: PartName) -> io::Result<Draft> {
         let rows = self.rows;

@@ -339,3 +339,15 @@ impl Placing {
         Ok(())
     }
 }
+
+/// Requests of all services and hours.
+pub async fn request_count(store: &Store) -> u64 {
+    let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
+    store
+        .requests(query)
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.duration.count())
+        .sum()
+}
