@@ -17,7 +17,9 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_ours = match (text("sec-fetch-site"), text(header::ORIGIN.as_str())) {
         (Some(site), _) => matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => {
-            let authority = origin.parse::<Uri>().ok().and_then(|uri| uri.authority().cloned());
+            // `null` would be the name of a host.
+            let uri = origin.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some());
+            let authority = uri.and_then(|uri| uri.authority().cloned());
             let host = text(header::HOST.as_str());
             authority.is_some_and(|authority| host.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_str())))
         }

@@ -182,7 +182,8 @@ fn matcher() -> impl Strategy<Value = Matcher> {
     let value = || prop_oneof![4 => value(), 1 => word()];
     let wanted = prop_oneof![
         value().prop_map(Wanted::Is),
-        prop::collection::vec(value(), 0..5).prop_map(Wanted::OneOf),
+        // One of none cannot be written: an empty expression is the empty value.
+        prop::collection::vec(value(), 1..5).prop_map(Wanted::OneOf),
         value().prop_map(Wanted::Holds),
         value().prop_map(Wanted::BeginsWith),
     ];
