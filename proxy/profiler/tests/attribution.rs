@@ -450,6 +450,10 @@ fn the_caller_of_the_clock_is_not_lost() {
             let called_from = caller
                 .map(|frame| names.of_frame(&window, *frame).to_vec())
                 .unwrap_or_default();
+            // The loop's own look at the clock is rare, and where time is stolen from the machine one look may weigh forty.
+            if has(&called_from, "the_caller_of_the_clock_is_not_lost") {
+                continue;
+            }
             let is_right = has(&called_from, "reads_the_clock");
             weight += sample.weight;
             right += if is_right { sample.weight } else { 0 };

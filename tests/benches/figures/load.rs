@@ -402,7 +402,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     server.stop();
     let n = first.acks.len();
     Ok(vec![
-        Figure::plain("load_peak_rss_mb", peak_mb, "MiB", 1, COMMAND),
+        Figure::plain("peak_rss_mb", peak_mb, "MiB", 1, COMMAND),
         Figure::plain("load_rss_slope_mb_per_hour", growth, "MiB/h", settled.len(), COMMAND),
         Figure::plain("load_ack_p50_ms", quantile(&first.acks, 0.5), "ms", n, COMMAND),
         Figure::plain("load_ack_p99_ms", quantile(&first.acks, 0.99), "ms", n, COMMAND),
