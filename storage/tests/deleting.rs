@@ -329,6 +329,11 @@ async fn a_service_is_deleted_from_compacted_parts() {
     remove_hot(world.dir.path());
     world.reopen();
     assert_eq!(told(&world.store).await, expected, "from parts alone");
+    // When the service comes back, nothing that was deleted comes with it, not from sums over quarters of the day either.
+    for store in [&world.store, &other.store] {
+        store.append(sent(9, OPEN.1 + 20)).await.unwrap();
+    }
+    assert_eq!(told(&world.store).await, told(&other.store).await, "it came back");
 }
 
 #[tokio::test]

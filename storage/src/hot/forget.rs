@@ -62,7 +62,7 @@ pub(super) fn find<'a>(
     for group in groups(parts) {
         let mut others = 0;
         let has_samples = group.iter().any(|part| part.name.kind == Kind::Samples);
-        for part in group.iter().filter(|part| part.name.kind.table().is_some()) {
+        for part in group.iter().filter(|part| part.name.kind.has_rows()) {
             if !part.is_intact(false)? {
                 shared.set_aside(std::slice::from_ref(part));
                 continue;
@@ -97,9 +97,13 @@ pub(super) fn find<'a>(
     Ok(found)
 }
 
-/// Roll-ups hold the same samples once more, as long as there are any.
+/// Roll-ups hold the same samples once more, as long as there are any; quarters of days hold their roll-up once more.
 fn is_counted(kind: Kind, has_samples: bool) -> bool {
-    kind != Kind::Rollup || !has_samples
+    match kind {
+        Kind::Rollup => !has_samples,
+        Kind::Quarters => false,
+        _ => true,
+    }
 }
 
 fn count(shared: &Shared, part: &Arc<Part>, owned: &Owned) -> Result<u64, Problem> {

@@ -67,6 +67,11 @@ impl Kind {
         }
     }
 
+    /// True for rows, false for what they mention.
+    pub(crate) fn has_rows(self) -> bool {
+        !matches!(self, Kind::Names | Kind::Stacks)
+    }
+
     /// True for what is kept only as long as single samples are.
     pub(crate) fn is_of_single_samples(self) -> bool {
         matches!(self, Kind::Samples | Kind::Exemplars)
