@@ -3,8 +3,8 @@
 //! Guarantees: the file `deleted.bin` is replaced as a whole, so a deletion is there or not. As long as the journal holds a
 //! batch from before it, what is replayed is left out; as long as a sealed file from before it lies in the folder, it is
 //! known as one that has to be written anew. The identifiers of its rows are kept as well, so that it does not depend on
-//! names that go first. Wrong on purpose: a damaged record of this file is a deletion forgotten; it is counted and told,
-//! and a copy is set aside.
+//! names that go first. The first record says how many follow, so that none goes unnoticed. Wrong on purpose: a damaged
+//! record is a deletion forgotten; it is counted and told, and a copy is set aside.
 
 use std::{
     collections::BTreeSet,
@@ -27,6 +27,9 @@ use crate::{
 };
 
 const FILE: &str = "deleted.bin";
+
+/// Sequence of the record whose stamp says how many deletions follow.
+const COUNT: u64 = 1;
 
 /// What went with a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -155,7 +158,8 @@ impl Deletions {
 
     fn write(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         let mut bytes = Vec::new();
-        for (sequence, deletion) in (1..).zip(&self.all) {
+        framing::encode(&mut bytes, COUNT, self.all.len() as u32, b"");
+        for (sequence, deletion) in (COUNT + 1..).zip(&self.all) {
             framing::encode(&mut bytes, sequence, 0, &deletion.encode_to_vec());
         }
         replace_file(disk, &path_of(data_dir), &bytes)
@@ -237,18 +241,25 @@ impl Deletions {
     }
 }
 
-/// The deletions in the bytes of a file, and how many places of it are damaged.
+/// The deletions in the bytes of a file, and how many places of it are damaged or missing.
 fn decode(bytes: &[u8]) -> (Vec<Deletion>, u64) {
     let scan = framing::scan(bytes, 0, 0);
     let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
     let mut all = Vec::new();
+    let (mut count, mut records) = (None, 0);
     for frame in &scan.frames {
+        if frame.sequence == COUNT {
+            count = Some(u64::from(frame.stamp));
+            continue;
+        }
+        records += 1;
         match Deletion::decode(&bytes[frame.payload.clone()]) {
             Ok(deletion) => all.push(deletion),
             Err(_) => damaged += 1,
         }
     }
-    (all, damaged)
+    let missing = count.map_or(1, |count| count.abs_diff(records));
+    (all, damaged.max(missing))
 }
 
 /// How many places of a file's bytes are damaged.
@@ -289,7 +300,10 @@ mod tests {
         assert_eq!((read.last_lsn(), counters.deletions_lost.get()), (9, 0));
         assert_eq!(read.all()[0].owned().series.len(), 2);
         let mut bytes = disk.read(&path_of(dir)).unwrap();
-        bytes[framing::HEADER_BYTES] ^= 1;
+        for cut in 0..bytes.len() {
+            assert!(damaged_places(&bytes[..cut]) > 0, "cut at {cut}");
+        }
+        bytes[2 * framing::HEADER_BYTES] ^= 1;
         replace_file(&disk, &path_of(dir), &bytes).unwrap();
         assert_eq!(damaged_places(&bytes), 1);
         let read = Deletions::read(&disk, dir, &counters, 0);

@@ -10,7 +10,8 @@ use std::{
 
 use emberline_model::{Frame, ProfileType};
 use emberline_storage::{
-    Appended, QueryError, Range, RequestQuery, StackQuery, Store, TotalsQuery, WindowQuery, WorkloadFilter,
+    Appended, ExemplarQuery, Label, LabelFilter, Options, QueryError, Range, RequestQuery, StackQuery, Store,
+    TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 use super::{
@@ -65,6 +66,14 @@ pub fn folder(orders: &Orders) -> PathBuf {
     PathBuf::from(&orders["dir"])
 }
 
+pub fn options(orders: &Orders) -> Options {
+    let retention_hours = match number(orders, "retention") {
+        0 => load::RETENTION_HOURS,
+        hours => hours as i64,
+    };
+    super::options(&folder(orders), retention_hours)
+}
+
 fn numbers(orders: &Orders, word: &str) -> Vec<u64> {
     let text = orders.get(word).map_or("", String::as_str);
     text.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect()
@@ -77,13 +86,16 @@ async fn live(orders: &Orders) {
     let point: Option<Point> = orders.get("point").map(|text| text.parse().unwrap());
     let disk = FailpointDisk::new(point, number(orders, "nth"), &folder(orders));
     let clock = TestClock::at(load::clock_s(first));
-    let store = match Store::open_on(super::options(&folder(orders)), clock.clone(), Arc::new(disk)) {
+    let store = match Store::open_on(options(orders), clock.clone(), Arc::new(disk)) {
         Ok(store) => store,
         Err(error) => return say(&format!("failed to open: {error}")),
     };
     report(&store).await;
     for again in numbers(orders, "again") {
         send(&store, vec![again]).await;
+    }
+    if orders.contains_key("delete") {
+        delete(&store, first).await;
     }
     let asking = tokio::spawn(ask(store.clone(), random.clone()));
     for retried in numbers(orders, "retry").chunks(8) {
@@ -124,6 +136,18 @@ async fn live(orders: &Orders) {
     say(&format!("rss {}\nclosed", process::peak_rss_kb("self").unwrap_or(0)));
 }
 
+/// Stores a batch of a service and deletes that service.
+async fn delete(store: &Store, number: u64) {
+    say("deleting");
+    if let Err(error) = store.append(load::of_deleted(number)).await {
+        return say(&format!("failed to store what is to be deleted: {error}"));
+    }
+    match store.delete_service("demo", load::DELETED_SERVICE, &mut |_| {}).await {
+        Ok(_) => say("deleted"),
+        Err(error) => say(&format!("failed to delete: {error}")),
+    }
+}
+
 /// Hands batches over at once, and says what became of each; answers which have to be sent again.
 pub async fn send(store: &Store, numbers: Vec<u64>) -> Vec<u64> {
     let mut refused = Vec::new();
@@ -162,7 +186,7 @@ async fn ask(store: Store, mut random: Random) {
 fn stacks(by_window: bool) -> StackQuery {
     StackQuery {
         by_window,
-        ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
+        ..StackQuery::new(WorkloadFilter::service(load::SERVICE), ProfileType::CPU, Range::ALL)
     }
 }
 
@@ -170,13 +194,21 @@ fn requests() -> RequestQuery {
     RequestQuery {
         by_window: true,
         by_instance: true,
-        ..RequestQuery::new(WorkloadFilter::default(), Range::ALL)
+        ..RequestQuery::new(WorkloadFilter::service(load::SERVICE), Range::ALL)
+    }
+}
+
+fn windows(service: &str) -> WindowQuery {
+    WindowQuery {
+        who: WorkloadFilter::service(service),
+        component: None,
+        range: Range::ALL,
     }
 }
 
 pub fn totals() -> TotalsQuery {
     TotalsQuery {
-        who: WorkloadFilter::default(),
+        who: WorkloadFilter::service(load::SERVICE),
         component: None,
         profile_type: ProfileType::CPU.into(),
         only_complete: false,
@@ -219,6 +251,7 @@ pub async fn report(store: &Store) {
         ("batches_skipped", stats.batches_skipped),
         ("parts_quarantined", stats.parts_quarantined),
         ("rows_lost", stats.sealed_rows_lost),
+        ("deletions_lost", stats.deletions_lost),
     ] {
         say(&format!("stats {name} {value}"));
     }
@@ -241,8 +274,20 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
         let name = frames.first().map_or("-", |&f| &resolved.functions[f as usize].name);
         lines.push(format!("stack {id:x} {value} {samples} {name}"));
     }
-    let hourly = store.stacks(stacks(false)).await?;
-    lines.push(format!("hourly {} {}", hourly.value, hourly.samples));
+    // Cut within a quarter of the day: then sums of its hours answer, uncut those of quarters where there are some.
+    for (word, cuts) in [("quarterly", vec![]), ("hourly", vec![load::CUT_S])] {
+        let (mut value, mut samples, mut from_unix_s) = (0, 0, Range::ALL.from_unix_s);
+        for to_unix_s in cuts.into_iter().chain([Range::ALL.to_unix_s]) {
+            let query = StackQuery {
+                range: Range { from_unix_s, to_unix_s },
+                ..stacks(false)
+            };
+            let found = store.stacks(query).await?;
+            (value, samples) = (value + found.value, samples + found.samples);
+            from_unix_s = to_unix_s;
+        }
+        lines.push(format!("{word} {value} {samples}"));
+    }
     let mut per_window: BTreeMap<(i64, String), u64> = BTreeMap::new();
     for row in store.requests(requests()).await? {
         *per_window.entry((row.window_start_s, row.instance)).or_default() += row.duration.count();
@@ -250,25 +295,55 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
     for ((start, instance), count) in per_window {
         lines.push(format!("requests {start} {instance} {count}"));
     }
-    let windows = WindowQuery {
-        who: WorkloadFilter::default(),
-        component: None,
-        range: Range::ALL,
-    };
-    for mark in store.windows(windows).await? {
+    for mark in store.windows(windows(load::SERVICE)).await? {
         let (start, instance, cpu) = (mark.window_start_s, mark.workload.instance, mark.stats.cpu_ns);
         lines.push(format!("window {start} {instance} {cpu}"));
     }
+    let exemplars = ExemplarQuery {
+        filters: vec![of_service(load::SERVICE)],
+        ..ExemplarQuery::new(Range::ALL, 10_000)
+    };
+    for row in store.exemplars(exemplars).await?.rows {
+        lines.push(format!("exemplar {} {}", row.span_id, row.value));
+    }
+    lines.push(format!("deleted_rows {}", rows_of_deleted(store).await?));
     let sums = store.totals(totals()).await?;
     let (value, samples) = sums.iter().fold((0, 0), |(v, s), row| (v + row.value, s + row.samples));
     lines.push(format!("total {value} {samples}"));
     Ok(lines.join("\n"))
 }
 
+fn of_service(service: &str) -> LabelFilter {
+    LabelFilter {
+        label: Label::Service,
+        values: vec![service.to_owned()],
+        negated: false,
+    }
+}
+
+/// How much of the deleted service any kind of question finds.
+async fn rows_of_deleted(store: &Store) -> Result<usize, QueryError> {
+    let who = WorkloadFilter::service(load::DELETED_SERVICE);
+    let mut rows = store.windows(windows(load::DELETED_SERVICE)).await?.len();
+    for by_window in [false, true] {
+        let stacks = StackQuery {
+            by_window,
+            ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
+        };
+        rows += store.stacks(stacks).await?.rows.len();
+    }
+    rows += store.requests(RequestQuery::new(who, Range::ALL)).await?.len();
+    let exemplars = ExemplarQuery {
+        filters: vec![of_service(load::DELETED_SERVICE)],
+        ..ExemplarQuery::new(Range::ALL, 10)
+    };
+    Ok(rows + store.exemplars(exemplars).await?.rows.len())
+}
+
 /// Opens a folder that was damaged, says what is left, and takes another batch.
 async fn examine(orders: &Orders) {
     let fresh = number(orders, "first");
-    match Store::open(super::options(&folder(orders)), TestClock::at(load::clock_s(fresh))) {
+    match Store::open(options(orders), TestClock::at(load::clock_s(fresh))) {
         Ok(store) => {
             report(&store).await;
             send(&store, vec![fresh]).await;

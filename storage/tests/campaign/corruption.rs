@@ -17,9 +17,19 @@ use super::{
     process::{Process, command},
 };
 
-/// Rows of a batch: two of samples, one of requests, one of windows.
+/// Rows of a batch: two of samples, one of requests, one of windows, one of exemplars.
 const SAMPLE_ROWS: u64 = 2;
-const ROWS: u64 = SAMPLE_ROWS + 2;
+const ROWS: u64 = SAMPLE_ROWS + 3;
+/// Batches of the first life: from noon until the day is over, sealed and compacted.
+const FIRST_LIFE: u64 = 420;
+/// How long samples are kept: the whole time.
+const RETENTION_HOURS: u64 = 48;
+/// Kinds of files that a victim must have; the others are there as soon as these are.
+const NEEDED: [&str; 3] = [
+    "deleted.bin",
+    "parts/compacted quarters.parquet",
+    "parts/exemplars.parquet",
+];
 /// Folders examined by one process.
 const PER_PROCESS: u64 = 50;
 
@@ -115,7 +125,7 @@ fn is_end_of_journal(file: &Path, files: &[PathBuf], damage: Damage) -> bool {
         && files.last().map(PathBuf::as_path) == Some(file)
 }
 
-/// Kinds are folder, first word and extension.
+/// Kinds are folder, first word and extension; parts of several hours are a kind of their own.
 fn kind_of(path: &Path) -> String {
     let folder = path.parent().and_then(Path::to_str).unwrap_or_default();
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -125,6 +135,12 @@ fn kind_of(path: &Path) -> String {
         "*"
     } else {
         word
+    };
+    let is_compacted = folder == "parts" && stem.split('-').nth(2).is_some_and(|hours| hours != "01");
+    let word = if is_compacted {
+        format!("compacted {word}")
+    } else {
+        word.to_owned()
     };
     format!("{folder}/{word}.{extension}")
         .trim_start_matches('/')
@@ -147,18 +163,20 @@ fn files_below(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
 fn victim(random: &mut Random, dir: &Path, outcome: &mut Outcome) -> Victim {
     let dir = dir.join("victim");
     let mut ledger = Ledger::default();
-    let files = loop {
+    let kinds = loop {
         let mut process = Process::start(command());
         process.order(&format!("dir {}", dir.display()));
         process.order(&format!("first {}", ledger.sent + 1));
         process.order(&format!("seed {}", random.number()));
         let retry: Vec<String> = ledger.in_doubt().iter().map(u64::to_string).collect();
         process.order(&format!("retry {}", retry.join(" ")));
+        process.order(&format!("retention {RETENTION_HOURS}"));
+        process.order("delete");
         process.order("limit 1000");
         process.order("live");
         process.end_orders();
         // Short lives follow until one ends with batches in DuckDB's write-ahead log.
-        let enough = if ledger.sent == 0 { 70 } else { 4 } + random.below(12);
+        let enough = if ledger.sent == 0 { FIRST_LIFE } else { 4 } + random.below(12);
         let mut heard = 0;
         while let Some(line) = process.line() {
             ledger.note(&line);
@@ -170,16 +188,21 @@ fn victim(random: &mut Random, dir: &Path, outcome: &mut Outcome) -> Victim {
         process.wait();
         let mut files = Vec::new();
         files_below(&dir, Path::new(""), &mut files);
-        let log = fs::metadata(dir.join("hot.duckdb.wal")).map_or(0, |m| m.len());
-        if log > 4000 {
-            break files;
+        let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for file in files {
+            kinds.entry(kind_of(&file)).or_default().push(file);
         }
-        assert!(ledger.sent < 5_000, "DuckDB's write-ahead log is never there");
+        let log = fs::metadata(dir.join("hot.duckdb.wal")).map_or(0, |m| m.len());
+        if log > 4000 && NEEDED.iter().all(|kind| kinds.contains_key(*kind)) {
+            break kinds;
+        }
+        // In what is kept: nothing has expired yet.
+        assert!(
+            ledger.sent < RETENTION_HOURS * 30,
+            "DuckDB's write-ahead log and {NEEDED:?} are never there together: {:?}",
+            kinds.keys()
+        );
     };
-    let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for file in files {
-        kinds.entry(kind_of(&file)).or_default().push(file);
-    }
     let fresh = ledger.sent + 1;
     // Examined as a copy: the victim stays as the kill left it.
     let copy = dir.with_extension("copy");
@@ -236,6 +259,7 @@ impl Examiner {
         let process = self.process.get_or_insert_with(|| Process::start(command()));
         process.order(&format!("dir {}", dir.display()));
         process.order(&format!("first {fresh}"));
+        process.order(&format!("retention {RETENTION_HOURS}"));
         process.order("examine");
         self.said.clear();
         let (mut reports, mut report) = (Vec::new(), Report::default());
@@ -311,7 +335,9 @@ impl Trial<'_> {
                 first.stats
             ));
         }
-        let is_checked = self.file.starts_with("parts") || self.file.starts_with("journal");
+        let is_checked = ["parts", "journal", "deleted.bin"]
+            .iter()
+            .any(|place| self.file.starts_with(place));
         if is_checked && bytes != before && !self.ends_journal && !is_noticed(first) {
             problems.push(format!("not noticed: {:?}", first.stats));
         }
@@ -345,6 +371,7 @@ fn is_noticed(report: &Report) -> bool {
         "unreadable_batches",
         "dedup_rebuilds",
         "parts_quarantined",
+        "deletions_lost",
     ]
     .iter()
     .any(|counter| report.stat(counter) > 0)
@@ -356,16 +383,19 @@ fn is_part_of(found: &Facts, truth: &Facts) -> bool {
     (samples == (truth.value, truth.samples) || samples == (0, 0))
         && [0, truth.requests].contains(&found.requests)
         && [0, truth.cpu_ns].contains(&found.cpu_ns)
+        && [0, truth.exemplars].contains(&found.exemplars)
 }
 
 fn wrong_answers(victim: &Victim, first: &Report, second: &Report) -> Vec<String> {
     let mut wrong = first.contradictions();
     wrong.extend(second.contradictions());
-    if !(first.total.1..=victim.truth.hourly.1).contains(&first.hourly.1) {
-        wrong.push(format!(
-            "sums of hours are {:?}, of samples {:?}, and were {:?}",
-            first.hourly, first.total, victim.truth.hourly
-        ));
+    for (what, sums) in [("hours", first.hourly), ("quarters", first.quarterly)] {
+        if !(first.total.1..=victim.truth.hourly.1).contains(&sums.1) {
+            wrong.push(format!(
+                "sums of {what} are {sums:?}, of samples {:?}, and were {:?}",
+                first.total, victim.truth.hourly
+            ));
+        }
     }
     for (number, found) in &first.facts {
         if !victim
@@ -375,6 +405,11 @@ fn wrong_answers(victim: &Victim, first: &Report, second: &Report) -> Vec<String
             .is_some_and(|truth| is_part_of(found, truth))
         {
             wrong.push(format!("{number} has {found:?}"));
+        }
+    }
+    for report in [first, second] {
+        if report.deleted_rows > 0 && report.stat("deletions_lost") == 0 {
+            wrong.push(format!("{} rows of a deleted service are back", report.deleted_rows));
         }
     }
     if !first.named.is_subset(&victim.truth.named) {
@@ -409,7 +444,8 @@ fn missing_rows(truth: &Report, report: &Report) -> u64 {
         .keys()
         .map(|number| {
             let found = report.facts.get(number).copied().unwrap_or_default();
-            u64::from(found.samples == 0) * SAMPLE_ROWS + u64::from(found.requests == 0) + u64::from(found.cpu_ns == 0)
+            let rows = [found.requests == 0, found.cpu_ns == 0, found.exemplars == 0];
+            u64::from(found.samples == 0) * SAMPLE_ROWS + rows.map(u64::from).iter().sum::<u64>()
         })
         .sum()
 }

@@ -116,7 +116,7 @@ pub fn run(dir: &Path, reserve_mb: u64) -> Outcome {
 /// What the process under test does.
 pub async fn fill(orders: &Orders) {
     let dir = child::folder(orders);
-    let mut options = super::options(&dir.join("data"));
+    let mut options = super::options(&dir.join("data"), load::RETENTION_HOURS);
     options.min_free_mb = child::number(orders, "reserve");
     let reserve = options.min_free_mb << 20;
     // On a full disk there is no room for intermediate results: questions have to do with memory.

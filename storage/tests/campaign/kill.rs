@@ -105,6 +105,9 @@ impl Campaign {
             orders.extend([("point", point.to_string()), ("nth", nth.to_string())]);
             patience = 250;
         }
+        if cycle % 6 == 4 {
+            orders.push(("delete", String::new()));
+        }
         let mut process = self.start(dir, &orders);
         let (mut report, mut answered) = (Report::default(), false);
         let mut killed_at = "random".to_owned();

@@ -24,7 +24,11 @@ pub struct Report {
     pub total: (i64, u64),
     /// The same from sums of hours, where there are any.
     pub hourly: (i64, u64),
+    /// The same from sums of quarters of a day, where there are any.
+    pub quarterly: (i64, u64),
     pub stats: BTreeMap<String, u64>,
+    /// What is there of the service that is deleted.
+    pub deleted_rows: u64,
     /// Sums of all stacks, as listed.
     listed: (i64, u64),
     /// Lines that make no sense.
@@ -73,7 +77,16 @@ impl Report {
                 let number = load::number_of(start.parse().ok()?, instance)?;
                 self.facts.entry(number).or_default().cpu_ns += cpu.parse::<u64>().ok()?;
             }
+            ["exemplar", span, value] => {
+                let number: u64 = span.parse().ok()?;
+                if value.parse() != Ok(load::exemplar_value(number)) {
+                    return None;
+                }
+                self.facts.entry(number).or_default().exemplars += 1;
+            }
+            ["deleted_rows", rows] => self.deleted_rows = rows.parse().ok()?,
             ["total", value, samples] => self.total = (value.parse().ok()?, samples.parse().ok()?),
+            ["quarterly", value, samples] => self.quarterly = (value.parse().ok()?, samples.parse().ok()?),
             ["hourly", value, samples] => self.hourly = (value.parse().ok()?, samples.parse().ok()?),
             ["stats", name, value] => drop(self.stats.insert((*name).to_owned(), value.parse().ok()?)),
             _ => {}
@@ -136,6 +149,8 @@ pub struct Ledger {
     acknowledged: BTreeSet<u64>,
     in_doubt: BTreeSet<u64>,
     named: BTreeSet<u64>,
+    /// The service that is deleted was told to be gone, and nothing of it came since.
+    is_deleted: bool,
     /// The last batch sent.
     pub sent: u64,
     pub acknowledgements: u64,
@@ -149,6 +164,11 @@ impl Ledger {
         if line.starts_with("failed") {
             self.verdict.problems.push(line.to_owned());
             return;
+        }
+        match line {
+            "deleting" => self.is_deleted = false,
+            "deleted" => self.is_deleted = true,
+            _ => {}
         }
         let mut words = line.split(' ');
         let (Some(word), Some(Ok(number))) = (words.next(), words.next().map(str::parse::<u64>)) else {
@@ -195,17 +215,21 @@ impl Ledger {
     /// Compares a report with what is due.
     pub fn judge(&mut self, report: &Report) {
         let mut problems = report.contradictions();
+        if self.is_deleted && report.deleted_rows > 0 {
+            self.verdict.doubled += 1;
+            problems.push(format!("{} rows of a deleted service are back", report.deleted_rows));
+        }
         // Samples past retention may be gone while their sums are still there.
-        if report.hourly.1 < report.total.1 {
+        if report.hourly.1 < report.total.1 || report.quarterly != report.hourly {
             problems.push(format!(
-                "sums of hours are {:?}, of samples {:?}",
-                report.hourly, report.total
+                "sums of quarters are {:?}, of hours {:?}, of samples {:?}",
+                report.quarterly, report.hourly, report.total
             ));
         }
         for &number in &self.acknowledged {
             if !self.is_past_retention(number) && report.facts.get(&number) != Some(&load::facts(number)) {
                 let found = report.facts.get(&number).copied().unwrap_or_default();
-                if found != more(found, number) {
+                if found != more(found, load::facts(number)) {
                     self.verdict.lost += 1;
                     problems.push(format!("{number} was acknowledged and is lost: {found:?}"));
                 }
@@ -214,7 +238,7 @@ impl Ledger {
         let mut shared: BTreeMap<u64, i64> = BTreeMap::new();
         for (&number, &found) in &report.facts {
             let truth = load::facts(number);
-            if found.samples > truth.samples || found.requests > truth.requests || found.cpu_ns > truth.cpu_ns {
+            if more(truth, found) != truth {
                 self.verdict.doubled += 1;
                 problems.push(format!("{number} is there more than once: {found:?}"));
             } else if found != truth && !self.is_past_retention(number) {
@@ -266,13 +290,13 @@ impl Ledger {
     }
 }
 
-/// `found` where it has at least what is true of a batch, else what is true.
-fn more(found: Facts, number: u64) -> Facts {
-    let truth = load::facts(number);
+/// The greater of each.
+fn more(a: Facts, b: Facts) -> Facts {
     Facts {
-        value: found.value.max(truth.value),
-        samples: found.samples.max(truth.samples),
-        requests: found.requests.max(truth.requests),
-        cpu_ns: found.cpu_ns.max(truth.cpu_ns),
+        value: a.value.max(b.value),
+        samples: a.samples.max(b.samples),
+        requests: a.requests.max(b.requests),
+        cpu_ns: a.cpu_ns.max(b.cpu_ns),
+        exemplars: a.exemplars.max(b.exemplars),
     }
 }

@@ -1,14 +1,20 @@
 //! What is sent, as a function of its number, and what the store must answer about it. Both processes of a campaign
 //! know it, so that only numbers travel between them.
 
-use emberline_model::{Batch, BatchId, Component, Signal};
+use emberline_model::{Batch, BatchId, Component, Exemplar, Signal};
 
 use crate::common::{T0, batch, labels, profile, requests, window, workload};
 
 /// Seconds between two batches: 30 make an hour, so that hours begin, end, are sealed and expire all the time.
 pub const STEP_S: i64 = 120;
-/// How long windows are kept.
+/// How long windows are kept where a campaign says nothing else.
 pub const RETENTION_HOURS: i64 = 8;
+/// Whose batches these are.
+pub const SERVICE: &str = "checkout";
+/// A service that is deleted, again and again.
+pub const DELETED_SERVICE: &str = "gone";
+/// A whole hour of the first day that begins no quarter of it.
+pub const CUT_S: i64 = T0 + 7 * 3600;
 /// The build whose locations get names.
 pub const NAMED_BUILD: &str = "ffee00112233aabb";
 /// The build whose locations never do.
@@ -26,6 +32,8 @@ pub struct Facts {
     pub requests: u64,
     /// CPU of the profiler: what windows add up.
     pub cpu_ns: u64,
+    /// Samples that say which span they worked for.
+    pub exemplars: u64,
 }
 
 /// What is true about a batch.
@@ -35,7 +43,13 @@ pub fn facts(number: u64) -> Facts {
         samples: 1,
         requests: DURATIONS_MS.len() as u64,
         cpu_ns: 5,
+        exemplars: 1,
     }
+}
+
+/// The value of its exemplar, whose span is its number.
+pub fn exemplar_value(number: u64) -> i64 {
+    3 + number as i64
 }
 
 /// The time at which a batch is sent.
@@ -73,25 +87,50 @@ pub fn name(number: u64) -> String {
     format!("n_{number:x}")
 }
 
+/// The batch of the service that is deleted: the same under another name.
+pub fn of_deleted(number: u64) -> Batch {
+    let mut batch = made(number);
+    batch.id = Some(BatchId {
+        sender: "demo/gone".into(),
+        epoch: number,
+        sequence: 1,
+        signal: Signal::Profiles,
+    });
+    batch
+        .windows
+        .iter_mut()
+        .for_each(|window| DELETED_SERVICE.clone_into(&mut window.workload.service));
+    batch
+}
+
 /// The batch.
 pub fn made(number: u64) -> Batch {
     let version = ["v1", "v2"][(number % 2) as usize];
     let route = ["/pay", "/cart/{id}", "/quote/{id}"][(number % 3) as usize];
     let build = if is_named(number) { NAMED_BUILD } else { NAMELESS_BUILD };
-    let who = workload("checkout", version, &hours_late(number).to_string());
+    let who = workload(SERVICE, version, &hours_late(number).to_string());
     let mut window = window(&who, Component::Application, start_s(number));
     window.has_requests = true;
     window.has_profiles = true;
     window.requests = vec![requests(emberline_model::Side::Server, route, &DURATIONS_MS)];
     let own = [number, 1 << 40, (1 << 41) + number % 7];
     let shared = [(1 << 42) + number % 5, 1 << 40];
-    window.profiles = vec![profile(
+    let mut of_window = profile(
         build,
         &[
             (&own, labels(route), facts(number).value),
             (&shared, labels(route), SHARED_VALUE),
         ],
-    )];
+    );
+    of_window.exemplars = vec![Exemplar {
+        stack: 0,
+        label_set: 0,
+        value: exemplar_value(number),
+        unix_ns: start_s(number) * 1_000_000_000,
+        trace_id: [7; 16],
+        span_id: number,
+    }];
+    window.profiles = vec![of_window];
     Batch {
         id: Some(BatchId {
             sender: format!("demo/checkout-{}", number % 3),

@@ -30,7 +30,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 pub const MEMORY_CAP_MB: u64 = 256;
 
 /// A store in which every mechanism runs after a few batches.
-pub fn options(dir: &Path) -> Options {
+pub fn options(dir: &Path, retention_hours: i64) -> Options {
     let mut options = Options::new(dir);
     options.memory_limit_mb = 64;
     options.queue_bytes = 8 << 20;
@@ -38,8 +38,8 @@ pub fn options(dir: &Path) -> Options {
     options.dictionary_cache_bytes = 8 << 20;
     options.segment_bytes = 8 << 10;
     options.checkpoint_bytes = 32 << 10;
-    options.retention = Duration::from_secs(load::RETENTION_HOURS as u64 * 3600);
-    options.rollup_retention = Duration::from_secs(48 * 3600);
+    options.retention = Duration::from_secs(retention_hours as u64 * 3600);
+    options.rollup_retention = Duration::from_secs((retention_hours as u64 + 40) * 3600);
     options.seal_after = Duration::from_secs(600);
     options.compact_after = Duration::ZERO;
     options.apply_interval = Duration::from_millis(5);

@@ -29,7 +29,7 @@ pub struct Outcome {
 }
 
 fn options(dir: &Path) -> Options {
-    let mut options = super::options(dir);
+    let mut options = super::options(dir, load::RETENTION_HOURS);
     // What a server has.
     options.segment_bytes = Options::new(dir).segment_bytes;
     options.checkpoint_bytes = Options::new(dir).checkpoint_bytes;
