@@ -6,6 +6,7 @@ use std::{io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use emberline_model::{
     pprof::{self, PprofValue},
+    resolve::StackValue,
     tree::{FlameTree, TreeBuilder},
 };
 use emberline_web::render::{self, Labels};
@@ -31,12 +32,13 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
     let mut tree = TreeBuilder::new();
     for (side, value) in [&baseline, &candidate].into_iter().enumerate() {
         let resolved = pprof::resolve_named(&value.profile);
-        let rows = value
-            .profile
-            .samples
-            .iter()
-            .map(|s| (u64::from(s.stack), s.value, s.count));
-        tree.add_resolved(&resolved, rows, side);
+        let rows = value.profile.samples.iter().map(|s| StackValue {
+            stack_id: u64::from(s.stack),
+            side,
+            value: s.value,
+            samples: s.count,
+        });
+        tree.add_resolved(&resolved, rows);
     }
     let comparison = Comparison::new(
         tree.finish(None),

@@ -149,7 +149,7 @@ fn add_side(
         scratch.iter_mut().for_each(|row| *row = empty);
         for &(stack, value, samples) in &window.stacks {
             frames.clear();
-            for &f in side.resolved.frames(stack) {
+            for f in side.resolved.frames(stack) {
                 let function = match known[f as usize] {
                     Some(function) => function,
                     None => *known[f as usize].insert(tree.function(&side.resolved.functions[f as usize])),

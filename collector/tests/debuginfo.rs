@@ -316,8 +316,7 @@ async fn addresses_get_the_names_of_inlined_functions_too() {
     let names = |offset: u64| -> Vec<&str> {
         after
             .frames(stack_of(&build, offset))
-            .iter()
-            .map(|&f| after.functions[f as usize].name.as_str())
+            .map(|f| after.functions[f as usize].name.as_str())
             .collect()
     };
     let probe = "debuginfo::probe_of_the_symbol_worker";

@@ -4,26 +4,26 @@
 //! rewritten. XXH3-64 is not proof against deliberate collisions: a sender can only confuse its own names.
 //! Fields are hashed with their length in front, so that ("ab", "c") and ("a", "bc") differ.
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Component, LabelSet, Release, Workload, profile::Location};
 
-/// Hashes fields with their lengths.
-struct Fields(Xxh3);
+/// Fields with their lengths, hashed in one go: they are short, and the state of a running hash is not.
+struct Fields(Vec<u8>);
 
 impl Fields {
     fn new(domain: &str) -> Fields {
-        Fields(Xxh3::new()).text(domain)
+        Fields(Vec::with_capacity(512)).text(domain)
     }
 
     fn text(mut self, text: &str) -> Fields {
-        self.0.update(&(text.len() as u64).to_le_bytes());
-        self.0.update(text.as_bytes());
+        self.0.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(text.as_bytes());
         self
     }
 
     fn number(mut self, number: u64) -> Fields {
-        self.0.update(&number.to_le_bytes());
+        self.0.extend_from_slice(&number.to_le_bytes());
         self
     }
 
@@ -35,7 +35,7 @@ impl Fields {
     }
 
     fn finish(self) -> u64 {
-        self.0.digest()
+        xxh3_64(&self.0)
     }
 }
 

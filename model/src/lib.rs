@@ -14,6 +14,7 @@ pub mod histogram;
 pub mod id;
 mod int_map;
 pub mod otlp;
+pub mod path_tree;
 pub mod pprof;
 pub mod profile;
 pub mod profile_builder;

@@ -157,7 +157,7 @@ pub fn write(meta: &PprofMeta, resolved: &ResolvedStacks, rows: &[(u64, [i64; 2]
     let mut unknown: Option<u64> = None;
     let mut samples = Vec::with_capacity(rows.len());
     for (stack, values) in rows {
-        let mut location_id: Vec<u64> = resolved.frames(*stack).iter().map(|&f| u64::from(f) + 1).collect();
+        let mut location_id: Vec<u64> = resolved.frames(*stack).map(|f| u64::from(f) + 1).collect();
         if location_id.is_empty() {
             location_id.push(*unknown.get_or_insert_with(|| {
                 let id = functions.len() as u64 + 1;
@@ -642,10 +642,11 @@ pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
         });
         per_location.push(indices.collect());
     }
-    for (at, stack) in profile.stacks.iter().enumerate() {
+    let stacks = (0..).zip(&profile.stacks).map(|(at, stack)| {
         let frames = stack.iter().flat_map(|&l| per_location[l as usize].iter().copied());
-        resolved.stacks.insert(at as u64, frames);
-    }
+        (at, frames)
+    });
+    resolved.stacks = stacks.collect();
     resolved
 }
 

@@ -2,7 +2,10 @@
 //! included; a location appears as its address until its symbols were looked up, and as `[file]` when that file names
 //! no function there; never as a gap.
 
-use crate::int_map::IntMap;
+use crate::{
+    int_map::IntMap,
+    path_tree::{PathTree, StepsUp},
+};
 
 /// What is known of one function.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,67 +50,90 @@ impl FunctionInfo {
     }
 }
 
-/// Stacks as lists of functions.
+/// Stacks as paths of functions.
 #[derive(Debug, Clone, Default)]
 pub struct ResolvedStacks {
     /// Functions mentioned, each once.
     pub functions: Vec<FunctionInfo>,
     /// What each stack consists of.
-    pub stacks: StackFrames,
+    pub stacks: StackTree,
 }
 
 impl ResolvedStacks {
     /// The functions of a stack, leaf first; a stack that is not in the dictionary is empty.
-    pub fn frames(&self, stack_id: u64) -> &[u32] {
-        self.stacks.get(stack_id).unwrap_or_default()
+    pub fn frames(&self, stack_id: u64) -> StepsUp<'_> {
+        let node = self.stacks.node(stack_id).unwrap_or(PathTree::ROOT);
+        self.stacks.paths().steps_up(node)
     }
 }
 
-/// Stack identifier → indices of functions, leaf first. All stacks lie in one piece of memory: an answer has tens of
-/// thousands of them.
-#[derive(Debug, Clone, Default)]
-pub struct StackFrames {
-    frames: Vec<u32>,
-    /// Where each stack begins and ends.
-    ranges: IntMap<(usize, usize)>,
+/// What a stack has of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackValue {
+    /// Its stack.
+    pub stack_id: u64,
+    /// 0, or 1 for the candidate of a comparison.
+    pub side: usize,
+    /// In the unit of the profile.
+    pub value: i64,
+    /// Samples taken.
+    pub samples: u64,
 }
 
-impl StackFrames {
-    /// Room for so many stacks and frames.
-    pub fn with_capacity(stacks: usize, frames: usize) -> StackFrames {
-        StackFrames {
-            frames: Vec::with_capacity(frames),
-            ranges: IntMap::with_capacity_and_hasher(stacks, Default::default()),
+/// Stack identifier → path from the outermost function to the leaf, as indices of functions. The tens of thousands of
+/// stacks of an answer have most of their frames in common: each path is there once, and whoever adds stacks up passes it
+/// once.
+#[derive(Debug, Clone, Default)]
+pub struct StackTree {
+    paths: PathTree,
+    leaves: IntMap<u32>,
+}
+
+impl StackTree {
+    /// Stacks that end in these nodes of a tree; `has_twins` when a node of it may have two children of one step.
+    pub fn new(paths: PathTree, has_twins: bool, leaves: impl IntoIterator<Item = (u64, u32)>) -> StackTree {
+        let leaves = leaves.into_iter();
+        if !has_twins {
+            let leaves = leaves.collect();
+            return StackTree { paths, leaves };
+        }
+        let merged = paths.merged();
+        StackTree {
+            paths: merged.tree,
+            leaves: leaves.map(|(id, leaf)| (id, merged.node_of[leaf as usize])).collect(),
         }
     }
 
-    /// Adds a stack; one that is there already is replaced.
-    pub fn insert(&mut self, stack_id: u64, leaf_first: impl IntoIterator<Item = u32>) {
-        let begin = self.frames.len();
-        self.frames.extend(leaf_first);
-        self.ranges.insert(stack_id, (begin, self.frames.len()));
+    /// The node in which a stack ends.
+    pub fn node(&self, stack_id: u64) -> Option<u32> {
+        self.leaves.get(&stack_id).copied()
     }
 
-    /// The functions of a stack, leaf first.
-    pub fn get(&self, stack_id: u64) -> Option<&[u32]> {
-        self.ranges.get(&stack_id).map(|&(begin, end)| &self.frames[begin..end])
+    /// All paths.
+    pub fn paths(&self) -> &PathTree {
+        &self.paths
     }
 
     /// How many stacks there are.
     pub fn len(&self) -> usize {
-        self.ranges.len()
+        self.leaves.len()
     }
 
     /// True without any stack.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.leaves.is_empty()
     }
 }
 
-impl<F: IntoIterator<Item = u32>> FromIterator<(u64, F)> for StackFrames {
-    fn from_iter<I: IntoIterator<Item = (u64, F)>>(stacks: I) -> StackFrames {
-        let mut all = StackFrames::default();
-        stacks.into_iter().for_each(|(id, frames)| all.insert(id, frames));
-        all
+/// From functions, leaf first; of two stacks with one identifier, the last is there.
+impl<F: IntoIterator<Item = u32>> FromIterator<(u64, F)> for StackTree {
+    fn from_iter<I: IntoIterator<Item = (u64, F)>>(stacks: I) -> StackTree {
+        let mut paths = PathTree::default();
+        let leaves = stacks.into_iter().map(|(id, leaf_first)| {
+            let frames: Vec<u32> = leaf_first.into_iter().collect();
+            (id, paths.extend(PathTree::ROOT, frames.into_iter().rev()))
+        });
+        let leaves: Vec<(u64, u32)> = leaves.collect();
+        StackTree::new(paths, true, leaves)
     }
 }

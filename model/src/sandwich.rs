@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    resolve::{FunctionInfo, ResolvedStacks},
+    resolve::{FunctionInfo, ResolvedStacks, StackValue},
     tree::{FlameTree, FunctionTotals, Pair, TreeBuilder},
 };
 
@@ -39,19 +39,6 @@ pub struct Sandwich {
     pub callees: FlameTree,
 }
 
-/// A row of a profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StackValue {
-    /// Its stack.
-    pub stack_id: u64,
-    /// 0, or 1 for the candidate of a comparison.
-    pub side: usize,
-    /// In the unit of the profile.
-    pub value: i64,
-    /// Samples taken.
-    pub samples: u64,
-}
-
 type Sums = HashMap<Option<u32>, (Pair, [u64; 2])>;
 
 /// Looks at a function (an index into `resolved.functions`); `limit` cuts each tree.
@@ -64,9 +51,10 @@ pub fn sandwich(
     let (mut callers, mut callees) = (TreeBuilder::new(), TreeBuilder::new());
     let (mut direct_callers, mut direct_callees) = (Sums::new(), Sums::new());
     let mut totals = FunctionTotals::default();
-    let mut frames: Vec<u32> = Vec::new();
+    let (mut stack, mut frames): (Vec<u32>, Vec<u32>) = Default::default();
     for row in rows {
-        let stack = resolved.frames(row.stack_id);
+        stack.clear();
+        stack.extend(resolved.frames(row.stack_id));
         // Leaf first: the last one is the outermost.
         let Some(outermost) = stack.iter().rposition(|&f| f == wanted) else {
             continue;
@@ -190,7 +178,7 @@ mod tests {
             });
             let mut whole = TreeBuilder::new();
             for side in 0..2 {
-                whole.add_resolved(&resolved, rows().filter(|r| r.side == side).map(|r| (r.stack_id, r.value, r.samples)), side);
+                whole.add_resolved(&resolved, rows().filter(|r| r.side == side));
             }
             let whole = whole.finish(None);
             for wanted in 0..5u32 {

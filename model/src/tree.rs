@@ -5,13 +5,13 @@
 //! nodes add up to the total at every limit, and the function table is the same at every limit. Children are
 //! ordered by name, so frames keep their place when the values change.
 
-mod trie;
+use std::cmp::Reverse;
 
 use crate::{
     int_map::IntMap,
-    resolve::{FunctionInfo, ResolvedStacks},
+    path_tree::{Children, PathTree, Translation},
+    resolve::{FunctionInfo, ResolvedStacks, StackValue},
 };
-use trie::{NONE, ROOT, Trie, TrieNode};
 
 /// A value per side: baseline (or the only profile) and candidate.
 pub type Pair = [i64; 2];
@@ -74,8 +74,49 @@ impl FlameTree {
 pub struct TreeBuilder {
     functions: Vec<FunctionInfo>,
     by_id: IntMap<u32>,
-    stacks: Trie,
+    /// Steps are functions.
+    paths: PathTree,
+    /// What paths have in common may be there several times.
+    has_twins: bool,
+    ends: Vec<End>,
+    /// Nodes and ends there were when equal ones were last made one.
+    size_after_merge: usize,
 }
+
+/// What ends in a node.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    node: u32,
+    own: Own,
+}
+
+/// Values and samples of both sides.
+#[derive(Debug, Clone, Copy, Default)]
+struct Own {
+    value: Pair,
+    samples: [u64; 2],
+}
+
+impl Own {
+    fn of(side: usize, value: i64, samples: u64) -> Own {
+        let mut own = Own::default();
+        (own.value[side], own.samples[side]) = (value, samples);
+        own
+    }
+
+    fn add(&mut self, other: &Own) {
+        self.value = plus(self.value, other.value);
+        self.samples = [0, 1].map(|side| self.samples[side].saturating_add(other.samples[side]));
+    }
+}
+
+/// So many nodes and ends come before equal ones are made one, and at least as many as were left the last time.
+#[cfg(not(test))]
+const NODES_BEFORE_MERGE: usize = 1 << 20;
+#[cfg(test)]
+const NODES_BEFORE_MERGE: usize = 24;
+
+const ROOT: u32 = PathTree::ROOT;
 
 impl TreeBuilder {
     /// An empty tree.
@@ -85,53 +126,92 @@ impl TreeBuilder {
 
     /// The index of a function in this tree; the first description of an id wins.
     pub fn function(&mut self, info: &FunctionInfo) -> u32 {
-        if let Some(&index) = self.by_id.get(&info.id) {
-            return index;
+        let next = self.functions.len() as u32;
+        let index = *self.by_id.entry(info.id).or_insert(next);
+        if index == next {
+            self.functions.push(info.clone());
         }
-        let index = self.functions.len() as u32;
-        self.by_id.insert(info.id, index);
-        self.functions.push(info.clone());
         index
     }
 
     /// Adds one stack (indices from [`TreeBuilder::function`], leaf first) to a side (0 or 1). A stack without
     /// frames counts to the root's own value.
     pub fn add(&mut self, frames: &[u32], side: usize, value: i64, samples: u64) {
-        self.stacks.add(frames.iter().rev().copied(), side, value, samples);
+        let node = self.paths.extend(ROOT, frames.iter().rev().copied());
+        self.has_twins = true;
+        self.ends.push(End {
+            node,
+            own: Own::of(side, value, samples),
+        });
+        let size = self.paths.len() + self.ends.len();
+        if size > self.size_after_merge + NODES_BEFORE_MERGE.max(self.size_after_merge) {
+            self.shrink();
+        }
     }
 
-    /// Adds `(stack id, value, samples)` rows to a side, with names from a dictionary.
-    pub fn add_resolved(
-        &mut self,
-        resolved: &ResolvedStacks,
-        rows: impl IntoIterator<Item = (u64, i64, u64)>,
-        side: usize,
-    ) {
-        let mut mapped: Vec<Option<u32>> = vec![None; resolved.functions.len()];
-        let mut frames = Vec::new();
-        for (stack, value, samples) in rows {
-            frames.clear();
-            for &f in resolved.frames(stack) {
-                let index = match mapped[f as usize] {
-                    Some(index) => index,
-                    None => *mapped[f as usize].insert(self.function(&resolved.functions[f as usize])),
+    /// Adds rows, with names from a dictionary.
+    pub fn add_resolved(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = StackValue>) {
+        self.has_twins |= !self.paths.is_empty();
+        let mut functions: Vec<Option<u32>> = vec![None; resolved.functions.len()];
+        let theirs = resolved.stacks.paths();
+        self.paths.reserve(theirs.len());
+        let mut translation = Translation::from(theirs);
+        for row in rows {
+            let leaf = resolved.stacks.node(row.stack_id).unwrap_or(ROOT);
+            let node = translation.node(theirs, leaf, |parent, f| {
+                let function = match functions[f as usize] {
+                    Some(function) => function,
+                    None => *functions[f as usize].insert(self.function(&resolved.functions[f as usize])),
                 };
-                frames.push(index);
-            }
-            self.add(&frames, side, value, samples);
+                self.paths.push(parent, function)
+            });
+            self.ends.push(End {
+                node,
+                own: Own::of(row.side, row.value, row.samples),
+            });
         }
+    }
+
+    /// Makes paths that have the same functions one.
+    fn merge(&mut self) {
+        if self.has_twins {
+            let merged = self.paths.merged();
+            self.ends
+                .iter_mut()
+                .for_each(|end| end.node = merged.node_of[end.node as usize]);
+            self.paths = merged.tree;
+            self.has_twins = false;
+        }
+    }
+
+    /// Makes equal paths one, and what ends in one node; by node, ascending.
+    fn shrink(&mut self) {
+        self.merge();
+        self.ends.sort_unstable_by_key(|end| end.node);
+        self.ends.dedup_by(|next, kept| {
+            let is_same = next.node == kept.node;
+            if is_same {
+                kept.own.add(&next.own);
+            }
+            is_same
+        });
+        self.size_after_merge = self.paths.len() + self.ends.len();
     }
 
     /// Finishes the tree. With a limit, about that many nodes remain (the largest by the greater of both sides,
     /// parents always with their children); a cut node stands for the rest below each.
-    pub fn finish(self, limit: Option<usize>) -> FlameTree {
-        let nodes = self.stacks.into_nodes();
-        let sums = sums(&nodes);
-        let totals = function_totals(&nodes, &sums, self.functions.len());
-        let kept = kept_nodes(&sums, limit);
-        let children = Children::of(&nodes, &kept, &name_ranks(&self.functions));
+    pub fn finish(mut self, limit: Option<usize>) -> FlameTree {
+        self.shrink();
+        let whole = Whole {
+            sums: sums(&self.paths, &self.ends),
+            children: self.paths.children(),
+            paths: self.paths,
+            ends: self.ends,
+        };
+        let totals = whole.function_totals(self.functions.len());
+        let kept = kept_nodes(&whole.sums, limit);
         FlameTree {
-            nodes: shown_nodes(&nodes, &sums, &kept, &children),
+            nodes: whole.shown_nodes(&kept, &name_ranks(&self.functions)),
             functions: self.functions,
             totals,
         }
@@ -141,8 +221,7 @@ impl TreeBuilder {
 /// A node with everything below it.
 #[derive(Clone, Copy)]
 struct Sums {
-    value: Pair,
-    samples: [u64; 2],
+    all: Own,
     nodes: u32,
 }
 
@@ -150,53 +229,113 @@ fn plus(a: Pair, b: Pair) -> Pair {
     [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])]
 }
 
-fn plus_samples(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
-    [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])]
-}
-
 /// Children have larger numbers than their parents: one backward pass adds everything up.
-fn sums(nodes: &[TrieNode]) -> Vec<Sums> {
-    let own = nodes.iter().map(|node| Sums {
-        value: node.self_value,
-        samples: node.self_samples,
+fn sums(paths: &PathTree, ends: &[End]) -> Vec<Sums> {
+    let nothing = Sums {
+        all: Own::default(),
         nodes: 1,
-    });
-    let mut sums: Vec<Sums> = own.collect();
-    for index in (1..nodes.len()).rev() {
-        let here = sums[index];
-        let above = &mut sums[nodes[index].parent as usize];
-        above.value = plus(above.value, here.value);
-        above.samples = plus_samples(above.samples, here.samples);
-        above.nodes += here.nodes;
+    };
+    let mut sums = vec![nothing; paths.len()];
+    ends.iter().for_each(|end| sums[end.node as usize].all.add(&end.own));
+    for node in (1..paths.len()).rev() {
+        let here = sums[node];
+        if let Some(parent) = paths.parent(node as u32) {
+            let above = &mut sums[parent as usize];
+            above.all.add(&here.all);
+            above.nodes += here.nodes;
+        }
     }
     sums
 }
 
-/// Sums of each function: what passes through its outermost nodes, so that recursion counts once.
-fn function_totals(nodes: &[TrieNode], sums: &[Sums], functions: usize) -> Vec<FunctionTotals> {
-    let mut totals = vec![FunctionTotals::default(); functions];
-    // How often each function is on the path to the node being looked at.
-    let mut open = vec![0u32; functions];
-    let mut next = nodes[ROOT as usize].first_child;
-    while next != NONE {
-        let mut here = next;
-        let function = nodes[here as usize].function as usize;
-        let of_function = &mut totals[function];
-        of_function.self_value = plus(of_function.self_value, nodes[here as usize].self_value);
-        if open[function] == 0 {
-            of_function.total = plus(of_function.total, sums[here as usize].value);
-            of_function.samples = plus_samples(of_function.samples, sums[here as usize].samples);
+/// All stacks, added up.
+struct Whole {
+    paths: PathTree,
+    children: Children,
+    /// By node, ascending.
+    ends: Vec<End>,
+    sums: Vec<Sums>,
+}
+
+impl Whole {
+    /// Sums of each function: what passes through its outermost nodes, so that recursion counts once.
+    fn function_totals(&self, functions: usize) -> Vec<FunctionTotals> {
+        let mut totals = vec![FunctionTotals::default(); functions];
+        for end in self.ends.iter().filter(|end| end.node != ROOT) {
+            let of_function = &mut totals[self.paths.step(end.node) as usize];
+            of_function.self_value = plus(of_function.self_value, end.own.value);
         }
-        open[function] += 1;
-        next = nodes[here as usize].first_child;
-        // At a leaf: up until there is a sibling.
-        while next == NONE && here != ROOT {
-            open[nodes[here as usize].function as usize] -= 1;
-            next = nodes[here as usize].next_sibling;
-            here = nodes[here as usize].parent;
+        // How often each function is on the path to the node being looked at.
+        let mut open = vec![0u32; functions];
+        let mut next = self.children.first(ROOT);
+        while let Some(mut here) = next {
+            let function = self.paths.step(here) as usize;
+            if open[function] == 0 {
+                let of_function = &mut totals[function];
+                let mut sum = Own {
+                    value: of_function.total,
+                    samples: of_function.samples,
+                };
+                sum.add(&self.sums[here as usize].all);
+                (of_function.total, of_function.samples) = (sum.value, sum.samples);
+            }
+            open[function] += 1;
+            next = self.children.first(here);
+            // At a leaf: up until there is a sibling.
+            while next.is_none() {
+                let Some(parent) = self.paths.parent(here) else { break };
+                open[self.paths.step(here) as usize] -= 1;
+                next = self.children.next_sibling(here);
+                here = parent;
+            }
         }
+        totals
     }
-    totals
+
+    /// Value of stacks that end in a node.
+    fn self_value(&self, node: u32) -> Pair {
+        let found = self.ends.binary_search_by_key(&node, |end| end.node);
+        found.map_or([0, 0], |at| self.ends[at].own.value)
+    }
+
+    /// What is shown, in preorder; children in the order of their names.
+    fn shown_nodes(&self, kept: &[bool], name_ranks: &[u32]) -> Vec<Node> {
+        let mut shown = Vec::new();
+        let mut stack = vec![(ROOT, 0)];
+        while let Some((n, depth)) = stack.pop() {
+            let kind = match n {
+                ROOT => NodeKind::Root,
+                _ => NodeKind::Function(self.paths.step(n)),
+            };
+            shown.push(Node {
+                kind,
+                depth,
+                self_value: self.self_value(n),
+                total: self.sums[n as usize].all.value,
+            });
+            let (mut cut, mut value) = (0u32, [0, 0]);
+            let first = stack.len();
+            for child in self.children.of(n) {
+                if kept[child as usize] {
+                    stack.push((child, depth + 1));
+                } else {
+                    cut += self.sums[child as usize].nodes;
+                    value = plus(value, self.sums[child as usize].all.value);
+                }
+            }
+            // The last one comes first.
+            stack[first..].sort_unstable_by_key(|&(child, _)| Reverse(name_ranks[self.paths.step(child) as usize]));
+            if cut > 0 {
+                shown.push(Node {
+                    kind: NodeKind::Cut(cut),
+                    depth: depth + 1,
+                    self_value: value,
+                    total: value,
+                });
+            }
+        }
+        shown
+    }
 }
 
 /// Which nodes stay under a limit: the largest, and since a parent is never smaller than its child, sorting
@@ -206,12 +345,23 @@ fn kept_nodes(sums: &[Sums], limit: Option<usize>) -> Vec<bool> {
         Some(limit) if limit < sums.len() - 1 => limit,
         _ => return vec![true; sums.len()],
     };
-    let weighed = (1..sums.len()).map(|n| (std::cmp::Reverse(sums[n].value[0].max(sums[n].value[1])), n as u32));
-    let mut order: Vec<_> = weighed.collect();
-    order.select_nth_unstable(limit);
-    let mut kept = vec![false; sums.len()];
-    kept[ROOT as usize] = true;
-    order[..limit].iter().for_each(|&(_, n)| kept[n as usize] = true);
+    let weight = |n: usize| sums[n].all.value[0].max(sums[n].all.value[1]);
+    let mut kept = vec![true; sums.len()];
+    if limit == 0 {
+        kept[1..].fill(false);
+        return kept;
+    }
+    let mut weights: Vec<i64> = (1..sums.len()).map(weight).collect();
+    let (_, &mut least, lighter) = weights.select_nth_unstable_by_key(limit - 1, |&weight| Reverse(weight));
+    // Of those that weigh as much as the lightest one kept, the first are.
+    let mut twins_cut = lighter.iter().filter(|&&weight| weight == least).count();
+    for n in (1..sums.len()).rev() {
+        let weight = weight(n);
+        kept[n] = weight >= least && (weight > least || twins_cut == 0);
+        if weight == least && twins_cut > 0 {
+            twins_cut -= 1;
+        }
+    }
     kept
 }
 
@@ -228,83 +378,6 @@ fn name_ranks(functions: &[FunctionInfo]) -> Vec<u32> {
         .enumerate()
         .for_each(|(rank, &f)| ranks[f as usize] = rank as u32);
     ranks
-}
-
-/// Children of the kept nodes, in the order of their names.
-struct Children {
-    /// Where those of each node begin in `sorted`, and at last where they end.
-    begins: Vec<u32>,
-    sorted: Vec<u32>,
-}
-
-impl Children {
-    fn of(nodes: &[TrieNode], kept: &[bool], name_ranks: &[u32]) -> Children {
-        let listed = (1..nodes.len() as u32).filter(|&n| kept[nodes[n as usize].parent as usize]);
-        let listed: Vec<u32> = listed.collect();
-        let rank = |n: u32| name_ranks[nodes[n as usize].function as usize];
-        let (by_name, _) = counting_sort(&listed, name_ranks.len(), rank);
-        let (sorted, begins) = counting_sort(&by_name, nodes.len(), |n| nodes[n as usize].parent);
-        Children { begins, sorted }
-    }
-
-    fn below(&self, node: u32) -> &[u32] {
-        &self.sorted[self.begins[node as usize] as usize..self.begins[node as usize + 1] as usize]
-    }
-}
-
-/// Sorts by a key below `keys`; equal ones stay in order. Also answers where those of each key begin.
-fn counting_sort(items: &[u32], keys: usize, key: impl Fn(u32) -> u32) -> (Vec<u32>, Vec<u32>) {
-    let mut begins = vec![0u32; keys + 1];
-    for &item in items {
-        begins[key(item) as usize + 1] += 1;
-    }
-    for at in 1..begins.len() {
-        begins[at] += begins[at - 1];
-    }
-    let mut places = begins.clone();
-    let mut sorted = vec![0; items.len()];
-    for &item in items {
-        let place = &mut places[key(item) as usize];
-        sorted[*place as usize] = item;
-        *place += 1;
-    }
-    (sorted, begins)
-}
-
-/// What is shown, in preorder.
-fn shown_nodes(nodes: &[TrieNode], sums: &[Sums], kept: &[bool], children: &Children) -> Vec<Node> {
-    let mut shown = Vec::new();
-    let mut stack = vec![(ROOT, 0)];
-    while let Some((n, depth)) = stack.pop() {
-        let kind = match n {
-            ROOT => NodeKind::Root,
-            _ => NodeKind::Function(nodes[n as usize].function),
-        };
-        shown.push(Node {
-            kind,
-            depth,
-            self_value: nodes[n as usize].self_value,
-            total: sums[n as usize].value,
-        });
-        let (mut cut, mut value) = (0u32, [0, 0]);
-        for &child in children.below(n).iter().rev() {
-            if kept[child as usize] {
-                stack.push((child, depth + 1));
-            } else {
-                cut += sums[child as usize].nodes;
-                value = plus(value, sums[child as usize].value);
-            }
-        }
-        if cut > 0 {
-            shown.push(Node {
-                kind: NodeKind::Cut(cut),
-                depth: depth + 1,
-                self_value: value,
-                total: value,
-            });
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -394,7 +467,6 @@ mod tests {
     }
 
     proptest! {
-        /// Many more frames than wait in a batch, so that batches are merged into what earlier ones made.
         #[test]
         fn the_tree_is_what_adding_one_path_after_the_other_makes(
             stacks in prop::collection::vec((prop::collection::vec(0u64..5, 0..9), 0usize..2, 0i64..1000), 0..80),

@@ -1,17 +1,20 @@
 //! Stacks with names. Guarantee: every frame of every stack asked for is there, inlined ones included, leaf first; a
-//! location without a symbol appears as its address. Stacks and locations never change, so they are cached by id;
-//! names do arrive later, so they are looked up anew each time, once per location. The cache is bounded; an answer larger
-//! than it is still whole.
+//! location without a symbol appears as its address. Stacks and locations never change, so they stay in memory while they
+//! are asked for; names do arrive later, and are looked up anew when some did. The memory is bounded; an answer larger than
+//! it is still whole.
 
+mod known;
+mod naming;
 mod sealed;
 
 use std::{collections::HashMap, sync::Arc};
 
 use emberline_model::{
     Frame, Mapping, function,
-    resolve::{FunctionInfo, ResolvedStacks, StackFrames},
+    resolve::{FunctionInfo, ResolvedStacks},
 };
-use parking_lot::{Mutex, RwLock};
+use known::{Answer, KnownStacks};
+use parking_lot::Mutex;
 
 use crate::{
     error::QueryError,
@@ -19,7 +22,7 @@ use crate::{
     ids::{IdMap, IdSet},
     questions::{columns::Columns, sql::Sql},
     readers::{Failure, Reader},
-    symbols::{BuildSymbols, Symbols},
+    symbols::Symbols,
 };
 
 /// Ids asked for per query.
@@ -32,73 +35,32 @@ enum Place {
     Named { functions: Vec<FunctionInfo> },
 }
 
-/// Maps that forget what was not used lately: what is not asked for while one generation fills is gone with the next.
-struct Generations<V> {
-    young: IdMap<V>,
-    old: IdMap<V>,
-    bytes: usize,
-    limit: usize,
-}
-
-impl<V: Clone> Generations<V> {
-    fn new(limit: usize) -> Self {
-        Generations {
-            young: IdMap::default(),
-            old: IdMap::default(),
-            bytes: 0,
-            limit: limit / 2,
-        }
-    }
-
-    fn get(&mut self, id: u64, size: impl Fn(&V) -> usize) -> Option<V> {
-        if let Some(value) = self.young.get(&id) {
-            return Some(value.clone());
-        }
-        let value = self.old.remove(&id)?;
-        self.insert(id, value.clone(), size(&value));
-        Some(value)
-    }
-
-    fn insert(&mut self, id: u64, value: V, size: usize) {
-        if self.bytes + size > self.limit {
-            self.old = std::mem::take(&mut self.young);
-            self.bytes = 0;
-        }
-        self.bytes += size;
-        self.young.insert(id, value);
-    }
-}
-
-type Stack = Arc<[u64]>;
-
-fn stack_bytes(stack: &Stack) -> usize {
-    64 + stack.len() * 8
-}
-
-fn place_bytes(place: &Arc<Place>) -> usize {
-    match &**place {
-        Place::Native { .. } => 96,
-        Place::Named { functions } => {
-            64 + functions
-                .iter()
-                .map(|f| 160 + f.name.len() + f.file.len())
-                .sum::<usize>()
+impl Place {
+    /// Memory it takes, about, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Place::Native { .. } => 64,
+            Place::Named { functions } => {
+                let of_functions = functions.iter().map(|f| 120 + f.name.len() + f.file.len());
+                64 + of_functions.sum::<usize>()
+            }
         }
     }
 }
 
-/// The cache in front of the dictionary tables and parts.
+/// Locations, leaf first.
+type Stack = Box<[u64]>;
+
+/// What is in memory in front of the dictionary tables and parts.
 pub(crate) struct Dictionary {
-    stacks: Mutex<Generations<Stack>>,
-    places: Mutex<Generations<Arc<Place>>>,
+    known: Mutex<KnownStacks>,
     symbols: Arc<Symbols>,
 }
 
 impl Dictionary {
     pub(crate) fn new(cache_bytes: usize, symbols: Arc<Symbols>) -> Dictionary {
         Dictionary {
-            stacks: Mutex::new(Generations::new(cache_bytes / 2)),
-            places: Mutex::new(Generations::new(cache_bytes / 2)),
+            known: Mutex::new(KnownStacks::new(cache_bytes)),
             symbols,
         }
     }
@@ -107,217 +69,46 @@ impl Dictionary {
     pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
         let mut asked = IdSet::with_capacity_and_hasher(ids.len(), Default::default());
         let once = ids.iter().copied().filter(|&id| asked.insert(id));
-        let (mut stacks, missing) = Self::cached(&self.stacks, once, stack_bytes);
+        let mut answer = Answer::default();
+        let missing = self.known.lock().give(&self.symbols, once, &mut answer);
         if !missing.is_empty() {
-            let found = shared
-                .readers
-                .ask({
-                    let shared = shared.clone();
-                    move |reader| {
-                        let mut found = read_stacks(reader, &missing)?;
-                        let mut wanted = left(&missing, &found);
-                        sealed::find_stacks(&shared, reader, &mut wanted, &mut found)?;
-                        Ok(found)
-                    }
-                })
-                .await?;
-            let mut cache = self.stacks.lock();
-            for (id, stack) in found {
-                cache.insert(id, stack.clone(), stack_bytes(&stack));
-                stacks.push((id, stack));
+            let read = look_for(shared, missing, read_stacks, sealed::find_stacks).await?;
+            let mut places: IdMap<Option<Arc<Place>>> = IdMap::default();
+            loop {
+                let inserted = self.known.lock().insert(&self.symbols, &read, &places, &mut answer);
+                let Err(unknown) = inserted else { break };
+                places.extend(unknown.iter().map(|&id| (id, None)));
+                let found = look_for(shared, unknown, read_places, sealed::find_places).await?;
+                places.extend(found.into_iter().map(|(id, place)| (id, Some(place))));
             }
         }
-        let locations = Locations::of(&stacks);
-        let (mut places, missing) = Self::cached(&self.places, locations.ids.iter().copied(), place_bytes);
-        if !missing.is_empty() {
-            let found = shared
-                .readers
-                .ask({
-                    let shared = shared.clone();
-                    move |reader| {
-                        let mut found = read_places(reader, &missing)?;
-                        let mut wanted = left(&missing, &found);
-                        sealed::find_places(&shared, reader, &mut wanted, &mut found)?;
-                        Ok(found)
-                    }
-                })
-                .await?;
-            let mut cache = self.places.lock();
-            for (id, place) in found {
-                cache.insert(id, place.clone(), place_bytes(&place));
-                places.push((id, place));
-            }
-        }
-        Ok(Arc::new(self.assemble(&stacks, &locations, &places)))
-    }
-
-    /// What the cache knows of ids, each given once, and the ids it does not know.
-    fn cached<V: Clone>(
-        cache: &Mutex<Generations<V>>,
-        ids: impl Iterator<Item = u64>,
-        size: impl Fn(&V) -> usize,
-    ) -> (Vec<(u64, V)>, Vec<u64>) {
-        let (mut found, mut missing) = (Vec::with_capacity(ids.size_hint().0), Vec::new());
-        let mut cache = cache.lock();
-        for id in ids {
-            match cache.get(id, &size) {
-                Some(value) => found.push((id, value)),
-                None => missing.push(id),
-            }
-        }
-        (found, missing)
-    }
-
-    fn assemble(&self, stacks: &[(u64, Stack)], locations: &Locations, places: &[(u64, Arc<Place>)]) -> ResolvedStacks {
-        let mut table = Functions::default();
-        let functions = self.functions(locations, places, &mut table);
-        let mut frames = StackFrames::with_capacity(stacks.len(), locations.numbers.len());
-        let mut begin = 0;
-        for (id, stack) in stacks {
-            let end = begin + stack.len();
-            let numbers = &locations.numbers[begin..end];
-            frames.insert(*id, numbers.iter().flat_map(|&number| functions.of(number)).copied());
-            begin = end;
-        }
-        ResolvedStacks {
-            functions: table.functions,
-            stacks: frames,
-        }
-    }
-
-    /// Names every location.
-    fn functions(
-        &self,
-        locations: &Locations,
-        places: &[(u64, Arc<Place>)],
-        table: &mut Functions,
-    ) -> FunctionsOfLocations {
-        let mut builds: HashMap<&str, Arc<RwLock<BuildSymbols>>> = HashMap::new();
-        let mut known: Vec<Option<&Place>> = vec![None; locations.ids.len()];
-        for (id, place) in places {
-            if let Some(&number) = locations.by_id.get(id) {
-                known[number as usize] = Some(place);
-            }
-        }
-        let mut named = FunctionsOfLocations::default();
-        for (&id, place) in locations.ids.iter().zip(known) {
-            match place {
-                Some(Place::Named { functions }) => {
-                    let indices = functions.iter().map(|f| table.index(f.id, || f.clone()));
-                    named.indices.extend(indices);
-                }
-                Some(Place::Native { mapping, offset }) => {
-                    let symbols = builds
-                        .entry(mapping.key())
-                        .or_insert_with(|| self.symbols.build(mapping.key()))
-                        .read();
-                    let before = named.indices.len();
-                    match symbols.functions(*offset) {
-                        Some(functions) => {
-                            named.indices.extend(functions.map(|f| {
-                                table.index(f.id, || FunctionInfo {
-                                    id: f.id,
-                                    name: f.name.clone(),
-                                    module: module_of(mapping),
-                                    file: f.file.clone(),
-                                    unresolved: false,
-                                })
-                            }));
-                            if named.indices.len() == before {
-                                let info = FunctionInfo::without_symbol(module_of(mapping));
-                                named.indices.push(table.index(info.id, || info));
-                            }
-                        }
-                        None => named.indices.push(table.index(id, || FunctionInfo {
-                            id,
-                            name: format!("0x{offset:x}"),
-                            module: module_of(mapping),
-                            file: String::new(),
-                            unresolved: true,
-                        })),
-                    }
-                }
-                // Written in the same transaction as the stack: only a damaged file can lack it.
-                None => named.indices.push(table.index(id, || FunctionInfo {
-                    id,
-                    name: "[unknown location]".to_owned(),
-                    module: String::new(),
-                    file: String::new(),
-                    unresolved: true,
-                })),
-            }
-            named.ends.push(named.indices.len());
-        }
-        named
+        Ok(Arc::new(answer.into_resolved()))
     }
 }
 
-/// Locations of an answer by small numbers: hundreds of thousands of frames name a few thousand of them, so each frame
-/// is looked up once, and everything else is done once per location.
-struct Locations {
-    /// Each once, in the order of their numbers.
+/// Found by identifier.
+type Found<T> = Vec<(u64, T)>;
+
+/// Looks for entries of the dictionary in the tables, and then in parts.
+async fn look_for<T: Send + 'static>(
+    shared: &Arc<Shared>,
     ids: Vec<u64>,
-    by_id: IdMap<u32>,
-    /// One for each frame of one stack after the other.
-    numbers: Vec<u32>,
-}
-
-impl Locations {
-    fn of(stacks: &[(u64, Stack)]) -> Locations {
-        let frames = stacks.iter().map(|(_, stack)| stack.len()).sum();
-        let mut all = Locations {
-            ids: Vec::new(),
-            by_id: IdMap::default(),
-            numbers: Vec::with_capacity(frames),
-        };
-        for (_, stack) in stacks {
-            for &id in stack.iter() {
-                let next = all.ids.len() as u32;
-                let number = *all.by_id.entry(id).or_insert(next);
-                if number == next {
-                    all.ids.push(id);
-                }
-                all.numbers.push(number);
+    in_tables: fn(&Reader<'_>, &[u64]) -> Result<Found<T>, Failure>,
+    in_parts: fn(&Shared, &Reader<'_>, &mut IdSet, &mut Found<T>) -> Result<(), Failure>,
+) -> Result<Found<T>, QueryError> {
+    let question = {
+        let shared = shared.clone();
+        move |reader: &Reader<'_>| {
+            let mut found = in_tables(reader, &ids)?;
+            let mut wanted: IdSet = ids.iter().copied().collect();
+            for (id, _) in &found {
+                wanted.remove(id);
             }
+            in_parts(&shared, reader, &mut wanted, &mut found)?;
+            Ok(found)
         }
-        all
-    }
-}
-
-/// Number of a location → indices of its functions, leaf first.
-#[derive(Default)]
-struct FunctionsOfLocations {
-    indices: Vec<u32>,
-    /// Where those of each location end.
-    ends: Vec<usize>,
-}
-
-impl FunctionsOfLocations {
-    fn of(&self, number: u32) -> &[u32] {
-        let number = number as usize;
-        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.indices[begin..self.ends[number]]
-    }
-}
-
-/// Functions of an answer, each once.
-#[derive(Default)]
-struct Functions {
-    functions: Vec<FunctionInfo>,
-    by_id: IdMap<u32>,
-}
-
-impl Functions {
-    fn index(&mut self, id: u64, info: impl FnOnce() -> FunctionInfo) -> u32 {
-        *self.by_id.entry(id).or_insert_with(|| {
-            self.functions.push(info());
-            (self.functions.len() - 1) as u32
-        })
-    }
-}
-
-fn module_of(mapping: &Mapping) -> String {
-    mapping.path.rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    shared.readers.ask(question).await
 }
 
 /// Asks for rows by id, some thousands at a time. The ids travel as one text parameter, because the engine binds no
@@ -336,15 +127,6 @@ fn by_ids(
         sql.run(reader, &mut each)?;
     }
     Ok(())
-}
-
-/// What was asked for and not found.
-fn left<V>(asked: &[u64], found: &[(u64, V)]) -> IdSet {
-    let mut left: IdSet = asked.iter().copied().collect();
-    for (id, _) in found {
-        left.remove(id);
-    }
-    left
 }
 
 fn read_stacks(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Stack)>, Failure> {
@@ -415,22 +197,5 @@ fn named(name: String, file: String) -> FunctionInfo {
         module: String::new(),
         file: frame.file,
         unresolved: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cache_is_bounded_and_keeps_what_is_used() {
-        let mut cache: Generations<u64> = Generations::new(20);
-        for id in 0..1000u64 {
-            cache.insert(id, id, 1);
-            assert_eq!(cache.get(0, |_| 1).unwrap_or_default(), 0);
-            assert!(cache.young.len() + cache.old.len() <= 21);
-        }
-        assert!(cache.get(0, |_| 1).is_some(), "used all the time");
-        assert!(cache.get(500, |_| 1).is_none(), "not used for long");
     }
 }

@@ -8,7 +8,10 @@
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use emberline_model::{Frame, Mapping, function, id};
@@ -96,6 +99,8 @@ pub(crate) struct Symbols {
     /// By [`Mapping::key`]; loaded when first asked for.
     loaded: RwLock<HashMap<String, Arc<RwLock<BuildSymbols>>>>,
     builds: Mutex<HashMap<String, Build>>,
+    /// Counts how often names became different.
+    version: AtomicU64,
     /// One writer at a time, so that records do not mix.
     writing: Mutex<()>,
 }
@@ -108,6 +113,7 @@ impl Symbols {
             counters,
             loaded: RwLock::default(),
             builds: Mutex::default(),
+            version: AtomicU64::new(0),
             writing: Mutex::new(()),
         }
     }
@@ -119,6 +125,11 @@ impl Symbols {
             true => self.dir.join(format!("{key}.sym")),
             false => self.dir.join(format!("x{:016x}.sym", id::key("build", &[key]))),
         }
+    }
+
+    /// Another number after each change: names looked up at the same number are the same.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The symbols of a build, from its file at first.
@@ -179,6 +190,7 @@ impl Symbols {
                 .iter()
                 .for_each(|(offset, frames)| symbols.insert(*offset, frames));
         }
+        self.version.fetch_add(1, Ordering::Release);
         if let Some(build) = self.builds.lock().get_mut(key) {
             for (offset, _) in located {
                 build.missing.remove(offset);
@@ -225,6 +237,7 @@ impl Symbols {
         let _not_while_writing = self.writing.lock();
         self.builds.lock().clear();
         self.loaded.write().clear();
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// Learns of native locations.

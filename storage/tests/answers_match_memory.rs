@@ -219,8 +219,7 @@ async fn ask_stacks(store: &Store, query: StackQuery) -> StackSums {
     let rows = answer.rows.iter().map(|row| {
         let frames = resolved.frames(row.stack_id);
         let names = frames
-            .iter()
-            .map(|&f| by_id[&resolved.functions[f as usize].id].clone())
+            .map(|f| by_id[&resolved.functions[f as usize].id].clone())
             .collect();
         ((row.window_start_s, names), (row.value, row.samples))
     });

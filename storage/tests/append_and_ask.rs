@@ -67,8 +67,7 @@ async fn stacks_are_addresses_until_symbols_arrive_in(place: Place) {
     let names = |resolved: &emberline_model::resolve::ResolvedStacks| -> Vec<String> {
         resolved
             .frames(stack)
-            .iter()
-            .map(|&f| resolved.functions[f as usize].name.clone())
+            .map(|f| resolved.functions[f as usize].name.clone())
             .collect()
     };
     let before = store.resolve(&[stack, 99]).await.unwrap();
@@ -93,7 +92,7 @@ async fn stacks_are_addresses_until_symbols_arrive_in(place: Place) {
         names(&after),
         ["shop::inlined", "shop::pay", "shop::serve", "[checkout]"]
     );
-    let pay = &after.functions[after.frames(stack)[1] as usize];
+    let pay = &after.functions[after.frames(stack).nth(1).unwrap() as usize];
     assert_eq!(pay.id, emberline_model::function::function_id(&frame("shop::pay")));
     assert!(!pay.unresolved && pay.module == "checkout" && pay.file == "src/pay.rs");
     assert!(
@@ -141,8 +140,7 @@ async fn named_locations_bring_their_own_frames_in(place: Place) {
     let resolved = store.resolve(&[stack]).await.unwrap();
     let names: Vec<&str> = resolved
         .frames(stack)
-        .iter()
-        .map(|&f| resolved.functions[f as usize].name.as_str())
+        .map(|f| resolved.functions[f as usize].name.as_str())
         .collect();
     assert_eq!(names, ["inner", "outer"]);
     assert!(store.unresolved(9).is_empty());

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emberline_model::{ProfileType, tree::TreeBuilder};
+use emberline_model::{ProfileType, resolve::StackValue, tree::TreeBuilder};
 use emberline_storage::{Options, Range, StackQuery, Store, WorkloadFilter};
 use emberline_tests::{
     bulk::{self, HandClock, Loaded, Phase, Plan},
@@ -78,11 +78,13 @@ async fn what_is_loaded_in_bulk_is_answered_exactly_and_alike_at_every_limit() {
         );
         let tree = |limit| {
             let mut tree = TreeBuilder::new();
-            tree.add_resolved(
-                &resolved,
-                answer.rows.iter().map(|r| (r.stack_id, r.value, r.samples)),
-                0,
-            );
+            let rows = answer.rows.iter().map(|row| StackValue {
+                stack_id: row.stack_id,
+                side: 0,
+                value: row.value,
+                samples: row.samples,
+            });
+            tree.add_resolved(&resolved, rows);
             tree.finish(limit)
         };
         let exact = tree(None);

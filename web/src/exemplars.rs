@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use emberline_model::sandwich::StackValue;
+use emberline_model::resolve::StackValue;
 use emberline_storage::{ExemplarQuery, LabelFilter, Range, Store};
 use http::StatusCode;
 

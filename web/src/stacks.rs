@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use emberline_model::{
-    resolve::{FunctionInfo, ResolvedStacks},
-    sandwich::StackValue,
+    resolve::{FunctionInfo, ResolvedStacks, StackValue},
     tree::TreeBuilder,
 };
 use emberline_storage::{LabelFilter, Range, SelectedQuery, Store};
@@ -67,11 +66,7 @@ impl Stacks {
     pub(crate) fn add_to(&self, tree: &mut TreeBuilder, side: usize) {
         let is_known = |row: &&StackValue| !self.resolved.frames(row.stack_id).is_empty();
         let known = self.rows.iter().filter(is_known);
-        tree.add_resolved(
-            &self.resolved,
-            known.map(|row| (row.stack_id, row.value, row.samples)),
-            side,
-        );
+        tree.add_resolved(&self.resolved, known.map(|row| StackValue { side, ..*row }));
         for row in self.rows.iter().filter(|row| !is_known(row)) {
             let function = tree.function(&FunctionInfo::unknown());
             tree.add(&[function], side, row.value, row.samples);

@@ -270,8 +270,8 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
     let resolved = store.resolve(&ids).await?;
     let mut lines = vec!["report".to_owned()];
     for (id, (value, samples)) in sums {
-        let frames = resolved.frames(id);
-        let name = frames.first().map_or("-", |&f| &resolved.functions[f as usize].name);
+        let leaf = resolved.frames(id).next();
+        let name = leaf.map_or("-", |f| &resolved.functions[f as usize].name);
         lines.push(format!("stack {id:x} {value} {samples} {name}"));
     }
     // Cut within a quarter of the day: then sums of its hours answer, uncut those of quarters where there are some.

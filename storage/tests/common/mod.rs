@@ -208,8 +208,7 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
         .map(|&id| {
             resolved
                 .frames(id)
-                .iter()
-                .map(|&f| resolved.functions[f as usize].name.as_str())
+                .map(|f| resolved.functions[f as usize].name.as_str())
                 .collect()
         })
         .collect();

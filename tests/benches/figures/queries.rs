@@ -3,11 +3,12 @@
 //!
 //! Guarantees: every sum is compared with what the generator put in; the function table is the same at every limit.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use emberline_model::{
     ProfileType,
+    resolve::StackValue,
     tree::{FlameTree, TreeBuilder},
 };
 use emberline_storage::{Label, LabelFilter, Range, SelectedQuery, StackQuery, Store, WorkloadFilter};
@@ -20,7 +21,7 @@ use crate::{
 };
 
 const COMMAND: &str = "make bench NAME=queries";
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 /// What the pages show of a tree.
 const LIMIT: usize = 8192;
 const LIMITS: [Option<usize>; 4] = [Some(16), Some(1024), Some(LIMIT), None];
@@ -82,28 +83,33 @@ async fn ask(store: &Store, parts: &[Part], limit: Option<usize>) -> Result<Answ
         sides.push(store.stacks(StackQuery::new(who, ProfileType::CPU, range)).await?.rows);
     }
     let sums = watch.lap();
-    let ids: HashSet<u64> = sides.iter().flatten().map(|row| row.stack_id).collect();
-    let ids: Vec<u64> = ids.into_iter().collect();
+    let ids: Vec<u64> = sides.iter().flatten().map(|row| row.stack_id).collect();
     let resolved = store.resolve(&ids).await?;
-    ensure!(resolved.stacks.len() == ids.len(), "stacks without names");
     let names = watch.lap();
     let mut tree = TreeBuilder::new();
-    for (at, rows) in sides.iter().enumerate() {
-        tree.add_resolved(
-            &resolved,
-            rows.iter().map(|row| (row.stack_id, row.value, row.samples)),
-            at,
-        );
-    }
+    let rows = sides.iter().enumerate().flat_map(|(side, rows)| {
+        rows.iter().map(move |row| StackValue {
+            stack_id: row.stack_id,
+            side,
+            value: row.value,
+            samples: row.samples,
+        })
+    });
+    tree.add_resolved(&resolved, rows);
     let tree = tree.finish(limit);
+    let steps = Steps {
+        sums,
+        names,
+        tree: watch.lap(),
+    };
+    ensure!(
+        ids.iter().all(|&id| !resolved.frames(id).is_empty()),
+        "stacks without names"
+    );
     Ok(Answer {
-        steps: Steps {
-            sums,
-            names,
-            tree: watch.lap(),
-        },
+        steps,
         tree,
-        stacks: ids.len(),
+        stacks: resolved.stacks.len(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Result, ensure};
 use emberline_model::{
     id,
-    resolve::{FunctionInfo, ResolvedStacks},
+    resolve::{FunctionInfo, ResolvedStacks, StackValue},
     tree::{FlameTree, TreeBuilder},
 };
 use emberline_tests::generator::{Random, function_name, stacks};
@@ -46,18 +46,11 @@ fn side(which: u64) -> SideStacks {
             unresolved: false,
         }
     });
-    let mut made = SideStacks {
-        resolved: ResolvedStacks {
-            functions: functions.collect(),
-            ..ResolvedStacks::default()
-        },
-        rows: Vec::new(),
-        nodes: 0,
-    };
+    let (mut resolved, mut rows, mut nodes) = (Vec::new(), Rows::new(), 0);
     // (parent, function) → node.
     let mut numbers: HashMap<(usize, u32), usize> = HashMap::new();
     for (rank, mut stack) in all.into_iter().enumerate() {
-        if made.nodes >= NODES {
+        if nodes >= NODES {
             break;
         }
         if which > 0 && rank % CHANGED == 3 {
@@ -68,20 +61,33 @@ fn side(which: u64) -> SideStacks {
             let next = numbers.len() + 1;
             node = *numbers.entry((node, function)).or_insert(next);
         }
-        made.nodes = numbers.len();
+        nodes = numbers.len();
         let id = rank as u64 + 1;
-        made.resolved.stacks.insert(id, stack.into_boxed_slice());
+        resolved.push((id, stack));
         // Weights 1/rank.
-        made.rows.push((id, 10_000_000 * (1 + 400_000 / (rank as i64 + 1)), 1));
+        rows.push((id, 10_000_000 * (1 + 400_000 / (rank as i64 + 1)), 1));
     }
-    made
+    SideStacks {
+        resolved: ResolvedStacks {
+            functions: functions.collect(),
+            stacks: resolved.into_iter().collect(),
+        },
+        rows,
+        nodes,
+    }
 }
 
 fn diff(sides: [&SideStacks; 2], limit: Option<usize>) -> (Cost, FlameTree) {
     let mut watch = Watch::start();
     let mut tree = TreeBuilder::new();
     for (at, side) in sides.into_iter().enumerate() {
-        tree.add_resolved(&side.resolved, side.rows.iter().copied(), at);
+        let rows = side.rows.iter().map(|&(stack_id, value, samples)| StackValue {
+            stack_id,
+            side: at,
+            value,
+            samples,
+        });
+        tree.add_resolved(&side.resolved, rows);
     }
     let tree = tree.finish(limit);
     (watch.lap(), tree)

@@ -130,7 +130,7 @@ fn describe(query: SelectionQuery, found: Found, resolved: &ResolvedStacks) -> E
     let (mut stack_index, mut function_index) = (HashMap::new(), HashMap::new());
     for row in found.rows {
         let stack = *stack_index.entry(row.stack_id).or_insert_with(|| {
-            let frames = resolved.frames(row.stack_id).iter().map(|&function| {
+            let frames = resolved.frames(row.stack_id).map(|function| {
                 *function_index.entry(function).or_insert_with(|| {
                     let info = &resolved.functions[function as usize];
                     answer.functions.push(ExemplarFunction {

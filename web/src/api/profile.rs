@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use emberline_model::{
-    ProfileType, Side, resolve::FunctionInfo, sandwich::StackValue, tree::FunctionTotals, workload::Component,
+    ProfileType, Side,
+    resolve::{FunctionInfo, StackValue},
+    tree::FunctionTotals,
+    workload::Component,
 };
 use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
 use http::HeaderMap;

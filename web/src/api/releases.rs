@@ -202,8 +202,8 @@ async fn resolved_ratio(web: &Web, who: WorkloadFilter, component: Component, ra
     let ids: Vec<u64> = sums.rows.iter().map(|row| row.stack_id).collect();
     let resolved = web.store.resolve(&ids).await?;
     let unnamed = sums.rows.iter().filter(|row| {
-        let leaf = resolved.frames(row.stack_id).first();
-        leaf.is_none_or(|&leaf| resolved.functions[leaf as usize].unresolved)
+        let leaf = resolved.frames(row.stack_id).next();
+        leaf.is_none_or(|leaf| resolved.functions[leaf as usize].unresolved)
     });
     let unnamed = unnamed.fold(0i64, |sum, row| sum.saturating_add(row.value));
     Ok(if sums.value > 0 {

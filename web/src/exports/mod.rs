@@ -172,18 +172,19 @@ pub(crate) fn for_each_stack(tree: &FlameTree, mut visit: impl FnMut(&[u32], Pai
 
 /// The stacks of a tree as the pprof codec takes them: ids are positions.
 pub(crate) fn stacks_of(tree: &FlameTree) -> (ResolvedStacks, Vec<(u64, Pair)>) {
-    let mut resolved = ResolvedStacks {
-        functions: tree.functions.clone(),
-        ..ResolvedStacks::default()
-    };
+    let mut stacks: Vec<(u64, Vec<u32>)> = Vec::new();
     let mut rows = Vec::new();
     for_each_stack(tree, |path, value| {
         let id = rows.len() as u64;
         if !path.is_empty() {
-            resolved.stacks.insert(id, path.iter().rev().copied());
+            stacks.push((id, path.iter().rev().copied().collect()));
         }
         rows.push((id, value));
     });
+    let resolved = ResolvedStacks {
+        functions: tree.functions.clone(),
+        stacks: stacks.into_iter().collect(),
+    };
     (resolved, rows)
 }
 

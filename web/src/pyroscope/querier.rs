@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use emberline_model::{
     ProfileType,
     flamebearer::{Flamebearer, flamebearer},
-    resolve::ResolvedStacks,
-    sandwich::StackValue,
+    resolve::{ResolvedStacks, StackValue},
     tree::TreeBuilder,
 };
 use emberline_storage::{Label, Range, SampleSeries, WorkloadFilter};
@@ -159,7 +158,7 @@ fn keep_call_site(stacks: &mut Stacks, selector: Option<pb::StackTraceSelector>)
         .unwrap_or_default();
     let resolved: &ResolvedStacks = &stacks.resolved;
     let begins = |row: &StackValue| {
-        let frames = resolved.frames(row.stack_id);
+        let frames: Vec<u32> = resolved.frames(row.stack_id).collect();
         frames.len() >= site.len()
             && frames
                 .iter()

@@ -1,0 +1,121 @@
+//! From locations to functions. Guarantee: a location has a function at least: an address where nobody looked for its
+//! symbols yet, its file's name where they have none.
+
+use std::sync::Arc;
+
+use emberline_model::{Mapping, id, resolve::FunctionInfo};
+use parking_lot::RwLock;
+
+use super::{Place, known::Located};
+use crate::{
+    ids::IdMap,
+    symbols::{BuildSymbols, Symbols},
+};
+
+/// Functions, each once by whatever tells them apart.
+#[derive(Default)]
+pub(super) struct FunctionTable {
+    pub(super) functions: Vec<FunctionInfo>,
+    by_key: IdMap<u32>,
+}
+
+impl FunctionTable {
+    /// The index of a function; the first description of a key wins.
+    pub(super) fn index(&mut self, key: u64, info: impl FnOnce() -> FunctionInfo) -> u32 {
+        *self.by_key.entry(key).or_insert_with(|| {
+            self.functions.push(info());
+            (self.functions.len() - 1) as u32
+        })
+    }
+
+    /// The index of a function as it is described: one function may lie in files of several services.
+    fn described(&mut self, info: FunctionInfo) -> u32 {
+        let key = id::key("description", &[&info.module, &info.file]) ^ info.id;
+        self.index(key, || info)
+    }
+}
+
+/// Number of a location → indices of its functions, leaf first.
+#[derive(Default)]
+pub(super) struct FunctionsOfLocations {
+    indices: Vec<u32>,
+    /// Where those of each location end.
+    ends: Vec<usize>,
+}
+
+impl FunctionsOfLocations {
+    /// How many locations there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn of(&self, number: u32) -> &[u32] {
+        let number = number as usize;
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.indices[begin..self.ends[number]]
+    }
+}
+
+/// Names locations; they get the next numbers.
+pub(super) fn name_locations(
+    symbols: &Symbols,
+    locations: &[Located],
+    table: &mut FunctionTable,
+    named: &mut FunctionsOfLocations,
+) {
+    // Locations of a build follow one another for long.
+    let mut last: Option<(&Arc<Mapping>, Arc<RwLock<BuildSymbols>>)> = None;
+    for &Located { id, ref place } in locations {
+        match place.as_deref() {
+            Some(Place::Named { functions }) => {
+                let indices = functions.iter().map(|f| table.described(f.clone()));
+                named.indices.extend(indices);
+            }
+            Some(Place::Native { mapping, offset }) => {
+                let of_build = match &last {
+                    Some((build, symbols)) if Arc::ptr_eq(build, mapping) => symbols,
+                    _ => &last.insert((mapping, symbols.build(mapping.key()))).1,
+                };
+                let of_build = of_build.read();
+                let before = named.indices.len();
+                match of_build.functions(*offset) {
+                    Some(functions) => {
+                        named.indices.extend(functions.map(|f| {
+                            table.described(FunctionInfo {
+                                id: f.id,
+                                name: f.name.clone(),
+                                module: module_of(mapping),
+                                file: f.file.clone(),
+                                unresolved: false,
+                            })
+                        }));
+                        if named.indices.len() == before {
+                            let info = FunctionInfo::without_symbol(module_of(mapping));
+                            named.indices.push(table.described(info));
+                        }
+                    }
+                    None => named.indices.push(table.described(FunctionInfo {
+                        id,
+                        name: format!("0x{offset:x}"),
+                        module: module_of(mapping),
+                        file: String::new(),
+                        unresolved: true,
+                    })),
+                }
+            }
+            // Written in the same transaction as the stack: only a damaged file can lack it.
+            None => named.indices.push(table.described(FunctionInfo {
+                id,
+                name: "[unknown location]".to_owned(),
+                module: String::new(),
+                file: String::new(),
+                unresolved: true,
+            })),
+        }
+        named.ends.push(named.indices.len());
+    }
+}
+
+fn module_of(mapping: &Mapping) -> String {
+    mapping.path.rsplit('/').next().unwrap_or_default().to_owned()
+}
