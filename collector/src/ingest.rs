@@ -22,6 +22,7 @@ mod pyroscope;
 mod raw_grpc;
 pub(crate) mod refused;
 mod rpc;
+mod unread;
 mod upload;
 
 use std::{

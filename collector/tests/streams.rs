@@ -177,3 +177,37 @@ async fn other_content_types_and_http_1_get_an_answer_on_the_grpc_port() {
     send_well(&server).await;
     server.stop().await;
 }
+
+/// Many clients read the answer when they have sent everything: it must still be there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_who_sends_everything_before_reading() {
+    let server = Server::start(|config| config.max_request_bytes = 2 << 20).await;
+    let address = server.http;
+    let send = move |headers: &str, length: usize| {
+        let head = format!("POST /v1/metrics HTTP/1.1\r\nHost: c\r\nConnection: close\r\n{headers}\r\n\r\n");
+        let bytes = [head.into_bytes(), vec![0; length]].concat();
+        tokio::task::spawn_blocking(move || {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(&bytes)?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            std::io::Result::Ok(String::from_utf8_lossy(&answer).into_owned())
+        })
+    };
+    let length = 7 << 20;
+    let declared = format!("Content-Length: {length}");
+    for (content_type, status) in [("application/x-protobuf", "413"), ("text/xml", "415")] {
+        let answer = send(&format!("Content-Type: {content_type}\r\n{declared}"), length)
+            .await
+            .unwrap();
+        let answer = answer.unwrap_or_else(|error| panic!("{status} did not arrive: {error}"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    // What is beyond all bounds is told at once to who asks first.
+    let asks = "Content-Type: text/xml\r\nExpect: 100-continue\r\nContent-Length: 4000000";
+    let answer = send(asks, 0).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 415"), "{answer}");
+    send_well(&server).await;
+    server.stop().await;
+}

@@ -10,12 +10,15 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header},
+    middleware,
     routing::post,
 };
 use emberline_model::{Signal, batch::BATCH_ID_HEADER};
 use prost::Message;
 
-use super::{Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, refused::Refused, rpc, signal_name, upload};
+use super::{
+    Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, refused::Refused, rpc, signal_name, unread, upload,
+};
 
 /// The routes of the OTLP/HTTP port.
 pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
@@ -26,7 +29,13 @@ pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
         .route("/api/ingest", post(upload::upload))
         .route("/ingest", post(pyroscope::ingest))
         .route("/pyroscope/ingest", post(pyroscope::ingest));
-    rpc::http_routes(&ingest, router).fallback(not_found).with_state(ingest)
+    rpc::http_routes(&ingest, router)
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&ingest),
+            unread::read_the_rest,
+        ))
+        .with_state(ingest)
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
