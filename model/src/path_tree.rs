@@ -76,7 +76,7 @@ impl PathTree {
     }
 
     /// Every node but the root: its parent and its step.
-    pub fn below_root(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+    pub fn below_root(&self) -> impl DoubleEndedIterator<Item = (u32, u32)> + ExactSizeIterator + '_ {
         self.nodes[1..].iter().map(|node| (node.parent, node.step))
     }
 

@@ -151,24 +151,49 @@ impl TreeBuilder {
 
     /// Adds rows, with names from a dictionary.
     pub fn add_resolved(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = StackValue>) {
+        let leaf = |row: &StackValue| resolved.stacks.node(row.stack_id).unwrap_or(ROOT);
+        let ends = rows.into_iter().map(|row| End {
+            node: leaf(&row),
+            own: Own::of(row.side, row.value, row.samples),
+        });
+        if !self.functions.is_empty() || !self.ends.is_empty() {
+            return self.add_paths(resolved, ends);
+        }
+        let ends: Vec<End> = ends.collect();
+        match is_all(resolved, &ends) {
+            // Usually an answer and its names are all there is.
+            true => {
+                self.functions = resolved.functions.clone();
+                self.by_id = (0..).zip(&self.functions).map(|(index, f)| (f.id, index)).collect();
+                self.paths = resolved.stacks.paths().clone();
+                self.ends = ends;
+            }
+            false => self.add_paths(resolved, ends),
+        }
+    }
+
+    /// Adds what ends in nodes of a dictionary's paths.
+    fn add_paths(&mut self, resolved: &ResolvedStacks, ends: impl IntoIterator<Item = End>) {
         self.has_twins |= !self.paths.is_empty();
         let mut functions: Vec<Option<u32>> = vec![None; resolved.functions.len()];
         let theirs = resolved.stacks.paths();
         self.paths.reserve(theirs.len());
         let mut translation = Translation::from(theirs);
-        for row in rows {
-            let leaf = resolved.stacks.node(row.stack_id).unwrap_or(ROOT);
-            let node = translation.node(theirs, leaf, |parent, f| {
+        for End { node, own } in ends {
+            let node = translation.node(theirs, node, |parent, f| {
                 let function = match functions[f as usize] {
                     Some(function) => function,
-                    None => *functions[f as usize].insert(self.function(&resolved.functions[f as usize])),
+                    None => {
+                        let next = self.functions.len();
+                        let function = self.function(&resolved.functions[f as usize]);
+                        // Known already: then it may be there several times below the same node.
+                        self.has_twins |= function as usize != next;
+                        *functions[f as usize].insert(function)
+                    }
                 };
                 self.paths.push(parent, function)
             });
-            self.ends.push(End {
-                node,
-                own: Own::of(row.side, row.value, row.samples),
-            });
+            self.ends.push(End { node, own });
         }
     }
 
@@ -216,6 +241,24 @@ impl TreeBuilder {
             totals,
         }
     }
+}
+
+/// True when something ends in every path, every function is on one, and no two functions have one id: then paths and
+/// functions are those of the tree.
+fn is_all(resolved: &ResolvedStacks, ends: &[End]) -> bool {
+    let paths = resolved.stacks.paths();
+    let mut has_end = vec![false; paths.len()];
+    ends.iter().for_each(|end| has_end[end.node as usize] = true);
+    let mut has_path = vec![false; resolved.functions.len()];
+    for (node, (parent, function)) in (1..paths.len()).zip(paths.below_root()).rev() {
+        if !has_end[node] {
+            return false;
+        }
+        has_end[parent as usize] = true;
+        has_path[function as usize] = true;
+    }
+    let ids: IntMap<()> = resolved.functions.iter().map(|f| (f.id, ())).collect();
+    has_path.iter().all(|&is_there| is_there) && ids.len() == resolved.functions.len()
 }
 
 /// A node with everything below it.
@@ -475,6 +518,39 @@ mod tests {
             let mut expected = plainly(&stacks);
             expected.0.entry(Vec::new()).or_default();
             prop_assert_eq!(of_tree(&tree), expected);
+        }
+
+        /// Rows of all stacks or of some, of functions with an id each or of some that share one, into an empty tree or
+        /// after others.
+        #[test]
+        fn a_dictionary_s_paths_make_the_tree_that_its_stacks_make(
+            stacks in prop::collection::vec(prop::collection::vec(0u32..5, 0..9), 1..40),
+            rows in prop::collection::vec((any::<prop::sample::Index>(), 0usize..2, 0i64..1000), 0..80),
+            (all, same_id, times) in (any::<bool>(), any::<bool>(), 1usize..3),
+        ) {
+            let functions: Vec<FunctionInfo> = (0..5).map(|f| info(if same_id && f == 4 { 3 } else { f })).collect();
+            let resolved = ResolvedStacks {
+                stacks: (0..).zip(&stacks).map(|(id, frames)| (id, frames.iter().copied())).collect(),
+                functions,
+            };
+            let every = (0..stacks.len()).filter(|_| all).map(|at| (at, 1, 7));
+            let rows = rows.iter().map(|(index, side, value)| (index.index(stacks.len()), *side, *value));
+            let rows: Vec<(usize, usize, i64)> = every.chain(rows).collect();
+            let mut tree = TreeBuilder::new();
+            let mut expected = Vec::new();
+            for _ in 0..times {
+                tree.add_resolved(&resolved, rows.iter().map(|&(at, side, value)| StackValue {
+                    stack_id: at as u64,
+                    side,
+                    value,
+                    samples: 1,
+                }));
+                let ids = |at: usize| stacks[at].iter().map(|&f| resolved.functions[f as usize].id).collect();
+                expected.extend(rows.iter().map(|&(at, side, value)| (ids(at), side, value)));
+            }
+            let mut expected = plainly(&expected);
+            expected.0.entry(Vec::new()).or_default();
+            prop_assert_eq!(of_tree(&tree.finish(None)), expected);
         }
 
         #[test]
