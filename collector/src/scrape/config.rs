@@ -13,7 +13,8 @@
 //!     file_sd_configs:
 //!       - {files: ["targets/*.yaml"]}          # lists of {targets, labels}; read again when they change
 //!     dns_sd_configs:
-//!       - {names: [shop.prod.svc], type: A, port: 6060, refresh_interval: 30s}
+//!       - {names: [shop.prod.svc], type: A, port: 6060, refresh_interval: 30s}   # or AAAA
+//!       - {names: [_pprof._tcp.shop.prod.svc]}  # SRV, which has ports
 //!     relabel_configs:
 //!       - {source_labels: [__meta_dns_name], target_label: service}
 //!     profiles:                                # all but `allocs` unless switched off
@@ -29,8 +30,8 @@
 //! jobs of different names, rules that can work and profiles that fit into their interval.
 //!
 //! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there;
-//! `https` is refused, because no TLS is spoken yet; DNS answers A and AAAA records, not SRV, because the system's
-//! resolver gives no others.
+//! `https` is refused, because no TLS is spoken yet; a name without `type` means A where a `port` stands beside it, and SRV
+//! otherwise, while Prometheus always means SRV.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -207,21 +208,45 @@ pub(super) struct FileDiscovery {
 pub(super) struct DnsDiscovery {
     pub(super) names: Vec<String>,
     #[serde(default, rename = "type")]
-    pub(super) record: Record,
-    pub(super) port: u16,
+    record: Option<Record>,
+    /// Of A and AAAA, which have none of their own.
+    #[serde(default)]
+    port: Option<u16>,
     #[serde(default = "thirty_seconds", deserialize_with = "duration::read")]
     pub(super) refresh_interval: Duration,
 }
 
 /// Records that are looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-pub(super) enum Record {
-    #[default]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Record {
     A,
     #[serde(rename = "AAAA")]
     Aaaa,
     #[serde(rename = "SRV")]
     Srv,
+}
+
+/// What a name is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// Addresses, all with this port.
+    Addresses { v6: bool, port: u16 },
+    /// Names with ports.
+    Services,
+}
+
+impl DnsDiscovery {
+    pub(super) fn lookup(&self) -> Result<Lookup, &'static str> {
+        let v6 = self.record == Some(Record::Aaaa);
+        match (self.record, self.port) {
+            (None | Some(Record::Srv), None) => Ok(Lookup::Services),
+            (Some(Record::Srv), Some(_)) => {
+                Err("has a `port`, which SRV records bring: leave it out, or write `type: A`")
+            }
+            (_, Some(port)) => Ok(Lookup::Addresses { v6, port }),
+            (_, None) => Err("needs a `port`, which A and AAAA records do not have"),
+        }
+    }
 }
 
 fn five_seconds() -> Duration {
@@ -458,15 +483,11 @@ fn job(raw: RawJob, global: &Global, problems: &mut Vec<String>) -> Job {
             ));
         }
     }
-    if raw
+    let lookups = raw
         .dns_sd_configs
         .iter()
-        .any(|discovery| discovery.record == Record::Srv)
-    {
-        problems.push(format!(
-            "`type: SRV` of job `{name}` is not supported: write `type: A` or `AAAA`, and the `port`"
-        ));
-    }
+        .filter_map(|discovery| discovery.lookup().err());
+    problems.extend(lookups.map(|problem| format!("`dns_sd_configs` of job `{name}` {problem}")));
     problems.extend(raw.relabel_configs.iter().filter_map(Rule::problem));
     let interval = raw.scrape_interval.unwrap_or(global.scrape_interval);
     // What all jobs share need not fit the one that scrapes more often.
@@ -636,7 +657,12 @@ mod tests {
             (
                 one_job("    dns_sd_configs: [{names: [a], type: SRV, port: 1}]\n"),
                 2,
-                "`type: SRV`",
+                "leave it out",
+            ),
+            (
+                one_job("    dns_sd_configs: [{names: [a], type: AAAA}]\n"),
+                2,
+                "needs a `port`",
             ),
             (
                 one_job("    file_sd_configs: [{files: ['*/a.yaml']}]\n"),

@@ -11,10 +11,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use hickory_resolver::{
+    Resolver, TokioResolver, config::ResolverConfig, net::runtime::TokioRuntimeProvider, proto::rr::RData,
+};
 use tokio::time::Instant;
 
 use super::{
-    config::{self, DnsDiscovery, FileDiscovery, Group, Job, Record, Unread},
+    config::{self, DnsDiscovery, FileDiscovery, Group, Job, Lookup, Unread},
     target::{Address, Target, Trust},
 };
 
@@ -39,13 +42,22 @@ struct ReadFile {
     problem: Option<String>,
 }
 
+/// What a name gave when it was last looked up.
+struct LookedUp {
+    /// When it is looked up again.
+    next: Instant,
+    groups: Vec<Group>,
+    problem: Option<String>,
+}
+
 /// Finds the targets of a job; remembers what files and names said.
 pub(super) struct Discovery {
     job: Job,
     folder: PathBuf,
     files: BTreeMap<PathBuf, ReadFile>,
-    /// Group and problem of each name, with the time of its next look-up.
-    names: BTreeMap<(usize, usize), (Instant, Group, Option<String>)>,
+    names: BTreeMap<(usize, usize), LookedUp>,
+    /// Who is asked for SRV records; `None`: whom the system names at that moment.
+    name_servers: Option<ResolverConfig>,
 }
 
 impl Discovery {
@@ -55,6 +67,7 @@ impl Discovery {
             folder,
             files: BTreeMap::new(),
             names: BTreeMap::new(),
+            name_servers: None,
         }
     }
 
@@ -140,43 +153,98 @@ impl Discovery {
     ) {
         let known = self.names.remove(&key);
         let now = Instant::now();
-        let (next, group, problem) = match known {
-            Some(known) if known.0 > now => known,
+        let looked = match known {
+            Some(known) if known.next > now => known,
             known => {
-                let group = known.map(|known| known.1);
+                let looked = tokio::time::timeout(LOOKUP_LIMIT, look_up(discovery, name, self.name_servers.as_ref()));
+                let looked = looked
+                    .await
+                    .unwrap_or_else(|_| Err(format!("no answer within {LOOKUP_LIMIT:?}")));
                 let next = now + discovery.refresh_interval;
-                match look_up(discovery, name).await {
-                    Ok(group) => (next, group, None),
-                    Err(problem) => {
-                        let empty = Group {
-                            targets: Vec::new(),
-                            labels: BTreeMap::new(),
-                        };
-                        (next, group.unwrap_or(empty), Some(problem))
-                    }
+                match looked {
+                    Ok(groups) => LookedUp {
+                        next,
+                        groups,
+                        problem: None,
+                    },
+                    Err(problem) => LookedUp {
+                        next,
+                        groups: known.map(|known| known.groups).unwrap_or_default(),
+                        problem: Some(format!("cannot look up `{name}`: {problem}")),
+                    },
                 }
             }
         };
-        problems.extend(problem.clone());
-        groups.push((group.clone(), Trust::Looked));
-        self.names.insert(key, (next, group, problem));
+        problems.extend(looked.problem.clone());
+        groups.extend(looked.groups.iter().map(|group| (group.clone(), Trust::Looked)));
+        self.names.insert(key, looked);
     }
 }
 
-async fn look_up(discovery: &DnsDiscovery, name: &str) -> Result<Group, String> {
-    let looked = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name, discovery.port))).await;
-    let addresses = looked
-        .map_err(|_| format!("cannot look up `{name}`: no answer within {LOOKUP_LIMIT:?}"))?
-        .map_err(|error| format!("cannot look up `{name}`: {error}"))?;
-    let wanted = addresses.filter(|address| address.is_ipv6() == (discovery.record == Record::Aaaa));
-    let targets = wanted.map(|address| {
-        let (host, port) = (address.ip().to_string(), address.port());
-        Address { host, port }.authority()
+/// What a name server says of a name.
+async fn look_up(
+    discovery: &DnsDiscovery,
+    name: &str,
+    name_servers: Option<&ResolverConfig>,
+) -> Result<Vec<Group>, String> {
+    let said = BTreeMap::from([("__meta_dns_name".to_owned(), name.to_owned())]);
+    match discovery.lookup()? {
+        Lookup::Addresses { v6, port } => {
+            let addresses = tokio::net::lookup_host((name, port)).await;
+            let addresses = addresses.map_err(|error| error.to_string())?;
+            let targets = addresses.filter(|address| address.is_ipv6() == v6).map(|address| {
+                let (host, port) = (address.ip().to_string(), address.port());
+                Address { host, port }.authority()
+            });
+            Ok(vec![Group {
+                targets: targets.collect(),
+                labels: said,
+            }])
+        }
+        Lookup::Services => {
+            let services = services(name, name_servers).await?;
+            let groups = services.into_iter().map(|Address { host, port }| {
+                let mut labels = said.clone();
+                labels.insert("__meta_dns_srv_record_target".to_owned(), host.clone());
+                labels.insert("__meta_dns_srv_record_port".to_owned(), port.to_string());
+                Group {
+                    targets: vec![Address { host, port }.authority()],
+                    labels,
+                }
+            });
+            Ok(groups.collect())
+        }
+    }
+}
+
+/// SRV records (RFC 2782), which the system's resolver does not give.
+async fn services(name: &str, name_servers: Option<&ResolverConfig>) -> Result<Vec<Address>, String> {
+    let builder = match name_servers {
+        Some(servers) => Ok(Resolver::builder_with_config(
+            servers.clone(),
+            TokioRuntimeProvider::default(),
+        )),
+        None => TokioResolver::builder_tokio(),
+    };
+    let resolver = builder.and_then(|mut builder| {
+        // How old an answer may be is what `refresh_interval` says.
+        builder.options_mut().cache_size = 0;
+        builder.build()
     });
-    Ok(Group {
-        targets: targets.collect(),
-        labels: BTreeMap::from([("__meta_dns_name".to_owned(), name.to_owned())]),
-    })
+    let looked = match resolver {
+        Ok(resolver) => resolver.srv_lookup(name).await,
+        Err(error) => Err(error),
+    };
+    let looked = looked.map_err(|error| error.to_string())?;
+    let services = looked.answers().iter().filter_map(|record| match &record.data {
+        // A target without a name says that there is no such service.
+        RData::SRV(service) if !service.target.is_root() => Some(Address {
+            host: service.target.to_ascii().trim_end_matches('.').to_owned(),
+            port: service.port,
+        }),
+        _ => None,
+    });
+    Ok(services.collect())
 }
 
 /// The paths that a pattern means: itself, or the files of its folder that fit its `*`.
@@ -233,6 +301,15 @@ fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::{
+        config::{ConnectionConfig, NameServerConfig},
+        proto::{
+            op::{Message, ResponseCode},
+            rr::{Name, RecordType, rdata::SRV},
+        },
+    };
+    use tokio::task::AbortHandle;
+
     use super::*;
 
     fn discovery(folder: &Path, yaml: &str) -> Discovery {
@@ -308,5 +385,75 @@ mod tests {
             (target.trust, target.labels["service"].as_str()),
             (Trust::Looked, "localhost")
         );
+    }
+
+    /// Answers questions with what it is given for a name, and names that it does not know with NXDOMAIN.
+    async fn name_server(records: Vec<(&'static str, u16, &'static str)>) -> (ResolverConfig, AbortHandle) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let asked = Message::from_vec(&buffer[..length]).unwrap();
+                let question = asked.queries[0].clone();
+                let mut answer = Message::response(asked.id, asked.op_code);
+                for (name, port, target) in &records {
+                    let name = Name::from_ascii(name).unwrap();
+                    if &name == question.name() && question.query_type() == RecordType::SRV {
+                        let service = SRV::new(0, 0, *port, Name::from_ascii(target).unwrap());
+                        answer.add_answer(hickory_resolver::proto::rr::Record::from_rdata(
+                            name,
+                            5,
+                            RData::SRV(service),
+                        ));
+                    }
+                }
+                if answer.answers.is_empty() {
+                    answer.metadata.response_code = ResponseCode::NXDomain;
+                }
+                answer.add_query(question);
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        let mut over_udp = ConnectionConfig::udp();
+        over_udp.port = address.port();
+        let server = NameServerConfig::new(address.ip(), true, vec![over_udp]);
+        let config = ResolverConfig::from_name_servers(vec![server]);
+        (config, serving.abort_handle())
+    }
+
+    #[tokio::test]
+    async fn services_of_a_name_have_ports_and_stay_while_nobody_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut discovery = discovery(
+            folder.path(),
+            "    dns_sd_configs: [{names: [_pprof._tcp.shop.test., _gone._tcp.shop.test.], refresh_interval: 1s}]\n    \
+             relabel_configs:\n      - {source_labels: [__meta_dns_srv_record_target, __meta_dns_srv_record_port], \
+             separator: '/', target_label: instance}\n",
+        );
+        let (config, serving) = name_server(vec![
+            ("_pprof._tcp.shop.test.", 6060, "a.shop.test."),
+            ("_pprof._tcp.shop.test.", 6061, "b.shop.test."),
+            ("_pprof._tcp.shop.test.", 1, "."),
+            ("_other._tcp.shop.test.", 2, "c.shop.test."),
+        ])
+        .await;
+        discovery.name_servers = Some(config);
+        let found = discovery.refresh(10).await;
+        assert_eq!(addresses(&found), ["a.shop.test:6060", "b.shop.test:6061"]);
+        let target = found.targets.first().unwrap();
+        assert_eq!(
+            (target.trust, target.labels["instance"].as_str()),
+            (Trust::Looked, "a.shop.test/6060")
+        );
+        assert_eq!(found.problems.len(), 1, "{:?}", found.problems);
+        assert!(found.problems[0].contains("_gone._tcp"), "{:?}", found.problems);
+
+        serving.abort();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let later = discovery.refresh(10).await;
+        assert_eq!(addresses(&later), addresses(&found), "what was found is kept");
+        assert_eq!(later.problems.len(), 2, "{:?}", later.problems);
     }
 }
