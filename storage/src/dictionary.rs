@@ -67,12 +67,10 @@ impl Dictionary {
 
     /// Names the frames of stacks. A stack that is not known is left out.
     pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
-        let mut asked = IdSet::with_capacity_and_hasher(ids.len(), Default::default());
-        let once = ids.iter().copied().filter(|&id| asked.insert(id));
         let mut answer = Answer::default();
-        let missing = self.known.lock().give(&self.symbols, once, &mut answer);
+        let missing = self.known.lock().give(&self.symbols, ids, &mut answer);
         if !missing.is_empty() {
-            let read = look_for(shared, missing, read_stacks, sealed::find_stacks).await?;
+            let read = look_for(shared, missing.into_iter().collect(), read_stacks, sealed::find_stacks).await?;
             let mut places: IdMap<Option<Arc<Place>>> = IdMap::default();
             loop {
                 let inserted = self.known.lock().insert(&self.symbols, &read, &places, &mut answer);

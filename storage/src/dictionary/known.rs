@@ -133,11 +133,13 @@ impl Generation {
     }
 
     /// Adds stacks of this generation to an answer.
-    fn give(&mut self, symbols: &Symbols, leaves: &[(u64, u32)], answer: &mut Answer) {
+    fn give(&mut self, symbols: &Symbols, mut leaves: Vec<(u64, u32)>, answer: &mut Answer) {
         if leaves.is_empty() {
             return;
         }
         self.name(symbols);
+        // In the order in which they lie in memory, which the paths of the answer get as well.
+        leaves.sort_unstable_by_key(|&(_, leaf)| leaf);
         let theirs = &self.named.paths.paths;
         let mut translation = Translation::from(theirs);
         let mut functions: Vec<Option<u32>> = vec![None; self.named.table.functions.len()];
@@ -145,7 +147,7 @@ impl Generation {
         answer.leaves.reserve(leaves.len());
         // A stack has that many nodes of its own, about.
         answer.paths.reserve(theirs.len().min(leaves.len() * 16));
-        for &(id, leaf) in leaves {
+        for (id, leaf) in leaves {
             let node = translation.node(theirs, self.named.nodes[leaf as usize], |parent, f| {
                 let function = match functions[f as usize] {
                     Some(function) => function,
@@ -202,17 +204,17 @@ impl KnownStacks {
         }
     }
 
-    /// Adds the stacks that are here to an answer; returns the others.
-    pub(super) fn give(&mut self, symbols: &Symbols, ids: impl Iterator<Item = u64>, answer: &mut Answer) -> Vec<u64> {
-        let mut leaves = Vec::with_capacity(ids.size_hint().0);
-        let (mut in_old, mut missing) = (Vec::new(), Vec::new());
-        for id in ids {
+    /// Adds the stacks that are here to an answer; returns the others, each once.
+    pub(super) fn give(&mut self, symbols: &Symbols, ids: &[u64], answer: &mut Answer) -> IdSet {
+        let mut leaves = Vec::with_capacity(ids.len());
+        let (mut in_old, mut missing) = (Vec::new(), IdSet::default());
+        for &id in ids {
             if let Some(&leaf) = self.young.leaves.get(&id) {
                 leaves.push((id, leaf));
             } else if let Some(&leaf) = self.old.leaves.get(&id) {
                 in_old.push((id, leaf));
             } else {
-                missing.push(id);
+                missing.insert(id);
             }
         }
         // What is asked for stays young. Where that is most of the old generation, it need not be copied for that.
@@ -221,7 +223,7 @@ impl KnownStacks {
             std::mem::swap(&mut leaves, &mut in_old);
         }
         self.renew(&in_old, &mut leaves);
-        self.young.give(symbols, &leaves, answer);
+        self.young.give(symbols, leaves, answer);
         self.forget();
         missing
     }
@@ -281,7 +283,7 @@ impl KnownStacks {
                 incomplete.push(*id);
             }
         }
-        self.young.give(symbols, &leaves, answer);
+        self.young.give(symbols, leaves, answer);
         // Only a damaged file lacks what was written together with the stack: to be looked for again.
         for id in incomplete {
             self.young.leaves.remove(&id);
@@ -362,7 +364,7 @@ mod tests {
     /// Asks for stacks as a store does; says which it had to read, and what each consists of.
     fn ask(known: &mut KnownStacks, symbols: &Symbols, ids: &[u64]) -> (Vec<u64>, Names) {
         let mut answer = Answer::default();
-        let missing = known.give(symbols, ids.iter().copied(), &mut answer);
+        let missing = Vec::from_iter(known.give(symbols, ids, &mut answer));
         let read: Vec<(u64, Stack)> = missing.iter().map(|&id| (id, stack(id))).collect();
         let mut places = IdMap::default();
         while let Err(unknown) = known.insert(symbols, &read, &places, &mut answer) {
@@ -432,7 +434,7 @@ mod tests {
         assert_eq!(after[&3], ["inner", "outer", "main", "main"]);
         assert_eq!(after[&4], before[&4]);
         let mut answer = Answer::default();
-        known.give(&symbols, [3].into_iter(), &mut answer);
+        known.give(&symbols, &[3], &mut answer);
         let resolved = answer.into_resolved();
         assert_eq!(resolved.functions.len(), 3, "{:?}", resolved.functions);
     }
