@@ -6,7 +6,10 @@
 //!
 //! Wrong on purpose: a stack the dictionary does not know counts under `[unknown]`.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+};
 
 use emberline_model::{
     Histogram,
@@ -15,7 +18,7 @@ use emberline_model::{
         Confidence, CostChange, FunctionRow, FunctionState, Judgement, LatencyEvidence, Per, QuantilePair, SideData,
         SideSummary,
     },
-    resolve::FunctionInfo,
+    resolve::{FunctionInfo, StackValue},
     tree::{FlameTree, TreeBuilder},
 };
 
@@ -71,10 +74,14 @@ pub struct Comparison {
 pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOptions<'_>) -> Comparison {
     let mut tree = TreeBuilder::new();
     let mut callers = HashSet::new();
-    let mut series: Vec<FunctionSeries> = Vec::new();
-    add_side(baseline, 0, &mut tree, &mut series, &mut callers);
-    add_side(candidate, 1, &mut tree, &mut series, &mut callers);
+    let paths = [
+        add_to_tree(baseline, 0, &mut tree, &mut callers),
+        add_to_tree(candidate, 1, &mut tree, &mut callers),
+    ];
     let tree = tree.finish(options.tree_limit);
+    let mut series = vec![FunctionSeries::default(); tree.functions.len()];
+    add_windows(baseline, 0, &paths[0], &mut series);
+    add_windows(candidate, 1, &paths[1], &mut series);
     let names: HashSet<&str> = tree.functions.iter().map(|f| f.name.as_str()).collect();
     for (function, info) in series.iter_mut().zip(&tree.functions) {
         function.function = info.id;
@@ -125,76 +132,98 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
     }
 }
 
-/// Adds one side's stacks to the tree and to the per-window costs of each function.
-fn add_side(
-    side: &SideData,
-    index: usize,
-    tree: &mut TreeBuilder,
-    series: &mut Vec<FunctionSeries>,
-    callers: &mut HashSet<(u32, u32)>,
-) {
+/// What the stacks of one side consist of, by functions of the tree.
+#[derive(Default)]
+struct Paths {
+    /// Leaf first, each function once per stack, one stack after the other.
+    functions: Vec<u32>,
+    /// Where those of each stack are.
+    places: HashMap<u64, Range<usize>>,
+}
+
+impl Paths {
+    fn of(&self, stack: u64) -> &[u32] {
+        self.places
+            .get(&stack)
+            .map_or(&[], |place| &self.functions[place.clone()])
+    }
+}
+
+/// Adds one side's stacks to the tree; who calls whom goes to `callers`.
+fn add_to_tree(side: &SideData, index: usize, tree: &mut TreeBuilder, callers: &mut HashSet<(u32, u32)>) -> Paths {
+    let mut sums: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
+    for &(stack, value, samples) in side.windows.iter().flat_map(|window| &window.stacks) {
+        let sum = sums.entry(stack).or_default();
+        *sum = (sum.0.saturating_add(value), sum.1.saturating_add(samples));
+    }
+    let rows = sums.iter().map(|(&stack_id, &(value, samples))| StackValue {
+        stack_id,
+        side: index,
+        value,
+        samples,
+    });
+    tree.add_named(&side.resolved, rows);
     let mut known: Vec<Option<u32>> = vec![None; side.resolved.functions.len()];
-    let mut scratch: Vec<FunctionWindow> = Vec::new();
-    let mut seen_in: Vec<u64> = Vec::new();
-    let mut stamp = 0u64;
-    let mut frames = Vec::new();
-    for window in &side.windows {
-        let empty = FunctionWindow {
-            start: window.start_unix_s,
-            self_cost: 0.0,
-            total_cost: 0.0,
-            self_samples: 0,
-            total_samples: 0,
-        };
-        scratch.iter_mut().for_each(|row| *row = empty);
-        for &(stack, value, samples) in &window.stacks {
-            frames.clear();
-            for f in side.resolved.frames(stack) {
-                let function = match known[f as usize] {
-                    Some(function) => function,
-                    None => *known[f as usize].insert(tree.function(&side.resolved.functions[f as usize])),
-                };
-                frames.push(function);
+    let mut paths = Paths::default();
+    for &stack in sums.keys() {
+        let first = paths.functions.len();
+        let mut below = None;
+        for f in side.resolved.frames(stack) {
+            let function = match known[f as usize] {
+                Some(function) => function,
+                None => *known[f as usize].insert(tree.function(&side.resolved.functions[f as usize])),
+            };
+            if let Some(callee) = below.replace(function)
+                && callee != function
+            {
+                callers.insert((callee, function));
             }
-            if frames.is_empty() {
-                frames.push(tree.function(&FunctionInfo::unknown()));
-            }
-            tree.add(&frames, index, value, samples);
-            stamp += 1;
-            for (at, &function) in frames.iter().enumerate() {
-                let function_index = function as usize;
-                if function_index >= scratch.len() {
-                    scratch.resize(function_index + 1, empty);
-                    seen_in.resize(function_index + 1, 0);
-                }
-                if function_index >= series.len() {
-                    series.resize_with(function_index + 1, FunctionSeries::default);
-                }
-                let row = &mut scratch[function_index];
-                if at == 0 {
-                    row.self_cost += value as f64;
-                    row.self_samples += samples;
-                }
-                if seen_in[function_index] != stamp {
-                    seen_in[function_index] = stamp;
-                    row.total_cost += value as f64;
-                    row.total_samples += samples;
-                }
-                if let Some(&caller) = frames.get(at + 1)
-                    && caller != function
-                {
-                    callers.insert((function, caller));
-                }
+            if !paths.functions[first..].contains(&function) {
+                paths.functions.push(function);
             }
         }
-        for (row, function) in scratch.iter().zip(series.iter_mut()) {
-            if row.total_samples > 0 || row.total_cost > 0.0 {
+        if below.is_none() {
+            paths.functions.push(tree.function(&FunctionInfo::unknown()));
+        }
+        paths.places.insert(stack, first..paths.functions.len());
+    }
+    paths
+}
+
+/// Adds one side to the costs of each function per window.
+fn add_windows(side: &SideData, index: usize, paths: &Paths, series: &mut [FunctionSeries]) {
+    let nothing = FunctionWindow {
+        start: 0,
+        self_cost: 0.0,
+        total_cost: 0.0,
+        self_samples: 0,
+        total_samples: 0,
+    };
+    let mut costs = vec![nothing; series.len()];
+    for window in &side.windows {
+        let start = window.start_unix_s;
+        costs.fill(FunctionWindow { start, ..nothing });
+        for &(stack, value, samples) in &window.stacks {
+            let functions = paths.of(stack);
+            if let Some(&leaf) = functions.first() {
+                let cost = &mut costs[leaf as usize];
+                cost.self_cost += value as f64;
+                cost.self_samples += samples;
+            }
+            for &function in functions {
+                let cost = &mut costs[function as usize];
+                cost.total_cost += value as f64;
+                cost.total_samples += samples;
+            }
+        }
+        for (cost, function) in costs.iter().zip(series.iter_mut()) {
+            if cost.total_samples > 0 || cost.total_cost > 0.0 {
                 let rows = if index == 0 {
                     &mut function.baseline
                 } else {
                     &mut function.candidate
                 };
-                rows.push(*row);
+                rows.push(*cost);
             }
         }
     }
@@ -213,11 +242,11 @@ fn enclosing(name: &str) -> Option<&str> {
 }
 
 fn exposures(side: &SideData, per: Per) -> Vec<ExposureWindow> {
-    let share = 1.0 / side.windows.len().max(1) as f64;
+    let all = side.windows.iter().map(|w| w.windows).sum::<u64>().max(1) as f64;
     let exposure = |window: &emberline_model::comparison::WindowCost| match per {
         Per::Request => window.requests as f64,
         Per::Second => window.instance_seconds,
-        Per::Total => share,
+        Per::Total => window.windows as f64 / all,
     };
     side.windows
         .iter()
@@ -249,7 +278,7 @@ fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSum
         version: side.release.version.clone(),
         from_ms: side.from_unix_s * 1000,
         to_ms: side.to_unix_s * 1000,
-        windows: side.windows.len() as u64,
+        windows: side.windows.iter().map(|w| w.windows).sum(),
         requests,
         seconds,
         samples,
@@ -271,8 +300,7 @@ fn divide(value: i64, divisor: f64) -> f64 {
 }
 
 fn rows(report: &FunctionReport, tree: &FlameTree, divisors: [f64; 2]) -> Vec<FunctionRow> {
-    let index: std::collections::HashMap<u64, usize> =
-        tree.functions.iter().enumerate().map(|(at, f)| (f.id, at)).collect();
+    let index: HashMap<u64, usize> = tree.functions.iter().enumerate().map(|(at, f)| (f.id, at)).collect();
     report
         .functions
         .iter()

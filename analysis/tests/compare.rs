@@ -45,6 +45,7 @@ fn side(version: &str, windows: &[[u64; 4]]) -> SideData {
     (0..50).for_each(|n| latency.record_ns(1_000_000 + n * 10_000));
     let window = |(at, counts): (usize, &[u64; 4])| WindowCost {
         start_unix_s: at as i64 * 10,
+        windows: 1,
         requests: 50,
         instance_seconds: 10.0,
         stacks: counts

@@ -33,11 +33,13 @@ impl std::str::FromStr for Per {
     }
 }
 
-/// Stacks and requests of one release in one window, all instances together.
+/// Stacks and requests of one release in one window, or in several that follow one another, all instances together.
 #[derive(Debug, Clone, Default)]
 pub struct WindowCost {
     /// Start, seconds since the Unix epoch.
     pub start_unix_s: i64,
+    /// How many windows were added up.
+    pub windows: u64,
     /// Requests served in it by the instances whose stacks are counted.
     pub requests: u64,
     /// Seconds observed: length of the window times instances.
@@ -57,7 +59,7 @@ pub struct SideData {
     pub from_unix_s: i64,
     /// Second after the last asked for.
     pub to_unix_s: i64,
-    /// Sorted by start.
+    /// Sorted by start. Over a long range they are added up to a hundred at most.
     pub windows: Vec<WindowCost>,
     /// Names of the stacks.
     pub resolved: Arc<ResolvedStacks>,

@@ -172,6 +172,17 @@ impl TreeBuilder {
         }
     }
 
+    /// The same; a stack that the dictionary does not know, or knows no frame of, counts under a function of its own.
+    pub fn add_named(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = StackValue>) {
+        let is_named = |row: &StackValue| !resolved.frames(row.stack_id).is_empty();
+        let (named, unknown): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_named);
+        self.add_resolved(resolved, named);
+        for row in unknown {
+            let function = self.function(&FunctionInfo::unknown());
+            self.add(&[function], row.side, row.value, row.samples);
+        }
+    }
+
     /// Adds what ends in nodes of a dictionary's paths.
     fn add_paths(&mut self, resolved: &ResolvedStacks, ends: impl IntoIterator<Item = End>) {
         self.has_twins |= !self.paths.is_empty();

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side};
+use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};
 use emberline_storage::{
     AppendError, Appended, NO_LABEL, QueryError, Range, RequestQuery, SideQuery, StackQuery, TotalsQuery, WindowQuery,
     WorkloadFilter,
@@ -299,7 +299,7 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
         }
     };
     let summary = |data: &emberline_model::comparison::SideData| -> Vec<(i64, u64, i64)> {
-        let of = |w: &emberline_model::comparison::WindowCost| {
+        let of = |w: &WindowCost| {
             (
                 (w.start_unix_s - T0) / 10,
                 w.requests,
@@ -365,14 +365,6 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
     };
     assert_eq!(count(complete).await, 1 + 2 + 3);
 
-    let newest = SideQuery {
-        max_windows: 2,
-        ..SideQuery::new(release("checkout", "v1"), Range::ALL)
-    };
-    assert_eq!(
-        summary(&store.side_data(newest).await.unwrap()),
-        [(3, 3, 1000), (5, 0, 0)]
-    );
     let route = SideQuery {
         route: Some("/other".into()),
         ..SideQuery::new(release("checkout", "v1"), Range::ALL)
@@ -382,6 +374,54 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
             .iter()
             .all(|w| w.1 == 0 && w.2 == 0)
     );
+}
+
+#[tokio::test]
+async fn a_long_range_is_told_in_few_windows_and_loses_nothing() {
+    for place in PLACES {
+        Box::pin(a_long_range_is_told_in_few_windows_and_loses_nothing_in(place)).await;
+    }
+}
+
+async fn a_long_range_is_told_in_few_windows_and_loses_nothing_in(place: Place) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Placing::open(dir.path(), place);
+    // Release, windows, seconds between them; windows of the answer.
+    let releases = [("v1", 30, 10, 25), ("v2", 400, 10, 67), ("v3", 30, 3_000, 25)];
+    let start_s = T0 / 86_400 * 86_400 - 86_400;
+    let mut windows = Vec::new();
+    for (version, count, every_s, _) in releases {
+        let w = workload("checkout", version, "a");
+        for n in 0..count {
+            let mut cpu = window(&w, Component::Application, start_s + n * every_s);
+            cpu.has_profiles = true;
+            cpu.profiles = vec![profile(BUILD, &[(&[1], labels("/pay"), 1 << (n % 40))])];
+            windows.push(cpu);
+            // Some lack their requests.
+            if n % 7 != 0 {
+                let mut counted = window(&w, Component::Application, start_s + n * every_s);
+                counted.has_requests = true;
+                counted.requests = vec![requests(Side::Server, "/pay", &[5, 6])];
+                windows.push(counted);
+            }
+        }
+    }
+    store.append(batch(1, windows)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    for (version, count, _, told) in releases {
+        let complete: Vec<i64> = (0..count).filter(|n| n % 7 != 0).collect();
+        let query = SideQuery::new(release("checkout", version), Range::ALL);
+        let data = store.side_data(query).await.unwrap();
+        let sum = |of: fn(&WindowCost) -> u64| data.windows.iter().map(of).sum::<u64>();
+        assert_eq!(data.windows.len(), told, "{version}");
+        let values = data.windows.iter().flat_map(|w| &w.stacks).map(|s| s.1).sum::<i64>();
+        assert_eq!(values, complete.iter().map(|n| 1 << (n % 40)).sum::<i64>(), "{version}");
+        let complete = complete.len() as u64;
+        assert_eq!(sum(|w| w.windows), complete, "{version}");
+        assert_eq!(sum(|w| w.requests), 2 * complete, "{version}");
+        assert_eq!(sum(|w| w.latency.count()), 2 * complete, "{version}");
+        assert_eq!(sum(|w| w.instance_seconds as u64), 10 * complete, "{version}");
+    }
 }
 
 #[tokio::test]

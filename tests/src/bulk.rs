@@ -71,6 +71,8 @@ pub struct Plan {
     pub phases: Vec<Phase>,
     /// Small services beside it; each has one instance and reports every sixth time.
     pub neighbours: usize,
+    /// The busy service reports its requests as well, so that CPU can be divided by them.
+    pub requests: bool,
     /// Start of the first hour, seconds since the Unix epoch.
     pub start_s: i64,
 }
@@ -85,6 +87,9 @@ impl fmt::Display for Plan {
                 "v{} for {hours} h on {instances} instances, a 10 s window of each every {every_s} s; ",
                 phase.version
             )?;
+        }
+        if self.requests {
+            write!(f, "with requests; ")?;
         }
         write!(f, "beside it {} small services: {}", self.neighbours, Shape::SMALL)
     }
@@ -204,19 +209,30 @@ pub async fn load(store: &Store, clock: &HandClock, plan: &Plan, mut progress: i
                         windows.push(window);
                     }
                 }
+                let mut requests = Vec::new();
+                if plan.requests {
+                    for start_s in reported(phase.every_s) {
+                        let of_instance = |instance| build.requests(&mut random, instance, start_s);
+                        requests.extend((0..phase.instances).map(of_instance));
+                    }
+                }
                 clock.set(from_s + BATCH_S);
                 sequence += 1;
-                let batch = Batch {
-                    id: Some(BatchId {
-                        sender: "bulk".into(),
-                        epoch: 1,
-                        sequence,
-                        signal: Signal::Profiles,
-                    }),
-                    received_unix_ms: (from_s + BATCH_S) * 1000,
-                    windows,
-                };
-                store.append(batch).await?;
+                for (signal, windows) in [(Signal::Profiles, windows), (Signal::Requests, requests)] {
+                    let batch = Batch {
+                        id: Some(BatchId {
+                            sender: "bulk".into(),
+                            epoch: 1,
+                            sequence,
+                            signal,
+                        }),
+                        received_unix_ms: (from_s + BATCH_S) * 1000,
+                        windows,
+                    };
+                    if !batch.windows.is_empty() {
+                        store.append(batch).await?;
+                    }
+                }
             }
             hour_s += HOUR_S;
             loaded.hours.push(hour);

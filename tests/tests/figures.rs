@@ -28,6 +28,7 @@ fn small_plan() -> Plan {
         shape: Shape::SMALL,
         phases: vec![phase(1, 2, 300), phase(2, 1, 120)],
         neighbours: 2,
+        requests: false,
         start_s: pinned::START - 3 * 3600,
     }
 }

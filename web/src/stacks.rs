@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use emberline_model::{
-    resolve::{FunctionInfo, ResolvedStacks, StackValue},
+    resolve::{ResolvedStacks, StackValue},
     tree::TreeBuilder,
 };
 use emberline_storage::{LabelFilter, Range, SelectedQuery, Store};
@@ -64,13 +64,8 @@ impl Stacks {
 
     /// Adds everything to a side of a tree.
     pub(crate) fn add_to(&self, tree: &mut TreeBuilder, side: usize) {
-        let is_known = |row: &&StackValue| !self.resolved.frames(row.stack_id).is_empty();
-        let known = self.rows.iter().filter(is_known);
-        tree.add_resolved(&self.resolved, known.map(|row| StackValue { side, ..*row }));
-        for row in self.rows.iter().filter(|row| !is_known(row)) {
-            let function = tree.function(&FunctionInfo::unknown());
-            tree.add(&[function], side, row.value, row.samples);
-        }
+        let rows = self.rows.iter().map(|row| StackValue { side, ..*row });
+        tree.add_named(&self.resolved, rows);
     }
 
     /// The tree of one profile.

@@ -116,11 +116,21 @@ struct Sums {
 
 /// Answers a request query.
 pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -> Result<Vec<RequestRow>, Failure> {
+    by_step(reader, span, query, 1)
+}
+
+/// The same; rows by window are added up over steps of so many seconds, counted from the Unix epoch.
+pub(super) fn by_step(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &RequestQuery,
+    step_s: u32,
+) -> Result<Vec<RequestRow>, Failure> {
     if span.is_empty() {
         return Ok(Vec::new());
     }
     let mut sums: HashMap<Key, Sums> = HashMap::new();
-    statement(span, query).run(reader, |columns| add(&columns, query, &mut sums))?;
+    statement(span, query).run(reader, |columns| add(&columns, query, step_s, &mut sums))?;
     let mut sums: Vec<(Key, Sums)> = sums.into_iter().collect();
     sums.sort_by(|a, b| a.0.cmp(&b.0));
     let rows = sums.into_iter().map(|(key, sums)| RequestRow {
@@ -193,7 +203,7 @@ fn statement(span: &Span, query: &RequestQuery) -> Sql {
     sql
 }
 
-fn add(columns: &Columns<'_>, query: &RequestQuery, sums: &mut HashMap<Key, Sums>) -> Result<(), Failure> {
+fn add(columns: &Columns<'_>, query: &RequestQuery, step_s: u32, sums: &mut HashMap<Key, Sums>) -> Result<(), Failure> {
     let window = columns.u32(0)?;
     let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
     let (instance, component, side) = (columns.text(4)?, columns.u8(5)?, columns.u8(6)?);
@@ -210,7 +220,10 @@ fn add(columns: &Columns<'_>, query: &RequestQuery, sums: &mut HashMap<Key, Sums
             continue;
         };
         let key = Key {
-            window: if query.by_window { window[row] } else { 0 },
+            window: match query.by_window {
+                true => window[row] - window[row] % step_s,
+                false => 0,
+            },
             reporter: Release {
                 namespace: namespace.string(row),
                 service: service.string(row),

@@ -1,4 +1,7 @@
 //! Everything a comparison needs of one release: stacks and requests of the same instances, side, route and windows.
+//!
+//! Guarantee: however long the range, there are at most [`MOST_WINDOWS`] windows: longer ones are made of those of ten
+//! seconds, each of which is judged by itself. Memory and time of a comparison thus grow with the stacks, not with the range.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +23,17 @@ use crate::{
     readers::{Failure, Reader},
 };
 
+/// Most windows of an answer: far more than a variance needs.
+const MOST_WINDOWS: u32 = 100;
+/// How long they may be, in seconds.
+const LENGTHS_S: [u32; 7] = [10, 60, 300, 900, 3_600, 6 * 3_600, 24 * 3_600];
+
+/// The shortest length of which there are not too many between the starts of the first and the last window.
+fn step_between(first_s: u32, last_s: u32) -> u32 {
+    let fits = |&step: &u32| last_s / step - first_s / step < MOST_WINDOWS;
+    LENGTHS_S.into_iter().find(fits).unwrap_or(LENGTHS_S[6])
+}
+
 /// Which side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideQuery {
@@ -37,8 +51,6 @@ pub struct SideQuery {
     pub profile_type: String,
     /// When.
     pub range: Range,
-    /// At most so many windows, the newest.
-    pub max_windows: usize,
 }
 
 impl SideQuery {
@@ -52,7 +64,6 @@ impl SideQuery {
             side: Side::Server,
             profile_type: emberline_model::ProfileType::CPU.to_owned(),
             range,
-            max_windows: 8640,
         }
     }
 }
@@ -71,32 +82,21 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
         resolved: Default::default(),
         build_ids: Vec::new(),
     };
-    if span.is_empty() || query.max_windows == 0 {
+    if span.is_empty() {
         return Ok(answer);
     }
     // One state for all: a batch that becomes visible in between must not add requests without its stacks.
     reader.snapshot(|| {
-        let (mut windows, workloads) = complete_windows(reader, span, &who, query.component)?;
-        while windows.len() > query.max_windows {
-            windows.pop_first();
-        }
-        let Some(&first) = windows.keys().next() else {
+        let complete = CompleteWindows::find(reader, span, &who, query.component)?;
+        let Some(step_s) = complete.step_s() else {
             return Ok(());
         };
-        let range = Range {
-            from_unix_s: i64::from(first),
-            ..query.range
-        };
-        let span = Span {
-            from_s: span.from_s.max(first),
-            ..span.clone()
-        };
-
+        let mut windows = complete.added_up(step_s);
         let stacks = StackQuery {
             component: Some(query.component),
             only_complete: true,
             by_window: true,
-            ..StackQuery::new(who.clone(), &query.profile_type, range)
+            ..StackQuery::new(who.clone(), &query.profile_type, query.range)
         };
         let labels = match &query.route {
             Some(route) => Labels::Exactly {
@@ -105,7 +105,7 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
             },
             None => Labels::SideOrNone(query.side),
         };
-        for row in stacks::sums(reader, &span, &stacks, &labels)?.rows {
+        for row in stacks::sums(reader, span, &stacks, &labels, step_s)?.rows {
             if let Some(window) = u32::try_from(row.window_start_s)
                 .ok()
                 .and_then(|ts| windows.get_mut(&ts))
@@ -119,9 +119,9 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
             route: query.route.clone(),
             only_complete: true,
             by_window: true,
-            ..RequestQuery::new(who.clone(), range)
+            ..RequestQuery::new(who.clone(), query.range)
         };
-        for row in requests::requests(reader, &span, &requests)? {
+        for row in requests::by_step(reader, span, &requests, step_s)? {
             if let Some(window) = u32::try_from(row.window_start_s)
                 .ok()
                 .and_then(|ts| windows.get_mut(&ts))
@@ -130,7 +130,7 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
                 window.latency.merge(&row.duration);
             }
         }
-        answer.build_ids = services::builds(reader)?.of(workloads.iter().copied(), query.component);
+        answer.build_ids = services::builds(reader)?.of(complete.workloads.iter().copied(), query.component);
         answer.windows = windows.into_values().collect();
         Ok(())
     })?;
@@ -138,26 +138,52 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
 }
 
 /// Windows whose CPU can be divided by requests, and the workloads that have any.
-fn complete_windows(
-    reader: &Reader<'_>,
-    span: &Span,
-    who: &WorkloadFilter,
-    component: Component,
-) -> Result<(BTreeMap<u32, WindowCost>, BTreeSet<u64>), Failure> {
-    let mut sql = Sql::new("WITH ");
-    push_complete(&mut sql, who, span);
-    sql.push(" SELECT ts, workload_id, length FROM complete WHERE component = ")
-        .bind(component.code());
-    let (mut windows, mut workloads) = (BTreeMap::new(), BTreeSet::new());
-    sql.run(reader, |columns| {
-        let (start, workload, length) = (columns.u32(0)?, columns.u64(1)?, columns.u32(2)?);
-        for row in 0..columns.rows() {
-            workloads.insert(workload[row]);
-            let window: &mut WindowCost = windows.entry(start[row]).or_default();
-            window.start_unix_s = i64::from(start[row]);
-            window.instance_seconds += f64::from(length[row]);
+#[derive(Default)]
+struct CompleteWindows {
+    /// Start → seconds observed, all instances together.
+    seconds: BTreeMap<u32, f64>,
+    workloads: BTreeSet<u64>,
+}
+
+impl CompleteWindows {
+    fn find(
+        reader: &Reader<'_>,
+        span: &Span,
+        who: &WorkloadFilter,
+        component: Component,
+    ) -> Result<CompleteWindows, Failure> {
+        let mut sql = Sql::new("WITH ");
+        push_complete(&mut sql, who, span);
+        sql.push(" SELECT ts, workload_id, length FROM complete WHERE component = ")
+            .bind(component.code());
+        let mut found = CompleteWindows::default();
+        sql.run(reader, |columns| {
+            let (start, workload, length) = (columns.u32(0)?, columns.u64(1)?, columns.u32(2)?);
+            for row in 0..columns.rows() {
+                found.workloads.insert(workload[row]);
+                *found.seconds.entry(start[row]).or_default() += f64::from(length[row]);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// How long windows of the answer are; `None` without any.
+    fn step_s(&self) -> Option<u32> {
+        let (first, last) = (self.seconds.keys().next()?, self.seconds.keys().next_back()?);
+        Some(step_between(*first, *last))
+    }
+
+    /// Windows of so many seconds, without stacks and requests yet.
+    fn added_up(&self, step_s: u32) -> BTreeMap<u32, WindowCost> {
+        let mut windows: BTreeMap<u32, WindowCost> = BTreeMap::new();
+        for (start, seconds) in &self.seconds {
+            let start = start - start % step_s;
+            let window = windows.entry(start).or_default();
+            window.start_unix_s = i64::from(start);
+            window.windows += 1;
+            window.instance_seconds += seconds;
         }
-        Ok(())
-    })?;
-    Ok((windows, workloads))
+        windows
+    }
 }

@@ -124,14 +124,16 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
         side: query.side,
         route: query.route.as_deref(),
     };
-    sums(reader, span, query, &labels)
+    sums(reader, span, query, &labels, 1)
 }
 
+/// The same; rows by window are added up over steps of so many seconds, counted from the Unix epoch.
 pub(super) fn sums(
     reader: &Reader<'_>,
     span: &Span,
     query: &StackQuery,
     labels: &Labels<'_>,
+    step_s: u32,
 ) -> Result<StackRows, Failure> {
     let mut answer = StackRows::default();
     if span.is_empty() {
@@ -159,19 +161,21 @@ pub(super) fn sums(
         sql.push("WITH ");
         push_complete(&mut sql, &query.who, span);
     }
-    sql.push(if query.by_window {
-        " SELECT s.ts"
-    } else {
-        " SELECT 0::UINTEGER"
-    })
-    .push(", s.stack_id, ")
-    .push(match weights {
-        Some(_) => MEAN,
-        None => SUM_OF_VALUES,
-    })
-    .push(", ")
-    .push(SUM_OF_SAMPLES)
-    .push(" FROM ");
+    match query.by_window {
+        true => sql
+            .push(" SELECT CAST(s.ts - s.ts % ")
+            .bind(step_s)
+            .push(" AS UINTEGER)"),
+        false => sql.push(" SELECT 0::UINTEGER"),
+    };
+    sql.push(", s.stack_id, ")
+        .push(match weights {
+            Some(_) => MEAN,
+            None => SUM_OF_VALUES,
+        })
+        .push(", ")
+        .push(SUM_OF_SAMPLES)
+        .push(" FROM ");
     let by_window = query.only_complete || query.by_window || query.who.instance.is_some();
     let grain = match (&weights, by_window) {
         (Some(_), _) => gauges::GRAIN,

@@ -7,6 +7,7 @@
 mod build;
 mod campaign;
 mod clients;
+mod compare;
 mod cost;
 mod demo;
 mod hostile;
@@ -62,13 +63,14 @@ impl Figure {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 15] = [
+const BENCHES: [Bench; 16] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
     ("tree", tree::run),
     ("store", store::run),
     ("queries", queries::run),
+    ("compare", compare::run),
     ("ingest", ingest::run),
     ("load", load::run),
     ("hostile", hostile::run),

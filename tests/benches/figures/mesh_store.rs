@@ -41,6 +41,7 @@ pub(crate) fn plan() -> Plan {
             phase(2, 24, instances, 10),
         ],
         neighbours: 10,
+        requests: false,
         start_s: pinned::START - days * DAY_S,
     }
 }
