@@ -39,7 +39,7 @@ check: ui
 	cargo test --release --locked -p emberline-tidy
 
 bench: build
-	cargo bench --locked -p emberline-tests --bench figures -- $(NAME)
+	cargo bench --locked --workspace --bench figures -- $(NAME)
 
 clean:
 	cargo clean
