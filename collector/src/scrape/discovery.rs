@@ -301,6 +301,12 @@ fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
     use hickory_resolver::{
         config::{ConnectionConfig, NameServerConfig},
         proto::{
@@ -308,9 +314,6 @@ mod tests {
             rr::{Name, RecordType, rdata::SRV},
         },
     };
-    use tokio::task::AbortHandle;
-
-    use super::*;
 
     fn discovery(folder: &Path, yaml: &str) -> Discovery {
         let text = format!("scrape_configs:\n  - job_name: shop\n{yaml}");
@@ -387,18 +390,22 @@ mod tests {
         );
     }
 
-    /// Answers questions with what it is given for a name, and names that it does not know with NXDOMAIN.
-    async fn name_server(records: Vec<(&'static str, u16, &'static str)>) -> (ResolverConfig, AbortHandle) {
+    /// Answers questions with what it is given for a name, names that it does not know with NXDOMAIN, and everything with
+    /// SERVFAIL once it is told to fail.
+    async fn name_server(records: Vec<(&'static str, u16, &'static str)>) -> (ResolverConfig, Arc<AtomicBool>) {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let serving = tokio::spawn(async move {
+        let fails = Arc::new(AtomicBool::new(false));
+        let told = fails.clone();
+        tokio::spawn(async move {
             let mut buffer = [0; 4096];
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
                 let asked = Message::from_vec(&buffer[..length]).unwrap();
                 let question = asked.queries[0].clone();
                 let mut answer = Message::response(asked.id, asked.op_code);
-                for (name, port, target) in &records {
+                let fails = told.load(Ordering::SeqCst);
+                for (name, port, target) in records.iter().filter(|_| !fails) {
                     let name = Name::from_ascii(name).unwrap();
                     if &name == question.name() && question.query_type() == RecordType::SRV {
                         let service = SRV::new(0, 0, *port, Name::from_ascii(target).unwrap());
@@ -409,7 +416,9 @@ mod tests {
                         ));
                     }
                 }
-                if answer.answers.is_empty() {
+                if fails {
+                    answer.metadata.response_code = ResponseCode::ServFail;
+                } else if answer.answers.is_empty() {
                     answer.metadata.response_code = ResponseCode::NXDomain;
                 }
                 answer.add_query(question);
@@ -420,19 +429,19 @@ mod tests {
         over_udp.port = address.port();
         let server = NameServerConfig::new(address.ip(), true, vec![over_udp]);
         let config = ResolverConfig::from_name_servers(vec![server]);
-        (config, serving.abort_handle())
+        (config, fails)
     }
 
     #[tokio::test]
-    async fn services_of_a_name_have_ports_and_stay_while_nobody_answers() {
+    async fn services_of_a_name_have_ports_and_stay_while_they_cannot_be_looked_up() {
         let folder = tempfile::tempdir().unwrap();
         let mut discovery = discovery(
             folder.path(),
-            "    dns_sd_configs: [{names: [_pprof._tcp.shop.test., _gone._tcp.shop.test.], refresh_interval: 1s}]\n    \
+            "    dns_sd_configs: [{names: [_pprof._tcp.shop.test., _gone._tcp.shop.test.]}]\n    \
              relabel_configs:\n      - {source_labels: [__meta_dns_srv_record_target, __meta_dns_srv_record_port], \
              separator: '/', target_label: instance}\n",
         );
-        let (config, serving) = name_server(vec![
+        let (config, fails) = name_server(vec![
             ("_pprof._tcp.shop.test.", 6060, "a.shop.test."),
             ("_pprof._tcp.shop.test.", 6061, "b.shop.test."),
             ("_pprof._tcp.shop.test.", 1, "."),
@@ -450,8 +459,12 @@ mod tests {
         assert_eq!(found.problems.len(), 1, "{:?}", found.problems);
         assert!(found.problems[0].contains("_gone._tcp"), "{:?}", found.problems);
 
-        serving.abort();
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        fails.store(true, Ordering::SeqCst);
+        // It is time to look again.
+        discovery
+            .names
+            .values_mut()
+            .for_each(|looked| looked.next = Instant::now());
         let later = discovery.refresh(10).await;
         assert_eq!(addresses(&later), addresses(&found), "what was found is kept");
         assert_eq!(later.problems.len(), 2, "{:?}", later.problems);
