@@ -26,12 +26,15 @@ use crate::{
 /// Most windows of an answer: far more than a variance needs.
 const MOST_WINDOWS: u32 = 100;
 /// How long they may be, in seconds.
-const LENGTHS_S: [u32; 7] = [10, 60, 300, 900, 3_600, 6 * 3_600, 24 * 3_600];
+const LENGTHS_S: [u32; 6] = [10, 60, 300, 900, 3_600, 6 * 3_600];
+/// Longer ones are whole days.
+const DAY_S: u32 = 24 * 3_600;
 
 /// The shortest length of which there are not too many between the starts of the first and the last window.
 fn step_between(first_s: u32, last_s: u32) -> u32 {
-    let fits = |&step: &u32| last_s / step - first_s / step < MOST_WINDOWS;
-    LENGTHS_S.into_iter().find(fits).unwrap_or(LENGTHS_S[6])
+    let fits = |step: &u32| last_s / step - first_s / step < MOST_WINDOWS;
+    let mut lengths = LENGTHS_S.into_iter().chain((DAY_S..).step_by(DAY_S as usize));
+    lengths.find(fits).unwrap_or(u32::MAX)
 }
 
 /// Which side of a comparison.
@@ -185,5 +188,21 @@ impl CompleteWindows {
             window.instance_seconds += seconds;
         }
         windows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn there_are_never_too_many_windows(first_s: u32, length_s: u32) {
+            let last_s = first_s.saturating_add(length_s);
+            let step_s = step_between(first_s, last_s);
+            proptest::prop_assert!(last_s / step_s - first_s / step_s < MOST_WINDOWS);
+            // A step as long as the range is too long.
+            proptest::prop_assert!(step_s == LENGTHS_S[0] || step_s < last_s - first_s);
+        }
     }
 }
