@@ -25,8 +25,8 @@ use crate::{
 
 /// Most windows of an answer: far more than a variance needs.
 const MOST_WINDOWS: u32 = 100;
-/// How long they may be, in seconds.
-const LENGTHS_S: [u32; 6] = [10, 60, 300, 900, 3_600, 6 * 3_600];
+/// How long they may be where there are more, in seconds.
+const LENGTHS_S: [u32; 5] = [60, 300, 900, 3_600, 6 * 3_600];
 /// Longer ones are whole days.
 const DAY_S: u32 = 24 * 3_600;
 
@@ -171,10 +171,13 @@ impl CompleteWindows {
         Ok(found)
     }
 
-    /// How long windows of the answer are; `None` without any.
+    /// How long windows of the answer are: 1 s when there are few enough, each as it is; `None` without any.
     fn step_s(&self) -> Option<u32> {
         let (first, last) = (self.seconds.keys().next()?, self.seconds.keys().next_back()?);
-        Some(step_between(*first, *last))
+        match self.seconds.len() > MOST_WINDOWS as usize {
+            true => Some(step_between(*first, *last)),
+            false => Some(1),
+        }
     }
 
     /// Windows of so many seconds, without stacks and requests yet.
