@@ -1,7 +1,8 @@
 //! Connections that answer questions, off the async runtime.
 //!
 //! Guarantees: at most `reader_connections` questions run at a time; each is interrupted when it takes too long
-//! or when nobody waits for it any more; when the engine has to be closed, running questions are interrupted and
+//! or when nobody waits for it any more; one that found no memory beside the others is asked once more a moment later,
+//! before it is refused as too large; when the engine has to be closed, running questions are interrupted and
 //! waited for, so that no two instances ever have the file open.
 
 use std::{
@@ -27,6 +28,9 @@ use crate::{
 /// How often running questions are looked at. An interrupt that arrives between two statements has no effect, so
 /// it is repeated at this pace until the question ends.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a question waits that found too little memory: others, sealing and deletion share it with questions.
+const MEMORY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time after which a read of the store itself is given up.
 const OWN_READ_LIMIT: Duration = Duration::from_secs(3600);
@@ -135,6 +139,16 @@ impl Reader<'_> {
         result
     }
 
+    /// Waits, as long as somebody waits for the answer.
+    fn pause(&self, time: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.check()?;
+            std::thread::sleep(WATCH_EVERY);
+        }
+        self.check()
+    }
+
     /// Stops when nobody waits any more.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.running.cancelled.load(Ordering::Relaxed) || self.running.timed_out.load(Ordering::Relaxed) {
@@ -201,7 +215,8 @@ impl Readers {
         }
     }
 
-    /// Asks a question. The code may be run a second time when an hour was dropped under its feet.
+    /// Asks a question. The code may be run a second time, when an hour was dropped under its feet or others had the
+    /// memory.
     pub(crate) async fn ask<T, F>(&self, question: F) -> Result<T, QueryError>
     where
         T: Send + 'static,
@@ -294,7 +309,11 @@ impl Shared {
         };
         // A panic in a question must not keep its place among the running ones, or closing would wait for ever.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match question(&reader) {
-            Err(Failure::Engine(error)) if failure::kind(&error) == Kind::MissingTable => question(&reader),
+            Err(Failure::Engine(error)) => match failure::kind(&error) {
+                Kind::MissingTable => question(&reader),
+                Kind::Memory => reader.pause(MEMORY_PAUSE).and_then(|()| question(&reader)),
+                _ => Err(Failure::Engine(error)),
+            },
             result => result,
         }));
         let healthy = matches!(&result, Ok(Ok(_) | Err(Failure::Question(_))));
@@ -425,6 +444,46 @@ mod tests {
         assert!(readers.ask(|r| count(r, "SELECT 1")).await.unwrap_err().is_retryable());
         readers.open(Connection::open_in_memory().unwrap());
         assert_eq!(readers.ask(|r| count(r, "SELECT 1")).await.unwrap(), 1);
+    }
+
+    /// Needs tens of megabytes, and nothing of them can go to a disk.
+    const LARGE: &str = "SELECT count(DISTINCT range) FROM range(1000000)";
+
+    /// Readers of an engine with little memory, most of which `held` takes.
+    fn short_of_memory() -> (Readers, Connection) {
+        let engine = Connection::open_in_memory().unwrap();
+        engine
+            .execute_batch(
+                "SET memory_limit = '96MB'; SET temp_directory = ''; SET threads = 1;
+                 CREATE TABLE held AS SELECT hash(range) AS h FROM range(8000000)",
+            )
+            .unwrap();
+        let readers = readers(Duration::from_secs(600));
+        readers.open(engine.try_clone().unwrap());
+        (readers, engine)
+    }
+
+    #[tokio::test]
+    async fn a_question_that_finds_no_memory_is_asked_again_when_others_may_be_done() {
+        let (readers, engine) = short_of_memory();
+        let engine = Mutex::new(engine);
+        let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = runs.clone();
+        let answer = readers.ask(move |r| {
+            if counted.fetch_add(1, Ordering::Relaxed) == 1 {
+                engine.lock().execute_batch("DROP TABLE held")?;
+            }
+            count(r, LARGE)
+        });
+        assert_eq!(answer.await.unwrap(), 1);
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_question_too_large_for_the_memory_is_refused() {
+        let (readers, _engine) = short_of_memory();
+        let error = readers.ask(|r| count(r, LARGE)).await.unwrap_err();
+        assert!(matches!(error, QueryError::TooLarge { .. }), "{error}");
     }
 
     #[tokio::test]
