@@ -62,9 +62,9 @@ pub use questions::{
     side_data::SideQuery,
     stacks::{StackQuery, StackRow, StackRows},
     totals::{TotalRow, TotalsQuery},
-    windows::{WindowMark, WindowQuery},
+    windows::{ReportQuery, ReportRow, WindowMark, WindowQuery},
 };
-pub use range::Range;
+pub use range::{Range, Step};
 pub use stats::StoreStats;
 pub use store::Store;
 pub use symbols::BuildInfo;

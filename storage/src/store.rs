@@ -27,7 +27,7 @@ use crate::{
         side_data::{self, SideQuery},
         stacks::{self, StackQuery, StackRows},
         totals::{self, TotalRow, TotalsQuery},
-        windows::{self, WindowMark, WindowQuery},
+        windows::{self, ReportQuery, ReportRow, WindowMark, WindowQuery},
     },
     range::Range,
     readers::{Failure, Reader},
@@ -316,6 +316,12 @@ impl Store {
     /// Windows and which of their signals arrived.
     pub async fn windows(&self, query: WindowQuery) -> Result<Vec<WindowMark>, QueryError> {
         self.ask(query.range, move |reader, span| windows::windows(reader, span, &query))
+            .await
+    }
+
+    /// How many windows each release reported, and how many of them are complete.
+    pub async fn reports(&self, query: ReportQuery) -> Result<Vec<ReportRow>, QueryError> {
+        self.ask(query.range, move |reader, span| windows::reports(reader, span, &query))
             .await
     }
 

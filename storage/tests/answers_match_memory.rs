@@ -9,7 +9,9 @@ use common::*;
 use emberline_model::{
     Batch, Component, Histogram, LabelSet, ProfileType, Release, RequestSeries, Side, Workload, WorkloadWindow,
 };
-use emberline_storage::{NO_LABEL, Range, RequestQuery, SideQuery, StackQuery, Store, TotalsQuery, WorkloadFilter};
+use emberline_storage::{
+    NO_LABEL, Range, ReportQuery, RequestQuery, SideQuery, StackQuery, Step, Store, TotalsQuery, WorkloadFilter,
+};
 use proptest::prelude::*;
 
 const ROUTES: [&str; 3] = ["/pay", "/cart/{id}", "/"];
@@ -121,7 +123,7 @@ impl Memory<'_> {
                     route => route.is_none_or(|r| r == set.route) && query.side.is_none_or(|s| Some(s) == set.side),
                 };
                 if matches {
-                    let window = if query.by_window { w.start_unix_s } else { 0 };
+                    let window = start_of(query.step, w);
                     let names = names(profile, sample.stack);
                     let sum: &mut (i64, u64) = sums.entry((window, names)).or_default();
                     sum.0 += sample.value;
@@ -157,7 +159,7 @@ impl Memory<'_> {
                 {
                     continue;
                 }
-                let window = if query.by_window { w.start_unix_s } else { 0 };
+                let window = start_of(query.step, w);
                 let instance = if query.by_instance {
                     w.workload.instance.as_str()
                 } else {
@@ -181,6 +183,15 @@ impl Memory<'_> {
         sums.into_iter()
             .map(|(key, (h, bytes))| (key, (h.count(), h.buckets().to_vec(), bytes)))
             .collect()
+    }
+}
+
+/// What rows say as the start of a window.
+fn start_of(step: Step, w: &WorkloadWindow) -> i64 {
+    match step {
+        Step::Range => 0,
+        Step::Window => w.start_unix_s,
+        Step::Seconds(seconds) => w.start_unix_s.div_euclid(i64::from(seconds)) * i64::from(seconds),
     }
 }
 
@@ -278,17 +289,7 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
         "no value is lost or invented"
     );
 
-    let [
-        service,
-        version,
-        component,
-        side,
-        route,
-        complete,
-        by_window,
-        range,
-        source,
-    ] = picks;
+    let [service, version, component, side, route, complete, step, range, source] = picks;
     let who = WorkloadFilter {
         service: [None, Some("checkout"), Some("cart")][service].map(str::to_owned),
         version: [None, Some("v1"), Some("v2")][version].map(str::to_owned),
@@ -308,13 +309,14 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
             to_unix_s: T0 + 1,
         },
     ][range];
-    let (only_complete, by_window) = (complete == 1, by_window == 1);
+    let only_complete = complete == 1;
+    let step = [Step::Range, Step::Window, Step::Seconds(900)][step];
     let query = StackQuery {
         component,
         side,
         route: route.clone(),
         only_complete,
-        by_window,
+        step,
         ..StackQuery::new(who.clone(), ProfileType::CPU, range)
     };
     assert_eq!(
@@ -328,9 +330,9 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
         side,
         route,
         only_complete,
-        by_window,
+        step,
         source: (source > 0).then(|| release("frontend", ["v1", "v2"][source - 1])),
-        by_instance: by_window,
+        by_instance: step == Step::Window,
         ..RequestQuery::new(who.clone(), range)
     };
     assert_eq!(
@@ -339,13 +341,13 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
         "{query:?}"
     );
 
-    // Totals per window add up to the stacks of that window.
+    // Totals add up to the stacks of the same windows.
     let totals = TotalsQuery {
         who: who.clone(),
         component,
         profile_type: ProfileType::CPU.into(),
         only_complete,
-        by_window: true,
+        step,
         by_route: true,
         range,
     };
@@ -357,7 +359,7 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
     let stacks = StackQuery {
         component,
         only_complete,
-        by_window: true,
+        step,
         ..StackQuery::new(who, ProfileType::CPU, range)
     };
     let mut expected: BTreeMap<i64, (i64, u64)> = BTreeMap::new();
@@ -367,7 +369,50 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
     }
     assert_eq!(by_start, expected);
 
+    check_reports(store, memory, &stacks.who, step, range).await;
     check_side(store, memory, range).await;
+}
+
+/// Windows of each release, those of all its instances that start at the same second being one.
+async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter, step: Step, range: Range) {
+    #[derive(Debug, Default, PartialEq)]
+    struct Counted {
+        windows: BTreeSet<i64>,
+        has_requests: bool,
+        complete: [BTreeSet<i64>; 2],
+    }
+    let mut expected: BTreeMap<(i64, Release), Counted> = BTreeMap::new();
+    for w in memory.0.iter().filter(|w| selected(who, &w.workload)) {
+        if !(range.from_unix_s..range.to_unix_s).contains(&w.start_unix_s) {
+            continue;
+        }
+        let counted = expected.entry((start_of(step, w), w.workload.release())).or_default();
+        counted.windows.insert(w.start_unix_s);
+        counted.has_requests |= w.has_requests;
+        for (component, complete) in COMPONENTS.into_iter().zip(&mut counted.complete) {
+            if w.component == component && memory.complete(w, component) {
+                complete.insert(w.start_unix_s);
+            }
+        }
+    }
+    let query = ReportQuery {
+        who: who.clone(),
+        step,
+        range,
+    };
+    let rows = store.reports(query).await.unwrap();
+    assert_eq!(rows.len(), expected.len());
+    for (row, ((start, release), counted)) in rows.iter().zip(expected) {
+        let [application, proxy] = counted.complete.map(|complete| complete.len() as u64);
+        let windows = counted.windows.len() as u64;
+        assert_eq!((row.window_start_s, &row.release), (start, &release));
+        assert_eq!((row.windows, row.length_s), (windows, 10 * windows));
+        assert_eq!(row.has_requests, counted.has_requests);
+        assert_eq!(
+            (row.complete_of_application, row.complete_of_proxy),
+            (application, proxy)
+        );
+    }
 }
 
 /// A side of a comparison holds the stacks and requests of exactly the complete windows.
@@ -442,7 +487,7 @@ proptest! {
     #[test]
     fn answers_equal_an_independent_computation(
         batches in prop::collection::vec(prop::collection::vec(a_window(), 1..6), 1..8),
-        picks in (0usize..3, 0usize..3, 0usize..3, 0usize..3, 0usize..4, 0usize..2, 0usize..2, 0usize..3, 0usize..3),
+        picks in (0usize..3, 0usize..3, 0usize..3, 0usize..3, 0usize..4, 0usize..2, 0usize..3, 0usize..3, 0usize..3),
     ) {
         let batches = batches.into_iter().enumerate().map(|(n, windows)| batch(n as u64 + 1, windows)).collect();
         let picks = picks.into();

@@ -6,8 +6,8 @@ mod common;
 use common::*;
 use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};
 use emberline_storage::{
-    AppendError, Appended, NO_LABEL, QueryError, Range, RequestQuery, SideQuery, StackQuery, TotalsQuery, WindowQuery,
-    WorkloadFilter,
+    AppendError, Appended, NO_LABEL, QueryError, Range, RequestQuery, SideQuery, StackQuery, Step, TotalsQuery,
+    WindowQuery, WorkloadFilter,
 };
 
 const BUILD: &str = "00112233aabbccdd";
@@ -197,7 +197,7 @@ async fn samples_are_selected_by_label_and_totals_agree_with_stacks_in(place: Pl
             component: None,
             profile_type: ProfileType::CPU.into(),
             only_complete: false,
-            by_window: true,
+            step: Step::Window,
             by_route: true,
             range: Range::ALL,
         })

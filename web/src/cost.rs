@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use emberline_model::{ProfileType, Release, Side, workload::Component};
-use emberline_storage::{QueryError, Range, RequestQuery, Store, TotalsQuery, WorkloadFilter};
+use emberline_storage::{QueryError, Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
 
 /// What a sum is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,8 +19,8 @@ pub(crate) struct Key {
     pub(crate) component: Component,
     /// Route; `None` for CPU that belongs to no request.
     pub(crate) route: Option<String>,
-    /// Start of the window, seconds since the Unix epoch; 0 when all are added up.
-    pub(crate) window_s: i64,
+    /// Start of the step, seconds since the Unix epoch; 0 when all windows are added up.
+    pub(crate) start_s: i64,
 }
 
 /// A sum.
@@ -48,14 +48,14 @@ impl Cost {
     }
 }
 
-/// Costs by release, component, route and, if asked for, window.
+/// Costs by release, component, route and step.
 pub(crate) type Costs = BTreeMap<Key, Cost>;
 
 /// CPU and requests of complete windows.
 pub(crate) async fn complete(
     store: &Store,
     who: &WorkloadFilter,
-    by_window: bool,
+    step: Step,
     range: Range,
 ) -> Result<Costs, QueryError> {
     let requests = |component| {
@@ -63,12 +63,12 @@ pub(crate) async fn complete(
             component: Some(component),
             side: Some(Side::Server),
             only_complete: true,
-            by_window,
+            step,
             ..RequestQuery::new(who.clone(), range)
         })
     };
     let (mut costs, of_applications, of_proxies) = tokio::try_join!(
-        cpu(store, who, true, by_window, range),
+        cpu(store, who, true, step, range),
         requests(Component::Application),
         requests(Component::Proxy),
     )?;
@@ -81,7 +81,7 @@ pub(crate) async fn complete(
                 release: row.reporter,
                 component,
                 route: Some(row.route),
-                window_s: row.window_start_s,
+                start_s: row.window_start_s,
             };
             let cost = costs.entry(key).or_default();
             cost.requests = cost.requests.saturating_add(row.duration.count());
@@ -95,7 +95,7 @@ pub(crate) async fn cpu(
     store: &Store,
     who: &WorkloadFilter,
     only_complete: bool,
-    by_window: bool,
+    step: Step,
     range: Range,
 ) -> Result<Costs, QueryError> {
     let query = TotalsQuery {
@@ -103,7 +103,7 @@ pub(crate) async fn cpu(
         component: None,
         profile_type: ProfileType::CPU.to_owned(),
         only_complete,
-        by_window,
+        step,
         by_route: true,
         range,
     };
@@ -118,7 +118,7 @@ pub(crate) async fn cpu(
             release: row.release,
             component: row.component,
             route,
-            window_s: row.window_start_s,
+            start_s: row.window_start_s,
         };
         costs.entry(key).or_default().add(&Cost {
             cpu_ns: row.value,

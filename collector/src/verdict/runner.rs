@@ -12,7 +12,7 @@ use emberline_model::{
     alert::{Alert, AlertStatus, AlertsBoard},
     time::{Clock, WINDOW_SECONDS, window_start},
 };
-use emberline_storage::{QueryError, Range, RequestQuery, ServiceInfo, Store, WorkloadFilter};
+use emberline_storage::{QueryError, Range, RequestQuery, ServiceInfo, Step, Store, WorkloadFilter};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -217,7 +217,7 @@ impl VerdictRunner {
         };
         let query = RequestQuery {
             side: Some(Side::Server),
-            by_window: true,
+            step: Step::Window,
             ..RequestQuery::new(WorkloadFilter::release(&release), range)
         };
         let rows = self.store.requests(query).await?;

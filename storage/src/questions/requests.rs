@@ -11,7 +11,7 @@ use crate::{
         selection::{WorkloadFilter, push_complete},
         sql::Sql,
     },
-    range::Range,
+    range::{Range, Step},
     readers::{Failure, Reader},
 };
 
@@ -34,8 +34,8 @@ pub struct RequestQuery {
     pub source: Option<Release>,
     /// Only windows whose two signals arrived.
     pub only_complete: bool,
-    /// Rows of their own for each window.
-    pub by_window: bool,
+    /// Which windows share their rows.
+    pub step: Step,
     /// Rows of their own for each instance.
     pub by_instance: bool,
     /// When.
@@ -52,7 +52,7 @@ impl RequestQuery {
             route: None,
             source: None,
             only_complete: false,
-            by_window: false,
+            step: Step::Range,
             by_instance: false,
             range,
         }
@@ -62,7 +62,7 @@ impl RequestQuery {
 /// Requests that agree in everything but their duration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestRow {
-    /// Start of the window, seconds since the Unix epoch; 0 when all windows are added up.
+    /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are added up.
     pub window_start_s: i64,
     /// Who reports them.
     pub reporter: Release,
@@ -116,21 +116,11 @@ struct Sums {
 
 /// Answers a request query.
 pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -> Result<Vec<RequestRow>, Failure> {
-    by_step(reader, span, query, 1)
-}
-
-/// The same; rows by window are added up over steps of so many seconds, counted from the Unix epoch.
-pub(super) fn by_step(
-    reader: &Reader<'_>,
-    span: &Span,
-    query: &RequestQuery,
-    step_s: u32,
-) -> Result<Vec<RequestRow>, Failure> {
     if span.is_empty() {
         return Ok(Vec::new());
     }
     let mut sums: HashMap<Key, Sums> = HashMap::new();
-    statement(span, query).run(reader, |columns| add(&columns, query, step_s, &mut sums))?;
+    statement(span, query).run(reader, |columns| add(&columns, query, &mut sums))?;
     let mut sums: Vec<(Key, Sums)> = sums.into_iter().collect();
     sums.sort_by(|a, b| a.0.cmp(&b.0));
     let rows = sums.into_iter().map(|(key, sums)| RequestRow {
@@ -203,7 +193,7 @@ fn statement(span: &Span, query: &RequestQuery) -> Sql {
     sql
 }
 
-fn add(columns: &Columns<'_>, query: &RequestQuery, step_s: u32, sums: &mut HashMap<Key, Sums>) -> Result<(), Failure> {
+fn add(columns: &Columns<'_>, query: &RequestQuery, sums: &mut HashMap<Key, Sums>) -> Result<(), Failure> {
     let window = columns.u32(0)?;
     let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
     let (instance, component, side) = (columns.text(4)?, columns.u8(5)?, columns.u8(6)?);
@@ -220,10 +210,7 @@ fn add(columns: &Columns<'_>, query: &RequestQuery, step_s: u32, sums: &mut Hash
             continue;
         };
         let key = Key {
-            window: match query.by_window {
-                true => window[row] - window[row] % step_s,
-                false => 0,
-            },
+            window: query.step.start_of(window[row]),
             reporter: Release {
                 namespace: namespace.string(row),
                 service: service.string(row),

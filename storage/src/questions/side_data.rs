@@ -19,23 +19,12 @@ use crate::{
         sql::Sql,
         stacks::{self, Labels, StackQuery},
     },
-    range::Range,
+    range::{Range, Step},
     readers::{Failure, Reader},
 };
 
 /// Most windows of an answer: far more than a variance needs.
 const MOST_WINDOWS: u32 = 100;
-/// How long they may be where there are more, in seconds.
-const LENGTHS_S: [u32; 5] = [60, 300, 900, 3_600, 6 * 3_600];
-/// Longer ones are whole days.
-const DAY_S: u32 = 24 * 3_600;
-
-/// The shortest length of which there are not too many between the starts of the first and the last window.
-fn step_between(first_s: u32, last_s: u32) -> u32 {
-    let fits = |step: &u32| last_s / step - first_s / step < MOST_WINDOWS;
-    let mut lengths = LENGTHS_S.into_iter().chain((DAY_S..).step_by(DAY_S as usize));
-    lengths.find(fits).unwrap_or(u32::MAX)
-}
 
 /// Which side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,14 +80,15 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
     // One state for all: a batch that becomes visible in between must not add requests without its stacks.
     reader.snapshot(|| {
         let complete = CompleteWindows::find(reader, span, &who, query.component)?;
-        let Some(step_s) = complete.step_s() else {
+        if complete.seconds.is_empty() {
             return Ok(());
-        };
-        let mut windows = complete.added_up(step_s);
+        }
+        let step = complete.step();
+        let mut windows = complete.added_up(step);
         let stacks = StackQuery {
             component: Some(query.component),
             only_complete: true,
-            by_window: true,
+            step,
             ..StackQuery::new(who.clone(), &query.profile_type, query.range)
         };
         let labels = match &query.route {
@@ -108,7 +98,7 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
             },
             None => Labels::SideOrNone(query.side),
         };
-        for row in stacks::sums(reader, span, &stacks, &labels, step_s)?.rows {
+        for row in stacks::sums(reader, span, &stacks, &labels)?.rows {
             if let Some(window) = u32::try_from(row.window_start_s)
                 .ok()
                 .and_then(|ts| windows.get_mut(&ts))
@@ -121,10 +111,10 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
             side: Some(query.side),
             route: query.route.clone(),
             only_complete: true,
-            by_window: true,
+            step,
             ..RequestQuery::new(who.clone(), query.range)
         };
-        for row in requests::by_step(reader, span, &requests, step_s)? {
+        for row in requests::requests(reader, span, &requests)? {
             if let Some(window) = u32::try_from(row.window_start_s)
                 .ok()
                 .and_then(|ts| windows.get_mut(&ts))
@@ -171,41 +161,27 @@ impl CompleteWindows {
         Ok(found)
     }
 
-    /// How long windows of the answer are: 1 s when there are few enough, each as it is; `None` without any.
-    fn step_s(&self) -> Option<u32> {
-        let (first, last) = (self.seconds.keys().next()?, self.seconds.keys().next_back()?);
-        match self.seconds.len() > MOST_WINDOWS as usize {
-            true => Some(step_between(*first, *last)),
-            false => Some(1),
+    /// Which of them share a window of the answer: none, where there are few enough.
+    fn step(&self) -> Step {
+        let ends = self.seconds.keys().next().zip(self.seconds.keys().next_back());
+        match ends {
+            Some((first, last)) if self.seconds.len() > MOST_WINDOWS as usize => {
+                Step::Seconds(Step::length_s(*first, *last, MOST_WINDOWS))
+            }
+            _ => Step::Window,
         }
     }
 
-    /// Windows of so many seconds, without stacks and requests yet.
-    fn added_up(&self, step_s: u32) -> BTreeMap<u32, WindowCost> {
+    /// Windows of the answer, without stacks and requests yet.
+    fn added_up(&self, step: Step) -> BTreeMap<u32, WindowCost> {
         let mut windows: BTreeMap<u32, WindowCost> = BTreeMap::new();
-        for (start, seconds) in &self.seconds {
-            let start = start - start % step_s;
+        for (&start, seconds) in &self.seconds {
+            let start = step.start_of(start);
             let window = windows.entry(start).or_default();
             window.start_unix_s = i64::from(start);
             window.windows += 1;
             window.instance_seconds += seconds;
         }
         windows
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    proptest::proptest! {
-        #[test]
-        fn there_are_never_too_many_windows(first_s: u32, length_s: u32) {
-            let last_s = first_s.saturating_add(length_s);
-            let step_s = step_between(first_s, last_s);
-            proptest::prop_assert!(last_s / step_s - first_s / step_s < MOST_WINDOWS);
-            // A step as long as the range is too long.
-            proptest::prop_assert!(step_s == LENGTHS_S[0] || step_s < last_s - first_s);
-        }
     }
 }

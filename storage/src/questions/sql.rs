@@ -16,6 +16,7 @@ use crate::{
     },
     parts::{Kind, Part},
     questions::columns::Columns,
+    range::Step,
     readers::{Failure, Reader},
 };
 
@@ -84,6 +85,18 @@ impl Sql {
             .push(column)
             .push(" < ")
             .bind(span.to_s)
+    }
+
+    /// Adds what rows say as their start, when this column holds that of their window.
+    pub(crate) fn start_of_step(&mut self, column: &str, step: Step) -> &mut Sql {
+        match step {
+            Step::Range => self.push("0::UINTEGER"),
+            Step::Window => self.push(column),
+            Step::Seconds(seconds) => {
+                self.push("CAST(").push(column).push(" - ").push(column).push(" % ");
+                self.bind(seconds.max(1)).push(" AS UINTEGER)")
+            }
+        }
     }
 
     /// Adds the rows of a kind that a span touches, from tables and parts, as one table.

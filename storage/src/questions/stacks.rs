@@ -10,7 +10,7 @@ use crate::{
         series::SeriesIn,
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
-    range::Range,
+    range::{Range, Step},
     readers::{Failure, Reader},
 };
 
@@ -29,8 +29,8 @@ pub struct StackQuery {
     pub route: Option<String>,
     /// Only windows whose two signals arrived.
     pub only_complete: bool,
-    /// One row per window instead of one for all.
-    pub by_window: bool,
+    /// Which windows share their rows.
+    pub step: Step,
     /// When.
     pub range: Range,
 }
@@ -45,7 +45,7 @@ impl StackQuery {
             side: None,
             route: None,
             only_complete: false,
-            by_window: false,
+            step: Step::Range,
             range,
         }
     }
@@ -54,12 +54,12 @@ impl StackQuery {
 /// The sum of one stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StackRow {
-    /// Start of the window, seconds since the Unix epoch; 0 when all windows are added up.
+    /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are added up.
     pub window_start_s: i64,
     /// The stack.
     pub stack_id: u64,
     /// Sum of values, in the unit of the profile type; of a gauge the mean over time, added up over instances, unless
-    /// windows have rows of their own.
+    /// the range is cut into windows or steps: then the sum.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
@@ -124,16 +124,15 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
         side: query.side,
         route: query.route.as_deref(),
     };
-    sums(reader, span, query, &labels, 1)
+    sums(reader, span, query, &labels)
 }
 
-/// The same; rows by window are added up over steps of so many seconds, counted from the Unix epoch.
+/// The same, with labels of the caller's.
 pub(super) fn sums(
     reader: &Reader<'_>,
     span: &Span,
     query: &StackQuery,
     labels: &Labels<'_>,
-    step_s: u32,
 ) -> Result<StackRows, Failure> {
     let mut answer = StackRows::default();
     if span.is_empty() {
@@ -145,7 +144,7 @@ pub(super) fn sums(
         query.who.push(sql);
         push_component(sql, query.component);
     };
-    let weights = match ProfileType::is_gauge_text(&query.profile_type) && !query.by_window {
+    let weights = match ProfileType::is_gauge_text(&query.profile_type) && query.step == Step::Range {
         true => Some(gauges::weights(reader, span, push_series)?),
         false => None,
     };
@@ -161,13 +160,7 @@ pub(super) fn sums(
         sql.push("WITH ");
         push_complete(&mut sql, &query.who, span);
     }
-    match query.by_window {
-        true => sql
-            .push(" SELECT CAST(s.ts - s.ts % ")
-            .bind(step_s)
-            .push(" AS UINTEGER)"),
-        false => sql.push(" SELECT 0::UINTEGER"),
-    };
+    sql.push(" SELECT ").start_of_step("s.ts", query.step);
     sql.push(", s.stack_id, ")
         .push(match weights {
             Some(_) => MEAN,
@@ -176,8 +169,8 @@ pub(super) fn sums(
         .push(", ")
         .push(SUM_OF_SAMPLES)
         .push(" FROM ");
-    let by_window = query.only_complete || query.by_window || query.who.instance.is_some();
-    let grain = match (&weights, by_window) {
+    let are_windows_told_apart = query.only_complete || query.step != Step::Range || query.who.instance.is_some();
+    let grain = match (&weights, are_windows_told_apart) {
         (Some(_), _) => gauges::GRAIN,
         (None, true) => Grain::Windows,
         (None, false) => Grain::Quarters,

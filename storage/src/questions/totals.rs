@@ -8,7 +8,7 @@ use crate::{
         selection::{WorkloadFilter, push_complete, push_component},
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
-    range::Range,
+    range::{Range, Step},
     readers::{Failure, Reader},
 };
 
@@ -23,8 +23,8 @@ pub struct TotalsQuery {
     pub profile_type: String,
     /// Only windows whose two signals arrived.
     pub only_complete: bool,
-    /// Rows of their own for each window.
-    pub by_window: bool,
+    /// Which windows share their rows.
+    pub step: Step,
     /// Rows of their own for each side and route.
     pub by_route: bool,
     /// When.
@@ -34,7 +34,7 @@ pub struct TotalsQuery {
 /// A sum.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TotalRow {
-    /// Start of the window, seconds since the Unix epoch; 0 when all windows are added up.
+    /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are added up.
     pub window_start_s: i64,
     /// Who.
     pub release: Release,
@@ -61,11 +61,7 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
         sql.push("WITH ");
         push_complete(&mut sql, &query.who, span);
     }
-    sql.push(if query.by_window {
-        " SELECT s.ts"
-    } else {
-        " SELECT 0::UINTEGER"
-    });
+    sql.push(" SELECT ").start_of_step("s.ts", query.step);
     sql.push(", d.namespace, d.service, d.version, d.component");
     sql.push(if query.by_route {
         ", l.side, l.route"
@@ -77,7 +73,7 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
         .push(", ")
         .push(SUM_OF_SAMPLES)
         .push(" FROM ");
-    let grain = if query.only_complete || query.by_window || query.who.instance.is_some() {
+    let grain = if query.only_complete || query.step != Step::Range || query.who.instance.is_some() {
         Grain::Windows
     } else {
         Grain::Quarters

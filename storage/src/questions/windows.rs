@@ -1,14 +1,14 @@
 //! Which windows were reported, and which of their signals arrived.
 
-use emberline_model::{Component, ProfileStats, Workload};
+use emberline_model::{Component, ProfileStats, Release, Workload};
 
 use crate::{
     hot::{Span, database::WINDOWS, rows::SERIES_WINDOWS},
     questions::{
-        selection::{WorkloadFilter, push_component},
+        selection::{WorkloadFilter, push_complete, push_component},
         sql::Sql,
     },
-    range::Range,
+    range::{Range, Step},
     readers::{Failure, Reader},
 };
 
@@ -99,4 +99,91 @@ pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> 
         (a.window_start_s, &a.workload, a.component).cmp(&(b.window_start_s, &b.workload, b.component))
     });
     Ok(marks)
+}
+
+/// Whose windows to count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportQuery {
+    /// Whose.
+    pub who: WorkloadFilter,
+    /// Which windows share their rows.
+    pub step: Step,
+    /// When.
+    pub range: Range,
+}
+
+/// Windows of one release, all its instances together: those that start at the same second are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportRow {
+    /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are counted together.
+    pub window_start_s: i64,
+    /// Whose.
+    pub release: Release,
+    /// How many, whichever component reported them.
+    pub windows: u64,
+    /// Their lengths added up, in seconds; more than the step has where those of several instances overlap.
+    pub length_s: u64,
+    /// Requests of one of them arrived, even if there were none.
+    pub has_requests: bool,
+    /// How many of an application have CPU that can be divided by requests.
+    pub complete_of_application: u64,
+    /// How many of a proxy have.
+    pub complete_of_proxy: u64,
+}
+
+/// Answers a report query, sorted by start and release.
+pub(crate) fn reports(reader: &Reader<'_>, span: &Span, query: &ReportQuery) -> Result<Vec<ReportRow>, Failure> {
+    let mut rows = Vec::new();
+    if span.is_empty() {
+        return Ok(rows);
+    }
+    let mut sql = Sql::new("WITH ");
+    push_complete(&mut sql, &query.who, span);
+    sql.push(
+        ", reported AS (SELECT w.ts, d.namespace, d.service, d.version, max(w.length) AS length,
+            bool_or(w.has_requests) AS requests, bool_or(c.component = ",
+    )
+    .bind(Component::Application.code())
+    .push(") AS application, bool_or(c.component = ")
+    .bind(Component::Proxy.code())
+    .push(") AS proxy FROM ")
+    .hours(WINDOWS, span)
+    .push(
+        " w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component
+            LEFT JOIN complete c ON c.ts = w.ts AND c.workload_id = w.workload_id AND c.component = w.component WHERE ",
+    )
+    .within("w.ts", span)
+    .push(" AND d.profile_type = ")
+    .bind(SERIES_WINDOWS.to_owned());
+    query.who.push(&mut sql);
+    sql.push(" GROUP BY 1, 2, 3, 4) SELECT ")
+        .start_of_step("ts", query.step)
+        .push(
+            ", namespace, service, version, CAST(count(*) AS UBIGINT), CAST(sum(length) AS UBIGINT), bool_or(requests),
+            CAST(count(*) FILTER (application) AS UBIGINT), CAST(count(*) FILTER (proxy) AS UBIGINT) FROM reported
+            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+        );
+    sql.run(reader, |columns| {
+        let start = columns.u32(0)?;
+        let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
+        let (windows, length, has_requests) = (columns.u64(4)?, columns.u64(5)?, columns.flag(6)?);
+        let (of_application, of_proxy) = (columns.u64(7)?, columns.u64(8)?);
+        for row in 0..columns.rows() {
+            rows.push(ReportRow {
+                window_start_s: i64::from(start[row]),
+                release: Release {
+                    namespace: namespace.string(row),
+                    service: service.string(row),
+                    version: version.string(row),
+                },
+                windows: windows[row],
+                length_s: length[row],
+                has_requests: has_requests.value(row),
+                complete_of_application: of_application[row],
+                complete_of_proxy: of_proxy[row],
+            });
+        }
+        Ok(())
+    })?;
+    Ok(rows)
 }

@@ -10,7 +10,7 @@ use std::{
 
 use emberline_model::{Frame, ProfileType};
 use emberline_storage::{
-    Appended, ExemplarQuery, Label, LabelFilter, Options, QueryError, Range, RequestQuery, StackQuery, Store,
+    Appended, ExemplarQuery, Label, LabelFilter, Options, QueryError, Range, RequestQuery, StackQuery, Step, Store,
     TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
@@ -170,7 +170,7 @@ pub async fn send(store: &Store, numbers: Vec<u64>) -> Vec<u64> {
 async fn ask(store: Store, mut random: Random) {
     loop {
         let asked = match random.below(3) {
-            0 => store.stacks(stacks(true)).await.map(drop),
+            0 => store.stacks(stacks(Step::Window)).await.map(drop),
             1 => store.requests(requests()).await.map(drop),
             _ => store.totals(totals()).await.map(drop),
         };
@@ -183,16 +183,16 @@ async fn ask(store: Store, mut random: Random) {
     }
 }
 
-fn stacks(by_window: bool) -> StackQuery {
+fn stacks(step: Step) -> StackQuery {
     StackQuery {
-        by_window,
+        step,
         ..StackQuery::new(WorkloadFilter::service(load::SERVICE), ProfileType::CPU, Range::ALL)
     }
 }
 
 fn requests() -> RequestQuery {
     RequestQuery {
-        by_window: true,
+        step: Step::Window,
         by_instance: true,
         ..RequestQuery::new(WorkloadFilter::service(load::SERVICE), Range::ALL)
     }
@@ -212,7 +212,7 @@ pub fn totals() -> TotalsQuery {
         component: None,
         profile_type: ProfileType::CPU.into(),
         only_complete: false,
-        by_window: true,
+        step: Step::Window,
         by_route: true,
         range: Range::ALL,
     }
@@ -262,7 +262,7 @@ pub async fn report(store: &Store) {
 async fn lines(store: &Store) -> Result<String, QueryError> {
     // From single samples; beside them the sums of hours, which say the same as long as nothing is damaged.
     let mut sums: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
-    for row in store.stacks(stacks(true)).await?.rows {
+    for row in store.stacks(stacks(Step::Window)).await?.rows {
         let sum = sums.entry(row.stack_id).or_default();
         *sum = (sum.0 + row.value, sum.1 + row.samples);
     }
@@ -280,7 +280,7 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
         for to_unix_s in cuts.into_iter().chain([Range::ALL.to_unix_s]) {
             let query = StackQuery {
                 range: Range { from_unix_s, to_unix_s },
-                ..stacks(false)
+                ..stacks(Step::Range)
             };
             let found = store.stacks(query).await?;
             (value, samples) = (value + found.value, samples + found.samples);
@@ -325,9 +325,9 @@ fn of_service(service: &str) -> LabelFilter {
 async fn rows_of_deleted(store: &Store) -> Result<usize, QueryError> {
     let who = WorkloadFilter::service(load::DELETED_SERVICE);
     let mut rows = store.windows(windows(load::DELETED_SERVICE)).await?.len();
-    for by_window in [false, true] {
+    for step in [Step::Range, Step::Window] {
         let stacks = StackQuery {
-            by_window,
+            step,
             ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
         };
         rows += store.stacks(stacks).await?.rows.len();

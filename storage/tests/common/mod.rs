@@ -15,7 +15,7 @@ use emberline_model::{
     RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, time::Clock,
 };
 use emberline_storage::{
-    AppendError, Appended, Options, QueryError, Range, RequestQuery, StackQuery, Store, TotalsQuery, WindowQuery,
+    AppendError, Appended, Options, QueryError, Range, RequestQuery, StackQuery, Step, Store, TotalsQuery, WindowQuery,
     WorkloadFilter,
 };
 
@@ -197,7 +197,7 @@ pub async fn answers(store: &Store) -> String {
 pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
     let who = WorkloadFilter::default();
     let stacks = StackQuery {
-        by_window: true,
+        step: Step::Window,
         ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
     };
     let stacks = store.stacks(stacks).await?;
@@ -214,7 +214,7 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
         .collect();
     let requests = store
         .requests(RequestQuery {
-            by_window: true,
+            step: Step::Window,
             ..RequestQuery::new(who, Range::ALL)
         })
         .await?;
@@ -230,7 +230,7 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
         component: None,
         profile_type: ProfileType::CPU.into(),
         only_complete: true,
-        by_window: true,
+        step: Step::Window,
         by_route: true,
         range: Range::ALL,
     };
@@ -263,7 +263,7 @@ pub async fn values(store: &Store) -> Vec<i64> {
 pub async fn values_by_window(store: &Store) -> Vec<i64> {
     store.flush_applied().await.unwrap();
     let query = StackQuery {
-        by_window: true,
+        step: Step::Window,
         ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
     };
     let mut values: Vec<i64> = store

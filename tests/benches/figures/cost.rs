@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
 
 /// CPU and wall-clock time of some work, in milliseconds.
@@ -81,4 +82,12 @@ pub(crate) fn memory_mb(pid: u32, field: &str) -> f64 {
         .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
     kib.map_or(f64::NAN, |kib| kib / 1024.0)
+}
+
+/// CPU of another process since its start, in milliseconds, counted in hundredths of a second.
+pub(crate) fn cpu_ms_of(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit_once(')').context("an unreadable /proc/<pid>/stat")?.1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) * 10.0)
 }

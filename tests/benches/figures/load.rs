@@ -41,7 +41,11 @@ use opentelemetry_proto::tonic::collector::{
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
 
-use crate::{Figure, cost::memory_mb, mesh_store::runtime};
+use crate::{
+    Figure,
+    cost::{cpu_ms_of, memory_mb},
+    mesh_store::runtime,
+};
 
 const COMMAND: &str = "make bench NAME=load";
 const PROXIES: usize = 100;
@@ -174,14 +178,6 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     above / below * 3600.0
 }
 
-/// CPU of a process in milliseconds.
-fn cpu_ms(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').context("an unreadable /proc/<pid>/stat")?.1;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) * 10.0)
-}
-
 /// Bytes of a folder, in MiB.
 fn folder_mb(folder: &Path) -> f64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -295,12 +291,12 @@ fn ask_until(web: SocketAddr, done: &AtomicBool) -> Result<Vec<f64>> {
 fn cost_of_questions(web: SocketAddr, pid: u32, from: &str) -> Result<[f64; 4]> {
     let mut costs = [0.0; 4];
     for ((_, path), cost) in questions(from).iter().zip(&mut costs) {
-        let before = cpu_ms(pid)?;
+        let before = cpu_ms_of(pid)?;
         for _ in 0..REPEATED {
             let answer = get(web, path)?;
             ensure!(answer.status == 200, "{path}: {}", answer.status);
         }
-        *cost = (cpu_ms(pid)? - before) / f64::from(REPEATED);
+        *cost = (cpu_ms_of(pid)? - before) / f64::from(REPEATED);
     }
     Ok(costs)
 }
@@ -349,10 +345,10 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         }
     });
     let first_s = window_start(SystemClock.now_unix_s());
-    let cpu_before = cpu_ms(pid)?;
+    let cpu_before = cpu_ms_of(pid)?;
     let live = runtime.block_on(send_all(proxies, Windows::Live { count: windows }));
     done.store(true, Ordering::Relaxed);
-    let cpu_live = cpu_ms(pid)? - cpu_before;
+    let cpu_live = cpu_ms_of(pid)? - cpu_before;
     let points = watching.join().ok().context("watching memory failed")?;
     let asked = asking.join().ok().context("asking failed")??;
     let (proxies, acks) = live?;
@@ -379,9 +375,9 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     };
 
     let before = windows * (times() - 1);
-    let cpu_before = cpu_ms(pid)?;
+    let cpu_before = cpu_ms_of(pid)?;
     let sent = runtime.block_on(send_all(proxies, Windows::Before { first_s, count: before }))?;
-    let cpu_behind = (cpu_ms(pid)? - cpu_before) / (PROXIES as i64 * before) as f64;
+    let cpu_behind = (cpu_ms_of(pid)? - cpu_before) / (PROXIES as i64 * before) as f64;
     let live_again = runtime.block_on(send_all(
         sent.0,
         Windows::Live {

@@ -17,6 +17,7 @@ mod mesh_store;
 mod profiler;
 mod proxy;
 mod queries;
+mod service;
 mod store;
 mod tree;
 
@@ -63,7 +64,7 @@ impl Figure {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 16] = [
+const BENCHES: [Bench; 17] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -71,6 +72,7 @@ const BENCHES: [Bench; 16] = [
     ("store", store::run),
     ("queries", queries::run),
     ("compare", compare::run),
+    ("service", service::run),
     ("ingest", ingest::run),
     ("load", load::run),
     ("hostile", hostile::run),

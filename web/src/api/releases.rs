@@ -2,14 +2,14 @@
 //!
 //! Guarantee: `cpu_ns_per_request` is `complete_cpu_ns / complete_requests`, from windows whose two signals arrived.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::{
     Json,
     extract::{RawQuery, State},
 };
 use emberline_model::{ProfileType, Side, workload::Component};
-use emberline_storage::{Range, RequestQuery, RequestRow, StackQuery, WindowMark, WindowQuery, WorkloadFilter};
+use emberline_storage::{Range, ReportQuery, ReportRow, RequestQuery, RequestRow, StackQuery, Step, WorkloadFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -76,20 +76,19 @@ pub(super) struct Figures {
     /// CPU and requests of complete windows.
     pub(super) complete: Costs,
     /// Windows reported.
-    pub(super) marks: Vec<WindowMark>,
+    pub(super) reports: Vec<ReportRow>,
     /// By version.
     resolved_ratios: BTreeMap<String, f64>,
 }
 
 impl Figures {
-    /// Asks the store; with `by_window` everything is kept apart by window.
-    pub(super) async fn fetch(web: &Web, params: &Params, by_window: bool) -> Result<Figures, ApiError> {
-        let range = params.shared_range()?;
+    /// Asks the store; what belongs to different steps is kept apart.
+    pub(super) async fn fetch(web: &Web, params: &Params, range: Range, step: Step) -> Result<Figures, ApiError> {
         let known = catalog::find_service(&web.store, params, range).await?;
         let who = workloads_of(&known);
         let served = RequestQuery {
             side: Some(Side::Server),
-            by_window,
+            step,
             ..RequestQuery::new(who.clone(), range)
         };
         let ratios = futures_util::future::try_join_all(known.releases.iter().map(|release| {
@@ -103,22 +102,22 @@ impl Figures {
         let store = async {
             Ok::<_, ApiError>(tokio::try_join!(
                 web.store.requests(served),
-                cost::cpu(&web.store, &who, false, by_window, range),
-                cost::complete(&web.store, &who, by_window, range),
-                web.store.windows(WindowQuery {
+                cost::cpu(&web.store, &who, false, step, range),
+                cost::complete(&web.store, &who, step, range),
+                web.store.reports(ReportQuery {
                     who: who.clone(),
-                    component: None,
+                    step,
                     range
                 }),
             )?)
         };
-        let ((served, cpu, complete, marks), ratios) = tokio::try_join!(store, ratios)?;
+        let ((served, cpu, complete, reports), ratios) = tokio::try_join!(store, ratios)?;
         Ok(Figures {
             range,
             served,
             cpu,
             complete,
-            marks,
+            reports,
             resolved_ratios: ratios.into_iter().collect(),
             known,
         })
@@ -135,7 +134,7 @@ impl Figures {
             let red = reds.remove(info.version.as_str()).unwrap_or_default();
             let all = sum(&self.cpu, &info.version, component);
             let complete = sum(&self.complete, &info.version, component);
-            let (windows, complete_windows) = count_windows(&self.marks, &info.version, component);
+            let (windows, complete_windows) = count_windows(&self.reports, &info.version, component);
             ReleaseStats {
                 release: Release::of(info, self.range, now_s),
                 component,
@@ -176,20 +175,15 @@ fn sum(costs: &Costs, version: &str, component: Component) -> Cost {
 }
 
 /// Windows a release reported, and those among them in which an instance's CPU can be divided by its requests.
-fn count_windows(marks: &[WindowMark], version: &str, component: Component) -> (u64, u64) {
-    let of_release = || marks.iter().filter(|m| m.workload.version == version);
-    // Requests of an application may be counted by the proxy beside it.
-    let counted: BTreeSet<(i64, &str)> = of_release()
-        .filter(|m| m.has_requests && (component == Component::Application || m.component == component))
-        .map(|m| (m.window_start_s, m.workload.instance.as_str()))
-        .collect();
-    let all: BTreeSet<i64> = of_release().map(|m| m.window_start_s).collect();
-    let complete: BTreeSet<i64> = of_release()
-        .filter(|m| m.component == component && m.has_profiles)
-        .filter(|m| counted.contains(&(m.window_start_s, m.workload.instance.as_str())))
-        .map(|m| m.window_start_s)
-        .collect();
-    (all.len() as u64, complete.len() as u64)
+fn count_windows(reports: &[ReportRow], version: &str, component: Component) -> (u64, u64) {
+    let of_release = reports.iter().filter(|row| row.release.version == version);
+    of_release.fold((0, 0), |(all, complete), row| {
+        let of_component = match component {
+            Component::Application => row.complete_of_application,
+            Component::Proxy => row.complete_of_proxy,
+        };
+        (all + row.windows, complete + of_component)
+    })
 }
 
 /// Share of a release's CPU whose leaf function has a name.
@@ -219,7 +213,7 @@ async fn resolved_ratio(web: &Web, who: WorkloadFilter, component: Component, ra
 ))]
 pub(crate) async fn releases(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Releases>, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    let figures = Figures::fetch(&web, &params, false).await?;
+    let figures = Figures::fetch(&web, &params, params.shared_range()?, Step::Range).await?;
     let releases = figures.releases(web.clock.now_unix_s());
     Ok(Json(Releases {
         namespace: figures.known.namespace,

@@ -1,7 +1,8 @@
 //! `/api/v1/service`: everything the page of one service shows: releases, routes, windows, alerts.
 //!
 //! Guarantees: the CPU of a release's routes adds up to the release's (`(none)` is what belongs to no request);
-//! `cpu_ns_per_request` times `complete_requests` is `complete_cpu_ns`, per route.
+//! `cpu_ns_per_request` times `complete_requests` is `complete_cpu_ns`, per route. A release has at most [`MOST_POINTS`]
+//! points, however long the range: their requests and CPU are added up, and their quantiles are those of all of these requests.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use axum::{
     extract::{RawQuery, State},
 };
 use emberline_model::{Side, alert::Alert, workload::Component};
-use emberline_storage::{RequestQuery, RequestRow};
+use emberline_storage::{Range, RequestQuery, RequestRow, Step};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -29,6 +30,9 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];
 
+/// Most points of a release: about as many as a chart has room for.
+const MOST_POINTS: u32 = 400;
+
 /// Everything about one service.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ServicePage {
@@ -38,7 +42,9 @@ pub(crate) struct ServicePage {
     releases: Vec<ReleaseStats>,
     /// By route, then newest version first.
     routes: Vec<RouteStats>,
-    /// By window, then newest version first; whose CPU is said per release.
+    /// Length of a step of `series`, in seconds.
+    step_s: u32,
+    /// By step, then newest version first; whose CPU is said per release.
     series: Vec<Point>,
     /// Alerts about this service, newest first.
     #[schema(value_type = Vec<nouns::Alert>)]
@@ -72,18 +78,20 @@ struct RouteStats {
     samples: u64,
 }
 
-/// One window of one release.
+/// The windows of one release that start within one step.
 #[derive(Debug, Serialize, ToSchema)]
 struct Point {
-    /// Start of the window.
-    window_ms: i64,
+    /// Start of the step, milliseconds since the Unix epoch.
+    start_ms: i64,
     version: String,
+    /// Seconds of the step that windows cover.
+    observed_s: u32,
     requests: u64,
     errors: u64,
     #[serde(flatten)]
     quantiles: Quantiles,
     cpu_ns: i64,
-    /// Null unless both signals of the window arrived.
+    /// Of windows whose two signals arrived; null where there is none, or no request.
     cpu_ns_per_request: Option<f64>,
 }
 
@@ -109,7 +117,7 @@ fn group<K: Ord>(
     }
     let mut add = |costs: &Costs, pick: fn(&mut Sums) -> &mut Cost| {
         for (of, cost) in costs {
-            if let Some(key) = key(&of.release.version, of.component, of.route.as_deref(), of.window_s) {
+            if let Some(key) = key(&of.release.version, of.component, of.route.as_deref(), of.start_s) {
                 pick(sums.entry(key).or_default()).add(cost);
             }
         }
@@ -119,13 +127,22 @@ fn group<K: Ord>(
     sums
 }
 
+/// Length of the steps of a range, in seconds.
+fn step_s(range: Range) -> u32 {
+    let at = |unix_s: i64| u32::try_from(unix_s.max(0)).unwrap_or(u32::MAX);
+    Step::length_s(at(range.from_unix_s), at(range.to_unix_s - 1), MOST_POINTS)
+}
+
 /// One service: releases, routes, windows and alerts.
 #[utoipa::path(get, path = "/api/v1/service", responses(
     (status = 200, body = ServicePage), (status = "default", body = ErrorBody),
 ))]
 pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<ServicePage>, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    let figures = Figures::fetch(&web, &params, true).await?;
+    let range = params.shared_range()?;
+    let step_s = step_s(range);
+    let step = Step::Seconds(step_s);
+    let figures = Figures::fetch(&web, &params, range, step).await?;
     // A proxy's own report is counted once more under the proxy, where the application reports, too.
     let both = |c: &[Component]| c.contains(&Component::Application) && c.contains(&Component::Proxy);
     let carried = match figures.known.releases.iter().any(|r| both(&r.components)) {
@@ -136,8 +153,8 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
             let query = RequestQuery {
                 component,
                 side: Some(Side::Server),
-                by_window: true,
-                ..RequestQuery::new(who, figures.range)
+                step,
+                ..RequestQuery::new(who, range)
             };
             web.store.requests(query).await?
         }
@@ -175,16 +192,20 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     let routes = group(&requests, &figures, |version, component, route, _| {
         Some((route.map(str::to_owned), rank_of(version), component))
     });
-    let mut series = group(&requests, &figures, |version, component, _, window_s| {
-        (component == component_of(components_of(version))).then(|| (window_s, rank_of(version)))
+    let mut series = group(&requests, &figures, |version, component, _, start_s| {
+        (component == component_of(components_of(version))).then(|| (start_s, rank_of(version)))
     });
-    // A window without requests is a zero, and a window that nobody reported a gap.
-    for mark in figures.marks.iter().filter(|mark| mark.has_requests) {
-        series
-            .entry((mark.window_start_s, rank_of(&mark.workload.version)))
-            .or_default();
+    let mut observed_s: BTreeMap<(i64, usize), u32> = BTreeMap::new();
+    for row in &figures.reports {
+        let at = (row.window_start_s, rank_of(&row.release.version));
+        // Windows of instances that do not begin together overlap.
+        observed_s.insert(at, u32::try_from(row.length_s).map_or(step_s, |s| s.min(step_s)));
+        // A step without requests is a zero, and a step that nobody reported a gap.
+        if row.has_requests {
+            series.entry(at).or_default();
+        }
     }
-    let seconds = catalog::observed_seconds(&figures.known.releases, figures.range);
+    let seconds = catalog::observed_seconds(&figures.known.releases, range);
     let routes = routes.into_iter().map(|((route, rank, component), sums)| RouteStats {
         route: route.unwrap_or_else(|| NONE.to_owned()),
         version: version_of(rank),
@@ -199,9 +220,10 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
         complete_requests: sums.complete.requests,
         samples: sums.cpu.samples,
     });
-    let series = series.into_iter().map(|((window_s, rank), sums)| Point {
-        window_ms: window_s * 1000,
+    let series = series.into_iter().map(|((start_s, rank), sums)| Point {
+        start_ms: start_s * 1000,
         version: version_of(rank),
+        observed_s: observed_s.get(&(start_s, rank)).copied().unwrap_or(step_s),
         requests: sums.red.requests(),
         errors: sums.red.errors,
         quantiles: sums.red.quantiles(),
@@ -215,6 +237,7 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     Ok(Json(ServicePage {
         releases,
         routes,
+        step_s,
         series,
         alerts,
         namespace: figures.known.namespace,

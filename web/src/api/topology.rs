@@ -7,7 +7,7 @@ use axum::{
     extract::{RawQuery, State},
 };
 use emberline_model::{Release, alert::AlertStatus, workload::Component};
-use emberline_storage::{RequestQuery, WorkloadFilter};
+use emberline_storage::{RequestQuery, Step, WorkloadFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -157,7 +157,7 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     let (known, rows, costs) = tokio::try_join!(
         catalog::all_services(&web.store, range),
         web.store.requests(RequestQuery::new(everybody.clone(), range)),
-        cost::complete(&web.store, &everybody, false, range),
+        cost::complete(&web.store, &everybody, Step::Range, range),
     )?;
     let seconds = catalog::observed_seconds(known.iter().flat_map(|k| &k.releases), range);
 

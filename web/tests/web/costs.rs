@@ -1,6 +1,7 @@
 //! What a request costs, and who counts it.
 
 use emberline_model::{Component, Side};
+use serde_json::Value;
 
 use crate::support::{QUOTE, QUOTES, World, find, release, shop, sum, window};
 
@@ -173,4 +174,52 @@ async fn services_say_what_lives_and_what_it_serves() {
         find(&then["services"], &[("service", "checkout")])["live_versions"],
         serde_json::json!(["v2", "v1"])
     );
+}
+
+#[tokio::test]
+async fn a_long_range_is_told_in_few_points_and_loses_nothing() {
+    let world = World::new(shop()).await;
+    let ask = |from| {
+        let address = format!("/api/v1/service?service=checkout&from={from}");
+        let world = &world;
+        async move { world.json(&address).await }
+    };
+    let (minutes, day) = (ask("now-2m").await, ask("now-24h").await);
+    assert_eq!((&minutes["step_s"], &day["step_s"]), (&10.into(), &300.into()));
+    for version in ["v1", "v2"] {
+        let points = |page: &Value| -> Vec<Value> {
+            let series = page["series"].as_array().unwrap();
+            series.iter().filter(|p| p["version"] == version).cloned().collect()
+        };
+        let (short, long) = (points(&minutes), points(&day));
+        assert_eq!(long.len(), 1, "all windows start within one step");
+        assert_eq!(long[0]["start_ms"], crate::support::BASE_S * 1000);
+        for field in ["requests", "errors", "cpu_ns", "observed_s"] {
+            let sum: i64 = short.iter().map(|p| p[field].as_i64().unwrap()).sum();
+            assert_eq!(long[0][field], sum, "{version} {field}");
+        }
+        // Of all requests, not of windows.
+        let release = find(&day["releases"], &[("version", version)]);
+        for field in ["p50_ms", "p99_ms", "cpu_ns_per_request"] {
+            assert_eq!(long[0][field], release[field], "{version} {field}");
+        }
+    }
+    for what in ["releases", "routes"] {
+        let rows = |page: &Value| page[what].as_array().unwrap().clone();
+        for (short, long) in rows(&minutes).iter().zip(rows(&day)) {
+            for field in [
+                "requests",
+                "cpu_ns",
+                "complete_requests",
+                "p99_ms",
+                "windows",
+                "complete_windows",
+            ] {
+                assert_eq!(short[field], long[field], "{what}: {field}");
+            }
+        }
+    }
+    // The whole of what can be asked, as well.
+    let all = ask("0").await;
+    assert!(all["series"].as_array().unwrap().len() <= 2);
 }

@@ -326,10 +326,10 @@ export function servicePageOf(scenario, now) {
       if (version === "v2" && window < 22) continue;
       const wobble = () => 0.92 + random() * 0.16;
       const requests = Math.round(241 * wobble() * (window < 22 && version === "v1" ? 2 : 1));
-      series.push({ window_ms: start - (87 - window) * 10_000, version, requests, errors: 0, p50_ms: (slow ? 9.8 : 6.2) * wobble(), p95_ms: (slow ? 13 : 9.3) * wobble(), p99_ms: (slow ? 19.4 : 14.8) * wobble(), cpu_ns: requests * 1e6, cpu_ns_per_request: (slow ? 2.1e6 : 1.1e6) * wobble() });
+      series.push({ start_ms: start - (87 - window) * 10_000, version, observed_s: 10, requests, errors: 0, p50_ms: (slow ? 9.8 : 6.2) * wobble(), p95_ms: (slow ? 13 : 9.3) * wobble(), p99_ms: (slow ? 19.4 : 14.8) * wobble(), cpu_ns: requests * 1e6, cpu_ns_per_request: (slow ? 2.1e6 : 1.1e6) * wobble() });
     }
   }
-  return { namespace: "shop", service: "checkout", releases, routes, series, alerts: scenario === "regression" ? alertsOf(now).slice(0, 1) : [] };
+  return { namespace: "shop", service: "checkout", releases, routes, step_s: 10, series, alerts: scenario === "regression" ? alertsOf(now).slice(0, 1) : [] };
 }
 
 export function servicesOf(scenario, now) {

@@ -48,6 +48,8 @@ export interface ServicePage {
   service: string;
   releases: ReleaseStats[];
   routes: RouteStats[];
+  /** Length of a step of `series`. */
+  step_s: number;
   series: Point[];
   alerts: Alert[];
 }
@@ -67,10 +69,12 @@ export interface RouteStats {
   samples: number;
 }
 
-/** One window of one release. */
+/** The windows of one release that start within one step. */
 export interface Point {
-  window_ms: number;
+  start_ms: number;
   version: string;
+  /** Seconds of the step that windows cover. */
+  observed_s: number;
   requests: number;
   errors: number;
   p50_ms: number | null;

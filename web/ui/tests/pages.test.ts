@@ -3,7 +3,7 @@ import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
 import { isApart, quantileName } from "../src/latency";
 import { numbersIn } from "../src/status";
-import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels, WINDOW_MS } from "../src/service/series";
+import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
 import { edgeRows, sortRows } from "../src/topology/rows";
@@ -108,11 +108,11 @@ describe("both sides of an edge", () => {
 });
 
 describe("series", () => {
-  const point = (window: number, version: string, requests: number) =>
-    ({ window_ms: window * WINDOW_MS, version, requests, p50_ms: requests, cpu_ns_per_request: null }) as unknown as Point;
+  const point = (step: number, version: string, requests: number, observed_s = 10) =>
+    ({ start_ms: step * 10_000, version, requests, observed_s }) as unknown as Point;
 
-  test("line up by window, with gaps where a release reported nothing", () => {
-    const series = align([point(10, "v1", 50), point(12, "v1", 70), point(11, "v2", 30)], ["v2", "v1"], requestsPerSecond);
+  test("line up by step, with gaps where a release reported nothing", () => {
+    const series = align([point(10, "v1", 50), point(12, "v1", 70), point(11, "v2", 30)], ["v2", "v1"], 10, requestsPerSecond);
     expect(series.x).toEqual([100, 110, 120]);
     expect(series.columns).toEqual([
       [null, 3, null],
@@ -120,15 +120,19 @@ describe("series", () => {
     ]);
   });
 
-  test("long ranges are thinned, never averaged", () => {
-    const day = Array.from({ length: 8640 }, (_, at) => point(at, "v1", at));
-    const series = align(day, ["v1"], (entry) => entry.p50_ms);
-    expect(series.x.length).toBeLessThanOrEqual(720);
-    // Each point is the first window of its stretch of twelve, as measured.
-    expect(series.columns[0]).toEqual(Array.from({ length: 720 }, (_, at) => at * 12));
+  test("steps of long ranges stand at their times", () => {
+    const minutes = [0, 6, 12, 24].map((step) => point(step, "v1", 120, 60));
+    const series = align(minutes, ["v1"], 60, requestsPerSecond);
+    expect(series.x).toEqual([0, 60, 120, 180, 240]);
+    expect(series.columns).toEqual([[2, 2, 2, null, 2]]);
   });
 
-  test("no windows make an empty chart", () => expect(align([], ["v1"], requestsPerSecond)).toEqual({ x: [], versions: ["v1"], columns: [[]] }));
+  test("a step that is covered in part is no drop of the rate", () => {
+    const series = align([point(0, "v1", 120, 60), point(6, "v1", 20, 10)], ["v1"], 60, requestsPerSecond);
+    expect(series.columns).toEqual([[2, 2]]);
+  });
+
+  test("no windows make an empty chart", () => expect(align([], ["v1"], 10, requestsPerSecond)).toEqual({ x: [], versions: ["v1"], columns: [[]] }));
 });
 
 describe("the time axis", () => {

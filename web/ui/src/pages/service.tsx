@@ -9,7 +9,7 @@ import { Failure, Skeleton, Waiting } from "../parts/states";
 import { lastService, patch, url } from "../router";
 import { Chart, lineStyle } from "../service/chart";
 import { routeCount } from "../service/routes";
-import { align, requestsPerSecond } from "../service/series";
+import { align, requestsPerSecond, type Value } from "../service/series";
 import { ReleasesTable, RoutesTable } from "../service/tables";
 import { services } from "../services";
 import type { ServicePage as Answer } from "../types";
@@ -77,10 +77,10 @@ function Charts({ data, versions }: { data: Answer; versions: string[] }) {
         ["Latency p50", (point) => point.p50_ms, milliseconds],
         ["Latency p99", (point) => point.p99_ms, milliseconds],
         ["CPU per request", (point) => point.cpu_ns_per_request, nanoseconds],
-      ] satisfies [string, Parameters<typeof align>[2], (value: number) => string][],
+      ] satisfies [string, Value, (value: number) => string][],
     [],
   );
-  const series = useMemo(() => charts.map(([, value]) => align(data.series, drawn, value)), [data, drawn.join("\n")]);
+  const series = useMemo(() => charts.map(([, value]) => align(data.series, drawn, data.step_s, value)), [data, drawn.join("\n")]);
   if (data.series.length === 0) return <p class="soft">No windows in this range yet.</p>;
   return (
     <section class="panel charts" aria-label="Over time">

@@ -1,11 +1,11 @@
-// Points per window and version, turned into the aligned columns a chart wants. Pure.
+// Points per step of time and version, turned into the aligned columns a chart wants. Pure.
 import type { Point } from "../types";
 
 export interface Series {
   /** Unix seconds, ascending, evenly spaced. */
   x: number[];
   versions: string[];
-  /** One column per version, same order; null where the release reported no such window. */
+  /** One column per version, same order; null where the release reported nothing in that step. */
   columns: (number | null)[][];
 }
 
@@ -20,50 +20,44 @@ export function tickLabels(unixSeconds: readonly number[]): string[] {
   return new Set(labels).size === labels.length ? labels : unixSeconds.map((at) => DAY_AND_CLOCK.format(at * 1000));
 }
 
-export const WINDOW_MS = 10_000;
-
-/** Charts wider than this are merged: more points than pixels cost time and show nothing. */
-const MOST_POINTS = 720;
-
 export type Value = (point: Point) => number | null;
 
-export const requestsPerSecond: Value = (point) => point.requests / (WINDOW_MS / 1000);
+/** Of the time that windows cover: a step at the edge of a range, or with a gap, is not a slow one. */
+export const requestsPerSecond: Value = (point) => point.requests / Math.max(1, point.observed_s);
 
 /** Indices of values with none beside them. */
 export function loneWindows(column: ArrayLike<number | null | undefined>): number[] {
   return Array.from(column, (_, at) => at).filter((at) => (column[at] ?? null) !== null && (column[at - 1] ?? null) === null && (column[at + 1] ?? null) === null);
 }
 
-/** The ends of the time axis. A single window gets one on either side, where uPlot would add a whole day. */
+/** Seconds on either side of a single point. */
+const MARGIN_S = 10;
+
+/** The ends of the time axis. A single point gets some seconds on either side, where uPlot would add a whole day. */
 export function axisEnds(x: ArrayLike<number>): [number, number] | [null, null] {
   const first = x[0];
   const last = x[x.length - 1];
   if (first === undefined || last === undefined) return [null, null];
-  const margin = first === last ? WINDOW_MS / 1000 : 0;
+  const margin = first === last ? MARGIN_S : 0;
   return [first - margin, last + margin];
 }
 
-/**
- * Columns in the order of `versions`. Long ranges are thinned by keeping the first window of each stretch for values
- * that cannot be averaged (quantiles), never by averaging them.
- */
-export function align(points: readonly Point[], versions: readonly string[], value: Value): Series {
+/** Columns in the order of `versions`, of points every `stepS` seconds. */
+export function align(points: readonly Point[], versions: readonly string[], stepS: number, value: Value): Series {
   if (points.length === 0) return { x: [], versions: [...versions], columns: versions.map(() => []) };
   let first = Infinity;
   let last = -Infinity;
   for (const point of points) {
-    first = Math.min(first, point.window_ms);
-    last = Math.max(last, point.window_ms);
+    first = Math.min(first, point.start_ms);
+    last = Math.max(last, point.start_ms);
   }
-  const windows = Math.round((last - first) / WINDOW_MS) + 1;
-  const step = Math.max(1, Math.ceil(windows / MOST_POINTS));
-  const length = Math.ceil(windows / step);
-  const x = Array.from({ length }, (_, at) => (first + at * step * WINDOW_MS) / 1000);
+  const place = (ms: number) => Math.round((ms - first) / 1000 / stepS);
+  const length = place(last) + 1;
+  const x = Array.from({ length }, (_, at) => first / 1000 + at * stepS);
   const columns = versions.map(() => Array.from<number | null>({ length }).fill(null));
   for (const point of points) {
     const column = columns[versions.indexOf(point.version)];
-    const at = Math.floor((point.window_ms - first) / WINDOW_MS / step);
-    if (column !== undefined && column[at] === null) column[at] = value(point);
+    if (column !== undefined) column[place(point.start_ms)] = value(point);
   }
   return { x, versions: [...versions], columns };
 }
