@@ -148,26 +148,40 @@ fn statement(span: &Span, query: &RequestQuery) -> Sql {
         push_complete(&mut sql, &query.who, span);
         sql.push(", ");
     }
-    sql.push(
-        "reported AS (SELECT r.*, d.workload_id, d.namespace, d.service, d.version, d.instance, d.component FROM ",
-    );
-    sql.hours(REQUESTS, span)
-        .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")
-        .within("r.ts", span);
-    sql.push(" AND d.profile_type = ").bind(SERIES_REQUESTS.to_owned());
-    query.who.push(&mut sql);
     let reporter = match (query.component, query.only_complete) {
         (Some(Component::Application), true) | (None, _) => None,
         (component, _) => component,
     };
-    match reporter {
-        Some(component) => {
-            sql.push(" AND d.component = ").bind(component.code());
-        }
-        // Decided over all routes of a side, because the two may name their routes differently.
-        None => {
-            sql.push(" QUALIFY d.component = min(d.component) OVER (PARTITION BY r.ts, d.workload_id, r.side)");
-        }
+    let push_rows = |sql: &mut Sql| {
+        sql.hours(REQUESTS, span)
+            .push(" r JOIN series d ON d.series_id = r.series_id");
+    };
+    let push_which = |sql: &mut Sql| {
+        sql.push(" WHERE ").within("r.ts", span);
+        sql.push(" AND d.profile_type = ").bind(SERIES_REQUESTS.to_owned());
+        query.who.push(sql);
+    };
+    // Decided over all routes of a side, because the two may name their routes differently; and looked up beside the
+    // rows, because a window function would keep all of them, durations and all.
+    if reporter.is_none() {
+        sql.push("reporters AS (SELECT r.ts, d.workload_id, r.side, min(d.component) AS component FROM ");
+        push_rows(&mut sql);
+        push_which(&mut sql);
+        sql.push(" GROUP BY 1, 2, 3), ");
+    }
+    sql.push(
+        "reported AS (SELECT r.*, d.workload_id, d.namespace, d.service, d.version, d.instance, d.component FROM ",
+    );
+    push_rows(&mut sql);
+    if reporter.is_none() {
+        sql.push(
+            " JOIN reporters o ON o.ts = r.ts AND o.workload_id = d.workload_id AND o.side = r.side
+                AND o.component = d.component",
+        );
+    }
+    push_which(&mut sql);
+    if let Some(component) = reporter {
+        sql.push(" AND d.component = ").bind(component.code());
     }
     sql.push(
         ") SELECT r.ts, r.namespace, r.service, r.version, r.instance, r.component, r.side, r.route, r.peer_namespace,
