@@ -79,15 +79,26 @@ pub(crate) fn is_live(release: &ReleaseInfo, range: Range, now_s: i64) -> bool {
     release.last_seen_s + LIVE_SECONDS >= range.to_unix_s.min(now_s)
 }
 
-/// Seconds of a range that any of the releases reported in, from the first window to the end of the last: what rates
-/// are divided by, so that a service that started a minute ago does not look idle over an hour. At least one window.
-pub(crate) fn observed_seconds<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, range: Range) -> f64 {
+/// The part of a range that any of the releases reported in, from the first window to the end of the last. At least one
+/// window.
+pub(crate) fn observed<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, range: Range) -> Range {
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     for release in releases {
         first = first.min(release.first_seen_s.max(range.from_unix_s));
         last = last.max(release.last_seen_s);
     }
-    last.saturating_sub(first).max(i64::from(WINDOW_SECONDS)) as f64
+    // Of no releases nothing: `first` is the greatest number then.
+    let from_unix_s = first.min(range.to_unix_s);
+    Range {
+        from_unix_s,
+        to_unix_s: last.max(from_unix_s.saturating_add(i64::from(WINDOW_SECONDS))),
+    }
+}
+
+/// Its seconds: what rates are divided by, so that a service that started a minute ago does not look idle over an hour.
+pub(crate) fn observed_seconds<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, range: Range) -> f64 {
+    let observed = observed(releases, range);
+    (observed.to_unix_s - observed.from_unix_s) as f64
 }
 
 /// All services seen in a range, by namespace and name.

@@ -83,8 +83,7 @@ pub(super) struct Figures {
 
 impl Figures {
     /// Asks the store; what belongs to different steps is kept apart.
-    pub(super) async fn fetch(web: &Web, params: &Params, range: Range, step: Step) -> Result<Figures, ApiError> {
-        let known = catalog::find_service(&web.store, params, range).await?;
+    pub(super) async fn fetch(web: &Web, known: KnownService, range: Range, step: Step) -> Result<Figures, ApiError> {
         let who = workloads_of(&known);
         let served = RequestQuery {
             side: Some(Side::Server),
@@ -213,7 +212,9 @@ async fn resolved_ratio(web: &Web, who: WorkloadFilter, component: Component, ra
 ))]
 pub(crate) async fn releases(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Releases>, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    let figures = Figures::fetch(&web, &params, params.shared_range()?, Step::Range).await?;
+    let range = params.shared_range()?;
+    let known = catalog::find_service(&web.store, &params, range).await?;
+    let figures = Figures::fetch(&web, known, range, Step::Range).await?;
     let releases = figures.releases(web.clock.now_unix_s());
     Ok(Json(Releases {
         namespace: figures.known.namespace,

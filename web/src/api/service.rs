@@ -127,7 +127,7 @@ fn group<K: Ord>(
     sums
 }
 
-/// Length of the steps of a range, in seconds.
+/// Length of steps for what was observed, in seconds: a day that has minutes of data shows them window by window.
 fn step_s(range: Range) -> u32 {
     let at = |unix_s: i64| u32::try_from(unix_s.max(0)).unwrap_or(u32::MAX);
     Step::length_s(at(range.from_unix_s), at(range.to_unix_s - 1), MOST_POINTS)
@@ -140,9 +140,10 @@ fn step_s(range: Range) -> u32 {
 pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<ServicePage>, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let range = params.shared_range()?;
-    let step_s = step_s(range);
+    let known = catalog::find_service(&web.store, &params, range).await?;
+    let step_s = step_s(catalog::observed(&known.releases, range));
     let step = Step::Seconds(step_s);
-    let figures = Figures::fetch(&web, &params, range, step).await?;
+    let figures = Figures::fetch(&web, known, range, step).await?;
     // A proxy's own report is counted once more under the proxy, where the application reports, too.
     let both = |c: &[Component]| c.contains(&Component::Application) && c.contains(&Component::Proxy);
     let carried = match figures.known.releases.iter().any(|r| both(&r.components)) {
