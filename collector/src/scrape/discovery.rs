@@ -306,7 +306,6 @@ mod tests {
         atomic::{AtomicBool, Ordering},
     };
 
-    use super::*;
     use hickory_resolver::{
         config::{ConnectionConfig, NameServerConfig},
         proto::{
@@ -314,6 +313,8 @@ mod tests {
             rr::{Name, RecordType, rdata::SRV},
         },
     };
+
+    use super::*;
 
     fn discovery(folder: &Path, yaml: &str) -> Discovery {
         let text = format!("scrape_configs:\n  - job_name: shop\n{yaml}");

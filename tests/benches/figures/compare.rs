@@ -21,6 +21,7 @@ use crate::{
     Figure,
     cost::{Cost, Watch, memory_mb},
     mesh_store::{SERVICE, runtime},
+    setting,
 };
 
 const COMMAND: &str = "make bench NAME=compare";
@@ -31,8 +32,7 @@ const HOUR_S: i64 = 3600;
 
 /// Each release for so many hours; `EMBERLINE_BENCH_HOURS` sets another number.
 fn hours() -> i64 {
-    let hours = std::env::var("EMBERLINE_BENCH_HOURS");
-    hours.ok().and_then(|n| n.parse().ok()).unwrap_or(6).max(1)
+    setting("EMBERLINE_BENCH_HOURS").unwrap_or(6).max(1)
 }
 
 async fn ask(store: &Store, sides: [(u32, Range); 2]) -> Result<Comparison> {

@@ -45,6 +45,7 @@ use crate::{
     Figure,
     cost::{cpu_ms_of, memory_mb},
     mesh_store::runtime,
+    setting,
 };
 
 const COMMAND: &str = "make bench NAME=load";
@@ -53,10 +54,6 @@ const SERVICES: usize = 10;
 const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 /// A question is asked so often when its CPU is measured: the system counts in hundredths of a second.
 const REPEATED: u32 = 10;
-
-fn setting(name: &str) -> Option<i64> {
-    std::env::var(name).ok()?.parse().ok()
-}
 
 fn seconds() -> i64 {
     setting("EMBERLINE_BENCH_SECONDS").unwrap_or(600).max(30)

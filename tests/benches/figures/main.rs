@@ -62,6 +62,11 @@ impl Figure {
     }
 }
 
+/// A number from the environment, where somebody set one.
+pub(crate) fn setting(name: &str) -> Option<i64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
 const BENCHES: [Bench; 17] = [

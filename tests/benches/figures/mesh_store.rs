@@ -14,7 +14,7 @@ use emberline_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{cost::Watch, figures_path};
+use crate::{cost::Watch, figures_path, setting};
 
 /// The busy service.
 pub(crate) const SERVICE: &str = "checkout";
@@ -23,9 +23,8 @@ const DAY_S: i64 = 24 * 3600;
 /// A month of which the last two days are dense: a release on each. `EMBERLINE_BENCH_DAYS` and
 /// `EMBERLINE_BENCH_INSTANCES` make it smaller or larger.
 pub(crate) fn plan() -> Plan {
-    let number = |name: &str, default: i64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let days = number("EMBERLINE_BENCH_DAYS", 30).max(2);
-    let instances = number("EMBERLINE_BENCH_INSTANCES", 2).max(1) as usize;
+    let days = setting("EMBERLINE_BENCH_DAYS").unwrap_or(30).max(2);
+    let instances = setting("EMBERLINE_BENCH_INSTANCES").unwrap_or(2).max(1) as usize;
     let phase = |version, hours, instances, every_s| Phase {
         version,
         hours,

@@ -19,6 +19,7 @@ use crate::{
     Figure,
     cost::{cpu_ms_of, memory_mb},
     mesh_store::{SERVICE, runtime},
+    setting,
 };
 
 const COMMAND: &str = "make bench NAME=service";
@@ -28,8 +29,7 @@ const HOUR_S: i64 = 3600;
 
 /// Two releases for so many hours together; `EMBERLINE_BENCH_HOURS` sets another number.
 fn hours() -> i64 {
-    let hours = std::env::var("EMBERLINE_BENCH_HOURS");
-    hours.ok().and_then(|n| n.parse().ok()).unwrap_or(6).max(2)
+    setting("EMBERLINE_BENCH_HOURS").unwrap_or(6).max(2)
 }
 
 fn sum(rows: &Value, field: &str) -> u64 {
