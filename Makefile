@@ -2,8 +2,9 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/third_party/node/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# One set of targets for the demo and the tests, so that nothing is compiled twice.
-BUILD := cargo build --release --locked --workspace --all-targets
+# Programs only. `make test` adds its test binaries to the same artefacts: profile and features are the same
+# (a house rule compares them), so that nothing is compiled twice.
+BUILD := cargo build --release --locked
 
 .PHONY: help setup ui build demo test check bench clean
 
@@ -29,7 +30,8 @@ test: ui
 	@deploy/dev/setup.sh browser
 	npm run --silent --prefix web/ui test
 	$(BUILD)
-	cargo test --release --locked --workspace
+	cargo test --release --locked --workspace --lib --bins --tests
+	cargo test --release --locked --workspace --doc --quiet
 
 # The UI is built first: its size is held to a budget.
 check: ui
@@ -39,6 +41,7 @@ check: ui
 	cargo test --release --locked -p emberline-tidy
 
 bench: build
+	$(BUILD) --workspace --examples
 	cargo bench --locked --workspace --bench figures -- $(NAME)
 
 clean:

@@ -1,7 +1,7 @@
 //! Prints what the verdicts do on simulated traffic with fixed seeds: false alarms without a change, and how often and
 //! how fast a change is found. `cargo run --release -p emberline-analysis --example operating_points [RUNS]`
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/analysis/support/mod.rs"]
 mod support;
 
 use emberline_analysis::{

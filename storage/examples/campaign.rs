@@ -1,10 +1,10 @@
 //! The campaigns of faults in full: `campaign kill | corruption | disk_full | replay`. Prints what it finds and, as its
 //! last line, the figures as JSON; ends with 1 when anything was lost, doubled, wrong or did not start. What is held is
-//! said in `tests/campaign/mod.rs`; `make bench NAME=kill` and so on run this.
+//! said in `tests/storage/campaign/mod.rs`; `make bench NAME=kill` and so on run this.
 
-#[path = "../tests/campaign/mod.rs"]
+#[path = "../tests/storage/campaign/mod.rs"]
 mod campaign;
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/storage/common/mod.rs"]
 mod common;
 
 use std::{fs, path::PathBuf};

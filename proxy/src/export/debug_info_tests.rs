@@ -6,7 +6,7 @@ use tonic::{Code, transport::Endpoint};
 
 use super::*;
 
-#[path = "../../tests/export_support/mod.rs"]
+#[path = "../../tests/proxy/export_support/mod.rs"]
 mod support;
 
 use support::FakeCollector;

@@ -1,0 +1,15 @@
+//! The collector, driven over its ports.
+
+mod catalogue;
+mod debuginfo;
+mod exemplars;
+mod notifications;
+mod otlp_grpc;
+mod otlp_http;
+mod profiles_of_others;
+mod pushed_counters;
+mod real_clients;
+mod scraping;
+mod streams;
+mod support;
+mod verdicts;

@@ -1,0 +1,10 @@
+//! The public API of the model: codecs, formats of others, mutated input.
+
+mod codecs;
+mod exemplars;
+mod go_runtime_files;
+mod mutations;
+mod other_scales;
+mod otlp_generations;
+mod pprof_bad_input;
+mod types_of_others;

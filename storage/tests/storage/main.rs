@@ -1,0 +1,16 @@
+//! The store through its public API: answers, crashes, damage.
+
+mod answers_match_memory;
+mod append_and_ask;
+mod campaign;
+mod campaigns;
+mod catalogue;
+mod common;
+mod compaction;
+mod deleting;
+mod exemplars;
+mod faults;
+mod gauges;
+mod recovery;
+mod sealing;
+mod selected_sums;

@@ -1,0 +1,587 @@
+//! Hours that are over become sealed parts: no answer changes, no crash shows a row twice or loses one, and damage
+//! costs what it hit.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::common::*;
+use emberline_model::{Batch, ProfileType};
+use emberline_storage::{
+    Options, Range, SampleSeries, SelectedQuery, SelectedRow, SideQuery, StackQuery, Store, WorkloadFilter,
+    disk::{DiskEvent, FaultyDisk, RealDisk},
+};
+
+/// A batch of one window, with a stack of its own whose value is a power of two: a sum says which are there how often.
+fn sent(sequence: u64, start: i64) -> Batch {
+    let who = workload("checkout", ["v1", "v2"][(sequence % 2) as usize], "a");
+    let route = ["/pay", "/cart/{id}"][(sequence % 3 / 2) as usize];
+    batch(
+        sequence,
+        vec![full_window(
+            &who,
+            start,
+            route,
+            &[3, 9],
+            &[sequence, 1000],
+            1 << sequence,
+        )],
+    )
+}
+
+fn part_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir.join("parts"))
+        .map(|entries| entries.map(|e| e.unwrap().path()).collect())
+        .unwrap_or_default();
+    files.sort();
+    files
+}
+
+fn small_segments(dir: &Path) -> Options {
+    let mut options = options(dir);
+    options.segment_bytes = 1;
+    options
+}
+
+/// Windows whose CPU can be divided by requests.
+async fn complete_windows(store: &Store) -> u64 {
+    let mut windows = 0;
+    for version in ["v1", "v2"] {
+        let query = SideQuery::new(release("checkout", version), Range::ALL);
+        let data = store.side_data(query).await.unwrap();
+        windows += data.windows.iter().map(|w| w.windows).sum::<u64>();
+    }
+    windows
+}
+
+#[tokio::test]
+async fn no_answer_changes_when_hours_are_sealed_and_the_hot_store_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0);
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    for n in 1..=12u64 {
+        store.append(sent(n, T0 - 1200 * (12 - n as i64))).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    let before = answers(&store).await;
+    store.seal().await.unwrap();
+    assert_eq!(answers(&store).await, before, "hours that are over");
+    let stats = store.stats();
+    assert_eq!(
+        (stats.hours, stats.sealed_hours, stats.seals),
+        (5, 3, 3),
+        "an hour waits for late windows"
+    );
+    clock.set(T0 + 3600 + 600);
+    store.seal().await.unwrap();
+    assert_eq!(answers(&store).await, before, "all hours");
+    let stats = store.stats();
+    assert_eq!((stats.hours, stats.sealed_hours, stats.sealed_rows), (5, 5, 36));
+    assert_eq!(
+        stats.journal_segments, 1,
+        "the journal holds what is not sealed, and its last segment"
+    );
+    assert_eq!(stats.dictionary_stacks, 0, "stacks of sealed hours lie with them");
+    store.close();
+
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    assert_eq!(answers(&store).await, before, "after a restart");
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    store.flush_applied().await.unwrap();
+    assert_eq!(answers(&store).await, before, "from parts alone");
+    assert_eq!(store.stats().hours, 5);
+}
+
+#[tokio::test]
+async fn late_windows_make_another_part_of_their_hour_after_a_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = Store::open(options(dir.path()), clock.clone()).unwrap();
+    store.append(sent(1, T0)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    store.append(sent(2, T0 + 10)).await.unwrap();
+    store.append(sent(3, T0 - 3600)).await.unwrap();
+    assert_eq!(values(&store).await, [2, 4, 8]);
+    assert_eq!(request_count(&store).await, 6);
+    let before = answers(&store).await;
+    store.seal().await.unwrap();
+    assert_eq!(answers(&store).await, before);
+    let sequences: Vec<String> = part_files(dir.path())
+        .iter()
+        .map(|p| {
+            p.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .split('-')
+                .take(4)
+                .collect::<Vec<_>>()
+                .join("-")
+        })
+        .filter(|name| name.starts_with("samples"))
+        .collect();
+    assert_eq!(
+        sequences,
+        [
+            "samples-2026111811-01-0001",
+            "samples-2026111812-01-0001",
+            "samples-2026111812-01-0002"
+        ]
+    );
+    // An older hot store, from before the second seal, holds rows that are sealed now.
+    store.close();
+    let store = Store::open(options(dir.path()), clock).unwrap();
+    assert_eq!(answers(&store).await, before);
+}
+
+#[tokio::test]
+async fn an_older_hot_store_shows_no_sealed_row_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0);
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    for n in 1..=6u64 {
+        store.append(sent(n, T0 + 10 * n as i64)).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    let before = answers(&store).await;
+    store.close();
+    let old = fs::read(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    clock.set(T0 + 4200);
+    store.seal().await.unwrap();
+    store.append(sent(7, T0 + 70)).await.unwrap();
+    let after = {
+        store.flush_applied().await.unwrap();
+        answers(&store).await
+    };
+    assert_ne!(after, before);
+    store.close();
+    fs::write(dir.path().join("hot.duckdb"), old).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    store.flush_applied().await.unwrap();
+    assert_eq!(answers(&store).await, after);
+}
+
+/// The power goes at each change of the disk that sealing makes, in turn. `lane` takes every third.
+fn power_goes(lane: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for changes in (lane..).step_by(3) {
+            assert!(changes < 400, "sealing never ends");
+            if !power_goes_after(changes).await {
+                break;
+            }
+        }
+    });
+}
+
+/// False when everything was done before the power went.
+async fn power_goes_after(changes: u64) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0);
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    let store = Store::open_on(small_segments(dir.path()), clock.clone(), Arc::new(disk.clone())).unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for (sequence, start) in [(1, T0 - 3600), (2, T0), (3, T0 - 3590), (4, T0 + 10)] {
+        store.append(sent(sequence, start)).await.unwrap();
+        acknowledged.insert(1i64 << sequence);
+    }
+    store.flush_applied().await.unwrap();
+    disk.lose_power_after(changes);
+    clock.set(T0 + 600);
+    store.seal().await.unwrap();
+    if store.append(sent(5, T0 - 3580)).await.is_ok() {
+        acknowledged.insert(1 << 5);
+    }
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    let went = disk.has_lost_power();
+    store.close();
+    disk.drop_unsynced().unwrap();
+
+    // What comes back is a machine with its hot store, or one that lost that, too.
+    if changes.is_multiple_of(2) {
+        let _ = fs::remove_file(dir.path().join("hot.duckdb"));
+        let _ = fs::remove_file(dir.path().join("hot.duckdb.wal"));
+    }
+    let store = Store::open(small_segments(dir.path()), clock).unwrap();
+    let found = values(&store).await;
+    let distinct: BTreeSet<i64> = found.iter().copied().collect();
+    assert_eq!(found.len(), distinct.len(), "power gone after {changes}: {found:?}");
+    assert!(
+        distinct.is_superset(&acknowledged),
+        "power gone after {changes}: {found:?} of {acknowledged:?}"
+    );
+    assert!(found.iter().all(|v| v.count_ones() == 1), "{found:?}");
+    assert_eq!(request_count(&store).await, 2 * found.len() as u64, "after {changes}");
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, found, "sealing what was left, after {changes}");
+    let stats = store.stats();
+    assert_eq!((stats.seal_failures, stats.parts_quarantined), (0, 0), "{stats:?}");
+    assert!(
+        part_files(dir.path())
+            .iter()
+            .all(|p| p.extension().is_some_and(|e| e != "tmp")),
+        "nothing half written stays"
+    );
+    store.close();
+    went
+}
+
+#[test]
+fn no_power_cut_while_sealing_loses_or_doubles_a_row_first_third() {
+    power_goes(0);
+}
+
+#[test]
+fn no_power_cut_while_sealing_loses_or_doubles_a_row_second_third() {
+    power_goes(1);
+}
+
+#[test]
+fn no_power_cut_while_sealing_loses_or_doubles_a_row_last_third() {
+    power_goes(2);
+}
+
+#[tokio::test]
+async fn parts_are_durable_before_they_have_a_name_and_named_before_the_journal_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    let clock = TestClock::at(T0);
+    let store = Store::open_on(small_segments(dir.path()), clock.clone(), Arc::new(disk.clone())).unwrap();
+    for n in 1..=3u64 {
+        store.append(sent(n, T0 - 3600)).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    clock.set(T0 + 600);
+    store.seal().await.unwrap();
+    store.close();
+    let (mut unsynced, mut named, mut folder_synced, mut removed) = (BTreeSet::new(), 0, true, 0);
+    for event in disk.events() {
+        match event {
+            DiskEvent::Append(path, _) => drop(unsynced.insert(path)),
+            DiskEvent::Sync(path) => drop(unsynced.remove(&path)),
+            DiskEvent::Rename(from, to) if to.parent().unwrap().ends_with("parts") => {
+                assert!(!unsynced.contains(&from), "{}", to.display());
+                (named, folder_synced) = (named + 1, false);
+            }
+            DiskEvent::SyncDir(path) if path.ends_with("parts") => folder_synced = true,
+            DiskEvent::Remove(path) if path.extension().is_some_and(|e| e == "log") => {
+                assert!(named == 6 && folder_synced, "the journal went first");
+                removed += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((named, removed), (6, 2));
+}
+
+#[tokio::test]
+async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
+    let source = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
+    for n in 1..=4u64 {
+        store.append(sent(n, T0 - 3600 * (n as i64 % 2))).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    store.close();
+    let files = part_files(source.path());
+    assert_eq!(files.len(), 12);
+    // Whether the hot store is still there must not matter, except for what it still knows.
+    for (at, file) in files
+        .iter()
+        .filter(|f| f.to_str().unwrap().contains("2026111812"))
+        .enumerate()
+    {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let original = fs::read(file).unwrap();
+        type Change = fn(&mut Vec<u8>);
+        let changes: [(&str, Change); 3] = [
+            ("a flipped bit", |b| {
+                let middle = b.len() / 2;
+                b[middle] ^= 4;
+            }),
+            ("a zero tail", |b| {
+                let end = b.len() - 7;
+                b[end..].fill(0);
+            }),
+            ("a torn end", |b| b.truncate(b.len() - 9)),
+        ];
+        let (what, change) = changes[at % 3];
+        let mut damaged = original.clone();
+        change(&mut damaged);
+        fs::write(file, damaged).unwrap();
+        fs::remove_file(source.path().join("hot.duckdb")).unwrap();
+        let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
+        // First what the journal still holds: a row that is not sealed any more would come back from there.
+        store.flush_applied().await.unwrap();
+        answers(&store).await;
+        let (by_hour, by_window) = (values(&store).await, values_by_window(&store).await);
+        // Without its samples an hour still has its sums, and the other way round.
+        let expected: &[i64] = if name.starts_with("samples") {
+            &[2, 8]
+        } else {
+            &[2, 4, 8, 16]
+        };
+        if !name.starts_with("names") {
+            assert_eq!(by_hour, [2, 4, 8, 16], "{what} in {name}");
+            assert_eq!(by_window, expected, "{what} in {name}");
+        }
+        let stats = store.stats();
+        assert_eq!(stats.parts_quarantined, 1, "{what} in {name}: {stats:?}");
+        let is_row_kind = name.ends_with("parquet") && !name.starts_with("rollup");
+        let rows = if is_row_kind { 2 } else { 0 };
+        assert_eq!(stats.sealed_rows_lost, rows, "{what} in {name}");
+        assert!(!file.exists());
+        let quarantined = fs::read_dir(source.path().join("quarantine")).unwrap();
+        assert!(
+            quarantined
+                .map(|e| e.unwrap())
+                .any(|e| e.file_name().to_str().unwrap().contains(&name))
+        );
+        store.close();
+        fs::write(file, original).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn damage_under_the_running_store_is_noticed_by_the_question_it_hits() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 4200);
+    let store = Store::open(options(dir.path()), clock).unwrap();
+    store.append(sent(1, T0)).await.unwrap();
+    store.append(sent(2, T0 - 3600)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, [2, 4]);
+    let file = part_files(dir.path())
+        .into_iter()
+        .find(|f| f.to_str().unwrap().contains("samples-2026111812"))
+        .unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(values_by_window(&store).await, [4], "a part that is gone");
+    assert_eq!(values(&store).await, [2, 4], "the sums of its hour are there");
+    assert_eq!(store.stats().sealed_rows_lost, 1);
+    assert!(store.stats().hot_available && store.stats().hot_rebuilds == 0);
+}
+
+#[tokio::test]
+async fn sealed_hours_go_by_age_and_by_size_the_oldest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0);
+    let mut options = options(dir.path());
+    options.retention = Duration::from_secs(6 * 3600);
+    options.rollup_retention = options.retention;
+    let store = Store::open(options.clone(), clock.clone()).unwrap();
+    for n in 1..=5u64 {
+        store.append(sent(n, T0 - 3600 * (6 - n as i64))).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    clock.set(T0 + 600);
+    store.seal().await.unwrap();
+    assert_eq!(store.stats().sealed_hours, 5);
+    store.append(sent(6, T0 + 600)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    clock.set(T0 + 3600);
+    store.apply_retention().await.unwrap();
+    assert_eq!(values(&store).await, [2, 4, 8, 16, 32, 64], "nothing is too old yet");
+    clock.set(T0 + 2 * 3600);
+    store.append(sent(7, T0 + 2 * 3600)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    store.apply_retention().await.unwrap();
+    assert_eq!(values(&store).await, [4, 8, 16, 32, 64, 128], "by age");
+    assert_eq!(part_files(dir.path()).len(), 24, "its files are unlinked");
+    assert_eq!(store.stats().hours_dropped, 1);
+    store.close();
+
+    options.samples_limit_mb = 0;
+    options.rollup_limit_mb = 0;
+    let store = Store::open(options.clone(), clock.clone()).unwrap();
+    store.flush_applied().await.unwrap();
+    store.apply_retention().await.unwrap();
+    assert_eq!(values(&store).await, [64, 128], "by size");
+    assert!(part_files(dir.path()).is_empty());
+    assert_eq!(store.services(Range::ALL).await.unwrap()[0].releases.len(), 2);
+    store.close();
+    let store = Store::open(options, clock).unwrap();
+    assert_eq!(values(&store).await, [64, 128], "it does not come back");
+}
+
+/// Each hour has two windows; the sums of three hours outlive their samples.
+#[tokio::test]
+async fn sums_of_hours_outlive_their_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0);
+    let mut options = options(dir.path());
+    options.retention = Duration::from_secs(2 * 3600);
+    let store = Store::open(options.clone(), clock.clone()).unwrap();
+    for n in 1..=8u64 {
+        let (hour, window) = ((n as i64 - 1) / 2, (n as i64 - 1) % 2);
+        clock.set(T0 + hour * 3600 + 20);
+        store.append(sent(n, T0 + hour * 3600 + window * 10)).await.unwrap();
+        // Before the clock moves on: what is applied past its retention is left out.
+        store.flush_applied().await.unwrap();
+    }
+    clock.set(T0 + 4 * 3600 + 1000);
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    let (services, requests) = (store.services(Range::ALL).await.unwrap(), request_count(&store).await);
+    let types = store.sample_series(Range::ALL).await.unwrap();
+    store.apply_retention().await.unwrap();
+    let check = async |store: &Store| {
+        assert_eq!(values(store).await, [2, 4, 8, 16, 32, 64, 128, 256], "whole hours");
+        assert_eq!(values_by_window(store).await, [32, 64, 128, 256], "windows");
+        assert_eq!(store.services(Range::ALL).await.unwrap(), services);
+        assert_eq!(request_count(store).await, requests);
+        let windows = complete_windows(store).await;
+        assert_eq!(windows, 4, "CPU is not divided by requests whose samples are gone");
+        let series = store.sample_series(Range::ALL).await.unwrap();
+        let samples = |all: &[SampleSeries]| all.iter().map(|s| s.samples).sum::<u64>();
+        assert_eq!(samples(&series), samples(&types), "what can be selected");
+        for (from, to, expected) in [
+            (0, 3600, vec![2, 4]),
+            (3600, 7200, vec![8, 16]),
+            (10, 7200, vec![8, 16]),
+            (0, 7190, vec![2, 4]),
+            (7200 + 10, 4 * 3600, vec![64, 128, 256]),
+            (7200, 3 * 3600 + 10, vec![32, 64, 128]),
+        ] {
+            let range = Range {
+                from_unix_s: T0 + from,
+                to_unix_s: T0 + to,
+            };
+            let query = StackQuery::new(WorkloadFilter::service("checkout"), ProfileType::CPU, range);
+            let mut found: Vec<i64> = store
+                .stacks(query)
+                .await
+                .unwrap()
+                .rows
+                .iter()
+                .map(|r| r.value)
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{from}..{to}");
+        }
+    };
+    check(&store).await;
+    assert_eq!(
+        (store.stats().sample_parts_dropped, store.stats().hours_dropped),
+        (2, 0)
+    );
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(options, clock).unwrap();
+    check(&store).await;
+}
+
+/// Windows that lack a kind of rows (no requests, no exemplars) are sealed without a part of it; after a rebuild nothing
+/// waits for these rows.
+#[tokio::test]
+async fn a_rebuild_waits_for_no_rows_that_a_window_never_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 2 * 3600);
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    let mut last = sent(2, T0);
+    last.windows[0].requests.clear();
+    for batch in [sent(1, T0 - 3600), last] {
+        store.append(batch).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    store.seal().await.unwrap();
+    store.close();
+    fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
+    let store = Store::open(small_segments(dir.path()), clock.clone()).unwrap();
+    store.append(sent(3, T0 + 3600)).await.unwrap();
+    store.append(sent(4, T0 + 3600)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    clock.set(T0 + 4 * 3600);
+    store.seal().await.unwrap();
+    assert_eq!(values(&store).await, [2, 4, 8, 16]);
+    assert_eq!(
+        store.stats().journal_segments,
+        1,
+        "the journal goes as far as everything is sealed"
+    );
+}
+
+/// Two processes that report a gauge every minute of two hours, 4 and 6: together 10, whichever way an hour is answered.
+#[tokio::test]
+async fn a_gauge_means_the_same_from_samples_and_from_sums_of_hours() {
+    const GOROUTINES: &str = "goroutine:goroutine:count:goroutine:count";
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(T0 + 3 * 3600);
+    let mut options = options(dir.path());
+    let store = Store::open(options.clone(), clock.clone()).unwrap();
+    let windows = |minute: i64| {
+        [("a", 4), ("b", 6)].map(|(instance, value)| {
+            let who = workload("checkout", "v1", instance);
+            let mut window = full_window(&who, T0 + minute * 60, "/pay", &[], &[7], value);
+            window.profiles[0].profile_type = ProfileType(GOROUTINES.into());
+            window
+        })
+    };
+    let all = (0..120).flat_map(windows).collect();
+    store.append(batch(1, all)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    let ask = async |store: &Store, when: &str| {
+        let query = SelectedQuery::new(GOROUTINES, Vec::new(), Range::ALL);
+        let by_hour = SelectedQuery {
+            step_s: 3600,
+            ..query.clone()
+        };
+        let means = |rows: Vec<SelectedRow>| rows.iter().map(|row| row.value).collect::<Vec<_>>();
+        assert_eq!(means(store.selected(query).await.unwrap()), [10], "{when}");
+        assert_eq!(means(store.selected(by_hour).await.unwrap()), [10, 10], "{when}");
+        let stacks = StackQuery::new(WorkloadFilter::default(), GOROUTINES, Range::ALL);
+        assert_eq!(store.stacks(stacks).await.unwrap().value, 10, "{when}");
+    };
+    ask(&store, "in tables").await;
+    store.seal().await.unwrap();
+    ask(&store, "in parts").await;
+    store.close();
+    options.samples_limit_mb = 0;
+    let store = Store::open(options, clock).unwrap();
+    store.apply_retention().await.unwrap();
+    assert_eq!(
+        (store.stats().sample_parts_dropped, store.stats().hours_dropped),
+        (2, 0)
+    );
+    ask(&store, "as sums of hours").await;
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_an_hour_where_it_is_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::new(Arc::new(RealDisk));
+    let store = Store::open_on(options(dir.path()), TestClock::at(T0 + 4200), Arc::new(disk.clone())).unwrap();
+    for n in 1..=3u64 {
+        store.append(sent(n, T0)).await.unwrap();
+    }
+    store.flush_applied().await.unwrap();
+    let before = answers(&store).await;
+    for room in [0, 200, 2000] {
+        disk.set_budget(Some(room));
+        store.seal().await.unwrap();
+        assert_eq!(answers(&store).await, before, "{room} bytes of room");
+        assert!(part_files(dir.path()).is_empty(), "what was half written is removed");
+    }
+    assert_eq!((store.stats().seal_failures, store.stats().seals), (3, 0));
+    disk.set_budget(None);
+    store.seal().await.unwrap();
+    assert_eq!(answers(&store).await, before);
+    assert_eq!((store.stats().seal_failures, store.stats().seals), (3, 1));
+}

@@ -1,0 +1,255 @@
+//! `emberline store stats|verify|repair|delete` on the files of a real server: what is damaged is named, what is not stays.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use emberline_tests::{Scratch, Server, binary, get_json, request, serial, server_pid, wait_for};
+use serde_json::Value;
+
+/// Runs `emberline store` on a directory; the exit code, and what it says as JSON (its words, when it is none).
+fn store(data: &Path, arguments: &[&str]) -> (i32, Value) {
+    let output = Command::new(binary("emberline"))
+        .arg("store")
+        .args(arguments)
+        .args(["--output", "json", "--data"])
+        .arg(data)
+        .env_remove("EMBERLINE_SERVER")
+        .output()
+        .unwrap();
+    let said = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
+    (output.status.code().unwrap(), said)
+}
+
+/// Sends one window of `function` with `samples` samples, taken `hours` ago.
+fn send(server: &Server, function: &str, samples: u64, hours: u64) {
+    send_of(server, "checkout", function, samples, hours);
+}
+
+fn send_of(server: &Server, service: &str, function: &str, samples: u64, hours: u64) {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let from = (now_s - hours * 3600) / 10 * 10;
+    let path = format!(
+        "/api/ingest?service={service}&version=v1&sample_rate=100&from={from}&until={}",
+        from + 10
+    );
+    let body = format!("main;{function} {samples}\n");
+    let answer = request(server.otlp_http, "POST", &path, "text/plain", body.as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+}
+
+/// CPU time of all samples of the last day, in nanoseconds.
+fn total(server: &Server) -> u64 {
+    // What was acknowledged is shown a moment later.
+    wait_for("applied batches", Duration::from_secs(60), || {
+        let status = get_json(server.web, "/api/v1/status").unwrap();
+        (status["store"]["lsn_applied"] == status["store"]["lsn_durable"]).then_some(())
+    });
+    let merged = get_json(server.web, "/api/v1/merge?from=now-23h&limit=1").unwrap();
+    merged["total"].as_u64().unwrap()
+}
+
+/// Every file below a folder with its bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            all.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+fn one_file(data: &Path, folder: &str, beginning: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir(data.join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(beginning))
+        .collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn flip_a_bit(path: &Path, from_the_end: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.len() - from_the_end;
+    bytes[at] ^= 8;
+    fs::write(path, bytes).unwrap();
+}
+
+fn damaged_files(report: &Value) -> Vec<&str> {
+    let damage = report["damage"].as_array().unwrap();
+    damage.iter().map(|one| one["file"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn damaged_files_are_named_set_aside_and_cost_only_what_they_held() {
+    let _serial = serial();
+    let scratch = Scratch::new("store-files");
+    let data = scratch.path().join("data");
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("there is no store in"), "{said}");
+
+    let server = Server::start(&data);
+    send(&server, "old", 100, 5);
+    send(&server, "older", 1000, 6);
+    assert_eq!(total(&server), 11_000_000_000);
+
+    // A running server: its files can be listed, its counters asked for, and nothing else.
+    let pid = server_pid(&data);
+    let url = format!("http://{}", server.web);
+    let (code, said) = store(&data, &["stats", "--server", &url]);
+    assert_eq!((code, &said["server"]["pid"]), (0, &Value::from(pid)), "{said}");
+    assert_eq!(said["server"]["store"]["batches_stored"], 2);
+    let (code, said) = store(&data, &["stats", "--server", "http://127.0.0.1:9"]);
+    assert_eq!(code, 0);
+    assert!(said["server"]["error"].as_str().unwrap().contains("--server"), "{said}");
+    for command in ["verify", "repair"] {
+        let (code, said) = store(&data, &[command]);
+        assert_eq!(code, 1);
+        assert!(said.as_str().unwrap().contains(&format!("process {pid}")), "{said}");
+    }
+    server.stop();
+
+    // Nothing is wrong: verify changes no byte, and a repair does no more than seal the hours that are over.
+    let before = files(&data);
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!((code, damaged_files(&said)), (0, vec![]), "{said}");
+    assert_eq!(said["journal_batches"], 2);
+    assert_eq!(files(&data), before);
+    fs::create_dir_all(data.join("parts")).unwrap();
+    fs::write(data.join("parts/samples.tmp"), b"half").unwrap();
+    let (code, said) = store(&data, &["repair"]);
+    assert_eq!((code, damaged_files(&said["found"])), (0, vec![]), "{said}");
+    let done = said["done"].to_string();
+    assert!(
+        done.contains("removed 1 files") && done.contains("sealed 2 hours"),
+        "{done}"
+    );
+    let (_, said) = store(&data, &["stats"]);
+    assert_eq!(
+        (&said["server"], &said["files"]["sealed_hours"]),
+        (&Value::Null, &Value::from(2)),
+        "{said}"
+    );
+
+    // The journal gets something that is not sealed; then a bit flips in each kind of file.
+    let server = Server::start(&data);
+    send(&server, "new", 1, 0);
+    send(&server, "newer", 10, 0);
+    assert_eq!(total(&server), 11_110_000_000);
+    server.stop();
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!((code, damaged_files(&said)), (0, vec![]), "{said}");
+    let hours: Vec<PathBuf> = fs::read_dir(data.join("parts"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("samples-"))
+        .collect();
+    assert_eq!(hours.len(), 2);
+    let oldest = hours.iter().min().unwrap();
+    flip_a_bit(oldest, 20);
+    // The last record: batch 4.
+    let journal = fs::read_dir(data.join("journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let last = journal.filter(|path| path.extension().unwrap() == "log").max().unwrap();
+    flip_a_bit(&last, 5);
+    flip_a_bit(&one_file(&data, "journal", "dedup.bin"), 3);
+    flip_a_bit(&data.join("hot.duckdb"), 20);
+    for header in [100, 4096 + 100, 8192 + 100] {
+        let mut bytes = fs::read(data.join("hot.duckdb")).unwrap();
+        bytes[header] ^= 0xff;
+        fs::write(data.join("hot.duckdb"), bytes).unwrap();
+    }
+    let before = files(&data);
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!(code, 1, "{said}");
+    let mut damaged = damaged_files(&said);
+    damaged.sort_unstable();
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let expected = [
+        "hot.duckdb".to_owned(),
+        format!("journal/{}", name(&last)),
+        "journal/dedup.bin".to_owned(),
+        format!("parts/{}", name(oldest)),
+    ];
+    assert_eq!(damaged, expected, "{said}");
+    let all = said["damage"].to_string();
+    assert!(all.contains("1 rows of samples") && all.contains("batch 4"), "{all}");
+    assert_eq!(files(&data), before, "verify changes nothing");
+
+    let (code, said) = store(&data, &["repair"]);
+    assert_eq!(code, 0, "{said}");
+    let done = said["done"].to_string();
+    for step in [
+        "moved 1 sealed files",
+        "query engine's file to quarantine",
+        "which batches were stored",
+    ] {
+        assert!(done.contains(step), "{step}: {done}");
+    }
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!((code, damaged_files(&said)), (0, vec![]), "{said}");
+    // What was intact is all there: the old hours, that of the damaged samples from its roll-up, and the first of the new
+    // batches.
+    let server = Server::start(&data);
+    assert_eq!(total(&server), 11_010_000_000);
+    server.stop();
+}
+
+#[test]
+fn a_service_is_deleted_from_a_stopped_store_and_over_the_api() {
+    let _serial = serial();
+    let scratch = Scratch::new("store-delete");
+    let data = scratch.path().join("data");
+    let (code, said) = store(&data, &["delete", "--service", "checkout", "--yes"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("there is no store in"), "{said}");
+
+    let server = Server::start(&data);
+    send_of(&server, "checkout", "old", 100, 5);
+    send_of(&server, "cart", "older", 1000, 5);
+    send_of(&server, "quote", "oldest", 1, 5);
+    assert_eq!(total(&server), 11_010_000_000);
+    let pid = server_pid(&data);
+    let (code, said) = store(&data, &["delete", "--service", "checkout", "--yes"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains(&format!("process {pid}")), "{said}");
+    let quote = "/api/v1/services/quote?confirm=quote";
+    let answer = request(server.web, "DELETE", quote, "text/plain", b"").unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(total(&server), 11_000_000_000);
+    server.stop();
+
+    // Sealed, so that files have to be written anew.
+    let (code, _) = store(&data, &["repair"]);
+    assert_eq!(code, 0);
+    let (code, said) = store(&data, &["delete", "--service", "checkout"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("--yes"), "{said}");
+    let (code, said) = store(&data, &["delete", "--service", "chekout", "--yes"]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("nothing is stored"), "{said}");
+    let (code, said) = store(&data, &["delete", "--service", "checkout", "--yes"]);
+    assert_eq!((code, &said["service"]), (0, &Value::from("checkout")), "{said}");
+    assert!(
+        said["rows"].as_u64() > Some(0) && said["files"].as_u64() > Some(0),
+        "{said}"
+    );
+    let (code, said) = store(&data, &["verify"]);
+    assert_eq!((code, damaged_files(&said)), (0, vec![]), "{said}");
+    let server = Server::start(&data);
+    assert_eq!(total(&server), 10_000_000_000);
+    server.stop();
+}

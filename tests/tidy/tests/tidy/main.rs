@@ -1,0 +1,4 @@
+//! House rules.
+
+mod metadata;
+mod sources;
