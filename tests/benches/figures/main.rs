@@ -12,6 +12,7 @@ mod cost;
 mod demo;
 mod hostile;
 mod ingest;
+mod languages;
 mod load;
 mod mesh_store;
 mod profiler;
@@ -69,7 +70,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 17] = [
+const BENCHES: [Bench; 18] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -87,10 +88,11 @@ const BENCHES: [Bench; 17] = [
     ("corruption", campaign::corruption),
     ("build", build::run),
     ("clients", clients::run),
+    ("languages", languages::run),
 ];
 
 /// A cold build and a server under load take many minutes of two cores, and clients are fetched from the network.
-const ONLY_WHEN_ASKED: [&str; 3] = ["build", "load", "clients"];
+const ONLY_WHEN_ASKED: [&str; 4] = ["build", "load", "clients", "languages"];
 
 fn main() {
     // `cargo bench` adds flags of its own.

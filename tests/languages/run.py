@@ -1,0 +1,245 @@
+"""Services in Python, Node and Go with the profilers of their field, two releases each, the second of which spends more in
+one function: is that function named, as the application's own, at the cost that the program's own CPU clock states?
+
+    run.py --binaries FOLDER --folder FOLDER [--seconds N]
+
+Prints a line a service and exits with 1 when one is wrong, with 77 when a registry cannot be reached. Each service is
+sent ten requests a second for N seconds (default 150).
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+PYTHON_PACKAGES = [
+    "pyroscope-io==1.4.0",
+    "py-spy==0.4.3",
+    "opentelemetry-sdk==1.45.2",
+    "opentelemetry-exporter-otlp-proto-http==1.45.2",
+]
+NODE_PACKAGES = [
+    "@pyroscope/nodejs@0.6.4",
+    "@opentelemetry/resources@3.1.1",
+    "@opentelemetry/sdk-metrics@3.1.1",
+    "@opentelemetry/exporter-metrics-otlp-proto@0.301.0",
+]
+SKIPPED = 77
+COST_MS = {"v1": 10, "v2": 30}
+# How far the stated cost of the changed function may be from the program's own clock.
+TOLERANCE = 0.05
+
+
+def skip(why):
+    print(f"skipped: {why}")
+    sys.exit(SKIPPED)
+
+
+def install(folder):
+    """Both registries, and Go's compiler; answers the interpreter, the folder of Node's modules and the Go program."""
+    python = folder / "venv/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *PYTHON_PACKAGES]
+        if subprocess.run(pip).returncode != 0:
+            skip("the Python packages cannot be installed; is PyPI reachable?")
+    node = folder / "node"
+    if not (node / "node_modules").exists():
+        node.mkdir(parents=True, exist_ok=True)
+        (node / "package.json").write_text("{}")
+        npm = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", *NODE_PACKAGES]
+        if not shutil.which("npm") or subprocess.run(npm, cwd=node).returncode != 0:
+            skip("the Node packages cannot be installed; is npm there and its registry reachable?")
+    program = None
+    if shutil.which("go"):
+        program = folder / "shop-go"
+        subprocess.run(["go", "build", "-o", program, HERE / "shop.go"], check=True)
+    else:
+        print("skipped: Go (no compiler; Debian's package golang-go)")
+    return python, node / "node_modules", program
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, ready, seconds=60):
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            if ready():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"no {what} within {seconds} s")
+
+
+def get(port, path, **query):
+    query = f"?{urllib.parse.urlencode(query)}" if query else ""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}{query}", timeout=60) as answer:
+        return answer.read()
+
+
+def post(port, path, body, **query):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(query)}", body, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
+
+
+class Bench:
+    def __init__(self, given):
+        self.binaries, self.folder, self.seconds = given.binaries, given.folder, given.seconds
+        self.python, self.modules, self.go = install(self.folder)
+        self.children, self.services = [], []
+        self.web, self.grpc, self.http = free_port(), free_port(), free_port()
+        self.scrape = self.folder / "scrape.yaml"
+
+    def spawn(self, *command, name, **options):
+        log = open(self.folder / f"{name}.log", "wb")
+        child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, **options)
+        self.children.append(child)
+        return child
+
+    def serve(self, targets):
+        """The server, scraping `{service: {version: port}}`."""
+        jobs = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"service": service, "version": version}}
+            for service, versions in targets.items()
+            for version, port in versions.items()
+        ]
+        config = {"job_name": "go", "static_configs": jobs, "profiles": {"profile": {"seconds": 10}}}
+        self.scrape.write_text(json.dumps({"scrape_configs": [config]}))
+        data = self.folder / f"data-{self.web}"
+        ports = ["--listen", f"127.0.0.1:{self.web}", "--otlp-grpc", f"127.0.0.1:{self.grpc}"]
+        ports += ["--otlp-http", f"127.0.0.1:{self.http}", "--scrape-config", self.scrape]
+        self.spawn(self.binaries / "emberline", "serve", "--data-dir", data, *ports, name="server")
+        wait_for("ready server", lambda: get(self.web, "/-/ready"))
+
+    def proxy(self, service, version, application):
+        """A sidecar in front of `application`; answers its port."""
+        listen, admin = free_port(), free_port()
+        config = self.folder / f"{service}-{version}.yaml"
+        config.write_text(
+            f"workload: {{service: {service}, version: {version}, instance: {service}-{version}}}\n"
+            f'collector: {{endpoint: "http://127.0.0.1:{self.grpc}"}}\nadmin: 127.0.0.1:{admin}\n'
+            f'routes: ["/quote/{{item}}"]\ninbound:\n  - {{listen: 127.0.0.1:{listen}, to: 127.0.0.1:{application}}}\n'
+        )
+        self.spawn(self.binaries / "emberline-proxy", "--config", config, name=f"proxy-{service}-{version}")
+        wait_for("proxy", lambda: socket.create_connection(("127.0.0.1", listen)).close() or True)
+        return listen
+
+    def load(self, port):
+        """Ten requests a second, one after the other, until told to stop."""
+        for number in range(int(self.seconds * 10)):
+            began = time.time()
+            get(port, f"/quote/{number}")
+            time.sleep(max(0.0, 0.1 - (time.time() - began)))
+
+    def run(self):
+        targets = {"goproxy": {v: free_port() for v in COST_MS}} if self.go else {}
+        self.serve(targets)
+        http = f"http://127.0.0.1:{self.http}"
+        node = {"env": {"NODE_PATH": str(self.modules), "PATH": "/usr/bin:/bin"}}
+        wanted = {"pyproxy": "price_basket", "nodeproxy": "priceBasket", "pyotel": "price_basket", "nodeotel": "priceBasket"}
+        if self.go:
+            wanted["goproxy"] = "main.priceBasket"
+        groups = [[name for name in wanted if "proxy" in name], [name for name in wanted if "otel" in name]]
+        clocks = {}
+        for group in groups:
+            applications, threads, spies = {}, [], []
+            for service in group:
+                for version, cost in COST_MS.items():
+                    port = targets.get(service, {}).get(version) or free_port()
+                    applications[service, version] = port
+                    name, start = f"{service}-{version}", ["", port, cost, service, version, http]
+                    if service.startswith("py"):
+                        way = "pyroscope" if "proxy" in service else "otel"
+                        child = self.spawn(self.python, HERE / "shop.py", *start[1:], way, name=name)
+                    elif service.startswith("node"):
+                        way = "proxy" if "proxy" in service else "otel"
+                        child = self.spawn(shutil.which("node"), HERE / "shop.js", *start[1:], way, name=name, **node)
+                    else:
+                        child = self.spawn(self.go, port, cost, name=name)
+                    wait_for(name, lambda port=port: get(port, "/clock"))
+                    entry = self.proxy(service, version, port) if "proxy" in service else port
+                    threads.append(threading.Thread(target=self.load, args=(entry,)))
+                    if service == "pyotel":
+                        raw = self.folder / f"{name}.raw"
+                        record = [self.folder / "venv/bin/py-spy", "record", "--format", "raw", "--rate", "100"]
+                        record += ["--duration", int(self.seconds), "--output", raw, "--pid", child.pid]
+                        spies.append((version, raw, time.time(), self.spawn(*record, name=f"spy-{version}")))
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            for version, raw, began, spy in spies:
+                spy.wait(60)
+                window = {"from": int(began), "until": int(began + self.seconds)}
+                post(self.http, "/api/ingest", raw.read_bytes(), service="pyotel", version=version, sample_rate=100, **window)
+            # The default interval of SDKs and agents, so that the last of all is there.
+            time.sleep(65)
+            for (service, version), port in applications.items():
+                clocks[service, version] = json.loads(get(port, "/clock"))
+        wrong = [service for service in wanted if not self.judge(service, wanted[service], clocks)]
+        sys.exit(1 if wrong else 0)
+
+    def judge(self, service, function, clocks):
+        try:
+            answer = json.loads(get(self.web, "/api/v1/diff", service=service, baseline="v1", candidate="v2", per="request"))
+        except urllib.error.HTTPError as error:
+            print(f"WRONG {service}: {error.code} {error.read()[:300]!r}")
+            return False
+        rows = {row["name"]: row for row in answer["functions"]}
+        guilty = next((row["name"] for row in answer["functions"] if row["id"] == answer["guilty"]), None)
+        row = rows.get(function)
+        if not row:
+            print(f"WRONG {service}: no function {function} among {sorted(rows)[:20]}: {answer['summary']}")
+            return False
+        right = guilty == function and not row["library"]
+        ratios = []
+        for version, key in (("v1", "total_a"), ("v2", "total_b")):
+            clock = clocks[service, version]
+            truth = clock["price_basket_ns"] / clock["requests"]
+            ratios.append(row[key] / truth)
+        right &= all(abs(ratio - 1) <= TOLERANCE for ratio in ratios)
+        stated = " and ".join(f"{ratio:.3f}" for ratio in ratios)
+        print(f"{'right' if right else 'WRONG'} {service}: guilty {guilty}, {function} at {stated} of its own clock; {answer['summary']}")
+        return right
+
+    def end(self):
+        for child in self.children:
+            child.terminate()
+        for child in self.children:
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--binaries", type=pathlib.Path, required=True)
+    arguments.add_argument("--folder", type=pathlib.Path, required=True)
+    arguments.add_argument("--seconds", type=float, default=150)
+    given = arguments.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(given)
+    try:
+        bench.run()
+    finally:
+        bench.end()
+
+
+if __name__ == "__main__":
+    main()
