@@ -10,12 +10,16 @@
 //! that they grow takes differences first ([`cumulative`]).
 
 pub mod app_name;
+mod call_tree;
 pub mod cumulative;
 pub mod folded;
 pub mod formats;
+mod json_tokens;
 pub mod perf_script;
+pub mod read_error;
 pub mod series;
 pub mod speedscope;
+mod table;
 
 use crate::{
     batch::WorkloadWindow,

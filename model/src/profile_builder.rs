@@ -53,8 +53,9 @@ impl ProfileBuilder {
         })
     }
 
-    /// Adds to the row of a stack (locations, leaf first) and its labels. A stack without frames becomes `[unknown]`.
-    pub fn add(&mut self, mut leaf_first: Vec<u32>, labels: &LabelSet, value: i64, count: u64) {
+    /// Adds to the row of a stack (locations, leaf first) and its labels, and answers which row that is. A stack without
+    /// frames becomes `[unknown]`.
+    pub fn add(&mut self, mut leaf_first: Vec<u32>, labels: &LabelSet, value: i64, count: u64) -> usize {
         if leaf_first.is_empty() {
             leaf_first.push(self.frame("", "", 0));
         }
@@ -72,7 +73,7 @@ impl ProfileBuilder {
                 index
             }
         };
-        let row = *self.rows.entry((stack, label_set)).or_insert_with(|| {
+        let at = *self.rows.entry((stack, label_set)).or_insert_with(|| {
             profile.samples.push(Sample {
                 stack,
                 label_set,
@@ -81,9 +82,15 @@ impl ProfileBuilder {
             });
             profile.samples.len() - 1
         });
-        let row = &mut profile.samples[row];
+        let row = &mut profile.samples[at];
         row.value = row.value.saturating_add(value);
         row.count = row.count.saturating_add(count);
+        at
+    }
+
+    /// How many different locations there are.
+    pub fn locations(&self) -> usize {
+        self.profile.locations.len()
     }
 
     /// How many different stacks there are.

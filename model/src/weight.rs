@@ -151,6 +151,11 @@ impl Allowance {
         charge(&mut self.used, 160 + 8 * frames as u64, self.limit)
     }
 
+    /// Charges for something of so many bytes.
+    pub(crate) fn bytes(&mut self, bytes: usize) -> Result<(), TooHeavy> {
+        charge(&mut self.used, bytes as u64, self.limit)
+    }
+
     /// Charges for all of it being there `times` times.
     pub(crate) fn copies(&mut self, times: usize) -> Result<(), TooHeavy> {
         let more = self.used.saturating_mul(times.saturating_sub(1) as u64);

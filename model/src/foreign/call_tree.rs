@@ -1,0 +1,81 @@
+//! Trees of calls, as V8 writes them: nodes with a parent each, and values at nodes.
+//!
+//! Guarantee: a chain of parents that is too long, or that goes round, is refused.
+
+use std::collections::HashMap;
+
+use super::{
+    read_error::ReadError,
+    table::{MAX_DEPTH, Table},
+};
+
+/// A node.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Index of the node that calls it.
+    pub(super) parent: Option<usize>,
+    /// Name; empty for an anonymous function.
+    pub(super) name: String,
+    /// Where it is written.
+    pub(super) file: String,
+    /// Line of its definition, from 0 on; -1 when unknown.
+    pub(super) line: i64,
+}
+
+impl Node {
+    /// True for the node that stands for all of it.
+    fn is_root(&self) -> bool {
+        self.name == "(root)"
+    }
+}
+
+/// The rows of nodes of a tree, made when they are first asked for.
+#[derive(Debug)]
+pub(super) struct Rows<'t> {
+    nodes: &'t [Node],
+    frames: HashMap<usize, u32>,
+}
+
+impl<'t> Rows<'t> {
+    /// Of a tree.
+    pub(super) fn new(nodes: &'t [Node]) -> Rows<'t> {
+        Rows {
+            nodes,
+            frames: HashMap::new(),
+        }
+    }
+
+    /// The row of the stack that ends in a node.
+    pub(super) fn row(&mut self, at: usize, table: &mut Table) -> Result<usize, ReadError> {
+        let mut stack = Vec::new();
+        let mut next = Some(at);
+        while let Some(at) = next {
+            let node = &self.nodes[at];
+            next = node.parent;
+            if node.is_root() {
+                continue;
+            }
+            if stack.len() >= MAX_DEPTH {
+                return Err(ReadError::Content(format!(
+                    "node {at} lies under more than {MAX_DEPTH} others, or under itself"
+                )));
+            }
+            let frame = match self.frames.get(&at) {
+                Some(&frame) => frame,
+                None => {
+                    let name = if node.name.is_empty() {
+                        "(anonymous)"
+                    } else {
+                        &node.name
+                    };
+                    let line = u32::try_from(node.line.saturating_add(1)).unwrap_or(0);
+                    let frame = table.frame(name, &node.file, line)?;
+                    self.frames.insert(at, frame);
+                    frame
+                }
+            };
+            stack.push(frame);
+        }
+        table.row(stack)
+    }
+}

@@ -1,0 +1,71 @@
+//! What reading a file of another profiler gives, and how it says what is wrong.
+//!
+//! Guarantee: an error names the line, the byte or the thing, never only that it failed.
+
+use crate::{profile::Profile, weight::TooHeavy};
+
+/// What was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outcome {
+    /// One per type.
+    pub(super) profiles: Vec<Profile>,
+    /// What was left out, by reason.
+    pub(super) left_out: Vec<(&'static str, u64)>,
+}
+
+impl Outcome {
+    /// Notes what was left out; nothing is noted for 0.
+    pub(super) fn leave_out(mut self, reason: &'static str, count: u64) -> Outcome {
+        if count > 0 {
+            self.left_out.push((reason, count));
+        }
+        self
+    }
+}
+
+/// Why bytes are not of the format that they were read in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// A line of a text.
+    #[error("line {line}: {what}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A place in a binary file.
+    #[error("byte {at}: {what}")]
+    Byte {
+        /// Counted from 0, unpacked.
+        at: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// Something that has no one place.
+    #[error("{0}")]
+    Content(String),
+    /// It would become too large.
+    #[error("{0}")]
+    TooHeavy(#[from] TooHeavy),
+}
+
+impl ReadError {
+    /// An error at a line that is counted from 0.
+    pub(super) fn line(at: usize, what: impl Into<String>) -> ReadError {
+        ReadError::Line {
+            line: at + 1,
+            what: what.into(),
+        }
+    }
+
+    /// An error at a byte.
+    pub(super) fn byte(at: usize, what: impl Into<String>) -> ReadError {
+        ReadError::Byte { at, what: what.into() }
+    }
+}
+
+/// A piece of somebody's text for a message.
+pub(super) fn shown(text: &str) -> String {
+    text.trim().chars().take(60).collect()
+}
