@@ -11,6 +11,7 @@
 
 pub mod app_name;
 mod call_tree;
+mod chrome_trace;
 pub mod cumulative;
 pub mod folded;
 pub mod formats;
@@ -20,6 +21,8 @@ pub mod read_error;
 pub mod series;
 pub mod speedscope;
 mod table;
+mod v8_cpu;
+mod v8_heap;
 
 use crate::{
     batch::WorkloadWindow,

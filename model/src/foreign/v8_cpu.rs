@@ -1,0 +1,178 @@
+//! `.cpuprofile` of V8 (Node's `--cpu-prof`, inspectors, Chrome's older developer tools).
+//!
+//! Guarantees: a sample stands for the time until the next one, the last for the time until `endTime`, so that the total
+//! is the time from the first sample on. Time becomes wall time; without what V8 calls `(idle)` it is near to the CPU time
+//! of the thread, and that is given beside it as CPU time. Samples that are out of order are put in order first.
+//!
+//! Wrong on purpose: `hitCount` is not read (it leaves out the first sample); a function is known by the line of its
+//! definition, not by the lines that were hit; V8's clock begins anywhere, so only lengths of time are taken.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::{
+    call_tree::{Node, Rows},
+    read_error::{Outcome, ReadError},
+    table::{Column, How, Table, wall},
+};
+use crate::profile::ProfileType;
+
+#[derive(Deserialize)]
+struct File {
+    nodes: Vec<NodeSource>,
+    #[serde(rename = "startTime")]
+    start: f64,
+    #[serde(rename = "endTime")]
+    end: f64,
+    #[serde(default)]
+    samples: Vec<u64>,
+    #[serde(default, rename = "timeDeltas")]
+    deltas: Vec<f64>,
+}
+
+/// A node as files and traces write it.
+#[derive(Debug, Deserialize)]
+pub(super) struct NodeSource {
+    pub(super) id: u64,
+    #[serde(rename = "callFrame")]
+    call_frame: CallFrame,
+    /// In traces.
+    #[serde(default)]
+    parent: Option<u64>,
+    /// In files.
+    #[serde(default)]
+    children: Vec<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CallFrame {
+    #[serde(default, rename = "functionName")]
+    name: String,
+    #[serde(default)]
+    url: String,
+    #[serde(default = "unknown_line", rename = "lineNumber")]
+    line: f64,
+}
+
+fn unknown_line() -> f64 {
+    -1.0
+}
+
+/// Nodes of one profile, which may come in several pieces.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    by_id: HashMap<u64, usize>,
+    parents: Vec<(usize, u64)>,
+    children: Vec<(u64, usize)>,
+}
+
+impl Tree {
+    /// Takes more nodes.
+    pub(super) fn add(&mut self, nodes: Vec<NodeSource>) -> Result<(), ReadError> {
+        for node in nodes {
+            let at = self.nodes.len();
+            if self.by_id.insert(node.id, at).is_some() {
+                return Err(ReadError::Content(format!("node {} comes twice", node.id)));
+            }
+            self.parents.extend(node.parent.map(|parent| (at, parent)));
+            self.children.extend(node.children.iter().map(|&child| (child, at)));
+            self.nodes.push(Node {
+                parent: None,
+                name: node.call_frame.name,
+                file: node.call_frame.url,
+                line: node.call_frame.line as i64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Ties the nodes together, when all are there.
+    fn tie(&mut self) -> Result<(), ReadError> {
+        let missing = |id: u64| ReadError::Content(format!("node {id} does not exist"));
+        for (at, parent) in std::mem::take(&mut self.parents) {
+            let parent = *self.by_id.get(&parent).ok_or_else(|| missing(parent))?;
+            self.nodes[at].parent = Some(parent);
+        }
+        for (child, parent) in std::mem::take(&mut self.children) {
+            let child = *self.by_id.get(&child).ok_or_else(|| missing(child))?;
+            self.nodes[child].parent = Some(parent);
+        }
+        Ok(())
+    }
+}
+
+/// The table that samples of V8 go into.
+pub(super) fn table(how: &How<'_>) -> Table {
+    Table::new(
+        vec![Column::new(wall(), 0), Column::new(ProfileType::cpu(), 0)],
+        how.memory,
+    )
+}
+
+/// Adds one profile: nodes that were hit, and when, in microseconds.
+pub(super) fn add(
+    table: &mut Table,
+    how: &How<'_>,
+    mut tree: Tree,
+    mut hits: Vec<(f64, u64)>,
+    end_us: f64,
+) -> Result<(), ReadError> {
+    tree.tie()?;
+    if hits.iter().any(|(time, _)| !time.is_finite()) || !end_us.is_finite() {
+        return Err(ReadError::Content("a time is not a number".to_owned()));
+    }
+    if !hits.is_sorted_by(|a, b| a.0 <= b.0) {
+        hits.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    let mut sums: HashMap<usize, (f64, u64)> = HashMap::new();
+    for (at, &(time, id)) in hits.iter().enumerate() {
+        let next = hits.get(at + 1).map_or(end_us, |next| next.0);
+        let node = *tree
+            .by_id
+            .get(&id)
+            .ok_or_else(|| ReadError::Content(format!("sample {at} is of node {id}, which does not exist")))?;
+        let sum = sums.entry(node).or_default();
+        sum.0 += (next - time).max(0.0);
+        sum.1 += 1;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_unstable_by_key(|(node, _)| *node);
+    let mut rows = Rows::new(&tree.nodes);
+    for (node, (us, samples)) in sums {
+        let row = rows.row(node, table)?;
+        let ns = (us * 1e3).round() as i64;
+        if how.wants_wall() {
+            table.add(row, 0, ns, samples)?;
+        }
+        if how.wants_cpu() && tree.nodes[node].name != "(idle)" {
+            table.add(row, 1, ns, samples)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file.
+pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
+    let file: File = serde_json::from_slice(json).map_err(|error| ReadError::Content(error.to_string()))?;
+    if file.samples.len() != file.deltas.len() {
+        return Err(ReadError::Content(format!(
+            "{} samples and {} timeDeltas",
+            file.samples.len(),
+            file.deltas.len()
+        )));
+    }
+    let mut tree = Tree::default();
+    tree.add(file.nodes)?;
+    let mut time = file.start;
+    let hits = file.samples.iter().zip(&file.deltas).map(|(&node, delta)| {
+        time += delta;
+        (time, node)
+    });
+    let hits = hits.collect();
+    let mut table = table(how);
+    add(&mut table, how, tree, hits, file.end)?;
+    let length_ns = ((file.end - file.start).max(0.0) * 1e3) as i64;
+    table.finish(0, length_ns)
+}
