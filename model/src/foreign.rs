@@ -10,12 +10,14 @@
 //! that they grow takes differences first ([`cumulative`]).
 
 pub mod app_name;
+mod austin;
 mod call_tree;
 mod chrome_trace;
 pub mod cumulative;
 pub mod folded;
 pub mod formats;
 mod json_tokens;
+mod mojo;
 pub mod perf_script;
 pub mod read_error;
 pub mod series;
