@@ -11,6 +11,7 @@
 
 pub mod app_name;
 mod austin;
+mod bpftrace;
 mod call_tree;
 mod chrome_trace;
 mod code_maps;
