@@ -1,0 +1,345 @@
+//! Callgrind's files (valgrind; also Xdebug and yappi): what each function cost itself, and its calls.
+//!
+//! Guarantees: the sum of own costs is the program's total as `callgrind_annotate` shows it, per event; names that stand
+//! for numbers are resolved over the whole file, objects, files and functions apart. One profile per event, in the event's
+//! unit where it names one (`Time_(10ns)`), counts otherwise.
+//!
+//! Wrong on purpose: there are no stacks in such files, see [`super::edges`]. Lines of code are not kept: functions are.
+//! Inlined pieces of other files count to the function they were inlined into.
+
+use std::collections::HashMap;
+
+use super::{
+    edges::Edges,
+    read_error::{Outcome, ReadError, shown},
+    table::{Column, How, Table, memory, wall},
+    type_of,
+};
+use crate::profile::ProfileType;
+
+/// Most events of one file.
+const MAX_EVENTS: usize = 64;
+
+/// True for the line that says what is counted.
+pub(super) fn names_events(line: &str) -> bool {
+    line.starts_with("events:") || line.starts_with("# callgrind format")
+}
+
+/// The type of an event, and what one of it is worth.
+fn event(name: &str) -> (ProfileType, i64) {
+    let unit = name
+        .split_once("_(")
+        .map(|(word, unit)| (word, unit.trim_end_matches(')')));
+    match unit {
+        Some(("Time", unit)) => {
+            let digits = unit.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+            let times: i64 = unit[..digits].parse().unwrap_or(1);
+            let factor = match &unit[digits..] {
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+                "ms" => 1_000_000,
+                "s" => 1_000_000_000,
+                _ => 1,
+            };
+            (wall(), factor * times.clamp(1, 1_000_000))
+        }
+        Some(("Memory", "bytes")) => (memory("alloc_space", "bytes"), 1),
+        _ => (type_of("callgrind", name, "count", name, "count"), 1),
+    }
+}
+
+/// Names behind numbers: `(12) name` the first time, `(12)` after it.
+#[derive(Default)]
+struct Names<'t>(HashMap<&'t str, &'t str>);
+
+impl<'t> Names<'t> {
+    fn resolve(&mut self, text: &'t str, at: usize) -> Result<&'t str, ReadError> {
+        let text = text.trim();
+        let number = text.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+        // `(below main)` is a name.
+        let Some((number, name)) = number.filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit())) else {
+            return Ok(text);
+        };
+        let name = name.trim();
+        if !name.is_empty() {
+            self.0.insert(number, name);
+            return Ok(name);
+        }
+        let known = self.0.get(number).copied();
+        known.ok_or_else(|| ReadError::line(at, format!("the number ({number}) was given no name before")))
+    }
+}
+
+struct State<'t> {
+    objects: Names<'t>,
+    files: Names<'t>,
+    functions: Names<'t>,
+    object: &'t str,
+    /// Of the function.
+    file: &'t str,
+    /// Of the line that is told about: another one inside inlined code.
+    line_file: &'t str,
+    function: Option<u32>,
+    called_object: Option<&'t str>,
+    called_file: Option<&'t str>,
+    called: Option<u32>,
+    known: HashMap<(&'t str, &'t str, &'t str), u32>,
+}
+
+impl<'t> State<'t> {
+    fn frame(&mut self, object: &'t str, file: &'t str, name: &'t str, table: &mut Table) -> Result<u32, ReadError> {
+        if let Some(&known) = self.known.get(&(object, file, name)) {
+            return Ok(known);
+        }
+        let place = if file.is_empty() || file == "???" { object } else { file };
+        let frame = table.frame(name, place, 0)?;
+        table.charge(96)?;
+        self.known.insert((object, file, name), frame);
+        Ok(frame)
+    }
+
+    /// Takes `key=value`; false when the key is not known.
+    fn set(&mut self, key: &str, value: &'t str, at: usize, table: &mut Table) -> Result<bool, ReadError> {
+        match key {
+            "ob" => self.object = self.objects.resolve(value, at)?,
+            "fl" => {
+                self.file = self.files.resolve(value, at)?;
+                self.line_file = self.file;
+            }
+            // The file of what was inlined: the function stays.
+            "fi" | "fe" => self.line_file = self.files.resolve(value, at)?,
+            "fn" => {
+                let name = self.functions.resolve(value, at)?;
+                self.function = Some(self.frame(self.object, self.file, name, table)?);
+            }
+            "cob" => self.called_object = Some(self.objects.resolve(value, at)?),
+            "cfi" | "cfl" => self.called_file = Some(self.files.resolve(value, at)?),
+            "cfn" => {
+                let name = self.functions.resolve(value, at)?;
+                let (object, file) = (
+                    self.called_object.take().unwrap_or(self.object),
+                    self.called_file.take().unwrap_or(self.line_file),
+                );
+                self.called = Some(self.frame(object, file, name, table)?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Reads a file.
+pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
+    let mut table = Table::new(Vec::new(), how.memory);
+    let mut edges: Vec<(Edges, i64)> = Vec::new();
+    let mut columns = 1;
+    let mut state = State {
+        objects: Names::default(),
+        files: Names::default(),
+        functions: Names::default(),
+        object: "",
+        file: "",
+        line_file: "",
+        function: None,
+        called_object: None,
+        called_file: None,
+        called: None,
+        known: HashMap::new(),
+    };
+    // The line behind `calls=` is what the calls cost in all, the line behind `jump=` costs nothing.
+    let (mut after_calls, mut after_jump) = (false, false);
+    let mut seen_cost = false;
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '*')) {
+            let mut words = line.split_ascii_whitespace().skip(columns);
+            if std::mem::take(&mut after_jump) {
+                continue;
+            }
+            let is_call = std::mem::take(&mut after_calls);
+            let function = state
+                .function
+                .ok_or_else(|| ReadError::line(at, "a cost before any function"))?;
+            let called = state.called.filter(|_| is_call);
+            seen_cost = true;
+            for (edges, factor) in &mut edges {
+                // Costs of 0 at the end of a line may be left away.
+                let Some(cost) = words.next() else { break };
+                let cost: u64 = cost
+                    .parse()
+                    .map_err(|_| ReadError::line(at, format!("`{}` is not a cost", shown(cost))))?;
+                match called {
+                    Some(called) => edges.call(called, function, cost),
+                    None => edges.spend(
+                        function,
+                        i64::try_from(cost).unwrap_or(i64::MAX).saturating_mul(*factor),
+                    ),
+                }
+            }
+            continue;
+        }
+        if let Some((key, value)) = line.split_once('=') {
+            let key = key.trim();
+            if state.set(key, value, at, &mut table)? {
+                continue;
+            }
+            match key {
+                "calls" => after_calls = true,
+                "jump" | "jcnd" => after_jump = true,
+                _ if seen_cost || state.function.is_some() => {
+                    return Err(ReadError::line(at, format!("`{}` is not known", shown(line))));
+                }
+                _ => {}
+            }
+            continue;
+        }
+        match line.split_once(':') {
+            Some(("events", names)) if edges.is_empty() => {
+                for name in names.split_ascii_whitespace() {
+                    if edges.len() >= MAX_EVENTS {
+                        return Err(ReadError::line(at, format!("more than {MAX_EVENTS} events")));
+                    }
+                    let (profile_type, factor) = event(name);
+                    table.columns.push(Column::new(profile_type, 0));
+                    edges.push((Edges::default(), factor));
+                }
+            }
+            Some(("positions", names)) => columns = names.split_ascii_whitespace().count().clamp(1, 2),
+            Some(_) => {}
+            None => return Err(ReadError::line(at, format!("`{}` is not known", shown(line)))),
+        }
+    }
+    if edges.is_empty() {
+        return Err(ReadError::Content("no line `events:`".to_owned()));
+    }
+    for (column, (edges, _)) in edges.into_iter().enumerate() {
+        edges.write(&mut table, column)?;
+    }
+    table.finish(0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fmt::Write};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOW: How<'static> = How {
+        kind: None,
+        rate_hz: None,
+        memory: 16 << 20,
+    };
+
+    fn totals(text: &str) -> Vec<(String, i64)> {
+        let profiles = read(text, &HOW).unwrap().profiles;
+        profiles
+            .iter()
+            .map(|profile| (profile.profile_type.0.clone(), profile.total()))
+            .collect()
+    }
+
+    #[test]
+    fn what_calls_cost_in_all_and_jumps_are_no_own_cost() {
+        let text = "# callgrind format\npositions: instr line\nevents: Ir Dr\nfl=(1) a.c\nfn=(1) main\n0x10 1 5 1\ncfn=(2) work\ncalls=2 +3\n+4 * 700 90\n\
+                    jump=3 0x20 +1\n+8 +1\nfn=(2)\n0x40 9 700 90\n* * 1\n";
+        assert_eq!(
+            totals(text),
+            [
+                ("callgrind:Ir:count:Ir:count".to_owned(), 706),
+                ("callgrind:Dr:count:Dr:count".to_owned(), 91)
+            ]
+        );
+    }
+
+    #[test]
+    fn units_in_names_of_events_are_read() {
+        let text = "version: 1\ncreator: xdebug 3.2\nevents: Time_(10ns) Memory_(bytes)\n\nfl=(1) a.php\nfn=(1) {main}\n1 25 4096\n";
+        assert_eq!(
+            totals(text),
+            [
+                ("wall:wall:nanoseconds:wall:nanoseconds".to_owned(), 250),
+                ("memory:alloc_space:bytes:space:bytes".to_owned(), 4096)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, word) in [
+            ("events: Ir\nfn=(3)\n1 2\n", "(3)"),
+            ("events: Ir\n1 2\n", "before any function"),
+            ("events: Ir\nfn=a\n1 x\n", "`x`"),
+            ("positions: line\n", "events"),
+        ] {
+            let error = read(text, &HOW).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    /// Writes a name as callgrind does: in full the first time, by its number after that.
+    fn short(known: &mut Vec<String>, name: &str) -> String {
+        match known.iter().position(|other| other == name) {
+            Some(at) => format!("({at})"),
+            None => {
+                known.push(name.to_owned());
+                format!("({}) {name}", known.len() - 1)
+            }
+        }
+    }
+
+    proptest! {
+        /// Writes what callgrind writes, with brackets and blanks in names, lines by their distance, calls, jumps and inlined
+        /// files, and reads it back.
+        #[test]
+        fn what_callgrind_writes_is_read_back(
+            functions in prop::collection::vec(
+                ("[a-z]{1,4}(\\(int, [a-z]\\)|<[a-z]>|'2| \\[clone\\]|=x)?", "[a-c]{1,2}\\.c", prop::collection::vec((0u64..5000, 0u32..90, 0u8..5), 1..8)),
+                1..8,
+            ),
+        ) {
+            let mut text = "# callgrind format\nversion: 1\ncreator: x\ncmd: ./a b=c\n\npositions: line\nevents: Ir\nsummary: 1\n\n".to_owned();
+            let (mut names, mut files) = (Vec::new(), Vec::new());
+            let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
+            for (name, file, lines) in &functions {
+                writeln!(text, "fl={}\nfn={}", short(&mut files, file), short(&mut names, name)).unwrap();
+                for (cost, line, what) in lines {
+                    match what {
+                        0 => writeln!(text, "+{line} {cost}").unwrap(),
+                        1 => writeln!(text, "* {cost}").unwrap(),
+                        2 => {
+                            let (called, other, _) = &functions[0];
+                            writeln!(text, "cfi={}\ncfn={}\ncalls=3 +{line}\n* 70000", short(&mut files, other), short(&mut names, called)).unwrap();
+                            writeln!(text, "{line} {cost}").unwrap();
+                        }
+                        3 => writeln!(text, "fi={}\n-{line} {cost}\nfe={}", short(&mut files, "inlined.h"), short(&mut files, file)).unwrap(),
+                        _ => writeln!(text, "jump=4 +{line}\n*\n{line} {cost}").unwrap(),
+                    }
+                    *expected.entry((crate::function::normalise(name), file.clone())).or_insert(0) += *cost as i64;
+                }
+                text.push('\n');
+            }
+            text.push_str("totals: 1\n");
+            let profile = read(&text, &HOW).unwrap().profiles.remove(0);
+            let mut own: BTreeMap<(String, String), i64> = BTreeMap::new();
+            for sample in &profile.samples {
+                let leaf = profile.stacks[sample.stack as usize][0];
+                let crate::Location::Named { frames } = &profile.locations[leaf as usize] else { continue };
+                *own.entry((frames[0].function.clone(), frames[0].file.clone())).or_insert(0) += sample.value;
+            }
+            expected.retain(|_, cost| *cost > 0);
+            own.retain(|_, cost| *cost > 0);
+            prop_assert_eq!(own, expected);
+        }
+
+        #[test]
+        fn text_of_any_kind_never_panics(text in "(events: Ir\n)?(fn=a\n)?[a-z=():+*0-9 \n-]{0,80}") {
+            if let Ok(read) = read(&text, &HOW) {
+                prop_assert!(read.profiles.iter().all(|profile| profile.validate().is_ok()));
+            }
+        }
+    }
+}
