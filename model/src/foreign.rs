@@ -22,6 +22,7 @@ pub mod folded;
 pub mod formats;
 mod gperftools;
 mod jemalloc;
+mod jfr;
 mod json_tokens;
 mod marshal;
 mod mojo;
