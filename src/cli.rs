@@ -392,7 +392,7 @@ pub(crate) struct ImportArgs {
     /// Route of samples that carry none.
     #[arg(long)]
     pub(crate) route: Option<String>,
-    /// Format of the files (pprof, folded, lines, perf-script, speedscope); found out if not given.
+    /// Format of the files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); found out if not given.
     #[arg(long)]
     pub(crate) format: Option<String>,
     /// What numbers without a unit are: cpu, wall, inuse_space, alloc_objects, ...; samples of CPU time if not given.

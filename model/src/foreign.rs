@@ -29,6 +29,7 @@ mod mojo;
 pub mod perf_script;
 mod pstats;
 pub mod read_error;
+pub mod recognise;
 pub mod series;
 pub mod speedscope;
 mod table;

@@ -1,17 +1,23 @@
 //! Which format some bytes are in, and reading them in it.
 //!
 //! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
-//! says which format was tried and, for text, which line.
+//! says which format was tried and, for text, which line. What is recognised ([`recognise`]) is named by what it is.
 
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
 use super::{
-    DEFAULT_RATE_HZ, Units,
+    DEFAULT_RATE_HZ, Units, austin, bpftrace, callgrind, chrome_trace,
     folded::{self, FoldedError},
+    gperftools, jemalloc, jfr, mojo,
     perf_script::{self, PerfScriptError},
+    pstats,
+    read_error::{Outcome, ReadError},
+    recognise::{Recognised, recognise},
     speedscope::{self, SpeedscopeError},
+    table::How,
+    v8_cpu, v8_heap,
 };
 use crate::{
     pprof::{self, Addresses, PprofError},
@@ -32,10 +38,35 @@ pub enum Format {
     PerfScript,
     /// A file of speedscope.
     Speedscope,
+    /// A flight recording of Java.
+    Jfr,
+    /// `.cpuprofile` of V8.
+    CpuProfile,
+    /// `.heapprofile` of V8.
+    HeapProfile,
+    /// A trace of Chrome that holds CPU profiles.
+    ChromeTrace,
+    /// Text of Austin.
+    Austin,
+    /// Austin's binary format.
+    Mojo,
+    /// CPU samples of gperftools.
+    GperftoolsCpu,
+    /// A heap of gperftools.
+    GperftoolsHeap,
+    /// A heap of jemalloc.
+    Jemalloc,
+    /// What bpftrace prints.
+    Bpftrace,
+    /// Costs and calls of callgrind.
+    Callgrind,
+    /// Times and calls of Python's cProfile.
+    Pstats,
 }
 
 /// Names of the formats that are read.
-pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, speedscope";
+pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, speedscope, jfr, cpuprofile, heapprofile, \
+     chrome-trace, austin, mojo, gperftools-cpu, gperftools-heap, jemalloc, bpftrace, callgrind, pstats";
 
 impl Format {
     /// The format of a name; `groups` and `collapsed` are other words for folded.
@@ -46,6 +77,18 @@ impl Format {
             "lines" => Format::Lines,
             "perf-script" | "perf_script" | "perf" => Format::PerfScript,
             "speedscope" => Format::Speedscope,
+            "jfr" => Format::Jfr,
+            "cpuprofile" => Format::CpuProfile,
+            "heapprofile" => Format::HeapProfile,
+            "chrome-trace" | "chrome_trace" => Format::ChromeTrace,
+            "austin" => Format::Austin,
+            "mojo" => Format::Mojo,
+            "gperftools-cpu" | "gperftools_cpu" => Format::GperftoolsCpu,
+            "gperftools-heap" | "gperftools_heap" => Format::GperftoolsHeap,
+            "jemalloc" => Format::Jemalloc,
+            "bpftrace" => Format::Bpftrace,
+            "callgrind" | "cachegrind" => Format::Callgrind,
+            "pstats" | "cprofile" => Format::Pstats,
             _ => return None,
         })
     }
@@ -58,24 +101,67 @@ impl Format {
             Format::Lines => "lines",
             Format::PerfScript => "perf-script",
             Format::Speedscope => "speedscope",
+            Format::Jfr => "jfr",
+            Format::CpuProfile => "cpuprofile",
+            Format::HeapProfile => "heapprofile",
+            Format::ChromeTrace => "chrome-trace",
+            Format::Austin => "austin",
+            Format::Mojo => "mojo",
+            Format::GperftoolsCpu => "gperftools-cpu",
+            Format::GperftoolsHeap => "gperftools-heap",
+            Format::Jemalloc => "jemalloc",
+            Format::Bpftrace => "bpftrace",
+            Format::Callgrind => "callgrind",
+            Format::Pstats => "pstats",
+        }
+    }
+
+    /// What it is, for people.
+    pub fn described(self) -> &'static str {
+        match self {
+            Format::Pprof => "pprof",
+            Format::Folded => "folded stacks",
+            Format::Lines => "lines of stacks",
+            Format::PerfScript => "perf script",
+            Format::Speedscope => "speedscope",
+            Format::Jfr => "a JFR recording",
+            Format::CpuProfile => "a CPU profile of V8 (.cpuprofile)",
+            Format::HeapProfile => "a heap profile of V8 (.heapprofile)",
+            Format::ChromeTrace => "a Chrome trace",
+            Format::Austin => "text of Austin",
+            Format::Mojo => "samples of Austin (MOJO)",
+            Format::GperftoolsCpu => "a CPU profile of gperftools",
+            Format::GperftoolsHeap => "a heap profile of gperftools",
+            Format::Jemalloc => "a heap profile of jemalloc",
+            Format::Bpftrace => "output of bpftrace",
+            Format::Callgrind => "a profile of callgrind",
+            Format::Pstats => "a profile of Python's cProfile (pstats)",
         }
     }
 
     /// Guesses by the first bytes and lines of what is unpacked.
-    pub fn detect(unpacked: &[u8]) -> Format {
+    fn detect(unpacked: &[u8]) -> Result<Format, FormatError> {
+        match recognise(unpacked) {
+            Some(Recognised::Read(format)) => return Ok(format),
+            Some(Recognised::NotRead(known)) => {
+                return Err(FormatError::NotRead {
+                    what: known.what,
+                    instead: known.instead,
+                });
+            }
+            None => {}
+        }
         let Ok(text) = std::str::from_utf8(unpacked) else {
-            return Format::Pprof;
+            return Ok(Format::Pprof);
         };
-        if text.trim_start().starts_with('{') {
-            Format::Speedscope
-        } else if perf_script::looks_like(text) {
+        Ok(if perf_script::looks_like(text) {
             Format::PerfScript
         } else if text.bytes().any(|byte| byte < 9) {
             // A small pprof file may happen to be UTF-8; text holds no such bytes.
             Format::Pprof
         } else {
             Format::Folded
-        }
+        })
     }
 }
 
@@ -128,6 +214,24 @@ pub enum FormatError {
          goroutines, mutex_count, mutex_duration, block_count or block_duration"
     )]
     Kind(String),
+    /// A format that is known and not read.
+    #[error("this is {what}, which is not read: {instead}")]
+    NotRead {
+        /// What it is.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A format was named, and the bytes are in another.
+    #[error("{error}; the bytes look like {what}: {instead}")]
+    Misnamed {
+        /// What reading them as they were named said.
+        error: Box<FormatError>,
+        /// What they look like.
+        what: &'static str,
+        /// What to do.
+        instead: String,
+    },
     /// Not the text it should be.
     #[error("{0} must be UTF-8 text: {1}")]
     NotText(&'static str, std::str::Utf8Error),
@@ -143,6 +247,9 @@ pub enum FormatError {
     /// Not of speedscope.
     #[error("read as speedscope: {0}")]
     Speedscope(#[from] SpeedscopeError),
+    /// Recognised, and not as it should be.
+    #[error("read as {0}: {1}")]
+    Broken(&'static str, ReadError),
 }
 
 /// Reads bytes, packed with gzip or not.
@@ -152,45 +259,101 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
     if bytes.len() > how.limit {
         return Err(FormatError::TooLarge { limit: how.limit });
     }
-    let rate = how.rate_hz.filter(|&rate| rate > 0);
-    let kind = how.kind.unwrap_or("cpu");
+    let Some(named) = how.format else {
+        return read_in(Format::detect(bytes)?, bytes, how);
+    };
+    read_in(named, bytes, how).map_err(|error| match recognise(bytes) {
+        _ if matches!(
+            error,
+            FormatError::TooHeavy(_) | FormatError::TooLarge { .. } | FormatError::Kind(_)
+        ) =>
+        {
+            error
+        }
+        Some(Recognised::Read(format)) if format != named => FormatError::Misnamed {
+            error: Box::new(error),
+            what: format.described(),
+            instead: format!("say `format={}`", format.name()),
+        },
+        Some(Recognised::NotRead(known)) => FormatError::Misnamed {
+            error: Box::new(error),
+            what: known.what,
+            instead: known.instead.to_owned(),
+        },
+        _ => error,
+    })
+}
+
+/// Reads unpacked bytes in a format.
+fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
+    let rate = reading.rate_hz.filter(|&rate| rate > 0);
+    let kind = reading.kind.unwrap_or("cpu");
     let units = || {
         Units::of_kind(kind, rate.unwrap_or(DEFAULT_RATE_HZ))
             .ok_or_else(|| FormatError::Kind(kind.chars().take(40).collect()))
     };
-    let format = how.format.unwrap_or_else(|| Format::detect(bytes));
-    let most_memory = memory_of(how.limit as u64);
+    let most_memory = memory_of(reading.limit as u64);
     match format {
-        // Weighs by itself.
-        Format::Pprof => 0,
-        Format::Folded | Format::Lines | Format::PerfScript => weigh_text(bytes, most_memory)?,
-        Format::Speedscope => weigh_json(bytes, most_memory)?,
+        // They weigh what they keep.
+        Format::Pprof | Format::Jfr | Format::Mojo | Format::HeapProfile | Format::GperftoolsCpu | Format::Pstats => 0,
+        Format::Speedscope | Format::CpuProfile | Format::ChromeTrace => weigh_json(bytes, most_memory)?,
+        Format::Bpftrace if bytes.trim_ascii_start().starts_with(b"{") => weigh_json(bytes, most_memory)?,
+        Format::Folded
+        | Format::Lines
+        | Format::PerfScript
+        | Format::Austin
+        | Format::GperftoolsHeap
+        | Format::Jemalloc
+        | Format::Bpftrace
+        | Format::Callgrind => weigh_text(bytes, most_memory)?,
     };
     let text = || std::str::from_utf8(bytes).map_err(|error| FormatError::NotText(format.name(), error));
-    let mut left_out = Vec::new();
-    let profiles = match format {
+    let how = How::of(reading);
+    let or_broken = |read: Result<Outcome, ReadError>| match read {
+        Err(ReadError::TooHeavy(heavy)) => Err(FormatError::TooHeavy(heavy)),
+        other => other.map_err(|error| FormatError::Broken(format.described(), error)),
+    };
+    let plain = |profiles| Outcome {
+        profiles,
+        ..Outcome::default()
+    };
+    let outcome = match format {
         Format::Pprof => {
-            let values = pprof::read_addresses(bytes, how.limit as u64, how.addresses)?;
+            let values = pprof::read_addresses(bytes, reading.limit as u64, reading.addresses)?;
             let mut profiles: Vec<Profile> = values.into_iter().map(|value| value.profile).collect();
             // Beside CPU time, samples are the same thing counted once more.
             if let [only] = profiles.as_mut_slice() {
                 only.samples_as_cpu_time();
             }
-            profiles
+            plain(profiles)
         }
-        Format::Folded => vec![folded::read(text()?, &units()?, true)?],
-        Format::Lines => vec![folded::read(text()?, &units()?, false)?],
-        Format::Speedscope => speedscope::read(bytes, &units()?)?,
+        Format::Folded => plain(vec![folded::read(text()?, &units()?, true)?]),
+        Format::Lines => plain(vec![folded::read(text()?, &units()?, false)?]),
+        Format::Speedscope => plain(speedscope::read(bytes, &units()?)?),
         Format::PerfScript => {
             let script = perf_script::read(text()?, rate)?;
-            left_out.push(("other_event", script.other_events));
-            vec![script.profile]
+            Outcome {
+                profiles: vec![script.profile],
+                left_out: vec![("other_event", script.other_events)],
+            }
         }
+        Format::Jfr => or_broken(jfr::read(bytes, &how))?,
+        Format::CpuProfile => or_broken(v8_cpu::read(bytes, &how))?,
+        Format::HeapProfile => or_broken(v8_heap::read(bytes, &how))?,
+        Format::ChromeTrace => or_broken(chrome_trace::read(bytes, &how))?,
+        Format::Austin => or_broken(austin::read(text()?, &how))?,
+        Format::Mojo => or_broken(mojo::read(bytes, &how))?,
+        Format::GperftoolsCpu => or_broken(gperftools::read_cpu(bytes, &how))?,
+        Format::GperftoolsHeap => or_broken(gperftools::read_heap(text()?, &how))?,
+        Format::Jemalloc => or_broken(jemalloc::read(text()?, &how))?,
+        Format::Bpftrace => or_broken(bpftrace::read(text()?, &how))?,
+        Format::Callgrind => or_broken(callgrind::read(text()?, &how))?,
+        Format::Pstats => or_broken(pstats::read(bytes, &how))?,
     };
     Ok(ReadProfiles {
         format,
-        profiles,
-        left_out,
+        profiles: outcome.profiles,
+        left_out: outcome.left_out,
         unpacked_bytes: bytes.len(),
     })
 }

@@ -2,6 +2,7 @@
 
 mod codecs;
 mod exemplars;
+mod files_of_profilers;
 mod go_runtime_files;
 mod mutations;
 mod other_scales;
