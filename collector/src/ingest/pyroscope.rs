@@ -1,16 +1,18 @@
 //! `POST /ingest` (also `/pyroscope/ingest`), as Pyroscope's older clients send profiles, on the OTLP/HTTP port.
 //!
 //! Spoken: the parameters `name`, `from`, `until`, `sampleRate`, `units`, `format`; the formats pprof, folded (`groups`,
-//! also when none is named), `lines` and speedscope, as the body itself or as the field `profile` of a form; and
-//! `sample_type_config`, which chooses and names the types of a pprof file. Every other format answers 415 by its name.
+//! also when none is named), `lines`, speedscope and JFR (what Java agents send), as the body itself or as the field `profile`
+//! or `jfr` of a form; and `sample_type_config`, which chooses and names the types of a pprof file. Every other format answers
+//! 415 by its name.
 //!
 //! Guarantees: those of [`crate::ingest`].
 //!
 //! Types that a client declares cumulative are stored as what they grew since its last push; the first only sets the base.
 //!
 //! Wrong on purpose: `aggregationType` is not needed, because the type of a profile says whether it is a sum; cumulative
-//! types of a client that names no instance are left out and counted, because two processes could not be told apart; and
-//! `prev_profile` is refused.
+//! types of a client that names no instance are left out and counted, because two processes could not be told apart;
+//! `prev_profile` is refused; and labels that a Java program sets while it runs (the field `labels`) are left out and counted:
+//! its samples count without them.
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
@@ -39,8 +41,8 @@ use super::{
 };
 use crate::cumulative::Looking;
 
-/// Formats that clients send and that are not read, by the words they use.
-const NOT_READ: &str = "pprof, folded (groups), lines, speedscope";
+/// Formats that are read here, by the words that clients use.
+const ACCEPTED: &str = "pprof, folded (groups), lines, speedscope, jfr";
 /// Most fields of a form.
 const MAX_FIELDS: usize = 16;
 
@@ -108,6 +110,8 @@ impl Asked {
             Some(boundary) => Form::read(message, boundary).await.inspect_err(count)?,
             None => Form {
                 profile: message,
+                is_jfr: false,
+                labels: false,
                 types: None,
             },
         };
@@ -136,14 +140,16 @@ impl Asked {
         looking: Option<&Looking>,
     ) -> Result<Decoded, Refused> {
         let known = self.kind.as_deref().filter(|kind| Units::of_kind(kind, 1).is_some());
+        let format = if form.is_jfr { Some(Format::Jfr) } else { self.format };
         let reading = Reading {
-            format: self.format.or(Some(Format::Pprof)),
+            format: format.or(Some(Format::Pprof)),
             kind: known,
             rate_hz: self.rate_hz,
             limit,
             ..Reading::default()
         };
         let mut read = formats::read(&form.profile, &reading).map_err(|error| Refused::of_format(&error, limit))?;
+        read.left_out.extend(form.labels.then_some(("dynamic_labels", 1)));
         if read.format == Format::Pprof {
             if let Some(types) = &form.types {
                 let cumulative = choose_types(&mut read.profiles, types);
@@ -208,7 +214,7 @@ fn format_of(parameters: &Parameters, headers: &HeaderMap, is_form: bool) -> Res
     let refused = |format: &str| {
         Err(Refused::Format {
             format: shortened(format),
-            accepted: NOT_READ,
+            accepted: ACCEPTED,
         })
     };
     let essence = body::essence(headers).to_ascii_lowercase();
@@ -220,6 +226,7 @@ fn format_of(parameters: &Parameters, headers: &HeaderMap, is_form: bool) -> Res
         Some("pprof") => Ok(Some(Format::Pprof)),
         Some("lines") => Ok(Some(Format::Lines)),
         Some("speedscope") => Ok(Some(Format::Speedscope)),
+        Some("jfr") => Ok(Some(Format::Jfr)),
         Some(other) => refused(other),
         None if is_form => Ok(None),
         None => Ok(Some(Format::Folded)),
@@ -249,6 +256,10 @@ struct TypeConfig {
 /// The fields of a form.
 struct Form {
     profile: Bytes,
+    /// The profile was the field `jfr`.
+    is_jfr: bool,
+    /// There are labels beside it.
+    labels: bool,
     types: Option<HashMap<String, TypeConfig>>,
 }
 
@@ -258,13 +269,18 @@ impl Form {
         let stream = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(message)));
         let mut fields = multer::Multipart::new(stream, boundary);
         let (mut profile, mut types, mut seen) = (None, None, 0);
+        let (mut is_jfr, mut labels) = (false, false);
         while let Some(field) = fields.next_field().await.map_err(broken)? {
             seen += 1;
             if seen > MAX_FIELDS {
                 return Err(Refused::Profile(format!("the form has more than {MAX_FIELDS} fields")));
             }
             match field.name().unwrap_or_default() {
-                "profile" => profile = Some(field.bytes().await.map_err(broken)?),
+                name @ ("profile" | "jfr") => {
+                    is_jfr = name == "jfr";
+                    profile = Some(field.bytes().await.map_err(broken)?);
+                }
+                "labels" => labels = !field.bytes().await.map_err(broken)?.is_empty(),
                 "sample_type_config" => {
                     let json = field.bytes().await.map_err(broken)?;
                     let parsed = serde_json::from_slice(&json)
@@ -276,17 +292,16 @@ impl Form {
                         "`prev_profile` is not read: let the client send differences".to_owned(),
                     ));
                 }
-                "jfr" => {
-                    return Err(Refused::Format {
-                        format: "jfr".to_owned(),
-                        accepted: NOT_READ,
-                    });
-                }
                 _ => {}
             }
         }
-        let profile = profile.ok_or_else(|| Refused::Profile("the form has no field `profile`".to_owned()))?;
-        Ok(Form { profile, types })
+        let profile = profile.ok_or_else(|| Refused::Profile("the form has no field `profile` or `jfr`".to_owned()))?;
+        Ok(Form {
+            profile,
+            is_jfr,
+            labels,
+            types,
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod catalogue;
 mod debuginfo;
 mod exemplars;
+mod files_of_profilers;
 mod notifications;
 mod otlp_grpc;
 mod otlp_http;

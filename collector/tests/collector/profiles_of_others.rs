@@ -134,7 +134,7 @@ async fn refusals_of_files_name_what_was_wrong_and_store_nothing() {
     for (path, body, status, word) in [
         ("/api/ingest", b"a 1".to_vec(), 400, "`service`"),
         ("/api/ingest?service=shop&verison=2", b"a 1".to_vec(), 400, "`verison`"),
-        ("/api/ingest?service=shop&format=jfr", b"a 1".to_vec(), 415, "`jfr`"),
+        ("/api/ingest?service=shop&format=etl", b"a 1".to_vec(), 415, "`etl`"),
         (
             "/api/ingest?service=shop&sample_rate=0",
             b"a 1".to_vec(),
@@ -246,7 +246,7 @@ async fn clients_of_pyroscope_are_served_on_ingest() {
         assert_eq!(stored(&server, "shop", version, profile_type).await, total, "{version}");
     }
     for (path, content_type, body, status, word) in [
-        ("/ingest?name=shop&format=jfr", "", b"x".to_vec(), 415, "`jfr`"),
+        ("/ingest?name=shop&format=jfr", "", b"x".to_vec(), 400, "JFR"),
         ("/ingest?name=shop&format=trie", "", b"x".to_vec(), 415, "`trie`"),
         (
             "/ingest?name=shop",
@@ -255,7 +255,7 @@ async fn clients_of_pyroscope_are_served_on_ingest() {
             415,
             "`tree`",
         ),
-        ("/ingest?name=shop", FORM, form(&[("jfr", b"x")]), 415, "`jfr`"),
+        ("/ingest?name=shop", FORM, form(&[("jfr", b"x")]), 400, "JFR"),
         (
             "/ingest?name=shop",
             FORM,
