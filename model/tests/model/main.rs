@@ -4,6 +4,7 @@ mod codecs;
 mod exemplars;
 mod files_of_profilers;
 mod go_runtime_files;
+mod hostile_files;
 mod mutations;
 mod other_scales;
 mod otlp_generations;

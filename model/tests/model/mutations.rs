@@ -178,6 +178,21 @@ fn pprof() -> Vec<u8> {
     raw
 }
 
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/formats/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// A recording of Java, not packed.
+fn jfr() -> Vec<u8> {
+    static WHOLE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jfr/busy.jfr.gz")).unwrap();
+        let mut whole = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut whole).unwrap();
+        whole
+    });
+    WHOLE.clone()
+}
+
 /// What any decoder may give for so many bytes.
 fn fits(decoded: &Decoded, bytes: usize) -> Result<(), TestCaseError> {
     prop_assert!(decoded.windows.len() <= bytes);
@@ -320,6 +335,45 @@ proptest! {
         let bytes = changed(text.as_bytes().to_vec(), &changes);
         let how = Reading { format: named.then_some(format), limit: LIMIT, ..Reading::default() };
         if let Ok(profiles) = read(&bytes, &how) {
+            fits(&Sender::of_service("shop").windows(profiles.profiles, 0), bytes.len() + 1)?;
+        }
+    }
+
+    #[test]
+    fn files_of_profilers(changes in changes(), which in 0usize..12, named in any::<bool>()) {
+        let (format, file) = [
+            (Format::Jfr, jfr()),
+            (Format::CpuProfile, fixture("node-20.20.2.cpuprofile")),
+            (Format::HeapProfile, fixture("node-20.20.2.heapprofile")),
+            (Format::Austin, fixture("austin-3.7.0-full.txt")),
+            (Format::Mojo, fixture("austin-4.0.0-wall.mojo")),
+            (Format::GperftoolsCpu, fixture("gperftools-2.10.cpu")),
+            (Format::GperftoolsHeap, fixture("gperftools-2.10.heap")),
+            (Format::Jemalloc, fixture("jemalloc-5.3.0.heap")),
+            (Format::Bpftrace, fixture("bpftrace-0.17.0.txt")),
+            (Format::Callgrind, fixture("callgrind-3.19.0.out")),
+            (Format::Pstats, fixture("cprofile-3.11.pstats")),
+            (Format::ChromeTrace, br#"{"traceEvents":[{"ph":"P","name":"Profile","pid":1,"id":"0x1","args":{"data":{"startTime":1}}},
+                {"ph":"P","name":"ProfileChunk","pid":1,"id":"0x1","args":{"data":{"cpuProfile":{"nodes":[{"id":1,"callFrame":{"functionName":"a","url":"b","lineNumber":3}},
+                {"id":2,"parent":1,"callFrame":{"functionName":"c"}}],"samples":[1,2]},"timeDeltas":[5,7],"endTime":99}}}]}"#.to_vec()),
+        ][which].clone();
+        let bytes = changed(file, &changes);
+        let how = Reading { format: named.then_some(format), limit: 2 << 20, ..Reading::default() };
+        match read(&bytes, &how) {
+            Ok(profiles) => fits(&Sender::of_service("shop").windows(profiles.profiles, 0), bytes.len() + 1)?,
+            Err(error) => prop_assert!(error.to_string().len() < 1000),
+        }
+    }
+
+    #[test]
+    fn noise_behind_every_beginning(which in 0usize..14, noise in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b':'), Just(b' '), Just(b'1')], 0..200)) {
+        let beginning: &[u8] = [
+            &b"FLR\0\0\x02\0\x01"[..], b"MOJ\x03", b"MOJ\x04\x02\x01\x00t\0", b"# austin: 3\n# mode: full\n", b"heap profile: 1: 2 [ 3: 4] @ heapprofile\n",
+            b"heap_v2/524288\n@ 0x1\n", b"@[\n", b"events: Ir\nfn=a\n", b"{\xa9\x03", br#"{"nodes":["#, br#"{"head":{"#, br#"{"traceEvents":["#,
+            br#"{"type": "map", "data": {"@": {"#, b"\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\x27\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        ][which];
+        let bytes = [beginning, &noise].concat();
+        if let Ok(profiles) = read(&bytes, &Reading { limit: 1 << 16, ..Reading::default() }) {
             fits(&Sender::of_service("shop").windows(profiles.profiles, 0), bytes.len() + 1)?;
         }
     }
