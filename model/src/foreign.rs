@@ -26,6 +26,7 @@ mod jfr;
 mod json_tokens;
 mod marshal;
 mod mojo;
+mod fractions;
 pub mod perf_script;
 mod pstats;
 pub mod read_error;
@@ -35,6 +36,7 @@ pub mod speedscope;
 mod table;
 mod v8_cpu;
 mod v8_heap;
+mod text_frame;
 
 use crate::{
     batch::WorkloadWindow,
@@ -45,6 +47,8 @@ use crate::{
 };
 
 const NS: i64 = 1_000_000_000;
+/// The largest float below 2^63.
+const MOST_WEIGHT: f64 = 9_223_372_036_854_774_784.0;
 /// The longest window that is kept apart.
 const LONGEST_WINDOW_S: i64 = 600;
 
