@@ -27,6 +27,7 @@ mod json_tokens;
 mod marshal;
 mod mojo;
 mod fractions;
+pub mod meaning;
 pub mod perf_script;
 mod pstats;
 pub mod read_error;

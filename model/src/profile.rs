@@ -289,6 +289,35 @@ impl Profile {
         }
     }
 
+    /// The clock (`cpu` or `wall`) that set off what this profile only counts: samples at a known distance. `None` for
+    /// profiles of other types, or of which the distance is not known.
+    pub fn sampled_by(&self) -> Option<&'static str> {
+        let [_, sample_type, unit, period_type, period_unit] = self.profile_type.parts();
+        let counted = matches!(sample_type, "samples" | "sample") && unit == "count";
+        match period_type {
+            _ if !counted || period_unit != "nanoseconds" || self.period <= 0 => None,
+            "cpu" => Some("cpu"),
+            "wall" => Some("wall"),
+            _ => None,
+        }
+    }
+
+    /// Makes samples the time between them, as agents outside the process count them; `clock` is that of
+    /// [`Profile::sampled_by`].
+    pub fn samples_as_time(&mut self, clock: &str) {
+        self.profile_type = match clock {
+            "cpu" => ProfileType::cpu(),
+            _ => ProfileType::from_parts(clock, clock, "nanoseconds", clock, "nanoseconds"),
+        };
+        for sample in &mut self.samples {
+            sample.count = u64::try_from(sample.value).unwrap_or(0).max(1);
+            sample.value = sample.value.saturating_mul(self.period);
+        }
+        for exemplar in &mut self.exemplars {
+            exemplar.value = exemplar.value.saturating_mul(self.period);
+        }
+    }
+
     /// Drops the stacks, places, files and label sets that no sample mentions, and renumbers what remains in its order.
     /// Indices must fit, as [`Profile::validate`] says.
     pub fn keep_used(&mut self) {
