@@ -13,6 +13,7 @@
 mod body;
 mod cardinality;
 pub(crate) mod debuginfo;
+mod left_out;
 pub(crate) mod limits;
 mod memory;
 pub(crate) mod otlp_grpc;
@@ -78,7 +79,7 @@ pub(crate) struct Ingest {
 /// A request that is on disk.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// What was not, as far as the sender should know: items left out, and what was folded.
+    /// What was not, as far as the sender should know: items left out, and what was kept in another form.
     pub(crate) outcome: Outcome,
     /// Windows that were kept.
     pub(crate) windows: usize,
@@ -106,23 +107,7 @@ impl Accepted {
 
     /// What the sender should know, in words; empty when everything was taken as it is.
     pub(crate) fn message(&self) -> String {
-        let list = |items: &[Rejected]| -> Vec<String> {
-            items
-                .iter()
-                .map(|r| format!("{} of reason `{}`", r.count, r.reason))
-                .collect()
-        };
-        let mut parts = Vec::new();
-        if !self.outcome.rejected.is_empty() {
-            parts.push(format!("left out: {}", list(&self.outcome.rejected).join(", ")));
-        }
-        if !self.outcome.folded.is_empty() {
-            parts.push(format!(
-                "over a limit and folded: {}",
-                list(&self.outcome.folded).join(", ")
-            ));
-        }
-        parts.join("; ")
+        left_out::message(&self.outcome.rejected, &self.outcome.changed)
     }
 }
 
@@ -165,9 +150,10 @@ impl Payload {
         };
         let profiles = |bytes: &[u8]| {
             otlp::weigh_profiles(bytes, most_memory)?;
-            otlp::read_profiles(bytes)
-                .and_then(|request| otlp::decode_profiles_within(&request, most_memory))
-                .map_err(unreadable)
+            let (request, replaced) = otlp::read_profiles_counting(bytes).map_err(unreadable)?;
+            let mut decoded = otlp::decode_profiles_within(&request, most_memory).map_err(unreadable)?;
+            decoded.change(Rejected::of("invalid_utf8", "strings of the dictionary", replaced));
+            Ok(decoded)
         };
         let metrics = |bytes: &[u8]| -> Result<Decoded, Refused> {
             otlp::weigh_metrics(bytes, most_memory)?;
@@ -257,8 +243,9 @@ impl Ingest {
                     self.metrics
                         .ingest_items(name, "left_out", rejected.reason, rejected.count);
                 }
-                for folded in &accepted.outcome.folded {
-                    self.metrics.ingest_items(name, "folded", folded.reason, folded.count);
+                for changed in &accepted.outcome.changed {
+                    self.metrics
+                        .ingest_items(name, "changed", changed.reason, changed.count);
                 }
                 self.metrics.ack_seconds(name, started.elapsed().as_secs_f64());
             }

@@ -297,19 +297,18 @@ impl Read {
             limit: self.limit,
             ..Reading::default()
         };
-        let mut profiles = formats::read(file, &reading)
-            .map_err(|error| match Refused::is_too_large(&error) {
-                true => Refused::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
-                false => Refused::Profile(error.to_string()),
-            })?
-            .profiles;
+        let mut read = formats::read(file, &reading).map_err(|error| match Refused::is_too_large(&error) {
+            true => Refused::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
+            false => Refused::Profile(error.to_string()),
+        })?;
+        let profiles = &mut read.profiles;
         match self.keeps {
             Keeps::All => {}
             Keeps::Gauges => profiles.retain(|profile| !is_cumulative(&profile.profile_type)),
             Keeps::Counters => profiles.retain(|profile| is_cumulative(&profile.profile_type)),
         }
-        let (since, left_out) = looking.look(&mut profiles, now_unix_ns, is_cumulative);
-        for profile in &mut profiles {
+        let (since, left_out) = looking.look(profiles, now_unix_ns, is_cumulative);
+        for profile in profiles.iter_mut() {
             let since = since.filter(|_| is_cumulative(&profile.profile_type));
             profile.duration_ns = match since {
                 Some(since) => now_unix_ns.saturating_sub(since).min(LONGEST_GROWTH_NS),
@@ -328,11 +327,8 @@ impl Read {
             }
             !is_gauge || window > self.gauges_until
         });
-        let mut decoded = self.sender.windows(profiles, now_unix_ns);
-        for (reason, count) in left_out {
-            decoded.leave_out(reason, count);
-        }
-        Ok(decoded)
+        read.left_out.extend(left_out.into_iter().map(Into::into));
+        Ok(self.sender.place(read, now_unix_ns))
     }
 }
 

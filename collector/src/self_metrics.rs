@@ -101,7 +101,7 @@ impl SelfMetrics {
         );
         r.register(
             "ingest_items",
-            "Data points and samples left out or folded, by signal and reason",
+            "Data points and samples left out or kept in another form, by signal and reason",
             self.ingest_items.clone(),
         );
         r.register_with_unit(

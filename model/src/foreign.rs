@@ -20,14 +20,14 @@ pub mod cumulative;
 mod edges;
 pub mod folded;
 pub mod formats;
+mod fractions;
 mod gperftools;
 mod jemalloc;
 mod jfr;
 mod json_tokens;
 mod marshal;
-mod mojo;
-mod fractions;
 pub mod meaning;
+mod mojo;
 pub mod perf_script;
 mod pstats;
 pub mod read_error;
@@ -35,10 +35,11 @@ pub mod recognise;
 pub mod series;
 pub mod speedscope;
 mod table;
+mod text_frame;
 mod v8_cpu;
 mod v8_heap;
-mod text_frame;
 
+use self::formats::ReadProfiles;
 use crate::{
     batch::WorkloadWindow,
     otlp::{Decoded, names},
@@ -118,8 +119,14 @@ impl Units {
 
     /// Numbers that are values already.
     pub fn plain(name: &str, sample_type: &str, unit: &str, period_type: &str) -> Units {
+        // As Go's runtime has it, and with it every viewer: memory is sampled by bytes, locks by contentions.
+        let period_unit = match period_type {
+            "space" => "bytes",
+            "contentions" => "count",
+            _ => unit,
+        };
         Units {
-            profile_type: ProfileType::from_parts(name, sample_type, unit, period_type, unit),
+            profile_type: ProfileType::from_parts(name, sample_type, unit, period_type, period_unit),
             factor: 1,
             period: 0,
         }
@@ -130,6 +137,17 @@ impl Units {
         Some(match kind {
             "cpu" | "samples" | "itimer" | "process_cpu" => Units::cpu(rate_hz),
             "wall" => Units::wall(rate_hz),
+            // Values that are nanoseconds already, as `perf` and this program write them.
+            "cpu_nanoseconds" => Units {
+                factor: 1,
+                period: 0,
+                ..Units::cpu(rate_hz)
+            },
+            "wall_nanoseconds" => Units {
+                factor: 1,
+                period: 0,
+                ..Units::wall(rate_hz)
+            },
             "inuse_objects" | "alloc_objects" => Units::plain("memory", kind, "count", "space"),
             "inuse_space" | "alloc_space" => Units::plain("memory", kind, "bytes", "space"),
             "objects" => Units::plain("memory", "alloc_objects", "count", "space"),
@@ -233,6 +251,17 @@ impl Sender {
             sender.labels.side = Some(Side::Server);
         }
         Some(sender)
+    }
+
+    /// Puts what was read of a file into windows, with what was left out of it. What has no time of its own ends when it was
+    /// received.
+    pub fn place(&self, read: ReadProfiles, received_unix_ns: i64) -> Decoded {
+        let mut decoded = self.windows(read.profiles, received_unix_ns);
+        read.left_out
+            .into_iter()
+            .for_each(|left_out| decoded.leave_out(left_out));
+        read.changed.into_iter().for_each(|changed| decoded.change(changed));
+        decoded
     }
 
     /// Puts profiles into windows. What has no time of its own ends when it was received.

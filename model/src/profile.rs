@@ -274,21 +274,6 @@ impl Profile {
         self.samples.iter().fold(0, |t, s| t.saturating_add(s.value))
     }
 
-    /// Samples that were set off by CPU time at a known distance become CPU time, as agents outside the process count
-    /// them. Nothing for profiles of other types, or of which the distance is not known.
-    pub fn samples_as_cpu_time(&mut self) {
-        let [_, sample_type, unit, period_type, period_unit] = self.profile_type.parts();
-        let counted = matches!(sample_type, "samples" | "sample") && unit == "count";
-        if !counted || (period_type, period_unit) != ("cpu", "nanoseconds") || self.period <= 0 {
-            return;
-        }
-        self.profile_type = ProfileType::cpu();
-        for sample in &mut self.samples {
-            sample.count = u64::try_from(sample.value).unwrap_or(0).max(1);
-            sample.value = sample.value.saturating_mul(self.period);
-        }
-    }
-
     /// The clock (`cpu` or `wall`) that set off what this profile only counts: samples at a known distance. `None` for
     /// profiles of other types, or of which the distance is not known.
     pub fn sampled_by(&self) -> Option<&'static str> {

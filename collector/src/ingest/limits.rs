@@ -2,7 +2,7 @@
 //!
 //! Guarantees: nothing disappears in silence: what is left out is counted by reason, what is folded keeps its value (a
 //! route over the limit becomes `other`, samples over the limit keep their labels and become the stack
-//! `[over the limit]`). After this step no number can overflow a sum over a day, and every histogram's minimum and
+//! `[over the limit]`, profiles of one type and window are added up). A window of which nothing is left is not stored. After this step no number can overflow a sum over a day, and every histogram's minimum and
 //! maximum agree with its buckets.
 //!
 //! Wrong on purpose: a window that straddles the oldest kept instant is left out whole.
@@ -39,11 +39,11 @@ pub struct IngestLimits {
     pub max_peers_per_service: usize,
     /// Request series in one window; further ones fold into `other`.
     pub max_series_per_window: usize,
-    /// Profiles in one window.
+    /// Types of profiles in one window; those of one type are added up.
     pub max_profiles_per_window: usize,
     /// Samples in one profile; further ones fold into one stack per label set.
     pub max_samples_per_profile: usize,
-    /// Frames in one stack; the outermost ones are cut.
+    /// Frames in one stack; of deeper ones the middle is cut, and a frame stands for it.
     pub max_stack_depth: usize,
     /// Exemplars kept of one profile; further ones are counted, and stay in the sums.
     pub max_exemplars_per_profile: usize,
@@ -66,7 +66,7 @@ impl Default for IngestLimits {
             max_routes_per_service: 1_000,
             max_peers_per_service: 1_000,
             max_series_per_window: 5_000,
-            max_profiles_per_window: 16,
+            max_profiles_per_window: 64,
             max_samples_per_profile: 50_000,
             max_stack_depth: 512,
             max_exemplars_per_profile: 1_000,
@@ -89,24 +89,18 @@ const PROTOCOLS: [&str; 4] = ["http/1.1", "http/2", "grpc", "tcp"];
 /// Method that is not among those.
 const OTHER_METHOD: &str = "_OTHER";
 
-/// What was left out and what was folded.
+/// What was left out and what was kept in another form.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Left out.
     pub(crate) rejected: Vec<Rejected>,
-    /// Kept under another name.
-    pub(crate) folded: Vec<Rejected>,
+    /// Kept in another form.
+    pub(crate) changed: Vec<Rejected>,
 }
 
-/// Adds to what was left out or folded for a reason.
+/// Adds to what was left out or changed for a reason.
 pub(super) fn count(list: &mut Vec<Rejected>, reason: &'static str, count: u64) {
-    if count == 0 {
-        return;
-    }
-    match list.iter_mut().find(|r| r.reason == reason) {
-        Some(known) => known.count += count,
-        None => list.push(Rejected { reason, count }),
-    }
+    Rejected::from((reason, count)).add_to(list);
 }
 
 /// Applies all limits; the windows that remain can be stored.
@@ -118,7 +112,7 @@ pub(crate) fn apply(
 ) -> (Vec<WorkloadWindow>, Outcome) {
     let mut outcome = Outcome {
         rejected: decoded.rejected,
-        folded: Vec::new(),
+        changed: decoded.changed,
     };
     let mut windows = Vec::with_capacity(decoded.windows.len().min(limits.max_windows_per_request));
     for mut window in decoded.windows {
@@ -131,8 +125,15 @@ pub(crate) fn apply(
             Some(reason) => count(&mut outcome.rejected, reason, items(&window)),
             None => {
                 limit_requests(&mut window, names, limits, now_unix_s, &mut outcome);
+                let held_profiles = !window.profiles.is_empty();
                 profile_limits::apply(&mut window, names, limits, now_unix_s, &mut outcome);
-                windows.push(window);
+                if held_profiles && window.profiles.is_empty() {
+                    // None of them could be kept, so this is no window in which nothing was sampled.
+                    window.has_profiles = false;
+                }
+                if window.has_requests || window.has_profiles || !held_profiles {
+                    windows.push(window);
+                }
             }
         }
     }
@@ -197,7 +198,7 @@ fn limit_requests(
         }
         if series.route != ROUTE_OTHER && !names.admit_route(&window.workload, &series.route, limits, now_s) {
             ROUTE_OTHER.clone_into(&mut series.route);
-            count(&mut outcome.folded, "max_routes_per_service", 1);
+            count(&mut outcome.changed, "max_routes_per_service", 1);
         }
         if series
             .peer
@@ -205,14 +206,14 @@ fn limit_requests(
             .is_some_and(|peer| !names.admit_peer(&window.workload, peer, limits, now_s))
         {
             series.peer = None;
-            count(&mut outcome.folded, "max_peers_per_service", 1);
+            count(&mut outcome.changed, "max_peers_per_service", 1);
         }
         let known_already = known.contains_key(&SeriesKey::of(&series));
         if !known_already && known.len() >= limits.max_series_per_window {
             ROUTE_OTHER.clone_into(&mut series.route);
             series.method.clear();
             series.peer = None;
-            count(&mut outcome.folded, "max_series_per_window", 1);
+            count(&mut outcome.changed, "max_series_per_window", 1);
         }
         match known.get(&SeriesKey::of(&series)) {
             Some(&at) => {
@@ -326,7 +327,7 @@ mod tests {
     fn decoded(windows: Vec<WorkloadWindow>) -> Decoded {
         Decoded {
             windows,
-            rejected: Vec::new(),
+            ..Decoded::default()
         }
     }
 
@@ -403,7 +404,7 @@ mod tests {
         assert_eq!(routes, ["other", "/a", ""]);
         assert_eq!(profile.total(), 40);
         assert_eq!(profile.samples.iter().filter(|s| s.label_set == 0).count(), 2);
-        assert_eq!(reasons(&outcome.folded), [("max_routes_per_service", 4)]);
+        assert_eq!(reasons(&outcome.changed), [("max_routes_per_service", 4)]);
         assert!(profile.validate().is_ok());
     }
 
@@ -419,7 +420,7 @@ mod tests {
         assert_eq!(kept[0].requests.len(), 3);
         assert_eq!(kept[0].requests.iter().map(|s| s.duration.count()).sum::<u64>(), 10);
         assert_eq!(kept[0].requests.iter().map(|s| s.response_bytes).sum::<u64>(), 20);
-        assert_eq!(reasons(&outcome.folded), [("max_series_per_window", 8)]);
+        assert_eq!(reasons(&outcome.changed), [("max_series_per_window", 8)]);
     }
 
     #[test]
@@ -443,7 +444,9 @@ mod tests {
                 count: 1,
             })
             .to_vec();
-        window.profiles = vec![profile];
+        let mut bytes = profile.clone();
+        bytes.profile_type = ProfileType("memory:alloc_space:bytes:space:bytes".to_owned());
+        window.profiles = vec![profile, bytes];
         let (kept, outcome) = apply(
             decoded(vec![window]),
             &mut Cardinality::default(),
@@ -451,11 +454,16 @@ mod tests {
             100,
         );
         assert_eq!(kept[0].requests.len(), 1);
+        assert_eq!(kept[0].profiles.len(), 1, "CPU time of 292 years is of another unit");
         assert_eq!(kept[0].profiles[0].total(), 5);
         assert_eq!(kept[0].profiles[0].stacks[0].len(), 512);
         assert_eq!(
             reasons(&outcome.rejected),
-            [("count_out_of_range", 1), ("value_out_of_range", 1)]
+            [
+                ("count_out_of_range", 1),
+                ("more_cpu_than_cores", 2),
+                ("value_out_of_range", 1)
+            ]
         );
     }
 

@@ -1,14 +1,19 @@
 //! The part of the limits that is about profiles.
 //!
-//! Guarantees: folding keeps the value and the samples of each label set; tables still fit together afterwards and hold
-//! nothing that no sample mentions.
+//! Guarantees: profiles of one type are added up before anything is counted; folding keeps the value and the samples of each
+//! label set; of a stack that is too deep both ends stay, and a frame stands for the middle; tables still fit together
+//! afterwards and hold nothing that no sample mentions. CPU time that no machine has is of another unit, and the whole
+//! profile is left out.
 //!
 //! Wrong on purpose: which stacks fold when there are too many is decided by their values, so the rarest lose their
 //! names first.
 
 use std::collections::HashMap;
 
-use emberline_model::{Frame, LabelSet, Location, Profile, Sample, WorkloadWindow, workload::ROUTE_OTHER};
+use emberline_model::{
+    Frame, LabelSet, Location, Profile, ProfileType, Sample, WorkloadWindow, merge, otlp::Rejected,
+    workload::ROUTE_OTHER,
+};
 
 use super::{
     cardinality::Cardinality,
@@ -17,6 +22,12 @@ use super::{
 
 /// Largest value of one sample, in nanoseconds per second of its window: 275 CPUs in one stack.
 const MAX_SAMPLE_VALUE: i64 = 1 << 38;
+/// Most CPUs that a process is believed to have kept busy.
+const MOST_CORES: i64 = 1_024;
+/// The longest recording that is believed, in seconds.
+const LONGEST_S: i64 = 24 * 3600;
+/// Stands for the frames of a stack between its two ends.
+const CUT: &str = "[frames cut]";
 /// Stack of samples over the limit.
 const OVER_THE_LIMIT: &str = "[over the limit]";
 
@@ -28,30 +39,43 @@ pub(super) fn apply(
     now_s: i64,
     outcome: &mut Outcome,
 ) {
-    if window.profiles.len() > limits.max_profiles_per_window {
-        let over: usize = window
-            .profiles
-            .drain(limits.max_profiles_per_window..)
-            .map(|p| p.samples.len().max(1))
-            .sum();
-        count(&mut outcome.rejected, "too_many_profiles", over as u64);
+    if has_twins(&window.profiles) {
+        window.profiles = merge::add_up(std::mem::take(&mut window.profiles));
     }
+    if window.profiles.len() > limits.max_profiles_per_window {
+        for over in window.profiles.drain(limits.max_profiles_per_window..) {
+            let samples = over.samples.len().max(1) as u64;
+            Rejected::of("too_many_profiles", &over.profile_type.0, samples).add_to(&mut outcome.rejected);
+        }
+    }
+    window.profiles.retain(|profile| {
+        let claimed = impossible_cpu(profile, window.length_s);
+        if let Some((spent_s, length_s)) = claimed {
+            let what = format!("{} ({spent_s} s of CPU in {length_s} s)", profile.profile_type.0);
+            let samples = profile.samples.len() as u64;
+            Rejected::of("more_cpu_than_cores", &what, samples).add_to(&mut outcome.rejected);
+        }
+        claimed.is_none()
+    });
+    let mut emptied: Vec<bool> = Vec::with_capacity(window.profiles.len());
     for profile in &mut window.profiles {
         let limit = if profile.profile_type.unit() == "nanoseconds" {
             MAX_SAMPLE_VALUE
         } else {
             MAX_BYTES
         };
-        let limit = limit.saturating_mul(i64::from(window.length_s.max(1)));
+        let limit = limit.saturating_mul(match profile.profile_type.0.as_str() {
+            // The whole of it was found possible.
+            ProfileType::CPU => LONGEST_S,
+            _ => i64::from(window.length_s.max(1)),
+        });
         let before = profile.samples.len();
         profile
             .samples
             .retain(|s| (0..=limit).contains(&s.value) && s.count <= MAX_COUNT);
-        count(
-            &mut outcome.rejected,
-            "value_out_of_range",
-            (before - profile.samples.len()) as u64,
-        );
+        let out_of_range = (before - profile.samples.len()) as u64;
+        Rejected::of("value_out_of_range", &profile.profile_type.0, out_of_range).add_to(&mut outcome.rejected);
+        emptied.push(before > 0 && profile.samples.is_empty());
         profile
             .exemplars
             .retain(|exemplar| (0..=limit).contains(&exemplar.value));
@@ -59,7 +83,7 @@ pub(super) fn apply(
             let named = !labels.route.is_empty() && labels.route != ROUTE_OTHER;
             if named && !names.admit_route(&window.workload, &labels.route, limits, now_s) {
                 ROUTE_OTHER.clone_into(&mut labels.route);
-                count(&mut outcome.folded, "max_routes_per_service", 1);
+                count(&mut outcome.changed, "max_routes_per_service", 1);
             }
             if labels
                 .peer
@@ -67,17 +91,40 @@ pub(super) fn apply(
                 .is_some_and(|peer| !names.admit_peer(&window.workload, peer, limits, now_s))
             {
                 labels.peer = None;
-                count(&mut outcome.folded, "max_peers_per_service", 1);
+                count(&mut outcome.changed, "max_peers_per_service", 1);
             }
         }
         merge_label_sets(profile);
-        cut_stacks(profile, limits.max_stack_depth);
+        let cut = cut_stacks(profile, limits.max_stack_depth);
+        count(&mut outcome.changed, "max_stack_depth", cut);
         let folded = fold_samples(profile, limits.max_samples_per_profile);
-        count(&mut outcome.folded, "max_samples_per_profile", folded);
+        count(&mut outcome.changed, "max_samples_per_profile", folded);
         profile.cut_exemplars(limits.max_exemplars_per_profile);
-        count(&mut outcome.folded, "max_exemplars_per_profile", profile.exemplars_cut);
+        count(&mut outcome.changed, "max_exemplars_per_profile", profile.exemplars_cut);
         profile.keep_used();
     }
+    // A profile without samples says that nothing was going on, which is not what this one said.
+    let mut emptied = emptied.into_iter();
+    window.profiles.retain(|_| !emptied.next().unwrap_or(false));
+}
+
+/// True when there are two profiles of one type.
+fn has_twins(profiles: &[Profile]) -> bool {
+    let mut types: Vec<&str> = profiles.iter().map(|profile| profile.profile_type.0.as_str()).collect();
+    types.sort_unstable();
+    types.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// The CPU time that a profile claims and the time it lasted, both in seconds, when no machine has so many CPUs.
+fn impossible_cpu(profile: &Profile, window_s: u32) -> Option<(i64, i64)> {
+    const NS: i64 = 1_000_000_000;
+    if profile.profile_type.0 != ProfileType::CPU {
+        return None;
+    }
+    let length_s = (profile.duration_ns / NS).clamp(i64::from(window_s.max(1)), LONGEST_S);
+    let most = length_s.saturating_mul(MOST_CORES).saturating_mul(NS);
+    let total = profile.total();
+    (total > most).then_some((total / NS, length_s))
 }
 
 /// Makes label sets that became equal one.
@@ -103,12 +150,40 @@ fn merge_label_sets(profile: &mut Profile) {
     }
 }
 
-fn cut_stacks(profile: &mut Profile, depth: usize) {
-    for stack in profile.stacks.iter_mut().filter(|s| s.len() > depth.max(1)) {
-        // Leaf first: what is cut is the outermost.
-        stack.truncate(depth.max(1));
-        profile.stats.truncated = profile.stats.truncated.saturating_add(1);
+/// Cuts the middle out of stacks that are too deep. Says how many samples have such a stack.
+fn cut_stacks(profile: &mut Profile, depth: usize) -> u64 {
+    let depth = depth.max(3);
+    if profile.stacks.iter().all(|stack| stack.len() <= depth) {
+        return 0;
     }
+    profile.locations.push(Location::Named {
+        frames: vec![Frame {
+            function: CUT.to_owned(),
+            ..Frame::default()
+        }],
+    });
+    let mark = profile.locations.len() as u32 - 1;
+    let outer = depth / 2;
+    let inner = depth - 1 - outer;
+    let is_cut: Vec<bool> = profile
+        .stacks
+        .iter_mut()
+        .map(|stack| {
+            if stack.len() <= depth {
+                return false;
+            }
+            // Leaf first: what follows the mark are the outermost, which say what the samples worked for.
+            stack.splice(inner..stack.len() - outer, [mark]);
+            true
+        })
+        .collect();
+    let stacks = is_cut.iter().filter(|&&cut| cut).count() as u64;
+    profile.stats.truncated = profile.stats.truncated.saturating_add(stacks);
+    profile
+        .samples
+        .iter()
+        .filter(|sample| is_cut[sample.stack as usize])
+        .count() as u64
 }
 
 /// Keeps the largest samples; the others become one sample per label set. Says how many were folded.
@@ -146,6 +221,62 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn stacks(depths: &[usize]) -> Profile {
+        let mut profile = Profile::empty_cpu(0, 0);
+        let frame = |name: String| Location::Named {
+            frames: vec![Frame {
+                function: name,
+                ..Frame::default()
+            }],
+        };
+        profile.locations = vec![
+            frame("main".to_owned()),
+            frame("walk".to_owned()),
+            frame("leaf".to_owned()),
+        ];
+        profile.label_sets = vec![LabelSet::none()];
+        for (at, &depth) in depths.iter().enumerate() {
+            let mut stack = vec![2];
+            stack.extend(std::iter::repeat_n(1, depth - 2));
+            stack.push(0);
+            profile.stacks.push(stack);
+            profile.samples.push(Sample {
+                stack: at as u32,
+                label_set: 0,
+                value: 1,
+                count: 1,
+            });
+        }
+        profile
+    }
+
+    #[test]
+    fn the_root_and_the_leaf_of_a_deep_stack_stay() {
+        let mut profile = stacks(&[4, 512, 513, 2000]);
+        assert_eq!(cut_stacks(&mut profile, 512), 2);
+        for (stack, cut) in profile.stacks.iter().zip([false, false, true, true]) {
+            assert!(stack.len() <= 512);
+            assert_eq!((stack.first(), stack.last()), (Some(&2), Some(&0)));
+            assert_eq!(stack.iter().filter(|&&at| at == 3).count(), usize::from(cut));
+        }
+        assert_eq!((profile.total(), profile.stats.truncated), (4, 2));
+        assert!(profile.validate().is_ok());
+    }
+
+    #[test]
+    fn cpu_time_that_no_machine_has_is_impossible() {
+        let mut profile = stacks(&[4]);
+        profile.samples[0].value = 10_240_000_000_000;
+        assert_eq!(impossible_cpu(&profile, 10), None);
+        profile.samples[0].value += 1;
+        assert_eq!(impossible_cpu(&profile, 10), Some((10_240, 10)));
+        profile.duration_ns = 3600 * 1_000_000_000;
+        assert_eq!(impossible_cpu(&profile, 10), None, "it lasted an hour");
+        profile.duration_ns = i64::MAX;
+        profile.samples[0].value = i64::MAX;
+        assert!(impossible_cpu(&profile, 10).is_some());
+    }
 
     proptest! {
         #[test]

@@ -29,7 +29,7 @@ use emberline_model::{
         app_name::AppName,
         formats::{self, Format, Reading},
     },
-    otlp::Decoded,
+    otlp::{Decoded, Rejected},
     workload::{UNKNOWN, clean_name},
 };
 use serde::Deserialize;
@@ -149,7 +149,8 @@ impl Asked {
             ..Reading::default()
         };
         let mut read = formats::read(&form.profile, &reading).map_err(|error| Refused::of_format(&error, limit))?;
-        read.left_out.extend(form.labels.then_some(("dynamic_labels", 1)));
+        read.left_out
+            .extend(form.labels.then_some(Rejected::of("dynamic_labels", "", 1)));
         if read.format == Format::Pprof {
             if let Some(types) = &form.types {
                 let cumulative = choose_types(&mut read.profiles, types);
@@ -167,16 +168,11 @@ impl Asked {
                         vec![("cumulative_without_instance", samples)]
                     }
                 };
-                read.left_out.extend(left_out);
+                read.left_out.extend(left_out.into_iter().map(Into::into));
             }
             self.samples_as_time(&mut read.profiles, known);
         }
-        Ok(upload::windows(
-            &self.sender,
-            read.profiles,
-            read.left_out,
-            received_unix_ns,
-        ))
+        Ok(self.sender.place(read, received_unix_ns))
     }
 
     /// Some clients send samples only, and say beside the file how many there are in a second.

@@ -56,10 +56,11 @@ impl Decoder for RawCodec {
 }
 
 /// Serves one call.
-pub(super) async fn unary<C, F>(ingest: Arc<Ingest>, call: C, request: Request<Body>) -> Response<Body>
+pub(super) async fn unary<C, F, A>(ingest: Arc<Ingest>, call: C, request: Request<Body>) -> Response<Body>
 where
     C: Fn(Arc<Ingest>, MetadataMap, Bytes) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Vec<u8>, Status>> + Send + 'static,
+    F: Future<Output = Result<A, Status>> + Send + 'static,
+    A: Answer,
 {
     let mut grpc = Grpc::new(RawCodec)
         .accept_compressed(CompressionEncoding::Zstd)
@@ -79,10 +80,28 @@ struct Method<C, F> {
     answer: PhantomData<fn() -> F>,
 }
 
-impl<C, F> UnaryService<Bytes> for Method<C, F>
+/// What a call may answer: a message, or one with metadata.
+pub(super) trait Answer {
+    fn into_response(self) -> tonic::Response<Vec<u8>>;
+}
+
+impl Answer for Vec<u8> {
+    fn into_response(self) -> tonic::Response<Vec<u8>> {
+        tonic::Response::new(self)
+    }
+}
+
+impl Answer for tonic::Response<Vec<u8>> {
+    fn into_response(self) -> tonic::Response<Vec<u8>> {
+        self
+    }
+}
+
+impl<C, F, A> UnaryService<Bytes> for Method<C, F>
 where
     C: Fn(Arc<Ingest>, MetadataMap, Bytes) -> F,
-    F: Future<Output = Result<Vec<u8>, Status>> + Send + 'static,
+    F: Future<Output = Result<A, Status>> + Send + 'static,
+    A: Answer,
 {
     type Response = Vec<u8>;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Vec<u8>>, Status>> + Send>>;
@@ -90,6 +109,6 @@ where
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         let (metadata, _, message) = request.into_parts();
         let answer = (self.call)(Arc::clone(&self.ingest), metadata, message);
-        Box::pin(async move { answer.await.map(tonic::Response::new) })
+        Box::pin(async move { answer.await.map(Answer::into_response) })
     }
 }

@@ -11,6 +11,7 @@ use emberline_model::{
     batch::BATCH_ID_HEADER,
     foreign::{formats::FormatError, series::SeriesError},
     pprof::PprofError,
+    unpack::UnpackError,
     weight::TooHeavy,
 };
 use emberline_storage::AppendError;
@@ -226,14 +227,14 @@ impl Refused {
     pub(crate) fn is_too_large(error: &FormatError) -> bool {
         matches!(
             error,
-            FormatError::TooLarge { .. } | FormatError::Pprof(PprofError::TooLarge { .. })
+            FormatError::Packed(UnpackError::TooLarge { .. }) | FormatError::Pprof(PprofError::TooLarge { .. })
         )
     }
 
     /// A foreign profile that cannot be read.
     pub(crate) fn of_format(error: &FormatError, limit: usize) -> Refused {
         match error {
-            FormatError::TooLarge { .. } | FormatError::Pprof(PprofError::TooLarge { .. }) => {
+            FormatError::Packed(UnpackError::TooLarge { .. }) | FormatError::Pprof(PprofError::TooLarge { .. }) => {
                 Refused::TooLarge { limit }
             }
             FormatError::TooHeavy(heavy) | FormatError::Pprof(PprofError::TooHeavy(heavy)) => Refused::TooHeavy(*heavy),

@@ -1,8 +1,9 @@
 //! Calls of other profile stores that carry pprof files under labels: Pyroscope's `Push` and Parca's `WriteRaw`. Over
 //! gRPC on both OTLP ports; over Connect (JSON or protobuf over HTTP) on the OTLP/HTTP port.
 //!
-//! Guarantees: those of [`crate::ingest`]. A call of which nothing could be kept is an error that says why; what was
-//! left out of one that was kept is counted, because these protocols cannot say it.
+//! Guarantees: those of [`crate::ingest`]. A call of which nothing could be kept is an error that says why; what was left
+//! out of one that was kept is said in JSON as uploads say it, and in the header `emberline-left-out` in every form, because
+//! the messages of these protocols are empty.
 
 use std::sync::Arc;
 
@@ -17,13 +18,14 @@ use emberline_model::{
     foreign::series::{self, SeriesError},
     otlp::Decoded,
 };
+use tonic::metadata::MetadataMap;
 
-use super::{Ingest, Payload, body, otlp_grpc, raw_grpc, refused::Refused};
+use super::{Accepted, Ingest, Payload, body, left_out, otlp_grpc, raw_grpc, refused::Refused};
 
 /// Reads a message: its bytes, the limit for what it unfolds to, and when it was received.
 type Read = fn(&[u8], usize, i64) -> Result<Decoded, SeriesError>;
 
-/// One method; all of them answer with an empty message.
+/// One method; all of them answer with an empty message, but for what was left out.
 #[derive(Clone, Copy)]
 struct Method {
     path: &'static str,
@@ -79,7 +81,14 @@ impl Method {
     async fn unary(self, ingest: Arc<Ingest>, request: Request<Body>) -> Response<Body> {
         let call = move |ingest: Arc<Ingest>, _, message: Bytes| async move {
             let taken = self.take(&ingest, message, self.protobuf).await;
-            taken.map(|()| Vec::new()).map_err(|refused| refused.to_status())
+            let accepted = taken.map_err(|refused| refused.to_status())?;
+            let mut headers = http::HeaderMap::new();
+            left_out::in_header(&accepted, &mut headers);
+            Ok(tonic::Response::from_parts(
+                MetadataMap::from_headers(headers),
+                Vec::new(),
+                http::Extensions::new(),
+            ))
         };
         raw_grpc::unary(ingest, call, request).await
     }
@@ -114,22 +123,40 @@ impl Method {
                 return refused.to_connect();
             }
         };
-        if let Err(refused) = self.take(&ingest, message, read).await {
-            return refused.to_connect();
-        }
-        let empty = if content_type == "application/json" { "{}" } else { "" };
-        let mut response = Response::new(Body::from(empty));
+        let accepted = match self.take(&ingest, message, read).await {
+            Ok(accepted) => accepted,
+            Err(refused) => return refused.to_connect(),
+        };
+        let body = match content_type {
+            "application/json" => json_answer(&accepted),
+            _ => String::new(),
+        };
+        let mut response = Response::new(Body::from(body));
         let content_type = HeaderValue::from_static(content_type);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        left_out::in_header(&accepted, response.headers_mut());
         response
     }
 
-    async fn take(self, ingest: &Ingest, message: Bytes, read: Read) -> Result<(), Refused> {
+    async fn take(self, ingest: &Ingest, message: Bytes, read: Read) -> Result<Accepted, Refused> {
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let reader = move |received_unix_ns| {
             read(&message, limit, received_unix_ns).map_err(|error| Refused::of_series(&error, limit))
         };
-        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
-        Ok(())
+        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await
     }
+}
+
+/// An empty message, as the protocol has it, with what was not kept as it came.
+fn json_answer(accepted: &Accepted) -> String {
+    let mut answer = serde_json::Map::new();
+    for (name, list) in [
+        ("left_out", &accepted.outcome.rejected),
+        ("changed", &accepted.outcome.changed),
+    ] {
+        if !list.is_empty() {
+            answer.insert(name.to_owned(), serde_json::json!(left_out::told(list)));
+        }
+    }
+    serde_json::Value::Object(answer).to_string()
 }

@@ -19,7 +19,7 @@ use axum::{
     http::{HeaderValue, Request, Response, Uri, header},
 };
 use emberline_model::{
-    Profile, ProfileType, Side,
+    ProfileType, Side,
     foreign::{
         Sender, Times,
         formats::{self, FORMAT_NAMES, Format, Reading},
@@ -28,7 +28,7 @@ use emberline_model::{
     workload::{UNKNOWN, clean_name},
 };
 
-use super::{Accepted, Ingest, Payload, body, refused::Refused};
+use super::{Accepted, Ingest, Payload, body, left_out, refused::Refused};
 use crate::cumulative::Looking;
 
 /// Parameters of a request; the last one of a name counts.
@@ -68,19 +68,17 @@ pub(super) async fn upload(State(ingest): State<Arc<Ingest>>, request: Request<B
 
 /// The answer to what was kept.
 pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
-    let by_reason = |list: &[emberline_model::otlp::Rejected]| -> BTreeMap<&'static str, u64> {
-        list.iter().map(|r| (r.reason, r.count)).collect()
-    };
     let answer = serde_json::json!({
         "windows": accepted.windows,
         "profiles": accepted.profiles,
         "samples": accepted.samples,
-        "left_out": by_reason(&accepted.outcome.rejected),
-        "folded": by_reason(&accepted.outcome.folded),
+        "left_out": left_out::told(&accepted.outcome.rejected),
+        "changed": left_out::told(&accepted.outcome.changed),
     });
     let mut response = Response::new(Body::from(answer.to_string()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
+    left_out::in_header(accepted, response.headers_mut());
     response
 }
 
@@ -279,23 +277,9 @@ impl Asked {
                 Times::Given { until_unix_ns, .. } => until_unix_ns,
                 _ => received_unix_ns,
             };
-            read.left_out
-                .extend(looking.look(&mut read.profiles, now_unix_ns, chosen).1);
+            let left_out = looking.look(&mut read.profiles, now_unix_ns, chosen).1;
+            read.left_out.extend(left_out.into_iter().map(Into::into));
         }
-        Ok(windows(&self.sender, read.profiles, read.left_out, received_unix_ns))
+        Ok(self.sender.place(read, received_unix_ns))
     }
-}
-
-/// Puts what was read into windows, with what was left out while reading.
-pub(super) fn windows(
-    sender: &Sender,
-    profiles: Vec<Profile>,
-    left_out: Vec<(&'static str, u64)>,
-    received_unix_ns: i64,
-) -> Decoded {
-    let mut decoded = sender.windows(profiles, received_unix_ns);
-    for (reason, count) in left_out {
-        decoded.leave_out(reason, count);
-    }
-    decoded
 }

@@ -1,14 +1,20 @@
 //! Collapsed stacks: a line per stack, frames from the root on with `;` between them, and a number at the end. Also the
 //! form without numbers, where each line is one sample.
 //!
-//! Guarantees: the sum is that of the lines; a line that is not of this form is named by its number and nothing of the
-//! text is taken.
+//! Guarantees: the sum is that of the lines, to half a unit where numbers have decimals; frames are taken apart as their
+//! tools write them ([`text_frame`](super::text_frame)); a line that is not of this form is named by its number and nothing
+//! of the text is taken. A text of two numbers a line is a comparison, and refused as one. The first line of a file that
+//! this program wrote says what its numbers are ([`header_of`]), whatever is asked.
+//!
+//! Wrong on purpose: a line that begins with `# ` is a comment, so no outermost frame may begin so.
 
-use super::Units;
-use crate::{profile::Profile, profile_builder::ProfileBuilder, workload::LabelSet};
+use super::{Units, fractions::Fractions, meaning, text_frame};
+use crate::{profile::Profile, profile::ProfileType, profile_builder::ProfileBuilder};
 
 /// Most frames of one line.
 pub(super) const MAX_DEPTH: usize = 4096;
+/// How the first line begins that says what the numbers are.
+const HEADER: &str = "# profile type: ";
 
 /// A line that is not a stack.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,48 +26,141 @@ pub struct FoldedError {
     pub what: String,
 }
 
+/// The first line of collapsed stacks that says what their numbers are; other tools take it for a comment.
+pub fn header_of(profile_type: &ProfileType) -> String {
+    format!("{HEADER}{profile_type}\n", profile_type = profile_type.0)
+}
+
+/// What the first line says the numbers are.
+fn units_of_header(text: &str) -> Option<Units> {
+    let said = text.lines().next()?.strip_prefix(HEADER)?.trim();
+    let parts = ProfileType::parts_of(said);
+    let [_, sample_type, unit, period_type, period_unit] = parts;
+    if sample_type.is_empty() || unit.is_empty() {
+        return None;
+    }
+    let meant = meaning::meaning(sample_type, unit, period_type, period_unit);
+    let named = super::type_of(parts[0], sample_type, unit, period_type, period_unit);
+    Some(Units {
+        // As it was stored: only units need to be understood.
+        profile_type: if meant.factor == 1 { named } else { meant.profile_type },
+        factor: meant.factor,
+        period: 0,
+    })
+}
+
 /// Reads collapsed stacks. With `numbers`, each line ends in one; without, each line counts 1.
+///
+/// # Errors
+/// Names the line that is no stack.
 pub fn read(text: &str, units: &Units, numbers: bool) -> Result<Profile, FoldedError> {
+    let said = units_of_header(text).filter(|_| numbers);
+    let units = said.as_ref().unwrap_or(units);
+    if numbers {
+        refuse_comparison(text)?;
+    }
     let mut builder = ProfileBuilder::new(units.profile_type.clone(), units.period);
-    let none = LabelSet::none();
+    let mut fractions = Fractions::default();
     for (at, line) in text.lines().enumerate() {
         let wrong = |what: String| FoldedError { line: at + 1, what };
         let line = line.trim_end();
-        if line.is_empty() || line.starts_with('#') {
+        if is_comment(line) {
             continue;
         }
-        let (stack, count) = if numbers {
-            let Some((stack, number)) = line.rsplit_once([' ', '\t']) else {
-                return Err(wrong("no number at the end; expected `root;frame;leaf 12`".to_owned()));
-            };
-            let shown: String = number.chars().take(40).collect();
-            let count: u64 = number.parse().map_err(|_| {
-                wrong(format!(
-                    "`{shown}` is not a number of samples; expected `root;frame;leaf 12`"
-                ))
-            })?;
-            (stack, count)
-        } else {
-            (line, 1)
+        let (stack, count) = match numbers {
+            true => stack_and_number(line).map_err(wrong)?,
+            false => (line, 1.0),
         };
-        let value = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(units.factor);
-        let depth = stack.bytes().filter(|&byte| byte == b';').count() + 1;
-        if depth > MAX_DEPTH {
+        let mut leaf_first = Vec::new();
+        let mut roots = true;
+        for frame in frames(stack).filter(|frame| !frame.is_empty()) {
+            roots = roots && text_frame::is_process_or_thread(frame);
+            if roots {
+                continue;
+            }
+            let frame = text_frame::split(frame);
+            leaf_first.push(builder.frame(frame.function, frame.file, frame.line));
+        }
+        if leaf_first.len() > MAX_DEPTH {
             return Err(wrong(format!(
-                "a stack of {depth} frames; at most {MAX_DEPTH} are read"
+                "a stack of {} frames; at most {MAX_DEPTH} are read",
+                leaf_first.len()
             )));
         }
-        let frames: Vec<u32> = stack
-            .rsplit(';')
-            .map(str::trim)
-            .filter(|frame| !frame.is_empty())
-            .map(|frame| builder.frame(frame, "", 0))
-            .collect();
+        leaf_first.reverse();
+        let weight = count * units.factor as f64;
+        if !(0.0..=super::MOST_WEIGHT).contains(&weight) {
+            return Err(wrong(format!("the number {count} is out of range")));
+        }
         // Where a number is no count of samples, the row was seen at least once.
-        let samples = if units.period > 0 { count } else { 1 };
-        builder.add(frames, &none, value, samples);
+        let samples = if units.period > 0 { count.round() as u64 } else { 1 };
+        fractions.add(leaf_first, weight, samples);
     }
+    fractions.finish(&mut builder);
     Ok(builder.finish())
+}
+
+fn is_comment(line: &str) -> bool {
+    line.is_empty() || line == "#" || line.starts_with("# ")
+}
+
+/// The frames of a stack, from the root on. The command line of a process may hold semicolons; it ends with its quote.
+fn frames(stack: &str) -> impl Iterator<Item = &str> {
+    let process = stack
+        .starts_with("process ")
+        .then(|| stack.find("\";").map(|end| stack.split_at(end + 1)))
+        .flatten()
+        .filter(|(process, _)| text_frame::is_process_or_thread(process));
+    let (process, rest) = match process {
+        Some((process, rest)) => (Some(process), rest),
+        None => (None, stack),
+    };
+    process.into_iter().chain(rest.split(';').map(str::trim))
+}
+
+fn stack_and_number(line: &str) -> Result<(&str, f64), String> {
+    let Some((stack, number)) = line.rsplit_once([' ', '\t']) else {
+        return Err("no number at the end; expected `root;frame;leaf 12`".to_owned());
+    };
+    // Only digits and a point: `inf`, `1e9` and signs are no counts of anything.
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let parsed = number.parse().ok().filter(|_| is_number);
+    match parsed {
+        Some(count) if count <= super::MOST_WEIGHT => Ok((stack, count)),
+        _ => {
+            let shown: String = number.chars().take(40).collect();
+            Err(format!(
+                "`{shown}` is not a number of samples; expected `root;frame;leaf 12`"
+            ))
+        }
+    }
+}
+
+/// Two numbers at the end of every line are a comparison, as `difffolded.pl` writes it.
+fn refuse_comparison(text: &str) -> Result<(), FoldedError> {
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !is_comment(line.trim_end()));
+    let two = |line: &str| {
+        let mut words = line.trim_end().rsplit([' ', '\t']);
+        let last_two = [words.next(), words.next()];
+        // Behind a process or thread, `worker 1` is a name.
+        last_two.iter().all(|word| word.is_some_and(is_number)) && words.next().is_some_and(|rest| !rest.is_empty())
+    };
+    let Some((first, line)) = lines.next() else {
+        return Ok(());
+    };
+    if !two(line) || !lines.all(|(_, line)| two(line)) {
+        return Ok(());
+    }
+    Err(FoldedError {
+        line: first + 1,
+        what: "two numbers at the end of every line: this is a comparison of two profiles (difffolded), not a profile; send \
+               each of the two by itself"
+            .to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -71,11 +170,19 @@ mod tests {
     use super::*;
     use crate::profile::Location;
 
-    fn name(profile: &Profile, at: u32) -> &str {
+    fn named(profile: &Profile, at: u32) -> (&str, &str, u32) {
         match &profile.locations[at as usize] {
-            Location::Named { frames } => &frames[0].function,
-            Location::Native { .. } => "native",
+            Location::Named { frames } => (&frames[0].function, &frames[0].file, frames[0].line),
+            Location::Native { .. } => ("native", "", 0),
         }
+    }
+
+    fn name(profile: &Profile, at: u32) -> &str {
+        named(profile, at).0
+    }
+
+    fn stack(profile: &Profile, at: usize) -> Vec<&str> {
+        profile.stacks[at].iter().map(|&at| name(profile, at)).collect()
     }
 
     #[test]
@@ -83,8 +190,7 @@ mod tests {
         let profile = read("main;a b;leaf 3\n\nmain 1\nmain;a b;leaf 2\n", &Units::cpu(100), true).unwrap();
         assert_eq!(profile.samples.len(), 2);
         assert_eq!((profile.samples[0].value, profile.samples[0].count), (50_000_000, 5));
-        let names: Vec<_> = profile.stacks[0].iter().map(|&at| name(&profile, at)).collect();
-        assert_eq!(names, ["leaf", "a b", "main"]);
+        assert_eq!(stack(&profile, 0), ["leaf", "a b", "main"]);
         assert!(profile.validate().is_ok());
         let lines = read(
             "main;a\nmain;a\n",
@@ -100,7 +206,11 @@ mod tests {
         for (text, line, word) in [
             ("a;b 1\nc;d\n", 2, "no number"),
             ("a -1", 1, "`-1`"),
-            ("a 1.5", 1, "`1.5`"),
+            ("a 1.5.2", 1, "`1.5.2`"),
+            ("a 1e9", 1, "`1e9`"),
+            ("a inf", 1, "`inf`"),
+            ("a 18446744073709551616", 1, "is not a number"),
+            ("# a comment\na;b 10 12\na 1 1\n", 2, "difffolded"),
         ] {
             let error = read(text, &Units::cpu(100), true).unwrap_err();
             assert_eq!(error.line, line);
@@ -108,15 +218,89 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_a_text_of_two_numbers_everywhere_is_a_comparison() {
+        let profile = read("main;worker 1 10\nmain;price 5\n", &Units::cpu(100), true).unwrap();
+        assert_eq!(stack(&profile, 0), ["worker 1", "main"]);
+        assert_eq!(read("worker 1 10\n", &Units::cpu(100), true).unwrap_err().line, 1);
+    }
+
+    #[test]
+    fn a_root_with_a_hash_is_no_comment() {
+        let profile = read("#<Class:0x1>#call;price 10\nmain;price 5\n", &Units::cpu(100), true).unwrap();
+        assert_eq!(profile.samples.iter().map(|s| s.count).sum::<u64>(), 15);
+    }
+
+    #[test]
+    fn decimals_are_rounded_in_all_and_not_line_by_line() {
+        let profile = read("main;price 10.5\nmain;parse 4.5\n", &Units::cpu(100), true).unwrap();
+        assert_eq!(profile.total(), 150_000_000);
+        let plain = Units::plain("memory", "alloc_space", "bytes", "space");
+        let text: String = (0..1000).map(|n| format!("main;f{n} 0.4\n")).collect();
+        assert_eq!(read(&text, &plain, true).unwrap().total(), 400);
+    }
+
+    #[test]
+    fn processes_and_threads_leave_the_root() {
+        let text = "process 7:\"python -c a;b; c\";thread (7): worker 1;main (app.py:3) 5\nprocess 7:\"x\" 1\n";
+        let profile = read(text, &Units::cpu(100), true).unwrap();
+        assert_eq!(stack(&profile, 0), ["main"]);
+        assert_eq!(named(&profile, 0), ("main", "app.py", 3));
+        assert_eq!(
+            stack(&profile, 1),
+            ["[unknown]"],
+            "what a process has no stack of is kept"
+        );
+    }
+
+    #[test]
+    fn what_this_program_wrote_says_what_its_numbers_are() {
+        for stored in [
+            ProfileType::CPU,
+            "block:delay:nanoseconds:contentions:count",
+            "memory:inuse_space:bytes:space:bytes",
+        ] {
+            let stored = ProfileType(stored.to_owned());
+            let text = format!("{}main;price 494494494\n", header_of(&stored));
+            let profile = read(&text, &Units::cpu(100), true).unwrap();
+            assert_eq!((profile.profile_type.clone(), profile.total()), (stored, 494_494_494));
+        }
+    }
+
     proptest! {
         #[test]
-        fn text_of_any_kind_keeps_its_sum_or_is_refused(text in "[a-z; 0-9\n\t\u{0}é-]{0,80}") {
+        fn text_of_any_kind_keeps_its_sum_or_is_refused(text in "[a-z; 0-9\n\t\u{0}é#-]{0,80}") {
             if let Ok(profile) = read(&text, &Units::plain("x", "x", "count", "x"), true) {
                 prop_assert!(profile.validate().is_ok());
-                let numbers = text.lines().map(str::trim_end).filter(|l| !l.is_empty() && !l.starts_with('#'));
-                let sum = numbers.map(|l| l.rsplit([' ', '\t']).next().unwrap().parse::<i64>().unwrap_or(i64::MAX)).fold(0, i64::saturating_add);
-                prop_assert_eq!(profile.total(), sum);
+                let numbers = text.lines().map(str::trim_end).filter(|line| !is_comment(line));
+                let sum = numbers.map(|l| l.rsplit([' ', '\t']).next().unwrap().parse::<f64>().unwrap()).sum::<f64>();
+                prop_assert!((profile.total() as f64 - sum).abs() <= 1e-9 * sum + 0.5);
             }
+        }
+
+        /// Collapsed stacks as the tools write them: any name but `;`, whatever brackets, blanks and numbers it holds.
+        #[test]
+        fn what_a_tool_writes_is_read_back(
+            stacks in prop::collection::vec((prop::collection::vec("[a-zA-Z_<>(){}\\[\\]:.,*&$~0-9]{1,10}( [a-z0-9]{1,4})?", 1..6), 1u32..1000), 1..12),
+        ) {
+            let text: String = stacks.iter().map(|(frames, count)| format!("{} {count}\n", frames.join(";"))).collect();
+            let read = read(&text, &Units::cpu(100), true);
+            if let Err(error) = &read {
+                prop_assert!(error.what.contains("difffolded"), "{}", error);
+                return Ok(());
+            }
+            let profile = read.unwrap();
+            prop_assert_eq!(profile.total(), stacks.iter().map(|(_, count)| i64::from(*count) * 10_000_000).sum::<i64>());
+            let mut expected: Vec<Vec<String>> = stacks.iter().map(|(frames, _)| frames.iter().rev().map(|frame| {
+                let frame = text_frame::split(frame);
+                crate::function::normalise(frame.function)
+            }).collect()).collect();
+            let mut found: Vec<Vec<String>> = (0..profile.stacks.len()).map(|at| stack(&profile, at).iter().map(|name| (*name).to_owned()).collect()).collect();
+            expected.sort();
+            expected.dedup();
+            found.sort();
+            found.dedup();
+            prop_assert_eq!(found, expected);
         }
     }
 }

@@ -3,10 +3,6 @@
 //! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
 //! says which format was tried and, for text, which line. What is recognised ([`recognise`]) is named by what it is.
 
-use std::io::Read;
-
-use flate2::read::MultiGzDecoder;
-
 use super::{
     DEFAULT_RATE_HZ, Units, austin, bpftrace, callgrind, chrome_trace,
     folded::{self, FoldedError},
@@ -20,8 +16,10 @@ use super::{
     v8_cpu, v8_heap,
 };
 use crate::{
+    otlp::Rejected,
     pprof::{self, Addresses, PprofError},
     profile::Profile,
+    unpack::{UnpackError, unpack},
     weight::{TooHeavy, memory_of, weigh_json, weigh_text},
 };
 
@@ -187,8 +185,10 @@ pub struct ReadProfiles {
     pub format: Format,
     /// One per type.
     pub profiles: Vec<Profile>,
-    /// Samples that were left out, with the reason.
-    pub left_out: Vec<(&'static str, u64)>,
+    /// What was left out, in samples.
+    pub left_out: Vec<Rejected>,
+    /// What was kept in another form than it came in.
+    pub changed: Vec<Rejected>,
     /// How long it was when unpacked.
     pub unpacked_bytes: usize,
 }
@@ -196,22 +196,16 @@ pub struct ReadProfiles {
 /// Why bytes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// Larger than the limit.
-    #[error("more than {limit} bytes when unpacked")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-    },
+    /// Larger than the limit, or packed and broken.
+    #[error("{0}")]
+    Packed(#[from] UnpackError),
     /// It unfolds to too much.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
-    /// Packed and broken.
-    #[error("not valid gzip: {0}")]
-    Gzip(std::io::Error),
     /// A word for what is measured that nobody knows.
     #[error(
-        "`{0}` does not name what is measured: use cpu, wall, inuse_space, inuse_objects, alloc_space, alloc_objects, \
-         goroutines, mutex_count, mutex_duration, block_count or block_duration"
+        "`{0}` does not name what is measured: use cpu, wall, cpu_nanoseconds, wall_nanoseconds, inuse_space, inuse_objects, \
+         alloc_space, alloc_objects, goroutines, mutex_count, mutex_duration, block_count or block_duration"
     )]
     Kind(String),
     /// A format that is known and not read.
@@ -252,12 +246,12 @@ pub enum FormatError {
     Broken(&'static str, ReadError),
 }
 
-/// Reads bytes, packed with gzip or not.
+/// Reads bytes, packed with gzip or zstd or not.
 pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
     let unpacked = unpack(bytes, how.limit)?;
     let bytes = unpacked.as_deref().unwrap_or(bytes);
     if bytes.len() > how.limit {
-        return Err(FormatError::TooLarge { limit: how.limit });
+        return Err(UnpackError::TooLarge { limit: how.limit }.into());
     }
     let Some(named) = how.format else {
         return read_in(Format::detect(bytes)?, bytes, how);
@@ -265,7 +259,7 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
     read_in(named, bytes, how).map_err(|error| match recognise(bytes) {
         _ if matches!(
             error,
-            FormatError::TooHeavy(_) | FormatError::TooLarge { .. } | FormatError::Kind(_)
+            FormatError::TooHeavy(_) | FormatError::Packed(_) | FormatError::Kind(_)
         ) =>
         {
             error
@@ -319,22 +313,30 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
     };
     let outcome = match format {
         Format::Pprof => {
-            let values = pprof::read_addresses(bytes, reading.limit as u64, reading.addresses)?;
-            let mut profiles: Vec<Profile> = values.into_iter().map(|value| value.profile).collect();
-            // Beside CPU time, samples are the same thing counted once more.
-            if let [only] = profiles.as_mut_slice() {
-                only.samples_as_cpu_time();
+            let file = pprof::read_file(bytes, reading.limit as u64, reading.addresses)?;
+            Outcome {
+                profiles: file.values.into_iter().map(|value| value.profile).collect(),
+                left_out: file.left_out,
+                changed: file.changed,
             }
-            plain(profiles)
         }
         Format::Folded => plain(vec![folded::read(text()?, &units()?, true)?]),
         Format::Lines => plain(vec![folded::read(text()?, &units()?, false)?]),
-        Format::Speedscope => plain(speedscope::read(bytes, &units()?)?),
+        Format::Speedscope => {
+            let asked = reading.kind.map(|_| units()).transpose()?;
+            let file = speedscope::read(bytes, asked.as_ref(), rate.unwrap_or(DEFAULT_RATE_HZ))?;
+            Outcome {
+                profiles: file.profiles,
+                changed: file.changed,
+                ..Outcome::default()
+            }
+        }
         Format::PerfScript => {
             let script = perf_script::read(text()?, rate)?;
             Outcome {
-                profiles: vec![script.profile],
-                left_out: vec![("other_event", script.other_events)],
+                profiles: script.profiles,
+                left_out: script.left_out,
+                changed: script.changed,
             }
         }
         Format::Jfr => or_broken(jfr::read(bytes, &how))?,
@@ -354,22 +356,9 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
         format,
         profiles: outcome.profiles,
         left_out: outcome.left_out,
+        changed: outcome.changed,
         unpacked_bytes: bytes.len(),
     })
-}
-
-fn unpack(bytes: &[u8], limit: usize) -> Result<Option<Vec<u8>>, FormatError> {
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Ok(None);
-    }
-    let mut unpacked = Vec::new();
-    let most = (limit as u64).saturating_add(1);
-    let read = MultiGzDecoder::new(bytes).take(most).read_to_end(&mut unpacked);
-    read.map_err(FormatError::Gzip)?;
-    if unpacked.len() > limit {
-        return Err(FormatError::TooLarge { limit });
-    }
-    Ok(Some(unpacked))
 }
 
 #[cfg(test)]
@@ -424,10 +413,13 @@ mod tests {
             limit: 1 << 16,
             ..Reading::default()
         };
-        assert!(matches!(read(&bomb, &reading), Err(FormatError::TooLarge { .. })));
+        assert!(matches!(
+            read(&bomb, &reading),
+            Err(FormatError::Packed(UnpackError::TooLarge { .. }))
+        ));
         assert!(matches!(
             read(&vec![b'a'; (1 << 16) + 1], &reading),
-            Err(FormatError::TooLarge { .. })
+            Err(FormatError::Packed(UnpackError::TooLarge { .. }))
         ));
     }
 

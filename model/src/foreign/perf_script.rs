@@ -1,20 +1,27 @@
 //! The text of `perf script`: a line about the sample, a line per frame from the leaf on, an empty line.
 //!
-//! Guarantees: every sample of the text is counted once, under the event that most samples are of when there are
-//! several (the others are said in [`PerfScript::other_events`]); a text that holds no sample is refused with the line
-//! that was not understood. The command is the outermost frame, as in other tools, so that processes stay apart.
+//! Guarantees: every sample of the text is counted once, under its event; of more than [`MAX_EVENTS`] events the largest are
+//! kept and the others are said. Events are told apart by their whole name: of `cycles:u` only the modifier is cut, so
+//! `sched:sched_switch` and `sched:sched_wakeup` are two, while the cycles of the two kinds of cores of one machine
+//! (`cpu_core/cycles/`, `cpu_atom/cycles/`) are one. A text that holds no sample is refused with the line that was not
+//! understood. The command is the outermost frame, as in other tools, so that processes stay apart; it may hold blanks and
+//! numbers.
 //!
-//! Wrong on purpose: the times of `perf` count from the start of the machine; only their distance is used. Without a
-//! rate, events other than the CPU clocks are counted in their own unit and not turned into time.
+//! Wrong on purpose: the times of `perf` count from the start of the machine; only their distance is used. A clock whose
+//! samples carry no period is taken to tick as often as its times say, or else 100 times a second, and both are said.
+//! Without a rate, events other than the CPU clocks are counted in their own unit and not turned into time.
+
+mod lines;
 
 use std::collections::HashMap;
 
+pub(super) use self::lines::looks_like;
+use self::lines::{FrameLine, Head, frame, head, source_line};
 use super::{NS, Units, folded::MAX_DEPTH, type_of};
-use crate::{
-    profile::{Profile, ProfileType},
-    profile_builder::ProfileBuilder,
-    workload::LabelSet,
-};
+use crate::{otlp::Rejected, profile::Profile, profile_builder::ProfileBuilder, workload::LabelSet};
+
+/// Most events of one text that become profiles.
+pub const MAX_EVENTS: usize = 16;
 
 /// Text that is not of `perf script`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,148 +36,188 @@ pub struct PerfScriptError {
 /// What the text holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PerfScript {
-    /// The samples of the event most of them are of.
-    pub profile: Profile,
-    /// Samples of other events, which are left out.
-    pub other_events: u64,
+    /// One for each event; that of most samples first.
+    pub profiles: Vec<Profile>,
+    /// Samples of events beyond the limit.
+    pub left_out: Vec<Rejected>,
+    /// What was assumed about the others.
+    pub changed: Vec<Rejected>,
 }
 
-/// The line about a sample.
-#[derive(Debug, Clone, PartialEq)]
-struct Head<'t> {
-    command: &'t str,
-    time_ns: Option<i64>,
-    period: Option<i64>,
-    event: &'t str,
+/// How the values of an event are to be read.
+struct Plan {
+    units: Units,
+    /// Whether each sample is worth its own period.
+    own_periods: bool,
 }
 
-/// True when the text looks like one of `perf script`: its first line is the head of a sample.
-pub(super) fn looks_like(text: &str) -> bool {
-    let first = text
-        .lines()
-        .find(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    first.is_some_and(|line| head(line).is_some())
-}
-
-/// `command pid[/tid] [cpu] time: [period] event:`; parts in square brackets may be missing, and so may the time.
-fn head(line: &str) -> Option<Head<'_>> {
-    if line.starts_with([' ', '\t']) && !line.trim_start().contains(": ") && !line.trim_end().ends_with(':') {
-        return None;
-    }
-    let line = line.trim();
-    // The command may hold blanks: it ends before the first word that is a process id.
-    let mut at = 0;
-    let mut command = None;
-    for word in line.split(' ') {
-        let id = word.split('/').next().unwrap_or_default();
-        let is_id = !id.is_empty() && word.bytes().all(|b| b.is_ascii_digit() || b == b'/');
-        if at > 0 && is_id {
-            command = Some((line[..at].trim(), &line[at + word.len()..]));
-            break;
+impl Plan {
+    /// `rate_hz` is that of the sender.
+    fn of(event: &str, seen: &Seen, rate_hz: Option<u32>, changed: &mut Vec<Rejected>) -> Plan {
+        let is_clock = matches!(event, "cpu-clock" | "task-clock" | "");
+        if let Some(rate) = rate_hz {
+            return Plan {
+                units: Units::cpu(rate),
+                own_periods: false,
+            };
         }
-        at += word.len() + 1;
+        if !is_clock {
+            return Plan {
+                units: Units {
+                    profile_type: type_of("perf", event, "count", event, "count"),
+                    factor: 1,
+                    period: 0,
+                },
+                own_periods: true,
+            };
+        }
+        let mut units = Units::cpu(super::DEFAULT_RATE_HZ);
+        let without_period = seen.samples - seen.with_period;
+        // Whatever set off samples of which even the event is not named, it was a clock unless told otherwise. Its period
+        // would be in a unit that nobody names either.
+        let own_periods = !event.is_empty();
+        if without_period > 0 || !own_periods {
+            let reason = match seen.tick_ns() {
+                Some(tick) => {
+                    (units.factor, units.period) = (tick, tick);
+                    "period_by_times"
+                }
+                None => "period_assumed",
+            };
+            let what = format!("{} ns for each sample", units.factor);
+            let samples = if own_periods { without_period } else { seen.samples };
+            Rejected::of(reason, &what, samples).add_to(changed);
+        }
+        Plan { units, own_periods }
     }
-    let (command, rest) = command?;
-    let mut head = Head {
-        command,
-        time_ns: None,
-        period: None,
-        event: "",
-    };
-    for word in rest.split_whitespace() {
-        if word.starts_with('[') {
+}
+
+/// What a first look at an event saw.
+#[derive(Default)]
+struct Seen<'t> {
+    samples: u64,
+    with_period: u64,
+    /// The last time in each lane, and the distances within lanes.
+    last: HashMap<&'t str, i64>,
+    distances: Vec<i64>,
+}
+
+impl Seen<'_> {
+    /// The distance of two samples of a clock. Whoever sleeps is not sampled, so distances are too long rather than too
+    /// short: the one that a quarter of them is below. `None` where they are too few, or no clock ticks so.
+    fn tick_ns(&self) -> Option<i64> {
+        const FEWEST: usize = 8;
+        // What the kernel allows, and slower than anyone samples.
+        const TICKS: std::ops::RangeInclusive<i64> = 10_000..=NS;
+        let mut distances = self.distances.clone();
+        if distances.len() < FEWEST {
+            return None;
+        }
+        let at = distances.len() / 4;
+        let tick = *distances.select_nth_unstable(at).1;
+        TICKS.contains(&tick).then_some(tick)
+    }
+}
+
+/// Most distances that are looked at.
+const MOST_DISTANCES: usize = 100_000;
+
+/// Looks at the events of a text, that of most samples first.
+fn events(text: &str) -> Vec<(&str, Seen<'_>)> {
+    let mut events: HashMap<&str, Seen<'_>> = HashMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        if line.starts_with([' ', '\t']) && frame(line).is_some() {
             continue;
         }
-        if let Some(name) = word.strip_suffix(':') {
-            match seconds_as_ns(name) {
-                Some(time) => head.time_ns = Some(time),
-                None => {
-                    // An event may have modifiers, `cycles:u:`.
-                    head.event = name.split(':').next().unwrap_or_default();
-                    break;
-                }
-            }
-        } else if let Ok(period) = word.parse() {
-            head.period = Some(period);
+        let Some(head) = head(line) else { continue };
+        let seen = events.entry(head.event).or_default();
+        seen.samples += 1;
+        seen.with_period += u64::from(head.period.is_some());
+        if let Some(time) = head.time_ns
+            && let Some(before) = seen.last.insert(head.lane, time)
+            && seen.distances.len() < MOST_DISTANCES
+        {
+            seen.distances.push(time.saturating_sub(before));
         }
     }
-    (!head.event.is_empty() || head.time_ns.is_some()).then_some(head)
+    let mut events: Vec<_> = events.into_iter().collect();
+    events.sort_by(|a, b| b.1.samples.cmp(&a.1.samples).then_with(|| a.0.cmp(b.0)));
+    events
 }
 
-fn seconds_as_ns(text: &str) -> Option<i64> {
-    let (seconds, fraction) = text.split_once('.')?;
-    let digits = fraction.len();
-    if digits > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
-    seconds.parse::<i64>().ok()?.checked_mul(NS)?.checked_add(fraction)
+/// An event whose samples are being read.
+struct Reading {
+    plan: Plan,
+    builder: ProfileBuilder,
+    first_ns: i64,
+    last_ns: i64,
 }
 
-/// `address symbol+0x12 (file)`: the symbol, or the file in brackets where there is none.
-fn frame_name(line: &str) -> Option<String> {
-    let line = line.trim();
-    let (address, rest) = line.split_once(' ')?;
-    if !address.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
+/// A sample that is being read; its frames leaf first.
+struct Open<'t> {
+    head: Head<'t>,
+    frames: Vec<FrameLine<'t>>,
+}
+
+impl Reading {
+    fn add(&mut self, open: &Open<'_>) {
+        let builder = &mut self.builder;
+        let mut leaf_first: Vec<u32> = open
+            .frames
+            .iter()
+            .map(|frame| builder.frame(&frame.name, frame.file, frame.line))
+            .collect();
+        leaf_first.push(builder.frame(open.head.command, "", 0));
+        if let Some(time) = open.head.time_ns {
+            (self.first_ns, self.last_ns) = (self.first_ns.min(time), self.last_ns.max(time));
+        }
+        let value = match open.head.period {
+            Some(period) if self.plan.own_periods => period.max(0),
+            _ => self.plan.units.factor,
+        };
+        builder.add(leaf_first, &LabelSet::none(), value, 1);
     }
-    let (symbol, file) = match rest.rsplit_once(" (") {
-        Some((symbol, file)) => (symbol.trim(), file.trim_end_matches(')')),
-        None => (rest.trim(), ""),
-    };
-    let symbol = match symbol.rsplit_once("+0x") {
-        Some((name, offset)) if offset.bytes().all(|b| b.is_ascii_hexdigit()) => name,
-        _ => symbol,
-    };
-    if symbol.is_empty() || symbol == "[unknown]" {
-        let file = file.rsplit('/').next().unwrap_or_default();
-        return Some(if file.is_empty() {
-            "[unknown]".to_owned()
-        } else {
-            format!("[{file}]")
+
+    fn finish(self) -> Profile {
+        let mut profile = self.builder.finish();
+        if self.last_ns > self.first_ns {
+            profile.duration_ns = self.last_ns.saturating_sub(self.first_ns);
+        }
+        profile
+    }
+}
+
+/// Reads the text. With a rate, each sample of the most frequent event is worth its share of a second of CPU time.
+///
+/// # Errors
+/// Names the line that is of no sample.
+pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptError> {
+    let events = events(text);
+    let (mut left_out, mut changed) = (Vec::new(), Vec::new());
+    let mut readings: Vec<Reading> = Vec::new();
+    let mut reading_of: HashMap<&str, usize> = HashMap::new();
+    for (at, (event, seen)) in events.iter().enumerate() {
+        if at >= MAX_EVENTS {
+            Rejected::of("other_event", event, seen.samples).add_to(&mut left_out);
+            continue;
+        }
+        let plan = Plan::of(event, seen, rate_hz.filter(|_| at == 0), &mut changed);
+        reading_of.insert(event, readings.len());
+        readings.push(Reading {
+            builder: ProfileBuilder::new(plan.units.profile_type.clone(), plan.units.period),
+            plan,
+            first_ns: i64::MAX,
+            last_ns: i64::MIN,
         });
     }
-    Some(symbol.to_owned())
-}
-
-/// Reads the text. With a rate each sample is worth its share of a second of CPU time.
-pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptError> {
-    let event = most_frequent_event(text);
-    let is_clock = matches!(event.as_str(), "cpu-clock" | "task-clock");
-    let (units, times) = match rate_hz {
-        Some(rate) => (Units::cpu(rate), false),
-        // The period of a clock is in nanoseconds.
-        None if is_clock => (Units::cpu(super::DEFAULT_RATE_HZ), true),
-        None => {
-            let profile_type: ProfileType = type_of("perf", &event, "count", &event, "count");
-            let units = Units {
-                profile_type,
-                factor: 1,
-                period: 0,
-            };
-            (units, true)
-        }
-    };
-    let mut builder = ProfileBuilder::new(units.profile_type.clone(), units.period);
-    let (mut first_ns, mut last_ns) = (i64::MAX, i64::MIN);
-    let (mut other_events, mut samples) = (0u64, 0u64);
-    let mut open: Option<(Head<'_>, Vec<u32>)> = None;
-    let mut finish = |open: &mut Option<(Head<'_>, Vec<u32>)>, builder: &mut ProfileBuilder| {
-        let Some((head, mut frames)) = open.take() else { return };
-        if head.event != event {
-            other_events += 1;
-            return;
-        }
+    let mut samples = 0u64;
+    let mut open: Option<Open<'_>> = None;
+    let mut finish = |open: &mut Option<Open<'_>>| {
+        let Some(open) = open.take() else { return };
         samples += 1;
-        if let Some(time) = head.time_ns {
-            (first_ns, last_ns) = (first_ns.min(time), last_ns.max(time));
+        if let Some(&at) = reading_of.get(open.head.event) {
+            readings[at].add(&open);
         }
-        frames.push(builder.frame(head.command, "", 0));
-        let value = match head.period {
-            Some(period) if times => period.max(0),
-            _ => units.factor,
-        };
-        builder.add(frames, &LabelSet::none(), value, 1);
     };
     for (at, line) in text.lines().enumerate() {
         let wrong = |what: &str| PerfScriptError {
@@ -181,52 +228,45 @@ pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptEr
             continue;
         }
         if line.trim().is_empty() {
-            finish(&mut open, &mut builder);
+            finish(&mut open);
             continue;
         }
-        if let (Some((_, frames)), Some(name)) = (&mut open, frame_name(line))
+        if let Some(open) = &mut open
             && line.starts_with([' ', '\t'])
         {
-            if frames.len() >= MAX_DEPTH {
-                return Err(wrong("a stack of more frames than are read"));
+            if let Some(frame) = frame(line) {
+                if open.frames.len() >= MAX_DEPTH {
+                    return Err(wrong("a stack of more frames than are read"));
+                }
+                open.frames.push(frame);
+                continue;
             }
-            frames.push(builder.frame(&name, "", 0));
-            continue;
+            if let (Some(above), Some((file, line))) = (open.frames.last_mut(), source_line(line)) {
+                (above.file, above.line) = (file, line);
+                continue;
+            }
         }
-        finish(&mut open, &mut builder);
+        finish(&mut open);
         let head = head(line).ok_or_else(|| wrong("neither the head of a sample nor one of its frames"))?;
-        open = Some((head, Vec::new()));
+        open = Some(Open {
+            head,
+            frames: Vec::new(),
+        });
     }
-    finish(&mut open, &mut builder);
+    finish(&mut open);
     if samples == 0 {
         return Err(PerfScriptError {
             line: text.lines().count().max(1),
             what: "the text holds no sample of `perf script`".to_owned(),
         });
     }
-    let mut profile = builder.finish();
-    profile.duration_ns = if last_ns > first_ns {
-        last_ns.saturating_sub(first_ns)
-    } else {
-        0
-    };
-    Ok(PerfScript { profile, other_events })
-}
-
-fn most_frequent_event(text: &str) -> String {
-    let mut counts: HashMap<&str, u64> = HashMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        if line.starts_with([' ', '\t']) && frame_name(line).is_some() {
-            continue;
-        }
-        if let Some(head) = head(line) {
-            *counts.entry(head.event).or_default() += 1;
-        }
-    }
-    let most = counts
-        .into_iter()
-        .max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(a.0)));
-    most.map(|(event, _)| event.to_owned()).unwrap_or_default()
+    // Events of one type (a clock with and without a name) are one profile.
+    let profiles = crate::merge::add_up(readings.into_iter().map(Reading::finish).collect());
+    Ok(PerfScript {
+        profiles,
+        left_out,
+        changed,
+    })
 }
 
 #[cfg(test)]
@@ -234,7 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::profile::Location;
+    use crate::profile::{Location, ProfileType};
 
     const TEXT: &str = "# a comment\nweb server 12/34 [001] 5000.250000:   10101010 cpu-clock:u: \n\t    55d0c8 shop::price+0x1a (/bin/shop)\n\t7f0000 [unknown] (/lib/libc.so.6)\n\nweb server 12/34 [001] 5003.250000:   10101010 cpu-clock:u: \n\t    55d0c8 shop::price+0x1b (/bin/shop)\n\t7f0000 [unknown] (/lib/libc.so.6)\n\nperf 9 5001.0: 4000 cycles: \n\tffff native_write+0xa ([kernel.kallsyms])\n";
 
@@ -247,25 +287,64 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_the_main_event_become_time_and_others_are_counted() {
+    fn samples_of_a_clock_become_time_and_other_events_stay_beside_them() {
         let read = read(TEXT, None).unwrap();
-        assert_eq!(read.other_events, 1);
-        assert_eq!(read.profile.profile_type, ProfileType::cpu());
-        assert_eq!(read.profile.samples.len(), 1, "offsets within a function do not matter");
-        assert_eq!((read.profile.total(), read.profile.samples[0].count), (20_202_020, 2));
-        assert_eq!(names(&read.profile, 0), ["shop::price", "[libc.so.6]", "web server"]);
-        assert_eq!(read.profile.duration_ns, 3 * NS);
+        assert_eq!(
+            (read.left_out.len(), read.changed.len(), read.profiles.len()),
+            (0, 0, 2)
+        );
+        let clock = &read.profiles[0];
+        assert_eq!(clock.profile_type, ProfileType::cpu());
+        assert_eq!(clock.samples.len(), 1, "offsets within a function do not matter");
+        assert_eq!((clock.total(), clock.samples[0].count), (20_202_020, 2));
+        assert_eq!(names(clock, 0), ["shop::price", "[libc.so.6]", "web server"]);
+        assert_eq!(clock.duration_ns, 3 * NS);
+        let cycles = &read.profiles[1];
+        assert_eq!(
+            (cycles.profile_type.0.as_str(), cycles.total()),
+            ("perf:cycles:count:cycles:count", 4000)
+        );
         assert!(looks_like(TEXT));
     }
 
     #[test]
     fn events_that_are_no_clock_keep_their_unit_unless_a_rate_is_given() {
         let text = "a 1 2.0: 4000 cycles: \n\tff f+0x1 (x)\n";
-        let plain = read(text, None).unwrap().profile;
+        let plain = &read(text, None).unwrap().profiles[0];
         assert_eq!(plain.profile_type.0, "perf:cycles:count:cycles:count");
         assert_eq!(plain.total(), 4000);
-        let rated = read(text, Some(50)).unwrap().profile;
+        let rated = &read(text, Some(50)).unwrap().profiles[0];
         assert_eq!((rated.profile_type.unit(), rated.total()), ("nanoseconds", 20_000_000));
+    }
+
+    #[test]
+    fn a_clock_without_a_period_ticks_as_its_times_say() {
+        let sample = |at: u32, event: &str| format!("shop 12 5000.{:06}: {event}\n\tff f+0x1 (x)\n\n", at);
+        for event in ["cpu-clock: ", ""] {
+            let text: String = (0..84).map(|n| sample(n * 1000, event)).collect();
+            let read = read(&text, None).unwrap();
+            assert_eq!(read.profiles[0].total(), 84_000_000, "{event}");
+            assert_eq!(read.changed[0].reason, "period_by_times");
+            assert_eq!(read.changed[0].count, 84);
+        }
+        let text: String = (0..84).map(|n| sample(n, "cpu-clock: ")).collect();
+        let read = read(&text, None).unwrap();
+        assert_eq!(
+            read.profiles[0].total(),
+            840_000_000,
+            "no clock ticks every microsecond"
+        );
+        assert_eq!(read.changed[0].reason, "period_assumed");
+    }
+
+    #[test]
+    fn more_events_than_are_kept_are_said() {
+        let text: String = (0..MAX_EVENTS + 2)
+            .map(|n| format!("a 1 2.0: 1 event-{n}: \n\tff f+0x1 (x)\n\n"))
+            .collect();
+        let read = read(&text, None).unwrap();
+        assert_eq!((read.profiles.len(), read.left_out.len()), (MAX_EVENTS, 2));
+        assert_eq!(read.left_out[0].reason, "other_event");
     }
 
     #[test]
@@ -282,19 +361,38 @@ mod tests {
         fn text_of_any_kind_never_panics(text in "[a-f0-9 :;.\n\t()+x\\[\\]#/é-]{0,120}") {
             let _ = looks_like(&text);
             if let Ok(read) = read(&text, None) {
-                prop_assert!(read.profile.validate().is_ok());
+                prop_assert!(read.profiles.iter().all(|profile| profile.validate().is_ok()));
             }
         }
 
+        /// As `perf script` writes it: commands with blanks and numbers, symbols with brackets and blanks, files that are
+        /// gone, inlined frames, source lines.
         #[test]
-        fn every_sample_is_counted_once(samples in prop::collection::vec(("[a-z]{1,5}", prop::collection::vec("[a-z]{1,3}", 0..4), 1i64..1000), 1..20)) {
+        fn what_perf_writes_is_read_back(
+            samples in prop::collection::vec((
+                "[a-z]{1,5}( [a-z0-9]{1,3})?",
+                prop::collection::vec(("[a-z:<>]{1,6}(\\([a-z, ]{0,5}\\))?", 0usize..4, any::<bool>()), 0..4),
+                1i64..1000,
+            ), 1..20),
+        ) {
+            let files = ["/usr/bin/shop", "/usr/bin/shop (deleted)", "/opt/shop (x86)/shop", "inlined"];
             let text: String = samples.iter().map(|(command, frames, period)| {
-                let frames: String = frames.iter().map(|f| format!("\t ff {f}+0x1 (/x)\n")).collect();
-                format!("{command} 1/2 [000] 3.5: {period} cpu-clock: \n{frames}\n")
+                let frames: String = frames.iter().map(|(symbol, file, source)| {
+                    let source = if *source { "  price.c:12\n" } else { "" };
+                    format!("\t          ff {symbol}+0x1f ({})\n{source}", files[*file])
+                }).collect();
+                format!("{command} 12/34 [000] 3.5: {period:>10} cpu-clock:u: \n{frames}\n")
             }).collect();
-            let profile = read(&text, None).unwrap().profile;
-            prop_assert_eq!(profile.total(), samples.iter().map(|s| s.2).sum::<i64>());
-            prop_assert_eq!(profile.samples.iter().map(|s| s.count).sum::<u64>(), samples.len() as u64);
+            let profiles = read(&text, None).unwrap().profiles;
+            prop_assert_eq!(profiles.len(), 1);
+            prop_assert_eq!(profiles[0].total(), samples.iter().map(|s| s.2).sum::<i64>());
+            prop_assert_eq!(profiles[0].samples.iter().map(|s| s.count).sum::<u64>(), samples.len() as u64);
+            for (command, frames, _) in &samples {
+                let mut expected: Vec<String> = frames.iter().map(|(symbol, ..)| crate::function::normalise(symbol.trim())).collect();
+                expected.push(command.clone());
+                let found = (0..profiles[0].stacks.len()).any(|at| names(&profiles[0], at) == expected);
+                prop_assert!(found, "{:?} in {}", expected, text);
+            }
         }
     }
 }

@@ -2,23 +2,23 @@
 //!
 //! Guarantee: an error names the line, the byte or the thing, never only that it failed.
 
-use crate::{profile::Profile, weight::TooHeavy};
+use crate::{otlp::Rejected, profile::Profile, weight::TooHeavy};
 
 /// What was read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outcome {
     /// One per type.
     pub(super) profiles: Vec<Profile>,
-    /// What was left out, by reason.
-    pub(super) left_out: Vec<(&'static str, u64)>,
+    /// What was left out, in samples.
+    pub(super) left_out: Vec<Rejected>,
+    /// What was kept in another form than it came in.
+    pub(super) changed: Vec<Rejected>,
 }
 
 impl Outcome {
     /// Notes what was left out; nothing is noted for 0.
     pub(super) fn leave_out(mut self, reason: &'static str, count: u64) -> Outcome {
-        if count > 0 {
-            self.left_out.push((reason, count));
-        }
+        Rejected::of(reason, "", count).add_to(&mut self.left_out);
         self
     }
 }

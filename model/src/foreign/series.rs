@@ -19,6 +19,7 @@ use crate::{
     },
     pprof::Addresses,
     proto::{parca, push},
+    unpack::UnpackError,
     weight::{Shape, TEXT, TooHeavy, memory_of, weigh},
 };
 
@@ -195,11 +196,11 @@ fn windows(
                 ..Reading::default()
             };
             let read = read_format(bytes, &reading).map_err(|error| match error {
-                FormatError::TooLarge { .. } => wrong(FormatError::TooLarge { limit }),
+                FormatError::Packed(UnpackError::TooLarge { .. }) => wrong(UnpackError::TooLarge { limit }.into()),
                 error => wrong(error),
             })?;
             left = left.saturating_sub(read.unpacked_bytes);
-            decoded.append(sender.windows(read.profiles, received_unix_ns));
+            decoded.append(sender.place(read, received_unix_ns));
         }
     }
     Ok(decoded)
@@ -326,7 +327,7 @@ mod tests {
                 error,
                 SeriesError::Profile {
                     profile: 1,
-                    error: FormatError::TooLarge { .. },
+                    error: FormatError::Packed(UnpackError::TooLarge { .. }),
                     ..
                 }
             ),

@@ -1,11 +1,13 @@
 //! Files of speedscope (JSON): sampled and evented profiles with one table of frames.
 //!
-//! Guarantees: the total of a sampled profile is the sum of its weights; of an evented one the time between the first
-//! and the last event during which a frame was open, each stretch given to the stack that was on top. References and
-//! the nesting of events are checked and what is wrong is named.
+//! Guarantees: the total of a sampled profile is the sum of its weights, to half a unit; of an evented one the time between
+//! the first and the last event during which a frame was open, each stretch given to the stack that was on top; frames that
+//! are still open at the end of the file end at its `endValue`. References and the nesting of events are checked and what
+//! is wrong is named. Profiles of one unit are added up, as the threads of one process; where their names are not those of
+//! threads, that is said; a comparison that this program exported is refused.
 //!
-//! Wrong on purpose: the format does not say whether time ran on a CPU; it is taken as CPU time unless the sender says
-//! `wall`. Fractions of a nanosecond, byte or count are rounded per row.
+//! Wrong on purpose: the format does not say whether time ran on a CPU; what the sender says counts, then what is known of
+//! the program that wrote the file ([`Exporter`]), and otherwise it is taken as CPU time.
 //!
 //! Source: speedscope's published file format (`speedscope.app/file-format-schema.json`).
 
@@ -13,12 +15,54 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{Units, folded::MAX_DEPTH};
+use super::{MOST_WEIGHT, Units, folded::MAX_DEPTH, fractions::Fractions, meaning};
 use crate::{
+    otlp::Rejected,
     profile::{Profile, ProfileType},
     profile_builder::ProfileBuilder,
-    workload::LabelSet,
 };
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Speedscope {
+    /// One for each type.
+    pub profiles: Vec<Profile>,
+    /// Profiles of the file that were added up.
+    pub changed: Vec<Rejected>,
+}
+
+/// What is known of the program that wrote a file, by its field `exporter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exporter {
+    /// Measures time that passed, whatever it calls its profiles: pyinstrument, Austin's converter.
+    Wall,
+    /// Shows memory at its highest mark: memray.
+    MemoryInUse,
+    /// This program.
+    Own,
+    Other,
+}
+
+impl Exporter {
+    fn of(name: &str) -> Exporter {
+        let name = name.to_lowercase();
+        match name.split(['@', ' ', '/']).next().unwrap_or_default() {
+            "pyinstrument" | "austin" | "austin2speedscope" => Exporter::Wall,
+            "memray" => Exporter::MemoryInUse,
+            "emberline" => Exporter::Own,
+            _ => Exporter::Other,
+        }
+    }
+}
+
+/// How the numbers of a file are to be read.
+struct Numbers<'u> {
+    /// What time and plain counts are.
+    of_time: &'u Units,
+    exporter: Exporter,
+    /// Whether one of its profiles counts bytes: what has no unit beside it are objects.
+    has_bytes: bool,
+}
 
 /// A file that is not speedscope's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +73,8 @@ pub struct SpeedscopeError(String);
 struct File {
     shared: Shared,
     profiles: Vec<Source>,
+    #[serde(default)]
+    exporter: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -49,14 +95,34 @@ struct FrameSource {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Source {
     Sampled {
+        #[serde(default)]
+        name: String,
         unit: String,
         samples: Vec<Vec<u32>>,
         weights: Vec<f64>,
     },
     Evented {
+        #[serde(default)]
+        name: String,
         unit: String,
+        #[serde(default, rename = "endValue")]
+        end: Option<f64>,
         events: Vec<Event>,
     },
+}
+
+impl Source {
+    fn unit(&self) -> &str {
+        match self {
+            Source::Sampled { unit, .. } | Source::Evented { unit, .. } => unit,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Source::Sampled { name, .. } | Source::Evented { name, .. } => name,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -75,55 +141,121 @@ enum EventKind {
     Close,
 }
 
-/// What the numbers of a unit are worth in the unit of the type.
-fn units_of(unit: &str, of_time: &Units) -> Result<(ProfileType, f64), SpeedscopeError> {
-    let time = |factor| Ok((of_time.profile_type.clone(), factor));
-    match unit {
-        "nanoseconds" => time(1.0),
-        "microseconds" => time(1e3),
-        "milliseconds" => time(1e6),
-        "seconds" => time(1e9),
-        "none" => Ok((of_time.profile_type.clone(), of_time.factor as f64)),
-        "bytes" => Ok((
-            Units::plain("memory", "alloc_space", "bytes", "space").profile_type,
-            1.0,
-        )),
-        other => Err(SpeedscopeError(format!(
-            "the unit `{}` is not one of none, nanoseconds, microseconds, milliseconds, seconds, bytes",
-            other.chars().take(40).collect::<String>()
-        ))),
+impl Numbers<'_> {
+    /// What the numbers of a unit are, and what each is worth in the unit of the type.
+    fn meaning(&self, unit: &str) -> Result<(ProfileType, f64), SpeedscopeError> {
+        let memory = |objects: &str, unit: &str| Units::plain("memory", objects, unit, "space").profile_type;
+        let asked = self.of_time.profile_type.parts()[1];
+        let in_use = match asked {
+            "inuse_space" | "inuse_objects" => true,
+            "alloc_space" | "alloc_objects" => false,
+            _ => self.exporter == Exporter::MemoryInUse,
+        };
+        if let Some(factor) = meaning::time_unit(unit) {
+            let profile_type = match (self.of_time.profile_type.unit(), self.exporter) {
+                ("nanoseconds", _) => self.of_time.profile_type.clone(),
+                // Somebody asked for memory; time is time all the same.
+                (_, Exporter::Wall) => ProfileType(meaning::WALL.to_owned()),
+                _ => ProfileType::cpu(),
+            };
+            return Ok((profile_type, factor as f64));
+        }
+        if let Some(factor) = meaning::size_unit(unit) {
+            let kind = if in_use { "inuse_space" } else { "alloc_space" };
+            return Ok((memory(kind, "bytes"), factor as f64));
+        }
+        match unit {
+            "none" if self.has_bytes => {
+                let kind = if in_use { "inuse_objects" } else { "alloc_objects" };
+                Ok((memory(kind, "count"), 1.0))
+            }
+            "none" => Ok((self.of_time.profile_type.clone(), self.of_time.factor as f64)),
+            other => Err(SpeedscopeError(format!(
+                "the unit `{}` is not one of none, nanoseconds, microseconds, milliseconds, seconds, bytes",
+                other.chars().take(40).collect::<String>()
+            ))),
+        }
     }
 }
 
-/// Reads a file: one profile per type. `of_time` says what time and plain counts mean.
-pub fn read(json: &[u8], of_time: &Units) -> Result<Vec<Profile>, SpeedscopeError> {
+/// Reads a file: one profile per type. `asked` says what time and plain counts mean; without it, the program that wrote
+/// the file decides between wall and CPU time at `rate_hz`.
+///
+/// # Errors
+/// Says what of the file is wrong.
+pub fn read(json: &[u8], asked: Option<&Units>, rate_hz: u32) -> Result<Speedscope, SpeedscopeError> {
     let file: File =
         serde_json::from_slice(json).map_err(|error| SpeedscopeError(format!("not a speedscope file: {error}")))?;
-    let mut builders: Vec<(ProfileType, ProfileBuilder)> = Vec::new();
+    let exporter = Exporter::of(file.exporter.as_deref().unwrap_or_default());
+    if exporter == Exporter::Own && file.profiles.len() > 1 {
+        return Err(SpeedscopeError(
+            "this is an exported comparison of two releases, not a profile; export each of them by itself".to_owned(),
+        ));
+    }
+    let assumed = match exporter {
+        Exporter::Wall => Units::wall(rate_hz),
+        _ => Units::cpu(rate_hz),
+    };
+    let numbers = Numbers {
+        of_time: asked.unwrap_or(&assumed),
+        exporter,
+        has_bytes: file
+            .profiles
+            .iter()
+            .any(|source| meaning::size_unit(source.unit()).is_some()),
+    };
+    let mut types: Vec<TypeRows<'_>> = Vec::new();
     for (number, source) in file.profiles.iter().enumerate() {
         let wrong = |what: String| SpeedscopeError(format!("profile {number}: {what}"));
-        let unit = match source {
-            Source::Sampled { unit, .. } | Source::Evented { unit, .. } => unit,
-        };
-        let (profile_type, factor) = units_of(unit, of_time)?;
-        let at = builders.iter().position(|(known, _)| *known == profile_type);
+        let (profile_type, factor) = numbers.meaning(source.unit())?;
+        let at = types.iter().position(|known| known.profile_type == profile_type);
         let at = at.unwrap_or_else(|| {
-            let builder = ProfileBuilder::new(profile_type.clone(), of_time.period);
-            builders.push((profile_type, builder));
-            builders.len() - 1
+            types.push(TypeRows {
+                builder: ProfileBuilder::new(profile_type.clone(), numbers.of_time.period),
+                profile_type,
+                fractions: Fractions::default(),
+                names: Vec::new(),
+            });
+            types.len() - 1
         });
+        types[at].names.push(source.name());
+        let of_type = &mut types[at];
         let rows = Rows {
             frames: &file.shared.frames,
             known: HashMap::new(),
-            builder: &mut builders[at].1,
+            builder: &mut of_type.builder,
+            fractions: &mut of_type.fractions,
             factor,
         };
         match source {
             Source::Sampled { samples, weights, .. } => rows.sampled(samples, weights).map_err(wrong)?,
-            Source::Evented { events, .. } => rows.evented(events).map_err(wrong)?,
+            Source::Evented { events, end, .. } => rows.evented(events, *end).map_err(wrong)?,
         }
     }
-    Ok(builders.into_iter().map(|(_, builder)| builder.finish()).collect())
+    let mut read = Speedscope {
+        profiles: Vec::with_capacity(types.len()),
+        changed: Vec::new(),
+    };
+    for mut of_type in types {
+        let are_threads = of_type.names.iter().all(|name| name.to_lowercase().contains("thread"));
+        if of_type.names.len() > 1 && !are_threads {
+            let names = of_type.names.join("`, `");
+            let count = of_type.names.len() as u64;
+            Rejected::of("profiles_added_up", &format!("`{names}`"), count).add_to(&mut read.changed);
+        }
+        of_type.fractions.finish(&mut of_type.builder);
+        read.profiles.push(of_type.builder.finish());
+    }
+    Ok(read)
+}
+
+/// What the profiles of one type add up to.
+struct TypeRows<'f> {
+    profile_type: ProfileType,
+    builder: ProfileBuilder,
+    fractions: Fractions,
+    /// What the file calls them.
+    names: Vec<&'f str>,
 }
 
 struct Rows<'a> {
@@ -131,6 +263,7 @@ struct Rows<'a> {
     /// Locations of frames: cleaning a long name for every mention of it would cost the product of both.
     known: HashMap<u32, u32>,
     builder: &'a mut ProfileBuilder,
+    fractions: &'a mut Fractions,
     factor: f64,
 }
 
@@ -149,18 +282,12 @@ impl Rows<'_> {
         Ok(location)
     }
 
-    fn value(&self, weight: f64) -> Result<i64, String> {
-        let value = (weight * self.factor).round();
-        // The largest float below 2^63.
-        if !(0.0..=9_223_372_036_854_774_784.0).contains(&value) {
+    fn add(&mut self, leaf_first: Vec<u32>, weight: f64) -> Result<(), String> {
+        let value = weight * self.factor;
+        if !(0.0..=MOST_WEIGHT).contains(&value) {
             return Err(format!("the weight {weight} is negative or out of range"));
         }
-        Ok(value as i64)
-    }
-
-    fn add(&mut self, leaf_first: Vec<u32>, weight: f64) -> Result<(), String> {
-        let value = self.value(weight)?;
-        self.builder.add(leaf_first, &LabelSet::none(), value, 1);
+        self.fractions.add(leaf_first, value, 1);
         Ok(())
     }
 
@@ -183,7 +310,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn evented(mut self, events: &[Event]) -> Result<(), String> {
+    fn evented(mut self, events: &[Event], end: Option<f64>) -> Result<(), String> {
         let mut open: Vec<u32> = Vec::new();
         let mut since = events.first().map_or(0.0, |event| event.at);
         let mut frames_written = 0usize;
@@ -191,15 +318,7 @@ impl Rows<'_> {
             if event.at < since {
                 return Err(format!("an event at {} after one at {since}", event.at));
             }
-            if event.at > since && !open.is_empty() {
-                frames_written += open.len();
-                if frames_written > MAX_EVENT_FRAMES {
-                    return Err(format!("the events unfold to more than {MAX_EVENT_FRAMES} frames"));
-                }
-                let leaf_first = open.iter().rev().map(|&frame| self.location(frame));
-                let leaf_first = leaf_first.collect::<Result<Vec<_>, _>>()?;
-                self.add(leaf_first, event.at - since)?;
-            }
+            self.stretch(&open, event.at - since, &mut frames_written)?;
             since = event.at;
             match event.kind {
                 EventKind::Open if open.len() >= MAX_DEPTH => {
@@ -218,10 +337,29 @@ impl Rows<'_> {
             }
         }
         if open.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{} frames are never closed", open.len()))
+            return Ok(());
         }
+        match end {
+            Some(end) if end >= since => self.stretch(&open, end - since, &mut frames_written),
+            _ => Err(format!(
+                "{} frames are never closed, and no `endValue` after the last event says when they ended",
+                open.len()
+            )),
+        }
+    }
+
+    /// Gives time to the stack that is open.
+    fn stretch(&mut self, open: &[u32], time: f64, frames_written: &mut usize) -> Result<(), String> {
+        if time <= 0.0 || open.is_empty() {
+            return Ok(());
+        }
+        *frames_written += open.len();
+        if *frames_written > MAX_EVENT_FRAMES {
+            return Err(format!("the events unfold to more than {MAX_EVENT_FRAMES} frames"));
+        }
+        let leaf_first = open.iter().rev().map(|&frame| self.location(frame));
+        let leaf_first = leaf_first.collect::<Result<Vec<_>, _>>()?;
+        self.add(leaf_first, time)
     }
 }
 
@@ -249,7 +387,9 @@ mod tests {
             ("none", "[2, 1]", 30_000_000),
             ("bytes", "[2, 1]", 3),
         ] {
-            let profiles = read(sampled(unit, "[[0,1],[0]]", weights).as_bytes(), &Units::cpu(100)).unwrap();
+            let profiles = read(sampled(unit, "[[0,1],[0]]", weights).as_bytes(), None, 100)
+                .unwrap()
+                .profiles;
             assert_eq!(profiles.len(), 1);
             assert_eq!(profiles[0].total(), total, "{unit}");
             assert!(profiles[0].validate().is_ok());
@@ -261,7 +401,7 @@ mod tests {
         let json = r#"{"shared":{"frames":[{"name":"a"},{"name":"b"}]},"profiles":[{"type":"evented","name":"p",
             "unit":"nanoseconds","startValue":0,"endValue":9,"events":[{"type":"O","frame":0,"at":1},
             {"type":"O","frame":1,"at":3},{"type":"C","frame":1,"at":8},{"type":"C","frame":0,"at":9}]}]}"#;
-        let profiles = read(json.as_bytes(), &Units::wall(100)).unwrap();
+        let profiles = read(json.as_bytes(), Some(&Units::wall(100)), 100).unwrap().profiles;
         let rows: Vec<_> = profiles[0].samples.iter().map(|s| (s.stack, s.value)).collect();
         assert_eq!(rows, [(0, 3), (1, 5)]);
         assert_eq!(profiles[0].profile_type.parts()[0], "wall");
@@ -276,7 +416,7 @@ mod tests {
             (sampled("parsecs", "[[0]]", "[1]"), "`parsecs`"),
             ("{".to_owned(), "not a speedscope file"),
         ] {
-            let error = read(json.as_bytes(), &Units::cpu(100)).unwrap_err().to_string();
+            let error = read(json.as_bytes(), None, 100).unwrap_err().to_string();
             assert!(error.contains(word), "{word}: {error}");
         }
     }
@@ -286,9 +426,33 @@ mod tests {
         fn events_of_any_order_are_refused_or_add_up(events in prop::collection::vec((any::<bool>(), 0u32..3, 0u32..50), 0..20)) {
             let list: Vec<String> = events.iter().map(|(open, frame, at)| format!(r#"{{"type":"{}","frame":{frame},"at":{at}}}"#, if *open { "O" } else { "C" })).collect();
             let json = format!(r#"{{"shared":{{"frames":[{{"name":"a"}},{{"name":"b"}}]}},"profiles":[{{"type":"evented","unit":"nanoseconds","events":[{}]}}]}}"#, list.join(","));
-            if let Ok(profiles) = read(json.as_bytes(), &Units::cpu(1)) {
-                prop_assert!(profiles[0].total() <= 50);
-                prop_assert!(profiles[0].validate().is_ok());
+            if let Ok(read) = read(json.as_bytes(), None, 1) {
+                prop_assert!(read.profiles[0].total() <= 50);
+                prop_assert!(read.profiles[0].validate().is_ok());
+            }
+        }
+
+        /// As samplers write it: stacks of indices with weights in any unit, whole or not.
+        #[test]
+        fn what_a_sampler_writes_is_read_back(
+            names in prop::collection::vec("[a-zA-Z_<>(){}\\[\\];:.,*&$ 0-9]{1,12}", 1..6),
+            samples in prop::collection::vec((prop::collection::vec(any::<prop::sample::Index>(), 1..6), 0.0f64..10.0), 1..20),
+        ) {
+            let frames: Vec<serde_json::Value> = names.iter().map(|name| serde_json::json!({"name": name})).collect();
+            let stacks: Vec<Vec<usize>> = samples.iter().map(|(stack, _)| stack.iter().map(|at| at.index(names.len())).collect()).collect();
+            let weights: Vec<f64> = samples.iter().map(|(_, weight)| *weight).collect();
+            let file = serde_json::json!({"shared": {"frames": frames}, "profiles": [{"type": "sampled", "name": "p",
+                "unit": "milliseconds", "startValue": 0, "endValue": 1, "samples": stacks, "weights": weights}]});
+            let profile = read(file.to_string().as_bytes(), None, 100).unwrap().profiles.remove(0);
+            let sum: f64 = weights.iter().map(|weight| weight * 1e6).sum();
+            prop_assert!((profile.total() as f64 - sum).abs() <= 1.0);
+            for stack in &stacks {
+                let expected: Vec<String> = stack.iter().rev().map(|&at| crate::function::normalise(&names[at])).collect();
+                let found = profile.stacks.iter().any(|found| found.iter().map(|&at| match &profile.locations[at as usize] {
+                    crate::profile::Location::Named { frames } => frames[0].function.clone(),
+                    crate::profile::Location::Native { .. } => String::new(),
+                }).eq(expected.iter().cloned()));
+                prop_assert!(found, "{:?}", expected);
             }
         }
     }

@@ -189,6 +189,7 @@ impl Table {
         Ok(Outcome {
             profiles,
             left_out: Vec::new(),
+            changed: Vec::new(),
         })
     }
 }

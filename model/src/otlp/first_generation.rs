@@ -18,7 +18,7 @@ use prost::Message;
 use super::DecodeError;
 
 /// Most sample types of one profile: each becomes a profile of its own.
-const MAX_SAMPLE_TYPES: usize = 16;
+const MAX_SAMPLE_TYPES: usize = 64;
 /// Most frames that the stacks of a request name together.
 const MAX_FRAMES: usize = 8 << 20;
 

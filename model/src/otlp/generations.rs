@@ -24,7 +24,30 @@ use prost::Message;
 use super::{DecodeError, first_generation};
 
 /// Reads a profiles request of any generation.
+///
+/// # Errors
+/// For what is no such request, or belongs to no known version.
 pub fn read_profiles(bytes: &[u8]) -> Result<ExportProfilesServiceRequest, DecodeError> {
+    read_profiles_counting(bytes).map(|(request, _)| request)
+}
+
+/// [`read_profiles`]; also says in how many strings of the dictionary something was no UTF-8 and had to be replaced.
+///
+/// # Errors
+/// As [`read_profiles`].
+pub fn read_profiles_counting(bytes: &[u8]) -> Result<(ExportProfilesServiceRequest, u64), DecodeError> {
+    /// `dictionary.string_table`, in every version that has one.
+    const STRINGS: [u64; 2] = [2, 5];
+    match read_text(bytes) {
+        Ok(request) => Ok((request, 0)),
+        Err(error) => {
+            let (written, replaced) = crate::lossy::repaired(bytes, &STRINGS).ok_or(error)?;
+            Ok((read_text(&written)?, replaced))
+        }
+    }
+}
+
+fn read_text(bytes: &[u8]) -> Result<ExportProfilesServiceRequest, DecodeError> {
     match generation_of(bytes)? {
         Generation::First => first_generation::read(bytes),
         Generation::Second { numbers_of_1_8 } => {

@@ -49,10 +49,9 @@ pub(super) struct Linked {
     pub(super) unix_ns: i64,
 }
 
-/// Cuts a profile at the windows. Also says how many samples were left out for a negative value.
-pub(super) fn parts_of(profile: &otlp::Profile) -> (Vec<Part>, u64) {
+/// Cuts a profile of a length at the windows. Also says how many samples were left out for a negative value.
+pub(super) fn parts_of(profile: &otlp::Profile, duration: i64) -> (Vec<Part>, u64) {
     let start = i64::try_from(profile.time_unix_nano).unwrap_or(i64::MAX);
-    let duration = i64::try_from(profile.duration_nano).unwrap_or(i64::MAX);
     let mut parts = empty_parts(start, duration, profile.samples.iter().any(has_instants));
     let end = start.saturating_add(duration);
     let mut negative = 0;
@@ -149,6 +148,10 @@ mod tests {
 
     use super::*;
 
+    fn duration_of(profile: &otlp::Profile) -> i64 {
+        i64::try_from(profile.duration_nano).unwrap_or(i64::MAX)
+    }
+
     fn sample(values: Vec<i64>, timestamps_unix_nano: Vec<u64>) -> otlp::Sample {
         otlp::Sample {
             values,
@@ -171,7 +174,7 @@ mod tests {
             ],
             ..otlp::Profile::default()
         };
-        let (parts, negative) = parts_of(&profile);
+        let (parts, negative) = parts_of(&profile, duration_of(&profile));
         assert_eq!(negative, 1);
         let shown: Vec<_> = parts
             .iter()
@@ -196,7 +199,7 @@ mod tests {
             let samples: Vec<_> = samples.into_iter().map(|(values, instants)| sample(values, instants)).collect();
             let expected: i64 = samples.iter().map(|s| if s.values.is_empty() { s.timestamps_unix_nano.len() as i64 } else { s.values.iter().sum() }).sum();
             let profile = otlp::Profile { time_unix_nano: start, duration_nano: duration, samples, ..otlp::Profile::default() };
-            let (parts, _) = parts_of(&profile);
+            let (parts, _) = parts_of(&profile, duration_of(&profile));
             prop_assert!(parts.len() <= 62);
             prop_assert_eq!(parts.iter().flat_map(|p| &p.rows).map(|r| r.value).sum::<i64>(), expected);
         }

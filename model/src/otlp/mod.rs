@@ -15,7 +15,7 @@ mod profiles;
 mod requests;
 mod shapes;
 
-pub use generations::read_profiles;
+pub use generations::{read_profiles, read_profiles_counting};
 pub use json::{JsonError, metrics_to_protobuf, profiles_to_protobuf};
 pub use profiles::{DecodeError, decode_profiles, decode_profiles_within, encode_profiles};
 pub use requests::{decode_metrics, encode_requests};
@@ -90,13 +90,60 @@ pub mod names {
 /// How many windows are looked at to find one; requests of more are refused later.
 const WINDOWS_SEARCHED: usize = 2048;
 
-/// Something left out of a request, counted by reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something of a request that was not kept as it came, counted by reason: left out, or kept in another form.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rejected {
     /// A fixed text per reason, fit for a metric label.
     pub reason: &'static str,
+    /// What it was, where the reason alone does not say: a profile type, an event, a name; at most 200 characters.
+    pub what: String,
     /// How many data points or samples.
     pub count: u64,
+}
+
+impl Rejected {
+    /// Of something that has a name.
+    pub fn of(reason: &'static str, what: &str, count: u64) -> Rejected {
+        Rejected {
+            reason,
+            what: clean_name(what).chars().take(MOST_WHAT).collect(),
+            count,
+        }
+    }
+
+    /// Adds to a list: what is there already is counted on, and a reason has so many names at most, or a sender could
+    /// make the answer as large as it likes.
+    pub fn add_to(self, list: &mut Vec<Rejected>) {
+        if self.count == 0 {
+            return;
+        }
+        let same_reason = |r: &&mut Rejected| r.reason == self.reason;
+        if let Some(known) = list.iter_mut().find(|r| r.reason == self.reason && r.what == self.what) {
+            known.count = known.count.saturating_add(self.count);
+        } else if list.iter_mut().filter(same_reason).count() < MOST_NAMES {
+            list.push(self);
+        } else if let Some(last) = list.iter_mut().rfind(same_reason) {
+            OTHERS.clone_into(&mut last.what);
+            last.count = last.count.saturating_add(self.count);
+        }
+    }
+}
+
+/// Most characters of what was left out.
+const MOST_WHAT: usize = 200;
+/// Most things that are named for one reason.
+const MOST_NAMES: usize = 8;
+/// What stands for those beyond.
+const OTHERS: &str = "others";
+
+impl From<(&'static str, u64)> for Rejected {
+    fn from((reason, count): (&'static str, u64)) -> Rejected {
+        Rejected {
+            reason,
+            count,
+            ..Rejected::default()
+        }
+    }
 }
 
 /// What a request held.
@@ -106,17 +153,13 @@ pub struct Decoded {
     pub windows: Vec<WorkloadWindow>,
     /// What was left out.
     pub rejected: Vec<Rejected>,
+    /// What was kept in another form than it came in: text replaced, a unit or a rate assumed, profiles added up.
+    pub changed: Vec<Rejected>,
 }
 
 impl Decoded {
     pub(crate) fn reject(&mut self, reason: &'static str, count: u64) {
-        if count == 0 {
-            return;
-        }
-        match self.rejected.iter_mut().find(|r| r.reason == reason) {
-            Some(known) => known.count += count,
-            None => self.rejected.push(Rejected { reason, count }),
-        }
+        Rejected::from((reason, count)).add_to(&mut self.rejected);
     }
 
     /// The window of a workload, made when it is not there yet.
@@ -151,9 +194,8 @@ impl Decoded {
 
     /// Adds what another request held.
     pub(crate) fn append(&mut self, other: Decoded) {
-        for rejected in other.rejected {
-            self.reject(rejected.reason, rejected.count);
-        }
+        other.rejected.into_iter().for_each(|r| r.add_to(&mut self.rejected));
+        other.changed.into_iter().for_each(|c| c.add_to(&mut self.changed));
         for mut window in other.windows {
             let known = self.window(&window.workload, window.component, window.start_unix_s, window.length_s);
             known.has_requests |= window.has_requests;
@@ -164,8 +206,13 @@ impl Decoded {
     }
 
     /// Counts items that were left out before they could be decoded.
-    pub fn leave_out(&mut self, reason: &'static str, count: u64) {
-        self.reject(reason, count);
+    pub fn leave_out(&mut self, rejected: impl Into<Rejected>) {
+        rejected.into().add_to(&mut self.rejected);
+    }
+
+    /// Counts what was kept in another form than it came in.
+    pub fn change(&mut self, changed: impl Into<Rejected>) {
+        changed.into().add_to(&mut self.changed);
     }
 
     /// How many items were left out.

@@ -10,12 +10,13 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::{
-    Decoded,
+    Decoded, Rejected,
     instants::{Part, parts_of},
     names, resource, scope, value_text, workload_of,
 };
 use crate::{
     batch::WorkloadWindow,
+    foreign::meaning::{self, Meaning, duration_of, samples_as_time},
     function,
     profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
     weight::{Allowance, TooHeavy},
@@ -300,20 +301,30 @@ pub fn decode_profiles_within(request: &ExportProfilesServiceRequest, limit: u64
             decoded.reject("no_service_name", samples);
             continue;
         };
-        // Beside CPU time, samples are the same thing counted once more.
         let types: Vec<ProfileType> = profiles
             .clone()
-            .map(|p| reader.profile_type(p))
+            .map(|p| reader.meaning(p).map(|meant| meant.profile_type))
             .collect::<Result<_, _>>()?;
-        let only_samples = !types.iter().any(|known| known.parts()[1..3] == ["cpu", "nanoseconds"]);
-        for profile in profiles {
-            let (parts, negative) = parts_of(profile);
-            decoded.reject("negative_value", negative);
+        for (profile, profile_type) in profiles.zip(&types) {
+            let samples = profile.samples.len() as u64;
+            let start = i64::try_from(profile.time_unix_nano).unwrap_or(i64::MAX);
+            let said = i64::try_from(profile.duration_nano).unwrap_or(i64::MAX);
+            let Ok(duration) = duration_of(start, said) else {
+                decoded.leave_out(Rejected::of("duration_is_a_moment", &profile_type.0, samples.max(1)));
+                continue;
+            };
+            if duration != said {
+                decoded.change(Rejected::of("duration_is_the_end", &profile_type.0, 1));
+            }
+            let (parts, negative) = parts_of(profile, duration);
+            if negative > 0 {
+                // The positive half of a difference is no difference.
+                decoded.leave_out(Rejected::of("negative_value", &profile_type.0, samples));
+                continue;
+            }
             for (at, part) in parts.iter().enumerate() {
                 let mut model = reader.profile(profile, part)?;
-                if only_samples {
-                    model.samples_as_cpu_time();
-                }
+                samples_as_time([&mut model], &types);
                 if at > 0 {
                     // What was lost is said once.
                     model.stats = ProfileStats {
@@ -415,8 +426,9 @@ impl Reader<'_> {
 
     fn profile(&self, profile: &otlp::Profile, part: &Part) -> Result<Profile, DecodeError> {
         let mut model = Profile::empty_cpu(part.start_unix_ns, part.duration_ns);
-        model.period = profile.period;
-        model.profile_type = self.profile_type(profile)?;
+        let meant = self.meaning(profile)?;
+        model.period = profile.period.saturating_mul(meant.period_factor);
+        model.profile_type = meant.profile_type;
         model.stats = self.stats(&profile.attribute_indices)?;
         let mut stacks: HashMap<i32, u32> = HashMap::new();
         let mut locations: HashMap<i32, u32> = HashMap::new();
@@ -426,7 +438,7 @@ impl Reader<'_> {
         // Stack and label set of the samples that have a row.
         let mut placed: HashMap<usize, (u32, u32)> = HashMap::new();
         for row in &part.rows {
-            let (sample, value) = (&profile.samples[row.sample], row.value);
+            let (sample, value) = (&profile.samples[row.sample], row.value.saturating_mul(meant.factor));
             let stack = match stacks.get(&sample.stack_index) {
                 Some(&stack) => stack,
                 None => {
@@ -468,7 +480,7 @@ impl Reader<'_> {
                 }
             };
             let count = count.unwrap_or_else(|| match row.instants {
-                0 => implied_count(value, profile.period),
+                0 => implied_count(value, model.period),
                 instants => instants,
             });
             model.samples.push(Sample {
@@ -493,7 +505,7 @@ impl Reader<'_> {
                 model.push_exemplar(Exemplar {
                     stack,
                     label_set,
-                    value: linked.value,
+                    value: linked.value.saturating_mul(meant.factor),
                     unix_ns: linked.unix_ns,
                     trace_id,
                     span_id,
@@ -503,21 +515,14 @@ impl Reader<'_> {
         Ok(model)
     }
 
-    fn profile_type(&self, profile: &otlp::Profile) -> Result<ProfileType, DecodeError> {
+    fn meaning(&self, profile: &otlp::Profile) -> Result<Meaning, DecodeError> {
         let value_type = |value: Option<&otlp::ValueType>| match value {
             None => Ok::<_, DecodeError>(("", "")),
             Some(v) => Ok((self.string(v.type_strindex)?, self.string(v.unit_strindex)?)),
         };
         let (sample_type, unit) = value_type(profile.sample_type.as_ref())?;
         let (period_type, period_unit) = value_type(profile.period_type.as_ref())?;
-        let name = if period_type == "cpu" || sample_type == "cpu" {
-            "process_cpu"
-        } else {
-            sample_type
-        };
-        Ok(ProfileType(clean_name(
-            &ProfileType::from_parts(name, sample_type, unit, period_type, period_unit).0,
-        )))
+        Ok(meaning::meaning(sample_type, unit, period_type, period_unit))
     }
 
     fn stats(&self, indices: &[i32]) -> Result<ProfileStats, DecodeError> {
@@ -601,8 +606,13 @@ impl Reader<'_> {
             let mut frames = Vec::with_capacity(source.lines.len());
             for line in &source.lines {
                 let function = at(&self.dictionary.function_table, line.function_index, "function")?;
+                // Some writers know only what the linker calls it.
+                let name = match self.string(function.name_strindex)? {
+                    "" => self.string(function.system_name_strindex)?,
+                    name => name,
+                };
                 frames.push(Frame {
-                    function: function::normalise(&function::clean(self.string(function.name_strindex)?)),
+                    function: function::normalise(&function::clean(name)),
                     file: clean_name(self.string(function.filename_strindex)?),
                     line: u32::try_from(line.line).unwrap_or(0),
                 });

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, io::Read, path::PathBuf};
 use emberline_model::{
     Location, Profile,
     foreign::formats::{Format, FormatError, ReadProfiles, Reading, read},
+    otlp::Rejected,
 };
 
 fn file(name: &str) -> Vec<u8> {
@@ -269,7 +270,7 @@ fn jemalloc_has_the_total_of_jeprof() {
 fn stacks_of_bpftrace_are_counts_with_the_kernel_on_top() {
     let read = read_with("formats/bpftrace-0.17.0.txt", &reading());
     assert_eq!(totals(&read.profiles), [("samples:samples:count:samples:count", 5)]);
-    assert_eq!(read.left_out, [("cut_off", 1)]);
+    assert_eq!(read.left_out, [Rejected::of("cut_off", "", 1)]);
     let profile = &read.profiles[0];
     assert_eq!(profile.samples.len(), 2, "offsets within a function do not matter");
     let names: Vec<&str> = frames(profile, 0).into_iter().map(|frame| frame.0).collect();

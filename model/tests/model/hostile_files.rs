@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use emberline_model::foreign::formats::{Format, ReadProfiles, Reading, read};
+use emberline_model::{
+    foreign::formats::{Format, ReadProfiles, Reading, read},
+    otlp::Rejected,
+};
 
 const LIMIT: usize = 1 << 20;
 
@@ -341,7 +344,7 @@ fn samples_of_cpu_time_carry_their_period() {
         totals(&read),
         [("process_cpu:cpu:nanoseconds:cpu:nanoseconds".to_owned(), 8_000_000, 2)]
     );
-    assert_eq!(read.left_out, [("stack_not_walked", 1)]);
+    assert_eq!(read.left_out, [Rejected::of("stack_not_walked", "", 1)]);
 }
 
 #[test]

@@ -1,0 +1,278 @@
+//! The places of a pprof file: its locations, functions and mappings, as the samples mention them.
+//!
+//! Guarantees: every reference is checked, also of what no sample mentions; only what a sample mentions is kept. Ids need
+//! not be in sequence, and where a writer gave none at all, the position is meant.
+
+use std::collections::HashMap;
+
+use super::{PprofError, prune::Pruning};
+use crate::{
+    function,
+    profile::{Frame, Location, Mapping},
+    proto::pprof as pb,
+    weight::Allowance,
+    workload::{LabelSet, clean_name},
+};
+
+/// What the addresses of locations are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Addresses {
+    /// Where the process had its code; the mapping says where the file begins.
+    #[default]
+    InMemory,
+    /// Offsets in the file already.
+    InFile,
+}
+
+/// What the samples of a file mention; equal stacks and label sets once.
+pub(super) struct Tables {
+    pub(super) mappings: Vec<Mapping>,
+    pub(super) locations: Vec<Location>,
+    pub(super) stacks: Vec<Vec<u32>>,
+    pub(super) label_sets: Vec<LabelSet>,
+    stack_index: HashMap<Vec<u32>, u32>,
+    label_index: HashMap<LabelSet, u32>,
+    unknown: Option<u32>,
+    pub(super) allowance: Allowance,
+}
+
+/// The locations of a file, of which only those are kept that a sample mentions.
+pub(super) struct Places<'s> {
+    locations: HashMap<u64, &'s pb::Location>,
+    functions: HashMap<u64, &'s pb::Function>,
+    mappings: HashMap<u64, &'s pb::Mapping>,
+    addresses: Addresses,
+    known_locations: HashMap<u64, u32>,
+    known_mappings: HashMap<u64, u32>,
+    pruning: Pruning,
+}
+
+/// Elements by their id. Some writers give none: then their position is meant, counted from 1 as ids are, or from 0 where
+/// the references (`mentioned`) say so.
+fn by_id<'t, T>(
+    elements: &'t [T],
+    id: impl Fn(&T) -> u64,
+    mentioned: impl Iterator<Item = u64> + Clone,
+) -> HashMap<u64, &'t T> {
+    if elements.iter().any(|element| id(element) != 0) {
+        return elements.iter().map(|element| (id(element), element)).collect();
+    }
+    let from_0 = mentioned.clone().any(|id| id == 0) && mentioned.clone().all(|id| id < elements.len() as u64);
+    (u64::from(!from_0)..).zip(elements).collect()
+}
+
+impl<'s> Places<'s> {
+    /// Checks every reference, also of what no sample mentions.
+    pub(super) fn of(
+        source: &'s pb::Profile,
+        string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+        addresses: Addresses,
+        pruning: Pruning,
+    ) -> Result<Places<'s>, PprofError> {
+        let lines = source.location.iter().flat_map(|location| &location.line);
+        let places = Places {
+            locations: by_id(
+                &source.location,
+                |location| location.id,
+                source
+                    .sample
+                    .iter()
+                    .flat_map(|sample| sample.location_id.iter().copied()),
+            ),
+            functions: by_id(
+                &source.function,
+                |function| function.id,
+                lines.map(|line| line.function_id),
+            ),
+            // A location that mentions mapping 0 mentions none.
+            mappings: by_id(&source.mapping, |mapping| mapping.id, std::iter::empty()),
+            addresses,
+            known_locations: HashMap::new(),
+            known_mappings: HashMap::new(),
+            pruning,
+        };
+        for line in source.location.iter().flat_map(|location| &location.line) {
+            let function = places.function(line.function_id)?;
+            string(function.name)?;
+            string(function.system_name)?;
+            string(function.filename)?;
+        }
+        for mapping in source
+            .location
+            .iter()
+            .filter_map(|l| places.mappings.get(&l.mapping_id))
+        {
+            string(mapping.build_id)?;
+            string(mapping.filename)?;
+        }
+        Ok(places)
+    }
+
+    fn function(&self, id: u64) -> Result<&'s pb::Function, PprofError> {
+        let missing = || PprofError::Invalid(format!("function {id} does not exist"));
+        self.functions.get(&id).copied().ok_or_else(missing)
+    }
+
+    /// What of a stack (leaf first) the file does not ask to drop.
+    pub(super) fn pruned(&self, leaf_first: Vec<u32>) -> Vec<u32> {
+        self.pruning.cut(leaf_first)
+    }
+
+    /// Where the location of an id stands in the tables.
+    pub(super) fn location(
+        &mut self,
+        id: u64,
+        tables: &mut Tables,
+        string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+    ) -> Result<u32, PprofError> {
+        if let Some(&known) = self.known_locations.get(&id) {
+            return Ok(known);
+        }
+        let missing = || PprofError::Invalid(format!("location {id} does not exist"));
+        let location = *self.locations.get(&id).ok_or_else(missing)?;
+        let mut frames = Vec::with_capacity(location.line.len());
+        for line in &location.line {
+            let function = self.function(line.function_id)?;
+            // Some writers know only what the linker calls it.
+            let name = match string(function.name)? {
+                "" => string(function.system_name)?,
+                name => name,
+            };
+            frames.push(Frame {
+                function: function::normalise(&function::clean(name)),
+                file: clean_name(string(function.filename)?),
+                line: u32::try_from(line.line).unwrap_or(0),
+            });
+        }
+        self.pruning.location(tables.locations.len(), &mut frames);
+        let read = if frames.is_empty() {
+            self.address(location, tables, string)?
+        } else {
+            Location::Named { frames }
+        };
+        if let Location::Named { frames } = &read {
+            tables.allowance.location(frames)?;
+        }
+        tables.locations.push(read);
+        let known = tables.locations.len() as u32 - 1;
+        self.known_locations.insert(id, known);
+        Ok(known)
+    }
+
+    /// A location that has an address only: a place in a file, which may be named later, where the file is known.
+    fn address(
+        &mut self,
+        location: &pb::Location,
+        tables: &mut Tables,
+        string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+    ) -> Result<Location, PprofError> {
+        let mapping = self.mappings.get(&location.mapping_id).copied();
+        let (build_id, path) = match mapping {
+            Some(mapping) => (build_id(string(mapping.build_id)?), string(mapping.filename)?),
+            None => (String::new(), ""),
+        };
+        let offset = match (mapping, self.addresses) {
+            // Memory that holds no file, and code that was made at run time, are elsewhere in every process.
+            (Some(_), _) if build_id.is_empty() && (path.is_empty() || is_anonymous(path)) => None,
+            (Some(_), Addresses::InFile) => Some(location.address),
+            // Without a build id, an address outside of its mapping would become an offset of nothing.
+            (Some(mapping), Addresses::InMemory) if build_id.is_empty() && !holds(mapping, location.address) => None,
+            (Some(mapping), Addresses::InMemory) => Some(
+                location
+                    .address
+                    .wrapping_sub(mapping.memory_start)
+                    .wrapping_add(mapping.file_offset),
+            ),
+            (None, _) => None,
+        };
+        let Some(offset) = offset else {
+            return Ok(Location::Named {
+                frames: vec![Frame {
+                    function: format!("{:#x}", location.address),
+                    file: clean_name(path),
+                    line: 0,
+                }],
+            });
+        };
+        let mapping = match self.known_mappings.get(&location.mapping_id) {
+            Some(&known) => known,
+            None => {
+                tables.mappings.push(Mapping {
+                    build_id,
+                    path: clean_name(path),
+                });
+                let known = tables.mappings.len() as u32 - 1;
+                self.known_mappings.insert(location.mapping_id, known);
+                known
+            }
+        };
+        Ok(Location::Native { mapping, offset })
+    }
+}
+
+/// Mappings of memory that no file stands behind.
+fn is_anonymous(path: &str) -> bool {
+    path.starts_with("//anon") || path.starts_with("[anon") || path.starts_with("/memfd:") || path.starts_with("[heap]")
+}
+
+fn holds(mapping: &pb::Mapping, address: u64) -> bool {
+    mapping.memory_start > 0
+        && address >= mapping.memory_start
+        && (mapping.memory_limit == 0 || address < mapping.memory_limit)
+}
+
+impl Tables {
+    pub(super) fn new(most_memory: u64) -> Tables {
+        Tables {
+            mappings: Vec::new(),
+            locations: Vec::new(),
+            stacks: Vec::new(),
+            label_sets: Vec::new(),
+            stack_index: HashMap::new(),
+            label_index: HashMap::new(),
+            unknown: None,
+            allowance: Allowance::new(most_memory),
+        }
+    }
+
+    pub(super) fn stack(&mut self, mut frames: Vec<u32>) -> Result<u32, PprofError> {
+        if frames.is_empty() {
+            let locations = &mut self.locations;
+            frames.push(*self.unknown.get_or_insert_with(|| {
+                locations.push(Location::Named {
+                    frames: vec![Frame {
+                        function: "[unknown]".to_owned(),
+                        ..Frame::default()
+                    }],
+                });
+                locations.len() as u32 - 1
+            }));
+        }
+        if let Some(&known) = self.stack_index.get(&frames) {
+            return Ok(known);
+        }
+        self.allowance.stack(frames.len())?;
+        self.stacks.push(frames.clone());
+        let stack = self.stacks.len() as u32 - 1;
+        self.stack_index.insert(frames, stack);
+        Ok(stack)
+    }
+
+    pub(super) fn label_set(&mut self, labels: LabelSet) -> u32 {
+        let label_sets = &mut self.label_sets;
+        *self.label_index.entry(labels).or_insert_with_key(|labels| {
+            label_sets.push(labels.clone());
+            label_sets.len() as u32 - 1
+        })
+    }
+}
+
+/// A build id as this crate writes it; other things that are put there (Go's own ids, paths) name no file.
+fn build_id(text: &str) -> String {
+    let hexadecimal = (8..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hexadecimal {
+        text.to_ascii_lowercase()
+    } else {
+        String::new()
+    }
+}
