@@ -41,8 +41,13 @@ fn shop() -> WorkloadWindow {
 
 /// CPU of a service that is stored.
 async fn cpu(server: &Server, service: &str) -> i64 {
+    total(server, service, ProfileType::CPU).await
+}
+
+/// All that is stored of a type.
+async fn total(server: &Server, service: &str, profile_type: &str) -> i64 {
     server.store.flush_applied().await.unwrap();
-    let query = StackQuery::new(WorkloadFilter::service(service), ProfileType::CPU, Range::ALL);
+    let query = StackQuery::new(WorkloadFilter::service(service), profile_type, Range::ALL);
     server
         .store
         .stacks(query)
@@ -64,6 +69,20 @@ async fn functions(server: &Server, query: StackQuery) -> Vec<String> {
         .iter()
         .map(|function| function.name.clone())
         .collect()
+}
+
+/// Reasons and counts of a list in the answer to an upload.
+fn reasons(answer: &str, list: &str) -> Vec<(String, u64)> {
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let answer: serde_json::Value = serde_json::from_str(body).unwrap();
+    let entries = answer[list].as_array().unwrap().iter();
+    let reason = |entry: &serde_json::Value| {
+        (
+            entry["reason"].as_str().unwrap().to_owned(),
+            entry["count"].as_u64().unwrap(),
+        )
+    };
+    entries.map(reason).collect()
 }
 
 /// Uploads a file that is filed as if it had just been recorded.
@@ -378,10 +397,22 @@ async fn c3_values_out_of_range_are_refused_or_left_out_and_sums_never_wrap() {
     huge.sample.push(other);
     huge.period = 0;
     huge.duration_nanos = -5;
+    // More CPU time than there is: the whole profile is of another unit.
+    let (status, text) = upload(&server, "huge", "", &huge.encode_to_vec()).await;
+    assert_eq!(status, 400, "{text}");
+    assert!(
+        text.contains("more_cpu_than_cores") && text.contains("sample_rate"),
+        "{text}"
+    );
+    huge.string_table[1] = "off_cpu".to_owned();
     let (status, text) = upload(&server, "huge", "", &huge.encode_to_vec()).await;
     assert_eq!(status, 200, "{text}");
-    assert!(text.contains("\"value_out_of_range\":1"), "{text}");
-    assert_eq!(cpu(&server, "huge").await, 7);
+    assert_eq!(
+        reasons(&text, "left_out"),
+        [("value_out_of_range".to_owned(), 1)],
+        "{text}"
+    );
+    assert_eq!(total(&server, "huge", "off_cpu:off_cpu:nanoseconds::").await, 7);
     let mut request = encode_profiles(&shop());
     request.resource_profiles[0].scope_profiles[0].profiles[0].samples[0].values = vec![-3];
     let (status, text) = post(server.http, "/v1/profiles", &[PROTOBUF], &request.encode_to_vec()).await;
@@ -422,14 +453,16 @@ async fn c4_names_are_stored_without_what_misleads_and_cut() {
             assert!(!function.contains(misleads), "{function:?}");
         }
     }
-    // Bytes that are no UTF-8 are refused by name, in text and in protobuf.
+    // Bytes that are no UTF-8 are refused by name in text, and replaced and said in a table of symbols.
     let (status, text) = upload(&server, "utf8", "&format=folded", b"a\xff\xfe 1").await;
     assert_eq!(status, 400);
     assert!(text.contains("UTF-8"), "{text}");
     let mut bytes = file().encode_to_vec();
     let at = bytes.windows(4).position(|w| w == b"main").unwrap();
     bytes[at] = 0xff;
-    assert_eq!(upload(&server, "utf8", "", &bytes).await.0, 400);
+    let (status, text) = upload(&server, "utf8", "", &bytes).await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(reasons(&text, "changed"), [("invalid_utf8".to_owned(), 1)], "{text}");
     server.stop().await;
 }
 
@@ -479,7 +512,11 @@ async fn c6_new_names_over_the_limits_fold_and_known_ones_go_on() {
     let many: String = (0..1000).map(|n| format!("main;f{n} 1\n")).collect();
     let (status, text) = upload(&server, "s0", "", many.as_bytes()).await;
     assert_eq!(status, 200, "{text}");
-    assert!(text.contains("\"max_samples_per_profile\":990"), "{text}");
+    assert_eq!(
+        reasons(&text, "changed"),
+        [("max_samples_per_profile".to_owned(), 990)],
+        "{text}"
+    );
     assert_eq!(cpu(&server, "s0").await, 10_010_000_000);
     let query = StackQuery::new(WorkloadFilter::service("s0"), ProfileType::CPU, Range::ALL);
     let functions = functions(&server, query).await;

@@ -1,5 +1,6 @@
 //! The collector, driven over its ports.
 
+mod accepted_or_said;
 mod catalogue;
 mod debuginfo;
 mod exemplars;

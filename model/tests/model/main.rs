@@ -6,6 +6,7 @@ mod files_of_profilers;
 mod go_runtime_files;
 mod hostile_files;
 mod mutations;
+mod other_profilers;
 mod other_scales;
 mod otlp_generations;
 mod pprof_bad_input;
