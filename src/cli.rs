@@ -374,7 +374,7 @@ impl ExportFormat {
 
 #[derive(Args)]
 pub(crate) struct ImportArgs {
-    /// The files, packed with gzip or not.
+    /// The files, packed with gzip or zstd or not.
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Service they were recorded of.
@@ -395,12 +395,19 @@ pub(crate) struct ImportArgs {
     /// Format of the files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); found out if not given.
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// What numbers without a unit are: cpu, wall, inuse_space, alloc_objects, ...; samples of CPU time if not given.
+    /// What numbers without a unit are: cpu, wall, cpu_nanoseconds, inuse_space, alloc_objects, ...; samples of CPU time if
+    /// not given.
     #[arg(long)]
     pub(crate) kind: Option<String>,
     /// Samples per second, for numbers without a unit.
     #[arg(long, value_name = "HZ")]
     pub(crate) sample_rate: Option<u32>,
+    /// When the recording began, in seconds since the Unix epoch or finer; belongs with --until.
+    #[arg(long, requires = "until", conflicts_with = "now")]
+    pub(crate) from: Option<i64>,
+    /// When it ended.
+    #[arg(long, requires = "from")]
+    pub(crate) until: Option<i64>,
     /// File them as if they had just been recorded, whatever time they carry.
     #[arg(long)]
     pub(crate) now: bool,

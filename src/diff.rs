@@ -5,7 +5,7 @@ use std::{io::Write, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use emberline_model::{
-    pprof::{self, PprofValue},
+    pprof::{self, Addresses, PprofValue},
     resolve::StackValue,
     tree::{FlameTree, TreeBuilder},
 };
@@ -67,13 +67,15 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
 
 fn read(path: &Path, wanted: Option<&str>) -> Result<PprofValue> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut values = pprof::read(&bytes, LIMIT).with_context(|| format!("{}", path.display()))?;
+    let file = pprof::read_file(&bytes, LIMIT, Addresses::InMemory).with_context(|| format!("{}", path.display()))?;
+    let mut values = file.values;
     let names: Vec<String> = values.iter().map(|v| v.name.clone()).collect();
     let Some(wanted) = wanted else {
-        // By custom the last value is the one to look at.
-        return values
-            .pop()
-            .with_context(|| format!("{} holds no value", path.display()));
+        if values.is_empty() {
+            bail!("{} holds no value that can be compared", path.display());
+        }
+        // The one that the file names; by custom the last one otherwise.
+        return Ok(values.swap_remove(file.default_value));
     };
     let matches = |value: &PprofValue| value.name == wanted || value.name.split('/').next() == Some(wanted);
     let found = values.into_iter().find(matches);
@@ -207,5 +209,51 @@ impl Comparison {
             "total_b": total[1],
             "functions": self.rows().iter().map(row).collect::<Vec<_>>(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value that is compared, and the total of each side.
+    fn compared(file: &str) -> (String, [i64; 2]) {
+        let values = ["v1", "v2"].map(|version| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/fixtures/others");
+            read(&folder.join(format!("{file}.{version}.pb.gz")), None).unwrap()
+        });
+        assert_eq!(values[0].name, values[1].name);
+        let totals = [values[0].profile.total(), values[1].profile.total()];
+        (values[0].name.clone(), totals)
+    }
+
+    #[test]
+    fn the_type_that_the_file_wants_to_be_looked_at_by_is_compared() {
+        assert_eq!(
+            compared("default-type"),
+            ("alloc_space/bytes".to_owned(), [1_000_000, 3_000_000])
+        );
+    }
+
+    #[test]
+    fn samples_at_two_rates_are_one_second_on_both_sides() {
+        assert_eq!(compared("rates"), ("cpu/nanoseconds".to_owned(), [1_000_000_000; 2]));
+    }
+
+    #[test]
+    fn two_processes_of_one_program_have_the_same_places() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/fixtures/others");
+        let names = ["v1", "v2"].map(|version| {
+            let value = read(&folder.join(format!("aslr.{version}.pb.gz")), None).unwrap();
+            let mut names: Vec<String> = pprof::resolve_named(&value.profile)
+                .functions
+                .into_iter()
+                .map(|f| f.name)
+                .collect();
+            names.sort();
+            names
+        });
+        assert_eq!(names[0], names[1]);
+        assert!(names[0].contains(&"0x3340".to_owned()), "{names:?}");
     }
 }

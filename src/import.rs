@@ -79,7 +79,9 @@ fn target(args: &ImportArgs) -> Target {
         .maybe("route", args.route.as_ref())
         .maybe("format", args.format.as_ref())
         .maybe("kind", args.kind.as_ref())
-        .maybe("sample_rate", args.sample_rate.as_ref());
+        .maybe("sample_rate", args.sample_rate.as_ref())
+        .maybe("from", args.from.as_ref())
+        .maybe("until", args.until.as_ref());
     match args.now {
         true => target.with("time", "received"),
         false => target,
@@ -108,6 +110,19 @@ async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Value> 
     )
 }
 
+/// One thing that was not kept as it was sent: what, how much, why, remedy.
+fn told_in_words(word: &str, told: &Value) -> String {
+    let text = |name: &str| told[name].as_str().unwrap_or_default();
+    let mut words = format!("{word}: {} {}", told["count"], text("unit"));
+    for (between, part) in [(" of ", text("what")), (": ", text("why")), ("; ", text("remedy"))] {
+        if !part.is_empty() {
+            words.push_str(between);
+            words.push_str(part);
+        }
+    }
+    words
+}
+
 fn table(reports: &[Report]) -> String {
     let mut text = format!("{:>8} {:>8} {:>8}  file\n", "windows", "profiles", "samples");
     for report in reports {
@@ -116,9 +131,9 @@ fn table(reports: &[Report]) -> String {
             Ok(answer) => {
                 let number = |name: &str| answer[name].as_u64().unwrap_or(0);
                 let mut notes = String::new();
-                for (word, list) in [("left out", &answer["left_out"]), ("folded", &answer["folded"])] {
-                    for (reason, count) in list.as_object().into_iter().flatten() {
-                        notes.push_str(&format!("  ({word}: {count} of reason {reason})"));
+                for (word, list) in [("left out", &answer["left_out"]), ("changed", &answer["changed"])] {
+                    for told in list.as_array().into_iter().flatten() {
+                        notes.push_str(&format!("\n{:>28}{}", "", told_in_words(word, told)));
                     }
                 }
                 text.push_str(&format!(

@@ -142,7 +142,10 @@ async fn the_commands_say_what_the_server_says() {
     );
 
     let folded = answer(&server, &["export", "--format", "folded"]).await.unwrap();
-    assert_eq!(folded, "main 10000000\nmain;shop::price 30000000\n");
+    assert_eq!(
+        folded,
+        "# profile type: process_cpu:cpu:nanoseconds:cpu:nanoseconds\nmain 10000000\nmain;shop::price 30000000\n"
+    );
     let file = folder.path().join("out.json");
     let arguments = ["export", "--format", "speedscope", "--file", file.to_str().unwrap()];
     assert_eq!(answer(&server, &arguments).await.unwrap(), "");

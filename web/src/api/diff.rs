@@ -227,7 +227,7 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
     let divisors = [baseline.divisor, candidate.divisor];
     let body = match format {
         Format::Pprof => exports::pprof::write(&comparison.tree, &question.profile_type, question.whole_range(), true),
-        Format::Folded => exports::folded::write(&comparison.tree, true).into_bytes(),
+        Format::Folded => exports::folded::comparison(&comparison.tree).into_bytes(),
         Format::Speedscope => exports::speedscope::write(&comparison.tree, &title, &sides, labels.unit)?,
         Format::Firefox => {
             let from_ms = question.whole_range().from_unix_s.saturating_mul(1000);

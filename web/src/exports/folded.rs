@@ -1,23 +1,27 @@
 //! Folded stacks: one line per stack, `outer;inner value`, for comparisons `outer;inner baseline candidate`.
-//! Guarantee: the values add up to the total. Wrong on purpose: `;` in a name becomes `,`, since it separates frames.
+//! Guarantees: the values add up to the total; the first line of a profile is a comment that says what they are, so that it
+//! can be sent back. Wrong on purpose: `;` in a name becomes `,`, since it separates frames.
 
 use std::fmt::Write;
 
-use emberline_model::tree::FlameTree;
+use emberline_model::{ProfileType, foreign::folded::header_of, tree::FlameTree};
 
 use super::{UNKNOWN, folded_name, for_each_stack};
 
-/// Writes a tree; with `both` two values a line.
-pub(crate) fn write(tree: &FlameTree, both: bool) -> String {
+/// Writes a tree of one profile.
+pub(crate) fn profile(tree: &FlameTree, profile_type: &ProfileType) -> String {
+    let mut text = header_of(profile_type);
+    for (stack, [value, _]) in lines(tree) {
+        writeln!(text, "{stack} {value}").expect("writing to a string does not fail");
+    }
+    text
+}
+
+/// Writes a comparison: two values a line.
+pub(crate) fn comparison(tree: &FlameTree) -> String {
     let mut text = String::new();
-    for line in lines(tree) {
-        let (stack, [a, b]) = line;
-        let written = if both {
-            writeln!(text, "{stack} {a} {b}")
-        } else {
-            writeln!(text, "{stack} {a}")
-        };
-        written.expect("writing to a string does not fail");
+    for (stack, [baseline, candidate]) in lines(tree) {
+        writeln!(text, "{stack} {baseline} {candidate}").expect("writing to a string does not fail");
     }
     text
 }

@@ -104,7 +104,7 @@ pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Re
     };
     match format {
         Format::Pprof => Ok(pprof::write(tree, about.profile_type, about.range, false)),
-        Format::Folded => Ok(folded::write(tree, false).into_bytes()),
+        Format::Folded => Ok(folded::profile(tree, about.profile_type).into_bytes()),
         Format::Speedscope => speedscope::write(tree, about.title, &[about.title], unit),
         Format::Firefox => {
             let from_ms = about.range.from_unix_s.saturating_mul(1000);

@@ -91,7 +91,12 @@ async fn a_selector_selects_what_it_says() {
             &[("selector", r#"{service="cart"}"#), ("format", "folded")],
         ))
         .await;
-    assert_eq!(folded.text(), format!("main;emberline_proxy::copy {cart}\n"));
+    assert!(
+        folded
+            .text()
+            .ends_with(&format!("\nmain;emberline_proxy::copy {cart}\n"))
+    );
+    assert_eq!(folded.text().lines().count(), 2);
 }
 
 #[tokio::test]

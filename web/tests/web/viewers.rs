@@ -14,7 +14,7 @@ type Stacks = BTreeMap<String, i64>;
 
 fn folded(text: &str, side: usize, sides: usize) -> Stacks {
     let mut stacks = Stacks::new();
-    for line in text.lines() {
+    for line in text.lines().filter(|line| !line.starts_with("# ")) {
         let words: Vec<&str> = line.rsplitn(sides + 1, ' ').collect();
         let value: i64 = words[sides - 1 - side].parse().unwrap();
         if value != 0 {
