@@ -90,6 +90,16 @@ pub(crate) struct ServeArgs {
     /// Where to send the server's own traces, as OTLP over gRPC; off if not given.
     #[arg(long, env = "EMBERLINE_TRACES_ENDPOINT")]
     pub(crate) traces_endpoint: Option<String>,
+    /// What is own code of a service, where its language's rules do not tell: `SERVICE=PREFIX,PREFIX`, beginnings of names
+    /// of functions (`io.shop.`) or of source files (`src/`); several times for several services, in the variable with `;`
+    /// between them.
+    #[arg(
+        long = "own-code",
+        env = "EMBERLINE_OWN_CODE",
+        value_name = "SERVICE=PREFIX,PREFIX",
+        value_delimiter = ';'
+    )]
+    pub(crate) own_code: Vec<String>,
     /// Serve the pages from this directory instead of the built-in ones (for work on the pages).
     #[arg(long, env = "EMBERLINE_UI_DIR")]
     pub(crate) ui_dir: Option<PathBuf>,

@@ -6,8 +6,11 @@
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use emberline_collector::{Collector, CollectorConfig, IngestLimits, scrape};
-use emberline_model::time::{Clock, SystemClock};
+use emberline_collector::{Collector, CollectorConfig, IngestLimits, VerdictConfig, scrape};
+use emberline_model::{
+    function::OwnCode,
+    time::{Clock, SystemClock},
+};
 use emberline_proxy::stop_requested;
 use emberline_storage::{Options, Store};
 use emberline_web::WebState;
@@ -61,6 +64,8 @@ async fn serve(args: ServeArgs) -> Result<()> {
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || Store::open(options, clock)).await??
     };
+    let own_code = OwnCode::parse(args.own_code.iter().map(String::as_str))
+        .map_err(|error| anyhow::anyhow!("--own-code (EMBERLINE_OWN_CODE): {error}"))?;
     let config = CollectorConfig {
         limits: IngestLimits {
             retention,
@@ -75,6 +80,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
         alertmanager_urls: args.alertmanagers.clone(),
         webhook_urls: args.webhooks.clone(),
         scrape,
+        verdict: VerdictConfig {
+            own_code: own_code.clone(),
+            ..VerdictConfig::default()
+        },
         ..CollectorConfig::new(&args.data_dir)
     };
     let collector = Collector::new(config, store.clone(), Arc::clone(&clock))?;
@@ -82,6 +91,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     collector.register(&mut registry);
     let mut state = WebState::new(store.clone(), collector.alerts(), clock);
     state.version = env!("CARGO_PKG_VERSION").to_owned();
+    state.own_code = Arc::new(own_code);
     state.ui_dir = args.ui_dir.clone();
     state.registries = vec![Arc::new(registry)];
     state.ingest_status = collector.status_probe();

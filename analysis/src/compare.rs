@@ -18,6 +18,7 @@ use emberline_model::{
         Confidence, CostChange, FunctionRow, FunctionState, Judgement, LatencyEvidence, Per, QuantilePair, SideData,
         SideSummary,
     },
+    function::Program,
     resolve::{FunctionInfo, StackValue},
     tree::{FlameTree, TreeBuilder},
 };
@@ -41,6 +42,8 @@ pub struct CompareOptions<'a> {
     pub route: Option<&'a str>,
     /// How many nodes the tree shows; `None` for all.
     pub tree_limit: Option<usize>,
+    /// What is own code of the service, where that is set ([`emberline_model::function::OwnCode::of`]).
+    pub own: &'a [String],
 }
 
 /// Two releases compared.
@@ -66,6 +69,8 @@ pub struct Comparison {
     pub functions: Vec<FunctionRow>,
     /// Both sides' stacks in one tree; sides are 0 baseline, 1 candidate.
     pub tree: FlameTree,
+    /// Tells own code from libraries, for all of `tree`.
+    pub program: Program,
     /// Latency of the same requests; `None` when there were none.
     pub latency: Option<LatencyEvidence>,
 }
@@ -83,10 +88,12 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
     add_windows(baseline, 0, &paths[0], &mut series);
     add_windows(candidate, 1, &paths[1], &mut series);
     let names: HashSet<&str> = tree.functions.iter().map(|f| f.name.as_str()).collect();
+    let program = Program::of(&tree.functions, options.own);
     for (function, info) in series.iter_mut().zip(&tree.functions) {
         function.function = info.id;
         // A closure is part of the function it stands in, where that one is there to be named.
-        function.is_library = info.is_library() || enclosing(&info.name).is_some_and(|name| names.contains(name));
+        function.is_library =
+            program.is_library(info) || enclosing(&info.name).is_some_and(|name| names.contains(name));
     }
     for (callee, caller) in callers {
         series[callee as usize].callers.push(tree.functions[caller as usize].id);
@@ -128,6 +135,7 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         change: cost_change(&report.route),
         functions,
         tree,
+        program,
         latency: latency(baseline, candidate),
     }
 }
@@ -229,7 +237,8 @@ fn add_windows(side: &SideData, index: usize, paths: &Paths, series: &mut [Funct
     }
 }
 
-/// The function a closure stands in: `f` for `f::{closure#0}` and for `f::{{closure}}::{{closure}}`.
+/// The function a closure of Rust stands in: `f` for `f::{{closure}}::{{closure}}`. Elsewhere closures run where their
+/// function is not: there they are named themselves.
 fn enclosing(name: &str) -> Option<&str> {
     let mut outer = name;
     while let Some((head, last)) = outer.rsplit_once("::") {
@@ -359,7 +368,17 @@ fn name_guilty(guilty: &Guilty, tree: &FlameTree) -> Option<GuiltyFunction> {
         delta_ns_per_request: guilty.delta,
         // Other functions may have become cheaper meanwhile; more than all of it explains nothing more.
         share: guilty.share.min(1.0),
+        library: guilty.is_library,
+        callee: guilty.callee.and_then(|id| name_callee(id, tree)),
     })
+}
+
+/// What is inlined everywhere says nothing about what was called.
+fn name_callee(id: u64, tree: &FlameTree) -> Option<String> {
+    let name = &tree.functions.iter().find(|f| f.id == id)?.name;
+    let path = name.trim_start_matches(['<', '&']);
+    let is_inlined = ["core::", "alloc::", "std::"].iter().any(|own| path.starts_with(own));
+    (!is_inlined && !path.starts_with(['[', '0'])).then(|| name.clone())
 }
 
 fn cost_change(route: &CostComparison) -> CostChange {
@@ -475,7 +494,7 @@ impl Sentence<'_> {
                 let ratio = self.change.ratio().map(|r| format!(", ×{r:.2}")).unwrap_or_default();
                 let cause = match (self.guilty, self.finding) {
                     (Some(guilty), _) => {
-                        format!("; {:.0} % of it under `{}`", guilty.share * 100.0, guilty.name)
+                        format!("; {:.0} % of it under {}", guilty.share * 100.0, guilty.words())
                     }
                     (None, Finding::Spread) => "; no single function explains most of it".to_owned(),
                     _ => String::new(),

@@ -8,7 +8,8 @@
 //!
 //! Library code (the language's own, the runtime's, what has no symbol) is named only when no application function
 //! explains enough: `core::num::wrapping_mul` inlined into `price_basket` holds the self time, and `price_basket` is
-//! what somebody changed. A function that merely moved is never named.
+//! what somebody changed. Beside an application function stands the library function it calls, where that took the time. A
+//! function that merely moved is never named.
 //!
 //! Wrong on purpose: a slowdown without CPU (waiting for a lock, a disk, a callee) has no guilty function here, and the
 //! answer says so. The 80 % is of point estimates, so with few samples the name can be one call too high.
@@ -39,6 +40,8 @@ pub struct Guilty {
     pub share: f64,
     /// True when only library code explains the growth.
     pub is_library: bool,
+    /// Library function that it calls and that takes most of that growth, where there is one.
+    pub callee: Option<u64>,
 }
 
 /// Why a route costs more, as far as stacks can tell.
@@ -93,8 +96,28 @@ pub fn find_guilty(report: &FunctionReport) -> Finding {
             delta: f.total_cost.delta,
             share: f.total_cost.delta / growth,
             is_library: f.is_library,
+            callee: callee(f, report).map(|callee| callee.function),
         }),
     }
+}
+
+/// The library function that a guilty one of the application calls and that grew by most of what it grew by; when V8's JSON
+/// parser takes the time, what it parses is the application's. Library functions below that one are not looked for.
+fn callee<'a>(guilty: &FunctionChange, report: &'a FunctionReport) -> Option<&'a FunctionChange> {
+    let explains = |f: &&FunctionChange| {
+        !guilty.is_library
+            && f.is_library
+            && f.callers.contains(&guilty.function)
+            && f.total_cost.grew()
+            && f.total_cost.delta >= EXPLAINS * guilty.total_cost.delta
+    };
+    let found = report.functions.iter().filter(explains);
+    found.max_by(|a, b| {
+        a.total_cost
+            .delta
+            .total_cmp(&b.total_cost.delta)
+            .then(b.function.cmp(&a.function))
+    })
 }
 
 /// The function with the smallest total; see the module's head for equal ones.

@@ -25,6 +25,7 @@ mod units;
 use std::time::Duration;
 
 use emberline_analysis::{latency::LatencyConfig, went_away::AlertConfig};
+use emberline_model::function::OwnCode;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use runner::{Memory, VerdictRunner};
@@ -45,6 +46,8 @@ pub struct VerdictConfig {
     pub evidence_windows: u32,
     /// Requests to each of the releases from which a caller is judged on its own.
     pub min_source_requests: u64,
+    /// What is own code of which service, where that is set; a function of it is named before any other.
+    pub own_code: OwnCode,
 }
 
 impl Default for VerdictConfig {
@@ -62,6 +65,7 @@ impl Default for VerdictConfig {
             grace: Duration::from_secs(4),
             wait_for_symbols: Duration::from_secs(30),
             evidence_windows: 30,
+            own_code: OwnCode::default(),
         }
     }
 }

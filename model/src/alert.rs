@@ -43,6 +43,22 @@ pub struct GuiltyFunction {
     pub delta_ns_per_request: f64,
     /// That growth as a share of the route's, at most 1.
     pub share: f64,
+    /// True when only code that the service's owners did not write explains the growth.
+    #[serde(default)]
+    pub library: bool,
+    /// Name of the library function it calls that took most of that growth; absent when the function took it itself.
+    #[serde(default)]
+    pub callee: Option<String>,
+}
+
+impl GuiltyFunction {
+    /// As sentences name it: with what it calls, where that took the time.
+    pub fn words(&self) -> String {
+        match &self.callee {
+            Some(callee) => format!("`{}`, in `{callee}`", self.name),
+            None => format!("`{}`", self.name),
+        }
+    }
 }
 
 /// Difference of the medians seen from both ends of the edge, milliseconds.

@@ -1,146 +1,127 @@
 //! Names of functions: what makes two functions of two builds the same one.
 //!
-//! Guarantee: a normalised name holds no hash suffix, no crate disambiguator, no file, no line and no checkout
-//! path, so builds made in different folders diff by function. Wrong on purpose: two functions of the same
-//! path in two versions of one crate are taken as the same function.
+//! Guarantees: a normalised name holds nothing that another build, another run or another folder gives the same function:
+//! no hash, counter, address, compiler's clone, tier, line, column or checkout path. Two functions of one build stay two.
+//! Normalising twice changes nothing. Every name is bounded, and two long ones stay two.
+//!
+//! What that means differs by language: `function/` has a file of rules for each, which say how the language is told,
+//! how its names are normalised and what of it is library code; `language::RULES` is the table of them.
+//!
+//! Names of most languages say where a function stands (`shop::price`, `io/shop/Price.total`), and are enough. Functions of
+//! a script, and static ones of C, are known by name and file, by as much of the file as does not depend on where it was
+//! checked out (`function/file.rs`).
+//!
+//! Wrong on purpose: closures are known by the function that they stand in, because their numbers shift with every edit:
+//! two closures of one function are one. So are the instances of a generic function of Go and two functions of one path in
+//! two versions of a crate.
 
-use crate::{id, profile::Frame, workload::misleads};
+mod c_family;
+mod dotnet;
+mod file;
+mod go;
+mod javascript;
+mod jvm;
+mod language;
+mod marks;
+mod own;
+mod place;
+mod scripts;
 
-/// Language recorded for native frames.
+use std::borrow::Cow;
+
+use crate::{
+    id,
+    profile::Frame,
+    workload::{clean_name, misleads},
+};
+pub use language::Language;
+use language::{rules, tell};
+use marks::Marks;
+pub use own::{OwnCode, Program};
+pub use place::is_source_file;
+
+/// What function identifiers of names are made with that say themselves where the function stands.
 pub const LANGUAGE_NATIVE: &str = "native";
-
-/// Demangles a symbol (Rust v0 and legacy) and removes what differs between builds; names that are not
-/// mangled come back as they are.
-pub fn normalise(symbol: &str) -> String {
-    let demangled = match rustc_demangle::try_demangle(symbol) {
-        // The alternate form leaves out the hash of legacy symbols and the disambiguators of v0 symbols.
-        Ok(name) => format!("{name:#}"),
-        Err(_) => symbol.to_owned(),
-    };
-    strip_hash_suffix(&demangled).to_owned()
-}
 
 /// The most characters kept of a function's name: generic names are long.
 const MAX_FUNCTION_CHARS: usize = 4096;
 
-/// Cuts the name of a function that a sender gives to 4096 characters and replaces control characters and marks
-/// of direction.
-pub fn clean(name: &str) -> String {
-    name.chars()
-        .take(MAX_FUNCTION_CHARS)
-        .map(|c| if misleads(c) { '\u{fffd}' } else { c })
-        .collect()
-}
-
-/// Removes a legacy `::h0123456789abcdef` suffix.
-fn strip_hash_suffix(name: &str) -> &str {
-    match name.rsplit_once("::h") {
-        Some((head, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => head,
-        _ => name,
+/// A frame as a sender names it, split and normalised: a place in its name (`price (shop/price.py:12)`) becomes file and
+/// line. Unbounded and hostile input is welcome; `name` may be a mangled symbol.
+pub fn frame(name: &str, file: &str, line: u32) -> Frame {
+    let name = readable(name);
+    let place::Placed { name, place } = place::split(&name);
+    let (file, line) = match place {
+        Some((in_name, in_line)) if file.is_empty() => (in_name, in_line),
+        Some((_, in_line)) if line == 0 => (file, in_line),
+        _ => (file, line),
+    };
+    let function = bounded(normalised(name, file));
+    Frame {
+        function,
+        file: clean_name(file),
+        line,
     }
 }
 
-/// The identity of a frame's function.
+/// A name alone, normalised: demangled where it is mangled; without what differs between builds.
+pub fn normalise(symbol: &str) -> String {
+    frame(symbol, "", 0).function
+}
+
+/// The rules of its language, once more where they uncovered something: a mangled name may hold marks of its own.
+fn normalised<'n>(name: &'n str, file: &str) -> Cow<'n, str> {
+    let mut name = Cow::Borrowed(name);
+    for _ in 0..3 {
+        let marks = Marks::of(&name);
+        let next = match tell(&name, file, marks) {
+            Some(language) => (rules(language).normalise)(&name, marks),
+            None => c_family::normalise(&name, marks),
+        };
+        match next {
+            Some(next) if next != *name => name = Cow::Owned(next),
+            _ => break,
+        }
+    }
+    name
+}
+
+/// Cuts a name to 4096 characters; what is cut is a hash then, so that two names that begin alike stay two.
+fn bounded(name: Cow<'_, str>) -> String {
+    if name.len() <= MAX_FUNCTION_CHARS || name.chars().count() <= MAX_FUNCTION_CHARS {
+        return name.into_owned();
+    }
+    let hash = format!("…#{:016x}", id::key("long name", &[&name]));
+    let kept = MAX_FUNCTION_CHARS - hash.chars().count();
+    name.chars().take(kept).chain(hash.chars()).collect()
+}
+
+/// Replaces control characters and marks of direction.
+fn readable(name: &str) -> Cow<'_, str> {
+    if !name.contains(misleads) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().map(|c| if misleads(c) { '\u{fffd}' } else { c }).collect())
+}
+
+/// The identity of a frame's function: its name, and where that is not enough as much of its file as every checkout has.
 pub fn function_id(frame: &Frame) -> u64 {
-    id::function_id(&frame.function, LANGUAGE_NATIVE)
-}
-
-/// True for functions that an application's owner did not write: the language's own libraries, the runtime,
-/// the C library, and code without a symbol. A verdict names such a function only when nothing else explains it.
-pub fn is_library(name: &str) -> bool {
-    const CRATES: [&str; 26] = [
-        "core",
-        "std",
-        "alloc",
-        "tokio",
-        "tokio_util",
-        "hyper",
-        "hyper_util",
-        "h2",
-        "http",
-        "http_body",
-        "http_body_util",
-        "axum",
-        "axum_core",
-        "tower",
-        "tower_service",
-        "futures_util",
-        "futures_core",
-        "tracing",
-        "tracing_core",
-        "mio",
-        "hashbrown",
-        "bytes",
-        "serde_json",
-        "emberline_proxy",
-        "emberline_profiler",
-        "parking_lot",
-    ];
-    if name.starts_with("0x") || name.starts_with('[') || name.is_empty() {
-        return true;
-    }
-    // `<alloc::vec::Vec<T> as Trait>::f`, `<&T as ...>`, `{impl}`: judge by the first path inside.
-    let path = name
-        .trim_start_matches(['<', '&', '*', '(', '[', ' '])
-        .trim_start_matches("mut ")
-        .trim_start_matches("dyn ");
-    match path.find(|c: char| !(c.is_alphanumeric() || c == '_')) {
-        Some(end) if path[end..].starts_with("::") => CRATES.contains(&&path[..end]),
-        // A name without a path is a C function, or a language built-in.
-        _ => true,
+    match scope(&frame.function, &frame.file) {
+        Some(file) => id::function_id(&frame.function, &format!("in {file}")),
+        None => id::function_id(&frame.function, LANGUAGE_NATIVE),
     }
 }
 
-/// True for source files of other people's code: cargo's registry and vendored folders, and Rust's own libraries.
-pub fn is_library_file(file: &str) -> bool {
-    file.starts_with("/rustc/")
-        || ["/registry/src/", "/git/checkouts/", "/vendor/"]
-            .iter()
-            .any(|part| file.contains(part))
+/// The file that a function's name is unique in, as [`function_id`] takes it; `None` for names that say it themselves.
+pub fn scope<'f>(name: &str, file: &'f str) -> Option<Cow<'f, str>> {
+    if file.is_empty() || is_address(name) {
+        return None;
+    }
+    let language = language::by_file(file)?;
+    (rules(language).is_scoped_by_file)(name).then(|| file::stable(file))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn builds_in_different_folders_give_one_name() {
-        assert_eq!(normalise("_ZN4shop5price17h0123456789abcdefE"), "shop::price");
-        assert_eq!(normalise("_ZN4shop5price17hfedcba9876543210E"), "shop::price");
-        assert_eq!(
-            normalise("_RNvCskwGfYPst2Cb_3foo16example_function"),
-            "foo::example_function"
-        );
-        assert_eq!(normalise("memcpy"), "memcpy");
-        assert_eq!(normalise("shop::price::h0123456789abcdef"), "shop::price");
-        assert_eq!(normalise("shop::hash::happy"), "shop::hash::happy");
-    }
-
-    #[test]
-    fn library_code_is_told_from_application_code() {
-        for name in [
-            "core::num::wrapping_mul",
-            "<alloc::vec::Vec<T> as core::ops::Deref>::deref",
-            "tokio::runtime::park",
-            "memcpy",
-            "0x1f",
-            "[unknown]",
-        ] {
-            assert!(is_library(name), "{name}");
-        }
-        for name in [
-            "shop::price_basket",
-            "<shop::Basket as core::fmt::Debug>::fmt",
-            "emberline_demo::checkout::price_basket",
-        ] {
-            assert!(!is_library(name), "{name}");
-        }
-        assert!(is_library_file(
-            "/home/a/.cargo/registry/src/index.crates.io-1949/httparse-1.10.1/src/lib.rs"
-        ));
-        assert!(is_library_file(
-            "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/hint.rs"
-        ));
-        assert!(!is_library_file("/home/a/shop/src/pay.rs"));
-    }
+/// True for names that are no function's: an address, or what stands for code without names.
+fn is_address(name: &str) -> bool {
+    name.is_empty() || name.starts_with("0x") || name.starts_with('[')
 }

@@ -234,13 +234,9 @@ pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
         let indices = frames.iter().map(|frame| {
             let id = function::function_id(frame);
             *by_id.entry(id).or_insert_with(|| {
-                resolved.functions.push(crate::resolve::FunctionInfo {
-                    id,
-                    name: frame.function.clone(),
-                    module: String::new(),
-                    file: frame.file.clone(),
-                    unresolved: frame.function.starts_with("0x"),
-                });
+                resolved
+                    .functions
+                    .push(crate::resolve::FunctionInfo::named(frame.clone()));
                 resolved.functions.len() as u32 - 1
             })
         });

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::{
     function,
     profile::{Frame, Location, Profile, ProfileType, Sample},
-    workload::{LabelSet, clean_name},
+    workload::LabelSet,
 };
 
 /// A profile being built.
@@ -39,11 +39,7 @@ impl ProfileBuilder {
     /// The location of a frame the sender names; names are cut, cleaned and normalised.
     pub fn frame(&mut self, name: &str, file: &str, line: u32) -> u32 {
         let name = if name.is_empty() { "[unknown]" } else { name };
-        let frame = Frame {
-            function: function::normalise(&function::clean(name)),
-            file: clean_name(file),
-            line,
-        };
+        let frame = function::frame(name, file, line);
         let locations = &mut self.profile.locations;
         *self.frames.entry(frame).or_insert_with_key(|frame| {
             locations.push(Location::Named {

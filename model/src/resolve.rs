@@ -3,18 +3,20 @@
 //! no function there; never as a gap.
 
 use crate::{
+    function, id,
     int_map::IntMap,
     path_tree::{PathTree, StepsUp},
+    profile::Frame,
 };
 
 /// What is known of one function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionInfo {
-    /// [`crate::id::function_id`]; for an unresolved location the location's own identifier.
+    /// [`crate::function::function_id`]; for an unresolved location the location's own identifier.
     pub id: u64,
     /// Normalised name; `0x<file offset>` for an unresolved location, `[file]` for one that has no symbol.
     pub name: String,
-    /// Base name of the file the code was loaded from; empty when unknown.
+    /// Base name of the file the code was loaded from: a program, a library or a script; empty when unknown.
     pub module: String,
     /// Source file of one of its frames; empty when unknown.
     pub file: String,
@@ -23,17 +25,24 @@ pub struct FunctionInfo {
 }
 
 impl FunctionInfo {
-    /// True for code that an application's owner did not write ([`crate::function::is_library`]), by its name or by
-    /// where its source lay.
-    pub fn is_library(&self) -> bool {
-        self.unresolved || crate::function::is_library(&self.name) || crate::function::is_library_file(&self.file)
+    /// A function that its sender named. Where its name is unique in its file only, the module is that file.
+    pub fn named(frame: Frame) -> FunctionInfo {
+        FunctionInfo {
+            id: function::function_id(&frame),
+            module: function::scope(&frame.function, &frame.file)
+                .unwrap_or_default()
+                .into_owned(),
+            unresolved: frame.function.starts_with("0x"),
+            name: frame.function,
+            file: frame.file,
+        }
     }
 
     /// What all code of one file is shown as that this file names no function for.
     pub fn without_symbol(module: String) -> FunctionInfo {
         let name = format!("[{}]", if module.is_empty() { "unknown" } else { &module });
         FunctionInfo {
-            id: crate::id::function_id(&name, crate::function::LANGUAGE_NATIVE),
+            id: id::function_id(&name, function::LANGUAGE_NATIVE),
             name,
             module,
             file: String::new(),

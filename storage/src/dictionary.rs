@@ -10,7 +10,7 @@ mod sealed;
 use std::{collections::HashMap, sync::Arc};
 
 use emberline_model::{
-    Frame, Mapping, function,
+    Frame, Mapping,
     resolve::{FunctionInfo, ResolvedStacks},
 };
 use known::{Answer, KnownStacks};
@@ -183,17 +183,14 @@ fn read_places(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Arc<Place>)
     Ok(places)
 }
 
-fn named(name: String, file: String) -> FunctionInfo {
-    let frame = Frame {
-        function: name,
-        file,
-        line: 0,
-    };
+fn named(function: String, file: String) -> FunctionInfo {
+    // What a sender calls an address stays one, but there is no file to look it up in.
     FunctionInfo {
-        id: function::function_id(&frame),
-        name: frame.function,
-        module: String::new(),
-        file: frame.file,
         unresolved: false,
+        ..FunctionInfo::named(Frame {
+            function,
+            file,
+            line: 0,
+        })
     }
 }

@@ -40,7 +40,7 @@ mod ui;
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
-use emberline_model::{alert::AlertsBoard, time::Clock};
+use emberline_model::{alert::AlertsBoard, function::OwnCode, time::Clock};
 use emberline_storage::Store;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
@@ -82,6 +82,8 @@ pub struct WebState {
     pub ready: ReadyProbe,
     /// The `ingest` part of `/api/v1/status`.
     pub ingest_status: StatusProbe,
+    /// What is own code of which service, where that is set.
+    pub own_code: Arc<OwnCode>,
     /// Requests of the API under way at most, those that wait for the store included.
     pub max_questions: usize,
     /// Seconds a request of the API may take with everything it waits for.
@@ -101,6 +103,7 @@ impl WebState {
             registries: Vec::new(),
             ready: Arc::new(|| Ok(())),
             ingest_status: Arc::new(|| serde_json::json!({})),
+            own_code: Arc::default(),
             max_questions: 64,
             max_request_seconds: 120,
         }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use emberline_model::{
+    function::Program,
     resolve::FunctionInfo,
     subtree,
     tree::{FlameTree, Node, NodeKind},
@@ -96,8 +97,8 @@ struct Shape {
     kind: Vec<u8>,
 }
 
-fn kind_of(function: &FunctionInfo) -> u8 {
-    match (function.unresolved, function.is_library()) {
+fn kind_of(function: &FunctionInfo, program: &Program) -> u8 {
+    match (function.unresolved, program.is_library(function)) {
         (true, _) => 2,
         (false, true) => 4,
         (false, false) => 0,
@@ -105,7 +106,7 @@ fn kind_of(function: &FunctionInfo) -> u8 {
 }
 
 impl Shape {
-    fn of(tree: &FlameTree) -> Shape {
+    fn of(tree: &FlameTree, program: &Program) -> Shape {
         let mut shape = Shape::default();
         shape.modules.get("");
         // One look-up per function instead of one per node, and none for functions that are not shown.
@@ -120,7 +121,7 @@ impl Shape {
                     (
                         shape.names.get(&info.name),
                         shape.modules.get(&info.module),
-                        kind_of(info),
+                        kind_of(info, program),
                     )
                 }),
             };
@@ -188,10 +189,10 @@ impl ProfileTree {
         }
     }
 
-    /// Side 0 of a tree.
-    pub(crate) fn of(shown: &Shown) -> ProfileTree {
+    /// Side 0 of a tree; libraries are those of the program.
+    pub(crate) fn of(shown: &Shown, program: &Program) -> ProfileTree {
         let tree = &shown.tree;
-        let shape = Shape::of(tree);
+        let shape = Shape::of(tree, program);
         ProfileTree {
             names: shape.names.all,
             modules: shape.modules.all,
@@ -224,9 +225,9 @@ impl DiffTree {
     }
 
     /// Both sides of a tree; `row` gives the place of a function (by id) in the table sent along.
-    pub(crate) fn of(shown: &Shown, row: &HashMap<u64, usize>) -> DiffTree {
+    pub(crate) fn of(shown: &Shown, row: &HashMap<u64, usize>, program: &Program) -> DiffTree {
         let tree = &shown.tree;
-        let shape = Shape::of(tree);
+        let shape = Shape::of(tree, program);
         let place = |node: &Node| match node.kind {
             NodeKind::Function(function) => row
                 .get(&tree.functions[function as usize].id)

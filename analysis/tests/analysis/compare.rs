@@ -25,7 +25,11 @@ const NAMES: [&str; 6] = [
 const STACKS: [&[u32]; 4] = [&[3, 5, 2, 1, 0], &[4, 1, 0], &[1, 0], &[0]];
 
 fn resolved() -> Arc<ResolvedStacks> {
-    let functions = NAMES.iter().enumerate().map(|(at, name)| FunctionInfo {
+    resolved_as(&NAMES)
+}
+
+fn resolved_as(names: &[&str]) -> Arc<ResolvedStacks> {
+    let functions = names.iter().enumerate().map(|(at, name)| FunctionInfo {
         id: at as u64 + 100,
         name: (*name).to_owned(),
         module: "shop".to_owned(),
@@ -75,6 +79,7 @@ fn options(per: Per) -> CompareOptions<'static> {
         per,
         route: Some("/quote/{id}"),
         tree_limit: Some(3),
+        own: &[],
     }
 }
 
@@ -92,6 +97,109 @@ fn the_application_function_that_grew_is_named_not_its_leaf_nor_its_closure_nor_
         answer.summary
     );
     assert_eq!(answer.latency.unwrap().baseline_n, 100);
+}
+
+/// Frames outermost first; in the second release the last one takes three times as long.
+fn grown(stack: [&'static str; 4], own: &[String]) -> (emberline_model::alert::GuiltyFunction, String) {
+    // Only these places of the stacks are used: the caller's stack, and another function below it.
+    let names = [stack[0], stack[1], stack[2], stack[3], "other", "unused"];
+    let named = |version: &str, windows: &[[u64; 4]]| {
+        let mut side = side(version, windows);
+        let stacks: [&[u32]; 4] = [&[3, 2, 1, 0], &[4, 1, 0], &[1, 0], &[0]];
+        let mut resolved = (*resolved_as(&names)).clone();
+        resolved.stacks = stacks
+            .iter()
+            .enumerate()
+            .map(|(at, s)| (at as u64, s.iter().copied()))
+            .collect();
+        resolved.functions.iter_mut().for_each(|f| f.module.clear());
+        side.resolved = Arc::new(resolved);
+        side
+    };
+    let baseline = named("v1", &[[20, 20, 0, 0], [21, 19, 0, 0], [19, 20, 0, 0]]);
+    let candidate = named("v2", &[[60, 20, 0, 0], [62, 19, 0, 0], [58, 20, 0, 0]]);
+    let options = CompareOptions {
+        own,
+        ..options(Per::Request)
+    };
+    let answer = compare(&baseline, &candidate, options);
+    (answer.guilty.expect("three times as much"), answer.summary)
+}
+
+#[test]
+fn the_application_function_is_named_in_every_language_with_the_runtime_function_it_calls() {
+    for (stack, name, callee) in [
+        (
+            [
+                "runtime.main",
+                "main.handle",
+                "github.com/shop/price.Total",
+                "encoding/json.Unmarshal",
+            ],
+            "github.com/shop/price.Total",
+            Some("encoding/json.Unmarshal"),
+        ),
+        (
+            [
+                "java/lang/Thread.run",
+                "io/shop/Api.handle",
+                "io/shop/Price.total",
+                "java/util/HashMap.get",
+            ],
+            "io/shop/Price.total",
+            Some("java/util/HashMap.get"),
+        ),
+        (
+            ["node", "handle", "parseBasket", "v8::internal::JsonParser::Parse"],
+            "parseBasket",
+            Some("v8::internal::JsonParser::Parse"),
+        ),
+        (
+            [
+                "<module>",
+                "handle",
+                "validate_basket",
+                "pydantic_core::validators::model::validate",
+            ],
+            "validate_basket",
+            Some("pydantic_core::validators::model::validate"),
+        ),
+        (
+            [
+                "std::rt::lang_start",
+                "shop::handle",
+                "shop::price",
+                "core::num::wrapping_mul",
+            ],
+            "shop::price",
+            None,
+        ),
+        (["main", "handle", "price", "malloc"], "price", Some("malloc")),
+    ] {
+        let (guilty, summary) = grown(stack, &[]);
+        assert_eq!(
+            (guilty.name.as_str(), guilty.callee.as_deref(), guilty.library),
+            (name, callee, false)
+        );
+        let words = match callee {
+            Some(callee) => format!("100 % of it under `{name}`, in `{callee}`."),
+            None => format!("100 % of it under `{name}`."),
+        };
+        assert!(summary.ends_with(&words), "{summary}");
+    }
+}
+
+#[test]
+fn what_is_set_as_own_code_is_named() {
+    let stack = [
+        "java/lang/Thread.run",
+        "io/shop/Api.handle",
+        "io/grpc/Stub.call",
+        "io/grpc/Codec.read",
+    ];
+    assert_eq!(grown(stack, &[]).0.name, "io/shop/Api.handle");
+    let (guilty, _) = grown(stack, &["io.grpc.".to_owned()]);
+    assert_eq!((guilty.name.as_str(), guilty.callee), ("io/grpc/Codec.read", None));
 }
 
 #[test]

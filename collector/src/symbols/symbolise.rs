@@ -9,12 +9,10 @@
 use std::{fs::File, path::Path};
 
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer, source};
-use emberline_model::{Frame, function, workload::clean_name};
+use emberline_model::{Frame, function};
 
 use super::elf;
 
-/// The most characters kept of a function's name.
-const MAX_FUNCTION_CHARS: usize = 4096;
 /// Frames kept of one location, the innermost ones.
 const MAX_FRAMES: usize = 64;
 
@@ -69,16 +67,10 @@ fn innermost_first(symbol: &Sym<'_>) -> Vec<Frame> {
 }
 
 fn frame(name: &str, place: Option<&CodeInfo<'_>>) -> Frame {
-    let name: String = name
-        .chars()
-        .take(MAX_FUNCTION_CHARS)
-        .filter(|c| !c.is_control())
-        .collect();
-    Frame {
-        function: function::normalise(&name),
-        file: place
-            .map(|place| clean_name(&place.to_path().to_string_lossy()))
-            .unwrap_or_default(),
-        line: place.and_then(|place| place.line).unwrap_or(0),
-    }
+    let file = place.map(|place| place.to_path().to_string_lossy().into_owned());
+    function::frame(
+        name,
+        file.as_deref().unwrap_or_default(),
+        place.and_then(|place| place.line).unwrap_or(0),
+    )
 }

@@ -101,8 +101,8 @@ fn cause(evidence: &Evidence) -> String {
     };
     match (&evidence.guilty, cpu.judgement) {
         (Some(guilty), _) => format!(
-            "`{}` takes {} more CPU per request ({:.0} % of the growth)",
-            guilty.name,
+            "{} takes {} more CPU per request ({:.0} % of the growth)",
+            guilty.words(),
             format_ns(guilty.delta_ns_per_request),
             guilty.share * 100.0,
         ),

@@ -10,7 +10,7 @@ use emberline_model::{
     Component, Histogram, Release, Side,
     alert::{ClientServerSplit, GuiltyFunction},
     comparison::{FunctionRow, Judgement, Per, SideData},
-    function::is_library,
+    function::OwnCode,
 };
 use emberline_storage::{QueryError, Range, RequestQuery, SideQuery, Store, WorkloadFilter};
 
@@ -50,7 +50,7 @@ impl Evidence {
         let Some(cpu) = &self.cpu else { return true };
         match &self.guilty {
             // The application's own function has a name: what else has none does not matter.
-            Some(guilty) if !is_library(&guilty.name) => false,
+            Some(guilty) if !guilty.library => false,
             Some(guilty) => guilty.name.starts_with("0x") || cpu.named < NAMED_ENOUGH,
             None => cpu.named < NAMED_ENOUGH || cpu.judgement == Judgement::TooFewSamples,
         }
@@ -58,7 +58,12 @@ impl Evidence {
 }
 
 /// Collects the evidence for a finding.
-pub(super) async fn collect(store: &Store, slow: &Slow, ranges: Ranges) -> Result<Evidence, QueryError> {
+pub(super) async fn collect(
+    store: &Store,
+    own_code: &OwnCode,
+    slow: &Slow,
+    ranges: Ranges,
+) -> Result<Evidence, QueryError> {
     let mut component = Component::Application;
     let mut sides = both_sides(store, slow, ranges, component).await?;
     if !has_stacks(&sides) {
@@ -78,12 +83,14 @@ pub(super) async fn collect(store: &Store, slow: &Slow, ranges: Ranges) -> Resul
     };
     if has_stacks(&sides) {
         let route = slow.judged.unit.route.clone();
+        let own = own_code.of(&sides.1.release.service).to_vec();
         // A tree is not shown, but a comparison builds one: off the threads that serve connections.
         let compared = tokio::task::spawn_blocking(move || {
             let options = CompareOptions {
                 per: Per::Request,
                 route: Some(&route),
                 tree_limit: Some(0),
+                own: &own,
             };
             compare(&sides.0, &sides.1, options)
         });

@@ -133,7 +133,7 @@ impl VerdictRunner {
                 .filter(|e| e.ranges == ranges && !e.is_incomplete());
             let evidence = match known {
                 Some(evidence) => evidence,
-                None => evidence::collect(&self.store, one, ranges).await?,
+                None => evidence::collect(&self.store, &self.config.own_code, one, ranges).await?,
             };
             let waiting = evidence.is_incomplete() && self.may_wait(one, to);
             alerts.extend(alerts::assemble(one, &evidence, waiting));

@@ -55,9 +55,8 @@ impl<'t> CodeMaps<'t> {
         let piece = self.pieces[..after].last().filter(|piece| address < piece.end);
         let location = match piece {
             Some(piece) => {
-                let file = piece.path.rsplit('/').next().unwrap_or(piece.path);
                 let offset = (address - piece.start).saturating_add(piece.offset);
-                table.frame(&format!("{file}+{offset:#x}"), piece.path, 0)?
+                table.frame(&format!("{offset:#x}"), piece.path, 0)?
             }
             None => table.frame("[unknown]", "", 0)?,
         };

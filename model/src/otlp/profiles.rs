@@ -611,11 +611,11 @@ impl Reader<'_> {
                     "" => self.string(function.system_name_strindex)?,
                     name => name,
                 };
-                frames.push(Frame {
-                    function: function::normalise(&function::clean(name)),
-                    file: clean_name(self.string(function.filename_strindex)?),
-                    line: u32::try_from(line.line).unwrap_or(0),
-                });
+                frames.push(function::frame(
+                    name,
+                    self.string(function.filename_strindex)?,
+                    u32::try_from(line.line).unwrap_or(0),
+                ));
             }
             self.charge(|allowance| allowance.location(&frames))?;
             Location::Named { frames }

@@ -138,11 +138,11 @@ impl<'s> Places<'s> {
                 "" => string(function.system_name)?,
                 name => name,
             };
-            frames.push(Frame {
-                function: function::normalise(&function::clean(name)),
-                file: clean_name(string(function.filename)?),
-                line: u32::try_from(line.line).unwrap_or(0),
-            });
+            frames.push(function::frame(
+                name,
+                string(function.filename)?,
+                u32::try_from(line.line).unwrap_or(0),
+            ));
         }
         self.pruning.location(tables.locations.len(), &mut frames);
         let read = if frames.is_empty() {

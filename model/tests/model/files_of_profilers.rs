@@ -247,7 +247,7 @@ fn gperftools_has_the_totals_of_google_pprof() {
     let leaf = frames(&read.profiles[1], read.profiles[1].samples[0].stack)[0];
     assert_eq!(
         (leaf.0, leaf.1),
-        ("busy+0x129b", "/srv/busy"),
+        ("0x129b", "/srv/busy"),
         "an offset in the file, not where it was loaded"
     );
 }
@@ -274,7 +274,7 @@ fn stacks_of_bpftrace_are_counts_with_the_kernel_on_top() {
     let profile = &read.profiles[0];
     assert_eq!(profile.samples.len(), 2, "offsets within a function do not matter");
     let names: Vec<&str> = frames(profile, 0).into_iter().map(|frame| frame.0).collect();
-    assert_eq!(names[0], "finish_task_switch.isra.0");
+    assert_eq!(names[0], "finish_task_switch");
     assert_eq!(names[4..6], ["asm_sysvec_reschedule_ipi", "leafwork"]);
     assert_eq!(names.last().unwrap(), &"__libc_start_call_main");
     let how = Reading {

@@ -7,6 +7,7 @@ mod go_runtime_files;
 mod hostile_files;
 mod mutations;
 mod other_profilers;
+mod names;
 mod other_scales;
 mod otlp_generations;
 mod pprof_bad_input;

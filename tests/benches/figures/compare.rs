@@ -48,6 +48,7 @@ async fn ask(store: &Store, sides: [(u32, Range); 2]) -> Result<Comparison> {
     let options = CompareOptions {
         per: Per::Request,
         route: None,
+        own: &[],
         tree_limit: Some(LIMIT),
     };
     Ok(compare(&answers[0], &answers[1], options))

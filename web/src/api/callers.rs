@@ -8,6 +8,7 @@ use axum::{
     extract::{RawQuery, State},
 };
 use emberline_model::{
+    function::Program,
     resolve::ResolvedStacks,
     sandwich::{Neighbour, sandwich},
 };
@@ -100,15 +101,16 @@ pub(crate) async fn callers(State(web): State<Web>, RawQuery(query): RawQuery) -
     let stacks = selection.stacks(&web).await?;
     let answer = blocking(move || -> Result<Callers, ApiError> {
         let function = find(&stacks.resolved, &wanted)?;
+        let program = Program::of(&stacks.resolved.functions, &[]);
         let found = sandwich(&stacks.resolved, stacks.rows.iter().copied(), function, limit);
         Ok(Callers {
             query: selection.query(),
             total: stacks.total(),
-            function: ProfileFunction::of(&found.function, &found.totals),
+            function: ProfileFunction::of(&found.function, &found.totals, &program),
             callers: found.direct_callers.iter().map(CallNeighbour::of).collect(),
             callees: found.direct_callees.iter().map(CallNeighbour::of).collect(),
-            callers_tree: ProfileTree::of(&Shown::whole(found.callers)),
-            callees_tree: ProfileTree::of(&Shown::whole(found.callees)),
+            callers_tree: ProfileTree::of(&Shown::whole(found.callers), &program),
+            callees_tree: ProfileTree::of(&Shown::whole(found.callees), &program),
         })
     });
     Ok(Json(answer.await??))

@@ -91,6 +91,7 @@ impl Question {
             .await?;
         }
         let (per, route) = (self.per, self.route.clone());
+        let own = web.own_code.of(&self.known.service).to_vec();
         // Comparing walks every stack of every window: long work has no place on the threads that serve connections.
         let compared = tokio::task::spawn_blocking(move || {
             compare(
@@ -100,6 +101,7 @@ impl Question {
                     per,
                     route: route.as_deref(),
                     tree_limit,
+                    own: &own,
                 },
             )
         });

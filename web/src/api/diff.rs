@@ -187,7 +187,7 @@ fn describe(
         guilty: comparison.guilty.map(|guilty| guilty.id),
         cost_shift: comparison.cost_shift,
         change: comparison.change,
-        tree: DiffTree::of(&shown, &places),
+        tree: DiffTree::of(&shown, &places, &comparison.program),
         functions,
         functions_cut,
         latency: comparison.latency,

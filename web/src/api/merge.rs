@@ -156,7 +156,7 @@ pub(crate) async fn merge(
             functions_cut,
             tree,
             resolved_ratio,
-        } = shape.describe(&stacks)?;
+        } = shape.describe(&stacks, &[])?;
         let mut answer = Merge {
             query: selection.query(),
             total: stacks.total(),

@@ -11,6 +11,7 @@ use axum::{
 };
 use emberline_model::{
     ProfileType, Side,
+    function::Program,
     resolve::{FunctionInfo, StackValue},
     tree::FunctionTotals,
     workload::Component,
@@ -251,17 +252,18 @@ impl Question {
     /// Answers as `shape` says.
     pub(super) async fn answer(self, web: &Web, shape: Shape) -> Result<ProfileAnswer, ApiError> {
         let found = self.find(web).await?;
-        blocking(move || self.describe(&found, shape)).await?
+        let own = web.own_code.of(&self.known.service).to_vec();
+        blocking(move || self.describe(&found, shape, &own)).await?
     }
 
-    fn describe(self, found: &Found, shape: Shape) -> Result<ProfileAnswer, ApiError> {
+    fn describe(self, found: &Found, shape: Shape, own: &[String]) -> Result<ProfileAnswer, ApiError> {
         let (total, samples) = (found.stacks.total(), found.stacks.samples());
         let Described {
             functions,
             functions_cut,
             tree,
             resolved_ratio,
-        } = shape.describe(&found.stacks)?;
+        } = shape.describe(&found.stacks, own)?;
         Ok(ProfileAnswer {
             unit: self.profile_type.unit().to_owned(),
             profile_type: self.profile_type.0,
@@ -338,20 +340,23 @@ impl Shape {
     }
 
     /// Builds the tree and the function table; the table is exact whatever is cut.
-    pub(super) fn describe(self, stacks: &Stacks) -> Result<Described, ApiError> {
+    pub(super) fn describe(self, stacks: &Stacks, own: &[String]) -> Result<Described, ApiError> {
         let shown = match self.node {
             None => Shown::whole(stacks.tree().finish(self.tree_limit)),
             Some(node) => Shown::below(stacks.tree().finish(None), node, self.tree_limit)?,
         };
         let total = stacks.total();
+        // By all functions of the question, so that a part of the tree is judged as the whole is.
+        let program = Program::of(&stacks.resolved.functions, own);
         let named = shown.tree.functions.iter().zip(&shown.tree.totals);
         let unnamed: i64 = named
             .clone()
             .filter(|(f, _)| f.unresolved)
             .map(|(_, t)| t.self_value[0])
             .sum();
-        let mut functions: Vec<ProfileFunction> =
-            named.map(|(info, totals)| ProfileFunction::of(info, totals)).collect();
+        let mut functions: Vec<ProfileFunction> = named
+            .map(|(info, totals)| ProfileFunction::of(info, totals, &program))
+            .collect();
         functions.sort_by(|a, b| {
             (b.self_value, b.total)
                 .cmp(&(a.self_value, a.total))
@@ -365,7 +370,7 @@ impl Shape {
         Ok(Described {
             functions,
             functions_cut,
-            tree: ProfileTree::of(&shown),
+            tree: ProfileTree::of(&shown, &program),
             resolved_ratio: if total > 0 {
                 1.0 - unnamed as f64 / total as f64
             } else {
@@ -377,7 +382,7 @@ impl Shape {
 
 impl ProfileFunction {
     /// A row of the table.
-    pub(super) fn of(info: &FunctionInfo, totals: &FunctionTotals) -> ProfileFunction {
+    pub(super) fn of(info: &FunctionInfo, totals: &FunctionTotals, program: &Program) -> ProfileFunction {
         ProfileFunction {
             id: format!("{:016x}", info.id),
             name: info.name.clone(),
@@ -385,7 +390,7 @@ impl ProfileFunction {
             self_value: totals.self_value[0],
             total: totals.total[0],
             samples: totals.samples[0],
-            library: info.is_library(),
+            library: program.is_library(info),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `/api/v1/status`: the server about itself.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{RawQuery, State},
@@ -37,6 +39,8 @@ pub(crate) struct Status {
     ingest: serde_json::Value,
     /// Names of addresses.
     symbols: Symbols,
+    /// Prefixes of own code, by service, where they are set (`--own-code`).
+    own_code: BTreeMap<String, Vec<String>>,
 }
 
 /// How many addresses have names.
@@ -72,5 +76,6 @@ pub(crate) async fn status(State(web): State<Web>, RawQuery(query): RawQuery) ->
         store: web.store.stats(),
         ingest: (web.ingest_status)(),
         symbols,
+        own_code: web.own_code.services().clone(),
     }))
 }

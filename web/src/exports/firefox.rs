@@ -7,7 +7,10 @@
 
 use std::collections::HashMap;
 
-use emberline_model::tree::{FlameTree, NodeKind};
+use emberline_model::{
+    function::Program,
+    tree::{FlameTree, NodeKind},
+};
 use serde_json::{Value, json};
 
 use super::UNKNOWN;
@@ -53,10 +56,11 @@ impl Tables {
         let mut strings = Strings::default();
         let (mut names, mut files, mut resource_of, mut categories) = (vec![], vec![], vec![], vec![]);
         let (mut resources, mut resource_names): (HashMap<&str, usize>, Vec<usize>) = (HashMap::new(), Vec::new());
+        let program = Program::of(&tree.functions, &[]);
         for info in &tree.functions {
             names.push(strings.get(&info.name));
             files.push((!info.file.is_empty()).then(|| strings.get(&info.file)));
-            categories.push(usize::from(info.is_library()));
+            categories.push(usize::from(program.is_library(info)));
             let resource = match info.module.as_str() {
                 "" => -1,
                 module => *resources.entry(module).or_insert_with(|| {

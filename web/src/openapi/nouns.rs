@@ -222,6 +222,10 @@ pub(crate) struct GuiltyFunction {
     delta_ns_per_request: f64,
     /// As a share of the route's growth.
     share: f64,
+    /// Only code that the service's owners did not write explains the growth.
+    library: bool,
+    /// Library function that it calls and that took most of the growth; null when it took it itself.
+    callee: Option<String>,
 }
 
 /// Difference of the medians seen from both ends.

@@ -367,6 +367,8 @@ pub(crate) fn alert(state: AlertStatus) -> Alert {
             module: String::new(),
             delta_ns_per_request: 3e6,
             share: 1.0,
+            library: false,
+            callee: None,
         }),
         functions: Vec::new(),
         latency: LatencyEvidence::default(),

@@ -379,7 +379,7 @@ export function alertsOf(now) {
     id: "4be1c70a", state: "firing", kind: "latency", namespace: "shop", service: "checkout", baseline: "v1", candidate: "v2", route: "/checkout", source: "frontend@v1", mode: "concurrent",
     started_ms: now - 640_000, updated_ms: now - 9000, resolved_ms: null,
     sentence: "checkout v2 is slower than v1 on /checkout: p50 6.2 ms → 9.8 ms; `checkout::pricing::price_basket` takes 3.6 ms more CPU per request (100 % of the growth)",
-    function: { id: guilty.id, name: guilty.name, module: guilty.module, delta_ns_per_request: guilty.delta_total, share: 1.07 }, functions: diff.functions.filter((row) => !row.library).slice(0, 5),
+    function: { id: guilty.id, name: guilty.name, module: guilty.module, delta_ns_per_request: guilty.delta_total, share: 1.07, library: false, callee: null }, functions: diff.functions.filter((row) => !row.library).slice(0, 5),
     latency: { ...diff.latency, quantiles: diff.latency.quantiles.slice(0, 2) }, e_value: 48_210_000, alpha: 0.001, windows: 61, client_server: { client_delta_ms: 3.66, server_delta_ms: 3.6 },
     folded: ["frontend@v1 /shop/checkout: +3.6 ms at p50, explained by this"], diff_url: "/compare?service=checkout&baseline=v1&candidate=v2&route=/checkout", suppressed_reason: null, ...extra,
   });

@@ -321,6 +321,8 @@ export interface AlertFunction {
   module: string;
   delta_ns_per_request: number;
   share: number;
+  library: boolean;
+  callee: string | null;
 }
 
 /** Counters differ between builds of the server, so the page shows whatever numbers arrive. */

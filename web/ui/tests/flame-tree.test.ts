@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { diffOf, profileOf } from "../dev/fixture-data.mjs";
 import { openAlongChange, openRows } from "../src/flame/rows";
-import { childrenOf, findKey, foldLibraries, fromDiff, fromProfile, nameOf, pathTo, writeKey } from "../src/flame/tree";
+import { childrenOf, derive, findKey, foldLibraries, fromDiff, fromProfile, nameOf, pathTo, writeKey } from "../src/flame/tree";
 import { NodeKind, type Diff, type ProfileAnswer } from "../src/types";
 import { randomTree, SEEDS, sum } from "./trees";
 
@@ -103,6 +103,29 @@ describe("folding libraries", () => {
       const names = childrenOf(folded, node).map((child) => nameOf(folded, child));
       expect(names).toEqual([...names].sort());
     }
+  });
+});
+
+describe("one name in two files", () => {
+  const values = () => new Float64Array([0, 0, 3, 5]);
+  const tree = derive({
+    names: ["all", "main", "run"],
+    modules: ["", "cart.js", "price.js"],
+    name: [0, 1, 2, 2],
+    module: [0, 0, 1, 2],
+    depth: [0, 1, 2, 2],
+    kind: [NodeKind.root, NodeKind.library, NodeKind.function, NodeKind.function],
+    fn: [-1, 0, 1, 2],
+    selfA: values(),
+    selfB: values(),
+    totalA: new Float64Array([8, 8, 3, 5]),
+    totalB: new Float64Array([8, 8, 3, 5]),
+  });
+
+  test("is two frames with two addresses, folded or not", () => {
+    expect([2, 3].map((node) => findKey(tree, writeKey(tree, node)))).toEqual([2, 3]);
+    const folded = foldLibraries(tree, []);
+    expect([...folded.totalB]).toEqual([8, 3, 5]);
   });
 });
 

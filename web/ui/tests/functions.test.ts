@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { diffOf } from "../dev/fixture-data.mjs";
 import { badgesOf, chooseReleases, chooseService, namespaceIfNeeded, otherComponent, perOf, routesOf } from "../src/compare/choose";
-import { candidates, facetCounts, hiddenLibraries, selectFunctions, type Selection } from "../src/compare/functions";
+import { candidates, emptyWords, facetCounts, hiddenLibraries, selectFunctions, shownCode, type Selection } from "../src/compare/functions";
 import { sliceInView } from "../src/parts/virtual";
 import type { Diff, FunctionRow, Service } from "../src/types";
 import { defaults, pinned, SORT_KEYS } from "../src/url";
@@ -37,6 +37,18 @@ describe("the function table", () => {
     const hidden = hiddenLibraries(rows);
     expect(hidden.count + mine.length).toBe(rows.length);
     expect(hidden.largest).toBeGreaterThan(0);
+  });
+
+  test("only my code shows all of it where none is known, and an empty table says no more than is true", () => {
+    const foreign = rows.map((row) => ({ ...row, library: true }));
+    expect(shownCode(foreign, "mine")).toBe("all");
+    expect(shownCode(rows, "mine")).toBe("mine");
+    const words = (of: FunctionRow[], selection: Partial<Selection>) => emptyWords(of, { ...all, ...selection });
+    expect(words([], { code: "mine" })).toBe("No functions were sampled in this range.");
+    expect(words(foreign, { code: "mine", show: "new" })).toBe("None in your own code; 1 in library code, which is hidden.");
+    expect(words(foreign, { code: "mine", find: "price_b" })).toBe("No function of your own code matches “price_b” here; 1 in library code, which is hidden.");
+    expect(words(rows, { find: "nothing" })).toBe("No function matches “nothing” here.");
+    expect(words([], { show: "new" })).toBe("No functions were sampled in this range.");
   });
 
   test("search looks at names and modules", () => {

@@ -49,6 +49,11 @@ export function AlertCard({ alert, isOpen: isOpenAtFirst }: { alert: Alert; isOp
             <b class="mono" title={alert.function.name}>
               {shortName(alert.function.name, 2)}
             </b>
+            {alert.function.callee !== null && (
+              <span class="soft">
+                in <span class="mono">{shortName(alert.function.callee, 2)}</span>
+              </span>
+            )}
             <span>
               <span class="more">
                 <span aria-hidden="true">▲ </span>

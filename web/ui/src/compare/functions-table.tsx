@@ -7,7 +7,7 @@ import { Spaced, useSlice } from "../parts/virtual";
 import { patch, url } from "../router";
 import type { Diff, FunctionRow } from "../types";
 import { FACETS, type Facet, type SortKey } from "../url";
-import { candidates, facetCounts, hiddenLibraries, selectFunctions } from "./functions";
+import { candidates, emptyWords, facetCounts, hiddenLibraries, selectFunctions, shownCode } from "./functions";
 
 const ROW_HEIGHT = 38;
 
@@ -58,7 +58,8 @@ const WIDE: Column[] = [
 export function FunctionsTable({ diff, isWide }: { diff: Diff; isWide: boolean }) {
   const state = url.value;
   const scroller = useRef<HTMLDivElement>(null);
-  const pool = useMemo(() => candidates(diff.functions, { find: state.find, code: state.code }), [diff, state.find, state.code]);
+  const code = useMemo(() => shownCode(diff.functions, state.code), [diff, state.code]);
+  const pool = useMemo(() => candidates(diff.functions, { find: state.find, code }), [diff, state.find, code]);
   const counts = useMemo(() => facetCounts(pool), [pool]);
   const isDefaultOrder = state.sort === "contribution" && state.descending;
   const rows = useMemo(
@@ -118,10 +119,14 @@ export function FunctionsTable({ diff, isWide }: { diff: Diff; isWide: boolean }
             </Spaced>
           </tbody>
         </table>
-        {rows.length === 0 && <p class="soft table-empty">{emptyWords(state.show, state.find)}</p>}
+        {rows.length === 0 && <p class="soft table-empty">{emptyWords(diff.functions, { show: state.show, find: state.find, code })}</p>}
       </div>
       <footer class="panel-foot soft">
-        {state.code === "mine" && hidden.count > 0 ? (
+        {state.code !== code && diff.functions.length > 0 ? (
+          <>
+            None of these {count(diff.functions.length)} functions is known as own code, so all are shown; the server’s <code>--own-code</code> says what is
+          </>
+        ) : code === "mine" && hidden.count > 0 ? (
           <>
             {count(hidden.count)} library functions hidden
             {hidden.largest !== 0 && <>, the largest change {signed(hidden.largest)} of its own</>}.{" "}
@@ -141,11 +146,6 @@ export function FunctionsTable({ diff, isWide }: { diff: Diff; isWide: boolean }
       </footer>
     </section>
   );
-}
-
-function emptyWords(show: Facet, find: string | null): string {
-  if (find !== null) return `No function matches “${find}” here.`;
-  return show === "all" ? "No functions were sampled in this range." : "None. Nothing of this kind passed the test for significance.";
 }
 
 function SortableHead({ column, onSort }: { column: Column; onSort(key: SortKey): void }) {

@@ -71,6 +71,21 @@ export function selectFunctions(rows: readonly FunctionRow[], selection: Selecti
   return kept;
 }
 
+/** What of the code is shown: all of it too where none is known as own code, because an empty table would say nothing. */
+export function shownCode(rows: readonly FunctionRow[], wanted: "mine" | "all"): "mine" | "all" {
+  return rows.some((row) => !row.library) ? wanted : "all";
+}
+
+/** Why there is no row to show. */
+export function emptyWords(rows: readonly FunctionRow[], { show, find, code }: Pick<Selection, "show" | "find" | "code">): string {
+  if (rows.length === 0) return "No functions were sampled in this range.";
+  const inLibraries = code === "mine" ? candidates(rows, { find, code: "all" }).filter(IN_FACET[show]).length : 0;
+  const elsewhere = inLibraries === 0 ? "" : `; ${inLibraries} in library code, which is hidden`;
+  if (find !== null) return `No function ${code === "mine" ? "of your own code " : ""}matches “${find}” here${elsewhere}.`;
+  if (inLibraries > 0) return `None in your own code${elsewhere}.`;
+  return "None. Nothing of this kind passed the test for significance.";
+}
+
 /** What the library switch hides, for the line that says so. */
 export function hiddenLibraries(rows: readonly FunctionRow[]): { count: number; largest: number } {
   let hidden = 0;

@@ -44,6 +44,18 @@ function textHash(text: string): number {
   return hash;
 }
 
+/** Names that two functions have, in two files: those are told apart by their modules as well. */
+function namesOfSeveralModules({ name, module }: Pick<Columns, "name" | "module">): Set<number> {
+  const first = new Map<number, number>();
+  const twins = new Set<number>();
+  for (let node = 0; node < name.length; node += 1) {
+    const known = first.get(name[node]!);
+    if (known === undefined) first.set(name[node]!, module[node]!);
+    else if (known !== module[node]) twins.add(name[node]!);
+  }
+  return twins;
+}
+
 /** Derives parents, subtree ends and path keys. Columns must be in preorder with node 0 at depth 0. */
 export function derive(columns: Columns): FlameTree {
   const size = columns.depth.length;
@@ -54,6 +66,8 @@ export function derive(columns: Columns): FlameTree {
   const end = new Int32Array(size);
   const key = new Int32Array(size);
   const hashes = new Int32Array(columns.names.map(textHash));
+  const twins = namesOfSeveralModules(columns);
+  const modules = twins.size === 0 ? [] : columns.modules.map(textHash);
   const open: number[] = [];
   let deepest = 0;
   for (let node = 0; node < size; node += 1) {
@@ -62,7 +76,8 @@ export function derive(columns: Columns): FlameTree {
     const above = open.length === 0 ? -1 : open[open.length - 1]!;
     parent[node] = above;
     const seed = above < 0 ? 17 : key[above]!;
-    const mixed = Math.imul(seed ^ hashes[name[node]!]!, 0x9e3779b1);
+    const twin = twins.has(name[node]!) ? modules[columns.module[node]!]! : 0;
+    const mixed = Math.imul(seed ^ hashes[name[node]!]! ^ twin, 0x9e3779b1);
     key[node] = mixed ^ (mixed >>> 15);
     open.push(node);
     if (level > deepest) deepest = level;
@@ -139,7 +154,9 @@ export function isLibrary(tree: FlameTree, node: number, functions: readonly Pic
  */
 export function foldLibraries(tree: FlameTree, functions: readonly Pick<FunctionRow, "library">[]): FlameTree {
   if (tree.size === 0) return tree;
-  const width = tree.names.length;
+  // Two functions may have one name, in two files.
+  const modules = Math.max(1, tree.modules.length);
+  const width = tree.names.length * modules;
   // Merged frames by first appearance: what they stand for, their caller, their sums.
   const from: number[] = [];
   const caller: number[] = [];
@@ -153,7 +170,7 @@ export function foldLibraries(tree: FlameTree, functions: readonly Pick<Function
     const above = node === 0 ? -1 : target[tree.parent[node]!]!;
     let into = above;
     if (node === 0 || !isLibrary(tree, node, functions)) {
-      const path = (above + 1) * width + tree.name[node]!;
+      const path = (above + 1) * width + tree.name[node]! * modules + tree.module[node]!;
       into = byPath.get(path) ?? from.length;
       if (into === from.length) {
         byPath.set(path, into);
@@ -203,7 +220,7 @@ function preorder(tree: FlameTree, from: readonly number[], caller: readonly num
     order.push(merged);
     depth.push(level);
     // Last first, because the pile is taken from its top.
-    const below = children[merged]!.sort((a, b) => rankOf(b) - rankOf(a));
+    const below = children[merged]!.sort((a, b) => rankOf(b) - rankOf(a) || b - a);
     for (const child of below) {
       pending.push(child);
       levels.push(level + 1);

@@ -1,0 +1,147 @@
+//! Names that profilers write together with their place: the function, its file and its line.
+//!
+//! Guarantee: only a file of a known kind of source is split off, so a name that merely looks like one stays whole.
+
+use super::language::by_file;
+
+/// A name and what it said about its place.
+pub(super) struct Placed<'n> {
+    pub(super) name: &'n str,
+    /// File and line; 0 where no line was said.
+    pub(super) place: Option<(&'n str, u32)>,
+}
+
+/// True for paths and names of source files in a language that is known.
+pub fn is_source_file(file: &str) -> bool {
+    by_file(file).is_some()
+}
+
+/// Splits what py-spy, flame and heaptrack (`price (shop/price.py:12)`), V8 (`*price /app/price.js:10:15`), rbspy
+/// (`price - price.rb:12`), Pyroscope's agents (`price.py:12 - price`) and filprofiler (`price.py:12 (price)`) write.
+pub(super) fn split(name: &str) -> Placed<'_> {
+    let whole = Placed { name, place: None };
+    let Some(&last) = name.as_bytes().last() else {
+        return whole;
+    };
+    let found = match last {
+        b')' => in_brackets(name),
+        b'0'..=b'9' => at_the_end(name),
+        _ => None,
+    };
+    let found = found.or_else(|| in_front(name));
+    match found {
+        Some((name, file, line)) => Placed {
+            name: if name.is_empty() { "(anonymous)" } else { name },
+            place: Some((file, line)),
+        },
+        None => whole,
+    }
+}
+
+/// `price (shop/price.py:12)`, and the other way round `shop/price.py:12 (price)`.
+fn in_brackets(name: &str) -> Option<(&str, &str, u32)> {
+    let at = name.rfind(" (")?;
+    let (head, inside) = (&name[..at], &name[at + 2..name.len() - 1]);
+    if let Some((file, line)) = file_and_line(inside) {
+        return Some((head.trim_end(), file, line));
+    }
+    let (file, line) = file_and_line(head).filter(|&(_, line)| line > 0)?;
+    Some((inside, file, line))
+}
+
+/// `*price /app/price.js:10:15` and `price - price.rb:12`.
+fn at_the_end(name: &str) -> Option<(&str, &str, u32)> {
+    if let Some((head, place)) = name.rsplit_once(" - ")
+        && let Some((file, line)) = file_and_line(place).filter(|&(_, line)| line > 0)
+    {
+        return Some((head, file, line));
+    }
+    // A path may hold blanks: the first one after which a path begins.
+    let at = [" /", " file://", " node:", " webpack:", " ./"]
+        .iter()
+        .filter_map(|begin| name.find(begin))
+        .min()
+        .or_else(|| name.rfind(' '))?;
+    let (file, line) = file_and_line(&name[at + 1..]).filter(|&(_, line)| line > 0)?;
+    Some((&name[..at], file, line))
+}
+
+/// `price.py:12 - price`.
+fn in_front(name: &str) -> Option<(&str, &str, u32)> {
+    let (place, name) = name.split_once(" - ")?;
+    let (file, line) = file_and_line(place).filter(|&(_, line)| line > 0)?;
+    Some((name, file, line))
+}
+
+/// `FILE`, `FILE:LINE` and `FILE:LINE:COLUMN` of a known kind of file.
+fn file_and_line(text: &str) -> Option<(&str, u32)> {
+    let number = |text: &str| {
+        text.rsplit_once(':')
+            .and_then(|(head, n)| Some((head.len(), n.parse::<u32>().ok()?)))
+    };
+    let (file, line) = match number(text) {
+        None => (text, 0),
+        Some((end, last)) => match number(&text[..end]) {
+            Some((end, line)) => (&text[..end], line),
+            None => (&text[..end], last),
+        },
+    };
+    let is_file = !file.is_empty() && !file.contains(['(', ')', ';']) && by_file(file).is_some();
+    is_file.then_some((file, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_split_off_names() {
+        for (written, name, file, line) in [
+            ("price (shop/price.py:12)", "price", "shop/price.py", 12),
+            ("<module> (/srv/my shop/app.py:1)", "<module>", "/srv/my shop/app.py", 1),
+            ("price (pay.c)", "price", "pay.c", 0),
+            ("/srv/app.py:7 (main)", "main", "/srv/app.py", 7),
+            ("*price /app/price.js:10:15", "*price", "/app/price.js", 10),
+            (
+                "LazyCompile:~ /app/price.js:10:15",
+                "LazyCompile:~",
+                "/app/price.js",
+                10,
+            ),
+            (
+                "JS:^f file:///app/my shop/p.mjs:1:2",
+                "JS:^f",
+                "file:///app/my shop/p.mjs",
+                1,
+            ),
+            (
+                "block (2 levels) in run - /srv/a.rb:4",
+                "block (2 levels) in run",
+                "/srv/a.rb",
+                4,
+            ),
+            ("shop/price.rb:12 - total", "total", "shop/price.rb", 12),
+            (
+                "_find_spec (<frozen importlib._bootstrap>:1002)",
+                "_find_spec",
+                "<frozen importlib._bootstrap>",
+                1002,
+            ),
+        ] {
+            let split = split(written);
+            assert_eq!((split.name, split.place), (name, Some((file, line))), "{written}");
+        }
+        for whole in [
+            "shop::price(int)",
+            "operator new (unsigned long)",
+            "price 10",
+            "f (g)",
+            "shop.price[struct { Field int }]",
+            "a - b",
+            "",
+        ] {
+            let split = split(whole);
+            assert_eq!((split.name, split.place), (whole, None));
+        }
+    }
+}
