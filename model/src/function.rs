@@ -12,8 +12,10 @@
 //! checked out (`function/file.rs`).
 //!
 //! Wrong on purpose: closures are known by the function that they stand in, because their numbers shift with every edit:
-//! two closures of one function are one. So are the instances of a generic function of Go and two functions of one path in
-//! two versions of a crate.
+//! two closures of one function are one. So are two methods of one name in anonymous classes within one class of Java, the
+//! instances of a generic function of Go, and two functions of one path in two versions of a crate. A closure of Go whose
+//! maker was inlined has the name of the function it was inlined into, and nothing tells
+//! (`findings/go-names-a-closure-after-who-inlined-its-maker.sh`).
 
 mod c_family;
 mod dotnet;

@@ -190,6 +190,9 @@ pub(super) fn normalise(name: &str, marks: Marks) -> Option<String> {
             change(&mut text, changed);
         }
     }
+    if text.contains("'lambda") {
+        text = as_gnu_lambdas(&text);
+    }
     if text.contains("[abi:") {
         let tag = |text: &str| text.find(']').map_or(0, |end| end + 1);
         let changed = without_each(&text, "[abi:", tag, "");
@@ -200,6 +203,42 @@ pub(super) fn normalise(name: &str, marks: Marks) -> Option<String> {
         text = text.replace("> >", ">>");
     }
     (text != name).then_some(text)
+}
+
+/// `'lambda0'(int)`, as LLVM demangles it, the way others do: `{lambda(int)}`.
+fn as_gnu_lambdas(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("'lambda") {
+        let parameters = &after[digits(after)..];
+        let end = parameters.strip_prefix('\'').filter(|p| p.starts_with('(')).and_then(closing_bracket);
+        let Some(end) = end else {
+            out.push_str(before);
+            out.push_str("'lambda");
+            rest = after;
+            continue;
+        };
+        out.push_str(before);
+        out.push_str("{lambda");
+        out.push_str(&parameters[1..=end + 1]);
+        out.push('}');
+        rest = &parameters[end + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Where the bracket ends that a text begins with.
+fn closing_bracket(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.bytes().position(|byte| {
+        depth += match byte {
+            b'(' => 1,
+            b')' => -1,
+            _ => 0,
+        };
+        depth == 0
+    })
 }
 
 /// What linkers, compilers and disassemblers write behind a symbol.

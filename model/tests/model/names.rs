@@ -178,6 +178,11 @@ fn names_are_normalised_as_their_language_says() {
             "",
             "shop::f(int)::{lambda(int)}::operator()(int) const",
         ),
+        (
+            "shop::f(int)::'lambda0'(int (*)(int))::operator()(int) const",
+            "",
+            "shop::f(int)::{lambda(int (*)(int))}::operator()(int) const",
+        ),
         ("_Znot_a_symbol", "", "_Znot_a_symbol"),
         // Go.
         ("main.Map[go.shape.string,go.shape.[]int].Get", "", "main.Map[...].Get"),
