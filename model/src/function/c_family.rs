@@ -211,7 +211,10 @@ fn as_gnu_lambdas(name: &str) -> String {
     let mut rest = name;
     while let Some((before, after)) = rest.split_once("'lambda") {
         let parameters = &after[digits(after)..];
-        let end = parameters.strip_prefix('\'').filter(|p| p.starts_with('(')).and_then(closing_bracket);
+        let end = parameters
+            .strip_prefix('\'')
+            .filter(|p| p.starts_with('('))
+            .and_then(closing_bracket);
         let Some(end) = end else {
             out.push_str(before);
             out.push_str("'lambda");

@@ -178,6 +178,13 @@ fn normalise(name: &str, marks: Marks) -> Option<String> {
         let changed = without_each(&text, begin, hex_digits, "");
         change(&mut text, changed);
     }
+    // Their identity hash, as flight recordings and JDK 8 have it: `Api$$Lambda$14/1582071873`.
+    let hash = |text: &str| match digits(text) {
+        number if text[number..].is_empty() || text[number..].starts_with('.') => number,
+        _ => 0,
+    };
+    let changed = without_each(&text, "/", hash, "");
+    change(&mut text, changed);
     for generated in [
         "GeneratedMethodAccessor",
         "GeneratedConstructorAccessor",
@@ -218,41 +225,38 @@ fn jvst(text: &str) -> usize {
         .count()
 }
 
-/// The parts between dollars without those that count: `Price$1`, `lambda$total$3`, `Context$$Lambda$14`,
-/// `Context$$Lambda$lambda$wrap$2$1840027311`.
+/// The parts between dollars without those that count: `Price$1`, `Context$$Lambda$14`,
+/// `Context$$Lambda$lambda$wrap$2$1840027311`; in methods `lambda$total$3`, `total$lambda-0`, `total$1`.
 fn without_counters(name: &str) -> String {
+    let end = name.find('(').unwrap_or(name.len());
+    let method = name[..end].rfind('.').unwrap_or(0);
     let mut out = String::with_capacity(name.len());
     let mut is_lambda = false;
-    for (at, part) in name.split('$').enumerate() {
-        // The class ends, or the method begins, within a part.
-        let (head, tail) = part.split_at(part.find(['.', '/', '(', ';']).unwrap_or(part.len()));
-        if at > 0 && is_number(head) {
-            if !is_lambda {
-                out.push_str("$anonymous");
-            }
-        } else if at > 0 && digits(head) > 0 && !is_lambda {
+    for (at, part) in name[..method].split('$').enumerate() {
+        let counted = digits(part);
+        match part {
+            _ if at == 0 => out.push_str(part),
+            _ if is_number(part) && is_lambda => {}
+            _ if is_number(part) => out.push_str("$anonymous"),
             // A class within a method, `Price$1Discount`: the number tells apart two of one name.
-            out.push('$');
-            out.push_str(&head[digits(head)..]);
-        } else {
-            if at > 0 {
+            _ => {
                 out.push('$');
+                out.push_str(&part[counted..]);
             }
-            // Kotlin: `total$lambda-0`.
-            out.push_str(match head.strip_suffix(|c: char| c.is_ascii_digit()) {
-                Some(_) if without_number(head).ends_with("lambda-") => without_number(head).trim_end_matches('-'),
-                _ => head,
-            });
-            is_lambda |= matches!(
-                without_number(head).trim_end_matches('-'),
-                "lambda" | "Lambda" | "anonfun" | "anon"
-            );
         }
-        if !tail.is_empty() {
-            out.push_str(tail);
-            is_lambda = tail.ends_with(".lambda") || tail.ends_with(".access");
-        }
+        is_lambda |= matches!(part, "lambda" | "Lambda" | "anonfun" | "anon");
     }
+    for (at, part) in name[method..end].split('$').enumerate() {
+        if at > 0 && is_number(part) {
+            continue;
+        }
+        if at > 0 {
+            out.push('$');
+        }
+        let word = without_number(part);
+        out.push_str(if word == "lambda-" { "lambda" } else { part });
+    }
+    out.push_str(&name[end..]);
     out
 }
 

@@ -24,6 +24,8 @@ use crate::resolve::FunctionInfo;
 
 /// A managed language is a program's where it has a fiftieth of the functions whose language is certain.
 const SHARE_OF_MANAGED: u64 = 50;
+/// So many functions tell a program's language; of more, some are looked at, evenly.
+const MOST_LOOKED_AT: usize = 4096;
 
 /// What is own code of each service, where somebody said so: beginnings of names or of source files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,9 +72,10 @@ pub struct Program {
 
 impl Program {
     /// Looks at all functions of an answer. `own` are the prefixes set for the service ([`OwnCode::of`]).
-    pub fn of<'f>(functions: impl IntoIterator<Item = &'f FunctionInfo>, own: &[String]) -> Program {
+    pub fn of(functions: &[FunctionInfo], own: &[String]) -> Program {
         let mut counts = [0u64; RULES.len()];
-        for function in functions.into_iter().filter(|f| !f.unresolved) {
+        let every = functions.len().div_ceil(MOST_LOOKED_AT).max(1);
+        for function in functions.iter().step_by(every).filter(|f| !f.unresolved) {
             let told = tell(&function.name, &function.file, Marks::of(&function.name));
             for (count, rules) in counts.iter_mut().zip(RULES) {
                 let is_runtime = rules.is_managed && is_runtime(rules, &function.name);
@@ -230,7 +233,7 @@ mod tests {
     fn judged(language: Option<Language>, own: &[&str], libraries: &[&str]) {
         let all = |names: &[&str]| names.iter().map(|name| function(name)).collect::<Vec<_>>();
         let (own, libraries) = (all(own), all(libraries));
-        let program = Program::of(own.iter().chain(&libraries), &[]);
+        let program = Program::of(&[own.clone(), libraries.clone()].concat(), &[]);
         assert_eq!(program.language(), language, "{own:?}");
         let taken = |of: &[FunctionInfo], library: bool| -> Vec<String> {
             let wrong = of.iter().filter(|f| program.is_library(f) != library);
