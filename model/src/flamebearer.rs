@@ -32,6 +32,7 @@ pub struct Flamebearer {
 /// Writes the first side of a tree, or both.
 pub fn flamebearer(tree: &FlameTree, both: bool) -> Flamebearer {
     let sides = if both { 2 } else { 1 };
+    let called = tree.told_apart();
     let mut names: Vec<String> = Vec::new();
     let mut index: HashMap<&str, i64> = HashMap::new();
     let mut answer = Flamebearer {
@@ -49,7 +50,7 @@ pub fn flamebearer(tree: &FlameTree, both: bool) -> Flamebearer {
         let name = match node.kind {
             NodeKind::Root => TOTAL,
             NodeKind::Cut(_) => OTHER,
-            NodeKind::Function(function) => &tree.functions[function as usize].name,
+            NodeKind::Function(function) => &called[function as usize],
         };
         let name = *index.entry(name).or_insert_with(|| {
             names.push(name.to_owned());

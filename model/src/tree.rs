@@ -5,7 +5,11 @@
 //! nodes add up to the total at every limit, and the function table is the same at every limit. Children are
 //! ordered by name, so frames keep their place when the values change.
 
-use std::cmp::Reverse;
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use crate::{
     int_map::IntMap,
@@ -66,6 +70,29 @@ impl FlameTree {
     /// Sum of all stacks.
     pub fn total(&self) -> Pair {
         self.nodes.first().map_or([0, 0], |root| root.total)
+    }
+
+    /// What each function is called where a name is all there is to see: two of one name, in two files, are told apart by
+    /// their modules.
+    pub fn told_apart(&self) -> Vec<Cow<'_, str>> {
+        let mut first: HashMap<&str, &FunctionInfo> = HashMap::with_capacity(self.functions.len());
+        let mut twins: HashSet<&str> = HashSet::new();
+        for function in self.functions.iter().filter(|f| !f.unresolved) {
+            let known = first.entry(&function.name).or_insert(function);
+            if known.id != function.id {
+                twins.insert(&function.name);
+            }
+        }
+        let name =
+            |function: &'_ FunctionInfo| match twins.contains(function.name.as_str()) && !function.module.is_empty() {
+                true => Some(format!("{} ({})", function.name, function.module)),
+                false => None,
+            };
+        let names = self.functions.iter().map(|f| match name(f) {
+            Some(name) => Cow::Owned(name),
+            None => Cow::Borrowed(f.name.as_str()),
+        });
+        names.collect()
     }
 }
 

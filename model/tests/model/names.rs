@@ -7,9 +7,11 @@ use std::{
 
 use emberline_model::{
     Frame,
+    flamebearer::flamebearer,
     function::{frame, function_id, normalise},
     pprof,
-    resolve::ResolvedStacks,
+    resolve::{ResolvedStacks, StackValue},
+    tree::TreeBuilder,
 };
 
 fn folder(name: &str) -> PathBuf {
@@ -103,6 +105,23 @@ fn one_name_in_two_files_stays_two_functions_where_the_language_says_so() {
     assert_eq!(run.len(), 2);
     let modules: BTreeSet<&str> = run.iter().map(|f| f.module.as_str()).collect();
     assert_eq!(modules, BTreeSet::from(["cart.js", "price.js"]));
+    // Where a name is all there is to see, it says the file, and reads back as the same function.
+    let rows = [(0, 3), (1, 5)].map(|(stack_id, value)| StackValue {
+        stack_id,
+        side: 0,
+        value,
+        samples: 1,
+    });
+    let mut tree = TreeBuilder::new();
+    tree.add_named(&resolved, rows);
+    let drawn = flamebearer(&tree.finish(None), false);
+    let of_level = drawn.levels[2].chunks(4);
+    let values: BTreeMap<&str, i64> = of_level.map(|f| (drawn.names[f[3] as usize].as_str(), f[1])).collect();
+    assert_eq!(values, BTreeMap::from([("run (cart.js)", 3), ("run (price.js)", 5)]));
+    assert_eq!(
+        key(&frame("run (cart.js)", "", 0)),
+        key(&frame("run", "src/cart.js", 7))
+    );
     for (name, one, other, are_two) in [
         ("helper", "/src/a.c", "/src/b.c", true),
         ("run", "/app/cart.py", "/app/price.py", true),
@@ -331,7 +350,8 @@ proptest::proptest! {
             "[go.shape.int", "]", "(", ")", "{closure#", "}", "<", ">", " (a.py:1", "block (2 levels) in ", "@anonymous\0", "::h", "|", "é", "0",
         ]), 0..40),
     ) {
-        let frame = frame(&pieces.concat(), "", 0);
-        proptest::prop_assert!(frame.function.chars().count() <= 4096);
+        let once = frame(&pieces.concat(), "", 0);
+        proptest::prop_assert!(once.function.chars().count() <= 4096);
+        proptest::prop_assert_eq!(&frame(&once.function, &once.file, once.line), &once);
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn comparison(tree: &FlameTree) -> String {
 
 /// Each stack in folded form with its value on both sides, sorted by stack.
 pub(super) fn lines(tree: &FlameTree) -> Vec<(String, [i64; 2])> {
-    let names: Vec<String> = tree.functions.iter().map(folded_name).collect();
+    let names: Vec<String> = tree.told_apart().iter().map(|name| folded_name(name)).collect();
     let mut lines: Vec<(String, [i64; 2])> = Vec::new();
     for_each_stack(tree, |path, value| {
         let stack = match path.is_empty() {

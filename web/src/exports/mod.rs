@@ -12,7 +12,7 @@ pub(crate) mod svg;
 use axum::response::{IntoResponse, Response};
 use emberline_model::{
     ProfileType,
-    resolve::{FunctionInfo, ResolvedStacks},
+    resolve::ResolvedStacks,
     tree::{FlameTree, NodeKind, Pair},
 };
 use emberline_storage::Range;
@@ -192,13 +192,13 @@ pub(crate) fn stacks_of(tree: &FlameTree) -> (ResolvedStacks, Vec<(u64, Pair)>) 
 pub(crate) const UNKNOWN: &str = "[unknown]";
 
 /// A function's name where `;` separates frames and blanks separate values.
-pub(crate) fn folded_name(info: &FunctionInfo) -> String {
+pub(crate) fn folded_name(name: &str) -> String {
     let clean = |c: char| match c {
         ';' => ',',
         c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => '\u{fffd}',
         c => c,
     };
-    let mut name: String = info.name.chars().map(clean).collect();
+    let mut name: String = name.chars().map(clean).collect();
     // A last word that is a number would be read as a value.
     if let Some(blank) = name.rfind(' ')
         && name[blank + 1..].parse::<f64>().is_ok()
