@@ -1,11 +1,10 @@
 //! Profiles of other profilers as windows: what they measured, whose it was, and when.
 //!
-//! Guarantees: a value that was read is in exactly one window, under the sender's service and version, in a window that
-//! begins at a whole multiple of ten seconds like all others; what no format says (version, instance) is `unknown` and
+//! Guarantees: a value that was read is in exactly one window, under the sender's service and version, and the window covers
+//! the time that the profile does, in whole seconds; what no format says (version, instance) is `unknown` and
 //! never guessed. Everything a sender names is cut to the length of a name.
 //!
-//! Wrong on purpose: a profile of about one window counts in the window in which it began, one that is longer in a
-//! longer window, and one beyond ten minutes in a window of ten minutes: its sums stay right, its rates do not. Values
+//! Wrong on purpose: a profile beyond a day is in a window of a day: its sums stay right, its rates do not. Values
 //! that grow from the start of the process (Go's `alloc_space`, `mutex`, `block`) are taken as they are here; who knows
 //! that they grow takes differences first ([`cumulative`]).
 
@@ -44,7 +43,7 @@ use crate::{
     batch::WorkloadWindow,
     otlp::{Decoded, names},
     profile::{Profile, ProfileType},
-    time::{WINDOW_SECONDS, window_start},
+    time::{LONGEST_SECONDS, WINDOW_SECONDS, whole_seconds},
     workload::{Component, LabelSet, Side, UNKNOWN, Workload, clean_name},
 };
 
@@ -52,7 +51,7 @@ const NS: i64 = 1_000_000_000;
 /// The largest float below 2^63.
 const MOST_WEIGHT: f64 = 9_223_372_036_854_774_784.0;
 /// The longest window that is kept apart.
-const LONGEST_WINDOW_S: i64 = 600;
+const LONGEST_WINDOW_S: u32 = LONGEST_SECONDS;
 
 /// What a sender says beside the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,14 +308,14 @@ impl Sender {
     }
 
     fn window<'d>(&self, decoded: &'d mut Decoded, profile: &Profile) -> &'d mut WorkloadWindow {
-        let seconds = profile.duration_ns / NS;
-        let step = i64::from(WINDOW_SECONDS);
-        // Timers are not exact: up to half a window more is still one window.
-        let windows = ((seconds + step / 2 - 1) / step).max(1);
-        let length_s = (windows * step).min(LONGEST_WINDOW_S);
-        let start = window_start(profile.start_unix_ns.div_euclid(NS));
-        let length_s = u32::try_from(length_s).unwrap_or(WINDOW_SECONDS);
-        decoded.window(&self.workload, Component::Application, start, length_s)
+        let end = profile.start_unix_ns.saturating_add(profile.duration_ns);
+        let (start, length_s) = whole_seconds(profile.start_unix_ns, end);
+        decoded.window(
+            &self.workload,
+            Component::Application,
+            start,
+            length_s.min(LONGEST_WINDOW_S),
+        )
     }
 }
 
@@ -358,14 +357,15 @@ mod tests {
     }
 
     #[test]
-    fn windows_begin_at_whole_multiples_and_are_as_long_as_what_was_measured() {
+    fn windows_cover_what_was_measured() {
         let mut sender = Sender::of_service("shop");
         for (from, until, start, length) in [
-            (1003, 1013, 1000, 10),
-            (1009, 1024, 1000, 10),
+            (1003, 1013, 1003, 10),
+            (1009, 1024, 1009, 15),
             (1000, 1060, 1000, 60),
-            (1000, 1061, 1000, 60),
-            (1000, 9000, 1000, 600),
+            (1000, 1061, 1000, 61),
+            (1000, 9000, 1000, 8000),
+            (1000, 200_000, 1000, 86_400),
             (1000, 1000, 1000, 10),
         ] {
             sender.times = Times::Given {
@@ -384,7 +384,7 @@ mod tests {
         sender.times = Times::Received;
         let decoded = sender.windows(vec![profile()], 2_005 * NS);
         assert_eq!(
-            decoded.windows[0].start_unix_s, 1990,
+            decoded.windows[0].start_unix_s, 1995,
             "what has no time ended when it came"
         );
     }

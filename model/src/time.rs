@@ -4,9 +4,21 @@
 /// Length of a window in seconds: what one batch covers.
 pub const WINDOW_SECONDS: u32 = 10;
 
+/// The longest window of another sender that is kept: a day.
+pub const LONGEST_SECONDS: u32 = 86_400;
+
 /// Start, in seconds since the Unix epoch, of the window that holds the instant `unix_seconds`.
 pub fn window_start(unix_seconds: i64) -> i64 {
     unix_seconds - unix_seconds.rem_euclid(i64::from(WINDOW_SECONDS))
+}
+
+/// A stretch of time in whole seconds: its start since the Unix epoch, and its length, at least 1. Both ends are rounded,
+/// so that stretches that follow one another do so afterwards, too: no second is covered twice or by none.
+pub fn whole_seconds(start_unix_ns: i64, end_unix_ns: i64) -> (i64, u32) {
+    let round = |ns: i64| ns.saturating_add(500_000_000).div_euclid(1_000_000_000);
+    let start = round(start_unix_ns);
+    let length = round(end_unix_ns).saturating_sub(start).max(1);
+    (start, u32::try_from(length).unwrap_or(u32::MAX))
 }
 
 /// Where the production code reads the time; tests pass their own, so that faults of clocks can be simulated.
@@ -48,5 +60,18 @@ mod tests {
         assert_eq!(window_start(19), 10);
         assert_eq!(window_start(20), 20);
         assert_eq!(window_start(-1), -10);
+    }
+
+    #[test]
+    fn whole_seconds_follow_one_another() {
+        assert_eq!(whole_seconds(10_000_000_000, 20_000_000_000), (10, 10));
+        assert_eq!(whole_seconds(10_499_000_000, 25_510_000_000), (10, 16));
+        assert_eq!(
+            whole_seconds(25_510_000_000, 25_600_000_000),
+            (26, 1),
+            "an instant is a second"
+        );
+        assert_eq!(whole_seconds(5, 0), (0, 1));
+        assert_eq!(whole_seconds(0, i64::MAX).1, u32::MAX);
     }
 }

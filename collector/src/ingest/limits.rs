@@ -60,7 +60,7 @@ impl Default for IngestLimits {
         IngestLimits {
             retention: Duration::from_secs(72 * 3600),
             max_future: Duration::from_secs(600),
-            max_window_seconds: 600,
+            max_window_seconds: emberline_model::time::LONGEST_SECONDS,
             max_windows_per_request: 1_000,
             max_workloads: 10_000,
             max_routes_per_service: 1_000,
@@ -340,7 +340,7 @@ mod tests {
         let now = 1_000_000;
         let limits = IngestLimits::default();
         let mut long = window(now);
-        long.length_s = 601;
+        long.length_s = limits.max_window_seconds + 1;
         let windows = vec![
             window(now),
             window(0),

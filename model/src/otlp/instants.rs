@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use opentelemetry_proto::tonic::profiles::v1development as otlp;
 
-use crate::time::{WINDOW_SECONDS, window_start};
+use crate::time::{WINDOW_SECONDS, whole_seconds, window_start};
 
 const NS: i64 = 1_000_000_000;
 /// The longest profile that is cut: 61 windows at most.
@@ -80,8 +80,8 @@ pub(super) fn parts_of(profile: &otlp::Profile, duration: i64) -> (Vec<Part>, u6
                 1 => 0,
                 _ => {
                     let inside = i64::try_from(instant).unwrap_or(i64::MAX).clamp(start, end - 1);
-                    let windows =
-                        (window_start(inside.div_euclid(NS)) - parts[0].window_start_s) / i64::from(WINDOW_SECONDS);
+                    let windows = (window_start(inside.div_euclid(NS)) - window_start(start.div_euclid(NS)))
+                        / i64::from(WINDOW_SECONDS);
                     usize::try_from(windows).unwrap_or(0).min(parts.len() - 1)
                 }
             };
@@ -116,9 +116,14 @@ fn empty_parts(start: i64, duration: i64, instants: bool) -> Vec<Part> {
     let end = start.saturating_add(duration);
     let last = window_start((end - 1).div_euclid(NS));
     if !instants || duration <= 0 || duration > LONGEST_CUT_NS || first == last || end == i64::MAX {
-        let length_s = u32::try_from(duration / NS).unwrap_or(WINDOW_SECONDS).max(1);
+        // One without a length is as long as our own: nothing else says when the next one begins.
+        let covered_ns = match duration {
+            0 => i64::from(WINDOW_SECONDS) * NS,
+            duration => duration,
+        };
+        let (window_start_s, length_s) = whole_seconds(start, start.saturating_add(covered_ns));
         return vec![Part {
-            window_start_s: first,
+            window_start_s,
             length_s,
             start_unix_ns: start,
             duration_ns: duration,
@@ -130,9 +135,11 @@ fn empty_parts(start: i64, duration: i64, instants: bool) -> Vec<Part> {
     let part = |window: i64| {
         let from = start.max(window * NS);
         let until = end.min((window + i64::from(WINDOW_SECONDS)) * NS);
+        // The first and the last cover no more of their window than the profile does.
+        let (window_start_s, length_s) = whole_seconds(from, until);
         Part {
-            window_start_s: window,
-            length_s: WINDOW_SECONDS,
+            window_start_s,
+            length_s,
             start_unix_ns: from,
             duration_ns: until - from,
             rows: Vec::new(),
@@ -186,7 +193,7 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(shown, [(1000, 7, 106), (1010, 10, 16), (1020, 10, 0), (1030, 3, 1)]);
+        assert_eq!(shown, [(1003, 7, 106), (1010, 10, 16), (1020, 10, 0), (1030, 3, 1)]);
         assert_eq!(parts[1].rows[0].instants, 2);
     }
 

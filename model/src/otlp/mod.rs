@@ -170,8 +170,9 @@ impl Decoded {
         start_unix_s: i64,
         length_s: u32,
     ) -> &mut WorkloadWindow {
-        let is_it =
-            |w: &WorkloadWindow| w.start_unix_s == start_unix_s && w.component == component && w.workload == *workload;
+        let is_it = |w: &WorkloadWindow| {
+            (w.start_unix_s, w.length_s, w.component) == (start_unix_s, length_s, component) && w.workload == *workload
+        };
         // Only among the last ones, or a request of tiny windows would cost the square of its size. A window that is
         // not found stands there twice, which adds up to the same.
         let first = self.windows.len().saturating_sub(WINDOWS_SEARCHED);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     batch::{RequestSeries, WorkloadWindow},
     histogram::{Histogram, MAX_INDEX, MIN_INDEX, SCALE, bucket_index},
-    time::{WINDOW_SECONDS, window_start},
+    time::whole_seconds,
     workload::{ROUTE_OTHER, Side},
 };
 
@@ -266,15 +266,10 @@ fn series_key(start: i64, side: &str, attributes: &[KeyValue]) -> String {
     .join("\u{0}")
 }
 
+/// What a point covers: its own time, whenever its sender's windows begin.
 fn window_of(start: u64, end: u64) -> (i64, u32) {
-    let start_s = i64::try_from(start / NS).unwrap_or(0);
-    let length = u32::try_from(end.saturating_sub(start) / NS).unwrap_or(u32::MAX);
-    // Senders with windows of their own are put into the aligned window in which theirs began.
-    if length == WINDOW_SECONDS {
-        (window_start(start_s), length)
-    } else {
-        (window_start(start_s), length.max(1))
-    }
+    let ns = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+    whole_seconds(ns(start), ns(end))
 }
 
 fn unit_of(in_milliseconds: bool) -> f64 {
