@@ -60,12 +60,12 @@ pub struct Sides<T> {
     pub candidate: T,
 }
 
-/// A window in which both signals arrived, and what its costs are divided by.
+/// A piece of time that both signals cover, and what its costs are divided by.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExposureWindow {
     /// Start, seconds since the Unix epoch; each start once per side.
     pub start: i64,
-    /// Requests served in it, or seconds observed. For plain sums give 1 / number of windows.
+    /// Requests served in it, or seconds observed; may be 0. For plain sums give 1 / number of windows.
     pub exposure: f64,
 }
 
@@ -172,7 +172,8 @@ pub(crate) struct Exposures {
 
 impl Exposures {
     pub(crate) fn new(windows: &[ExposureWindow]) -> Exposures {
-        let mut windows: Vec<_> = windows.iter().copied().filter(|w| w.exposure > 0.0).collect();
+        // What was spent while nothing was served is part of the cost of what was.
+        let mut windows: Vec<_> = windows.iter().copied().filter(|w| w.exposure >= 0.0).collect();
         windows.sort_by_key(|w| w.start);
         windows.dedup_by_key(|w| w.start);
         let total = windows.iter().map(|w| w.exposure).sum();

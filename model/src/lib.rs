@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod batch;
 pub mod comparison;
+pub mod coverage;
 pub mod flamebearer;
 pub mod foreign;
 pub mod function;

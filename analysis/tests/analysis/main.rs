@@ -1,6 +1,7 @@
 //! The mathematics on generated data with a known truth.
 
 mod compare;
+mod coverage;
 mod functions;
 mod latency;
 mod support;

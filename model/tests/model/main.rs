@@ -1,6 +1,7 @@
 //! The public API of the model: codecs, formats of others, mutated input.
 
 mod codecs;
+mod coverage;
 mod exemplars;
 mod files_of_profilers;
 mod go_runtime_files;

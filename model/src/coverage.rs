@@ -1,0 +1,339 @@
+//! Two signals that are divided: which time both of them cover, and how much of each window lies in it. Pure.
+//!
+//! What was spent may be divided by what was served only over time that both signals tell of. A window says what it
+//! covers, its start and its length, and nothing of how its content is spread: one that is covered in part counts in
+//! part, as if it were spread evenly.
+//!
+//! Whose windows are joined: an instance that reports both signals is joined with itself, and what others of its
+//! release report alone is left out, since it would divide the requests of all by the CPU of some. Where no instance
+//! reports both, because profiler and telemetry name instances each in its own way, the release is joined as a whole:
+//! the CPU of all its profiles with all its requests.
+//!
+//! Guarantees: windows of both signals that begin and end together count whole, to the request; a window never counts
+//! more than once; each belongs to one piece of time ([`Join::piece_of`]), so that pieces share no noise and what they
+//! differ by can be judged.
+//!
+//! Wrong on purpose: several processes that report under one name are one instance, covered while any of them reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::workload::Side;
+
+/// One window of one signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stretch {
+    /// Who reports; any number that tells instances apart.
+    pub instance: u64,
+    /// Start, seconds since the Unix epoch.
+    pub start_s: u32,
+    /// Length in seconds.
+    pub length_s: u32,
+}
+
+impl Stretch {
+    fn range(&self) -> (u64, u64) {
+        (
+            u64::from(self.start_s),
+            u64::from(self.start_s) + u64::from(self.length_s),
+        )
+    }
+
+    /// The second in its middle.
+    pub fn middle_s(&self) -> u32 {
+        self.start_s.saturating_add(self.length_s / 2)
+    }
+}
+
+/// Stretches of time that neither overlap nor touch, ascending; half open, seconds since the Unix epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Times(Vec<(u64, u64)>);
+
+impl Times {
+    /// The union of some windows.
+    pub fn of<'a>(windows: impl IntoIterator<Item = &'a Stretch>) -> Times {
+        let mut ranges: Vec<(u64, u64)> = windows.into_iter().map(Stretch::range).collect();
+        ranges.sort_unstable();
+        Times::union(ranges)
+    }
+
+    fn union(sorted: Vec<(u64, u64)>) -> Times {
+        let mut times: Vec<(u64, u64)> = Vec::new();
+        for (from, to) in sorted.into_iter().filter(|(from, to)| from < to) {
+            match times.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => times.push((from, to)),
+            }
+        }
+        Times(times)
+    }
+
+    /// What lies in both.
+    pub fn and(&self, other: &Times) -> Times {
+        let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut times = Vec::new();
+        while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+            let (from, to) = (x.0.max(y.0), x.1.min(y.1));
+            if from < to {
+                times.push((from, to));
+            }
+            let next = if x.1 <= y.1 { &mut a } else { &mut b };
+            next.next();
+        }
+        Times(times)
+    }
+
+    /// What lies in any of some.
+    pub fn any<'a>(all: impl IntoIterator<Item = &'a Times>) -> Times {
+        let mut ranges: Vec<(u64, u64)> = all.into_iter().flat_map(|times| times.0.iter().copied()).collect();
+        ranges.sort_unstable();
+        Times::union(ranges)
+    }
+
+    /// Seconds in all.
+    pub fn seconds(&self) -> u64 {
+        self.0.iter().map(|(from, to)| to - from).sum()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True when a second lies in them.
+    pub fn has(&self, second: u32) -> bool {
+        self.overlap((u64::from(second), u64::from(second) + 1)) > 0
+    }
+
+    fn overlap(&self, (from, to): (u64, u64)) -> u64 {
+        let first = self.0.partition_point(|range| range.1 <= from);
+        let within = self.0[first..].iter().take_while(|range| range.0 < to);
+        within.map(|range| range.1.min(to) - range.0.max(from)).sum()
+    }
+
+    fn within(&self, (from, to): (u64, u64)) -> Times {
+        let first = self.0.partition_point(|range| range.1 <= from);
+        let within = self.0[first..].iter().take_while(|range| range.0 < to);
+        Times(within.map(|range| (range.0.max(from), range.1.min(to))).collect())
+    }
+
+    /// Seconds of a window in them.
+    pub fn seconds_of(&self, window: &Stretch) -> u64 {
+        self.overlap(window.range())
+    }
+}
+
+/// Whose windows were joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JoinedBy {
+    /// Each instance that reports both signals, with itself.
+    #[default]
+    Instance,
+    /// The release as a whole: none of its instances reports both.
+    Release,
+}
+
+/// Why nothing can be divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// No requests signal arrived.
+    Requests,
+    /// No profile of the type arrived.
+    Profiles,
+    /// Neither arrived.
+    Both,
+    /// Both arrived, never of the same time.
+    SameTime,
+}
+
+/// How much of a range the two signals cover.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Seconds that both cover, which is what costs per request are taken from.
+    pub covered_s: u64,
+    /// Seconds that profiles of the type cover.
+    pub profiles_s: u64,
+    /// Seconds that requests are known of.
+    pub requests_s: u64,
+    /// Instances that sent profiles.
+    pub profiled_instances: u64,
+    /// Instances whose requests are known.
+    pub counted_instances: u64,
+    /// Whose windows were joined.
+    pub joined_by: JoinedBy,
+    /// Why nothing can be divided; `None` where something can.
+    pub missing: Option<Missing>,
+}
+
+/// The windows of one release, joined.
+#[derive(Debug, Clone, Default)]
+pub struct Join {
+    by: JoinedBy,
+    units: Vec<Times>,
+    /// What the application counted itself, of each unit: as a client, as a server.
+    preferred: Vec<[Times; 2]>,
+    of: BTreeMap<u64, usize>,
+    coverage: Coverage,
+    lengths: (u32, u32),
+}
+
+impl Join {
+    /// Joins the profiles of a release with its requests.
+    pub fn new(profiles: &[Stretch], requests: &[Stretch]) -> Join {
+        let (profiled, counted) = (by_instance(profiles), by_instance(requests));
+        let both: Vec<u64> = profiled
+            .keys()
+            .filter(|instance| counted.contains_key(instance))
+            .copied()
+            .collect();
+        let (spent, served) = (Times::any(profiled.values()), Times::any(counted.values()));
+        let mut join = Join {
+            lengths: (usual(profiles), usual(requests)),
+            ..Join::default()
+        };
+        if both.is_empty() {
+            join.by = JoinedBy::Release;
+            join.units.push(spent.and(&served));
+            join.of
+                .extend(profiled.keys().chain(counted.keys()).map(|&instance| (instance, 0)));
+        } else {
+            for instance in both {
+                join.of.insert(instance, join.units.len());
+                join.units.push(profiled[&instance].and(&counted[&instance]));
+            }
+        }
+        join.preferred = vec![Default::default(); join.units.len()];
+        join.coverage = Coverage {
+            covered_s: Times::any(&join.units).seconds(),
+            profiles_s: spent.seconds(),
+            requests_s: served.seconds(),
+            profiled_instances: profiled.len() as u64,
+            counted_instances: counted.len() as u64,
+            joined_by: join.by,
+            missing: None,
+        };
+        join.coverage.missing = match (spent.is_empty(), served.is_empty()) {
+            (true, true) => Some(Missing::Both),
+            (true, false) => Some(Missing::Profiles),
+            (false, true) => Some(Missing::Requests),
+            (false, false) if join.coverage.covered_s == 0 => Some(Missing::SameTime),
+            (false, false) => None,
+        };
+        join
+    }
+
+    /// Profiles alone, for what is divided by no requests: all of them count whole.
+    pub fn alone(profiles: &[Stretch]) -> Join {
+        let mut join = Join {
+            lengths: (usual(profiles), 0),
+            ..Join::default()
+        };
+        for (instance, times) in by_instance(profiles) {
+            join.of.insert(instance, join.units.len());
+            join.units.push(times);
+        }
+        join.preferred = vec![Default::default(); join.units.len()];
+        join
+    }
+
+    /// Says which requests of a side the application counted itself: the proxy beside it counted the same requests once
+    /// more ([`Join::share_besides`]).
+    pub fn prefer(&mut self, side: Side, counted_by_application: &[Stretch]) {
+        for (instance, times) in by_instance(counted_by_application) {
+            if let Some(&unit) = self.of.get(&instance) {
+                let preferred = &mut self.preferred[unit][usize::from(side == Side::Server)];
+                *preferred = Times::any([&*preferred, &times]);
+            }
+        }
+    }
+
+    /// How much of what a window holds counts: 0 to 1, and exactly these where it is covered not at all or wholly.
+    pub fn share(&self, window: &Stretch) -> f64 {
+        let Some(&unit) = self.of.get(&window.instance) else {
+            return 0.0;
+        };
+        part(self.units[unit].seconds_of(window), window)
+    }
+
+    /// The covered part of a window.
+    pub fn times_of(&self, window: &Stretch) -> Times {
+        let unit = self.of.get(&window.instance).map(|&unit| &self.units[unit]);
+        unit.map(|times| times.within(window.range())).unwrap_or_default()
+    }
+
+    /// The same of a window of requests that a proxy counted: without the time in which its application did.
+    pub fn share_besides(&self, side: Side, window: &Stretch) -> f64 {
+        let Some(&unit) = self.of.get(&window.instance) else {
+            return 0.0;
+        };
+        let preferred = &self.preferred[unit][usize::from(side == Side::Server)];
+        let twice = match preferred.is_empty() {
+            true => 0,
+            false => self.units[unit].and(preferred).seconds_of(window),
+        };
+        part(self.units[unit].seconds_of(window).saturating_sub(twice), window)
+    }
+
+    /// How much is covered.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Seconds of a piece of time that holds as much of one signal as of the other: at least the longer window, and a
+    /// multiple of both where there is one that is not much longer.
+    pub fn piece_s(&self) -> u32 {
+        const LENGTHS_S: [u32; 12] = [10, 15, 20, 30, 60, 90, 120, 180, 300, 600, 900, 1_800];
+        let longest = self.lengths.0.max(self.lengths.1).max(1);
+        let fits = |&&piece: &&u32| {
+            [self.lengths.0, self.lengths.1]
+                .iter()
+                .all(|&length| length == 0 || piece % length == 0)
+        };
+        let near = LENGTHS_S
+            .iter()
+            .filter(|&&piece| piece >= longest && piece <= longest.saturating_mul(4));
+        near.clone()
+            .find(fits)
+            .or_else(|| LENGTHS_S.iter().find(|&&piece| piece >= longest.saturating_mul(4)))
+            .copied()
+            .unwrap_or_else(|| longest.saturating_mul(2))
+    }
+
+    /// Start of the piece that a window belongs to: the one that its middle lies in.
+    pub fn piece_of(window: &Stretch, piece_s: u32) -> u32 {
+        window.middle_s() - window.middle_s() % piece_s.max(1)
+    }
+}
+
+fn part(seconds: u64, window: &Stretch) -> f64 {
+    match window.length_s {
+        0 => 0.0,
+        length if seconds >= u64::from(length) => 1.0,
+        length => seconds as f64 / f64::from(length),
+    }
+}
+
+fn by_instance(windows: &[Stretch]) -> BTreeMap<u64, Times> {
+    let mut ranges: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for window in windows {
+        ranges.entry(window.instance).or_default().push(window.range());
+    }
+    let union = |(instance, mut ranges): (u64, Vec<(u64, u64)>)| {
+        ranges.sort_unstable();
+        (instance, Times::union(ranges))
+    };
+    ranges.into_iter().map(union).collect()
+}
+
+/// The length that most windows do not exceed. 0 without windows.
+fn usual(windows: &[Stretch]) -> u32 {
+    let mut lengths: Vec<u32> = windows.iter().map(|window| window.length_s).collect();
+    let at = lengths.len() * 3 / 4;
+    match lengths.is_empty() {
+        true => 0,
+        false => *lengths.select_nth_unstable(at).1,
+    }
+}
