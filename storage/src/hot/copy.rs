@@ -15,7 +15,7 @@ use arrow::datatypes::Schema;
 use super::{
     Shared,
     chunks::series_ranges,
-    database::{column_names, quoted},
+    database::{column_names, rows_of},
     hours::QUARTER_S,
     seal::order,
 };
@@ -203,8 +203,7 @@ impl Copier<'_> {
     }
 }
 
-/// Parts as a table of a query.
+/// Parts of one kind as a table of a query.
 pub(super) fn from(parts: &[Arc<Part>]) -> String {
-    let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
-    format!("read_parquet([{}])", paths.join(", "))
+    rows_of(parts.first().map_or(Kind::Samples, |part| part.name.kind), parts)
 }

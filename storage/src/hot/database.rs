@@ -28,11 +28,11 @@ use crate::{
     ids::{IdMap, IdSet},
     journal::Lsn,
     options::Options,
-    parts::{self, Kind, PartSet, ROW_KINDS},
+    parts::{self, Kind, Part, PartSet, ROW_KINDS},
 };
 
 /// Number of the layout below; a file of another layout is rebuilt.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 const DICTIONARY_TABLES: &str = "
     CREATE TABLE layout (version UINTEGER);
@@ -111,6 +111,9 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("length", "UINTEGER"),
             ("has_requests", "BOOLEAN"),
             ("has_profiles", "BOOLEAN"),
+            // Which types of profiles arrived, with samples or without ([`rows::type_id`]). Empty: the profiler's own, idle. Null in
+            // parts of before there was this column: any.
+            ("profile_types", "UBIGINT[]"),
             ("rate_hz", "DOUBLE"),
             ("dropped", "UBIGINT"),
             ("truncated", "UBIGINT"),
@@ -137,6 +140,24 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
 pub(crate) fn column_names(kind: Kind) -> String {
     let names: Vec<&str> = columns(kind).iter().map(|c| c.0).collect();
     names.join(", ")
+}
+
+/// Parts of a kind as a table of a query, with every column of [`columns`]: those that a part of an older version lacks
+/// are null.
+pub(crate) fn rows_of(kind: Kind, parts: &[Arc<Part>]) -> String {
+    let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
+    let paths = paths.join(", ");
+    if kind != Kind::Windows {
+        return format!("read_parquet([{paths}])");
+    }
+    let typed: Vec<String> = columns(kind)
+        .iter()
+        .map(|(name, of)| format!("CAST(NULL AS {of}) AS {name}"))
+        .collect();
+    format!(
+        "(SELECT {} WHERE false UNION ALL BY NAME SELECT * FROM read_parquet([{paths}], union_by_name = true))",
+        typed.join(", ")
+    )
 }
 
 /// An open file.
@@ -601,3 +622,54 @@ pub(crate) struct Kept {
 
 /// Columns of a table, ready to append.
 pub(crate) type Tables = BTreeMap<String, Vec<ArrayRef>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{disk::MemoryDisk, parts::PartName};
+
+    /// Parts that were sealed before a window said which profiles it had are read as before, alone and beside new ones.
+    #[test]
+    fn parts_of_before_there_was_a_column_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::open_in_memory().unwrap();
+        let path = |name: &str| quoted(&dir.path().join(name));
+        let write = |name: &str, but: &str, types: &str| {
+            let row = format!(
+                "SELECT 7::UINTEGER AS ts, 1::UBIGINT AS workload_id, 1::UTINYINT AS component, 10::UINTEGER AS length,
+                    true AS has_requests, true AS has_profiles, {types}::UBIGINT[] AS profile_types, 99.0::DOUBLE AS rate_hz,
+                    0::UBIGINT AS dropped, 0::UBIGINT AS truncated, 0::UBIGINT AS cpu_ns, 0::UBIGINT AS overhead_ns"
+            );
+            let sql = format!("COPY (SELECT * {but} FROM ({row})) TO {} (FORMAT parquet)", path(name));
+            connection.execute_batch(&sql).unwrap();
+        };
+        write("old.parquet", "EXCLUDE (profile_types)", "NULL");
+        write("new.parquet", "", "[5]");
+        let part = |file: &&str| {
+            let name = PartName {
+                kind: Kind::Windows,
+                hour: 0,
+                hours: 1,
+                sequence: 1,
+                first_lsn: 1,
+                last_lsn: 1,
+                rows: 1,
+                checksum: 0,
+            };
+            Arc::new(Part::new(Arc::new(MemoryDisk::new()), dir.path().join(file), name, 1))
+        };
+        let read = |files: &[&str]| -> Vec<(u32, Option<u64>)> {
+            let parts: Vec<Arc<Part>> = files.iter().map(part).collect();
+            let names = column_names(Kind::Windows);
+            let from = rows_of(Kind::Windows, &parts);
+            let sql = format!("SELECT ts, profile_types[1] FROM (SELECT {names} FROM {from}) ORDER BY 2 NULLS FIRST");
+            let mut statement = connection.prepare(&sql).unwrap();
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        assert_eq!(read(&["old.parquet"]), [(7, None)]);
+        assert_eq!(read(&["new.parquet"]), [(7, Some(5))]);
+        assert_eq!(read(&["old.parquet", "new.parquet"]), [(7, None), (7, Some(5))]);
+        assert_eq!(read(&["new.parquet", "old.parquet"]), [(7, None), (7, Some(5))]);
+    }
+}

@@ -42,6 +42,11 @@ pub(crate) fn workload_id(workload: &Workload) -> u64 {
     )
 }
 
+/// Identifier of a profile type among those that a window had.
+pub(crate) fn type_id(profile_type: &str) -> u64 {
+    id::key("profile type", &[profile_type])
+}
+
 /// Identifier of a mapping.
 pub(crate) fn mapping_id(mapping: &Mapping) -> u64 {
     id::key("mapping", &[&mapping.build_id, &mapping.path])
@@ -185,6 +190,7 @@ struct WindowRows {
     length: Vec<u32>,
     has_requests: Vec<bool>,
     has_profiles: Vec<bool>,
+    profile_types: ListBuilder<UInt64Builder>,
     rate_hz: Vec<f64>,
     dropped: Vec<u64>,
     truncated: Vec<u64>,
@@ -263,6 +269,11 @@ impl WindowRows {
         self.length.push(window.length_s);
         self.has_requests.push(window.has_requests);
         self.has_profiles.push(window.has_profiles);
+        let types: BTreeSet<&str> = window.profiles.iter().map(|p| p.profile_type.0.as_str()).collect();
+        for profile_type in types {
+            self.profile_types.values().append_value(type_id(profile_type));
+        }
+        self.profile_types.append(true);
         self.rate_hz.push(stats.rate_hz);
         self.dropped.push(stats.dropped);
         self.truncated.push(stats.truncated);
@@ -497,7 +508,7 @@ impl RequestRows {
 }
 
 impl WindowRows {
-    fn into_columns(self) -> Vec<ArrayRef> {
+    fn into_columns(mut self) -> Vec<ArrayRef> {
         vec![
             times(self.ts),
             numbers(self.workload),
@@ -505,6 +516,7 @@ impl WindowRows {
             times(self.length),
             flags(self.has_requests),
             flags(self.has_profiles),
+            Arc::new(self.profile_types.finish()),
             doubles(self.rate_hz),
             numbers(self.dropped),
             numbers(self.truncated),

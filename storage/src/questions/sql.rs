@@ -10,7 +10,7 @@ use crate::{
     error::QueryError,
     hot::{
         Grain, Span,
-        database::{column_names, columns, quoted, table},
+        database::{column_names, columns, quoted, rows_of, table},
         failure::{self, Kind as FailureKind},
         hours::HOUR_S,
     },
@@ -109,8 +109,7 @@ impl Sql {
             .collect();
         let parts: Vec<Arc<Part>> = span.parts_of(kind).cloned().collect();
         if !parts.is_empty() {
-            let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
-            selects.push(format!("SELECT {names} FROM read_parquet([{}])", paths.join(", ")));
+            selects.push(format!("SELECT {names} FROM {}", rows_of(kind, &parts)));
         }
         if selects.is_empty() {
             let typed: Vec<String> = columns(kind)
