@@ -2,7 +2,8 @@
 //!
 //! Guarantees: pure; raw values are exact sums over all stacks, and the function table does not depend on the tree's
 //! display limit; the self values of the table add up to each side's total; what is divided by requests comes from
-//! windows whose two signals arrived, because [`SideData`] holds no others.
+//! time that both signals cover, because [`SideData`] holds no other; where nothing can be divided, the sentence says which
+//! signal is missing and what to do.
 //!
 //! Wrong on purpose: a stack the dictionary does not know counts under `[unknown]`.
 
@@ -18,6 +19,7 @@ use emberline_model::{
         Confidence, CostChange, FunctionRow, FunctionState, Judgement, LatencyEvidence, Per, QuantilePair, SideData,
         SideSummary,
     },
+    coverage::{JoinedBy, Missing},
     function::Program,
     resolve::{FunctionInfo, StackValue},
     tree::{FlameTree, TreeBuilder},
@@ -33,6 +35,9 @@ use crate::{
 /// Quantiles shown of latency.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
+/// Said where CPU could not be told apart by route.
+pub const WHOLE_SERVICE: &str = "no stacks carry this route: shown for the whole service";
+
 /// What is compared, besides the two sides.
 #[derive(Debug, Clone, Copy)]
 pub struct CompareOptions<'a> {
@@ -40,6 +45,8 @@ pub struct CompareOptions<'a> {
     pub per: Per,
     /// Route both sides are restricted to, for the sentence; `None` for all.
     pub route: Option<&'a str>,
+    /// CPU is that of the whole services all the same: no stacks say their route.
+    pub whole_service: bool,
     /// How many nodes the tree shows; `None` for all.
     pub tree_limit: Option<usize>,
     /// What is own code of the service, where that is set ([`emberline_model::function::OwnCode::of`]).
@@ -57,6 +64,8 @@ pub struct Comparison {
     pub candidate: SideSummary,
     /// One sentence.
     pub summary: String,
+    /// What to know about the figures, where they are not those that were asked for.
+    pub note: Option<String>,
     /// What it says as a whole.
     pub judgement: Judgement,
     /// The function to look at first.
@@ -71,7 +80,7 @@ pub struct Comparison {
     pub tree: FlameTree,
     /// Tells own code from libraries, for all of `tree`.
     pub program: Program,
-    /// Latency of the same requests; `None` when there were none.
+    /// Latency of all requests of the range; `None` when there were none.
     pub latency: Option<LatencyEvidence>,
 }
 
@@ -126,6 +135,7 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
     };
     Comparison {
         per: options.per,
+        note: options.whole_service.then(|| WHOLE_SERVICE.to_owned()),
         summary: sentence.write(&baseline_summary, &candidate_summary),
         baseline: baseline_summary,
         candidate: candidate_summary,
@@ -253,12 +263,13 @@ fn enclosing(name: &str) -> Option<&str> {
 fn exposures(side: &SideData, per: Per) -> Vec<ExposureWindow> {
     let all = side.windows.iter().map(|w| w.windows).sum::<u64>().max(1) as f64;
     let exposure = |window: &emberline_model::comparison::WindowCost| match per {
-        Per::Request => window.requests as f64,
+        Per::Request => window.requests,
         Per::Second => window.instance_seconds,
         Per::Total => window.windows as f64 / all,
     };
     side.windows
         .iter()
+        .filter(|w| exposure(w) > 0.0 || !w.stacks.is_empty())
         .map(|w| ExposureWindow {
             start: w.start_unix_s,
             exposure: exposure(w),
@@ -267,7 +278,11 @@ fn exposures(side: &SideData, per: Per) -> Vec<ExposureWindow> {
 }
 
 fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSummary {
-    let requests: u64 = side.windows.iter().map(|w| w.requests).sum();
+    let served: f64 = side.windows.iter().map(|w| w.requests).sum();
+    let requests = match per {
+        Per::Request => served.round() as u64,
+        Per::Second | Per::Total => side.latency.count(),
+    };
     let seconds: f64 = side.windows.iter().map(|w| w.instance_seconds).sum();
     let samples: u64 = side.windows.iter().flat_map(|w| &w.stacks).map(|s| s.2).sum();
     let total_ns = tree.total()[index];
@@ -279,7 +294,7 @@ fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSum
         .map(|(_, t)| t.self_value[index])
         .sum();
     let divisor = match per {
-        Per::Request => requests as f64,
+        Per::Request => served,
         Per::Second => seconds,
         Per::Total => 1.0,
     };
@@ -290,6 +305,7 @@ fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSum
         windows: side.windows.iter().map(|w| w.windows).sum(),
         requests,
         seconds,
+        coverage: side.coverage.clone(),
         samples,
         total_ns,
         divisor,
@@ -415,13 +431,8 @@ fn cost_shift(finding: &Finding, tree: &FlameTree) -> Option<String> {
 }
 
 fn latency(baseline: &SideData, candidate: &SideData) -> Option<LatencyEvidence> {
-    let merged = |side: &SideData| {
-        let mut all = Histogram::new();
-        side.windows.iter().for_each(|w| all.merge(&w.latency));
-        all
-    };
-    let (before, after) = (merged(baseline), merged(candidate));
-    (before.count() + after.count() > 0).then(|| latency_evidence(&before, &after))
+    let (before, after) = (&baseline.latency, &candidate.latency);
+    (before.count() + after.count() > 0).then(|| latency_evidence(before, after))
 }
 
 /// Quantiles of two histograms with their intervals, in milliseconds.
@@ -457,6 +468,38 @@ pub fn format_ns(ns: f64) -> String {
     }
 }
 
+/// Why a side has no cost, and what to do; `None` when it has one.
+fn missing(side: &SideSummary, per: Per) -> Option<String> {
+    let version = &side.version;
+    let profiles = || {
+        format!(
+            "{version} sent no profile of this type in this range; send some under the same service and version, or choose a longer range"
+        )
+    };
+    let requests = || {
+        format!(
+            "{version} sent no requests in this range; put a proxy beside it, or send `http.server.request.duration` under the same service and version; or compare per second (`per=second`)"
+        )
+    };
+    match (side.coverage.missing, per) {
+        (Some(Missing::Profiles | Missing::Both), _) => Some(profiles()),
+        (_, Per::Second | Per::Total) => None,
+        (Some(Missing::Requests), Per::Request) => Some(requests()),
+        (Some(Missing::SameTime), Per::Request) => Some(format!(
+            "{version} sent requests and profiles, but never of the same time{}; choose a longer range, or compare per second (`per=second`)",
+            match side.coverage.joined_by {
+                JoinedBy::Instance => " for one instance",
+                JoinedBy::Release => "",
+            }
+        )),
+        (None, Per::Request) if side.divisor <= 0.0 => Some(format!(
+            "{version} served no requests in the {} s that both signals cover; choose a longer range, or compare per second (`per=second`)",
+            side.coverage.covered_s
+        )),
+        (None, Per::Request) => None,
+    }
+}
+
 struct Sentence<'a> {
     options: CompareOptions<'a>,
     change: &'a CostComparison,
@@ -474,8 +517,18 @@ impl Sentence<'_> {
         let place = self
             .options
             .route
-            .map(|route| format!(" on {route}"))
+            .map(|route| match self.options.whole_service {
+                true => format!(" of the whole service (no stacks carry {route})"),
+                false => format!(" on {route}"),
+            })
             .unwrap_or_default();
+        let missing: Vec<String> = [baseline, candidate]
+            .into_iter()
+            .filter_map(|side| missing(side, self.options.per))
+            .collect();
+        if !missing.is_empty() {
+            return format!("{per}{place} cannot be said: {}.", missing.join("; "));
+        }
         let (before, after) = (
             format_ns(self.change.baseline.rate),
             format_ns(self.change.candidate.rate),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{histogram::Histogram, resolve::ResolvedStacks, workload::Release};
+use crate::{coverage::Coverage, histogram::Histogram, resolve::ResolvedStacks, workload::Release};
 
 /// What costs are divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -33,24 +33,22 @@ impl std::str::FromStr for Per {
     }
 }
 
-/// Stacks and requests of one release in one window, or in several that follow one another, all instances together.
+/// Stacks and requests of one release in one piece of time, all instances together.
 #[derive(Debug, Clone, Default)]
 pub struct WindowCost {
     /// Start, seconds since the Unix epoch.
     pub start_unix_s: i64,
-    /// How many windows were added up.
+    /// How many windows of profiles were added up; those of several instances that begin together are one.
     pub windows: u64,
-    /// Requests served in it by the instances whose stacks are counted.
-    pub requests: u64,
-    /// Seconds observed: length of the window times instances.
+    /// Requests served meanwhile: a part of those of a window that is covered in part.
+    pub requests: f64,
+    /// Seconds that profiles cover, of all instances.
     pub instance_seconds: f64,
     /// `(stack id, value, samples)`.
     pub stacks: Vec<(u64, i64, u64)>,
-    /// Durations of those requests.
-    pub latency: Histogram,
 }
 
-/// One side of a comparison. Holds only windows whose two signals arrived.
+/// One side of a comparison. To be divided by requests, it holds only the time that both signals cover.
 #[derive(Debug, Clone)]
 pub struct SideData {
     /// The release.
@@ -59,12 +57,30 @@ pub struct SideData {
     pub from_unix_s: i64,
     /// Second after the last asked for.
     pub to_unix_s: i64,
-    /// Sorted by start. Over a long range they are added up to a hundred at most.
+    /// Pieces of time, a hundred at most, sorted by start.
     pub windows: Vec<WindowCost>,
+    /// Durations of all requests of the range, also of those that divide nothing.
+    pub latency: Histogram,
+    /// How much of the range both signals cover.
+    pub coverage: Coverage,
+    /// Stacks say which routes they worked for, be it this one or others. `false` where no route was asked for.
+    pub has_stacks_of_routes: bool,
     /// Names of the stacks.
     pub resolved: Arc<ResolvedStacks>,
     /// Builds whose code ran.
     pub build_ids: Vec<String>,
+}
+
+impl SideData {
+    /// True when its CPU can be divided by requests.
+    pub fn is_divisible(&self) -> bool {
+        self.coverage.missing.is_none() && self.windows.iter().any(|piece| piece.requests > 0.0)
+    }
+
+    /// True when it has profiles whose stacks do not say which routes they worked for.
+    pub fn says_no_routes(&self) -> bool {
+        self.coverage.profiles_s > 0 && !self.has_stacks_of_routes
+    }
 }
 
 /// What was compared on one side.
@@ -76,12 +92,14 @@ pub struct SideSummary {
     pub from_ms: i64,
     /// End of the range.
     pub to_ms: i64,
-    /// Complete windows used.
+    /// Windows of profiles used.
     pub windows: u64,
-    /// Requests in them.
+    /// Requests: those that values are divided by; where they are divided by no requests, all that were seen.
     pub requests: u64,
     /// Seconds of instances observed.
     pub seconds: f64,
+    /// How much of the range both signals cover, and why nothing can be said per request.
+    pub coverage: Coverage,
     /// Stack samples.
     pub samples: u64,
     /// CPU nanoseconds (or the profile's unit), exact.

@@ -53,16 +53,17 @@ pub use error::{AppendError, DeleteError, OpenError, QueryError, SymbolError};
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
+    costs::{CostQuery, CostRow},
     exemplars::{ExemplarQuery, ExemplarRow, Exemplars},
     heat_map::HeatCell,
-    requests::{RequestQuery, RequestRow},
+    requests::{Dividing, RequestQuery, RequestRow},
     selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},
     services::{ReleaseInfo, ServiceInfo},
-    side_data::SideQuery,
+    side_data::{BothSides, SideQuery},
     stacks::{StackQuery, StackRow, StackRows},
     totals::{TotalRow, TotalsQuery},
-    windows::{ReportQuery, ReportRow, WindowMark, WindowQuery},
+    windows::{Complete, ReportQuery, ReportRow, WindowMark, WindowQuery},
 };
 pub use range::{Range, Step};
 pub use stats::StoreStats;

@@ -3,6 +3,8 @@
 //! exact sums, and saturate instead of wrapping; an answer's order does not depend on the engine's.
 
 pub(crate) mod columns;
+pub(crate) mod costs;
+mod coverage;
 pub(crate) mod exemplars;
 mod gauges;
 pub(crate) mod heat_map;

@@ -43,6 +43,12 @@ impl Step {
         lengths.find(fits).unwrap_or(u32::MAX)
     }
 
+    /// The shortest of the usual lengths that holds a window of so many seconds.
+    pub fn holding_s(window_s: u32) -> u32 {
+        let mut lengths = LENGTHS_S.into_iter().chain((DAY_S..).step_by(DAY_S as usize));
+        lengths.find(|&length| length >= window_s).unwrap_or(u32::MAX)
+    }
+
     /// What the rows of a window say as their start.
     pub(crate) fn start_of(self, window_s: u32) -> u32 {
         match self {

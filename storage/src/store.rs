@@ -2,7 +2,12 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use emberline_model::{Batch, Frame, Mapping, comparison::SideData, resolve::ResolvedStacks, time::Clock};
+use emberline_model::{
+    Batch, Frame, Mapping,
+    comparison::{Per, SideData},
+    resolve::ResolvedStacks,
+    time::Clock,
+};
 use parking_lot::Mutex;
 
 use crate::{
@@ -17,6 +22,7 @@ use crate::{
     options::Options,
     parts::PartSet,
     questions::{
+        costs::{self, CostQuery, CostRow},
         exemplars::{self, ExemplarQuery, Exemplars},
         heat_map::{self, HeatCell},
         profile_types,
@@ -24,7 +30,7 @@ use crate::{
         selected::{self, SampleSeries, SelectedQuery, SelectedRow},
         selection::WorkloadFilter,
         services::{self, ServiceInfo},
-        side_data::{self, SideQuery},
+        side_data::{self, BothSides, SideQuery},
         stacks::{self, StackQuery, StackRows},
         totals::{self, TotalRow, TotalsQuery},
         windows::{self, ReportQuery, ReportRow, WindowMark, WindowQuery},
@@ -270,6 +276,12 @@ impl Store {
             .await
     }
 
+    /// CPU and the requests it was spent on.
+    pub async fn costs(&self, query: CostQuery) -> Result<Vec<CostRow>, QueryError> {
+        self.ask(query.range, move |reader, span| costs::costs(reader, span, &query))
+            .await
+    }
+
     /// Sums of samples selected by their labels.
     pub async fn selected(&self, query: SelectedQuery) -> Result<Vec<SelectedRow>, QueryError> {
         self.ask(query.range, move |reader, span| {
@@ -319,7 +331,13 @@ impl Store {
             .await
     }
 
-    /// How many windows each release reported, and how many of them are complete.
+    /// The length that nearly all windows of requests do not exceed, in seconds; 0 without any.
+    pub async fn usual_window_s(&self, range: Range, who: WorkloadFilter) -> Result<u32, QueryError> {
+        self.ask(range, move |reader, span| windows::usual_window_s(reader, span, &who))
+            .await
+    }
+
+    /// What each release reported, and how much of it both signals cover.
     pub async fn reports(&self, query: ReportQuery) -> Result<Vec<ReportRow>, QueryError> {
         self.ask(query.range, move |reader, span| windows::reports(reader, span, &query))
             .await
@@ -335,6 +353,32 @@ impl Store {
         let ids: IdSet = data.windows.iter().flat_map(|w| w.stacks.iter().map(|s| s.0)).collect();
         data.resolved = self.resolve(&ids.into_iter().collect::<Vec<_>>()).await?;
         Ok(data)
+    }
+
+    /// Both sides of a comparison, on one footing: where the stacks of either say no routes, those of the whole services are
+    /// compared; and with `best`, where requests cannot divide the CPU of either, both are for seconds.
+    pub async fn both_sides(
+        &self,
+        mut baseline: SideQuery,
+        mut candidate: SideQuery,
+        best: bool,
+    ) -> Result<BothSides, QueryError> {
+        loop {
+            let (a, b) = tokio::try_join!(self.side_data(baseline.clone()), self.side_data(candidate.clone()))?;
+            let (per, whole_service) = (candidate.per, candidate.whole_service);
+            if best && per == Per::Request && !(a.is_divisible() && b.is_divisible()) {
+                (baseline.per, candidate.per) = (Per::Second, Per::Second);
+            } else if !whole_service && candidate.route.is_some() && (a.says_no_routes() || b.says_no_routes()) {
+                (baseline.whole_service, candidate.whole_service) = (true, true);
+            } else {
+                return Ok(BothSides {
+                    baseline: a,
+                    candidate: b,
+                    per,
+                    whole_service,
+                });
+            }
+        }
     }
 
     /// Names the frames of stacks, leaf first. A stack that is not known is left out.

@@ -1,5 +1,5 @@
 //! CPU and the requests it was spent on. Guarantee: a cost per request divides CPU by requests of the same
-//! instances, side, route and windows, and only windows whose two signals arrived count. Application CPU is divided
+//! instances, side, route and time: that which both signals cover. Application CPU is divided
 //! by the requests the application served, whoever counted them; proxy CPU by those the proxy carried.
 //!
 //! CPU labelled with the client side is left out, since requests that were served are what divides; CPU without a
@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use emberline_model::{ProfileType, Release, Side, workload::Component};
-use emberline_storage::{QueryError, Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
+use emberline_storage::{CostQuery, CostRow, QueryError, Range, Step, Store, TotalsQuery, WorkloadFilter};
 
 /// What a sum is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,14 +24,14 @@ pub(crate) struct Key {
 }
 
 /// A sum.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Cost {
     /// CPU nanoseconds.
     pub(crate) cpu_ns: i64,
     /// Stack samples.
     pub(crate) samples: u64,
-    /// Requests served meanwhile.
-    pub(crate) requests: u64,
+    /// Requests served meanwhile: a part of those of a window that is covered in part.
+    pub(crate) requests: f64,
 }
 
 impl Cost {
@@ -39,70 +39,54 @@ impl Cost {
     pub(crate) fn add(&mut self, other: &Cost) {
         self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
         self.samples = self.samples.saturating_add(other.samples);
-        self.requests = self.requests.saturating_add(other.requests);
+        self.requests += other.requests;
     }
 
     /// `None` without requests.
     pub(crate) fn cpu_ns_per_request(&self) -> Option<f64> {
-        (self.requests > 0).then(|| self.cpu_ns as f64 / self.requests as f64)
+        (self.requests > 0.0).then(|| self.cpu_ns as f64 / self.requests)
     }
 }
 
 /// Costs by release, component, route and step.
 pub(crate) type Costs = BTreeMap<Key, Cost>;
 
-/// CPU and requests of complete windows.
+/// CPU and requests of the time that both signals cover.
 pub(crate) async fn complete(
     store: &Store,
     who: &WorkloadFilter,
     step: Step,
     range: Range,
 ) -> Result<Costs, QueryError> {
-    let requests = |component| {
-        store.requests(RequestQuery {
-            component: Some(component),
-            side: Some(Side::Server),
-            only_complete: true,
-            step,
-            ..RequestQuery::new(who.clone(), range)
-        })
+    let query = CostQuery {
+        who: who.clone(),
+        step,
+        range,
     };
-    let (mut costs, of_applications, of_proxies) = tokio::try_join!(
-        cpu(store, who, true, step, range),
-        requests(Component::Application),
-        requests(Component::Proxy),
-    )?;
-    for (component, rows) in [
-        (Component::Application, of_applications),
-        (Component::Proxy, of_proxies),
-    ] {
-        for row in rows {
-            let key = Key {
-                release: row.reporter,
-                component,
-                route: Some(row.route),
-                start_s: row.window_start_s,
-            };
-            let cost = costs.entry(key).or_default();
-            cost.requests = cost.requests.saturating_add(row.duration.count());
-        }
-    }
-    Ok(costs)
+    let cost = |row: CostRow| {
+        let key = Key {
+            release: row.release,
+            component: row.component,
+            route: row.route,
+            start_s: row.window_start_s,
+        };
+        let cost = Cost {
+            cpu_ns: row.cpu_ns,
+            samples: row.samples,
+            requests: row.requests,
+        };
+        (key, cost)
+    };
+    Ok(store.costs(query).await?.into_iter().map(cost).collect())
 }
 
-/// CPU of all windows, or of complete ones; without requests.
-pub(crate) async fn cpu(
-    store: &Store,
-    who: &WorkloadFilter,
-    only_complete: bool,
-    step: Step,
-    range: Range,
-) -> Result<Costs, QueryError> {
+/// CPU of all windows; without requests.
+pub(crate) async fn cpu(store: &Store, who: &WorkloadFilter, step: Step, range: Range) -> Result<Costs, QueryError> {
     let query = TotalsQuery {
         who: who.clone(),
         component: None,
         profile_type: ProfileType::CPU.to_owned(),
-        only_complete,
+        only_complete: false,
         step,
         by_route: true,
         range,
@@ -123,7 +107,7 @@ pub(crate) async fn cpu(
         costs.entry(key).or_default().add(&Cost {
             cpu_ns: row.value,
             samples: row.samples,
-            requests: 0,
+            requests: 0.0,
         });
     }
     Ok(costs)

@@ -164,8 +164,8 @@ pub(crate) const FUNCTIONS_LIMIT: Parameter = parameter(
 );
 pub(crate) const PER: Parameter = parameter(
     "per",
-    Kind::OneOf(&["request", "second", "total"]),
-    "What costs are divided by. Default `request`.",
+    Kind::OneOf(&["request", "second", "total", "best"]),
+    "What costs are divided by. `best`: requests where both sides have both signals, else seconds. Default `request`.",
 );
 pub(crate) const BASELINE: Parameter = parameter(
     "baseline",
@@ -342,9 +342,12 @@ impl Params {
         })
     }
 
-    /// What costs are divided by.
-    pub(crate) fn per(&self) -> Per {
-        self.text(&PER).and_then(|text| text.parse().ok()).unwrap_or_default()
+    /// What costs are divided by; `None`: whatever can.
+    pub(crate) fn per(&self) -> Option<Per> {
+        match self.text(&PER) {
+            Some("best") => None,
+            text => Some(text.and_then(|text| text.parse().ok()).unwrap_or_default()),
+        }
     }
 }
 

@@ -46,11 +46,11 @@ fn resolved_as(names: &[&str]) -> Arc<ResolvedStacks> {
 /// Each window: samples of each stack; 10 ms of CPU a sample, 50 requests a window.
 fn side(version: &str, windows: &[[u64; 4]]) -> SideData {
     let mut latency = Histogram::new();
-    (0..50).for_each(|n| latency.record_ns(1_000_000 + n * 10_000));
+    (0..50 * windows.len() as u64).for_each(|n| latency.record_ns(1_000_000 + n * 10_000));
     let window = |(at, counts): (usize, &[u64; 4])| WindowCost {
         start_unix_s: at as i64 * 10,
         windows: 1,
-        requests: 50,
+        requests: 50.0,
         instance_seconds: 10.0,
         stacks: counts
             .iter()
@@ -58,7 +58,6 @@ fn side(version: &str, windows: &[[u64; 4]]) -> SideData {
             .filter(|c| *c.1 > 0)
             .map(|(s, &n)| (s as u64, n as i64 * 10_000_000, n))
             .collect(),
-        latency: latency.clone(),
     };
     SideData {
         release: Release {
@@ -69,6 +68,9 @@ fn side(version: &str, windows: &[[u64; 4]]) -> SideData {
         from_unix_s: 0,
         to_unix_s: windows.len() as i64 * 10,
         windows: windows.iter().enumerate().map(window).collect(),
+        latency,
+        coverage: Default::default(),
+        has_stacks_of_routes: true,
         resolved: resolved(),
         build_ids: Vec::new(),
     }
@@ -78,6 +80,7 @@ fn options(per: Per) -> CompareOptions<'static> {
     CompareOptions {
         per,
         route: Some("/quote/{id}"),
+        whole_service: false,
         tree_limit: Some(3),
         own: &[],
     }

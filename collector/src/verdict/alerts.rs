@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use emberline_analysis::{
-    compare::{format_ns, latency_evidence},
+    compare::{WHOLE_SERVICE, format_ns, latency_evidence},
     went_away::AlertPhase,
 };
 use emberline_model::{
@@ -99,7 +99,7 @@ fn cause(evidence: &Evidence) -> String {
     let Some(cpu) = &evidence.cpu else {
         return "there are no stacks of both releases to name a function by".to_owned();
     };
-    match (&evidence.guilty, cpu.judgement) {
+    let mut text = match (&evidence.guilty, cpu.judgement) {
         (Some(guilty), _) => format!(
             "{} takes {} more CPU per request ({:.0} % of the growth)",
             guilty.words(),
@@ -114,7 +114,12 @@ fn cause(evidence: &Evidence) -> String {
         }
         (None, Judgement::TooFewSamples) => "there are too few stack samples to name a function".to_owned(),
         (None, _) => "its CPU per request did not grow: the time is spent waiting".to_owned(),
+    };
+    if cpu.whole_service {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " ({WHOLE_SERVICE})");
     }
+    text
 }
 
 /// Path of the Compare page with the windows the evidence rests on.
@@ -136,7 +141,10 @@ fn diff_url(slow: &Slow, evidence: &Evidence) -> String {
     add("candidate", &slow.candidate);
     add("route", &slow.judged.unit.route);
     add("component", evidence.component.as_str());
-    add("per", "request");
+    // Without profiles the page shows latency, and CPU by what it can be divided by.
+    if evidence.cpu.is_some() {
+        add("per", "request");
+    }
     let ranges = &evidence.ranges;
     if ranges.baseline == ranges.candidate {
         add("from", &ranges.candidate.0.to_string());

@@ -1,7 +1,8 @@
 //! What explains a slowdown: functions, and which end of the edge sees it.
 //!
-//! Guarantees: functions come from windows whose two signals arrived, for both releases from the windows the verdict
-//! rests on; the application's stacks are used, and the proxy's only where the application has none.
+//! Guarantees: functions come from time that both signals cover, for both releases from the windows the verdict
+//! rests on; the application's stacks are used, and the proxy's only where the application has none. Where no stacks say
+//! the route they worked for, the CPU is that of the whole service, and the alert says so.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +10,10 @@ use emberline_analysis::compare::{CompareOptions, Comparison, compare, top_chang
 use emberline_model::{
     Component, Histogram, Release, Side,
     alert::{ClientServerSplit, GuiltyFunction},
-    comparison::{FunctionRow, Judgement, Per, SideData},
+    comparison::{FunctionRow, Judgement, Per},
     function::OwnCode,
 };
-use emberline_storage::{QueryError, Range, RequestQuery, SideQuery, Store, WorkloadFilter};
+use emberline_storage::{BothSides, QueryError, Range, RequestQuery, SideQuery, Store, WorkloadFilter};
 
 use super::{alerts::Ranges, folding::Slow};
 
@@ -29,6 +30,8 @@ pub(super) struct Cpu {
     pub(super) delta_ns: f64,
     /// Share of the candidate's CPU that has names.
     pub(super) named: f64,
+    /// It is that of the whole service.
+    pub(super) whole_service: bool,
 }
 
 /// Everything besides the verdict itself.
@@ -83,16 +86,17 @@ pub(super) async fn collect(
     };
     if has_stacks(&sides) {
         let route = slow.judged.unit.route.clone();
-        let own = own_code.of(&sides.1.release.service).to_vec();
+        let own = own_code.of(&sides.candidate.release.service).to_vec();
         // A tree is not shown, but a comparison builds one: off the threads that serve connections.
         let compared = tokio::task::spawn_blocking(move || {
             let options = CompareOptions {
                 per: Per::Request,
                 route: Some(&route),
+                whole_service: sides.whole_service,
                 tree_limit: Some(0),
                 own: &own,
             };
-            compare(&sides.0, &sides.1, options)
+            compare(&sides.baseline, &sides.candidate, options)
         });
         let comparison = compared.await.map_err(|error| QueryError::Internal {
             message: error.to_string(),
@@ -107,32 +111,28 @@ fn add_functions(evidence: &mut Evidence, comparison: Comparison) {
         judgement: comparison.judgement,
         delta_ns: comparison.change.delta,
         named: comparison.candidate.resolved_ratio,
+        whole_service: comparison.note.is_some(),
     });
     evidence.functions = top_changed(&comparison.functions, comparison.guilty.as_ref(), MOST_FUNCTIONS);
     evidence.guilty = comparison.guilty;
 }
 
-async fn both_sides(
-    store: &Store,
-    slow: &Slow,
-    ranges: Ranges,
-    component: Component,
-) -> Result<(SideData, SideData), QueryError> {
+async fn both_sides(store: &Store, slow: &Slow, ranges: Ranges, component: Component) -> Result<BothSides, QueryError> {
     let query = |version: &str, (from_unix_s, to_unix_s): (i64, i64)| SideQuery {
         route: Some(slow.judged.unit.route.clone()),
         component,
         ..SideQuery::new(slow.release(version), Range { from_unix_s, to_unix_s })
     };
-    let baseline = store.side_data(query(&slow.baseline, ranges.baseline)).await?;
-    let candidate = store.side_data(query(&slow.candidate, ranges.candidate)).await?;
-    Ok((baseline, candidate))
+    let baseline = query(&slow.baseline, ranges.baseline);
+    let candidate = query(&slow.candidate, ranges.candidate);
+    store.both_sides(baseline, candidate, false).await
 }
 
 /// True when a comparison of the two has something to compare.
-fn has_stacks(sides: &(SideData, SideData)) -> bool {
-    [&sides.0, &sides.1]
+fn has_stacks(sides: &BothSides) -> bool {
+    [&sides.baseline, &sides.candidate]
         .iter()
-        .all(|side| side.windows.iter().any(|w| !w.stacks.is_empty() && w.requests > 0))
+        .all(|side| side.is_divisible() && side.windows.iter().any(|w| !w.stacks.is_empty()))
 }
 
 /// Difference of the medians at both ends, milliseconds. The client's end is known for a caller that is judged alone.

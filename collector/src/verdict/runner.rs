@@ -172,8 +172,16 @@ impl VerdictRunner {
             from_unix_s: from,
             ..range
         };
-        let baseline = self.served(service, &pair.baseline.version, range, traffic).await?;
-        let candidate = self.served(service, &pair.candidate.version, range, traffic).await?;
+        let who = WorkloadFilter {
+            namespace: Some(service.namespace.clone()),
+            ..WorkloadFilter::service(&service.service)
+        };
+        // Windows of SDKs are longer than ours and begin whenever the process did: both releases are judged by the same
+        // stretches of time, long enough for a window of either.
+        let step = Step::Seconds(Step::holding_s(self.store.usual_window_s(range, who).await?));
+        let (before, after) = (&pair.baseline.version, &pair.candidate.version);
+        let baseline = self.served(service, before, range, step, traffic).await?;
+        let candidate = self.served(service, after, range, step, traffic).await?;
         let units = units::build(baseline, candidate, self.config.min_source_requests);
         let (config, to) = (self.config.clone(), range.to_unix_s);
         let judge = move || -> Vec<_> {
@@ -208,6 +216,7 @@ impl VerdictRunner {
         service: &ServiceInfo,
         version: &str,
         range: Range,
+        step: Step,
         traffic: &mut Traffic,
     ) -> Result<Vec<Served>, QueryError> {
         let release = Release {
@@ -217,7 +226,7 @@ impl VerdictRunner {
         };
         let query = RequestQuery {
             side: Some(Side::Server),
-            step: Step::Window,
+            step,
             ..RequestQuery::new(WorkloadFilter::release(&release), range)
         };
         let rows = self.store.requests(query).await?;

@@ -1,14 +1,20 @@
 //! Which requests were served or made, and how long they took.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use emberline_model::{Component, Histogram, Release, Side};
+use emberline_model::{
+    Component, Histogram, ProfileType, Release, Side,
+    comparison::Per,
+    coverage::{Join, Stretch, Times},
+};
 
 use crate::{
     hot::{Span, database::REQUESTS, rows::SERIES_REQUESTS},
+    ids::IdSet,
     questions::{
         columns::Columns,
-        selection::{WorkloadFilter, push_complete},
+        coverage::{Covered, Mark, Marks, counted_by_application},
+        selection::{WorkloadFilter, push_component},
         sql::Sql,
     },
     range::{Range, Step},
@@ -17,14 +23,14 @@ use crate::{
 
 /// Which requests to add up.
 ///
-/// No request counts twice: where an application and the proxy beside it both report a side of a window, the
-/// application's report is used, unless `component` asks for one of them.
+/// No request counts twice: where an application and the proxy beside it both report a side of the same time, the
+/// application's report is used, unless `component` asks for one of them. A proxy stands beside the application of its
+/// own instance; where no instance has both, because SDKs name theirs otherwise, beside that of its release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestQuery {
     /// Who reports them.
     pub who: WorkloadFilter,
-    /// Without `only_complete`: whose report. With it: whose CPU the requests are to divide. For the proxy's that is
-    /// the proxy's report; for the application's it is whoever counted them.
+    /// Whose report.
     pub component: Option<Component>,
     /// The end that reports. `None`: both, in rows of their own.
     pub side: Option<Side>,
@@ -32,14 +38,34 @@ pub struct RequestQuery {
     pub route: Option<String>,
     /// Only requests from (server side) or to (client side) this release.
     pub source: Option<Release>,
-    /// Only windows whose two signals arrived.
-    pub only_complete: bool,
+    /// Only those that divide some CPU.
+    pub dividing: Option<Dividing>,
     /// Which windows share their rows.
     pub step: Step,
     /// Rows of their own for each instance.
     pub by_instance: bool,
     /// When.
     pub range: Range,
+}
+
+/// CPU that requests are to divide: of time that both signals cover. A proxy's CPU is divided by what the proxy itself
+/// reports, an application's by what anybody does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dividing {
+    /// Whose.
+    pub component: Component,
+    /// What is measured.
+    pub profile_type: String,
+}
+
+impl Dividing {
+    /// CPU time of a component.
+    pub fn cpu(component: Component) -> Dividing {
+        Dividing {
+            component,
+            profile_type: ProfileType::CPU.to_owned(),
+        }
+    }
 }
 
 impl RequestQuery {
@@ -51,7 +77,7 @@ impl RequestQuery {
             side: None,
             route: None,
             source: None,
-            only_complete: false,
+            dividing: None,
             step: Step::Range,
             by_instance: false,
             range,
@@ -86,6 +112,9 @@ pub struct RequestRow {
     pub error: bool,
     /// Durations.
     pub duration: Histogram,
+    /// How many of them count: those of windows that are covered in part count in part. All of them where nothing is
+    /// to be divided.
+    pub counted: f64,
     /// Body bytes received from the caller.
     pub request_bytes: u64,
     /// Body bytes sent to the caller.
@@ -110,6 +139,7 @@ struct Key {
 #[derive(Default)]
 struct Sums {
     duration: Histogram,
+    counted: f64,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -119,8 +149,21 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
     if span.is_empty() {
         return Ok(Vec::new());
     }
+    let covered = match &query.dividing {
+        Some(of) => Some(Covered::read(reader, span, &query.who, &of.profile_type, Per::Request)?),
+        None => None,
+    };
     let mut sums: HashMap<Key, Sums> = HashMap::new();
-    statement(span, query).run(reader, |columns| add(&columns, query, &mut sums))?;
+    each(reader, span, query, covered.as_ref(), |columns, row, counts| {
+        let duration = duration(columns, row)?;
+        let sums = sums.entry(key(columns, row, &counts, query)?).or_default();
+        sums.counted += duration.count() as f64 * counts.share;
+        sums.duration.merge(&duration);
+        let (request_bytes, response_bytes) = (columns.u64(22)?, columns.u64(23)?);
+        sums.request_bytes = sums.request_bytes.saturating_add(request_bytes[row]);
+        sums.response_bytes = sums.response_bytes.saturating_add(response_bytes[row]);
+        Ok(())
+    })?;
     let mut sums: Vec<(Key, Sums)> = sums.into_iter().collect();
     sums.sort_by(|a, b| a.0.cmp(&b.0));
     let rows = sums.into_iter().map(|(key, sums)| RequestRow {
@@ -136,58 +179,180 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         status: key.status,
         error: key.error,
         duration: sums.duration,
+        counted: sums.counted,
         request_bytes: sums.request_bytes,
         response_bytes: sums.response_bytes,
     });
     Ok(rows.collect())
 }
 
-fn statement(span: &Span, query: &RequestQuery) -> Sql {
-    let mut sql = Sql::new("WITH ");
-    if query.only_complete {
-        push_complete(&mut sql, &query.who, span);
-        sql.push(", ");
-    }
-    let reporter = match (query.component, query.only_complete) {
-        (Some(Component::Application), true) | (None, _) => None,
-        (component, _) => component,
+/// What a row counts for.
+pub(super) struct Counts {
+    /// Its window; without a length where nobody has to know it.
+    pub(super) window: Stretch,
+    pub(super) side: Side,
+    /// How much of it counts, above 0.
+    pub(super) share: f64,
+}
+
+/// Which rows count, and how much.
+enum Which<'a> {
+    /// All that the statement selects.
+    All,
+    /// Those that divide the CPU of a component.
+    Covered(&'a Covered, Component),
+    /// Those of proxies where no application counted the same.
+    Once(Once),
+}
+
+/// Hands over every row that counts.
+pub(super) fn each(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &RequestQuery,
+    covered: Option<&Covered>,
+    mut take: impl FnMut(&Columns<'_>, usize, Counts) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let reporter = match &query.dividing {
+        Some(of) if of.component == Component::Proxy => Some(Component::Proxy),
+        Some(_) => None,
+        None => query.component,
     };
-    let push_rows = |sql: &mut Sql| {
-        sql.hours(REQUESTS, span)
-            .push(" r JOIN series d ON d.series_id = r.series_id");
+    let which = match (covered, &query.dividing) {
+        (Some(covered), Some(of)) => Which::Covered(covered, of.component),
+        _ if reporter.is_none() && both_count(reader, &query.who)? => {
+            Which::Once(Once::read(reader, span, &query.who)?)
+        }
+        _ => Which::All,
     };
-    let push_which = |sql: &mut Sql| {
-        sql.push(" WHERE ").within("r.ts", span);
-        sql.push(" AND d.profile_type = ").bind(SERIES_REQUESTS.to_owned());
-        query.who.push(sql);
+    // A step has the windows whose middle lies in it.
+    let lengths = match (&which, query.step) {
+        (Which::All, Step::Seconds(_)) => Some(Marks::read(reader, span, &query.who, "")?),
+        _ => None,
     };
-    // Decided over all routes of a side, because the two may name their routes differently; and looked up beside the
-    // rows, because a window function would keep all of them, durations and all.
-    if reporter.is_none() {
-        sql.push("reporters AS (SELECT r.ts, d.workload_id, r.side, min(d.component) AS component FROM ");
-        push_rows(&mut sql);
-        push_which(&mut sql);
-        sql.push(" GROUP BY 1, 2, 3), ");
+    statement(span, query, reporter).run(reader, |columns| {
+        let (ts, workload) = (columns.u32(0)?, columns.u64(21)?);
+        let (reporter, sides) = (columns.u8(5)?, columns.u8(6)?);
+        for row in 0..columns.rows() {
+            // Rows have a side since they are written from the noun; another code would be damage.
+            let Some(side) = Side::from_code(u32::from(sides[row])) else {
+                continue;
+            };
+            let window = |length_s| Stretch {
+                instance: workload[row],
+                start_s: ts[row],
+                length_s,
+            };
+            let length_of = |marks: &Marks| marks.requests_s(workload[row], reporter[row], ts[row]);
+            let counts = match &which {
+                Which::All => Some((window(lengths.as_ref().map_or(0, length_of)), 1.0)),
+                Which::Covered(covered, component) => {
+                    covered.share_of_requests(*component, (workload[row], reporter[row], ts[row]), side)
+                }
+                Which::Once(once) => {
+                    let window = window(length_of(&once.marks));
+                    (!once.is_counted_by_application(&window, reporter[row], side)).then_some((window, 1.0))
+                }
+            };
+            if let Some((window, share)) = counts {
+                take(&columns, row, Counts { window, side, share })?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// True when applications and proxies of one release both count requests.
+fn both_count(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<bool, Failure> {
+    let mut sql = Sql::new("SELECT 1::UBIGINT FROM series d WHERE d.profile_type = ");
+    sql.bind(SERIES_REQUESTS.to_owned());
+    who.push(&mut sql);
+    sql.push(" GROUP BY d.namespace, d.service, d.version HAVING count(DISTINCT d.component) > 1 LIMIT 1");
+    let mut found = false;
+    sql.run(reader, |columns| {
+        found |= columns.rows() > 0;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Beside whom proxies stand, and when that one counted itself.
+struct Once {
+    marks: Marks,
+    by_application: HashMap<(Beside, Side), Times>,
+    /// Releases of which no instance has both an application and a proxy that count.
+    whole: HashSet<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Beside {
+    Instance(u64),
+    Release(usize),
+}
+
+impl Once {
+    fn read(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Once, Failure> {
+        let marks = Marks::read(reader, span, who, "")?;
+        let counted = counted_by_application(reader, span, who, &marks)?;
+        let is_proxy = |mark: &&Mark| mark.requests_s > 0 && mark.component == Component::Proxy.code();
+        let proxies: IdSet = marks.marks.iter().filter(is_proxy).map(|mark| mark.workload).collect();
+        let mut whole: HashSet<usize> = HashSet::new();
+        let mut beside: HashSet<usize> = HashSet::new();
+        for (_, window) in &counted {
+            if let Some(release) = marks.release_of(window.instance) {
+                let of = if proxies.contains(&window.instance) {
+                    &mut beside
+                } else {
+                    &mut whole
+                };
+                of.insert(release);
+            }
+        }
+        whole.retain(|release| !beside.contains(release));
+        let mut once = Once {
+            marks,
+            by_application: HashMap::new(),
+            whole,
+        };
+        let mut windows: HashMap<(Beside, Side), Vec<Stretch>> = HashMap::new();
+        for (side, window) in counted {
+            windows
+                .entry((once.beside(window.instance), side))
+                .or_default()
+                .push(window);
+        }
+        once.by_application = windows
+            .into_iter()
+            .map(|(of, windows)| (of, Times::of(&windows)))
+            .collect();
+        Ok(once)
     }
-    sql.push(
-        "reported AS (SELECT r.*, d.workload_id, d.namespace, d.service, d.version, d.instance, d.component FROM ",
-    );
-    push_rows(&mut sql);
-    if reporter.is_none() {
-        sql.push(
-            " JOIN reporters o ON o.ts = r.ts AND o.workload_id = d.workload_id AND o.side = r.side
-                AND o.component = d.component",
-        );
+
+    fn beside(&self, workload: u64) -> Beside {
+        match self.marks.release_of(workload) {
+            Some(release) if self.whole.contains(&release) => Beside::Release(release),
+            _ => Beside::Instance(workload),
+        }
     }
-    push_which(&mut sql);
-    if let Some(component) = reporter {
-        sql.push(" AND d.component = ").bind(component.code());
+
+    fn is_counted_by_application(&self, window: &Stretch, reporter: u8, side: Side) -> bool {
+        let times = || self.by_application.get(&(self.beside(window.instance), side));
+        reporter == Component::Proxy.code() && times().is_some_and(|times| times.has(window.middle_s()))
     }
-    sql.push(
-        ") SELECT r.ts, r.namespace, r.service, r.version, r.instance, r.component, r.side, r.route, r.peer_namespace,
+}
+
+fn statement(span: &Span, query: &RequestQuery, reporter: Option<Component>) -> Sql {
+    let mut sql = Sql::new(
+        "SELECT r.ts, d.namespace, d.service, d.version, d.instance, d.component, r.side, r.route, r.peer_namespace,
             r.peer_service, r.peer_version, r.method, r.protocol, r.status, r.error, r.zero_count, r.sum, r.min, r.max,
-            r.bucket, r.n, r.request_bytes, r.response_bytes FROM reported r WHERE true",
+            r.bucket, r.n, d.workload_id, r.request_bytes, r.response_bytes FROM ",
     );
+    sql.hours(REQUESTS, span)
+        .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")
+        .within("r.ts", span);
+    sql.push(" AND d.profile_type = ").bind(SERIES_REQUESTS.to_owned());
+    query.who.push(&mut sql);
+    push_component(&mut sql, reporter);
     if let Some(side) = query.side {
         sql.push(" AND r.side = ").bind(side.code());
     }
@@ -197,63 +362,57 @@ fn statement(span: &Span, query: &RequestQuery) -> Sql {
             .and_equals("r.peer_service", Some(&source.service))
             .and_equals("r.peer_version", Some(&source.version));
     }
-    if query.only_complete {
-        sql.push(" AND EXISTS (FROM complete c WHERE c.ts = r.ts AND c.workload_id = r.workload_id");
-        if let Some(component) = query.component {
-            sql.push(" AND c.component = ").bind(component.code());
-        }
-        sql.push(")");
-    }
     sql
 }
 
-fn add(columns: &Columns<'_>, query: &RequestQuery, sums: &mut HashMap<Key, Sums>) -> Result<(), Failure> {
-    let window = columns.u32(0)?;
-    let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
-    let (instance, component, side) = (columns.text(4)?, columns.u8(5)?, columns.u8(6)?);
-    let route = columns.text(7)?;
-    let (peer_namespace, peer_service, peer_version) = (columns.text(8)?, columns.text(9)?, columns.text(10)?);
-    let (method, protocol) = (columns.text(11)?, columns.text(12)?);
-    let (status, error) = (columns.u16(13)?, columns.flag(14)?);
+/// How many requests a row holds.
+pub(super) fn count(columns: &Columns<'_>, row: usize) -> Result<u64, Failure> {
+    let counts = columns.list(20)?.u64(row)?;
+    Ok(counts.into_iter().fold(columns.u64(15)?[row], u64::saturating_add))
+}
+
+/// Durations of a row.
+pub(super) fn duration(columns: &Columns<'_>, row: usize) -> Result<Histogram, Failure> {
     let (zero_count, sum, min, max) = (columns.u64(15)?, columns.f64(16)?, columns.f64(17)?, columns.f64(18)?);
     let (bucket, n) = (columns.list(19)?, columns.list(20)?);
-    let (request_bytes, response_bytes) = (columns.u64(21)?, columns.u64(22)?);
-    for row in 0..columns.rows() {
-        // Rows have a side since they are written from the noun; another code would be damage.
-        let Some(side) = Side::from_code(u32::from(side[row])) else {
-            continue;
-        };
-        let key = Key {
-            window: query.step.start_of(window[row]),
-            reporter: Release {
-                namespace: namespace.string(row),
-                service: service.string(row),
-                version: version.string(row),
-            },
-            instance: if query.by_instance {
-                instance.string(row)
-            } else {
-                String::new()
-            },
-            component: Component::from_code(u32::from(component[row])),
-            side,
-            route: route.string(row),
-            peer: peer_service.get(row).map(|service| Release {
-                namespace: peer_namespace.string(row),
-                service: service.to_owned(),
-                version: peer_version.string(row),
+    let buckets = bucket.i16(row)?.into_iter().zip(n.u64(row)?);
+    Ok(Histogram::from_parts(
+        zero_count[row],
+        sum[row],
+        min[row],
+        max[row],
+        buckets,
+    ))
+}
+
+fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery) -> Result<Key, Failure> {
+    let text = |column| columns.text(column).map(|texts| texts.string(row));
+    let peer_service = columns.text(9)?.get(row).map(str::to_owned);
+    Ok(Key {
+        window: match query.step {
+            Step::Seconds(seconds) => Join::piece_of(&counts.window, seconds),
+            step => step.start_of(counts.window.start_s),
+        },
+        reporter: Release {
+            namespace: text(1)?,
+            service: text(2)?,
+            version: text(3)?,
+        },
+        instance: if query.by_instance { text(4)? } else { String::new() },
+        component: Component::from_code(u32::from(columns.u8(5)?[row])),
+        side: counts.side,
+        route: text(7)?,
+        peer: match peer_service {
+            Some(service) => Some(Release {
+                namespace: text(8)?,
+                service,
+                version: text(10)?,
             }),
-            method: method.string(row),
-            protocol: protocol.string(row),
-            status: status[row],
-            error: error.value(row),
-        };
-        let buckets = bucket.i16(row)?.into_iter().zip(n.u64(row)?);
-        let duration = Histogram::from_parts(zero_count[row], sum[row], min[row], max[row], buckets);
-        let sums = sums.entry(key).or_default();
-        sums.duration.merge(&duration);
-        sums.request_bytes = sums.request_bytes.saturating_add(request_bytes[row]);
-        sums.response_bytes = sums.response_bytes.saturating_add(response_bytes[row]);
-    }
-    Ok(())
+            None => None,
+        },
+        method: text(11)?,
+        protocol: text(12)?,
+        status: columns.u16(13)?[row],
+        error: columns.flag(14)?.value(row),
+    })
 }

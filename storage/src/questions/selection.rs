@@ -2,10 +2,7 @@
 
 use emberline_model::{Component, Release};
 
-use crate::{
-    hot::{Span, database::WINDOWS, hours::HOUR_S},
-    questions::sql::Sql,
-};
+use crate::questions::sql::Sql;
 
 /// Route that stands for samples that belong to no request.
 pub const NO_LABEL: &str = "(none)";
@@ -56,30 +53,4 @@ pub(super) fn push_component(sql: &mut Sql, component: Option<Component>) {
     if let Some(component) = component {
         sql.push(" AND d.component = ").bind(component.code());
     }
-}
-
-/// Adds the tables `marks` (which signals of which window arrived, one row per window, workload and component) and
-/// `complete` (those whose CPU can be divided by requests) to a `WITH`.
-///
-/// No window of an hour without samples is complete. A window of an application is complete when its profile arrived and somebody's requests signal did: its own, or that
-/// of the proxy beside it. A window of a proxy is complete when both signals of the proxy arrived: its CPU is divided by
-/// the requests it carried itself.
-pub(super) fn push_complete(sql: &mut Sql, who: &WorkloadFilter, span: &Span) {
-    sql.push(
-        "marks AS (SELECT ts, workload_id, component, bool_or(has_requests) AS requests,
-            bool_or(has_profiles) AS profiles, max(length) AS length FROM ",
-    );
-    sql.hours(WINDOWS, span).push(" WHERE ").within("ts", span);
-    for hours in span.hours_without_samples() {
-        sql.push(" AND NOT (ts >= ").bind(hours.start * HOUR_S as u32);
-        sql.push(" AND ts < ").bind(hours.end * HOUR_S as u32).push(")");
-    }
-    sql.push(" AND workload_id IN (SELECT d.workload_id FROM series d WHERE true");
-    who.push(sql);
-    sql.push(
-        ") GROUP BY 1, 2, 3),
-        complete AS (SELECT m.ts, m.workload_id, m.component, m.length FROM marks m WHERE m.profiles AND (m.requests
-            OR (m.component = 1 AND EXISTS (FROM marks o
-                WHERE o.ts = m.ts AND o.workload_id = m.workload_id AND o.requests))))",
-    );
 }

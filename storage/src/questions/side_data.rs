@@ -1,20 +1,23 @@
-//! Everything a comparison needs of one release: stacks and requests of the same instances, side, route and windows.
+//! Everything a comparison needs of one release: stacks and requests of the same instances, side, route and time.
 //!
-//! Guarantee: however long the range, there are at most [`MOST_WINDOWS`] windows: longer ones are made of those of ten
-//! seconds, each of which is judged by itself. Memory and time of a comparison thus grow with the stacks, not with the range.
+//! Guarantee: however long the range, there are at most [`MOST_PIECES`] pieces of time, each as long as the longer of the two
+//! signals' windows or longer; every window lies in one of them. Memory and time of a comparison thus grow with the
+//! stacks, not with the range.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use emberline_model::{
     Component, Release, Side,
-    comparison::{SideData, WindowCost},
+    comparison::{Per, SideData, WindowCost},
+    coverage::Join,
 };
 
 use crate::{
-    hot::Span,
+    hot::{Grain, Span},
     questions::{
-        requests::{self, RequestQuery},
-        selection::{WorkloadFilter, push_complete},
+        coverage::Covered,
+        requests::{self, Dividing, RequestQuery},
+        selection::WorkloadFilter,
         services,
         sql::Sql,
         stacks::{self, Labels, StackQuery},
@@ -23,8 +26,8 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// Most windows of an answer: far more than a variance needs.
-const MOST_WINDOWS: u32 = 100;
+/// Most pieces of an answer: far more than a variance needs.
+const MOST_PIECES: u32 = 100;
 
 /// Which side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +38,16 @@ pub struct SideQuery {
     pub instance: Option<String>,
     /// One route; `None`: all, and then samples that belong to no request count, too.
     pub route: Option<String>,
+    /// CPU and what divides it are those of all routes, whatever `route` says: latency alone is the route's.
+    pub whole_service: bool,
     /// Whose CPU.
     pub component: Component,
     /// The side of the requests, and of the labels of samples.
     pub side: Side,
     /// What is measured.
     pub profile_type: String,
+    /// What it is to be divided by: by requests only the time that both signals cover counts.
+    pub per: Per,
     /// When.
     pub range: Range,
 }
@@ -52,15 +59,35 @@ impl SideQuery {
             release,
             instance: None,
             route: None,
+            whole_service: false,
             component: Component::Application,
             side: Side::Server,
             profile_type: emberline_model::ProfileType::CPU.to_owned(),
+            per: Per::Request,
             range,
         }
     }
+
+    /// The route that CPU is restricted to.
+    fn route_of_cpu(&self) -> Option<&String> {
+        self.route.as_ref().filter(|_| !self.whole_service)
+    }
 }
 
-/// Answers a side query; the stacks are not named yet. Only windows whose two signals arrived are there.
+/// Both sides of a comparison.
+#[derive(Debug, Clone)]
+pub struct BothSides {
+    /// The release compared with.
+    pub baseline: SideData,
+    /// The release judged.
+    pub candidate: SideData,
+    /// What their CPU is to be divided by.
+    pub per: Per,
+    /// Their CPU is that of all routes, though one was asked for: no stacks say it.
+    pub whole_service: bool,
+}
+
+/// Answers a side query; the stacks are not named yet.
 pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> Result<SideData, Failure> {
     let who = WorkloadFilter {
         instance: query.instance.clone(),
@@ -71,6 +98,9 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
         from_unix_s: query.range.from_unix_s,
         to_unix_s: query.range.to_unix_s,
         windows: Vec::new(),
+        latency: Default::default(),
+        coverage: Default::default(),
+        has_stacks_of_routes: false,
         resolved: Default::default(),
         build_ids: Vec::new(),
     };
@@ -79,109 +109,160 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
     }
     // One state for all: a batch that becomes visible in between must not add requests without its stacks.
     reader.snapshot(|| {
-        let complete = CompleteWindows::find(reader, span, &who, query.component)?;
-        if complete.seconds.is_empty() {
-            return Ok(());
-        }
-        let step = complete.step();
-        let mut windows = complete.added_up(step);
-        let stacks = StackQuery {
-            component: Some(query.component),
-            only_complete: true,
-            step,
-            ..StackQuery::new(who.clone(), &query.profile_type, query.range)
+        // How much is covered is told whatever is divided by.
+        let by_request = Covered::read(reader, span, &who, &query.profile_type, Per::Request)?;
+        answer.coverage = by_request.coverage(query.component);
+        let covered = match query.per {
+            Per::Request => by_request,
+            per => Covered::read(reader, span, &who, &query.profile_type, per)?,
         };
-        let labels = match &query.route {
-            Some(route) => Labels::Exactly {
-                side: Some(query.side),
-                route: Some(route),
-            },
-            None => Labels::SideOrNone(query.side),
-        };
-        for row in stacks::sums(reader, span, &stacks, &labels)?.rows {
-            if let Some(window) = u32::try_from(row.window_start_s)
-                .ok()
-                .and_then(|ts| windows.get_mut(&ts))
-            {
-                window.stacks.push((row.stack_id, row.value, row.samples));
-            }
+        let piece_s = piece_s(&covered, query.component);
+        let mut pieces = pieces(&covered, query.component, piece_s);
+        let mut workloads = BTreeSet::new();
+        workloads.extend(covered.profiles(query.component).map(|(window, _)| window.instance));
+        add_requests(reader, span, query, &who, &covered, piece_s, &mut answer, &mut pieces)?;
+        if !workloads.is_empty() {
+            add_stacks(reader, span, query, &who, &covered, piece_s, &mut pieces)?;
         }
-        let requests = RequestQuery {
-            component: Some(query.component),
-            side: Some(query.side),
-            route: query.route.clone(),
-            only_complete: true,
-            step,
-            ..RequestQuery::new(who.clone(), query.range)
+        let has_stacks = pieces.values().any(|piece| !piece.stacks.is_empty());
+        answer.has_stacks_of_routes = match query.route_of_cpu() {
+            Some(_) if !has_stacks => has_stacks_of_routes(reader, span, query, &who)?,
+            Some(_) => has_stacks,
+            None => false,
         };
-        for row in requests::requests(reader, span, &requests)? {
-            if let Some(window) = u32::try_from(row.window_start_s)
-                .ok()
-                .and_then(|ts| windows.get_mut(&ts))
-            {
-                window.requests = window.requests.saturating_add(row.duration.count());
-                window.latency.merge(&row.duration);
-            }
-        }
-        answer.build_ids = services::builds(reader)?.of(complete.workloads.iter().copied(), query.component);
-        answer.windows = windows.into_values().collect();
+        answer.build_ids = services::builds(reader)?
+            .of(workloads.into_iter(), query.component)
+            .into_iter()
+            .collect();
+        answer.windows = pieces.into_values().collect();
         Ok(())
     })?;
     Ok(answer)
 }
 
-/// Windows whose CPU can be divided by requests, and the workloads that have any.
-#[derive(Default)]
-struct CompleteWindows {
-    /// Start → seconds observed, all instances together.
-    seconds: BTreeMap<u32, f64>,
-    workloads: BTreeSet<u64>,
+/// Length of the pieces of an answer.
+fn piece_s(covered: &Covered, component: Component) -> u32 {
+    let piece_s = covered.piece_s(component);
+    let starts: BTreeSet<u32> = covered
+        .profiles(component)
+        .map(|(window, _)| Join::piece_of(&window, piece_s))
+        .collect();
+    match (starts.first(), starts.last()) {
+        (Some(&first), Some(&last)) if starts.len() > MOST_PIECES as usize => {
+            Step::length_s(first, last, MOST_PIECES).max(piece_s)
+        }
+        _ => piece_s,
+    }
 }
 
-impl CompleteWindows {
-    fn find(
-        reader: &Reader<'_>,
-        span: &Span,
-        who: &WorkloadFilter,
-        component: Component,
-    ) -> Result<CompleteWindows, Failure> {
-        let mut sql = Sql::new("WITH ");
-        push_complete(&mut sql, who, span);
-        sql.push(" SELECT ts, workload_id, length FROM complete WHERE component = ")
-            .bind(component.code());
-        let mut found = CompleteWindows::default();
-        sql.run(reader, |columns| {
-            let (start, workload, length) = (columns.u32(0)?, columns.u64(1)?, columns.u32(2)?);
-            for row in 0..columns.rows() {
-                found.workloads.insert(workload[row]);
-                *found.seconds.entry(start[row]).or_default() += f64::from(length[row]);
-            }
-            Ok(())
-        })?;
-        Ok(found)
+/// The pieces that profiles cover, without stacks and requests yet.
+fn pieces(covered: &Covered, component: Component, piece_s: u32) -> BTreeMap<u32, WindowCost> {
+    let mut pieces: BTreeMap<u32, WindowCost> = BTreeMap::new();
+    let mut starts: BTreeSet<u32> = BTreeSet::new();
+    for (window, share) in covered.profiles(component) {
+        let start = Join::piece_of(&window, piece_s);
+        let piece = pieces.entry(start).or_default();
+        piece.start_unix_s = i64::from(start);
+        piece.windows += u64::from(starts.insert(window.start_s));
+        piece.instance_seconds += f64::from(window.length_s) * share;
     }
+    pieces
+}
 
-    /// Which of them share a window of the answer: none, where there are few enough.
-    fn step(&self) -> Step {
-        let ends = self.seconds.keys().next().zip(self.seconds.keys().next_back());
-        match ends {
-            Some((first, last)) if self.seconds.len() > MOST_WINDOWS as usize => {
-                Step::Seconds(Step::length_s(*first, *last, MOST_WINDOWS))
-            }
-            _ => Step::Window,
+/// Adds what divides the CPU of each piece, and all durations of the range.
+#[expect(clippy::too_many_arguments, reason = "all of one question, asked once")]
+fn add_requests(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &SideQuery,
+    who: &WorkloadFilter,
+    covered: &Covered,
+    piece_s: u32,
+    answer: &mut SideData,
+    pieces: &mut BTreeMap<u32, WindowCost>,
+) -> Result<(), Failure> {
+    let mut seen = RequestQuery {
+        component: Some(query.component).filter(|&of| of == Component::Proxy),
+        side: Some(query.side),
+        route: query.route.clone(),
+        step: Step::Range,
+        ..RequestQuery::new(who.clone(), query.range)
+    };
+    requests::each(reader, span, &seen, None, |columns, row, _| {
+        answer.latency.merge(&requests::duration(columns, row)?);
+        Ok(())
+    })?;
+    if query.per != Per::Request || answer.coverage.missing.is_some() {
+        return Ok(());
+    }
+    seen.component = None;
+    seen.route = query.route_of_cpu().cloned();
+    seen.dividing = Some(Dividing {
+        component: query.component,
+        profile_type: query.profile_type.clone(),
+    });
+    requests::each(reader, span, &seen, Some(covered), |columns, row, counts| {
+        let start = Join::piece_of(&counts.window, piece_s);
+        let piece = pieces.entry(start).or_default();
+        piece.start_unix_s = i64::from(start);
+        piece.requests += requests::count(columns, row)? as f64 * counts.share;
+        Ok(())
+    })
+}
+
+/// Adds the stacks of each piece.
+fn add_stacks(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &SideQuery,
+    who: &WorkloadFilter,
+    covered: &Covered,
+    piece_s: u32,
+    pieces: &mut BTreeMap<u32, WindowCost>,
+) -> Result<(), Failure> {
+    let stacks = StackQuery {
+        component: Some(query.component),
+        only_complete: true,
+        step: Step::Seconds(piece_s),
+        ..StackQuery::new(who.clone(), &query.profile_type, query.range)
+    };
+    let labels = match query.route_of_cpu() {
+        Some(route) => Labels::Exactly {
+            side: Some(query.side),
+            route: Some(route),
+        },
+        None => Labels::SideOrNone(query.side),
+    };
+    for row in stacks::sums(reader, span, &stacks, &labels, Some(covered))?.rows {
+        let piece = u32::try_from(row.window_start_s)
+            .ok()
+            .and_then(|ts| pieces.get_mut(&ts));
+        if let Some(piece) = piece {
+            piece.stacks.push((row.stack_id, row.value, row.samples));
         }
     }
+    Ok(())
+}
 
-    /// Windows of the answer, without stacks and requests yet.
-    fn added_up(&self, step: Step) -> BTreeMap<u32, WindowCost> {
-        let mut windows: BTreeMap<u32, WindowCost> = BTreeMap::new();
-        for (&start, seconds) in &self.seconds {
-            let start = step.start_of(start);
-            let window = windows.entry(start).or_default();
-            window.start_unix_s = i64::from(start);
-            window.windows += 1;
-            window.instance_seconds += seconds;
-        }
-        windows
-    }
+/// True when any stack says which route it worked for.
+fn has_stacks_of_routes(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &SideQuery,
+    who: &WorkloadFilter,
+) -> Result<bool, Failure> {
+    let mut sql = Sql::new("SELECT 1::UBIGINT FROM ");
+    sql.samples(span, Grain::Windows)
+        .push(" s JOIN series d ON d.series_id = s.series_id WHERE d.profile_type = ")
+        .bind(query.profile_type.clone())
+        .push(" AND d.component = ")
+        .bind(query.component.code());
+    who.push(&mut sql);
+    sql.push(" AND s.label_set IN (SELECT label_set FROM label_sets WHERE route <> '') LIMIT 1");
+    let mut found = false;
+    sql.run(reader, |columns| {
+        found |= columns.rows() > 0;
+        Ok(())
+    })?;
+    Ok(found)
 }

@@ -1,12 +1,13 @@
 //! Which stacks, and how much of each.
 
-use emberline_model::{Component, ProfileType, Side};
+use emberline_model::{Component, ProfileType, Side, comparison::Per};
 
 use crate::{
     hot::{Grain, Span},
     questions::{
+        coverage::{Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
         gauges::{self, MEAN},
-        selection::{NO_LABEL, WorkloadFilter, push_complete, push_component},
+        selection::{NO_LABEL, WorkloadFilter, push_component},
         series::SeriesIn,
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
@@ -27,7 +28,7 @@ pub struct StackQuery {
     pub side: Option<Side>,
     /// Only samples labelled with this route; [`NO_LABEL`] selects those without a label. `None`: all.
     pub route: Option<String>,
-    /// Only windows whose two signals arrived.
+    /// Only the time that both signals cover: values of windows that lie in it in part count in part, their samples whole.
     pub only_complete: bool,
     /// Which windows share their rows.
     pub step: Step,
@@ -124,15 +125,26 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
         side: query.side,
         route: query.route.as_deref(),
     };
-    sums(reader, span, query, &labels)
+    let covered = match query.only_complete && !span.is_empty() {
+        true => Some(Covered::read(
+            reader,
+            span,
+            &query.who,
+            &query.profile_type,
+            Per::Request,
+        )?),
+        false => None,
+    };
+    sums(reader, span, query, &labels, covered.as_ref())
 }
 
-/// The same, with labels of the caller's.
+/// The same, with labels of the caller's, and of what is covered, if that is given.
 pub(super) fn sums(
     reader: &Reader<'_>,
     span: &Span,
     query: &StackQuery,
     labels: &Labels<'_>,
+    covered: Option<&Covered>,
 ) -> Result<StackRows, Failure> {
     let mut answer = StackRows::default();
     if span.is_empty() {
@@ -156,31 +168,34 @@ pub(super) fn sums(
         return Ok(answer);
     }
     let mut sql = Sql::new("");
-    if query.only_complete {
+    let mut in_parts = false;
+    if let Some(covered) = covered {
         sql.push("WITH ");
-        push_complete(&mut sql, &query.who, span);
+        in_parts = covered.push(&mut sql, query.component);
+        sql.push(" SELECT ");
+        push_start_of_step(&mut sql, query.step);
+    } else {
+        sql.push("SELECT ").start_of_step("s.ts", query.step);
     }
-    sql.push(" SELECT ").start_of_step("s.ts", query.step);
     sql.push(", s.stack_id, ")
         .push(match weights {
             Some(_) => MEAN,
+            None if in_parts => SUM_OF_PARTS,
             None => SUM_OF_VALUES,
         })
         .push(", ")
         .push(SUM_OF_SAMPLES)
         .push(" FROM ");
-    let are_windows_told_apart = query.only_complete || query.step != Step::Range || query.who.instance.is_some();
+    let are_windows_told_apart = covered.is_some() || query.step != Step::Range || query.who.instance.is_some();
     let grain = match (&weights, are_windows_told_apart) {
         (Some(_), _) => gauges::GRAIN,
         (None, true) => Grain::Windows,
         (None, false) => Grain::Quarters,
     };
     sql.samples(span, grain).push(" s");
-    if query.only_complete {
-        sql.push(
-            " JOIN series d ON d.series_id = s.series_id JOIN complete c
-                ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component",
-        );
+    if covered.is_some() {
+        sql.push(" JOIN series d ON d.series_id = s.series_id")
+            .push(JOIN_COVERED);
     }
     if let Some(weights) = &weights {
         weights.join(&mut sql);

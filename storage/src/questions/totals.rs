@@ -1,11 +1,12 @@
 //! How much was used by whom, without looking at stacks: CPU per release, route and window.
 
-use emberline_model::{Component, Release, Side};
+use emberline_model::{Component, Release, Side, comparison::Per};
 
 use crate::{
     hot::{Grain, Span},
     questions::{
-        selection::{WorkloadFilter, push_complete, push_component},
+        coverage::{Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
+        selection::{WorkloadFilter, push_component},
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
     range::{Range, Step},
@@ -21,7 +22,7 @@ pub struct TotalsQuery {
     pub component: Option<Component>,
     /// What is measured.
     pub profile_type: String,
-    /// Only windows whose two signals arrived.
+    /// Only the time that both signals cover: values of windows that lie in it in part count in part.
     pub only_complete: bool,
     /// Which windows share their rows.
     pub step: Step,
@@ -52,16 +53,40 @@ pub struct TotalRow {
 
 /// Answers a totals query.
 pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> Result<Vec<TotalRow>, Failure> {
+    let covered = match query.only_complete && !span.is_empty() {
+        true => Some(Covered::read(
+            reader,
+            span,
+            &query.who,
+            &query.profile_type,
+            Per::Request,
+        )?),
+        false => None,
+    };
+    sums(reader, span, query, covered.as_ref())
+}
+
+/// The same of what is covered, if that is given.
+pub(super) fn sums(
+    reader: &Reader<'_>,
+    span: &Span,
+    query: &TotalsQuery,
+    covered: Option<&Covered>,
+) -> Result<Vec<TotalRow>, Failure> {
     let mut rows = Vec::new();
     if span.is_empty() {
         return Ok(rows);
     }
     let mut sql = Sql::new("");
-    if query.only_complete {
+    let mut in_parts = false;
+    if let Some(covered) = covered {
         sql.push("WITH ");
-        push_complete(&mut sql, &query.who, span);
+        in_parts = covered.push(&mut sql, query.component);
+        sql.push(" SELECT ");
+        push_start_of_step(&mut sql, query.step);
+    } else {
+        sql.push("SELECT ").start_of_step("s.ts", query.step);
     }
-    sql.push(" SELECT ").start_of_step("s.ts", query.step);
     sql.push(", d.namespace, d.service, d.version, d.component");
     sql.push(if query.by_route {
         ", l.side, l.route"
@@ -69,11 +94,11 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
         ", 0::UTINYINT, ''"
     });
     sql.push(", ")
-        .push(SUM_OF_VALUES)
+        .push(if in_parts { SUM_OF_PARTS } else { SUM_OF_VALUES })
         .push(", ")
         .push(SUM_OF_SAMPLES)
         .push(" FROM ");
-    let grain = if query.only_complete || query.step != Step::Range || query.who.instance.is_some() {
+    let grain = if covered.is_some() || query.step != Step::Range || query.who.instance.is_some() {
         Grain::Windows
     } else {
         Grain::Quarters
@@ -83,8 +108,8 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
     if query.by_route {
         sql.push(" JOIN label_sets l ON l.label_set = s.label_set");
     }
-    if query.only_complete {
-        sql.push(" JOIN complete c ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component");
+    if covered.is_some() {
+        sql.push(JOIN_COVERED);
     }
     sql.push(" WHERE d.profile_type = ").bind(query.profile_type.clone());
     query.who.push(&mut sql);

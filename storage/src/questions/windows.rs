@@ -1,11 +1,18 @@
 //! Which windows were reported, and which of their signals arrived.
 
-use emberline_model::{Component, ProfileStats, Release, Workload};
+use std::collections::{BTreeMap, BTreeSet};
+
+use emberline_model::{
+    Component, ProfileStats, ProfileType, Release, Workload,
+    comparison::Per,
+    coverage::{Join, Stretch, Times},
+};
 
 use crate::{
     hot::{Span, database::WINDOWS, rows::SERIES_WINDOWS},
     questions::{
-        selection::{WorkloadFilter, push_complete, push_component},
+        coverage::Covered,
+        selection::{WorkloadFilter, push_component},
         sql::Sql,
     },
     range::{Range, Step},
@@ -112,7 +119,7 @@ pub struct ReportQuery {
     pub range: Range,
 }
 
-/// Windows of one release, all its instances together: those that start at the same second are one.
+/// What one release reported, all its instances together: windows that start at the same second are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportRow {
     /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are counted together.
@@ -121,69 +128,106 @@ pub struct ReportRow {
     pub release: Release,
     /// How many, whichever component reported them.
     pub windows: u64,
-    /// Their lengths added up, in seconds; more than the step has where those of several instances overlap.
-    pub length_s: u64,
-    /// Requests of one of them arrived, even if there were none.
-    pub has_requests: bool,
-    /// How many of an application have CPU that can be divided by requests.
-    pub complete_of_application: u64,
-    /// How many of a proxy have.
-    pub complete_of_proxy: u64,
+    /// Seconds that windows with requests cover, even if there were none.
+    pub requests_s: u64,
+    /// Of the application's CPU.
+    pub application: Complete,
+    /// Of a proxy's CPU.
+    pub proxy: Complete,
+}
+
+/// What of the CPU of a component can be divided by requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Complete {
+    /// Windows of profiles that count, if only in part.
+    pub windows: u64,
+    /// Seconds that both signals cover.
+    pub covered_s: u64,
 }
 
 /// Answers a report query, sorted by start and release.
 pub(crate) fn reports(reader: &Reader<'_>, span: &Span, query: &ReportQuery) -> Result<Vec<ReportRow>, Failure> {
-    let mut rows = Vec::new();
     if span.is_empty() {
-        return Ok(rows);
+        return Ok(Vec::new());
     }
-    let mut sql = Sql::new("WITH ");
-    push_complete(&mut sql, &query.who, span);
-    sql.push(
-        ", reported AS (SELECT w.ts, d.namespace, d.service, d.version, max(w.length) AS length,
-            bool_or(w.has_requests) AS requests, bool_or(c.component = ",
-    )
-    .bind(Component::Application.code())
-    .push(") AS application, bool_or(c.component = ")
-    .bind(Component::Proxy.code())
-    .push(") AS proxy FROM ")
-    .hours(WINDOWS, span)
-    .push(
-        " w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component
-            LEFT JOIN complete c ON c.ts = w.ts AND c.workload_id = w.workload_id AND c.component = w.component WHERE ",
-    )
-    .within("w.ts", span)
-    .push(" AND d.profile_type = ")
-    .bind(SERIES_WINDOWS.to_owned());
-    query.who.push(&mut sql);
-    sql.push(" GROUP BY 1, 2, 3, 4) SELECT ")
-        .start_of_step("ts", query.step)
-        .push(
-            ", namespace, service, version, CAST(count(*) AS UBIGINT), CAST(sum(length) AS UBIGINT), bool_or(requests),
-            CAST(count(*) FILTER (application) AS UBIGINT), CAST(count(*) FILTER (proxy) AS UBIGINT) FROM reported
-            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
-        );
-    sql.run(reader, |columns| {
-        let start = columns.u32(0)?;
-        let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
-        let (windows, length, has_requests) = (columns.u64(4)?, columns.u64(5)?, columns.flag(6)?);
-        let (of_application, of_proxy) = (columns.u64(7)?, columns.u64(8)?);
-        for row in 0..columns.rows() {
-            rows.push(ReportRow {
-                window_start_s: i64::from(start[row]),
-                release: Release {
-                    namespace: namespace.string(row),
-                    service: service.string(row),
-                    version: version.string(row),
-                },
-                windows: windows[row],
-                length_s: length[row],
-                has_requests: has_requests.value(row),
-                complete_of_application: of_application[row],
-                complete_of_proxy: of_proxy[row],
-            });
+    let covered = Covered::read(reader, span, &query.who, ProfileType::CPU, Per::Request)?;
+    let mut counted: BTreeMap<(u32, usize), Counted> = BTreeMap::new();
+    let start_of = |window: &Stretch| match query.step {
+        Step::Seconds(seconds) => Join::piece_of(window, seconds),
+        step => step.start_of(window.start_s),
+    };
+    for mark in &covered.marks.marks {
+        let Some(release) = covered.marks.release_of(mark.workload) else {
+            continue;
+        };
+        let window = mark.of_requests().or_else(|| mark.of_profiles()).unwrap_or(Stretch {
+            instance: mark.workload,
+            start_s: mark.ts,
+            length_s: 0,
+        });
+        let counted = counted.entry((start_of(&window), release)).or_default();
+        counted.starts.insert(mark.ts);
+        counted.requests.extend(mark.of_requests());
+    }
+    for component in [Component::Application, Component::Proxy] {
+        for (window, _) in covered.profiles(component) {
+            let Some(release) = covered.marks.release_of(window.instance) else {
+                continue;
+            };
+            let counted = counted.entry((start_of(&window), release)).or_default();
+            let at = usize::from(component == Component::Proxy);
+            counted.complete[at].insert(window.start_s);
+            if let Some(times) = covered.times_of(component, &window) {
+                counted.covered[at].push(times);
+            }
         }
+    }
+    let mut rows: Vec<ReportRow> = counted
+        .into_iter()
+        .map(|((start, release), counted)| {
+            let complete = |at: usize| Complete {
+                windows: counted.complete[at].len() as u64,
+                covered_s: Times::any(&counted.covered[at]).seconds(),
+            };
+            ReportRow {
+                window_start_s: i64::from(start),
+                release: covered.marks.releases[release].clone(),
+                windows: counted.starts.len() as u64,
+                requests_s: Times::of(&counted.requests).seconds(),
+                application: complete(0),
+                proxy: complete(1),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| (a.window_start_s, &a.release).cmp(&(b.window_start_s, &b.release)));
+    Ok(rows)
+}
+
+/// What is found of one release in one step.
+#[derive(Default)]
+struct Counted {
+    starts: BTreeSet<u32>,
+    requests: Vec<Stretch>,
+    complete: [BTreeSet<u32>; 2],
+    covered: [Vec<Times>; 2],
+}
+
+/// The length that nearly all windows of requests of some workloads do not exceed; 0 without any.
+pub(crate) fn usual_window_s(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<u32, Failure> {
+    let mut usual = 0;
+    if span.is_empty() {
+        return Ok(usual);
+    }
+    let mut sql = Sql::new("SELECT coalesce(quantile_disc(w.length, 0.95), 0)::UINTEGER FROM ");
+    sql.hours(WINDOWS, span)
+        .push(" w WHERE w.has_requests AND ")
+        .within("w.ts", span)
+        .push(" AND w.workload_id IN (SELECT d.workload_id FROM series d WHERE true");
+    who.push(&mut sql);
+    sql.push(")");
+    sql.run(reader, |columns| {
+        usual = columns.u32(0)?.first().copied().unwrap_or(0);
         Ok(())
     })?;
-    Ok(rows)
+    Ok(usual)
 }

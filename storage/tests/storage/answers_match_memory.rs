@@ -8,7 +8,8 @@ use emberline_model::{
     Batch, Component, Histogram, LabelSet, ProfileType, Release, RequestSeries, Side, Workload, WorkloadWindow,
 };
 use emberline_storage::{
-    NO_LABEL, Range, ReportQuery, RequestQuery, SideQuery, StackQuery, Step, Store, TotalsQuery, WorkloadFilter,
+    Dividing, NO_LABEL, Range, ReportQuery, RequestQuery, SideQuery, StackQuery, Step, Store, TotalsQuery,
+    WorkloadFilter,
 };
 use proptest::prelude::*;
 
@@ -73,35 +74,61 @@ type RequestSums = BTreeMap<String, (u64, Vec<(i16, u64)>, u64)>;
 struct Memory<'a>(&'a [WorkloadWindow]);
 
 impl Memory<'_> {
-    fn signal(
-        &self,
-        of: &WorkloadWindow,
-        component: Option<Component>,
-        signal: impl Fn(&WorkloadWindow) -> bool,
-    ) -> bool {
-        self.0.iter().any(|w| {
-            w.start_unix_s == of.start_unix_s
-                && w.workload == of.workload
-                && component.is_none_or(|c| c == w.component)
-                && signal(w)
-        })
+    /// Windows of a release in a range that say something.
+    fn windows(&self, release: &Release, range: Range, says: impl Fn(&WorkloadWindow) -> bool) -> Vec<&WorkloadWindow> {
+        let within = |w: &&WorkloadWindow| (range.from_unix_s..range.to_unix_s).contains(&w.start_unix_s);
+        let of_release = self.0.iter().filter(|w| w.workload.release() == *release);
+        of_release.filter(within).filter(|w| says(w)).collect()
     }
 
-    fn complete(&self, of: &WorkloadWindow, component: Component) -> bool {
-        let counted_by = (component == Component::Proxy).then_some(Component::Proxy);
-        self.signal(of, Some(component), |w| w.has_profiles) && self.signal(of, counted_by, |w| w.has_requests)
+    /// Both signals of a window's time arrived: of its instance, or of its release, where no instance reports both.
+    fn complete(&self, of: &WorkloadWindow, component: Component, range: Range) -> bool {
+        let release = of.workload.release();
+        let spent = self.windows(&release, range, |w| w.component == component && w.has_profiles);
+        let served = self.windows(&release, range, |w| {
+            w.has_requests && (component == Component::Application || w.component == component)
+        });
+        let reports =
+            |windows: &[&WorkloadWindow], instance: &str| windows.iter().any(|w| w.workload.instance == instance);
+        let by_instance = spent.iter().any(|w| reports(&served, &w.workload.instance));
+        let at = |windows: &[&WorkloadWindow]| {
+            windows.iter().any(|w| {
+                w.start_unix_s == of.start_unix_s && (!by_instance || w.workload.instance == of.workload.instance)
+            })
+        };
+        at(&spent) && at(&served)
     }
 
     /// The component whose report of a side counts.
-    fn reporter(&self, of: &WorkloadWindow, side: Side) -> Component {
-        let application = self.signal(of, Some(Component::Application), |w| {
-            w.requests.iter().any(|r| r.side == side)
+    fn reporter(&self, of: &WorkloadWindow, side: Side, range: Range, by_instance: Option<bool>) -> Component {
+        let release = of.workload.release();
+        let counts = |w: &WorkloadWindow| w.requests.iter().any(|r| r.side == side);
+        let any = self.windows(&release, range, |w| {
+            w.component == Component::Application && !w.requests.is_empty()
         });
-        if application {
-            Component::Application
-        } else {
-            Component::Proxy
+        let application = self.windows(&release, range, |w| w.component == Component::Application && counts(w));
+        let proxies = self.windows(&release, range, |w| w.component == Component::Proxy && w.has_requests);
+        let both = |w: &&WorkloadWindow| proxies.iter().any(|p| p.workload.instance == w.workload.instance);
+        let by_instance = by_instance.unwrap_or_else(|| any.iter().any(both));
+        let counted = application.iter().any(|w| {
+            w.start_unix_s == of.start_unix_s && (!by_instance || w.workload.instance == of.workload.instance)
+        });
+        match counted {
+            true => Component::Application,
+            false => Component::Proxy,
         }
+    }
+
+    /// Whether an application's CPU is joined with the requests of its own instance.
+    fn joins_instances(&self, of: &WorkloadWindow, range: Range) -> bool {
+        let release = of.workload.release();
+        let spent = self.windows(&release, range, |w| {
+            w.component == Component::Application && w.has_profiles
+        });
+        let served = self.windows(&release, range, |w| w.has_requests);
+        spent
+            .iter()
+            .any(|w| served.iter().any(|s| s.workload.instance == w.workload.instance))
     }
 
     fn stacks(&self, query: &StackQuery) -> StackSums {
@@ -109,7 +136,7 @@ impl Memory<'_> {
         for w in self.0.iter().filter(|w| selected(&query.who, &w.workload)) {
             if query.component.is_some_and(|c| c != w.component)
                 || !(query.range.from_unix_s..query.range.to_unix_s).contains(&w.start_unix_s)
-                || (query.only_complete && !self.complete(w, w.component))
+                || (query.only_complete && !self.complete(w, w.component, query.range))
             {
                 continue;
             }
@@ -136,17 +163,18 @@ impl Memory<'_> {
         let mut sums: BTreeMap<String, (Histogram, u64)> = BTreeMap::new();
         for w in self.0.iter().filter(|w| selected(&query.who, &w.workload)) {
             for r in &w.requests {
-                let reporter = match (query.component, query.only_complete) {
-                    (Some(Component::Proxy), _) => Component::Proxy,
-                    (Some(Component::Application), false) => Component::Application,
-                    _ => self.reporter(w, r.side),
+                let dividing = query.dividing.as_ref().map(|of| of.component);
+                let by_instance = dividing.map(|_| self.joins_instances(w, query.range));
+                let reporter = match (query.component, dividing) {
+                    (_, Some(Component::Proxy)) | (Some(Component::Proxy), None) => Component::Proxy,
+                    (Some(Component::Application), None) => Component::Application,
+                    // What is reported twice counts once; an application's own always does.
+                    _ if w.component == Component::Application => Component::Application,
+                    _ => self.reporter(w, r.side, query.range, by_instance),
                 };
-                let complete = match query.component {
-                    Some(component) => self.complete(w, component),
-                    None => COMPONENTS.iter().any(|&c| self.complete(w, c)),
-                };
+                let complete = dividing.is_none_or(|component| self.complete(w, component, query.range));
                 if w.component != reporter
-                    || (query.only_complete && !complete)
+                    || !complete
                     || query.side.is_some_and(|s| s != r.side)
                     || query.route.as_ref().is_some_and(|route| *route != r.route)
                     || query
@@ -327,7 +355,7 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
         component,
         side,
         route,
-        only_complete,
+        dividing: component.filter(|_| only_complete).map(Dividing::cpu),
         step,
         source: (source > 0).then(|| release("frontend", ["v1", "v2"][source - 1])),
         by_instance: step == Step::Window,
@@ -376,7 +404,7 @@ async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter,
     #[derive(Debug, Default, PartialEq)]
     struct Counted {
         windows: BTreeSet<i64>,
-        has_requests: bool,
+        requests: BTreeSet<i64>,
         complete: [BTreeSet<i64>; 2],
     }
     let mut expected: BTreeMap<(i64, Release), Counted> = BTreeMap::new();
@@ -386,9 +414,9 @@ async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter,
         }
         let counted = expected.entry((start_of(step, w), w.workload.release())).or_default();
         counted.windows.insert(w.start_unix_s);
-        counted.has_requests |= w.has_requests;
+        counted.requests.extend(w.has_requests.then_some(w.start_unix_s));
         for (component, complete) in COMPONENTS.into_iter().zip(&mut counted.complete) {
-            if w.component == component && memory.complete(w, component) {
+            if w.component == component && w.has_profiles && memory.complete(w, component, range) {
                 complete.insert(w.start_unix_s);
             }
         }
@@ -404,11 +432,14 @@ async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter,
         let [application, proxy] = counted.complete.map(|complete| complete.len() as u64);
         let windows = counted.windows.len() as u64;
         assert_eq!((row.window_start_s, &row.release), (start, &release));
-        assert_eq!((row.windows, row.length_s), (windows, 10 * windows));
-        assert_eq!(row.has_requests, counted.has_requests);
         assert_eq!(
-            (row.complete_of_application, row.complete_of_proxy),
-            (application, proxy)
+            (row.windows, row.requests_s),
+            (windows, 10 * counted.requests.len() as u64)
+        );
+        assert_eq!((row.application.windows, row.proxy.windows), (application, proxy));
+        assert_eq!(
+            (row.application.covered_s, row.proxy.covered_s),
+            (10 * application, 10 * proxy)
         );
     }
 }
@@ -425,32 +456,31 @@ async fn check_side(store: &Store, memory: &Memory<'_>, range: Range) {
         let in_range = |w: &&WorkloadWindow| {
             selected(&who, &w.workload) && (range.from_unix_s..range.to_unix_s).contains(&w.start_unix_s)
         };
-        let complete: BTreeSet<(i64, &Workload)> = memory
+        let complete = |w: &&WorkloadWindow| in_range(w) && memory.complete(w, component, range);
+        let profiled = |w: &&WorkloadWindow| complete(w) && w.component == component && w.has_profiles;
+        let profiles: BTreeSet<(i64, &Workload)> = memory
             .0
             .iter()
-            .filter(in_range)
-            .filter(|w| memory.complete(w, component))
+            .filter(profiled)
             .map(|w| (w.start_unix_s, &w.workload))
             .collect();
-        let starts: BTreeSet<i64> = complete.iter().map(|c| c.0).collect();
+        let starts: BTreeSet<i64> = profiles.iter().map(|c| c.0).collect();
         assert_eq!(
             data.windows.iter().map(|w| w.start_unix_s).collect::<BTreeSet<_>>(),
             starts
         );
+        assert_eq!(data.coverage.covered_s, 10 * starts.len() as u64);
         for window in &data.windows {
-            let instances = complete.iter().filter(|c| c.0 == window.start_unix_s).count();
+            let instances = profiles.iter().filter(|c| c.0 == window.start_unix_s).count();
             assert_eq!(window.instance_seconds, 10.0 * instances as f64);
             let mut value = 0;
             let mut requests = 0;
             for w in memory
                 .0
                 .iter()
-                .filter(in_range)
+                .filter(complete)
                 .filter(|w| w.start_unix_s == window.start_unix_s)
             {
-                if !complete.contains(&(w.start_unix_s, &w.workload)) {
-                    continue;
-                }
                 if w.component == component {
                     for p in &w.profiles {
                         let counted = |s: &&emberline_model::Sample| {
@@ -461,7 +491,10 @@ async fn check_side(store: &Store, memory: &Memory<'_>, range: Range) {
                 }
                 let reporter = match component {
                     Component::Proxy => Component::Proxy,
-                    Component::Application => memory.reporter(w, Side::Server),
+                    Component::Application if w.component == Component::Application => w.component,
+                    Component::Application => {
+                        memory.reporter(w, Side::Server, range, Some(memory.joins_instances(w, range)))
+                    }
                 };
                 if w.component == reporter {
                     requests += w
@@ -473,7 +506,7 @@ async fn check_side(store: &Store, memory: &Memory<'_>, range: Range) {
                 }
             }
             assert_eq!(window.stacks.iter().map(|s| s.1).sum::<i64>(), value);
-            assert_eq!((window.requests, window.latency.count()), (requests, requests));
+            assert_eq!(window.requests, requests as f64);
             assert!(window.stacks.iter().all(|s| !data.resolved.frames(s.0).is_empty()));
         }
     }

@@ -4,8 +4,8 @@
 use crate::common::*;
 use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};
 use emberline_storage::{
-    AppendError, Appended, NO_LABEL, QueryError, Range, RequestQuery, SideQuery, StackQuery, Step, TotalsQuery,
-    WindowQuery, WorkloadFilter,
+    AppendError, Appended, Dividing, NO_LABEL, QueryError, Range, RequestQuery, SideQuery, StackQuery, Step,
+    TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 const BUILD: &str = "00112233aabbccdd";
@@ -300,7 +300,7 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
         let of = |w: &WindowCost| {
             (
                 (w.start_unix_s - T0) / 10,
-                w.requests,
+                w.requests as u64,
                 w.stacks.iter().map(|s| s.1).sum(),
             )
         };
@@ -314,7 +314,15 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
             .iter()
             .all(|w| (w.instance_seconds - 10.0).abs() < 1e-9)
     );
-    assert_eq!(application.windows[1].latency.count(), 2);
+    assert_eq!(
+        application.latency.count(),
+        1 + 2 + 3 + 50 + 1,
+        "latency needs no profiles"
+    );
+    assert_eq!(
+        (application.coverage.covered_s, application.coverage.missing),
+        (40, None)
+    );
     assert_eq!(application.build_ids, [BUILD]);
     assert_eq!(application.resolved.stacks.len(), 1);
     let proxy = side(Proxy).await;
@@ -357,8 +365,7 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
         1 + 3 + 50 + 1
     );
     let complete = RequestQuery {
-        only_complete: true,
-        component: Some(Application),
+        dividing: Some(Dividing::cpu(Application)),
         ..all
     };
     assert_eq!(count(complete).await, 1 + 2 + 3);
@@ -416,8 +423,8 @@ async fn a_long_range_is_told_in_few_windows_and_loses_nothing_in(place: Place) 
         assert_eq!(values, complete.iter().map(|n| 1 << (n % 40)).sum::<i64>(), "{version}");
         let complete = complete.len() as u64;
         assert_eq!(sum(|w| w.windows), complete, "{version}");
-        assert_eq!(sum(|w| w.requests), 2 * complete, "{version}");
-        assert_eq!(sum(|w| w.latency.count()), 2 * complete, "{version}");
+        assert_eq!(sum(|w| w.requests as u64), 2 * complete, "{version}");
+        assert_eq!(data.latency.count(), 2 * complete, "{version}");
         assert_eq!(sum(|w| w.instance_seconds as u64), 10 * complete, "{version}");
     }
 }

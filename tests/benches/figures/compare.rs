@@ -46,6 +46,7 @@ async fn ask(store: &Store, sides: [(u32, Range); 2]) -> Result<Comparison> {
         answers.push(store.side_data(SideQuery::new(release, range)).await?);
     }
     let options = CompareOptions {
+        whole_service: false,
         per: Per::Request,
         route: None,
         own: &[],

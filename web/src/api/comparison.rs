@@ -1,7 +1,7 @@
 //! What `/api/v1/diff` and `/api/v1/functions` have in common: which two releases are compared over which ranges.
 //!
-//! Guarantee: both sides come from windows whose two signals arrived, and the comparison is the same function that
-//! alerts quote.
+//! Guarantee: what is divided by requests comes from time that both signals cover, and the comparison is the same function
+//! that alerts quote.
 
 use emberline_analysis::compare::{CompareOptions, Comparison, compare};
 use emberline_model::{
@@ -28,7 +28,8 @@ pub(super) struct Question {
     pub(super) component: Component,
     pub(super) side: Side,
     pub(super) profile_type: ProfileType,
-    pub(super) per: Per,
+    /// `None`: whatever the data allows.
+    pub(super) per: Option<Per>,
     pub(super) baseline_range: Range,
     pub(super) candidate_range: Range,
 }
@@ -67,19 +68,17 @@ impl Question {
             component: self.component,
             side: self.side,
             profile_type: self.profile_type.0.clone(),
+            per: self.per.unwrap_or_default(),
             ..SideQuery::new(self.known.release(version), range)
         }
     }
 
     /// Fetches both sides and compares them, the tree cut at `tree_limit`.
     pub(super) async fn answer(&self, web: &Web, tree_limit: Option<usize>) -> Result<Comparison, ApiError> {
-        let (baseline, candidate) = tokio::try_join!(
-            web.store
-                .side_data(self.side_query(&self.baseline, self.baseline_range)),
-            web.store
-                .side_data(self.side_query(&self.candidate, self.candidate_range)),
-        )?;
-        if has_no_stacks(&baseline) && has_no_stacks(&candidate) {
+        let baseline = self.side_query(&self.baseline, self.baseline_range);
+        let candidate = self.side_query(&self.candidate, self.candidate_range);
+        let sides = web.store.both_sides(baseline, candidate, self.per.is_none()).await?;
+        if has_no_stacks(&sides.baseline) && has_no_stacks(&sides.candidate) {
             let whole = self.whole_range();
             super::check_names(
                 &web.store,
@@ -90,15 +89,16 @@ impl Question {
             )
             .await?;
         }
-        let (per, route) = (self.per, self.route.clone());
+        let route = self.route.clone();
         let own = web.own_code.of(&self.known.service).to_vec();
         // Comparing walks every stack of every window: long work has no place on the threads that serve connections.
         let compared = tokio::task::spawn_blocking(move || {
             compare(
-                &baseline,
-                &candidate,
+                &sides.baseline,
+                &sides.candidate,
                 CompareOptions {
-                    per,
+                    per: sides.per,
+                    whole_service: sides.whole_service,
                     route: route.as_deref(),
                     tree_limit,
                     own: &own,

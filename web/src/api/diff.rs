@@ -72,6 +72,9 @@ pub(crate) struct Diff {
     candidate: SideSummary,
     /// One sentence.
     summary: String,
+    /// What to know about the figures, where they are not those that were asked for: CPU of the whole service, because no
+    /// stacks carry the route.
+    note: Option<String>,
     #[schema(value_type = nouns::Judgement)]
     judgement: Judgement,
     /// Id of the function to look at first.
@@ -183,6 +186,7 @@ fn describe(
         baseline: comparison.baseline,
         candidate: comparison.candidate,
         summary: comparison.summary,
+        note: comparison.note,
         judgement: comparison.judgement,
         guilty: comparison.guilty.map(|guilty| guilty.id),
         cost_shift: comparison.cost_shift,
@@ -206,7 +210,7 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
             question.known.service, baseline.version, candidate.version
         ),
     };
-    let per = match question.per {
+    let per = match comparison.per {
         Per::Request => " per request",
         Per::Second => " per second",
         Per::Total => " in all",

@@ -20,9 +20,11 @@ pub(crate) mod services;
 pub(crate) mod status;
 pub(crate) mod topology;
 
+use std::collections::BTreeSet;
+
 use axum::routing::{MethodRouter, delete, get};
 use emberline_model::ProfileType;
-use emberline_storage::{Range, RequestQuery, Store, WorkloadFilter};
+use emberline_storage::{Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
 
 use crate::{
     Web,
@@ -191,15 +193,28 @@ async fn check_names(
     let Some(route) = route.filter(|&route| route != NONE) else {
         return Ok(());
     };
-    let rows = store.requests(RequestQuery::new(who, range)).await?;
-    if rows.iter().any(|row| row.route == route) {
+    let rows = store.requests(RequestQuery::new(who.clone(), range)).await?;
+    let mut routes: BTreeSet<String> = rows.into_iter().map(|row| row.route).collect();
+    // Stacks say routes, too, and lists offer these.
+    let of_stacks = TotalsQuery {
+        who,
+        component: None,
+        profile_type: profile_type.0.clone(),
+        only_complete: false,
+        step: Step::Range,
+        by_route: true,
+        range,
+    };
+    routes.extend(store.totals(of_stacks).await?.into_iter().map(|row| row.route));
+    routes.remove("");
+    if routes.contains(route) {
         return Ok(());
     }
     let message = format!(
         "route `{}` of service `{}` saw no request in this range{}",
         shorten(route),
         known.service,
-        suggestion(route, rows.iter().map(|row| row.route.as_str()))
+        suggestion(route, routes.iter().map(String::as_str))
     );
     Err(ApiError::not_found("unknown_route", message))
 }

@@ -1,7 +1,7 @@
 //! `/api/v1/profile`: where one release spends its CPU.
 //!
 //! Guarantees: the self values of `functions` add up to `total` at every `limit`, and the table is the same at every
-//! `limit`; exports are written from the uncut tree. `cost` divides only windows whose two signals arrived, so its
+//! `limit`; exports are written from the uncut tree. `cost` is of the time that both signals cover, so its
 //! `cpu_ns` can be less than `total`.
 
 use axum::{
@@ -16,7 +16,7 @@ use emberline_model::{
     tree::FunctionTotals,
     workload::Component,
 };
-use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
+use emberline_storage::{Dividing, Range, RequestQuery, StackQuery, WorkloadFilter};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -91,7 +91,7 @@ pub(super) struct ProfileQuery {
     to_ms: i64,
 }
 
-/// What a request costs, by the windows whose two signals arrived.
+/// What a request costs, by the time that both signals cover.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct ProfileCost {
     /// In the unit of the profile.
@@ -206,8 +206,10 @@ impl Question {
             ..stacks.clone()
         };
         let complete_requests = RequestQuery {
-            component: Some(self.component),
-            only_complete: true,
+            dividing: Some(Dividing {
+                component: self.component,
+                profile_type: self.profile_type.0.clone(),
+            }),
             ..requests.clone()
         };
         let (sums, served, complete, divisor) = tokio::try_join!(
@@ -216,8 +218,8 @@ impl Question {
             web.store.stacks(complete_stacks),
             web.store.requests(complete_requests),
         )?;
-        let count = |rows: &[emberline_storage::RequestRow]| rows.iter().map(|row| row.duration.count()).sum::<u64>();
-        let (requests, divisor) = (count(&served), count(&divisor));
+        let requests = served.iter().map(|row| row.duration.count()).sum::<u64>();
+        let divisor = divisor.iter().map(|row| row.counted).sum::<f64>();
         if sums.rows.is_empty() {
             super::check_names(
                 &web.store,
@@ -240,10 +242,10 @@ impl Question {
             rows: rows.collect(),
             resolved,
         };
-        let cpu_ns_per_request = (divisor > 0).then(|| complete.value as f64 / divisor as f64);
+        let cpu_ns_per_request = (divisor > 0.0).then(|| complete.value as f64 / divisor);
         let cost = ProfileCost {
             cpu_ns: complete.value,
-            requests: divisor,
+            requests: divisor.round() as u64,
             cpu_ns_per_request,
         };
         Ok(Found { stacks, requests, cost })

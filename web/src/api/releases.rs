@@ -1,6 +1,6 @@
 //! `/api/v1/releases`: the releases of one service with what they served and what it cost.
 //!
-//! Guarantee: `cpu_ns_per_request` is `complete_cpu_ns / complete_requests`, from windows whose two signals arrived.
+//! Guarantee: `cpu_ns_per_request` is `complete_cpu_ns / complete_requests`, from the time that both signals cover.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,9 @@ use axum::{
     extract::{RawQuery, State},
 };
 use emberline_model::{ProfileType, Side, workload::Component};
-use emberline_storage::{Range, ReportQuery, ReportRow, RequestQuery, RequestRow, StackQuery, Step, WorkloadFilter};
+use emberline_storage::{
+    Complete, Range, ReportQuery, ReportRow, RequestQuery, RequestRow, StackQuery, Step, WorkloadFilter,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -51,16 +53,20 @@ pub(super) struct ReleaseStats {
     cpu_ns: i64,
     /// `complete_cpu_ns / complete_requests`; null without requests.
     cpu_ns_per_request: Option<f64>,
-    /// CPU in windows whose two signals arrived.
+    /// CPU of the time that both signals cover.
     complete_cpu_ns: i64,
-    /// Requests in those windows.
+    /// Requests of that time, rounded where windows are covered in part.
     complete_requests: u64,
     /// Stack samples of `cpu_ns`.
     samples: u64,
     /// Windows reported.
     windows: u64,
-    /// Windows whose two signals arrived.
+    /// Windows of profiles that count, if only in part, where CPU is divided by requests.
     complete_windows: u64,
+    /// Seconds that both signals cover.
+    covered_s: u64,
+    /// Seconds that windows of requests cover.
+    requests_s: u64,
     /// Share of CPU whose leaf function has a name, 0 to 1.
     resolved_ratio: f64,
 }
@@ -73,7 +79,7 @@ pub(super) struct Figures {
     pub(super) served: Vec<RequestRow>,
     /// CPU of all windows.
     pub(super) cpu: Costs,
-    /// CPU and requests of complete windows.
+    /// CPU and requests of the time that both signals cover.
     pub(super) complete: Costs,
     /// Windows reported.
     pub(super) reports: Vec<ReportRow>,
@@ -101,7 +107,7 @@ impl Figures {
         let store = async {
             Ok::<_, ApiError>(tokio::try_join!(
                 web.store.requests(served),
-                cost::cpu(&web.store, &who, false, step, range),
+                cost::cpu(&web.store, &who, step, range),
                 cost::complete(&web.store, &who, step, range),
                 web.store.reports(ReportQuery {
                     who: who.clone(),
@@ -133,7 +139,7 @@ impl Figures {
             let red = reds.remove(info.version.as_str()).unwrap_or_default();
             let all = sum(&self.cpu, &info.version, component);
             let complete = sum(&self.complete, &info.version, component);
-            let (windows, complete_windows) = count_windows(&self.reports, &info.version, component);
+            let seen = Seen::of(&self.reports, &info.version, component);
             ReleaseStats {
                 release: Release::of(info, self.range, now_s),
                 component,
@@ -143,10 +149,12 @@ impl Figures {
                 cpu_ns: all.cpu_ns,
                 cpu_ns_per_request: complete.cpu_ns_per_request(),
                 complete_cpu_ns: complete.cpu_ns,
-                complete_requests: complete.requests,
+                complete_requests: complete.requests.round() as u64,
                 samples: all.samples,
-                windows,
-                complete_windows,
+                windows: seen.windows,
+                complete_windows: seen.complete.windows,
+                covered_s: seen.complete.covered_s,
+                requests_s: seen.requests_s,
                 resolved_ratio: self.resolved_ratios.get(&info.version).copied().unwrap_or(1.0),
             }
         });
@@ -173,16 +181,29 @@ fn sum(costs: &Costs, version: &str, component: Component) -> Cost {
     sum
 }
 
-/// Windows a release reported, and those among them in which an instance's CPU can be divided by its requests.
-fn count_windows(reports: &[ReportRow], version: &str, component: Component) -> (u64, u64) {
-    let of_release = reports.iter().filter(|row| row.release.version == version);
-    of_release.fold((0, 0), |(all, complete), row| {
-        let of_component = match component {
-            Component::Application => row.complete_of_application,
-            Component::Proxy => row.complete_of_proxy,
-        };
-        (all + row.windows, complete + of_component)
-    })
+/// What a release reported, and how much of it counts where the CPU of a component is divided by requests.
+#[derive(Default)]
+struct Seen {
+    windows: u64,
+    requests_s: u64,
+    complete: Complete,
+}
+
+impl Seen {
+    fn of(reports: &[ReportRow], version: &str, component: Component) -> Seen {
+        let mut seen = Seen::default();
+        for row in reports.iter().filter(|row| row.release.version == version) {
+            let complete = match component {
+                Component::Application => row.application,
+                Component::Proxy => row.proxy,
+            };
+            seen.windows += row.windows;
+            seen.requests_s += row.requests_s;
+            seen.complete.windows += complete.windows;
+            seen.complete.covered_s += complete.covered_s;
+        }
+        seen
+    }
 }
 
 /// Share of a release's CPU whose leaf function has a name.

@@ -1,7 +1,7 @@
 //! `/api/v1/service`: everything the page of one service shows: releases, routes, windows, alerts.
 //!
 //! Guarantees: the CPU of a release's routes adds up to the release's (`(none)` is what belongs to no request);
-//! `cpu_ns_per_request` times `complete_requests` is `complete_cpu_ns`, per route. A release has at most [`MOST_POINTS`]
+//! `cpu_ns_per_request` times `complete_requests`, before it is rounded, is `complete_cpu_ns`, per route. A release has at most [`MOST_POINTS`]
 //! points, however long the range: their requests and CPU are added up, and their quantiles are those of all of these requests.
 
 use std::collections::BTreeMap;
@@ -71,9 +71,9 @@ struct RouteStats {
     cpu_ns: i64,
     /// `complete_cpu_ns / complete_requests`; null without requests.
     cpu_ns_per_request: Option<f64>,
-    /// CPU in windows whose two signals arrived.
+    /// CPU of the time that both signals cover.
     complete_cpu_ns: i64,
-    /// Requests in those windows.
+    /// Requests of that time, rounded where windows are covered in part.
     complete_requests: u64,
     samples: u64,
 }
@@ -84,14 +84,14 @@ struct Point {
     /// Start of the step, milliseconds since the Unix epoch.
     start_ms: i64,
     version: String,
-    /// Seconds of the step that windows cover.
-    observed_s: u32,
+    /// Seconds that the windows with these requests cover; 0 where nothing is known of requests.
+    observed_s: u64,
     requests: u64,
     errors: u64,
     #[serde(flatten)]
     quantiles: Quantiles,
     cpu_ns: i64,
-    /// Of windows whose two signals arrived; null where there is none, or no request.
+    /// Of the time that both signals cover; null where there is none, or no request.
     cpu_ns_per_request: Option<f64>,
 }
 
@@ -127,10 +127,12 @@ fn group<K: Ord>(
     sums
 }
 
-/// Length of steps for what was observed, in seconds: a day that has minutes of data shows them window by window.
-fn step_s(range: Range) -> u32 {
+/// Length of steps for what was observed, in seconds: a day that has minutes of data shows them window by window. A step is
+/// no shorter than the windows that requests are usually counted in, because nothing is known of less.
+fn step_s(range: Range, usual_window_s: u32) -> u32 {
     let at = |unix_s: i64| u32::try_from(unix_s.max(0)).unwrap_or(u32::MAX);
-    Step::length_s(at(range.from_unix_s), at(range.to_unix_s - 1), MOST_POINTS)
+    let fits = Step::length_s(at(range.from_unix_s), at(range.to_unix_s - 1), MOST_POINTS);
+    fits.max(Step::holding_s(usual_window_s))
 }
 
 /// One service: releases, routes, windows and alerts.
@@ -141,7 +143,8 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let range = params.shared_range()?;
     let known = catalog::find_service(&web.store, &params, range).await?;
-    let step_s = step_s(catalog::observed(&known.releases, range));
+    let usual_window_s = web.store.usual_window_s(range, workloads_of(&known)).await?;
+    let step_s = step_s(catalog::observed(&known.releases, range), usual_window_s);
     let step = Step::Seconds(step_s);
     let figures = Figures::fetch(&web, known, range, step).await?;
     // A proxy's own report is counted once more under the proxy, where the application reports, too.
@@ -196,13 +199,12 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     let mut series = group(&requests, &figures, |version, component, _, start_s| {
         (component == component_of(components_of(version))).then(|| (start_s, rank_of(version)))
     });
-    let mut observed_s: BTreeMap<(i64, usize), u32> = BTreeMap::new();
+    let mut observed_s: BTreeMap<(i64, usize), u64> = BTreeMap::new();
     for row in &figures.reports {
         let at = (row.window_start_s, rank_of(&row.release.version));
-        // Windows of instances that do not begin together overlap.
-        observed_s.insert(at, u32::try_from(row.length_s).map_or(step_s, |s| s.min(step_s)));
+        observed_s.insert(at, row.requests_s);
         // A step without requests is a zero, and a step that nobody reported a gap.
-        if row.has_requests {
+        if row.requests_s > 0 {
             series.entry(at).or_default();
         }
     }
@@ -218,13 +220,13 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
         cpu_ns: sums.cpu.cpu_ns,
         cpu_ns_per_request: sums.complete.cpu_ns_per_request(),
         complete_cpu_ns: sums.complete.cpu_ns,
-        complete_requests: sums.complete.requests,
+        complete_requests: sums.complete.requests.round() as u64,
         samples: sums.cpu.samples,
     });
     let series = series.into_iter().map(|((start_s, rank), sums)| Point {
         start_ms: start_s * 1000,
         version: version_of(rank),
-        observed_s: observed_s.get(&(start_s, rank)).copied().unwrap_or(step_s),
+        observed_s: observed_s.get(&(start_s, rank)).copied().unwrap_or(0),
         requests: sums.red.requests(),
         errors: sums.red.errors,
         quantiles: sums.red.quantiles(),

@@ -101,11 +101,13 @@ pub(crate) struct DiffSide {
     version: String,
     from_ms: i64,
     to_ms: i64,
-    /// Complete windows used.
+    /// Windows of profiles used.
     windows: u64,
+    /// Those that values are divided by; where they are divided by no requests, all that were seen.
     requests: u64,
     /// Seconds of instances observed.
     seconds: f64,
+    coverage: Coverage,
     samples: u64,
     /// Exact.
     total_ns: i64,
@@ -116,6 +118,45 @@ pub(crate) struct DiffSide {
     build_ids: Vec<String>,
     /// Share of the value whose leaf has a name, 0 to 1.
     resolved_ratio: f64,
+}
+
+/// How much of a range both signals cover. What was spent is divided by what was served in that time alone.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described, never built")]
+pub(crate) struct Coverage {
+    /// Seconds that both cover.
+    covered_s: u64,
+    /// Seconds that profiles of the type cover.
+    profiles_s: u64,
+    /// Seconds that requests are known of.
+    requests_s: u64,
+    /// Instances that sent profiles.
+    profiled_instances: u64,
+    /// Instances whose requests are known.
+    counted_instances: u64,
+    joined_by: JoinedBy,
+    /// Why nothing can be divided by requests; null where something can.
+    missing: Option<Missing>,
+}
+
+/// Whose windows were joined: each instance's that reports both signals with its own, or, where none does, the release's.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "only described, never built")]
+pub(crate) enum JoinedBy {
+    Instance,
+    Release,
+}
+
+/// Which signal is missing. `same_time`: both arrived, never of the same time.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "only described, never built")]
+pub(crate) enum Missing {
+    Requests,
+    Profiles,
+    Both,
+    SameTime,
 }
 
 /// The whole cost of both sides and its difference.

@@ -9,6 +9,7 @@
 
 mod columns;
 mod costs;
+mod coverage;
 mod delete_service;
 mod exactness;
 mod exemplars;
