@@ -224,6 +224,7 @@ export function diffOf({ scenario = "regression", route = null, per = "request",
     version: [baseline, candidate][at], from_ms: now - seconds * 1000, to_ms: now, windows, requests: requests[at], seconds,
     samples: Math.round(sum(at === 0 ? "a" : "b") / TICK_NS), total_ns: sum(at === 0 ? "a" : "b"), value: values[at],
     build_ids: [BUILDS[isSwapped ? 1 - at : at]], resolved_ratio: scenario === "unresolved" && at === 1 ? 0.71 : 1, divisor: divisors[at],
+    coverage: { covered_s: 870, profiles_s: 870, requests_s: 870, profiled_instances: 1, counted_instances: 1, joined_by: "instance", missing: null },
   });
   const guilty = functions.find((row) => row.name === "checkout::pricing::price_basket");
   const where = route === null ? "checkout" : route;
@@ -233,6 +234,7 @@ export function diffOf({ scenario = "regression", route = null, per = "request",
     summary: !hasChanged
       ? scenario === "few" ? `Too few samples to judge ${where}: ${side(0).samples} and ${side(1).samples} samples` : `No significant change in CPU per ${per} on ${where}`
       : `${delta > 0 ? "+" : "−"}${(Math.abs(delta) / MS).toFixed(2)} ms CPU per ${per} on ${where} (×${(values[1] / values[0]).toFixed(1)}); 93 % of it under price_basket`,
+    note: null,
     judgement: scenario === "few" ? "too_few_samples" : hasChanged ? "changed" : "no_change",
     guilty: hasChanged ? (guilty?.id ?? null) : null,
     cost_shift: null,
@@ -302,7 +304,7 @@ function releaseOf([version, age, requests, errors, [p50, p95, p99]], now, scena
   return {
     version, first_seen_ms: now - age, last_seen_ms: now - 4000, live: true, instances: [`checkout-${version}-0`], build_ids: [BUILDS[version === "v1" ? 0 : 1]], components: ["application"],
     requests, errors, p50_ms: slow || version === "v1" ? p50 : 6.2, p95_ms: p95, p99_ms: p99, cpu_ns: requests * (slow ? 2.1e6 : 1.1e6), cpu_ns_per_request: slow ? 2.1e6 : 1.1e6,
-    samples: Math.round((requests * (slow ? 2.1e6 : 1.1e6)) / TICK_NS), windows: 87, complete_windows: version === "v1" ? 87 : 85, resolved_ratio: 1,
+    samples: Math.round((requests * (slow ? 2.1e6 : 1.1e6)) / TICK_NS), windows: 87, complete_windows: version === "v1" ? 87 : 85, covered_s: version === "v1" ? 870 : 850, requests_s: 870, resolved_ratio: 1,
   };
 }
 

@@ -15,7 +15,7 @@ export function startFixture({ port = 0, scenario = "regression" } = {}) {
   const answers = {
     services: () => servicesOf(scenario, Date.now()),
     service: () => servicePageOf(scenario, Date.now()),
-    diff: (query) => diffOf({ scenario, route: query.get("route"), per: query.get("per") ?? "request", baseline: query.get("baseline") ?? "v1", candidate: query.get("candidate") ?? "v2", now: Date.now() }),
+    diff: (query) => diffOf({ scenario, route: query.get("route"), per: (query.get("per") ?? "best").replace("best", "request"), baseline: query.get("baseline") ?? "v1", candidate: query.get("candidate") ?? "v2", now: Date.now() }),
     profile: (query) => profileOf({ scenario, route: query.get("route") }),
     topology: () => topologyOf(scenario, Date.now()),
     alerts: (query) => ({ alerts: scenario === "regression" ? alertsOf(Date.now()).filter((alert) => query.get("state") !== "firing" || alert.state === "firing") : [] }),

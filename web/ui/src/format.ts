@@ -119,8 +119,8 @@ export function shortBuild(id: string): string {
 
 /** How a number of CPU nanoseconds is to be read under each normalisation. */
 export const PER_WORDS: Record<Per, { short: string; title: string; sentence: string }> = {
-  request: { short: "per request", title: "Per request", sentence: "CPU time divided by the requests served in the same windows" },
-  second: { short: "per second", title: "Per second", sentence: "CPU time divided by the seconds of the same windows" },
+  request: { short: "per request", title: "Per request", sentence: "CPU time divided by the requests served in the same time" },
+  second: { short: "per second", title: "Per second", sentence: "CPU time divided by the seconds that profiles cover" },
   total: { short: "in total", title: "Total", sentence: "All CPU time of the range, not divided by anything" },
 };
 

@@ -40,6 +40,10 @@ export interface ReleaseStats extends Release {
   samples: number;
   windows: number;
   complete_windows: number;
+  /** Seconds that both requests and profiles cover: what cost per request is taken from. */
+  covered_s: number;
+  /** Seconds that requests are known of. */
+  requests_s: number;
   resolved_ratio: number;
 }
 
@@ -73,7 +77,7 @@ export interface RouteStats {
 export interface Point {
   start_ms: number;
   version: string;
-  /** Seconds of the step that windows cover. */
+  /** Seconds that the windows with these requests cover; 0 where nothing is known of requests. */
   observed_s: number;
   requests: number;
   errors: number;
@@ -133,6 +137,8 @@ export interface Diff {
   baseline: DiffSide;
   candidate: DiffSide;
   summary: string;
+  /** What to know about the figures, where they are not those that were asked for. */
+  note: string | null;
   judgement: "changed" | "no_change" | "too_few_samples";
   guilty: string | null;
   cost_shift: string | null;
@@ -161,12 +167,24 @@ export interface DiffSide {
   windows: number;
   requests: number;
   seconds: number;
+  coverage: Coverage;
   samples: number;
   total_ns: number;
   value: number;
   build_ids: string[];
   resolved_ratio: number;
   divisor: number;
+}
+
+/** How much of a range both signals cover. */
+export interface Coverage {
+  covered_s: number;
+  profiles_s: number;
+  requests_s: number;
+  profiled_instances: number;
+  counted_instances: number;
+  joined_by: "instance" | "release";
+  missing: "requests" | "profiles" | "both" | "same_time" | null;
 }
 
 export type Confidence = "strong" | "weak" | "noise" | "few";

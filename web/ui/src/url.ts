@@ -22,6 +22,9 @@ export const SORT_KEYS = [
 ] as const;
 export type SortKey = (typeof SORT_KEYS)[number];
 
+/** What CPU may be asked to be divided by. */
+export type AskedPer = "best" | "request" | "second" | "total";
+
 export const RANGES = ["15m", "1h", "6h", "24h"] as const;
 
 interface Codec<T> {
@@ -74,7 +77,8 @@ const FIELDS = {
   route: text("route"),
   component: choice("component", ["application", "proxy"], "application"),
   side: choice("side", ["", "server", "client"], ""),
-  per: choice("per", ["request", "second", "total"], "request"),
+  /** Best: per request where the data allows it, else per second; the answer says which. */
+  per: choice("per", ["best", "request", "second", "total"], "best"),
   from: time("from", "now-1h", EVERY),
   to: time("to", "now", EVERY),
   baselineFrom: time("baseline_from", null, COMPARE),

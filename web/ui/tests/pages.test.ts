@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
+import { perNote } from "../src/compare/choose";
 import { isApart, quantileName } from "../src/latency";
 import { numbersIn } from "../src/status";
 import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
@@ -8,7 +9,7 @@ import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
 import { edgeRows, sortRows } from "../src/topology/rows";
 import { edgeSummary, flowWords, gap, gapWords, nodeSummary } from "../src/topology/words";
-import type { Alert, Point, RouteStats, ServicePage, Topology } from "../src/types";
+import type { Alert, Coverage, Diff, DiffSide, Point, RouteStats, ServicePage, Topology } from "../src/types";
 
 const NOW = 1_700_000_000_000;
 const topology = topologyOf("regression", NOW) as unknown as Topology;
@@ -107,6 +108,18 @@ describe("both sides of an edge", () => {
   });
 });
 
+describe("what CPU is divided by", () => {
+  const side = (version: string, missing: Coverage["missing"]) => ({ version, coverage: { missing } }) as unknown as DiffSide;
+  const diff = (per: Diff["per"], missing: Coverage["missing"], note: string | null = null) => ({ per, note, baseline: side("v1", null), candidate: side("v2", missing) });
+
+  test("is said where it is not requests, with the reason", () => {
+    expect(perNote("best", diff("second", "requests"))).toBe("CPU per request cannot be said (v2 sent no requests): compared per second");
+    expect(perNote("best", diff("request", null))).toBeNull();
+    expect(perNote("second", diff("second", "requests"))).toBeNull();
+    expect(perNote("request", diff("request", null, "shown for the whole service"))).toBe("CPU: shown for the whole service");
+  });
+});
+
 describe("series", () => {
   const point = (step: number, version: string, requests: number, observed_s = 10) =>
     ({ start_ms: step * 10_000, version, requests, observed_s }) as unknown as Point;
@@ -130,6 +143,11 @@ describe("series", () => {
   test("a step that is covered in part is no drop of the rate", () => {
     const series = align([point(0, "v1", 120, 60), point(6, "v1", 20, 10)], ["v1"], 60, requestsPerSecond);
     expect(series.columns).toEqual([[2, 2]]);
+  });
+
+  test("windows longer than a step, and none of requests", () => {
+    const series = align([point(0, "v1", 600, 60), point(6, "v1", 0, 0)], ["v1"], 60, requestsPerSecond);
+    expect(series.columns).toEqual([[10, null]]);
   });
 
   test("no windows make an empty chart", () => expect(align([], ["v1"], 10, requestsPerSecond)).toEqual({ x: [], versions: ["v1"], columns: [[]] }));

@@ -19,7 +19,7 @@ function randomState(random: () => number): UrlState {
   Object.assign(state, { service: text(), namespace: text(), from: time(), to: time(), live: random() < 0.5 });
   if (page === "compare") {
     Object.assign(state, {
-      baseline: text(), candidate: text(), route: text(), component: pick(["application", "proxy"]), side: pick(["", "server", "client"]), per: pick(["request", "second", "total"]),
+      baseline: text(), candidate: text(), route: text(), component: pick(["application", "proxy"]), side: pick(["", "server", "client"]), per: pick(["best", "request", "second", "total"]),
       baselineFrom: random() < 0.5 ? null : time(), candidateTo: random() < 0.5 ? null : time(), view: pick(["merged", "split", "table"]), focus: text(), pick: text(), find: text(),
       show: pick(FACETS), code: pick(["mine", "all"]), sort: pick(SORT_KEYS), descending: random() < 0.5, width: pick(["max", "baseline", "candidate"]), root: pick(["top", "bottom"]), tree: random() < 0.5,
     });

@@ -3,7 +3,7 @@ import { count, moment, NO_ROUTE, NO_ROUTE_TITLE, PER_WORDS, rate, routeName, sh
 import { Choice } from "../parts/choice";
 import { patch, url } from "../router";
 import type { Diff, DiffSide, Per, ReleaseStats } from "../types";
-import { badgesOf, perOf } from "./choose";
+import { badgesOf, perNote, perOf } from "./choose";
 
 interface BarProps {
   releases: readonly ReleaseStats[];
@@ -27,6 +27,8 @@ export function CompareBar({ releases, routes, baseline, candidate, diff }: BarP
       candidateTo: state.baselineTo,
     });
   const chooseRoute = (route: string | null) => patch({ route, per: perOf(route, state.per), focus: null });
+  const per = state.per === "best" ? (diff?.per ?? "request") : state.per;
+  const note = diff === null ? null : perNote(state.per, diff);
   const routeOptions = state.route !== null && !routes.includes(state.route) ? [state.route, ...routes] : routes;
   return (
     <div class="compare-bar">
@@ -60,11 +62,11 @@ export function CompareBar({ releases, routes, baseline, candidate, diff }: BarP
         />
         <Choice
           label="CPU"
-          value={state.per}
-          options={PERS.map((per) => [per, PER_WORDS[per].short, PER_WORDS[per].sentence])}
-          onChange={(per) => patch({ per })}
+          value={per}
+          options={PERS.map((one) => [one, PER_WORDS[one].short, PER_WORDS[one].sentence])}
+          onChange={(chosen) => patch({ per: chosen })}
         />
-        <span class="soft per-words">{PER_WORDS[state.per].sentence}.</span>
+        <span class="soft per-words">{note ?? PER_WORDS[per].sentence}.</span>
       </div>
       {diff !== null && badgesOf(diff).length > 0 && (
         <div class="badges">
@@ -120,6 +122,9 @@ function SideBox({ which, version, releases, side, onChange }: SideBoxProps) {
           </span>
           <span title={`${moment(side.from_ms)} to ${moment(side.to_ms)}`}>
             <b>{count(side.windows)}</b> {side.windows === 1 ? "window" : "windows"} ({stretch(side.seconds * 1000)})
+          </span>
+          <span class="soft" title={`Requests are known of ${stretch(side.coverage.requests_s * 1000)}, profiles of ${stretch(side.coverage.profiles_s * 1000)}; joined by ${side.coverage.joined_by}`}>
+            both cover {stretch(side.coverage.covered_s * 1000)}
           </span>
           <span class="soft">{side.seconds > 0 ? rate(side.requests / side.seconds) : ""}</span>
           {side.build_ids.length > 0 && (

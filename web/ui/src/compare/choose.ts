@@ -1,6 +1,7 @@
 // What to compare when the address does not say. Pure.
 import { NAMELESS, NO_ROUTE } from "../format";
-import type { Component, Diff, Per, ReleaseStats, RouteStats, Service } from "../types";
+import type { AskedPer } from "../url";
+import type { Component, Coverage, Diff, ReleaseStats, RouteStats, Service } from "../types";
 
 /** The service whose newest release is youngest among those with two releases; otherwise the busiest. */
 export function chooseService(services: readonly Service[]): Service | null {
@@ -38,9 +39,27 @@ export function routesOf(routes: readonly Pick<RouteStats, "route" | "requests">
 }
 
 /** Work outside requests has no cost per request: it is compared per second. */
-export function perOf(route: string | null, per: Per): Per {
+export function perOf(route: string | null, per: AskedPer): AskedPer {
   return route === NO_ROUTE && per === "request" ? "second" : per;
 }
+
+/** Why CPU is not shown as it was asked for, in a sentence; null when it is. */
+export function perNote(asked: AskedPer, diff: Pick<Diff, "per" | "note" | "baseline" | "candidate">): string | null {
+  if (diff.note !== null) return `CPU: ${diff.note}`;
+  if (asked !== "best" || diff.per === "request") return null;
+  const why = [diff.baseline, diff.candidate].flatMap((side) => {
+    const { missing } = side.coverage;
+    return missing === null ? [] : [`${side.version} ${MISSING_WORDS[missing]}`];
+  });
+  return `CPU per request cannot be said${why.length > 0 ? ` (${why.join(", ")})` : ""}: compared per second`;
+}
+
+const MISSING_WORDS: Record<NonNullable<Coverage["missing"]>, string> = {
+  requests: "sent no requests",
+  profiles: "sent no profiles",
+  both: "sent neither requests nor profiles",
+  same_time: "sent requests and profiles, but never of the same time",
+};
 
 /** The component whose code was seen when the one asked for was not; null when there is nothing to point at. */
 export function otherComponent(releases: readonly Pick<ReleaseStats, "components">[], asked: Component): Component | null {

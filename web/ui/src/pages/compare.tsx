@@ -156,7 +156,7 @@ const NO_FUNCTIONS: never[] = [];
 function Solo({ profile, other }: { profile: ProfileAnswer; other: Component | null }) {
   const { per, component } = url.value;
   // Only requests are known here; seconds belong to a comparison's sides.
-  const shown = per === "request" && profile.requests > 0 ? "request" : "total";
+  const shown = (per === "request" || per === "best") && profile.requests > 0 ? "request" : "total";
   const tree = useMemo(() => fromProfile(profile.tree, shown === "request" ? profile.requests : 1), [profile, shown]);
   if (tree.size <= 1) {
     return (

@@ -23,7 +23,7 @@ export function tickLabels(unixSeconds: readonly number[]): string[] {
 export type Value = (point: Point) => number | null;
 
 /** Of the time that windows cover: a step at the edge of a range, or with a gap, is not a slow one. */
-export const requestsPerSecond: Value = (point) => point.requests / Math.max(1, point.observed_s);
+export const requestsPerSecond: Value = (point) => (point.observed_s > 0 ? point.requests / point.observed_s : null);
 
 /** Indices of values with none beside them. */
 export function loneWindows(column: ArrayLike<number | null | undefined>): number[] {

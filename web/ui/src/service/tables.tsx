@@ -1,5 +1,5 @@
 // Releases and routes of a service as tables.
-import { ago, count, milliseconds, MISSING, moment, NAMELESS, nanoseconds, NO_ROUTE, NO_ROUTE_TITLE, percent, rate, routeName } from "../format";
+import { ago, count, milliseconds, MISSING, moment, NAMELESS, nanoseconds, NO_ROUTE, NO_ROUTE_TITLE, percent, rate, routeName, stretch } from "../format";
 import { perOf } from "../compare/choose";
 import { Link } from "../parts/link";
 import { url } from "../router";
@@ -29,7 +29,7 @@ export function ReleasesTable({ service, releases }: { service: string; releases
               <th scope="col" class="number">p99</th>
               <th scope="col" class="number">CPU per request</th>
               <th scope="col" class="number">Samples</th>
-              <th scope="col" class="number" title="Windows whose requests and stacks both arrived, of all windows">Windows</th>
+              <th scope="col" class="number" title="Time that both requests and stacks cover, of the time that requests are known of: cost per request is taken from it">Covered</th>
               <th scope="col" title="Samples whose function has a name">Symbols</th>
               <th scope="col">Compare</th>
             </tr>
@@ -52,7 +52,7 @@ export function ReleasesTable({ service, releases }: { service: string; releases
                   <td class="number">{nanoseconds(release.cpu_ns_per_request)}</td>
                   <td class="number">{count(release.samples)}</td>
                   <td class="number">
-                    {count(release.complete_windows)} <span class="soft">of {count(release.windows)}</span>
+                    {stretch(release.covered_s * 1000)} <span class="soft">of {stretch(release.requests_s * 1000)}</span>
                   </td>
                   <SymbolsCell release={release} />
                   <td>
