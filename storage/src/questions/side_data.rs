@@ -170,7 +170,6 @@ fn pieces(covered: &Covered, component: Component, piece_s: u32) -> BTreeMap<u32
 }
 
 /// Adds what divides the CPU of each piece, and all durations of the range.
-#[expect(clippy::too_many_arguments, reason = "all of one question, asked once")]
 fn add_requests(
     reader: &Reader<'_>,
     span: &Span,
