@@ -22,6 +22,7 @@ pub mod pprof;
 pub mod profile;
 pub mod profile_builder;
 pub mod resolve;
+pub mod route;
 pub mod sandwich;
 pub mod subtree;
 pub mod time;
