@@ -7,12 +7,13 @@
 //!
 //! Wrong on purpose: a window that straddles the oldest kept instant is left out whole.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use emberline_model::{
     Histogram, RequestSeries, WorkloadWindow,
     histogram::{bucket_lower, bucket_upper},
-    otlp::{Decoded, Rejected},
+    otlp::{Decoded, RefusedMetric, Rejected},
+    route,
     workload::ROUTE_OTHER,
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,11 @@ pub struct IngestLimits {
     pub max_cumulative_rows_per_profile: usize,
     /// Processes that may push such counters at the same time.
     pub max_cumulative_senders: usize,
+    /// Buckets remembered of histograms that grow from the start of a process, of all processes together; a histogram
+    /// with the bounds that SDKs choose has about fifty with what belongs to it.
+    pub max_cumulative_buckets: usize,
+    /// Buckets remembered of such histograms of one process.
+    pub max_cumulative_buckets_per_process: usize,
 }
 
 impl Default for IngestLimits {
@@ -73,6 +79,8 @@ impl Default for IngestLimits {
             max_cumulative_rows: 1_000_000,
             max_cumulative_rows_per_profile: 100_000,
             max_cumulative_senders: 1_000,
+            max_cumulative_buckets: 4_000_000,
+            max_cumulative_buckets_per_process: 400_000,
         }
     }
 }
@@ -96,6 +104,8 @@ pub(crate) struct Outcome {
     pub(crate) rejected: Vec<Rejected>,
     /// Kept in another form.
     pub(crate) changed: Vec<Rejected>,
+    /// Metrics among what was left out.
+    pub(crate) refused: Vec<RefusedMetric>,
 }
 
 /// Adds to what was left out or changed for a reason.
@@ -113,6 +123,7 @@ pub(crate) fn apply(
     let mut outcome = Outcome {
         rejected: decoded.rejected,
         changed: decoded.changed,
+        refused: decoded.refused,
     };
     let mut windows = Vec::with_capacity(decoded.windows.len().min(limits.max_windows_per_request));
     for mut window in decoded.windows {
@@ -122,7 +133,19 @@ pub(crate) fn apply(
             refuse_window(&window, names, limits, now_unix_s)
         };
         match refused {
-            Some(reason) => count(&mut outcome.rejected, reason, items(&window)),
+            Some(reason) => {
+                count(&mut outcome.rejected, reason, items(&window));
+                if !window.requests.is_empty() {
+                    let refused = RefusedMetric {
+                        service: window.workload.service,
+                        metric: "durations of requests".to_owned(),
+                        shape: "window",
+                        reason,
+                        points: window.requests.len() as u64,
+                    };
+                    refused.add_to(&mut outcome.refused);
+                }
+            }
             None => {
                 limit_requests(&mut window, names, limits, now_unix_s, &mut outcome);
                 let held_profiles = !window.profiles.is_empty();
@@ -195,6 +218,10 @@ fn limit_requests(
         }
         if !PROTOCOLS.contains(&series.protocol.as_str()) {
             ROUTE_OTHER.clone_into(&mut series.protocol);
+        }
+        // Frameworks and proxies write one template in many ways.
+        if let Cow::Owned(template) = route::normalise(&series.route) {
+            series.route = template;
         }
         if series.route != ROUTE_OTHER && !names.admit_route(&window.workload, &series.route, limits, now_s) {
             ROUTE_OTHER.clone_into(&mut series.route);
@@ -362,6 +389,45 @@ mod tests {
                 ("window_too_long", 1)
             ]
         );
+    }
+
+    #[test]
+    fn spellings_of_one_route_are_one_route_on_both_signals() {
+        let mut window = window(100);
+        window.requests = vec![series("/quote/<int:id>", 5), series("/quote/{id}", 7)];
+        let mut profile = Profile::empty_cpu(0, 0);
+        profile.locations = vec![Location::Named {
+            frames: vec![Frame::default()],
+        }];
+        profile.stacks = vec![vec![0]];
+        let labels = |route: &str| LabelSet {
+            side: Some(Side::Server),
+            route: route.into(),
+            peer: None,
+        };
+        profile.label_sets = vec![labels("/quote/:id"), labels("GET /quote/[id]"), LabelSet::none()];
+        profile.samples = (0..3)
+            .map(|label_set| Sample {
+                stack: 0,
+                label_set,
+                value: 10,
+                count: 1,
+            })
+            .collect();
+        window.profiles = vec![profile];
+        let limits = IngestLimits::default();
+        let (kept, outcome) = apply(decoded(vec![window]), &mut Cardinality::default(), &limits, 100);
+        assert!(outcome.changed.is_empty());
+        let routes: Vec<_> = kept[0]
+            .requests
+            .iter()
+            .map(|s| (s.route.as_str(), s.duration.count()))
+            .collect();
+        assert_eq!(routes, [("/quote/{id}", 2)]);
+        let profile = &kept[0].profiles[0];
+        let routes: Vec<_> = profile.label_sets.iter().map(|l| l.route.as_str()).collect();
+        assert_eq!(routes, ["/quote/{id}", ""]);
+        assert_eq!(profile.samples.iter().map(|s| s.value).sum::<i64>(), 30);
     }
 
     #[test]

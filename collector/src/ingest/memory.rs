@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emberline_model::{Location, WorkloadWindow, weight::MEMORY_FACTOR};
+use emberline_model::{Location, RequestSeries, WorkloadWindow, weight::MEMORY_FACTOR};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::refused::Refused;
@@ -132,7 +132,13 @@ impl Room {
 pub(super) fn held_by(windows: &[WorkloadWindow]) -> usize {
     let mut bytes = 0;
     for window in windows {
-        bytes += 512 + 400 * window.requests.len();
+        let buckets = |series: &RequestSeries| 16 * series.duration.buckets().len();
+        bytes += 512
+            + window
+                .requests
+                .iter()
+                .map(|series| 400 + buckets(series))
+                .sum::<usize>();
         for profile in &window.profiles {
             bytes += 512 + 40 * profile.samples.len() + 160 * profile.label_sets.len();
             bytes += profile.stacks.iter().map(|stack| 48 + 4 * stack.len()).sum::<usize>();

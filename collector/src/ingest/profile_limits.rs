@@ -8,10 +8,10 @@
 //! Wrong on purpose: which stacks fold when there are too many is decided by their values, so the rarest lose their
 //! names first.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use emberline_model::{
-    Frame, LabelSet, Location, Profile, ProfileType, Sample, WorkloadWindow, merge, otlp::Rejected,
+    Frame, LabelSet, Location, Profile, ProfileType, Sample, WorkloadWindow, merge, otlp::Rejected, route,
     workload::ROUTE_OTHER,
 };
 
@@ -80,6 +80,9 @@ pub(super) fn apply(
             .exemplars
             .retain(|exemplar| (0..=limit).contains(&exemplar.value));
         for labels in &mut profile.label_sets {
+            if let Cow::Owned(template) = route::normalise(&labels.route) {
+                labels.route = template;
+            }
             let named = !labels.route.is_empty() && labels.route != ROUTE_OTHER;
             if named && !names.admit_route(&window.workload, &labels.route, limits, now_s) {
                 ROUTE_OTHER.clone_into(&mut labels.route);

@@ -14,12 +14,13 @@ use emberline_model::{
 use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
 use opentelemetry_proto::tonic::{
     collector::{
-        metrics::v1::metrics_service_client::MetricsServiceClient,
+        metrics::v1::{ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient},
         profiles::v1development::{ExportProfilesServiceRequest, profiles_service_client::ProfilesServiceClient},
     },
     metrics::v1::{Gauge, Metric, NumberDataPoint, metric::Data},
     resource::v1::Resource,
 };
+use prost::Message as _;
 use tonic::{
     Code, Request, Status,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},

@@ -156,7 +156,7 @@ fn for_profiles(
     })
 }
 
-fn for_messages(
+pub(super) fn for_messages(
     bytes: &[u8],
     message: Range<usize>,
     number: u64,

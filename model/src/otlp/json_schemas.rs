@@ -216,7 +216,15 @@ static RESOURCE_METRICS: Schema = Schema {
 
 static SCOPE_METRICS: Schema = Schema {
     name: "metrics of a scope",
-    fields: &[many("metrics", 2, Kind::Message(&METRIC))],
+    fields: &[
+        one("scope", 1, Kind::Message(&SCOPE)),
+        many("metrics", 2, Kind::Message(&METRIC)),
+    ],
+};
+
+static SCOPE: Schema = Schema {
+    name: "a scope",
+    fields: &[one("name", 1, Kind::Text)],
 };
 
 static METRIC: Schema = Schema {
@@ -226,7 +234,7 @@ static METRIC: Schema = Schema {
         one("unit", 3, Kind::Text),
         one("gauge", 5, Kind::Message(&NUMBERS)),
         one("sum", 7, Kind::Message(&NUMBERS)),
-        one("histogram", 9, Kind::Message(&OTHER_POINTS)),
+        one("histogram", 9, Kind::Message(&HISTOGRAM)),
         one("exponentialHistogram", 10, Kind::Message(&EXPONENTIAL_HISTOGRAM)),
         one("summary", 11, Kind::Message(&OTHER_POINTS)),
     ],
@@ -270,6 +278,30 @@ static NUMBER: Schema = Schema {
     ],
 };
 
+static HISTOGRAM: Schema = Schema {
+    name: "a histogram",
+    fields: &[
+        many("dataPoints", 1, Kind::Message(&HISTOGRAM_POINT)),
+        one("aggregationTemporality", 2, TEMPORALITIES),
+    ],
+};
+
+static HISTOGRAM_POINT: Schema = Schema {
+    name: "a point of a histogram",
+    fields: &[
+        one("startTimeUnixNano", 2, Kind::Fixed64),
+        one("timeUnixNano", 3, Kind::Fixed64),
+        one("count", 4, Kind::Fixed64),
+        one("sum", 5, Kind::Double),
+        many("bucketCounts", 6, Kind::Fixed64),
+        many("explicitBounds", 7, Kind::Double),
+        many("attributes", 9, Kind::Message(&KEY_VALUE)),
+        one("flags", 10, Kind::Varint),
+        one("min", 11, Kind::Double),
+        one("max", 12, Kind::Double),
+    ],
+};
+
 static EXPONENTIAL_HISTOGRAM: Schema = Schema {
     name: "an exponential histogram",
     fields: &[
@@ -290,6 +322,7 @@ static EXPONENTIAL_POINT: Schema = Schema {
         one("zeroCount", 7, Kind::Fixed64),
         one("positive", 8, Kind::Message(&BUCKETS)),
         one("negative", 9, Kind::Message(&BUCKETS)),
+        one("flags", 10, Kind::Varint),
         one("min", 12, Kind::Double),
         one("max", 13, Kind::Double),
         one("zeroThreshold", 14, Kind::Double),

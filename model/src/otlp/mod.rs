@@ -6,20 +6,28 @@
 //!
 //! Source: opentelemetry-proto 1.11 (`metrics.v1`, `profiles.v1development`), OpenTelemetry semantic conventions.
 
+mod buckets;
+mod durations;
 mod first_generation;
 mod generations;
 mod instants;
 pub(crate) mod json;
 mod json_schemas;
 mod profiles;
+mod refused;
 mod requests;
 mod shapes;
+mod streams;
+mod untaken;
 
 pub use generations::{read_profiles, read_profiles_counting};
 pub use json::{JsonError, metrics_to_protobuf, profiles_to_protobuf};
 pub use profiles::{DecodeError, decode_profiles, decode_profiles_within, encode_profiles};
-pub use requests::{decode_metrics, encode_requests};
+pub use refused::RefusedMetric;
+pub use requests::{bucket_room, decode_metrics, decode_metrics_within, encode_requests};
 pub use shapes::{weigh_metrics, weigh_profiles};
+pub use streams::{CumulativePoint, Growth, Streams, grow};
+pub use untaken::{count_items, count_items_in_json};
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
@@ -155,6 +163,10 @@ pub struct Decoded {
     pub rejected: Vec<Rejected>,
     /// What was kept in another form than it came in: text replaced, a unit or a rate assumed, profiles added up.
     pub changed: Vec<Rejected>,
+    /// Metrics among what was left out, by name.
+    pub refused: Vec<RefusedMetric>,
+    /// Points whose growth is not known yet.
+    pub cumulative: Vec<CumulativePoint>,
 }
 
 impl Decoded {
@@ -194,9 +206,13 @@ impl Decoded {
     }
 
     /// Adds what another request held.
-    pub(crate) fn append(&mut self, other: Decoded) {
+    pub fn append(&mut self, other: Decoded) {
         other.rejected.into_iter().for_each(|r| r.add_to(&mut self.rejected));
         other.changed.into_iter().for_each(|c| c.add_to(&mut self.changed));
+        for refused in other.refused {
+            refused.add_to(&mut self.refused);
+        }
+        self.cumulative.extend(other.cumulative);
         for mut window in other.windows {
             let known = self.window(&window.workload, window.component, window.start_unix_s, window.length_s);
             known.has_requests |= window.has_requests;

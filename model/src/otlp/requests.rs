@@ -1,33 +1,44 @@
-//! Requests ⇄ OTLP metrics: one exponential histogram per series, and one sum that marks the window.
+//! Requests ⇄ OTLP metrics. Ours are one exponential histogram per series, and one sum that marks the window; those of
+//! others are any metric that [`super::durations`] names, as a histogram of any kind and temporality.
+//!
+//! Guarantees: a window covers the seconds that its points cover, wherever they begin; what is left out is counted by
+//! reason and named.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{KeyValue, any_value::Value},
     metrics::v1::{
-        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Metric, NumberDataPoint,
-        ResourceMetrics, ScopeMetrics, Sum, exponential_histogram_data_point::Buckets, metric::Data, number_data_point,
+        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, HistogramDataPoint, Metric,
+        NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exponential_histogram_data_point::Buckets, metric::Data,
+        number_data_point,
     },
 };
+use prost::Message;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{
-    Decoded, attribute, find_int, find_peer, find_text, names, peer_attributes, resource, scope, text, workload_of,
+    Decoded, attribute,
+    buckets::{Counts, Extremes},
+    durations::{Duration, Writer},
+    find_peer, find_text, names, peer_attributes, resource, scope,
+    streams::{self, CumulativePoint},
+    text, workload_of,
 };
 use crate::{
     batch::{RequestSeries, WorkloadWindow},
-    histogram::{Histogram, MAX_INDEX, MIN_INDEX, SCALE, bucket_index},
+    histogram::SCALE,
     time::whole_seconds,
-    workload::{ROUTE_OTHER, Side},
+    workload::{Component, Side, Workload},
 };
 
 const NS: u64 = 1_000_000_000;
 
-/// The most buckets a foreign histogram point may have on one side of zero.
-const MAX_BUCKETS: usize = 10_000;
-/// Coarser histograms are left out: a bucket of this scale is 19 % wide, which is as coarse as the 160 buckets of
-/// OpenTelemetry's SDKs get between a microsecond and a day.
-const COARSEST_SCALE: i32 = 2;
+/// Flag of a point that says only that its series is gone.
+const NO_RECORDED_VALUE: u32 = 1;
+/// What a request may unfold to where nobody says it.
+const MEMORY_OF_ONE_REQUEST: u64 = 128 << 20;
 
 /// Encodes the requests of one window; an idle window still says that it was one.
 pub fn encode_requests(window: &WorkloadWindow) -> ExportMetricsServiceRequest {
@@ -156,97 +167,262 @@ fn histogram_point(series: &RequestSeries, start: u64, end: u64) -> ExponentialH
     }
 }
 
-/// Takes request durations (and the window marks of our own senders) out of a metrics request. Left out, and
-/// counted: other metrics, cumulative points, histograms coarser than scale 2, points without a service.
+/// Takes request durations (and the window marks of our own senders) out of a metrics request. Left out, counted and
+/// named: other metrics, durations that are no histograms, and histograms that cannot be read. Points that count from the
+/// start of their stream are in [`Decoded::cumulative`], for [`super::grow`].
 pub fn decode_metrics(request: ExportMetricsServiceRequest) -> Decoded {
+    decode_metrics_within(request, MEMORY_OF_ONE_REQUEST)
+}
+
+/// [`decode_metrics`], of a request whose buckets may unfold to about so many bytes of memory.
+pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -> Decoded {
     let mut decoded = Decoded::default();
+    let mut room = bucket_room(limit);
     for group in request.resource_metrics {
-        let metrics = group.scope_metrics.into_iter().flat_map(|s| s.metrics);
         let Some((workload, component)) = workload_of(group.resource.as_ref()) else {
-            let points = metrics.map(|m| data_points(&m)).sum();
-            decoded.reject("no_service_name", points);
+            for metric in group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+                let shape = metric.data.as_ref().map_or("empty", shape_of);
+                decoded.refuse("", &metric.name, shape, "no_service_name", data_points(metric));
+            }
             continue;
         };
+        let attributes = group.resource.map(|resource| resource.attributes).unwrap_or_default();
+        let own = attributes.iter().any(|attribute| attribute.key == names::COMPONENT);
+        let process = identity(0, &attributes);
         let mut bytes: HashMap<String, (u64, u64)> = HashMap::new();
-        for metric in metrics {
-            match (metric.name.as_str(), metric.data) {
-                (names::WINDOW_REQUESTS, Some(Data::Sum(sum))) => {
-                    for point in sum.data_points {
-                        let (start, length) = window_of(point.start_time_unix_nano, point.time_unix_nano);
-                        decoded.window(&workload, component, start, length).has_requests = true;
-                    }
-                }
-                (
-                    name @ (names::SERVER_DURATION | names::CLIENT_DURATION),
-                    Some(Data::ExponentialHistogram(histogram)),
-                ) => {
-                    let side = if name == names::SERVER_DURATION {
-                        Side::Server
-                    } else {
-                        Side::Client
-                    };
-                    let delta = histogram.aggregation_temporality == i32::from(AggregationTemporality::Delta);
-                    if !delta {
-                        decoded.reject("cumulative_histogram", histogram.data_points.len() as u64);
-                        continue;
-                    }
-                    let in_milliseconds = metric.unit == "ms";
-                    for point in histogram.data_points {
-                        let (start, length) = window_of(point.start_time_unix_nano, point.time_unix_nano);
-                        match decode_point(&point, side, in_milliseconds) {
-                            Ok(series) => {
-                                let window = decoded.window(&workload, component, start, length);
-                                window.has_requests = true;
-                                window.requests.push(series);
-                            }
-                            Err(reason) => decoded.reject(reason, 1),
+        for scope in group.scope_metrics {
+            let name = scope.scope.map(|scope| scope.name).unwrap_or_default();
+            let newer: HashSet<String> = scope
+                .metrics
+                .iter()
+                .filter(|metric| {
+                    data_points(metric) > 0 && Duration::named(&metric.name).is_some_and(|d| d.newer.is_none())
+                })
+                .map(|metric| metric.name.clone())
+                .collect();
+            let from = From {
+                workload: &workload,
+                component,
+                process: identity(process, &[text("", &name)]),
+                resource: process,
+                writer: Writer { scope: &name, own },
+            };
+            for metric in scope.metrics {
+                match (metric.name.as_str(), metric.data) {
+                    (names::WINDOW_REQUESTS, Some(Data::Sum(sum))) => {
+                        for point in sum.data_points {
+                            let (start, length) = window_of(point.start_time_unix_nano, point.time_unix_nano);
+                            decoded.window(&workload, component, start, length).has_requests = true;
                         }
                     }
-                }
-                (name @ (names::REQUEST_BYTES | names::RESPONSE_BYTES), Some(Data::Sum(sum))) => {
-                    for point in sum.data_points {
-                        let start = window_of(point.start_time_unix_nano, point.time_unix_nano).0;
-                        let Some(number_data_point::Value::AsInt(value)) = point.value else {
-                            continue;
-                        };
-                        let side = find_text(&point.attributes, names::SIDE).unwrap_or_default();
-                        let entry = bytes.entry(series_key(start, &side, &point.attributes)).or_default();
-                        let value = u64::try_from(value).unwrap_or(0);
-                        if name == names::REQUEST_BYTES {
-                            entry.0 += value;
-                        } else {
-                            entry.1 += value;
-                        }
+                    (name @ (names::REQUEST_BYTES | names::RESPONSE_BYTES), Some(Data::Sum(sum))) => {
+                        add_bytes(&mut bytes, name == names::REQUEST_BYTES, sum);
                     }
-                }
-                (_, data) => {
-                    let points = data.as_ref().map_or(0, count_points);
-                    decoded.reject("unknown_metric", points);
+                    (name, Some(data)) => match Duration::named(name) {
+                        // The same requests under the older of two names.
+                        Some(known) if known.newer.is_some_and(|name| newer.contains(name)) => {}
+                        Some(known) => durations(known, &metric.unit, data, &from, &mut room, &mut decoded),
+                        None => {
+                            let shape = shape_of(&data);
+                            decoded.refuse(&workload.service, name, shape, "unknown_metric", count_points(&data));
+                        }
+                    },
+                    (_, None) => {}
                 }
             }
         }
-        if bytes.is_empty() {
+        put_bytes(&mut decoded, &workload, component, bytes);
+    }
+    decoded
+}
+
+/// Buckets that may be made of a request: half of its memory at what one takes.
+pub fn bucket_room(limit: u64) -> usize {
+    usize::try_from(limit / 32).unwrap_or(usize::MAX)
+}
+
+/// Where points come from.
+struct From<'a> {
+    workload: &'a Workload,
+    component: Component,
+    /// Hash of resource and scope.
+    process: u128,
+    /// Hash of the resource.
+    resource: u128,
+    writer: Writer<'a>,
+}
+
+/// Takes the points of a metric that measures requests.
+fn durations(
+    known: &'static Duration,
+    unit: &str,
+    data: Data,
+    from: &From<'_>,
+    room: &mut usize,
+    decoded: &mut Decoded,
+) {
+    let (service, points, shape) = (&from.workload.service, count_points(&data), shape_of(&data));
+    let Some(unit) = known.seconds(unit) else {
+        return decoded.refuse(service, known.name, shape, "unknown_unit", points);
+    };
+    let (temporality, points): (i32, Vec<Counted>) = match data {
+        Data::Histogram(histogram) => {
+            let points = histogram.data_points.into_iter().map(Counted::of_explicit);
+            (histogram.aggregation_temporality, points.collect())
+        }
+        Data::ExponentialHistogram(histogram) => {
+            let points = histogram.data_points.into_iter().map(Counted::of_exponential);
+            (histogram.aggregation_temporality, points.collect())
+        }
+        _ => return decoded.refuse(service, known.name, shape, "not_a_histogram", points),
+    };
+    let cumulative = match AggregationTemporality::try_from(temporality) {
+        Ok(AggregationTemporality::Delta) => false,
+        Ok(AggregationTemporality::Cumulative) => true,
+        _ => return decoded.refuse(service, known.name, shape, "no_temporality", points.len() as u64),
+    };
+    for point in points.into_iter().filter(|point| !point.nothing_recorded) {
+        let counts = match point.counts {
+            Ok(_) if point.start > point.end => Err("bad_times"),
+            counts => counts,
+        };
+        let counts = match counts {
+            Ok(counts) => counts,
+            Err(reason) => {
+                decoded.refuse(service, known.name, shape, reason, 1);
+                continue;
+            }
+        };
+        let series = known.series(&point.attributes, from.writer);
+        let begun = format!("{} {:016x}", point.start, counts.bounds_hash());
+        let stream = identity(from.process, &[text(known.name, &begun)]);
+        let stream = identity(stream, &point.attributes);
+        if cumulative {
+            decoded.cumulative.push(CumulativePoint {
+                workload: from.workload.clone(),
+                component: from.component,
+                process: from.resource,
+                stream,
+                start_unix_ns: point.start,
+                time_unix_ns: point.end,
+                metric: known,
+                unit,
+                series,
+                counts,
+                said: point.said,
+            });
             continue;
         }
-        for window in decoded
-            .windows
-            .iter_mut()
-            .filter(|w| w.workload == workload && w.component == component)
-        {
-            for series in &mut window.requests {
-                let key = series_key(
-                    window.start_unix_s,
-                    series.side.as_str(),
-                    &series_attributes(series, false),
-                );
-                if let Some((request, response)) = bytes.remove(&key) {
-                    series.request_bytes = request;
-                    series.response_bytes = response;
-                }
+        match counts.histogram(point.said, unit, drawn(stream, point.end), room) {
+            Ok(duration) => {
+                let (start, length) = window_of(point.start, point.end);
+                let window = decoded.window(from.workload, from.component, start, length);
+                window.has_requests = true;
+                window.requests.push(RequestSeries { duration, ..series });
+            }
+            Err(reason) => decoded.refuse(service, known.name, shape, reason, 1),
+        }
+    }
+}
+
+/// A point of either kind of histogram.
+struct Counted {
+    attributes: Vec<KeyValue>,
+    start: u64,
+    end: u64,
+    said: Extremes,
+    counts: Result<Counts, &'static str>,
+    nothing_recorded: bool,
+}
+
+impl Counted {
+    fn of_explicit(mut point: HistogramDataPoint) -> Counted {
+        Counted {
+            counts: Counts::of_explicit(&mut point),
+            said: Extremes {
+                sum: point.sum,
+                min: point.min,
+                max: point.max,
+                ..Extremes::default()
+            },
+            attributes: point.attributes,
+            start: point.start_time_unix_nano,
+            end: point.time_unix_nano,
+            nothing_recorded: point.flags & NO_RECORDED_VALUE != 0,
+        }
+    }
+
+    fn of_exponential(mut point: ExponentialHistogramDataPoint) -> Counted {
+        Counted {
+            counts: Counts::of_exponential(&mut point),
+            said: Extremes {
+                sum: point.sum,
+                min: point.min,
+                max: point.max,
+                ..Extremes::default()
+            },
+            attributes: point.attributes,
+            start: point.start_time_unix_nano,
+            end: point.time_unix_nano,
+            nothing_recorded: point.flags & NO_RECORDED_VALUE != 0,
+        }
+    }
+}
+
+/// Hash of attributes in any order, on top of another one.
+fn identity(of: u128, attributes: &[KeyValue]) -> u128 {
+    let mut written: Vec<Vec<u8>> = attributes.iter().map(Message::encode_to_vec).collect();
+    written.sort_unstable();
+    let mut hash = Xxh3::new();
+    hash.update(&of.to_le_bytes());
+    for attribute in &written {
+        hash.update(&(attribute.len() as u64).to_le_bytes());
+        hash.update(attribute);
+    }
+    hash.digest128()
+}
+
+/// A number in `0..1` that is the same for the same export of the same series, and looks random over several.
+pub(super) fn drawn(stream: u128, end_unix_ns: u64) -> f64 {
+    let hash = xxh3_64(&[stream.to_le_bytes().as_slice(), &end_unix_ns.to_le_bytes()].concat());
+    (hash >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn add_bytes(bytes: &mut HashMap<String, (u64, u64)>, is_request: bool, sum: Sum) {
+    for point in sum.data_points {
+        let start = window_of(point.start_time_unix_nano, point.time_unix_nano).0;
+        let Some(number_data_point::Value::AsInt(value)) = point.value else {
+            continue;
+        };
+        let side = find_text(&point.attributes, names::SIDE).unwrap_or_default();
+        let entry = bytes.entry(series_key(start, &side, &point.attributes)).or_default();
+        let value = u64::try_from(value).unwrap_or(0);
+        if is_request {
+            entry.0 += value;
+        } else {
+            entry.1 += value;
+        }
+    }
+}
+
+fn put_bytes(decoded: &mut Decoded, workload: &Workload, component: Component, mut bytes: HashMap<String, (u64, u64)>) {
+    if bytes.is_empty() {
+        return;
+    }
+    let is_theirs = |window: &&mut WorkloadWindow| window.workload == *workload && window.component == component;
+    for window in decoded.windows.iter_mut().filter(is_theirs) {
+        for series in &mut window.requests {
+            let key = series_key(
+                window.start_unix_s,
+                series.side.as_str(),
+                &series_attributes(series, false),
+            );
+            if let Some((request, response)) = bytes.remove(&key) {
+                series.request_bytes = request;
+                series.response_bytes = response;
             }
         }
     }
-    decoded
 }
 
 /// What joins a byte count with its histogram: every attribute of the series, whatever their order.
@@ -266,96 +442,23 @@ fn series_key(start: i64, side: &str, attributes: &[KeyValue]) -> String {
     .join("\u{0}")
 }
 
-/// What a point covers: its own time, whenever its sender's windows begin.
-fn window_of(start: u64, end: u64) -> (i64, u32) {
+/// The seconds that an export covers: its own time, whenever its sender's windows begin.
+pub(super) fn window_of(start_unix_ns: u64, end_unix_ns: u64) -> (i64, u32) {
     let ns = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-    whole_seconds(ns(start), ns(end))
+    whole_seconds(ns(start_unix_ns), ns(end_unix_ns))
 }
 
-fn unit_of(in_milliseconds: bool) -> f64 {
-    if in_milliseconds { 1e-3 } else { 1.0 }
-}
-
-/// What one of several finer buckets gets of a count; all of them together get all of it.
-fn share(count: u64, piece: i32, pieces: i32) -> u64 {
-    let up_to = |piece: i32| (u128::from(count) * piece.unsigned_abs() as u128 / pieces.unsigned_abs() as u128) as u64;
-    up_to(piece + 1) - up_to(piece)
-}
-
-fn decode_point(
-    point: &ExponentialHistogramDataPoint,
-    side: Side,
-    in_milliseconds: bool,
-) -> Result<RequestSeries, &'static str> {
-    let empty = Buckets::default();
-    if point
-        .negative
-        .as_ref()
-        .is_some_and(|n| n.bucket_counts.iter().any(|&c| c > 0))
-    {
-        return Err("negative_duration");
+fn shape_of(data: &Data) -> &'static str {
+    let cumulative = |temporality| temporality == i32::from(AggregationTemporality::Cumulative);
+    match data {
+        Data::Gauge(_) => "gauge",
+        Data::Sum(_) => "sum",
+        Data::Summary(_) => "summary",
+        Data::Histogram(h) if cumulative(h.aggregation_temporality) => streams::SHAPE,
+        Data::Histogram(_) => "histogram",
+        Data::ExponentialHistogram(h) if cumulative(h.aggregation_temporality) => "cumulative exponential histogram",
+        Data::ExponentialHistogram(_) => "exponential histogram",
     }
-    if point.scale < COARSEST_SCALE || point.scale > 20 {
-        return Err("histogram_scale");
-    }
-    let positive = point.positive.as_ref().unwrap_or(&empty);
-    if positive.bucket_counts.len() > MAX_BUCKETS {
-        return Err("too_many_buckets");
-    }
-    // A unit of milliseconds shifts every bound by log2(1000) * 32 = 318.9 buckets: rounding costs 0.2 %.
-    let shift = if in_milliseconds { -319 } else { 0 };
-    let down = (point.scale - SCALE).max(0);
-    let pieces = 1i32 << (SCALE - point.scale).max(0);
-    let known = |bound: Option<f64>, otherwise: i16| match bound {
-        Some(value) if value.is_finite() && value > 0.0 => bucket_index(value * unit_of(in_milliseconds)),
-        _ => otherwise,
-    };
-    let (lowest, highest) = (known(point.min, MIN_INDEX), known(point.max, MAX_INDEX));
-    let positive_buckets = positive
-        .bucket_counts
-        .iter()
-        .enumerate()
-        .filter(|(_, count)| **count > 0);
-    let buckets = positive_buckets.flat_map(|(at, &count)| {
-        let index = positive.offset.saturating_add(at as i32);
-        let first = (index >> down).saturating_mul(pieces).saturating_add(shift);
-        (0..pieces).map(move |piece| {
-            let fine = first
-                .saturating_add(piece)
-                .clamp(i32::from(MIN_INDEX), i32::from(MAX_INDEX)) as i16;
-            // What lies in the bucket of the extremes cannot lie beyond them.
-            let fine = if pieces > 1 && lowest <= highest {
-                fine.clamp(lowest, highest)
-            } else {
-                fine
-            };
-            (fine, share(count, piece, pieces))
-        })
-    });
-    let unit = unit_of(in_milliseconds);
-    let finite = |value: Option<f64>| value.filter(|v| v.is_finite() && *v >= 0.0).unwrap_or(0.0) * unit;
-    let duration = Histogram::from_parts(
-        point.zero_count,
-        finite(point.sum),
-        finite(point.min),
-        finite(point.max),
-        buckets,
-    );
-    let route = find_text(&point.attributes, names::ROUTE).filter(|r| !r.is_empty());
-    Ok(RequestSeries {
-        side,
-        route: route.unwrap_or_else(|| ROUTE_OTHER.to_owned()),
-        method: find_text(&point.attributes, names::METHOD).unwrap_or_default(),
-        peer: find_peer(&point.attributes),
-        protocol: find_text(&point.attributes, names::PROTOCOL).unwrap_or_else(|| "http/1.1".to_owned()),
-        status: find_int(&point.attributes, names::STATUS)
-            .and_then(|s| u16::try_from(s).ok())
-            .unwrap_or(0),
-        error: find_text(&point.attributes, names::ERROR_TYPE).is_some(),
-        duration,
-        request_bytes: 0,
-        response_bytes: 0,
-    })
 }
 
 fn data_points(metric: &Metric) -> u64 {

@@ -3,6 +3,10 @@
 mod codecs;
 mod coverage;
 mod exemplars;
+mod cumulative_histograms;
+mod exemplars;
+mod exemplars;
+mod explicit_bounds;
 mod files_of_profilers;
 mod go_runtime_files;
 mod hostile_files;

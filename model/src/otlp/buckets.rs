@@ -1,0 +1,376 @@
+//! Histograms of other shapes than ours: explicit bounds, and exponential ones of any scale.
+//!
+//! Guarantees: no count is lost and none is invented; a value that was counted in a bucket of the sender lies in one of
+//! our buckets that touch it, and within the sender's minimum and maximum; what one request may unfold to is bounded.
+//! Differences are taken between the counts as they were sent, before anything is spread.
+//!
+//! Wrong on purpose: where in a wide bucket its values lie is not known, so they are spread evenly over it by ratio (the
+//! lowest of explicit bounds, which begins at zero, by value). Where there are fewer values than places, the first place
+//! is drawn from the content of the point: always taking the same end would make a quiet release look faster or slower
+//! than a busy one.
+
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogramDataPoint, HistogramDataPoint, exponential_histogram_data_point::Buckets,
+};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::histogram::{
+    BUCKETS_PER_OCTAVE, Histogram, MAX_INDEX, MIN_INDEX, SCALE, bucket_index, bucket_lower, bucket_upper,
+};
+
+/// The most buckets a foreign histogram point may have on one side of zero.
+const MAX_BUCKETS: usize = 10_000;
+/// The scales that the specification allows.
+const SCALES: std::ops::RangeInclusive<i32> = -10..=20;
+/// The lowest of explicit bounds is cut here below its upper bound: what is spread evenly by value has a thousandth below.
+const LOWEST_OCTAVES: f64 = 10.0;
+
+/// Why a point cannot be taken; fixed texts, fit for a metric label.
+pub(super) type Reason = &'static str;
+
+/// What a histogram point counted, as it was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Counts {
+    /// One count more than there are bounds.
+    Explicit {
+        /// Upper bounds, inclusive, rising.
+        bounds: Vec<f64>,
+        /// The last one is beyond the last bound.
+        counts: Vec<u64>,
+    },
+    /// Bucket `offset + i` of a scale.
+    Exponential {
+        /// Two to the power of it are the buckets per octave.
+        scale: i32,
+        /// Index of the first.
+        offset: i32,
+        /// From there on.
+        counts: Vec<u64>,
+        /// Values of zero, or next to it.
+        zero_count: u64,
+    },
+}
+
+/// What is said beside the counts, in the unit of the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Extremes {
+    pub(super) sum: Option<f64>,
+    pub(super) min: Option<f64>,
+    pub(super) max: Option<f64>,
+    /// The smallest value was there before these counts, and only bounds them.
+    pub(super) min_is_older: bool,
+    /// The same of the largest.
+    pub(super) max_is_older: bool,
+}
+
+impl Counts {
+    /// The counts of a point with explicit bounds.
+    pub(super) fn of_explicit(point: &mut HistogramDataPoint) -> Result<Counts, Reason> {
+        let bounds = std::mem::take(&mut point.explicit_bounds);
+        let counts = std::mem::take(&mut point.bucket_counts);
+        if counts.is_empty() && point.count == 0 {
+            return Ok(Counts::Explicit {
+                bounds: Vec::new(),
+                counts: vec![0],
+            });
+        }
+        if bounds.is_empty() {
+            return Err("no_buckets");
+        }
+        if counts.len() > MAX_BUCKETS {
+            return Err("too_many_buckets");
+        }
+        let rising = bounds.iter().all(|bound| bound.is_finite()) && bounds.windows(2).all(|pair| pair[0] < pair[1]);
+        if counts.len() != bounds.len() + 1 || !rising {
+            return Err("malformed_histogram");
+        }
+        let negative = bounds
+            .iter()
+            .zip(&counts)
+            .any(|(bound, count)| *bound < 0.0 && *count > 0);
+        if negative {
+            return Err("negative_duration");
+        }
+        Ok(Counts::Explicit { bounds, counts })
+    }
+
+    /// The counts of an exponential point.
+    pub(super) fn of_exponential(point: &mut ExponentialHistogramDataPoint) -> Result<Counts, Reason> {
+        let negative = point.negative.as_ref();
+        if negative.is_some_and(|n| n.bucket_counts.iter().any(|&count| count > 0)) {
+            return Err("negative_duration");
+        }
+        if !SCALES.contains(&point.scale) {
+            return Err("histogram_scale");
+        }
+        let Buckets { offset, bucket_counts } = point.positive.take().unwrap_or_default();
+        if bucket_counts.len() > MAX_BUCKETS {
+            return Err("too_many_buckets");
+        }
+        Ok(Counts::Exponential {
+            scale: point.scale,
+            offset,
+            counts: bucket_counts,
+            zero_count: point.zero_count,
+        })
+    }
+
+    /// Tells apart histograms of one name that count in other buckets; those that change with the values do not count.
+    pub(super) fn bounds_hash(&self) -> u64 {
+        match self {
+            Counts::Explicit { bounds, .. } => {
+                let bytes: Vec<u8> = bounds.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+                xxh3_64(&bytes)
+            }
+            Counts::Exponential { .. } => 0,
+        }
+    }
+
+    /// Buckets held in memory.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Counts::Explicit { bounds, counts } => bounds.len() + counts.len(),
+            Counts::Exponential { counts, .. } => counts.len(),
+        }
+    }
+
+    /// What was counted since `before`; `None` when something is less than it was, or was counted in other buckets.
+    pub(super) fn since(&self, before: &Counts) -> Option<Counts> {
+        match (self, before) {
+            (
+                Counts::Explicit { bounds, counts },
+                Counts::Explicit {
+                    bounds: old,
+                    counts: before,
+                },
+            ) => {
+                if bounds != old {
+                    return None;
+                }
+                let counts = counts.iter().zip(before).map(|(now, before)| now.checked_sub(*before));
+                Some(Counts::Explicit {
+                    bounds: bounds.clone(),
+                    counts: counts.collect::<Option<_>>()?,
+                })
+            }
+            (
+                Counts::Exponential { scale, zero_count, .. },
+                Counts::Exponential {
+                    scale: old,
+                    zero_count: before_zero,
+                    ..
+                },
+            ) => {
+                // A range that grew makes a sender choose a coarser scale; the older counts fall into its buckets.
+                let scale = *scale.min(old);
+                let (mut now, before) = (self.at_scale(scale), before.at_scale(scale));
+                for (index, count) in before {
+                    if count == 0 {
+                        continue;
+                    }
+                    let grown = now.get_mut(&index)?;
+                    *grown = grown.checked_sub(count)?;
+                }
+                now.retain(|_, count| *count > 0);
+                let (offset, last) = (now.keys().next().copied(), now.keys().next_back().copied());
+                let offset = offset.unwrap_or(0);
+                let mut counts = vec![0; last.map_or(0, |last| (last - offset) as usize + 1)];
+                for (index, count) in now {
+                    counts[(index - offset) as usize] = count;
+                }
+                let zero_count = zero_count.checked_sub(*before_zero)?;
+                Some(Counts::Exponential {
+                    scale,
+                    offset,
+                    counts,
+                    zero_count,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Positive buckets by index at a scale that is not finer.
+    fn at_scale(&self, at: i32) -> std::collections::BTreeMap<i32, u64> {
+        let mut found = std::collections::BTreeMap::new();
+        if let Counts::Exponential {
+            scale, offset, counts, ..
+        } = self
+        {
+            let down = scale.saturating_sub(at).clamp(0, 31);
+            for (index, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let into: &mut u64 = found.entry(offset.saturating_add(index as i32) >> down).or_default();
+                *into = into.saturating_add(*count);
+            }
+        }
+        found
+    }
+
+    /// Our histogram of it. `unit` is the sender's unit in seconds; `drawn` is in `0..1` and says where few values fall;
+    /// `room` is how many buckets may still be made.
+    pub(super) fn histogram(
+        &self,
+        said: Extremes,
+        unit: f64,
+        drawn: f64,
+        room: &mut usize,
+    ) -> Result<Histogram, Reason> {
+        let within = |value: Option<f64>| value.filter(|v| v.is_finite() && *v > 0.0).map(|v| v * unit);
+        let (min, max) = (within(said.min), within(said.max));
+        let ordered = min.zip(max).is_none_or(|(min, max)| min <= max);
+        let mut spread = Spread {
+            buckets: Vec::new(),
+            zero_count: 0,
+            min: min.filter(|_| ordered),
+            max: max.filter(|_| ordered),
+            drawn,
+        };
+        match self {
+            Counts::Explicit { bounds, counts } => spread.explicit(bounds, counts, unit),
+            Counts::Exponential {
+                scale,
+                offset,
+                counts,
+                zero_count,
+            } => {
+                spread.zero_count = *zero_count;
+                spread.exponential(*scale, *offset, counts, unit);
+            }
+        }
+        *room = room.checked_sub(spread.buckets.len()).ok_or("too_many_buckets")?;
+        let sum = said.sum.filter(|sum| sum.is_finite() && *sum >= 0.0).unwrap_or(0.0) * unit;
+        let indices = spread.buckets.iter().map(|bucket| bucket.0);
+        let lowest = match indices.clone().min() {
+            Some(first) if spread.zero_count == 0 => bucket_lower(first),
+            _ => 0.0,
+        };
+        let highest = indices.max().map_or(0.0, bucket_upper);
+        let min = match min.filter(|_| !said.min_is_older) {
+            Some(min) if spread.zero_count == 0 => min,
+            _ => lowest.max(
+                spread
+                    .min
+                    .filter(|min| *min <= highest && spread.zero_count == 0)
+                    .unwrap_or(0.0),
+            ),
+        };
+        let max = match max.filter(|_| !said.max_is_older) {
+            Some(max) => max,
+            None => highest.min(spread.max.filter(|max| *max >= lowest).unwrap_or(f64::INFINITY)),
+        };
+        Ok(Histogram::from_parts(spread.zero_count, sum, min, max, spread.buckets))
+    }
+}
+
+/// How values lie between the two bounds of a bucket.
+#[derive(Clone, Copy)]
+enum Evenly {
+    ByRatio,
+    ByValue,
+}
+
+/// Our buckets while they are filled.
+struct Spread {
+    buckets: Vec<(i16, u64)>,
+    zero_count: u64,
+    min: Option<f64>,
+    max: Option<f64>,
+    drawn: f64,
+}
+
+impl Spread {
+    fn explicit(&mut self, bounds: &[f64], counts: &[u64], unit: f64) {
+        for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let low = at.checked_sub(1).map_or(0.0, |below| bounds[below].max(0.0)) * unit;
+            match bounds.get(at) {
+                // The bucket up to zero: values that were rounded to nothing.
+                Some(&bound) if bound <= 0.0 => self.zero_count = self.zero_count.saturating_add(count),
+                Some(&bound) if low == 0.0 => self.between(low, bound * unit, count, Evenly::ByValue),
+                Some(&bound) => self.between(low, bound * unit, count, Evenly::ByRatio),
+                // Beyond the last bound: as far as the largest value that is known.
+                None => {
+                    let high = self.max.filter(|max| *max > low).unwrap_or(low);
+                    self.between(low, high, count, Evenly::ByRatio);
+                }
+            }
+        }
+    }
+
+    fn exponential(&mut self, scale: i32, offset: i32, counts: &[u64], unit: f64) {
+        if scale >= SCALE {
+            // Finer buckets lie inside of ours. A unit moves all of them by log2(unit) * 32 buckets; rounding that costs at
+            // most half of ours.
+            let shift = (unit.log2() * BUCKETS_PER_OCTAVE).round() as i32;
+            let down = scale - SCALE;
+            for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let index = (offset.saturating_add(at as i32) >> down).saturating_add(shift);
+                self.buckets.push((clamped(index), count));
+            }
+            return;
+        }
+        let width = f64::from(-scale).exp2();
+        for (at, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let low = f64::from(offset.saturating_add(at as i32)) * width;
+            // The widest buckets reach beyond what a number can say, and beyond what we keep.
+            let edge = |power: f64| (power.exp2() * unit).clamp(bucket_lower(MIN_INDEX), bucket_upper(MAX_INDEX));
+            self.between(edge(low), edge(low + width), count, Evenly::ByRatio);
+        }
+    }
+
+    /// Spreads values over `low..=high` seconds, and not beyond the extremes.
+    fn between(&mut self, low: f64, high: f64, count: u64, evenly: Evenly) {
+        let narrowed_low = self.min.map_or(low, |min| low.max(min.min(high)));
+        let narrowed_high = self.max.map_or(high, |max| high.min(max.max(narrowed_low)));
+        let (low, high) = (narrowed_low, narrowed_high);
+        let top = bucket_index_of(high);
+        let floor = match evenly {
+            Evenly::ByRatio => low,
+            Evenly::ByValue => low.max(high * (-LOWEST_OCTAVES).exp2()),
+        };
+        // The smallest value itself is in a bucket; the sender's lower bound is not, because lower bounds are exclusive.
+        let first = if floor == self.min.unwrap_or(0.0) {
+            floor
+        } else {
+            floor * (1.0 + 1e-9)
+        };
+        let bottom = if floor < high {
+            bucket_index_of(first).min(top)
+        } else {
+            top
+        };
+        let up_to = |index: i16| -> f64 {
+            let edge = ((f64::from(index) + 1.0) / BUCKETS_PER_OCTAVE).exp2().min(high);
+            let share = match evenly {
+                Evenly::ByRatio => (edge / low).log2() / (high / low).log2(),
+                Evenly::ByValue => (edge - low) / (high - low),
+            };
+            if share.is_finite() { share.clamp(0.0, 1.0) } else { 1.0 }
+        };
+        let mut given = 0;
+        for index in bottom..=top {
+            let all = if index == top {
+                count
+            } else {
+                // Floats are exact for the counts that may be stored.
+                ((count as f64).mul_add(up_to(index), self.drawn) as u64).min(count)
+            };
+            if all > given {
+                self.buckets.push((index, all - given));
+                given = all;
+            }
+        }
+    }
+}
+
+fn clamped(index: i32) -> i16 {
+    index.clamp(i32::from(MIN_INDEX), i32::from(MAX_INDEX)) as i16
+}
+
+fn bucket_index_of(seconds: f64) -> i16 {
+    if seconds > 0.0 {
+        bucket_index(seconds)
+    } else {
+        MIN_INDEX
+    }
+}

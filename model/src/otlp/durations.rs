@@ -1,0 +1,445 @@
+//! Which metrics are durations of requests, and what their attributes say about the requests.
+//!
+//! Guarantees: one table names every metric that is taken, with its side and its unit; a path of a request never becomes
+//! a route; an address never becomes a peer. Names of both generations of the semantic conventions are read: HTTP before
+//! and since 1.23, RPC before and since 1.39.
+//!
+//! Wrong on purpose: a caller that is measured by an SDK only knows the name that it asked for: that name is its peer, of
+//! version `unknown`. The two names of one metric in one scope are the same requests, and only the newer one counts.
+
+use std::net::IpAddr;
+
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+
+use super::{find_int, find_peer, find_text, names};
+use crate::{
+    batch::RequestSeries,
+    histogram::Histogram,
+    route,
+    workload::{ROUTE_OTHER, Release, Side, UNKNOWN},
+};
+
+/// What kind of call a metric measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Http,
+    Rpc,
+}
+
+/// A metric that is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Duration {
+    pub(super) name: &'static str,
+    pub(super) side: Side,
+    kind: Kind,
+    /// Where the metric does not say its unit.
+    unit: &'static str,
+    /// A name of the same requests that is preferred to this one.
+    pub(super) newer: Option<&'static str>,
+}
+
+const fn duration(
+    name: &'static str,
+    side: Side,
+    kind: Kind,
+    unit: &'static str,
+    newer: Option<&'static str>,
+) -> Duration {
+    Duration {
+        name,
+        side,
+        kind,
+        unit,
+        newer,
+    }
+}
+
+static DURATIONS: [Duration; 8] = [
+    duration(names::SERVER_DURATION, Side::Server, Kind::Http, "s", None),
+    duration(names::CLIENT_DURATION, Side::Client, Kind::Http, "s", None),
+    duration(
+        "http.server.duration",
+        Side::Server,
+        Kind::Http,
+        "ms",
+        Some(names::SERVER_DURATION),
+    ),
+    duration(
+        "http.client.duration",
+        Side::Client,
+        Kind::Http,
+        "ms",
+        Some(names::CLIENT_DURATION),
+    ),
+    duration("rpc.server.call.duration", Side::Server, Kind::Rpc, "s", None),
+    duration("rpc.client.call.duration", Side::Client, Kind::Rpc, "s", None),
+    duration(
+        "rpc.server.duration",
+        Side::Server,
+        Kind::Rpc,
+        "ms",
+        Some("rpc.server.call.duration"),
+    ),
+    duration(
+        "rpc.client.duration",
+        Side::Client,
+        Kind::Rpc,
+        "ms",
+        Some("rpc.client.call.duration"),
+    ),
+];
+
+/// Instrumentations that put the route, and not the path, into `http.target` of their metrics under the old names. Others
+/// put the path there.
+const ROUTE_IN_TARGET: [&str; 5] = [
+    "opentelemetry.instrumentation.flask",
+    "opentelemetry.instrumentation.django",
+    "opentelemetry.instrumentation.asgi",
+    "opentelemetry.instrumentation.fastapi",
+    "opentelemetry.instrumentation.starlette",
+];
+
+/// Codes of gRPC that are the server's fault.
+const GRPC_SERVER_ERRORS: [u16; 6] = [2, 4, 12, 13, 14, 15];
+
+/// Codes of gRPC by name.
+const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// Who wrote a point.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writer<'a> {
+    /// Name of the instrumentation.
+    pub(super) scope: &'a str,
+    /// One of our own proxies or libraries, whose routes and errors are what they say.
+    pub(super) own: bool,
+}
+
+impl Duration {
+    /// The metric of a name.
+    pub(super) fn named(name: &str) -> Option<&'static Duration> {
+        DURATIONS.iter().find(|duration| duration.name == name)
+    }
+
+    /// The unit that a metric says, in seconds; `None` for one that is no time.
+    pub(super) fn seconds(&self, unit: &str) -> Option<f64> {
+        match if unit.is_empty() { self.unit } else { unit } {
+            "s" | "seconds" | "second" => Some(1.0),
+            "ms" | "milliseconds" | "millisecond" => Some(1e-3),
+            "us" | "µs" | "microseconds" => Some(1e-6),
+            "ns" | "nanoseconds" => Some(1e-9),
+            _ => None,
+        }
+    }
+
+    /// What the attributes of a point say; without the duration.
+    pub(super) fn series(&self, attributes: &[KeyValue], writer: Writer<'_>) -> RequestSeries {
+        let of = |keys: &[&str]| {
+            keys.iter()
+                .find_map(|key| find_text(attributes, key).filter(|text| !text.is_empty()))
+        };
+        let peer = find_peer(attributes).or_else(|| (self.side == Side::Client).then(|| called(attributes)).flatten());
+        let error_type = of(&[names::ERROR_TYPE]);
+        let mut series = RequestSeries {
+            side: self.side,
+            route: ROUTE_OTHER.to_owned(),
+            method: of(&[names::METHOD, "http.method"]).unwrap_or_default(),
+            peer,
+            protocol: String::new(),
+            status: 0,
+            error: false,
+            duration: Histogram::new(),
+            request_bytes: 0,
+            response_bytes: 0,
+        };
+        match self.kind {
+            Kind::Http => {
+                let in_target = self.newer.is_some() && ROUTE_IN_TARGET.contains(&writer.scope);
+                let template = (self.side == Side::Client).then(|| of(&["url.template"])).flatten();
+                let found = of(&[names::ROUTE])
+                    .or(template)
+                    .or_else(|| in_target.then(|| of(&["http.target"])).flatten());
+                if let Some(found) = found {
+                    series.route = if writer.own {
+                        found
+                    } else {
+                        route::of_path(&found).into_owned()
+                    };
+                }
+                let status = find_int(attributes, names::STATUS).or_else(|| find_int(attributes, "http.status_code"));
+                series.status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
+                series.protocol = http_protocol(attributes);
+                // Senders call 4xx an error of the caller; here it is an answer.
+                let answered = !writer.own && (400..500).contains(&series.status);
+                series.error = (error_type.is_some() && !answered) || (!writer.own && series.status >= 500);
+            }
+            Kind::Rpc => {
+                let system = of(&["rpc.system.name", "rpc.system"]).unwrap_or_else(|| "grpc".to_owned());
+                let is_grpc = system == "grpc";
+                series.protocol = if is_grpc { "grpc".to_owned() } else { system };
+                if is_grpc {
+                    "POST".clone_into(&mut series.method);
+                }
+                let method = of(&["rpc.method"]).filter(|method| method != "_OTHER");
+                series.route = match (of(&["rpc.service"]), method) {
+                    (_, Some(method)) if method.contains('/') => format!("/{}", method.trim_start_matches('/')),
+                    (Some(service), Some(method)) => format!("/{service}/{method}"),
+                    _ => ROUTE_OTHER.to_owned(),
+                };
+                let code = of(&[
+                    "rpc.response.status_code",
+                    "rpc.grpc.status_code",
+                    "rpc.connect_rpc.error_code",
+                ]);
+                series.status = code.as_deref().map_or(0, grpc_code);
+                series.error = match (is_grpc, code) {
+                    (true, Some(_)) => GRPC_SERVER_ERRORS.contains(&series.status),
+                    _ => error_type.is_some(),
+                };
+            }
+        }
+        series
+    }
+}
+
+fn grpc_code(text: &str) -> u16 {
+    let by_name = |text: &str| {
+        GRPC_CODES
+            .iter()
+            .position(|name| name.eq_ignore_ascii_case(text))
+            .map(|at| at as u16)
+    };
+    text.parse().ok().or_else(|| by_name(text)).unwrap_or(2)
+}
+
+/// As our proxies name protocols.
+fn http_protocol(attributes: &[KeyValue]) -> String {
+    let name = find_text(attributes, names::PROTOCOL).unwrap_or_default();
+    let version = ["network.protocol.version", "http.flavor", "net.protocol.version"];
+    let version = version.iter().find_map(|key| find_text(attributes, key));
+    match (name.as_str(), version.as_deref()) {
+        ("" | "http", Some("2" | "2.0")) => "http/2".to_owned(),
+        ("" | "http", Some("3" | "3.0")) => "http/3".to_owned(),
+        ("" | "http", _) => "http/1.1".to_owned(),
+        _ => name,
+    }
+}
+
+/// Whom a caller asked for: a service that its attributes name, or else the host, unless that is an address.
+fn called(attributes: &[KeyValue]) -> Option<Release> {
+    let of = |key| find_text(attributes, key).filter(|text: &String| !text.is_empty());
+    let release = |namespace: &str, service: &str| Release {
+        namespace: namespace.to_owned(),
+        service: service.to_owned(),
+        version: UNKNOWN.to_owned(),
+    };
+    if let Some(service) = of("peer.service") {
+        return Some(release("", &service));
+    }
+    let host = of("server.address").or_else(|| of("net.peer.name"))?;
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || host.starts_with('/');
+    if host.is_empty() || host == "localhost" || is_address {
+        return None;
+    }
+    // Names of services inside Kubernetes: `inventory.prod.svc`, `inventory.prod.svc.cluster.local`.
+    let parts: Vec<&str> = host.splitn(4, '.').collect();
+    if let [service, namespace, "svc", ..] = parts.as_slice() {
+        return Some(release(namespace, service));
+    }
+    Some(release("", &host))
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+
+    use super::*;
+    use crate::otlp::{attribute, text};
+
+    const FOREIGN: Writer<'_> = Writer { scope: "", own: false };
+
+    fn series(name: &str, scope: &str, attributes: &[(&str, &str)]) -> RequestSeries {
+        let attributes: Vec<KeyValue> = attributes
+            .iter()
+            .map(|(key, value)| match value.parse() {
+                Ok(number) => attribute(key, Value::IntValue(number)),
+                Err(_) => text(key, value),
+            })
+            .collect();
+        Duration::named(name)
+            .unwrap()
+            .series(&attributes, Writer { scope, ..FOREIGN })
+    }
+
+    #[test]
+    fn routes_are_templates_and_never_paths() {
+        let flask = "opentelemetry.instrumentation.flask";
+        let tornado = "opentelemetry.instrumentation.tornado";
+        for (name, scope, attributes, route) in [
+            (
+                "http.server.request.duration",
+                "",
+                vec![("http.route", "/quote/:id"), ("url.path", "/quote/7")],
+                "/quote/{id}",
+            ),
+            (
+                "http.server.request.duration",
+                "",
+                vec![("url.path", "/quote/7")],
+                "other",
+            ),
+            (
+                "http.server.request.duration",
+                flask,
+                vec![("http.target", "/quote/7")],
+                "other",
+            ),
+            (
+                "http.server.duration",
+                flask,
+                vec![("http.target", "/quote/<int:item>")],
+                "/quote/{item}",
+            ),
+            (
+                "http.server.duration",
+                flask,
+                vec![("http.target", "/a"), ("http.route", "/b")],
+                "/b",
+            ),
+            (
+                "http.server.duration",
+                tornado,
+                vec![("http.target", "/quote/7")],
+                "other",
+            ),
+            (
+                "http.client.request.duration",
+                "",
+                vec![("url.template", "/quote/{id}")],
+                "/quote/{id}",
+            ),
+            (
+                "http.server.request.duration",
+                "",
+                vec![("http.route", "quote/<id>/")],
+                "/quote/{id}",
+            ),
+            (
+                "rpc.server.duration",
+                "",
+                vec![("rpc.service", "shop.Cart"), ("rpc.method", "Add")],
+                "/shop.Cart/Add",
+            ),
+            (
+                "rpc.server.call.duration",
+                "",
+                vec![("rpc.method", "shop.Cart/Add")],
+                "/shop.Cart/Add",
+            ),
+            ("rpc.server.call.duration", "", vec![("rpc.method", "_OTHER")], "other"),
+        ] {
+            assert_eq!(series(name, scope, &attributes).route, route, "{name} {attributes:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_names_whom_it_asked_for_and_never_an_address() {
+        let peer = |attributes: &[(&str, &str)]| series("http.client.request.duration", "", attributes).peer;
+        for (attributes, expected) in [
+            (
+                vec![("server.address", "api.pay.example"), ("server.port", "443")],
+                Some("api.pay.example@unknown"),
+            ),
+            (vec![("net.peer.name", "Inventory")], Some("inventory@unknown")),
+            (
+                vec![("server.address", "inventory.prod.svc.cluster.local.")],
+                Some("prod/inventory@unknown"),
+            ),
+            (vec![("server.address", "10.0.0.1")], None),
+            (vec![("server.address", "[::1]")], None),
+            (vec![("server.address", "localhost")], None),
+            (vec![("server.address", "/run/app.sock")], None),
+            (
+                vec![("server.address", "db"), ("peer.service", "orders")],
+                Some("orders@unknown"),
+            ),
+            (
+                vec![
+                    ("server.address", "db"),
+                    ("service.peer.name", "orders"),
+                    ("service.peer.namespace", "shop"),
+                ],
+                Some("shop/orders@unknown"),
+            ),
+        ] {
+            let found = peer(&attributes).map(|release| release.to_string());
+            assert_eq!(found.as_deref(), expected, "{attributes:?}");
+        }
+        assert_eq!(
+            series(
+                "http.server.request.duration",
+                "",
+                &[("server.address", "shop.example")]
+            )
+            .peer,
+            None
+        );
+    }
+
+    #[test]
+    fn statuses_errors_and_protocols_of_both_generations_are_read() {
+        let http = |attributes: &[(&str, &str)]| {
+            let found = series("http.client.request.duration", "", attributes);
+            (found.status, found.error, found.protocol)
+        };
+        let one = || "http/1.1".to_owned();
+        assert_eq!(
+            http(&[("http.response.status_code", "404"), ("error.type", "404")]),
+            (404, false, one())
+        );
+        assert_eq!(
+            http(&[("http.status_code", "503"), ("http.flavor", "2.0")]),
+            (503, true, "http/2".to_owned())
+        );
+        assert_eq!(
+            http(&[("error.type", "timeout"), ("network.protocol.name", "http")]),
+            (0, true, one())
+        );
+        let rpc = |attributes: &[(&str, &str)]| {
+            let found = series("rpc.server.duration", "", attributes);
+            (found.status, found.error, found.protocol, found.method)
+        };
+        let grpc = || "grpc".to_owned();
+        assert_eq!(
+            rpc(&[("rpc.system", "grpc"), ("rpc.grpc.status_code", "14")]),
+            (14, true, grpc(), "POST".into())
+        );
+        assert_eq!(
+            rpc(&[("rpc.response.status_code", "NOT_FOUND"), ("error.type", "NOT_FOUND")]),
+            (5, false, grpc(), "POST".into())
+        );
+        assert_eq!(rpc(&[("rpc.response.status_code", "odd")]).0, 2);
+        assert_eq!(
+            rpc(&[("rpc.system.name", "connectrpc"), ("error.type", "unavailable")]).1,
+            true
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! Histograms that grow from the start of a stream, as every SDK sends them unless told otherwise: what they grew.
+//!
+//! A stream is a metric of a process with equal attributes and one start. Guarantees: nothing is counted twice, whatever
+//! is lost, repeated or overtaken on the way; what a stream grew covers exactly the time between two of its exports, or
+//! from its start to the first; a new start is a new stream, and counts that fell under an old start count whole.
+//! Values are compared bucket by bucket as they were sent.
+//!
+//! A stream that is not known counts whole only if it began after the last moment at which one may have been forgotten
+//! (the start of the server, or an eviction): otherwise its first point is where counting begins, and is said to be.
+//!
+//! Wrong on purpose: between the last export of a process and its end nothing is seen. Two processes whose resources,
+//! attributes and starts (nanoseconds) are equal would be one stream.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    Decoded,
+    buckets::{Counts, Extremes},
+    durations::Duration,
+    requests::{drawn, window_of},
+};
+use crate::{
+    batch::RequestSeries,
+    workload::{Component, Workload},
+};
+
+/// What a stream weighs beside its buckets, in buckets (of eight bytes).
+const STREAM_BUCKETS: usize = 20;
+/// A stream that sent nothing for so long is forgotten, in nanoseconds: its process is gone.
+const IDLE_NS: u64 = 3_600_000_000_000;
+/// What refusals call it.
+pub(super) const SHAPE: &str = "cumulative histogram";
+
+/// A point that counts from the start of its stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CumulativePoint {
+    pub(super) workload: Workload,
+    pub(super) component: Component,
+    /// Hash of all that the resource says: which process it is.
+    pub(super) process: u128,
+    /// Hash of process, scope, metric, attributes and start: which stream it is.
+    pub(super) stream: u128,
+    pub(super) start_unix_ns: u64,
+    pub(super) time_unix_ns: u64,
+    pub(super) metric: &'static Duration,
+    pub(super) unit: f64,
+    pub(super) series: RequestSeries,
+    pub(super) counts: Counts,
+    pub(super) said: Extremes,
+}
+
+impl CumulativePoint {
+    /// When it was exported, by the clock of its sender.
+    pub fn time_unix_ns(&self) -> u64 {
+        self.time_unix_ns
+    }
+
+    /// Which process sent it, as far as it says.
+    pub fn process(&self) -> (&Workload, u128) {
+        (&self.workload, self.process)
+    }
+}
+
+/// What the streams of one process had counted when they were last looked at.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Streams {
+    streams: HashMap<u128, Stream>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Stream {
+    time_unix_ns: u64,
+    counts: Counts,
+    said: Extremes,
+}
+
+/// How points compare with what was known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Growth {
+    /// The windows of what was counted since, and what could not be told.
+    pub decoded: Decoded,
+    /// What the next ones are to be compared with.
+    pub next: Streams,
+    /// The newest export of what was forgotten; 0 when nothing was.
+    pub forgotten_unix_ns: u64,
+}
+
+impl Decoded {
+    /// Counts points that cannot be compared for a reason that lies outside of them.
+    pub fn refuse_points(&mut self, points: &[CumulativePoint], reason: &'static str) {
+        for point in points {
+            self.refuse(&point.workload.service, point.metric.name, SHAPE, reason, 1);
+        }
+    }
+}
+
+impl Streams {
+    /// Buckets that are remembered, with what a stream needs beside them counted as buckets.
+    pub fn buckets(&self) -> usize {
+        self.streams
+            .values()
+            .map(|stream| stream.counts.len() + STREAM_BUCKETS)
+            .sum()
+    }
+
+    /// The newest export.
+    pub fn newest_unix_ns(&self) -> u64 {
+        self.streams
+            .values()
+            .map(|stream| stream.time_unix_ns)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// What points of one process grew since `previous`; streams that began after `sure_since_unix_ns` and are not known have
+/// all their growth before them. `room` is how many buckets may be made.
+pub fn grow(
+    previous: Option<&Streams>,
+    points: &[CumulativePoint],
+    sure_since_unix_ns: u64,
+    room: &mut usize,
+) -> Growth {
+    let mut decoded = Decoded::default();
+    let mut next = previous.cloned().unwrap_or_default();
+    let since = Since::of(&next, points, sure_since_unix_ns);
+    for point in points {
+        let known = next.streams.get(&point.stream);
+        if known.is_some_and(|known| point.time_unix_ns <= known.time_unix_ns) {
+            // A repeated export, or one that was overtaken: a later look holds all of it.
+            continue;
+        }
+        let from = match known {
+            Some(known) => Some(known.time_unix_ns),
+            None if since.is_sure(point) => Some(since.start_of(point)),
+            None => None,
+        };
+        let grown = match known.map(|known| (known, point.counts.since(&known.counts))) {
+            Some((known, Some(grown))) => (grown, grown_extremes(&known.said, &point.said)),
+            // A counter that fell began anew without saying so.
+            Some((_, None)) | None => (point.counts.clone(), point.said),
+        };
+        let window = from.map(|from| window_of(from, point.time_unix_ns));
+        match window {
+            None => decoded.refuse(&point.workload.service, point.metric.name, SHAPE, "cumulative_base", 1),
+            Some((start, length)) => {
+                let (counts, said) = &grown;
+                match counts.histogram(*said, point.unit, drawn(point.stream, point.time_unix_ns), room) {
+                    Ok(duration) => {
+                        let window = decoded.window(&point.workload, point.component, start, length);
+                        window.has_requests = true;
+                        if duration.count() > 0 {
+                            window.requests.push(RequestSeries {
+                                duration,
+                                ..point.series.clone()
+                            });
+                        }
+                    }
+                    Err(reason) => {
+                        // It is not remembered, so that a later look counts what was missed.
+                        decoded.refuse(&point.workload.service, point.metric.name, SHAPE, reason, 1);
+                        continue;
+                    }
+                }
+            }
+        }
+        let stream = Stream {
+            time_unix_ns: point.time_unix_ns,
+            counts: point.counts.clone(),
+            said: point.said,
+        };
+        next.streams.insert(point.stream, stream);
+    }
+    let forgotten_unix_ns = next.forget_idle();
+    Growth {
+        decoded,
+        next,
+        forgotten_unix_ns,
+    }
+}
+
+impl Streams {
+    fn forget_idle(&mut self) -> u64 {
+        let oldest = self.newest_unix_ns().saturating_sub(IDLE_NS);
+        let mut forgotten = 0;
+        self.streams.retain(|_, stream| {
+            let stays = stream.time_unix_ns >= oldest;
+            if !stays {
+                forgotten = forgotten.max(stream.time_unix_ns);
+            }
+            stays
+        });
+        forgotten
+    }
+}
+
+/// The extremes of a stream bound what it grew; where they moved, they are those of the growth.
+fn grown_extremes(before: &Extremes, now: &Extremes) -> Extremes {
+    Extremes {
+        sum: now
+            .sum
+            .zip(before.sum)
+            .map(|(now, before)| now - before)
+            .filter(|sum| *sum >= 0.0),
+        min: now.min,
+        max: now.max,
+        min_is_older: now.min == before.min,
+        max_is_older: now.max == before.max,
+    }
+}
+
+/// Since when unknown streams of a request have counted.
+struct Since {
+    sure_since_unix_ns: u64,
+    /// By the time of an export: when the process exported before it, told by the streams that are known; else when the
+    /// first of its streams began. A process exports all of its streams at once, so one that is new began to count then.
+    by_export: HashMap<u64, u64>,
+    /// Exports and starts of streams that are known: SDKs that give all streams the start of the process tell by it that
+    /// a new one belongs to a process that is known.
+    known: HashSet<(u64, u64)>,
+}
+
+impl Since {
+    fn of(streams: &Streams, points: &[CumulativePoint], sure_since_unix_ns: u64) -> Since {
+        let mut before: HashMap<u64, u64> = HashMap::new();
+        let mut begun: HashMap<u64, u64> = HashMap::new();
+        let mut known = HashSet::new();
+        for point in points {
+            match streams.streams.get(&point.stream) {
+                Some(stream) if stream.time_unix_ns < point.time_unix_ns => {
+                    let at = before.entry(point.time_unix_ns).or_default();
+                    *at = (*at).max(stream.time_unix_ns);
+                    known.insert((point.time_unix_ns, point.start_unix_ns));
+                }
+                Some(_) => {}
+                None if point.start_unix_ns > sure_since_unix_ns => {
+                    let at = begun.entry(point.time_unix_ns).or_insert(u64::MAX);
+                    *at = (*at).min(point.start_unix_ns);
+                }
+                None => {}
+            }
+        }
+        begun.extend(before);
+        Since {
+            sure_since_unix_ns,
+            by_export: begun,
+            known,
+        }
+    }
+
+    fn is_sure(&self, point: &CumulativePoint) -> bool {
+        let of_known_process =
+            point.start_unix_ns > 0 && self.known.contains(&(point.time_unix_ns, point.start_unix_ns));
+        point.start_unix_ns > self.sure_since_unix_ns || of_known_process
+    }
+
+    fn start_of(&self, point: &CumulativePoint) -> u64 {
+        self.by_export
+            .get(&point.time_unix_ns)
+            .copied()
+            .unwrap_or(point.start_unix_ns)
+    }
+}
