@@ -19,6 +19,7 @@ use emberline_model::{
     resolve::{FunctionInfo, ResolvedStacks},
     wire,
 };
+use opentelemetry_proto::tonic::metrics::v1 as metrics;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -269,6 +270,38 @@ proptest! {
         if let Ok(request) = Message::decode(bytes.as_slice()) {
             fits(&otlp::decode_metrics(request), bytes.len())?;
         }
+    }
+
+    #[test]
+    fn histograms_that_grow(changes in changes(), at in 1_790_000_000_000_000_000u64..1_790_000_100_000_000_000) {
+        let point = |time_unix_nano| metrics::HistogramDataPoint {
+            start_time_unix_nano: at,
+            time_unix_nano,
+            bucket_counts: vec![1, 2, 3],
+            explicit_bounds: vec![0.1, 0.2],
+            ..metrics::HistogramDataPoint::default()
+        };
+        let points = [60, 120].map(|second| point(at + second * 1_000_000_000)).to_vec();
+        let histogram = metrics::Histogram { data_points: points, aggregation_temporality: 2 };
+        let data = metrics::metric::Data::Histogram(histogram);
+        let sent = crate::explicit_bounds::request("http.server.duration", "ms", data);
+        let bytes = changed(sent.encode_to_vec(), &changes);
+        if let Ok(read) = Message::decode(bytes.as_slice()) {
+            let decoded = otlp::decode_metrics(read);
+            prop_assert!(decoded.cumulative.len() <= bytes.len());
+            let grown = otlp::grow(None, &decoded.cumulative, 0, &mut 1_000);
+            fits(&grown.decoded, bytes.len())?;
+            let again = otlp::grow(Some(&grown.next), &decoded.cumulative, 0, &mut 1_000);
+            prop_assert!(again.decoded.windows.is_empty(), "nothing counts twice");
+        }
+    }
+
+    #[test]
+    fn traces_and_logs_are_counted(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(items) = otlp::count_items(&bytes) {
+            prop_assert!(items as usize <= bytes.len() / 2);
+        }
+        let _ = otlp::count_items_in_json(&bytes);
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn index(value: f64, scale: i32) -> i32 {
 proptest! {
     #[test]
     fn no_count_is_lost_and_quantiles_stay_within_the_senders_bucket(
-        values in prop::collection::vec(0.000_1f64..20.0, 1..60), scale in 2i32..12, with_extremes: bool,
+        values in prop::collection::vec(0.000_1f64..20.0, 1..60), scale in -3i32..12, with_extremes: bool,
     ) {
         let offset = values.iter().map(|&v| index(v, scale)).min().unwrap();
         let mut counts: Vec<u64> = Vec::new();
@@ -91,17 +91,69 @@ proptest! {
 }
 
 #[test]
-fn histograms_that_are_too_coarse_are_left_out_by_reason() {
+fn every_scale_of_the_specification_is_taken() {
     for (scale, taken) in [
-        (1, false),
-        (2, true),
+        (-11, false),
+        (-10, true),
+        (0, true),
+        (1, true),
         (20, true),
         (21, false),
         (i32::MIN, false),
         (i32::MAX, false),
     ] {
         let decoded = otlp::decode_metrics(request(|point| point.scale = scale));
-        let reasons: Vec<&str> = decoded.rejected.iter().map(|r| r.reason).collect();
-        assert_eq!(reasons.is_empty(), taken, "{scale}: {reasons:?}");
+        let refused: Vec<_> = decoded
+            .refused
+            .iter()
+            .map(|r| (r.reason, r.shape, r.metric.as_str()))
+            .collect();
+        if taken {
+            assert!(refused.is_empty(), "{scale}: {refused:?}");
+            assert_eq!(decoded.windows[0].requests[0].duration.count(), 1);
+        } else {
+            let expected = (
+                "histogram_scale",
+                "exponential histogram",
+                "http.server.request.duration",
+            );
+            assert_eq!(refused, [expected], "{scale}");
+        }
     }
+}
+
+/// A point of sixty bytes may stand for all buckets there are.
+#[test]
+fn what_a_request_may_unfold_to_is_bounded() {
+    let one = request(|point| {
+        point.scale = -10;
+        point.min = None;
+        point.max = None;
+        point.positive = Some(Buckets {
+            offset: -1,
+            bucket_counts: vec![1 << 30, 1 << 30],
+        });
+    });
+    let mut many = one.clone();
+    let metrics = &mut many.resource_metrics[0].scope_metrics[0].metrics;
+    let Some(Data::ExponentialHistogram(histogram)) =
+        &mut metrics.iter_mut().find(|m| m.name.starts_with("http")).unwrap().data
+    else {
+        panic!("no histogram");
+    };
+    let point = histogram.data_points[0].clone();
+    histogram.data_points = vec![point; 100];
+    let decoded = otlp::decode_metrics_within(many, 32 * 20_000);
+    let made: usize = decoded.windows[0]
+        .requests
+        .iter()
+        .map(|r| r.duration.buckets().len())
+        .sum();
+    assert!(made <= 20_000, "{made}");
+    let taken = decoded.windows[0].requests.len() as u64;
+    assert_eq!(
+        decoded.rejected,
+        [otlp::Rejected::of("too_many_buckets", "", 100 - taken)]
+    );
+    assert!(taken > 5, "{taken}");
 }
