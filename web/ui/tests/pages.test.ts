@@ -3,7 +3,7 @@ import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
 import { perNote } from "../src/compare/choose";
 import { isApart, quantileName } from "../src/latency";
-import { numbersIn } from "../src/status";
+import { numbersIn, refusedIn } from "../src/status";
 import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
@@ -228,4 +228,12 @@ test("the waiting page shows whatever counters the server has", () => {
     ["ingest: batches", 3],
     ["store: lsn acked", 7],
   ]);
+});
+
+test("the waiting page names metrics that were left out, durations of requests first", () => {
+  const metric = (name: string, reason: string) => ({ service: "shop", metric: name, shape: "gauge", reason, points: 3, remedy: "" });
+  const status = { ingest: { refused_metrics: [metric("threads", "unknown_metric"), metric("durations", "not_a_histogram")] } };
+  expect(refusedIn(status).map((refused) => refused.metric)).toEqual(["durations", "threads"]);
+  expect(refusedIn(status, 1)).toHaveLength(1);
+  expect(refusedIn({})).toEqual([]);
 });

@@ -4,7 +4,7 @@ import type { ApiError } from "../api";
 import { askStatus } from "../api";
 import { useAnswer } from "../answer";
 import { count } from "../format";
-import { numbersIn } from "../status";
+import { numbersIn, refusedIn } from "../status";
 import { Sentence } from "./sentence";
 
 /** Grey bars of about the height of what will come. */
@@ -54,6 +54,7 @@ export function Empty({ title, children }: { title: string; children: ComponentC
 export function Waiting() {
   const status = useAnswer(askStatus());
   const counters = status.data === null ? [] : numbersIn(status.data as unknown as Record<string, unknown>);
+  const refused = status.data === null ? [] : refusedIn(status.data as unknown as Record<string, unknown>);
   return (
     <Empty title="No data yet: waiting for the first window">
       <p>
@@ -74,6 +75,19 @@ export function Waiting() {
             </div>
           ))}
         </dl>
+      )}
+      {refused.length > 0 && (
+        <>
+          <p>Metrics arrived that were left out:</p>
+          <ul aria-label="Left out">
+            {refused.map((metric) => (
+              <li key={`${metric.service} ${metric.metric} ${metric.shape} ${metric.remedy}`}>
+                <code>{metric.metric}</code> of {metric.service || "no service"} ({metric.shape}, {count(metric.points)} points):{" "}
+                <Sentence text={metric.remedy} />
+              </li>
+            ))}
+          </ul>
+        </>
       )}
       {status.error !== null && <p class="soft">The server’s status cannot be read: {status.error.message}</p>}
     </Empty>
