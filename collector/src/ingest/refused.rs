@@ -19,6 +19,10 @@ use http::StatusCode;
 use prost::Message;
 use tonic::{Code, Status};
 
+/// The longest pause asked for. Exporters of OpenTelemetry's SDKs give a request ten seconds in all, and drop it at once when
+/// they are asked to wait for longer than what is left of them.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
 /// A refusal.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Refused {
@@ -152,8 +156,7 @@ impl Refused {
                 Some(Duration::from_secs(1))
             }
             Refused::Store(error) if !error.is_retryable() => None,
-            Refused::Store(AppendError::DiskFull { .. }) => Some(Duration::from_secs(15)),
-            Refused::Store(AppendError::Io { .. }) => Some(Duration::from_secs(5)),
+            Refused::Store(AppendError::DiskFull { .. } | AppendError::Io { .. }) => Some(LONGEST_PAUSE),
             Refused::Store(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -332,6 +335,38 @@ struct Delay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_pause_is_longer_than_exporters_wait() {
+        let errors = [
+            AppendError::Busy { waiting: 9, limit: 8 },
+            AppendError::DiskFull {
+                path: "/data".into(),
+                free: 1,
+                reserve: 2,
+            },
+            AppendError::Io {
+                path: "/data".into(),
+                source: std::sync::Arc::new(std::io::Error::other("gone")),
+            },
+            AppendError::Closed,
+        ];
+        let stores = errors.into_iter().map(Refused::Store);
+        let others = [
+            Refused::Overloaded { limit: 1 },
+            Refused::NoRoom { bytes: 1 },
+            Refused::TimedOut { seconds: 30 },
+        ];
+        for refused in stores.chain(others) {
+            let pause = refused.retry_after().unwrap();
+            assert!((1..=4).contains(&pause.as_secs()), "{refused}: {pause:?}");
+            let header = refused.to_http().headers()["retry-after"].to_str().unwrap().to_owned();
+            assert_eq!(header, pause.as_secs().to_string());
+            let details = RpcStatus::decode(refused.to_status().details()).unwrap();
+            let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
+            assert_eq!(info.retry_delay.unwrap().seconds, pause.as_secs() as i64);
+        }
+    }
 
     #[test]
     fn a_full_queue_is_retryable_and_a_large_request_is_not() {
