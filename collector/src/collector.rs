@@ -230,10 +230,12 @@ impl Collector {
     }
 
     /// Answers what was taken in since the start, for the status page:
-    /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}}`, and `"scrape"` when there are targets.
+    /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}, "refused_metrics": [{"service", "metric", "shape",
+    /// "reason", "points", "last_ms", "remedy"}]}`, and `"scrape"` when there are targets.
     pub fn status_probe(&self) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
         let metrics = self.metrics.clone();
         let board = self.scraper.as_ref().map(|scraper| scraper.board.clone());
+        let ingest = Arc::clone(&self.ingest);
         Arc::new(move || {
             let of = |signal| {
                 serde_json::json!({
@@ -242,7 +244,12 @@ impl Collector {
                     "bytes": metrics.bytes(signal),
                 })
             };
-            let mut status = serde_json::json!({ "metrics": of("metrics"), "profiles": of("profiles") });
+            let mut status = serde_json::json!({
+                "metrics": of("metrics"),
+                "profiles": of("profiles"),
+                "refused_metrics": ingest.refusals.json(),
+                "cumulative_buckets": ingest.cumulative_buckets(),
+            });
             if let Some(board) = &board {
                 status["scrape"] = board.json();
             }

@@ -1,9 +1,10 @@
-//! What is remembered of counters that grow from the start of a process, so that only their growth is stored.
+//! What is remembered of counters that grow from the start of a process, so that only their growth is stored: stacks of
+//! profiles, and buckets of histograms ([`crate::ingest`] `growing`).
 //!
-//! Guarantees: all that is remembered stays under `max_cumulative_rows`, and what one profile has under
-//! `max_cumulative_rows_per_profile`; a profile that does not fit is left out and counted, and the moment before it stays
-//! remembered, so that a later one that fits counts what was missed. What is remembered changes only when the growth is on
-//! disk.
+//! Guarantees: all that is remembered stays under a limit, and what one process has under another; what does not fit is
+//! left out and counted, and the moment before it stays remembered, so that a later look that fits counts what was missed.
+//! What is remembered changes only when the growth is on disk. Who is forgotten leaves the time of its last look behind
+//! ([`Senders::forgotten_unix_ns`]).
 //!
 //! Wrong on purpose: it is kept in memory, so a restart of this server loses what was counted since the last look.
 
@@ -11,28 +12,58 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use emberline_model::{
     Profile, ProfileType, Workload,
     foreign::cumulative::{self, Baseline},
+    otlp::Streams,
 };
 use parking_lot::Mutex;
+
+/// What a look at a process saw.
+pub(crate) trait Base {
+    /// Stacks, or buckets.
+    fn rows(&self) -> usize;
+
+    /// When it was, nanoseconds since the Unix epoch by the clock of the process.
+    fn taken_unix_ns(&self) -> u64;
+}
+
+impl Base for Baseline {
+    fn rows(&self) -> usize {
+        self.rows()
+    }
+
+    fn taken_unix_ns(&self) -> u64 {
+        u64::try_from(self.taken_unix_ns()).unwrap_or(0)
+    }
+}
+
+impl Base for Streams {
+    fn rows(&self) -> usize {
+        self.buckets()
+    }
+
+    fn taken_unix_ns(&self) -> u64 {
+        self.newest_unix_ns()
+    }
+}
 
 /// Bounds of what is remembered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Stacks of all processes together.
+    /// Stacks, or buckets, of all processes together.
     pub(crate) rows: usize,
-    /// Stacks of one profile.
+    /// Stacks of one profile, or buckets of one process.
     pub(crate) rows_per_profile: usize,
     /// Processes that push their counters.
     pub(crate) senders: usize,
 }
 
-/// Counts the stacks that are remembered.
+/// Counts the rows that are remembered.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bounds: Bounds,
@@ -41,12 +72,19 @@ pub(crate) struct Budget {
 
 /// The last look at a process; gives its share of the budget back when it is forgotten.
 #[derive(Debug)]
-pub(crate) struct Remembered {
-    baseline: Baseline,
+pub(crate) struct Remembered<B: Base = Baseline> {
+    baseline: B,
     budget: Arc<Budget>,
 }
 
-impl Drop for Remembered {
+impl<B: Base> Remembered<B> {
+    /// What was seen.
+    pub(crate) fn seen(&self) -> &B {
+        &self.baseline
+    }
+}
+
+impl<B: Base> Drop for Remembered<B> {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.baseline.rows(), Ordering::Relaxed);
     }
@@ -73,12 +111,18 @@ impl Budget {
         })
     }
 
-    /// Stacks that are remembered now.
+    /// Rows that are remembered now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn remember(self: &Arc<Budget>, baseline: Baseline) -> Option<Remembered> {
+    /// Rows that one profile or process may have.
+    pub(crate) fn rows_per_profile(&self) -> usize {
+        self.bounds.rows_per_profile
+    }
+
+    /// A place for what a look saw; `None` when there is no room for it.
+    pub(crate) fn remember<B: Base>(self: &Arc<Budget>, baseline: B) -> Option<Remembered<B>> {
         let rows = baseline.rows();
         let added = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(rows).filter(|used| *used <= self.bounds.rows)
@@ -165,45 +209,86 @@ impl Looking {
 }
 
 /// Place of what a sender pushed last; held while its next push is taken in, so that two pushes never use one base.
-pub(crate) type Slot = Arc<tokio::sync::Mutex<Option<Arc<Remembered>>>>;
+pub(crate) type Slot<B = Baseline> = Arc<tokio::sync::Mutex<Option<Arc<Remembered<B>>>>>;
 
 /// What those who push their counters pushed last.
-pub(crate) struct Senders {
+pub(crate) struct Senders<B: Base = Baseline> {
     pub(crate) budget: Arc<Budget>,
-    slots: Mutex<Slots>,
+    slots: Mutex<Slots<B>>,
+    forgotten_unix_ns: AtomicU64,
 }
 
-#[derive(Default)]
-struct Slots {
+struct Slots<B: Base> {
     uses: u64,
-    /// By process and kind of profile; with the number of the last use.
-    slots: HashMap<(Workload, String), (u64, Slot)>,
+    /// By process and kind of counters; with the number of the last use.
+    slots: HashMap<(Workload, String), (u64, Slot<B>)>,
 }
 
-impl Senders {
-    pub(crate) fn new(budget: Arc<Budget>) -> Senders {
+impl<B: Base> Senders<B> {
+    pub(crate) fn new(budget: Arc<Budget>) -> Senders<B> {
+        let slots = Slots {
+            uses: 0,
+            slots: HashMap::new(),
+        };
         Senders {
             budget,
-            slots: Mutex::default(),
+            slots: Mutex::new(slots),
+            forgotten_unix_ns: AtomicU64::new(0),
         }
     }
 
-    /// The place of a process and a kind of profile. When there are too many, the one used longest ago is forgotten, and
-    /// its next push begins anew.
-    pub(crate) fn slot(&self, workload: &Workload, kind: &str) -> Slot {
+    /// The place of a process and a kind of counters. When there are too many, the one used longest ago is forgotten, and
+    /// its next push begins anew; one that is in use is not.
+    pub(crate) fn slot(&self, workload: &Workload, kind: &str) -> Slot<B> {
         let mut slots = self.slots.lock();
         let Slots { uses, slots } = &mut *slots;
         *uses += 1;
         let key = (workload.clone(), kind.to_owned());
         if !slots.contains_key(&key) && slots.len() >= self.budget.bounds.senders.max(1) {
-            let oldest = slots.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                slots.remove(&oldest);
+            let free = slots.iter().filter(|(_, (_, slot))| Arc::strong_count(slot) == 1);
+            let oldest = free.min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
+            if let Some((_, slot)) = oldest.and_then(|key| slots.remove(&key)) {
+                self.forget(&slot);
             }
         }
         let (used, slot) = slots.entry(key).or_default();
         *used = *uses;
         Arc::clone(slot)
+    }
+
+    /// Forgets those whose last look was before an instant.
+    pub(crate) fn forget_before(&self, unix_ns: u64) {
+        self.slots.lock().slots.retain(|_, (_, slot)| {
+            let taken = |last: &Arc<Remembered<B>>| last.seen().taken_unix_ns();
+            let is_old = || {
+                let last = slot.try_lock().ok()?;
+                Some(last.as_ref().is_none_or(|last| taken(last) < unix_ns))
+            };
+            let goes = Arc::strong_count(slot) == 1 && is_old() == Some(true);
+            if goes {
+                self.forget(slot);
+            }
+            !goes
+        });
+    }
+
+    fn forget(&self, slot: &Slot<B>) {
+        // Nobody else has it, so it is not locked.
+        if let Ok(last) = slot.try_lock()
+            && let Some(last) = last.as_ref()
+        {
+            self.forgot(last.seen().taken_unix_ns());
+        }
+    }
+
+    /// Something of which the last look was then is forgotten.
+    pub(crate) fn forgot(&self, unix_ns: u64) {
+        self.forgotten_unix_ns.fetch_max(unix_ns, Ordering::Relaxed);
+    }
+
+    /// The newest look of all that was forgotten: what began later and is not known was never seen.
+    pub(crate) fn forgotten_unix_ns(&self) -> u64 {
+        self.forgotten_unix_ns.load(Ordering::Relaxed)
     }
 }
 
@@ -262,15 +347,22 @@ mod tests {
 
     #[test]
     fn the_sender_that_was_used_longest_ago_is_forgotten() {
-        let senders = Senders::new(Budget::new(bounds(10, 10)));
+        let senders: Senders = Senders::new(Budget::new(bounds(10, 10)));
         let who = |instance: &str| Workload {
             instance: instance.to_owned(),
             ..Workload::default()
         };
-        let (a, b) = (senders.slot(&who("a"), ""), senders.slot(&who("b"), ""));
-        assert!(Arc::ptr_eq(&a, &senders.slot(&who("a"), "")));
-        senders.slot(&who("c"), "");
-        assert!(Arc::ptr_eq(&a, &senders.slot(&who("a"), "")));
-        assert!(!Arc::ptr_eq(&b, &senders.slot(&who("b"), "")));
+        let places = |name: &str| Arc::downgrade(&senders.slot(&who(name), ""));
+        let (a, b) = (places("a"), places("b"));
+        assert!(std::sync::Weak::ptr_eq(&a, &places("a")));
+        places("c");
+        assert!(std::sync::Weak::ptr_eq(&a, &places("a")));
+        assert!(!std::sync::Weak::ptr_eq(&b, &places("b")));
+        // One that is in use stays.
+        let used = senders.slot(&who("b"), "");
+        places("d");
+        places("e");
+        assert!(Arc::ptr_eq(&used, &senders.slot(&who("b"), "")));
+        assert_eq!(senders.forgotten_unix_ns(), 0, "nothing was seen of them");
     }
 }

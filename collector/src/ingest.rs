@@ -13,6 +13,7 @@
 mod body;
 mod cardinality;
 pub(crate) mod debuginfo;
+mod growing;
 mod left_out;
 pub(crate) mod limits;
 mod memory;
@@ -21,9 +22,11 @@ pub(crate) mod otlp_http;
 mod profile_limits;
 mod pyroscope;
 mod raw_grpc;
+pub(crate) mod refusals;
 pub(crate) mod refused;
 mod rpc;
 mod unread;
+mod untaken;
 mod upload;
 
 use std::{
@@ -46,7 +49,14 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::{cardinality::Cardinality, limits::IngestLimits, limits::Outcome, memory::Memory, refused::Refused};
+use self::{
+    cardinality::Cardinality,
+    growing::{Growing, Held},
+    limits::{IngestLimits, Outcome},
+    memory::Memory,
+    refusals::Refusals,
+    refused::Refused,
+};
 use crate::{
     cumulative::{Bounds, Budget, Senders},
     self_metrics::SelfMetrics,
@@ -54,6 +64,9 @@ use crate::{
 
 /// How long a request may wait for its turn before it is refused as retryable.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
+
+/// Metrics that an answer explains; all of them are counted.
+const MOST_EXPLAINED: usize = 8;
 
 /// Settings of the way in.
 #[derive(Debug, Clone)]
@@ -72,6 +85,8 @@ pub(crate) struct Ingest {
     names: Arc<Mutex<Cardinality>>,
     turns: Semaphore,
     pub(crate) cumulative: Senders,
+    growing: Arc<Growing>,
+    pub(crate) refusals: Refusals,
     memory: Memory,
     pub(crate) metrics: SelfMetrics,
 }
@@ -107,7 +122,20 @@ impl Accepted {
 
     /// What the sender should know, in words; empty when everything was taken as it is.
     pub(crate) fn message(&self) -> String {
-        left_out::message(&self.outcome.rejected, &self.outcome.changed)
+        let mut message = left_out::message(&self.outcome.rejected, &self.outcome.changed);
+        for refused in self.outcome.refused.iter().take(MOST_EXPLAINED) {
+            if !message.is_empty() {
+                message.push_str("; ");
+            }
+            message.push_str(&format!(
+                "`{}` ({}, {} points): {}",
+                refused.metric,
+                refused.shape,
+                refused.points,
+                refused.remedy()
+            ));
+        }
+        message
     }
 }
 
@@ -158,7 +186,7 @@ impl Payload {
         let metrics = |bytes: &[u8]| -> Result<Decoded, Refused> {
             otlp::weigh_metrics(bytes, most_memory)?;
             let request = ExportMetricsServiceRequest::decode(bytes).map_err(|error| undecodable(&error))?;
-            Ok(otlp::decode_metrics(request))
+            Ok(otlp::decode_metrics_within(request, most_memory))
         };
         match self {
             Payload::MetricsBytes(bytes) => metrics(&bytes),
@@ -195,6 +223,12 @@ impl Ingest {
             rows_per_profile: config.limits.max_cumulative_rows_per_profile,
             senders: config.limits.max_cumulative_senders,
         }));
+        let growing = Bounds {
+            rows: config.limits.max_cumulative_buckets,
+            rows_per_profile: config.limits.max_cumulative_buckets_per_process,
+            senders: config.limits.max_workloads,
+        };
+        let growing = Arc::new(Growing::new(growing, config.limits.max_future, clock.now_unix_ns()));
         let memory = Memory::new(config.max_request_bytes);
         Ingest {
             store,
@@ -203,9 +237,16 @@ impl Ingest {
             names: Arc::default(),
             turns,
             cumulative,
+            growing,
+            refusals: Refusals::default(),
             memory,
             metrics,
         }
+    }
+
+    /// Buckets remembered of histograms that grow from the start of a process.
+    pub(crate) fn cumulative_buckets(&self) -> usize {
+        self.growing.buckets()
     }
 
     /// Waits for a place among the requests that are taken in at the same time.
@@ -278,25 +319,18 @@ impl Ingest {
         let received_unix_ms = self.clock.now_unix_ms();
         let most_memory = memory_of(self.config.max_request_bytes as u64);
         let mut room = self.memory.decoding(bytes, is_foreign).await?;
+        let received_unix_ns = received_unix_ms.saturating_mul(1_000_000);
+        let decoded = reading(signal, move || payload.decode(received_unix_ns, most_memory)).await?;
+        let mut held = self.growing.hold(&decoded.cumulative, received_unix_ns).await;
         let check = move || {
-            let decoded = payload.decode(received_unix_ms.saturating_mul(1_000_000), most_memory)?;
-            Ok::<_, Refused>(limits::apply(
-                decoded,
-                &mut names.lock(),
-                &limits,
-                received_unix_ms.div_euclid(1000),
-            ))
+            let mut decoded = decoded;
+            held.grow(&mut decoded, most_memory);
+            let now_unix_s = received_unix_ms.div_euclid(1000);
+            let (windows, outcome) = limits::apply(decoded, &mut names.lock(), &limits, now_unix_s);
+            Ok((windows, outcome, held))
         };
-        let (windows, outcome) = match tokio::task::spawn_blocking(check).await {
-            Ok(checked) => checked?,
-            // A panic while reading is the fault of this program; the sender must not send the same bytes for ever.
-            Err(error) => {
-                return Err(Refused::Undecodable {
-                    what: signal_name(signal),
-                    reason: error.to_string(),
-                });
-            }
-        };
+        let (windows, outcome, held) = reading(signal, check).await?;
+        self.refusals.add(&outcome.refused, received_unix_ms);
         room.shrink_to(memory::held_by(&windows));
         let accepted = Accepted::of(&windows, outcome);
         if is_foreign && windows.is_empty() && accepted.rejected() > 0 {
@@ -304,17 +338,52 @@ impl Ingest {
         }
         // An empty batch with an id is stored too: its sequence number must not look like a gap.
         if windows.is_empty() && id.is_none() {
+            self.growing.stored(held);
             return Ok((accepted, None));
         }
-        let appended = self
-            .store
-            .append(Batch {
-                id,
-                received_unix_ms,
-                windows,
-            })
-            .await?;
+        let batch = Batch {
+            id,
+            received_unix_ms,
+            windows,
+        };
+        let appended = self.append(batch, held).await?;
         Ok((accepted, Some(appended)))
+    }
+
+    /// Puts a batch on disk, and remembers what its growth was told from.
+    async fn append(&self, batch: Batch, held: Held) -> Result<Appended, Refused> {
+        if held.is_empty() {
+            return Ok(self.store.append(batch).await?);
+        }
+        let (store, growing) = (self.store.clone(), Arc::clone(&self.growing));
+        // A sender that leaves in between must not make the two differ.
+        let storing = tokio::spawn(async move {
+            let appended = store.append(batch).await?;
+            growing.stored(held);
+            Ok::<_, Refused>(appended)
+        });
+        match storing.await {
+            Ok(appended) => appended,
+            Err(error) => Err(Refused::Undecodable {
+                what: signal_name(Signal::Requests),
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// Runs what takes time and does not wait, away from the threads that serve connections.
+async fn reading<T: Send + 'static>(
+    signal: Signal,
+    read: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => read,
+        // A panic while reading is the fault of this program; the sender must not send the same bytes for ever.
+        Err(error) => Err(Refused::Undecodable {
+            what: signal_name(signal),
+            reason: error.to_string(),
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd. Messages
 //! are read from their bytes: profiles because all layouts are taken, metrics because they are weighed first.
 //!
-//! Guarantees: those of [`crate::ingest`]. Traces and logs are not served and answer UNIMPLEMENTED. What the transport
+//! Guarantees: those of [`crate::ingest`]; traces and logs are answered and not kept ([`super::untaken`]). What the transport
 //! itself refuses (too many bytes after decompression, bytes that are no message) is said in the words of
 //! [`super::refused`]: by default such requests would be answered with codes that make senders try again for ever.
 
@@ -23,7 +23,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message;
 use tonic::{Code, Status, metadata::MetadataMap, service::Routes};
 
-use super::{Accepted, Ingest, Payload, body, raw_grpc, refused::Refused, rpc};
+use super::{Accepted, Ingest, Payload, body, raw_grpc, refused::Refused, rpc, untaken::Untaken};
 
 /// Where profiles are sent to.
 const EXPORT_PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
@@ -42,7 +42,13 @@ pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
         post(move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), export_profiles, request))
     };
     let router = Routes::default().into_axum_router();
-    let router = router.route(EXPORT_METRICS, metrics).route(EXPORT_PROFILES, profiles);
+    let mut router = router.route(EXPORT_METRICS, metrics).route(EXPORT_PROFILES, profiles);
+    for signal in Untaken::ALL {
+        let ingest = Arc::clone(&ingest);
+        let call = move |ingest, metadata, message| signal.export(ingest, metadata, message);
+        let serve = move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), call, request);
+        router = router.route(signal.method(), post(serve));
+    }
     let router = rpc::grpc_routes(&ingest, router);
     Routes::from(router.layer(middleware::from_fn_with_state(ingest, guard)))
 }
@@ -88,6 +94,8 @@ async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: 
     let signal = match request.uri().path() {
         path if path.contains("MetricsService") => "metrics",
         path if path.contains("ProfilesService") || rpc::is_path(path) => "profiles",
+        path if path == Untaken::Traces.method() => Untaken::Traces.name(),
+        path if path == Untaken::Logs.method() => Untaken::Logs.name(),
         _ => return next.run(request).await,
     };
     let content_type = body::essence(request.headers());

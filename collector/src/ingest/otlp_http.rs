@@ -17,12 +17,20 @@ use emberline_model::{Signal, batch::BATCH_ID_HEADER};
 use prost::Message;
 
 use super::{
-    Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, refused::Refused, rpc, signal_name, unread, upload,
+    Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, refused::Refused, rpc, signal_name, unread,
+    untaken::Untaken, upload,
 };
 
 /// The routes of the OTLP/HTTP port.
 pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
-    let router = Router::new()
+    let mut router = Router::new();
+    for signal in Untaken::ALL {
+        let take = move |State(ingest): State<Arc<Ingest>>, request: Request<Body>| async move {
+            answer_untaken(&ingest, signal, request).await
+        };
+        router = router.route(signal.path(), post(take));
+    }
+    let router = router
         .route("/v1/metrics", post(metrics))
         .route("/v1/profiles", post(profiles))
         .route("/v1development/profiles", post(profiles))
@@ -95,6 +103,34 @@ async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Resp
         // Counted where it was accepted.
         Err(refused) => refuse(&refused),
     }
+}
+
+/// Traces and logs: read, counted and not kept.
+async fn answer_untaken(ingest: &Ingest, signal: Untaken, request: Request<Body>) -> Response<Body> {
+    let form = match Form::of(request.headers()) {
+        Ok(form) => form,
+        Err(refused) => {
+            ingest.count_refusal(signal.name(), &refused);
+            return refused.to_http();
+        }
+    };
+    let counted = match body::receive(ingest, request).await {
+        Ok((_, message, _place)) => signal.count(ingest, &message, form == Form::Json),
+        Err(refused) => {
+            ingest.count_refusal(signal.name(), &refused);
+            Err(refused)
+        }
+    };
+    let body = match (counted, form) {
+        (Ok(items), Form::Protobuf) => signal.protobuf(items),
+        (Ok(items), Form::Json) => signal.json(items),
+        (Err(refused), Form::Protobuf) => return refused.to_http(),
+        (Err(refused), Form::Json) => return refused.to_json(),
+    };
+    let mut response = Response::new(Body::from(body));
+    let content_type = HeaderValue::from_static(form.content_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// How a message is written.

@@ -1,0 +1,117 @@
+//! Traces and logs, which are not taken: SDKs send them to the same address unless told otherwise, and would log an error
+//! for each batch that is refused.
+//!
+//! Guarantees: a request that could be read is answered OK with a partial success that says how many items were not kept
+//! and why; bytes that are no such request are refused like everywhere else. Nothing of it is stored.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use emberline_model::otlp;
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
+use prost::Message;
+use tonic::{Status, metadata::MetadataMap};
+
+use super::{Ingest, refused::Refused};
+
+/// A signal that is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Untaken {
+    Traces,
+    Logs,
+}
+
+impl Untaken {
+    /// Both.
+    pub(super) const ALL: [Untaken; 2] = [Untaken::Traces, Untaken::Logs];
+
+    /// Its name in counters and messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Untaken::Traces => "traces",
+            Untaken::Logs => "logs",
+        }
+    }
+
+    /// Its address over HTTP.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Untaken::Traces => "/v1/traces",
+            Untaken::Logs => "/v1/logs",
+        }
+    }
+
+    /// Its method over gRPC.
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Untaken::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Untaken::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        }
+    }
+
+    fn message(self) -> String {
+        let (name, variable) = match self {
+            Untaken::Traces => ("traces", "OTEL_TRACES_EXPORTER"),
+            Untaken::Logs => ("logs", "OTEL_LOGS_EXPORTER"),
+        };
+        format!("{name} are not taken yet; nothing of them was kept. `{variable}=none` saves sending them")
+    }
+
+    /// The answer in protobuf; the messages of all signals have one shape.
+    pub(super) fn protobuf(self, items: u64) -> Vec<u8> {
+        let rejected_data_points = i64::try_from(items).unwrap_or(i64::MAX);
+        let partial_success = (items > 0).then(|| ExportMetricsPartialSuccess {
+            rejected_data_points,
+            error_message: self.message(),
+        });
+        ExportMetricsServiceResponse { partial_success }.encode_to_vec()
+    }
+
+    /// The same in JSON.
+    pub(super) fn json(self, items: u64) -> Vec<u8> {
+        if items == 0 {
+            return b"{}".to_vec();
+        }
+        let rejected = match self {
+            Untaken::Traces => "rejectedSpans",
+            Untaken::Logs => "rejectedLogRecords",
+        };
+        let answer = serde_json::json!({
+            "partialSuccess": { rejected: items.to_string(), "errorMessage": self.message() }
+        });
+        answer.to_string().into_bytes()
+    }
+
+    /// Counts what a request holds.
+    pub(super) fn count(self, ingest: &Ingest, message: &[u8], is_json: bool) -> Result<u64, Refused> {
+        ingest.metrics.ingest_bytes(self.name(), message.len());
+        let counted = if is_json {
+            otlp::count_items_in_json(message).map_err(|error| error.to_string())
+        } else {
+            otlp::count_items(message).map_err(|error| error.to_string())
+        };
+        match counted {
+            Ok(items) => {
+                ingest.metrics.ingest_request(self.name(), "not_taken", "");
+                ingest.metrics.ingest_items(self.name(), "left_out", "not_taken", items);
+                Ok(items)
+            }
+            Err(reason) => {
+                let refused = Refused::Undecodable {
+                    what: self.name(),
+                    reason,
+                };
+                ingest.count_refusal(self.name(), &refused);
+                Err(refused)
+            }
+        }
+    }
+
+    /// A call over gRPC.
+    pub(super) async fn export(self, ingest: Arc<Ingest>, _: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
+        let items = self
+            .count(&ingest, &message, false)
+            .map_err(|refused| refused.to_status())?;
+        Ok(self.protobuf(items))
+    }
+}
