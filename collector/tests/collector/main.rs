@@ -6,6 +6,7 @@ mod debuginfo;
 mod exemplars;
 mod files_of_profilers;
 mod notifications;
+mod otlp_defaults;
 mod otlp_grpc;
 mod otlp_http;
 mod profiles_of_others;

@@ -306,11 +306,35 @@ async fn a_batch_of_which_nothing_is_kept_is_still_acknowledged_under_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces_are_not_served() {
+async fn traces_and_logs_are_answered_and_not_kept() {
     let server = Server::start(|_| {}).await;
-    let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    let refused = send_raw(server.channel().await, path, Bytes::new()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
+    // One resource with one scope with two items; no field of an item is read.
+    let message = Bytes::from_static(&[0x0a, 6, 0x12, 4, 0x12, 0, 0x12, 0]);
+    for (path, said) in [
+        (
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            "OTEL_TRACES_EXPORTER=none",
+        ),
+        (
+            "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            "OTEL_LOGS_EXPORTER=none",
+        ),
+    ] {
+        let answer = send_raw(server.channel().await, path, message.clone()).await.unwrap();
+        // The answers of all signals have one shape.
+        let answer = ExportMetricsServiceResponse::decode(answer)
+            .unwrap()
+            .partial_success
+            .unwrap();
+        assert_eq!(answer.rejected_data_points, 2);
+        assert!(answer.error_message.contains(said), "{}", answer.error_message);
+        let answer = send_raw(server.channel().await, path, Bytes::new()).await.unwrap();
+        assert!(answer.is_empty(), "nothing was left out of nothing");
+        let refused = send_raw(server.channel().await, path, Bytes::from_static(&[0x0a, 9]))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
     server.stop().await;
 }
 

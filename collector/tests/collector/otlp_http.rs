@@ -211,7 +211,7 @@ async fn other_content_is_refused_and_told_what_is_accepted() {
     .await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(answer.headers["accept-encoding"], "gzip, zstd");
-    let answer = post(&server, "/v1/logs", &[PROTOBUF], Vec::new()).await;
+    let answer = post(&server, "/v1/nothing", &[PROTOBUF], Vec::new()).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert!(answer.text().contains("/v1/metrics"), "{}", answer.text());
     server.stop().await;

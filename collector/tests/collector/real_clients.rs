@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::support::{Server, wire::raw};
-use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
+use emberline_storage::{Range, RequestQuery, StackQuery, WindowQuery, WorkloadFilter};
 
 /// A moment after the requests were recorded.
 const RECORDED_UNIX_S: i64 = 1_795_342_900;
@@ -13,14 +13,20 @@ const RECORDED_UNIX_S: i64 = 1_795_342_900;
 async fn replay(recorded: &[u8]) -> Server {
     let server = Server::start(|_| {}).await;
     server.clock.set(RECORDED_UNIX_S);
+    let text = send(&server, recorded).await;
+    assert!(!text.contains("left out") && !text.contains("partialSuccess"), "{text}");
+    server.store.flush_applied().await.unwrap();
+    server
+}
+
+/// Sends a recorded request, and answers what came back.
+async fn send(server: &Server, recorded: &[u8]) -> String {
     let line = recorded.windows(2).position(|window| window == b"\r\n").unwrap() + 2;
     let (line, rest) = recorded.split_at(line);
     let request = [line, b"Host: collector\r\nConnection: close\r\n", rest].concat();
     let (status, text) = raw(server.http, &request).await;
     assert_eq!(status, 200, "{text}");
-    assert!(!text.contains("left out") && !text.contains("partialSuccess"), "{text}");
-    server.store.flush_applied().await.unwrap();
-    server
+    text
 }
 
 async fn total(server: &Server, service: &str, profile_type: &str) -> i64 {
@@ -85,4 +91,91 @@ async fn histograms_of_opentelemetrys_sdk_are_taken_at_the_scale_it_chose() {
         assert!((max - 0.046).abs() < 1e-9, "{max}");
         server.stop().await;
     }
+}
+
+/// A moment after the exports with default settings were recorded.
+const DEFAULTS_RECORDED_UNIX_S: i64 = 1_795_795_320;
+
+/// Requests served by route, and the windows they came in.
+async fn served(server: &Server, service: &str) -> (Vec<(String, u64)>, Vec<(i64, u32)>) {
+    server.store.flush_applied().await.unwrap();
+    let query = RequestQuery {
+        side: Some(emberline_model::Side::Server),
+        ..RequestQuery::new(WorkloadFilter::service(service), Range::ALL)
+    };
+    let mut routes = std::collections::BTreeMap::new();
+    for row in server.store.requests(query).await.unwrap() {
+        *routes.entry(row.route).or_default() += row.duration.count();
+    }
+    let query = WindowQuery {
+        who: WorkloadFilter::service(service),
+        component: None,
+        range: Range::ALL,
+    };
+    let windows = server.store.windows(query).await.unwrap();
+    let windows = windows.iter().map(|mark| (mark.window_start_s, mark.length_s));
+    (routes.into_iter().collect(), windows.collect())
+}
+
+/// Flask under its instrumentation, nothing set but the address: `http.server.duration` in whole milliseconds, fixed bounds,
+/// cumulative, the route under `http.target`. 60 requests, then 40 and 25 of another route.
+#[tokio::test(flavor = "multi_thread")]
+async fn flask_with_default_settings_is_taken() {
+    let server = Server::start(|_| {}).await;
+    server.clock.set(DEFAULTS_RECORDED_UNIX_S);
+    let exports: [&[u8]; 2] = [
+        include_bytes!("../fixtures/otelpy-defaults-1.http"),
+        include_bytes!("../fixtures/otelpy-defaults-2.http"),
+    ];
+    for export in exports {
+        let text = send(&server, export).await;
+        // The instrumentation also counts requests under way, which is no duration.
+        assert!(
+            text.contains("1 of reason `unknown_metric`") && text.contains("http.server.active_requests"),
+            "{text}"
+        );
+    }
+    let (routes, windows) = served(&server, "otelpy-defaults").await;
+    let expected = [("/checkout".to_owned(), 25), ("/quote/{item}".to_owned(), 100)];
+    assert_eq!(routes, expected);
+    assert_eq!(
+        windows,
+        [(1_795_795_301, 1)],
+        "from the first request to the last export: two windows of one start"
+    );
+    server.stop().await;
+}
+
+/// A server under the SDK for Node and its HTTP instrumentation, nothing set but the address and the interval: fixed
+/// bounds, cumulative. 60 requests, then none, then 40 and 25 of another route.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_with_default_settings_is_taken() {
+    let server = Server::start(|_| {}).await;
+    server.clock.set(DEFAULTS_RECORDED_UNIX_S);
+    let exports: [&[u8]; 4] = [
+        include_bytes!("../fixtures/oteljs-defaults-1.http"),
+        include_bytes!("../fixtures/oteljs-defaults-2.http"),
+        include_bytes!("../fixtures/oteljs-defaults-3.http"),
+        include_bytes!("../fixtures/oteljs-defaults-4.http"),
+    ];
+    for export in exports {
+        let text = send(&server, export).await;
+        assert!(!text.contains("left out"), "{text}");
+        // An exporter that heard no answer sends again.
+        send(&server, export).await;
+    }
+    let (routes, windows) = served(&server, "oteljs-defaults").await;
+    let expected = [("/checkout".to_owned(), 25), ("/quote/{id}".to_owned(), 100)];
+    assert_eq!(routes, expected);
+    assert_eq!(windows, [(1_795_795_304, 1), (1_795_795_305, 1), (1_795_795_306, 1)]);
+    let query = RequestQuery::new(WorkloadFilter::service("oteljs-defaults"), Range::ALL);
+    let rows = server.store.requests(query).await.unwrap();
+    let quotes = rows.iter().filter(|row| row.route == "/quote/{id}");
+    let mut duration = emberline_model::Histogram::new();
+    quotes.for_each(|row| duration.merge(&row.duration));
+    // All but a few took two to five milliseconds; the bounds say up to five.
+    let p50 = duration.quantile(0.5).unwrap();
+    assert!((0.001..0.005).contains(&p50), "{p50}");
+    assert!((duration.sum() / 100.0 - 0.003).abs() < 0.001, "{}", duration.sum());
+    server.stop().await;
 }
