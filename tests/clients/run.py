@@ -28,6 +28,8 @@ PYTHON_PACKAGES = [
     "opentelemetry-sdk",
     "opentelemetry-exporter-otlp-proto-grpc",
     "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-instrumentation-flask",
+    "flask",
 ]
 NODE_PACKAGES = [
     "@pyroscope/nodejs",
@@ -38,6 +40,10 @@ NODE_PACKAGES = [
     "@opentelemetry/exporter-metrics-otlp-http",
     "@opentelemetry/exporter-metrics-otlp-proto",
     "@opentelemetry/exporter-metrics-otlp-grpc",
+    "@opentelemetry/sdk-node",
+    "@opentelemetry/instrumentation-http",
+    "@opentelemetry/instrumentation-express",
+    "express",
 ]
 SKIPPED = 77
 
@@ -133,6 +139,16 @@ class Tee:
                 sums[service][name] = sums[service].get(name, 0) + value
         return sums
 
+    def refused(self):
+        """What was answered with anything but 200, of all signals: an SDK logs an error for each."""
+        return [f"{path}: {status} {content[:200]!r}" for path, _, _, status, content in self.seen if status != 200]
+
+    def record_all(self, folder, name):
+        """Every request for metrics, in order."""
+        metrics = [request for request in self.seen if request[0] == "/v1/metrics"]
+        for at, request in enumerate(metrics, 1):
+            write(folder / f"{name}-{at}.http", *request[:3])
+
     def record(self, folder):
         """The smallest request of each address, as it came over the wire."""
         best = {}
@@ -142,8 +158,13 @@ class Tee:
             if key not in best or len(body) < len(best[key][2]):
                 best[key] = (path, headers, body)
         for key, (path, headers, body) in best.items():
-            head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-            (folder / f"{key}.http").write_bytes(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+            write(folder / f"{key}.http", path, headers, body)
+
+
+def write(file, path, headers, body):
+    """One request as it came over the wire."""
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    file.write_bytes(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
 
 
 def get(web, path, **query):
@@ -162,10 +183,15 @@ def stored_profiles(web, service):
     return sums
 
 
+def stored_routes(web, service):
+    """Requests of a service by route."""
+    answer = json.loads(get(web, "/api/v1/service", service=service))
+    return {route["route"]: route["requests"] for route in answer["routes"] if route["version"] == "v9"}
+
+
 def stored_requests(web, service):
     """Requests of all routes of a service."""
-    answer = json.loads(get(web, "/api/v1/service", service=service))
-    return sum(route["requests"] for route in answer["routes"] if route["version"] == "v9")
+    return sum(stored_routes(web, service).values())
 
 
 def run(command, **options):
@@ -204,11 +230,20 @@ def main():
         metrics[f"otelpy-{protocol}"] = run([python, HERE / "otel_metrics.py", protocol, address])
     for protocol, address in (("http", tee.address), ("proto", tee.address), ("grpc", f"http://{given.grpc}")):
         metrics[f"oteljs-{protocol}"] = run(["node", HERE / "otel_metrics.js", protocol, address], **node)
+    defaults, tees = {}, {}
+    for service, command, options in (
+        ("otelpy-defaults", [python, HERE / "otel_defaults.py"], {}),
+        ("oteljs-defaults", ["node", HERE / "otel_defaults.js"], node),
+    ):
+        tees[service] = Tee(given.http)
+        defaults[service] = run([*command, tees[service].address], **options)
     sent = tee.sent()
     sent["ddshop"] = {name: value for file in datadog.values() for name, value in file.items()}
     if given.record:
         given.record.mkdir(parents=True, exist_ok=True)
         tee.record(given.record)
+        for service, its in tees.items():
+            its.record_all(given.record, service)
     # What is acknowledged is on disk at once and in answers a moment later.
     time.sleep(2)
     for service, totals in sent.items():
@@ -217,6 +252,14 @@ def main():
             compare(f"{service} {name}", value, got.get(name, 0))
     for service, counted in metrics.items():
         compare(f"{service} requests", counted["requests"], stored_requests(given.web, service))
+    for service, counted in defaults.items():
+        routes = stored_routes(given.web, service)
+        compare(f"{service} requests", counted["requests"], sum(routes.values()))
+        for route, requests in counted["routes"].items():
+            compare(f"{service} {route}", requests, routes.get(route, 0))
+        for refused in tees[service].refused():
+            print(f"REFUSED {service} {refused}")
+            wrong.append(service)
     sys.exit(1 if wrong else 0)
 
 
