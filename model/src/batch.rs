@@ -91,6 +91,20 @@ impl std::str::FromStr for BatchId {
     }
 }
 
+/// HTTP status of requests whose caller left before the response was whole: nginx's number for it.
+pub const CALLER_LEFT: u16 = 499;
+/// gRPC's status for the same.
+const GRPC_CANCELLED: u16 = 1;
+
+/// True for requests that their callers gave up. They count as requests and are nobody's error, and how long the callers
+/// were patient is nobody's latency.
+pub fn is_given_up(protocol: &str, status: u16) -> bool {
+    match protocol {
+        "grpc" => status == GRPC_CANCELLED,
+        _ => status == CALLER_LEFT,
+    }
+}
+
 /// Requests of one window that agree in every label: one histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestSeries {
@@ -102,18 +116,27 @@ pub struct RequestSeries {
     pub method: String,
     /// The release at the other end, when it introduced itself.
     pub peer: Option<Release>,
+    /// Whom the caller meant to reach, by the name it uses; empty when it did not say, and on the server's side.
+    pub destination: String,
     /// `http/1.1`, `http/2`, `grpc` or `tcp`.
     pub protocol: String,
-    /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
+    /// HTTP status, [`CALLER_LEFT`] for those given up; for gRPC the `grpc-status`; 0 when no response came.
     pub status: u16,
     /// The request failed: status 5xx, a gRPC server error, or no response.
     pub error: bool,
-    /// Durations: request head read to response body sent.
+    /// Latencies, one per finished request: from its head to the end of its response, without the time that the caller
+    /// took to read it; to the head of a response that is a stream, to the first message of gRPC, to the connection of
+    /// the destination for TCP.
     pub duration: Histogram,
+    /// How long all of them together went on beyond their latency, in seconds: streams, slow readers, connections.
+    pub streaming_s: f64,
     /// Body bytes received from the caller.
     pub request_bytes: u64,
     /// Body bytes sent to the caller.
     pub response_bytes: u64,
+    /// Streams, gRPC calls and connections that were open when the window ended. All that agree in side, route, peer,
+    /// destination and protocol are counted in one of their series, because their outcome is not known yet.
+    pub open: u64,
 }
 
 /// What one workload did in one window.
@@ -151,6 +174,12 @@ pub struct Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_up_is_told_by_protocol_and_status() {
+        assert!(is_given_up("http/1.1", 499) && is_given_up("http/2", 499) && is_given_up("grpc", 1));
+        assert!(!is_given_up("http/1.1", 1) && !is_given_up("grpc", 499) && !is_given_up("tcp", 0));
+    }
 
     #[test]
     fn batch_ids_round_trip_and_senders_may_hold_semicolons() {

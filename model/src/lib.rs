@@ -32,7 +32,7 @@ pub mod weight;
 pub mod wire;
 pub mod workload;
 
-pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow};
+pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow, is_given_up};
 pub use histogram::Histogram;
 pub use profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample};
 pub use workload::{Component, LabelSet, Release, Side, Workload};

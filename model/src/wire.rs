@@ -133,6 +133,9 @@ fn encode_requests(series: &RequestSeries) -> pb::RequestSeries {
         duration: Some(encode_histogram(&series.duration)),
         request_bytes: series.request_bytes,
         response_bytes: series.response_bytes,
+        destination: series.destination.clone(),
+        streaming_s: series.streaming_s,
+        open: series.open,
     }
 }
 
@@ -148,6 +151,9 @@ fn decode_requests(series: pb::RequestSeries) -> Result<RequestSeries, DecodeBat
         duration: decode_histogram(series.duration.ok_or(DecodeBatchError::Field("duration"))?)?,
         request_bytes: series.request_bytes,
         response_bytes: series.response_bytes,
+        destination: series.destination,
+        streaming_s: series.streaming_s,
+        open: series.open,
     })
 }
 

@@ -10,7 +10,7 @@
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use emberline_model::{
-    Histogram, RequestSeries, WorkloadWindow,
+    Histogram, Release, RequestSeries, WorkloadWindow,
     histogram::{bucket_lower, bucket_upper},
     otlp::{Decoded, RefusedMetric, Rejected},
     route,
@@ -36,7 +36,7 @@ pub struct IngestLimits {
     pub max_workloads: usize,
     /// Different routes a service may report; further ones fold into `other`.
     pub max_routes_per_service: usize,
-    /// Different releases a service may name as peers; further ones become unknown.
+    /// Different releases and destinations a service may name as its peers; further ones become unknown.
     pub max_peers_per_service: usize,
     /// Request series in one window; further ones fold into `other`.
     pub max_series_per_window: usize,
@@ -235,11 +235,20 @@ fn limit_requests(
             series.peer = None;
             count(&mut outcome.changed, "max_peers_per_service", 1);
         }
+        if !series.destination.is_empty()
+            && !names.admit_peer(&window.workload, &named(&series.destination), limits, now_s)
+        {
+            series.destination.clear();
+            count(&mut outcome.changed, "max_peers_per_service", 1);
+        }
+        series.open = series.open.min(MAX_COUNT);
+        series.streaming_s = series.streaming_s.clamp(0.0, MAX_COUNT as f64);
         let known_already = known.contains_key(&SeriesKey::of(&series));
         if !known_already && known.len() >= limits.max_series_per_window {
             ROUTE_OTHER.clone_into(&mut series.route);
             series.method.clear();
             series.peer = None;
+            series.destination.clear();
             count(&mut outcome.changed, "max_series_per_window", 1);
         }
         match known.get(&SeriesKey::of(&series)) {
@@ -248,6 +257,8 @@ fn limit_requests(
                 into.duration.merge(&series.duration);
                 into.request_bytes = into.request_bytes.saturating_add(series.request_bytes);
                 into.response_bytes = into.response_bytes.saturating_add(series.response_bytes);
+                into.streaming_s += series.streaming_s;
+                into.open = into.open.saturating_add(series.open);
             }
             None => {
                 known.insert(SeriesKey::of(&series), kept.len());
@@ -258,9 +269,17 @@ fn limit_requests(
     window.requests = kept;
 }
 
+/// A destination among the peers that a service may name.
+fn named(destination: &str) -> Release {
+    Release {
+        service: destination.to_owned(),
+        ..Release::default()
+    }
+}
+
 /// Every label of a series.
 #[derive(PartialEq, Eq, Hash)]
-struct SeriesKey(u8, String, String, Option<emberline_model::Release>, String, u16, bool);
+struct SeriesKey(u8, String, String, Option<Release>, String, String, u16, bool);
 
 impl SeriesKey {
     fn of(series: &RequestSeries) -> SeriesKey {
@@ -269,6 +288,7 @@ impl SeriesKey {
             series.route.clone(),
             series.method.clone(),
             series.peer.clone(),
+            series.destination.clone(),
             series.protocol.clone(),
             series.status,
             series.error,
@@ -325,12 +345,15 @@ mod tests {
             route: route.into(),
             method: "GET".into(),
             peer: None,
+            destination: String::new(),
             protocol: "http/1.1".into(),
             status: 200,
             error: false,
             duration,
+            streaming_s: 0.0,
             request_bytes: 1,
             response_bytes: 2,
+            open: 0,
         }
     }
 

@@ -13,7 +13,7 @@ use emberline_model::{
     comparison::{FunctionRow, Judgement, Per},
     function::OwnCode,
 };
-use emberline_storage::{BothSides, QueryError, Range, RequestQuery, SideQuery, Store, WorkloadFilter};
+use emberline_storage::{BothSides, QueryError, Range, RequestQuery, RequestRow, SideQuery, Store, WorkloadFilter};
 
 use super::{alerts::Ranges, folding::Slow};
 
@@ -184,7 +184,8 @@ async fn client_side(
         .requests(query)
         .await?
         .iter()
-        .for_each(|row| all.merge(&row.duration));
+        .filter_map(RequestRow::latency)
+        .for_each(|latency| all.merge(latency));
     Ok(all)
 }
 

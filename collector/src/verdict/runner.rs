@@ -230,7 +230,9 @@ impl VerdictRunner {
             ..RequestQuery::new(WorkloadFilter::release(&release), range)
         };
         let rows = self.store.requests(query).await?;
-        let served = rows.into_iter().map(|row| {
+        // What callers gave up says how patient they were, not how slow the release is.
+        let answered = rows.into_iter().filter(|row| !row.is_given_up());
+        let served = answered.map(|row| {
             traffic.add(
                 &release,
                 &row.route,

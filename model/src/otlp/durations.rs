@@ -155,19 +155,27 @@ impl Duration {
             keys.iter()
                 .find_map(|key| find_text(attributes, key).filter(|text| !text.is_empty()))
         };
-        let peer = find_peer(attributes).or_else(|| (self.side == Side::Client).then(|| called(attributes)).flatten());
+        let names_peer = self.side == Side::Client && !writer.own;
+        let peer = find_peer(attributes).or_else(|| names_peer.then(|| called(attributes)).flatten());
         let error_type = of(&[names::ERROR_TYPE]);
         let mut series = RequestSeries {
             side: self.side,
             route: ROUTE_OTHER.to_owned(),
             method: of(&[names::METHOD, "http.method"]).unwrap_or_default(),
             peer,
+            // On the server's side it is this server's own name; of others it is the peer.
+            destination: match self.side {
+                Side::Client if writer.own => of(&[names::DESTINATION]).unwrap_or_default(),
+                _ => String::new(),
+            },
             protocol: String::new(),
             status: 0,
             error: false,
             duration: Histogram::new(),
+            streaming_s: 0.0,
             request_bytes: 0,
             response_bytes: 0,
+            open: 0,
         };
         match self.kind {
             Kind::Http => {

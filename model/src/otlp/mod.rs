@@ -51,6 +51,12 @@ pub mod names {
     pub const REQUEST_BYTES: &str = "emberline.request.body.bytes";
     /// Body bytes sent, per series.
     pub const RESPONSE_BYTES: &str = "emberline.response.body.bytes";
+    /// Seconds that responses and connections went on beyond their latency, per series.
+    pub const STREAMING: &str = "emberline.response.streaming.time";
+    /// Streams and connections that are open at the end of the window, per series.
+    pub const OPEN: &str = "emberline.request.open";
+    /// Whom a caller means to reach, by the name it uses.
+    pub const DESTINATION: &str = "server.address";
     /// Route template.
     pub const ROUTE: &str = "http.route";
     /// HTTP method.

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{KeyValue, any_value::Value},
     metrics::v1::{
-        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, HistogramDataPoint, Metric,
+        AggregationTemporality, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, HistogramDataPoint, Metric,
         NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exponential_histogram_data_point::Buckets, metric::Data,
         number_data_point,
     },
@@ -87,6 +87,28 @@ pub fn encode_requests(window: &WorkloadWindow) -> ExportMetricsServiceRequest {
             metrics.push(sum_metric(name, "By", points));
         }
     }
+    let streaming = window.requests.iter().filter(|r| r.streaming_s > 0.0);
+    let points: Vec<_> = streaming
+        .map(|r| NumberDataPoint {
+            value: Some(number_data_point::Value::AsDouble(r.streaming_s)),
+            ..number(series_attributes(r, true), start, end, 0)
+        })
+        .collect();
+    if !points.is_empty() {
+        metrics.push(sum_metric(names::STREAMING, "s", points));
+    }
+    let open = window.requests.iter().filter(|r| r.open > 0);
+    let data_points: Vec<_> = open
+        .map(|r| number(series_attributes(r, true), start, end, r.open))
+        .collect();
+    if !data_points.is_empty() {
+        metrics.push(Metric {
+            name: names::OPEN.to_owned(),
+            unit: "{request}".to_owned(),
+            data: Some(Data::Gauge(Gauge { data_points })),
+            ..Metric::default()
+        });
+    }
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(resource(&window.workload, window.component)),
@@ -133,6 +155,9 @@ fn series_attributes(series: &RequestSeries, with_side: bool) -> Vec<KeyValue> {
         text(names::PROTOCOL, &series.protocol),
     ];
     attributes.extend(peer_attributes(series.peer.as_ref()));
+    if !series.destination.is_empty() {
+        attributes.push(text(names::DESTINATION, &series.destination));
+    }
     if series.error {
         attributes.push(text(names::ERROR_TYPE, &series.status.to_string()));
     }
@@ -189,7 +214,7 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
         let attributes = group.resource.map(|resource| resource.attributes).unwrap_or_default();
         let own = attributes.iter().any(|attribute| attribute.key == names::COMPONENT);
         let process = identity(0, &attributes);
-        let mut bytes: HashMap<String, (u64, u64)> = HashMap::new();
+        let mut beside: HashMap<String, Beside> = HashMap::new();
         for scope in group.scope_metrics {
             let name = scope.scope.map(|scope| scope.name).unwrap_or_default();
             let newer: HashSet<String> = scope
@@ -215,8 +240,12 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
                             decoded.window(&workload, component, start, length).has_requests = true;
                         }
                     }
-                    (name @ (names::REQUEST_BYTES | names::RESPONSE_BYTES), Some(Data::Sum(sum))) => {
-                        add_bytes(&mut bytes, name == names::REQUEST_BYTES, sum);
+                    (
+                        name @ (names::REQUEST_BYTES | names::RESPONSE_BYTES | names::STREAMING),
+                        Some(Data::Sum(Sum { data_points, .. })),
+                    )
+                    | (name @ names::OPEN, Some(Data::Gauge(Gauge { data_points }))) => {
+                        add_beside(&mut beside, name, data_points);
                     }
                     (name, Some(data)) => match Duration::named(name) {
                         // The same requests under the older of two names.
@@ -231,7 +260,7 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
                 }
             }
         }
-        put_bytes(&mut decoded, &workload, component, bytes);
+        put_beside(&mut decoded, &workload, component, beside);
     }
     decoded
 }
@@ -388,25 +417,17 @@ pub(super) fn drawn(stream: u128, end_unix_ns: u64) -> f64 {
     (hash >> 11) as f64 / (1u64 << 53) as f64
 }
 
-fn add_bytes(bytes: &mut HashMap<String, (u64, u64)>, is_request: bool, sum: Sum) {
-    for point in sum.data_points {
+fn add_beside(beside: &mut HashMap<String, Beside>, name: &str, points: Vec<NumberDataPoint>) {
+    for point in points {
         let start = window_of(point.start_time_unix_nano, point.time_unix_nano).0;
-        let Some(number_data_point::Value::AsInt(value)) = point.value else {
-            continue;
-        };
         let side = find_text(&point.attributes, names::SIDE).unwrap_or_default();
-        let entry = bytes.entry(series_key(start, &side, &point.attributes)).or_default();
-        let value = u64::try_from(value).unwrap_or(0);
-        if is_request {
-            entry.0 += value;
-        } else {
-            entry.1 += value;
-        }
+        let entry = beside.entry(series_key(start, &side, &point.attributes)).or_default();
+        entry.add(name, point.value);
     }
 }
 
-fn put_bytes(decoded: &mut Decoded, workload: &Workload, component: Component, mut bytes: HashMap<String, (u64, u64)>) {
-    if bytes.is_empty() {
+fn put_beside(decoded: &mut Decoded, workload: &Workload, component: Component, mut beside: HashMap<String, Beside>) {
+    if beside.is_empty() {
         return;
     }
     let is_theirs = |window: &&mut WorkloadWindow| window.workload == *workload && window.component == component;
@@ -417,10 +438,37 @@ fn put_bytes(decoded: &mut Decoded, workload: &Workload, component: Component, m
                 series.side.as_str(),
                 &series_attributes(series, false),
             );
-            if let Some((request, response)) = bytes.remove(&key) {
-                series.request_bytes = request;
-                series.response_bytes = response;
+            if let Some(beside) = beside.remove(&key) {
+                series.request_bytes = beside.request_bytes;
+                series.response_bytes = beside.response_bytes;
+                series.streaming_s = beside.streaming_s;
+                series.open = beside.open;
             }
+        }
+    }
+}
+
+/// What stands beside a histogram in metrics of its own.
+#[derive(Default)]
+struct Beside {
+    request_bytes: u64,
+    response_bytes: u64,
+    streaming_s: f64,
+    open: u64,
+}
+
+impl Beside {
+    fn add(&mut self, name: &str, value: Option<number_data_point::Value>) {
+        let (whole, seconds) = match value {
+            Some(number_data_point::Value::AsInt(value)) => (u64::try_from(value).unwrap_or(0), 0.0),
+            Some(number_data_point::Value::AsDouble(value)) if value.is_finite() && value > 0.0 => (0, value),
+            _ => return,
+        };
+        match name {
+            names::REQUEST_BYTES => self.request_bytes = self.request_bytes.saturating_add(whole),
+            names::RESPONSE_BYTES => self.response_bytes = self.response_bytes.saturating_add(whole),
+            names::STREAMING => self.streaming_s += seconds,
+            _ => self.open = self.open.saturating_add(whole),
         }
     }
 }
@@ -437,6 +485,7 @@ fn series_key(start: i64, side: &str, attributes: &[KeyValue]) -> String {
         &part(names::STATUS),
         &part(names::PROTOCOL),
         &part(names::ERROR_TYPE),
+        &part(names::DESTINATION),
         &peer,
     ]
     .join("\u{0}")

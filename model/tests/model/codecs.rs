@@ -44,22 +44,26 @@ fn requests() -> impl Strategy<Value = Vec<RequestSeries>> {
         100u16..600,
         0u64..9999,
         0u64..9999,
+        (name(), 0.0f64..1e6, 0u64..9),
     );
     prop::collection::vec(one, 0..6).prop_map(|all| {
         let numbered = all.into_iter().enumerate();
         numbered
             .map(
-                |(n, (side, peer, duration, status, request_bytes, response_bytes))| RequestSeries {
+                |(n, (side, peer, duration, status, request_bytes, response_bytes, beside))| RequestSeries {
                     side,
                     route: format!("/route{n}/{{id}}"),
                     method: "GET".to_owned(),
                     peer,
+                    destination: if side == Side::Client { beside.0 } else { String::new() },
                     protocol: "http/1.1".to_owned(),
                     status,
                     error: status >= 500,
                     duration,
+                    streaming_s: beside.1,
                     request_bytes,
                     response_bytes,
+                    open: beside.2,
                 },
             )
             .collect()

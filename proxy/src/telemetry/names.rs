@@ -247,12 +247,15 @@ impl Names {
                 route: labels.route,
                 method: method.to_owned(),
                 peer: labels.peer,
+                destination: String::new(),
                 protocol: key.series.protocol().as_str().to_owned(),
                 status: key.status,
                 error: key.error,
                 duration: cell.histogram(),
+                streaming_s: 0.0,
                 request_bytes: cell.request_bytes,
                 response_bytes: cell.response_bytes,
+                open: 0,
             }
         };
         cells.sorted().into_iter().map(describe).collect()

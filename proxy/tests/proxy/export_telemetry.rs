@@ -86,12 +86,15 @@ fn the_key_of_a_series_is_written_out_in_full() {
         route: "/cart/{id}".into(),
         method: "POST".into(),
         peer: Some(peer),
+        destination: String::new(),
         protocol: "grpc".into(),
         status: 14,
         error: true,
         duration,
+        streaming_s: 0.0,
         request_bytes: 3,
         response_bytes: 5,
+        open: 0,
     };
     assert_eq!(*only, expected);
 }

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Number of the layout below; a file of another layout is rebuilt.
-const LAYOUT: u32 = 4;
+const LAYOUT: u32 = 5;
 
 const DICTIONARY_TABLES: &str = "
     CREATE TABLE layout (version UINTEGER);
@@ -103,6 +103,10 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("n", "UBIGINT[]"),
             ("request_bytes", "UBIGINT"),
             ("response_bytes", "UBIGINT"),
+            // Parts of older versions lack what follows; see [`rows_of`].
+            ("destination", "VARCHAR"),
+            ("streaming_s", "DOUBLE"),
+            ("open", "UBIGINT"),
         ],
         Kind::Windows => &[
             ("ts", "UINTEGER"),
@@ -147,7 +151,7 @@ pub(crate) fn column_names(kind: Kind) -> String {
 pub(crate) fn rows_of(kind: Kind, parts: &[Arc<Part>]) -> String {
     let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
     let paths = paths.join(", ");
-    if kind != Kind::Windows {
+    if !matches!(kind, Kind::Requests | Kind::Windows) {
         return format!("read_parquet([{paths}])");
     }
     let typed: Vec<String> = columns(kind)

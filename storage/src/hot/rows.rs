@@ -179,6 +179,9 @@ struct RequestRows {
     n: ListBuilder<UInt64Builder>,
     request_bytes: Vec<u64>,
     response_bytes: Vec<u64>,
+    destination: StringBuilder,
+    streaming_s: Vec<f64>,
+    open: Vec<u64>,
     lsn: Vec<u64>,
 }
 
@@ -307,6 +310,9 @@ impl RequestRows {
         self.n.append(true);
         self.request_bytes.push(request.request_bytes);
         self.response_bytes.push(request.response_bytes);
+        self.destination.append_value(&request.destination);
+        self.streaming_s.push(request.streaming_s);
+        self.open.push(request.open);
         self.lsn.push(lsn);
     }
 }
@@ -502,6 +508,9 @@ impl RequestRows {
             Arc::new(self.n.finish()),
             numbers(self.request_bytes),
             numbers(self.response_bytes),
+            Arc::new(self.destination.finish()),
+            doubles(self.streaming_s),
+            numbers(self.open),
             numbers(self.lsn),
         ]
     }

@@ -66,7 +66,9 @@ pub(super) fn order(kind: Kind) -> &'static str {
     match kind {
         Kind::Samples | Kind::Rollup | Kind::Quarters => "series_id, stack_id, label_set, ts",
         Kind::Exemplars => "trace_high, trace_low, span_id, at_ns",
-        Kind::Requests => "series_id, side, route, method, protocol, status, peer_service, peer_version, ts",
+        Kind::Requests => {
+            "series_id, side, route, method, protocol, status, destination, peer_service, peer_version, ts"
+        }
         _ => "workload_id, component, ts",
     }
 }

@@ -6,6 +6,7 @@ use emberline_model::{
     Component, Histogram, ProfileType, Release, Side,
     comparison::Per,
     coverage::{Join, Stretch, Times},
+    is_given_up,
 };
 
 use crate::{
@@ -104,21 +105,40 @@ pub struct RequestRow {
     pub peer: Option<Release>,
     /// HTTP method; empty where there is none.
     pub method: String,
+    /// Whom the caller meant to reach, by the name it uses; empty when it did not say.
+    pub destination: String,
     /// `http/1.1`, `http/2`, `grpc` or `tcp`.
     pub protocol: String,
     /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
     pub status: u16,
     /// They failed.
     pub error: bool,
-    /// Durations.
+    /// One entry per request; see [`RequestRow::latency`].
     pub duration: Histogram,
     /// How many of them count: those of windows that are covered in part count in part. All of them where nothing is
     /// to be divided.
     pub counted: f64,
+    /// How long all of them together went on beyond their latency, in seconds.
+    pub streaming_s: f64,
     /// Body bytes received from the caller.
     pub request_bytes: u64,
     /// Body bytes sent to the caller.
     pub response_bytes: u64,
+    /// Streams and connections open at the end of the window. Of one window and instance: added up over several of
+    /// them it says nothing.
+    pub open: u64,
+}
+
+impl RequestRow {
+    /// True for requests that their callers gave up: they count, and have no latency.
+    pub fn is_given_up(&self) -> bool {
+        is_given_up(&self.protocol, self.status)
+    }
+
+    /// Latencies; `None` for requests that were given up.
+    pub fn latency(&self) -> Option<&Histogram> {
+        (!self.is_given_up()).then_some(&self.duration)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,6 +151,7 @@ struct Key {
     route: String,
     peer: Option<Release>,
     method: String,
+    destination: String,
     protocol: String,
     status: u16,
     error: bool,
@@ -140,8 +161,10 @@ struct Key {
 struct Sums {
     duration: Histogram,
     counted: f64,
+    streaming_s: f64,
     request_bytes: u64,
     response_bytes: u64,
+    open: u64,
 }
 
 /// Answers a request query.
@@ -162,6 +185,8 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         let (request_bytes, response_bytes) = (columns.u64(22)?, columns.u64(23)?);
         sums.request_bytes = sums.request_bytes.saturating_add(request_bytes[row]);
         sums.response_bytes = sums.response_bytes.saturating_add(response_bytes[row]);
+        sums.streaming_s += columns.f64(25)?[row];
+        sums.open = sums.open.saturating_add(columns.u64(26)?[row]);
         Ok(())
     })?;
     let mut sums: Vec<(Key, Sums)> = sums.into_iter().collect();
@@ -175,13 +200,16 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         route: key.route,
         peer: key.peer,
         method: key.method,
+        destination: key.destination,
         protocol: key.protocol,
         status: key.status,
         error: key.error,
         duration: sums.duration,
         counted: sums.counted,
+        streaming_s: sums.streaming_s,
         request_bytes: sums.request_bytes,
         response_bytes: sums.response_bytes,
+        open: sums.open,
     });
     Ok(rows.collect())
 }
@@ -345,7 +373,8 @@ fn statement(span: &Span, query: &RequestQuery, reporter: Option<Component>) -> 
     let mut sql = Sql::new(
         "SELECT r.ts, d.namespace, d.service, d.version, d.instance, d.component, r.side, r.route, r.peer_namespace,
             r.peer_service, r.peer_version, r.method, r.protocol, r.status, r.error, r.zero_count, r.sum, r.min, r.max,
-            r.bucket, r.n, d.workload_id, r.request_bytes, r.response_bytes FROM ",
+            r.bucket, r.n, d.workload_id, r.request_bytes, r.response_bytes, coalesce(r.destination, ''),
+            coalesce(r.streaming_s, 0), coalesce(r.open, 0) FROM ",
     );
     sql.hours(REQUESTS, span)
         .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")
@@ -385,6 +414,11 @@ pub(super) fn duration(columns: &Columns<'_>, row: usize) -> Result<Histogram, F
     ))
 }
 
+/// True for a row of requests that their callers gave up: they count, and have no latency.
+pub(super) fn given_up(columns: &Columns<'_>, row: usize) -> Result<bool, Failure> {
+    Ok(is_given_up(&columns.text(12)?.string(row), columns.u16(13)?[row]))
+}
+
 fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery) -> Result<Key, Failure> {
     let text = |column| columns.text(column).map(|texts| texts.string(row));
     let peer_service = columns.text(9)?.get(row).map(str::to_owned);
@@ -411,6 +445,7 @@ fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery)
             None => None,
         },
         method: text(11)?,
+        destination: text(24)?,
         protocol: text(12)?,
         status: columns.u16(13)?[row],
         error: columns.flag(14)?.value(row),

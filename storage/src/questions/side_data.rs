@@ -188,7 +188,9 @@ fn add_requests(
         ..RequestQuery::new(who.clone(), query.range)
     };
     requests::each(reader, span, &seen, None, |columns, row, _| {
-        answer.latency.merge(&requests::duration(columns, row)?);
+        if !requests::given_up(columns, row)? {
+            answer.latency.merge(&requests::duration(columns, row)?);
+        }
         Ok(())
     })?;
     if query.per != Per::Request || answer.coverage.missing.is_some() {

@@ -11,6 +11,7 @@ mod deleting;
 mod exemplars;
 mod faults;
 mod gauges;
+mod older_parts;
 mod recovery;
 mod sealing;
 mod selected_sums;

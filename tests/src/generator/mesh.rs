@@ -218,12 +218,15 @@ impl Build {
                 route: labels.route.clone(),
                 method: "GET".into(),
                 peer: None,
+                destination: String::new(),
                 protocol: "http/1.1".into(),
                 status: 200,
                 error: false,
                 duration,
+                streaming_s: 0.0,
                 request_bytes: 2_500,
                 response_bytes: 25_000,
+                open: 0,
             }
         });
         WorkloadWindow {

@@ -165,12 +165,15 @@ impl Window {
                 route: route.to_owned(),
                 method: "GET".to_owned(),
                 peer: peer.clone(),
+                destination: String::new(),
                 protocol: "http/1.1".to_owned(),
                 status,
                 error: status == 500,
                 duration,
+                streaming_s: 0.0,
                 request_bytes: 10,
                 response_bytes: 20,
+                open: 0,
             });
         }
         self

@@ -200,12 +200,15 @@ pub fn series(side: Side, route: &str, peer: Option<Release>, nanoseconds: &[u64
         route: route.into(),
         method: "GET".into(),
         peer,
+        destination: String::new(),
         protocol: "http/1.1".into(),
         status: 200,
         error: false,
         duration,
+        streaming_s: 0.0,
         request_bytes: 10,
         response_bytes: 20,
+        open: 0,
     }
 }
 

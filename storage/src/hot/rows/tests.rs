@@ -39,12 +39,15 @@ fn batch(stack: u64) -> (Lsn, Arc<Batch>) {
         route: "/".into(),
         method: "GET".into(),
         peer: None,
+        destination: String::new(),
         protocol: "tcp".into(),
         status: 0,
         error: false,
         duration: Histogram::new(),
+        streaming_s: 0.0,
         request_bytes: 0,
         response_bytes: 0,
+        open: 0,
     };
     let window = WorkloadWindow {
         workload: Workload {

@@ -100,12 +100,15 @@ pub fn requests(side: Side, route: &str, milliseconds: &[u64]) -> RequestSeries 
         route: route.into(),
         method: "GET".into(),
         peer: None,
+        destination: String::new(),
         protocol: "http/1.1".into(),
         status: 200,
         error: false,
         duration,
+        streaming_s: 0.0,
         request_bytes: 10,
         response_bytes: 100,
+        open: 0,
     }
 }
 
