@@ -39,6 +39,7 @@ fn main() {
         error: false,
         // Spread over about three octaves, as real latencies are.
         duration_ns: 1_000_000 + (n.wrapping_mul(2_654_435_761) % 7_000_000),
+        streaming_ns: 0,
         request_bytes: 100,
         response_bytes: 1000,
         flags: ResponseFlags::NONE,

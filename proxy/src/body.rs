@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -27,6 +28,28 @@ pub struct RequestBody {
     inner: Inner,
     /// Bytes that passed, for the request's record.
     count: Option<Arc<AtomicU64>>,
+    /// When they did, for whoever waits for the response.
+    moved: Option<Arc<LastMove>>,
+}
+
+/// When a body moved last.
+#[derive(Debug)]
+pub(crate) struct LastMove {
+    since: Instant,
+    milliseconds: AtomicU64,
+}
+
+impl LastMove {
+    fn note(&self) {
+        let milliseconds = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.milliseconds.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// How long ago; since the request was made, if it has not moved.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let moved = Duration::from_millis(self.milliseconds.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(moved)
+    }
 }
 
 #[derive(Debug)]
@@ -43,6 +66,7 @@ impl RequestBody {
         RequestBody {
             inner: Inner::Nothing,
             count: None,
+            moved: None,
         }
     }
 
@@ -58,6 +82,7 @@ impl RequestBody {
         RequestBody {
             inner: Inner::Boxed(body.map_err(Into::into).boxed_unsync()),
             count: None,
+            moved: None,
         }
     }
 
@@ -68,17 +93,22 @@ impl RequestBody {
         RequestBody {
             inner: Inner::Incoming(body),
             count: None,
+            moved: None,
         }
     }
 
     /// Counts the bytes that pass from now on.
     pub(crate) fn count_into(&mut self, count: Arc<AtomicU64>) {
         self.count = Some(count);
+        self.moved = Some(Arc::new(LastMove {
+            since: Instant::now(),
+            milliseconds: AtomicU64::new(0),
+        }));
     }
 
-    /// Where the bytes that pass are counted.
-    pub(crate) fn counter(&self) -> Option<Arc<AtomicU64>> {
-        self.count.clone()
+    /// When bytes passed last, if they are counted.
+    pub(crate) fn last_move(&self) -> Option<Arc<LastMove>> {
+        self.moved.clone()
     }
 }
 
@@ -96,6 +126,7 @@ impl From<Bytes> for RequestBody {
         RequestBody {
             inner: Inner::Bytes(Some(bytes)),
             count: None,
+            moved: None,
         }
     }
 }
@@ -140,6 +171,9 @@ impl Body for RequestBody {
                 frame.map(|mut frame| {
                     if let (Some(count), Some(data)) = (&self.count, frame.data_ref()) {
                         count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        if let Some(moved) = &self.moved {
+                            moved.note();
+                        }
                     }
                     if let Some(trailers) = frame.trailers_mut() {
                         strip_forbidden_trailers(trailers);

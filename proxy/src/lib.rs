@@ -51,6 +51,7 @@ pub(crate) mod drain;
 mod embed;
 pub mod export;
 pub(crate) mod filter;
+pub(crate) mod grpc;
 pub(crate) mod identity;
 pub(crate) mod listener;
 pub(crate) mod record;

@@ -6,10 +6,18 @@
 //!
 //! What is an error: a status of 5xx, no response, a response that broke off on the upstream's side; for gRPC the
 //! statuses that OpenTelemetry counts as a server's errors (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
-//! UNAVAILABLE, DATA_LOSS). A caller that leaves after the response's head is none.
+//! UNAVAILABLE, DATA_LOSS). A caller that leaves is none: its request has the status 499, or CANCELLED over gRPC, unless
+//! its own `grpc-timeout` had passed, which is DEADLINE_EXCEEDED. gRPC statuses are those that the caller reads: from
+//! headers or trailers, else from `:status`, else from the code of a reset ("HTTP to gRPC status code mapping" and "Errors"
+//! of gRPC's protocol over HTTP/2).
+//!
+//! Latency is the time spent on the destination's side: from the request's head to the response's last byte, without
+//! the time that the caller took to read it. Of a response that is a stream by its media type it ends with the head, of
+//! gRPC with the first message (unary or not). What goes on beyond is kept apart, and what streams is counted while it is
+//! open.
 //!
 //! Wrong on purpose: "handed to the connection" is not "received by the caller"; what is in the socket's buffer is
-//! not seen.
+//! not seen. A long poll is not told from a slow answer, and a slow upload counts to the latency.
 
 use std::{
     pin::Pin,
@@ -18,37 +26,55 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use emberline_model::Side;
+use emberline_model::{Side, batch::CALLER_LEFT};
 use http::{HeaderMap, Method, StatusCode, Version, header::CONTENT_TYPE, request, response};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     body::BoxError,
-    cluster::BodyFailure,
-    telemetry::{InFlight, Label, PeerId, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
+    cluster::{BodyFailure, UpstreamError},
+    grpc,
+    telemetry::{
+        DestinationId, InFlight, Label, Meters, OpenId, PeerId, Protocol, RequestRecord, ResponseFlags, RouteId,
+        SeriesId, Telemetry,
+    },
     wire::{headers::strip_forbidden_trailers, io::Guard},
 };
 
-/// gRPC statuses of which the server is at fault (OpenTelemetry, "Semantic conventions for gRPC").
-const GRPC_SERVER_ERRORS: [u16; 6] = [2, 4, 12, 13, 14, 15];
-const GRPC_CANCELLED: u16 = 1;
-const GRPC_UNKNOWN: u16 = 2;
+/// What lasts less beyond its latency is no stream: the last frames of an answer.
+const SHORTEST_STREAM: Duration = Duration::from_millis(1);
 
-/// True when a head speaks gRPC.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// Beginnings of media types whose responses go on as long as there is something to say.
+const STREAM_TYPES: [&[u8]; 7] = [
+    b"text/event-stream",
+    b"multipart/x-mixed-replace",
+    b"application/x-ndjson",
+    b"application/jsonl",
+    b"application/stream+json",
+    b"application/json;stream=watch",
+    b"application/connect+",
+];
+
+/// True when a response's head says that its body is a stream of events.
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        STREAM_TYPES.iter().any(|of| {
+            value
+                .get(..of.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(of))
+        })
+    })
 }
 
 /// What a request speaks.
 pub(crate) fn protocol_of(head: &request::Parts) -> Protocol {
     if head.version == Version::HTTP_2 {
-        if is_grpc(&head.headers) {
+        if grpc::is_grpc(&head.headers) {
             Protocol::Grpc
         } else {
             Protocol::Http2
@@ -79,6 +105,23 @@ pub(crate) struct Tracker {
     request_bytes: Option<Arc<AtomicU64>>,
     response_bytes: u64,
     upstream_ns: Option<u64>,
+    destination: DestinationId,
+    /// The caller's own limit, from `grpc-timeout`.
+    deadline: Option<Duration>,
+    /// The latency of what goes on after it.
+    answered: Option<Duration>,
+    is_stream: bool,
+    /// Since when the caller has been taking what it was given, and how long it took for what came before.
+    handed_over: Option<Instant>,
+    reading: Duration,
+    open: Option<Open>,
+}
+
+/// A request that windows count while it is open.
+#[derive(Debug)]
+struct Open {
+    id: OpenId,
+    response_bytes: Option<Arc<AtomicU64>>,
 }
 
 impl Tracker {
@@ -89,9 +132,10 @@ impl Tracker {
         side: Side,
         route: RouteId,
         peer: Option<PeerId>,
+        destination: DestinationId,
         started: Instant,
     ) -> Tracker {
-        Tracker {
+        let mut tracker = Tracker {
             in_flight: Some(telemetry.start_request(side)),
             telemetry: telemetry.clone(),
             guard: None,
@@ -109,7 +153,65 @@ impl Tracker {
             request_bytes: None,
             response_bytes: 0,
             upstream_ns: None,
+            destination,
+            deadline: None,
+            answered: None,
+            is_stream: false,
+            handed_over: None,
+            reading: Duration::ZERO,
+            open: None,
+        };
+        if tracker.protocol == Protocol::Grpc {
+            tracker.deadline = grpc::deadline(&head.headers);
+            // Many a stream says nothing, not even a head, until something happens.
+            tracker.keep_open(None);
         }
+        tracker
+    }
+
+    fn series(&self) -> SeriesId {
+        self.telemetry
+            .series_to(self.label, self.method.as_str(), self.protocol, self.destination)
+    }
+
+    /// Counts the request as open from now on.
+    fn keep_open(&mut self, response_bytes: Option<Arc<AtomicU64>>) {
+        let meters = Meters {
+            request: self.request_bytes.clone(),
+            response: response_bytes.clone(),
+        };
+        let (series, status) = (self.series(), self.open_status());
+        let id = match self.open.take() {
+            Some(open) => {
+                self.telemetry.update_open(&open.id, series, status, meters);
+                open.id
+            }
+            None => self.telemetry.open(series, status, meters),
+        };
+        self.open = Some(Open { id, response_bytes });
+    }
+
+    /// What an open request is taken for, until it has ended.
+    fn open_status(&self) -> u16 {
+        if self.protocol == Protocol::Grpc {
+            0
+        } else {
+            self.status
+        }
+    }
+
+    /// The destination reset the stream: gRPC's status of that.
+    pub(crate) fn status_of_reset(&self, reason: h2::Reason) -> u16 {
+        match grpc::status_of_reset(reason) {
+            grpc::CANCELLED if self.is_past_deadline() => grpc::DEADLINE_EXCEEDED,
+            status => status,
+        }
+    }
+
+    fn is_past_deadline(&self) -> bool {
+        // The caller's clock began to run a little earlier than this one.
+        self.deadline
+            .is_some_and(|limit| self.started.elapsed() + (limit / 20).max(Duration::from_millis(5)) >= limit)
     }
 
     /// Tells the caller's connection when the request has ended.
@@ -130,11 +232,27 @@ impl Tracker {
     /// The other end has introduced itself, or is known from before.
     pub(crate) fn set_peer(&mut self, peer: Option<PeerId>) {
         self.label = self.telemetry.label(self.side, self.route, peer);
+        self.refresh_open();
+    }
+
+    /// What is open has another name or another meter.
+    fn refresh_open(&mut self) {
+        if let Some(open) = &self.open {
+            let response_bytes = open.response_bytes.clone();
+            self.keep_open(response_bytes);
+        }
     }
 
     /// Where the request's body bytes are counted.
     pub(crate) fn request_bytes(&mut self) -> Arc<AtomicU64> {
-        Arc::clone(self.request_bytes.get_or_insert_with(Arc::default))
+        let bytes = Arc::clone(self.request_bytes.get_or_insert_with(Arc::default));
+        self.refresh_open();
+        bytes
+    }
+
+    /// True when this process found nothing wrong with the caller's connection.
+    pub(crate) fn is_connection_sound(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.cause().is_none())
     }
 
     pub(crate) fn flag(&mut self, flags: ResponseFlags) {
@@ -156,6 +274,9 @@ impl Tracker {
         self.status = head.status.as_u16();
         if self.protocol == Protocol::Grpc {
             self.note_grpc_status(&head.headers);
+            if self.grpc_status.is_none() && (head.status != StatusCode::OK || !grpc::is_grpc(&head.headers)) {
+                self.grpc_status = Some(grpc::status_of_http(self.status));
+            }
         }
         // The connection does not ask for a body that is not sent.
         let has_no_body = body.is_end_stream()
@@ -166,33 +287,93 @@ impl Tracker {
             self.record();
             None
         } else {
+            if self.protocol != Protocol::Grpc && is_stream(&head.headers) {
+                self.is_stream = true;
+                self.answered = Some(self.started.elapsed());
+                self.keep_open(Some(Arc::default()));
+            }
             Some(self)
         };
         Recorded { body, tracker }
     }
 
-    /// There is no response and will be none.
-    pub(crate) fn give_up(mut self, flags: ResponseFlags) {
+    /// The response broke off: a caller that speaks gRPC gets the code of the reset passed on.
+    fn note_reset(&mut self, error: &(dyn std::error::Error + 'static)) {
+        let reason = grpc::reset_of(error).unwrap_or(h2::Reason::INTERNAL_ERROR);
+        self.grpc_status = self.grpc_status.or_else(|| Some(self.status_of_reset(reason)));
+    }
+
+    /// There is no response and will be none; without an error because there is nobody to ask.
+    pub(crate) fn give_up(mut self, error: Option<&UpstreamError>) {
+        let (status, _, flags) = error.map_or((503, "", ResponseFlags::UH), UpstreamError::answer);
+        self.grpc_status = Some(match error {
+            Some(UpstreamError::Reset { reason, .. }) => self.status_of_reset(*reason),
+            _ => grpc::status_of_http(status),
+        });
         self.flags.insert(flags);
         self.broke_off = true;
         self.record();
     }
 
     fn note_grpc_status(&mut self, headers: &HeaderMap) {
-        let status = headers
-            .get("grpc-status")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        self.grpc_status = status.or(self.grpc_status);
+        self.grpc_status = grpc::status(headers).or(self.grpc_status);
+    }
+
+    /// Takes note of bytes that go to the caller; `more` may follow.
+    fn pass(&mut self, length: u64, more: bool) {
+        self.response_bytes += length;
+        if self.protocol == Protocol::Grpc {
+            if self.answered.is_none() {
+                self.answered = Some(self.started.elapsed());
+            } else if self.open.as_ref().is_some_and(|open| open.response_bytes.is_none()) {
+                // More than one frame: the bytes before this one count with those that follow.
+                self.keep_open(Some(Arc::default()));
+            }
+        } else if more && !self.is_stream {
+            self.handed_over = Some(Instant::now());
+        }
+        if let Some(meter) = self.open.as_ref().and_then(|open| open.response_bytes.as_ref()) {
+            meter.store(self.response_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The caller asks for more: it has taken what it was given.
+    fn asked(&mut self) {
+        if let Some(since) = self.handed_over.take() {
+            self.reading += since.elapsed();
+        }
     }
 
     fn outcome(&self) -> (u16, bool) {
+        let left = self.flags.contains(ResponseFlags::DC);
         if self.protocol == Protocol::Grpc {
-            let gave_up = self.flags.contains(ResponseFlags::DC);
-            let missing = if gave_up { GRPC_CANCELLED } else { GRPC_UNKNOWN };
-            let status = self.grpc_status.unwrap_or(missing);
-            return (status, self.broke_off || GRPC_SERVER_ERRORS.contains(&status));
+            let status = self.grpc_status.unwrap_or_else(|| match left {
+                true if self.is_past_deadline() => grpc::DEADLINE_EXCEEDED,
+                true => grpc::CANCELLED,
+                false if self.flags.contains(ResponseFlags::LR) => grpc::UNAVAILABLE,
+                false => grpc::UNKNOWN,
+            });
+            return (status, grpc::is_server_error(status));
+        }
+        // An application that drops the answer to its own call has seen as much of it as it wanted to.
+        let has_answer = self.status != 0 && (self.is_stream || self.guard.is_none());
+        if left && !has_answer {
+            return (CALLER_LEFT, false);
         }
         (self.status, self.status == 0 || self.status >= 500 || self.broke_off)
+    }
+
+    /// Latency, and what went on beyond it.
+    fn times(&self) -> (Duration, Duration) {
+        let all = self.started.elapsed();
+        let latency = self.answered.unwrap_or_else(|| all.saturating_sub(self.reading));
+        let beyond = all.saturating_sub(latency);
+        let beyond = if beyond < SHORTEST_STREAM {
+            Duration::ZERO
+        } else {
+            beyond
+        };
+        (latency, beyond)
     }
 
     /// The one place where a request becomes a record.
@@ -203,17 +384,25 @@ impl Tracker {
         if let Some(guard) = &self.guard {
             guard.end();
         }
+        let counted = self
+            .open
+            .take()
+            .map(|open| self.telemetry.close(&open.id))
+            .unwrap_or_default();
+        let request_bytes = self
+            .request_bytes
+            .as_ref()
+            .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let (status, error) = self.outcome();
+        let (latency, beyond) = self.times();
         self.telemetry.record(&RequestRecord {
-            series: self.telemetry.series(self.label, self.method.as_str(), self.protocol),
+            series: self.series(),
             status,
             error,
-            duration_ns: nanoseconds(self.started.elapsed()),
-            request_bytes: self
-                .request_bytes
-                .as_ref()
-                .map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
-            response_bytes: self.response_bytes,
+            duration_ns: nanoseconds(latency),
+            streaming_ns: nanoseconds(beyond),
+            request_bytes: request_bytes.saturating_sub(counted.request),
+            response_bytes: self.response_bytes.saturating_sub(counted.response),
             flags: self.flags,
             upstream_ns: self.upstream_ns,
         });
@@ -223,13 +412,18 @@ impl Tracker {
 impl Drop for Tracker {
     fn drop(&mut self) {
         if self.in_flight.is_some() {
-            self.flags.insert(ResponseFlags::DC);
+            self.asked();
+            self.flags.insert(if self.telemetry.is_cut_off() {
+                ResponseFlags::LR
+            } else {
+                ResponseFlags::DC
+            });
             self.record();
         }
     }
 }
 
-fn nanoseconds(duration: std::time::Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -249,6 +443,9 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(tracker) = &mut this.tracker {
+            tracker.asked();
+        }
         let mut polled = Pin::new(&mut this.body).poll_frame(cx);
         let Some(tracker) = &mut this.tracker else {
             return polled;
@@ -257,18 +454,20 @@ where
             Poll::Pending => return polled,
             Poll::Ready(None) => {}
             Poll::Ready(Some(Ok(frame))) => {
+                let has_ended = this.body.is_end_stream();
                 if let Some(data) = frame.data_ref() {
-                    tracker.response_bytes += data.len() as u64;
+                    tracker.pass(data.len() as u64, !has_ended);
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_forbidden_trailers(trailers);
                     tracker.note_grpc_status(trailers);
-                } else if !this.body.is_end_stream() {
+                } else if !has_ended {
                     return polled;
                 }
             }
             Poll::Ready(Some(Err(error))) => {
                 tracker.broke_off = true;
+                tracker.note_reset(&**error);
                 tracker.flag(
                     error
                         .downcast_ref::<BodyFailure>()

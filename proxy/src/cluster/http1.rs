@@ -107,7 +107,7 @@ impl Connection {
 
     /// Sends a request and waits for the response's head.
     async fn send(&mut self, request: Request<RequestBody>, limit: Duration) -> Result<Response<Incoming>, SendError> {
-        let mut upload = Upload::of(&request);
+        let upload = Upload::of(&request);
         // The answer can only come from driving the connection, which this future does itself: nobody needs waking,
         // and a task's budget must not hold the answer back.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));

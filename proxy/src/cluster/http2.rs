@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 
 use super::{Destination, Upload, UpstreamError};
-use crate::{body::RequestBody, config::Timeouts, telemetry::Label, wire::io::IdleTimer};
+use crate::{body::RequestBody, config::Timeouts, grpc, telemetry::Label, wire::io::IdleTimer};
 
 /// How often a silent connection is asked whether it lives, and how long it may take to say so.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
@@ -87,7 +87,9 @@ impl Destination {
     ) -> Result<Response<Incoming>, UpstreamError> {
         *request.version_mut() = Version::HTTP_2;
         self.make_absolute(&mut request);
-        let (mut upload, mut timer) = (Upload::of(&request), IdleTimer::default());
+        let (upload, mut timer) = (Upload::of(&request), IdleTimer::default());
+        // A call of gRPC has the time that its caller gives it, and a stream has nothing to say until something happens.
+        let is_limited = !grpc::is_grpc(request.headers());
         let timed_out = || UpstreamError::Timeout {
             address: self.address.clone(),
             limit: timeouts.request(),
@@ -113,6 +115,9 @@ impl Destination {
         poll_fn(|cx| {
             if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(result);
+            }
+            if !is_limited {
+                return Poll::Pending;
             }
             upload
                 .poll_stalled(&mut timer, cx, timeouts.request())

@@ -13,10 +13,7 @@ mod http2;
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -30,9 +27,10 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::{
-    body::RequestBody,
+    body::{LastMove, RequestBody},
     config::{Address, Timeouts},
     counters::Counters,
+    grpc,
     telemetry::{PeerId, ResponseFlags},
     wire::io::IdleTimer,
 };
@@ -63,6 +61,14 @@ pub(crate) enum UpstreamError {
         address: Address,
         /// Why.
         source: BoxedHyper,
+    },
+    /// The stream was reset.
+    #[error("{address} reset the stream: {reason}")]
+    Reset {
+        /// The destination.
+        address: Address,
+        /// With this code.
+        reason: h2::Reason,
     },
     /// What came is no response.
     #[error("{address} sent what is no HTTP response: {source}")]
@@ -97,6 +103,8 @@ impl UpstreamError {
             UpstreamError::Protocol { address, source }
         } else if source.is_user() {
             UpstreamError::RequestBody(source)
+        } else if let Some(reason) = grpc::reset_of(&*source) {
+            UpstreamError::Reset { address, reason }
         } else {
             UpstreamError::Closed { address, source }
         }
@@ -108,6 +116,7 @@ impl UpstreamError {
             UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
             UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
             UpstreamError::Closed { .. } => (502, "upstream_connection_closed", ResponseFlags::UC),
+            UpstreamError::Reset { .. } => (502, "upstream_reset", ResponseFlags::UR),
             UpstreamError::Protocol { .. } => (502, "upstream_protocol_error", ResponseFlags::UPE),
             UpstreamError::Timeout { .. } => (504, "upstream_request_timeout", ResponseFlags::UT),
             UpstreamError::RequestBody(_) => (400, "request_body", ResponseFlags::DPE),
@@ -123,29 +132,28 @@ impl UpstreamError {
 /// The body of a request that waits for its response: while it moves, the destination is not late.
 #[derive(Debug)]
 struct Upload {
-    bytes: Option<Arc<AtomicU64>>,
-    seen: u64,
+    /// The task that sends a body over HTTP/2 is another one: the last bytes that it moved are found when a time is up.
+    moved: Option<Arc<LastMove>>,
 }
 
 impl Upload {
     fn of(request: &Request<RequestBody>) -> Upload {
         Upload {
-            bytes: request.body().counter(),
-            seen: 0,
+            moved: request.body().last_move(),
         }
     }
 
     /// Ready when `limit` has passed without a byte of the body moving.
-    fn poll_stalled(&mut self, timer: &mut IdleTimer, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
-        loop {
-            ready!(timer.poll(cx, limit));
-            let moved = self.bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-            if moved == self.seen {
-                return Poll::Ready(());
-            }
-            self.seen = moved;
+    fn poll_stalled(&self, timer: &mut IdleTimer, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        ready!(timer.poll(cx, limit));
+        while let Some(moved) = &self.moved
+            && let Some(left) = limit.checked_sub(moved.elapsed())
+            && !left.is_zero()
+        {
             timer.disarm();
+            ready!(timer.poll(cx, left));
         }
+        Poll::Ready(())
     }
 }
 
@@ -154,7 +162,7 @@ impl Upload {
 pub(crate) enum BodyFailure {
     /// The destination's side.
     #[error("the destination's response broke off: {0}")]
-    Broken(hyper::Error),
+    Broken(#[source] hyper::Error),
     /// The destination's connection ended without a word.
     #[error("the destination's connection ended in the middle of its response")]
     Ended,

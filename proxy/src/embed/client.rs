@@ -4,7 +4,8 @@
 //! workload's identity and continues the trace of the request that is being served; its work counts to that request's
 //! label, because it is part of what that request costs.
 //!
-//! Wrong on purpose: a response whose body is dropped unread counts with the flag `DC`.
+//! Wrong on purpose: a response whose body is dropped unread counts with the flag `DC`; a call that is dropped before its
+//! answer counts as given up (499).
 
 use std::{
     net::SocketAddr,
@@ -29,7 +30,7 @@ use crate::{
     filter::{Exchange, run_on_request, run_on_response},
     record::{Recorded, Tracker},
     server::forward::UpstreamBody,
-    telemetry::{ResponseFlags, Telemetry},
+    telemetry::{DestinationId, Telemetry},
     trace::{TRACEPARENT, TRACESTATE},
 };
 
@@ -69,6 +70,7 @@ struct Inner {
     host: Option<HeaderValue>,
     api: Api,
     cluster: Cluster,
+    destination: DestinationId,
     telemetry: Telemetry,
 }
 
@@ -85,6 +87,7 @@ impl Client {
             host: HeaderValue::from_str(service).ok().filter(|host| !host.is_empty()),
             api,
             cluster: Cluster::of_addresses(addresses, Http1Options::default(), counters),
+            destination: telemetry.destination(service),
             telemetry,
         };
         Client {
@@ -173,9 +176,17 @@ impl Client {
         let route = inner.api.route_of(head.uri.path());
         let destination = inner.cluster.pick();
         let expected = destination.and_then(|destination| destination.last_peer());
-        let mut tracker = Tracker::start(&inner.telemetry, &head, Side::Client, route, expected, started);
+        let mut tracker = Tracker::start(
+            &inner.telemetry,
+            &head,
+            Side::Client,
+            route,
+            expected,
+            inner.destination,
+            started,
+        );
         let Some(destination) = destination else {
-            tracker.give_up(ResponseFlags::UH);
+            tracker.give_up(None);
             return Err(ClientError {
                 service: inner.service.clone(),
                 message: "the client was made without an address".to_owned(),
@@ -214,7 +225,7 @@ impl Client {
                 Ok(Response::from_parts(head, ClientBody(body)))
             }
             Err(error) => {
-                tracker.give_up(error.answer().2);
+                tracker.give_up(Some(&error));
                 Err(self.failed(&error))
             }
         }

@@ -27,7 +27,7 @@ use crate::{
     listener,
     record::{Recorded, Tracker},
     server::{Caller, Handle, HttpSettings, first_bytes, reply::Reply},
-    telemetry::ResponseFlags,
+    telemetry::{DestinationId, ResponseFlags, Telemetry},
     trace::{TRACEPARENT, TRACESTATE},
     wire::detect::Detected,
 };
@@ -105,6 +105,10 @@ where
 {
     type Body = ResponseBody<B>;
 
+    fn reports_to(&self) -> (Telemetry, Side) {
+        (self.inner.reporting.telemetry.clone(), Side::Server)
+    }
+
     fn handle(
         &self,
         caller: &Arc<Caller>,
@@ -128,7 +132,8 @@ where
         };
         let route = inner.server.route_of(head.uri.path());
         let telemetry = &inner.reporting.telemetry;
-        let mut tracker = Tracker::start(telemetry, &head, Side::Server, route, exchange.peer, started)
+        let (peer, destination) = (exchange.peer, DestinationId::NONE);
+        let mut tracker = Tracker::start(telemetry, &head, Side::Server, route, peer, destination, started)
             .of_connection(Arc::clone(&caller.guard));
         caller.label_request(tracker.label());
         let mut body = RequestBody::incoming(body);
@@ -204,6 +209,7 @@ impl Served {
             status,
             reason,
             message,
+            grpc_status: None,
             close,
         }
         .into_response(self.tracker.protocol());

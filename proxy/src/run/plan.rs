@@ -28,6 +28,8 @@ pub(super) struct Parts<'a> {
 /// What one listener is to do.
 pub(super) struct Wanted<'a> {
     side: Side,
+    /// Whom an outbound listener is for.
+    service: &'a str,
     protocol: Protocol,
     routes: &'a [Template],
     destinations: Vec<(&'a Address, u32)>,
@@ -38,6 +40,7 @@ pub(super) struct Wanted<'a> {
 pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
     let inbound = config.inbound.iter().map(|inbound| Wanted {
         side: Side::Server,
+        service: "",
         protocol: inbound.protocol,
         routes: &config.routes,
         destinations: vec![(&inbound.to, 1)],
@@ -45,6 +48,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
     });
     let outbound = config.outbound.iter().map(|outbound| Wanted {
         side: Side::Client,
+        service: &outbound.service,
         protocol: outbound.protocol,
         routes: &outbound.routes,
         destinations: outbound.destinations.iter().map(|d| (&d.address, d.weight)).collect(),
@@ -75,6 +79,7 @@ impl Wanted<'_> {
         ];
         Ok(Plan {
             side: self.side,
+            destination: parts.telemetry.destination(self.service),
             protocol: self.protocol,
             route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
             routes,

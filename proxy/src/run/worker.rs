@@ -68,7 +68,12 @@ async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, sh
     drop(draining);
     sweeping.abort();
     let limit = Duration::from_secs(shared.reloader.drain_seconds());
-    tokio::time::timeout(limit, shared.drain.done()).await.is_ok()
+    let drained = tokio::time::timeout(limit, shared.drain.done()).await.is_ok();
+    if !drained {
+        // What goes down with the runtime did not end by itself.
+        shared.reporting.telemetry.cut_off();
+    }
+    drained
 }
 
 /// One connection, whatever it speaks.
@@ -91,7 +96,7 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
                 match Box::pin(forwarder.first_word(&stream, &draining)).await {
                     FirstWord::Caller => {}
                     FirstWord::Destination(connected) => {
-                        upstream = Some(connected);
+                        upstream = Some(*connected);
                         break (Detected::Tcp, Bytes::new());
                     }
                     FirstWord::Nobody => return,

@@ -28,7 +28,7 @@ use crate::{
     filter::{Exchange, Filter, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
     route::RouteTable,
-    telemetry::{Protocol, ResponseFlags, RouteId, Telemetry},
+    telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Telemetry},
 };
 
 /// What a listener does with its requests; replaced as a whole by a reload.
@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) routes: RouteTable,
     /// Telemetry's number of each route, by position in `routes`.
     pub(crate) route_ids: Vec<RouteId>,
+    /// Whom an outbound listener's requests are for.
+    pub(crate) destination: DestinationId,
     pub(crate) cluster: Cluster,
     pub(crate) timeouts: Timeouts,
     pub(crate) filters: Vec<Box<dyn Filter>>,
@@ -103,6 +105,10 @@ type ResponseBody = Recorded<EitherBody<UpstreamBody>>;
 impl Handle for Arc<Forwarder> {
     type Body = ResponseBody;
 
+    fn reports_to(&self) -> (Telemetry, Side) {
+        (self.telemetry.clone(), self.plan.load().side)
+    }
+
     fn handle(
         &self,
         caller: &Arc<Caller>,
@@ -125,7 +131,8 @@ impl Handle for Arc<Forwarder> {
             None => run_on_request(&plan.filters, &mut exchange, &mut head),
         };
         let route = plan.route_of(head.uri.path());
-        let tracker = Tracker::start(&self.telemetry, &head, plan.side, route, exchange.peer, started)
+        let (side, peer) = (plan.side, exchange.peer);
+        let tracker = Tracker::start(&self.telemetry, &head, side, route, peer, plan.destination, started)
             .of_connection(Arc::clone(&caller.guard));
         let mut carried = Carried {
             task_label: caller.label_request(tracker.label()),
@@ -133,6 +140,7 @@ impl Handle for Arc<Forwarder> {
             plan,
             exchange,
             tracker,
+            grpc_status: None,
         };
         async move {
             if let Flow::Answer(refused) = flow {
@@ -165,6 +173,8 @@ struct Carried {
     exchange: Exchange,
     tracker: Tracker,
     task_label: TaskLabel,
+    /// Of an answer of our own to a caller that speaks gRPC.
+    grpc_status: Option<u16>,
 }
 
 impl Carried {
@@ -230,8 +240,17 @@ impl Carried {
         Response::from_parts(head, body)
     }
 
-    fn fail(self, error: &UpstreamError) -> Response<ResponseBody> {
+    fn fail(mut self, error: &UpstreamError) -> Response<ResponseBody> {
         let (status, reason, flags) = error.answer();
+        match error {
+            UpstreamError::Reset { reason, .. } => self.grpc_status = Some(self.tracker.status_of_reset(*reason)),
+            // A body that ends too early, and not for what it was, ends with its caller.
+            UpstreamError::RequestBody(_) if self.tracker.is_connection_sound() => {
+                self.tracker.flag(ResponseFlags::DC);
+                self.grpc_status = Some(self.tracker.status_of_reset(h2::Reason::CANCEL));
+            }
+            _ => {}
+        }
         let retry = if error.retry_can_help() {
             "a retry may help"
         } else {
@@ -262,6 +281,7 @@ impl Carried {
             status,
             reason,
             message,
+            grpc_status: self.grpc_status,
             close,
         }
         .into_response(self.tracker.protocol());

@@ -12,6 +12,7 @@ pub(crate) mod tcp;
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use emberline_model::Side;
 use emberline_profiler::{Labeled, LabeledBy, TaskLabel};
 use http::{Request, Response};
 use http_body::Body;
@@ -26,12 +27,15 @@ use crate::{
     config::Limits,
     counters::Counters,
     drain::Draining,
-    telemetry::Label,
+    telemetry::{Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
     wire::{
         detect::{Detected, detect},
         io::{CallerTimes, Guard, GuardedIo},
     },
 };
+
+/// The library reads into at least so much.
+const LEAST_BUFFER_BYTES: usize = 65_536;
 
 /// What the requests of one connection share.
 #[derive(Debug)]
@@ -97,6 +101,9 @@ pub(crate) trait Handle: Send + 'static {
     /// Body of the responses.
     type Body: Body<Data = Bytes, Error = BoxError> + Send + 'static;
 
+    /// Where requests count that never become one, because they cannot be read.
+    fn reports_to(&self) -> (Telemetry, Side);
+
     /// Takes a request over. What happens before the returned future is polled happens while the connection's task
     /// hands the request over: the label is set there.
     fn handle(
@@ -120,7 +127,7 @@ impl HttpSettings {
             // Kept by `GuardedIo`, which needs no new timer per request.
             .header_read_timeout(None)
             .max_header_size(limits.max_header_bytes)
-            .max_buf_size(limits.max_header_bytes.max(65_536));
+            .max_buf_size(limits.max_header_bytes.max(LEAST_BUFFER_BYTES));
         HttpSettings { http1, limits }
     }
 
@@ -155,15 +162,22 @@ impl HttpSettings {
             stream,
             prefix,
             self.caller_times(),
-            self.limits.max_header_bytes,
+            // The library answers a head that is too long with 431, so it has to see one.
+            self.limits.max_header_bytes.max(LEAST_BUFFER_BYTES) + 1,
             Arc::clone(&guard),
         );
+        let (telemetry, side) = handler.reports_to();
         let service = service_fn(move |request| {
             let answering = handler.handle(&caller, request);
             async move { Ok::<_, Infallible>(answering.await) }
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service);
         let served = LabeledBy::new(task_label, draining.run(connection, |c| c.graceful_shutdown())).await;
+        if let Err(error) = &served
+            && guard.cause().is_none()
+        {
+            note_unreadable(error, &telemetry, side, counters);
+        }
         note_end(served, &guard, counters);
     }
 
@@ -213,6 +227,28 @@ where
     fn execute(&self, stream: F) {
         tokio::spawn(LabeledBy::new(self.0.take_stream_label(), stream));
     }
+}
+
+/// Counts a request that the library answered itself, because it could not be read.
+fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, side: Side, counters: &Counters) {
+    let (status, reason) = match error {
+        error if error.is_parse_too_large() => (431, "head_too_long"),
+        error if error.is_parse() => (400, "bad_request"),
+        _ => return,
+    };
+    counters.refuse(reason);
+    let label = telemetry.label(side, RouteId::OTHER, None);
+    telemetry.record(&RequestRecord {
+        series: telemetry.series(label, "", Protocol::Http1),
+        status,
+        error: false,
+        duration_ns: 0,
+        streaming_ns: 0,
+        request_bytes: 0,
+        response_bytes: 0,
+        flags: ResponseFlags::DPE,
+        upstream_ns: None,
+    });
 }
 
 /// Counts how a connection ended, if it ended badly.

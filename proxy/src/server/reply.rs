@@ -8,7 +8,7 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE},
 };
 
-use crate::{body::LocalBody, telemetry::Protocol};
+use crate::{body::LocalBody, grpc, telemetry::Protocol};
 
 /// Names the reason in answers of our own.
 pub(crate) const ERROR_HEADER: &str = "x-emberline-error";
@@ -19,6 +19,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
+    /// For a caller that speaks gRPC, where the HTTP status does not say it.
+    pub(crate) grpc_status: Option<u16>,
     /// The caller's connection cannot be trusted to be in step any more.
     pub(crate) close: bool,
 }
@@ -26,10 +28,11 @@ pub(crate) struct Reply {
 impl Reply {
     pub(crate) fn into_response(self, protocol: Protocol) -> Response<LocalBody> {
         let mut response = if protocol == Protocol::Grpc {
+            let status = self.grpc_status.unwrap_or_else(|| grpc::status_of_http(self.status));
             let mut response = Response::new(LocalBody::default());
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+            headers.insert("grpc-status", HeaderValue::from(status));
             if let Ok(message) = HeaderValue::from_str(&grpc_message(&self.message)) {
                 headers.insert("grpc-message", message);
             }
@@ -51,18 +54,6 @@ impl Reply {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
-    }
-}
-
-/// The gRPC status of an HTTP status (gRPC, "HTTP to gRPC status code mapping").
-fn grpc_status(http: u16) -> u16 {
-    match http {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 | 501 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Bytes of a protocol that nobody looks into: counted and timed per connection.
 //!
 //! Guarantees: bytes pass in both directions with half-closes kept; the connection ends when no byte moved for
-//! `timeouts.idle_ms`; it is one record, of the route `tcp` and the protocol `tcp`.
+//! `timeouts.idle_ms`; it is one record, of the route `tcp` and the protocol `tcp`, whose latency is the time until the
+//! destination was connected. While it is open each window counts it and its bytes.
 //!
 //! Wrong on purpose: the other end is not known, because nothing may be put into the byte stream of a peer that may
 //! have no proxy; a status there is none, so only connections that could not be opened or broke are errors.
@@ -24,10 +25,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::forward::Forwarder;
+use super::forward::{Forwarder, Plan};
 use crate::{
+    cluster::{Destination, UpstreamError},
+    config::Timeouts,
     drain::Draining,
-    telemetry::{Protocol, RequestRecord, ResponseFlags},
+    record::nanoseconds,
+    telemetry::{InFlight, Label, Meters, OpenId, Protocol, RequestRecord, ResponseFlags, SeriesId, Telemetry},
     wire::io::GuardedIo,
 };
 
@@ -72,7 +76,7 @@ pub(crate) enum FirstWord {
     /// The caller: what it speaks can be found out now.
     Caller,
     /// The destination, on this connection: only TCP carries such protocols.
-    Destination(TcpStream),
+    Destination(Box<Connected>),
     /// Nobody: one end is gone, or neither said anything for too long.
     Nobody,
 }
@@ -90,12 +94,12 @@ impl Forwarder {
         let plan = self.plan.load_full();
         let destination = match plan.cluster.pick() {
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Some(destination) => destination.connect(&plan.timeouts).await.ok(),
+            Some(destination) => Connected::open(destination, &plan.timeouts).await.ok(),
             None => None,
         };
         let destination_speaks = async {
             match &destination {
-                Some(destination) => destination.peek(&mut [0]).await,
+                Some(destination) => destination.stream.peek(&mut [0]).await,
                 None => std::future::pending().await,
             }
         };
@@ -111,7 +115,7 @@ impl Forwarder {
             () = draining.asked() => false,
         };
         match destination {
-            Some(destination) if destination_spoke => FirstWord::Destination(destination),
+            Some(destination) if destination_spoke => FirstWord::Destination(Box::new(destination)),
             _ => FirstWord::Nobody,
         }
     }
@@ -122,15 +126,13 @@ impl Forwarder {
         &self,
         stream: TcpStream,
         prefix: Bytes,
-        upstream: Option<TcpStream>,
+        upstream: Option<Connected>,
         draining: Draining,
     ) {
-        let started = Instant::now();
         let plan = self.plan.load_full();
-        let route = self.telemetry.route(TCP_ROUTE);
-        let label = self.telemetry.label(plan.side, route, None);
-        let in_flight = self.telemetry.start_request(plan.side);
-        let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let mut record = Record::begin(&self.telemetry, &plan);
+        let (sent, received) = (Arc::clone(&record.sent), Arc::clone(&record.received));
+        let label = record.label;
         let carried = async {
             let upstream = match upstream {
                 Some(connected) => connected,
@@ -138,7 +140,7 @@ impl Forwarder {
                     let Some(destination) = plan.cluster.pick() else {
                         return End::Failed(ResponseFlags::UH);
                     };
-                    match destination.connect(&plan.timeouts).await {
+                    match Connected::open(destination, &plan.timeouts).await {
                         Ok(connected) => connected,
                         Err(error) => {
                             tracing::debug!(%error, "a TCP connection goes nowhere");
@@ -147,13 +149,14 @@ impl Forwarder {
                     }
                 }
             };
+            record.connected_after = Some(upstream.after);
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::default());
             let mut caller = Metered {
                 inner: caller,
                 bytes: Arc::clone(&sent),
             };
             let mut upstream = Metered {
-                inner: upstream,
+                inner: upstream.stream,
                 bytes: Arc::clone(&received),
             };
             tokio::select! {
@@ -167,23 +170,90 @@ impl Forwarder {
             }
         };
         let end = Labeled::new(label, carried).await;
-        let (error, flags) = match end {
+        (record.error, record.flags) = match end {
             End::Closed => (false, ResponseFlags::NONE),
             // A connection that was idle for too long did not fail.
             End::Failed(flags) => (flags != ResponseFlags::SI, flags),
         };
+        drop(record);
+        drop(draining);
+    }
+}
+
+/// A destination's end of a connection.
+pub(crate) struct Connected {
+    stream: TcpStream,
+    /// How long it took to get it.
+    after: Duration,
+}
+
+impl Connected {
+    async fn open(destination: &Destination, timeouts: &Timeouts) -> Result<Connected, UpstreamError> {
+        let started = Instant::now();
+        let stream = destination.connect(timeouts).await?;
+        Ok(Connected {
+            stream,
+            after: started.elapsed(),
+        })
+    }
+}
+
+/// A connection on its way to its record, which it gets however it ends: also when the process cuts it off.
+struct Record {
+    telemetry: Telemetry,
+    open: OpenId,
+    _in_flight: InFlight,
+    series: SeriesId,
+    label: Label,
+    started: Instant,
+    connected_after: Option<Duration>,
+    sent: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
+    error: bool,
+    flags: ResponseFlags,
+}
+
+impl Record {
+    fn begin(telemetry: &Telemetry, plan: &Plan) -> Record {
+        let label = telemetry.label(plan.side, telemetry.route(TCP_ROUTE), None);
+        let series = telemetry.series_to(label, "", Protocol::Tcp, plan.destination);
+        let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let meters = Meters {
+            request: Some(Arc::clone(&sent)),
+            response: Some(Arc::clone(&received)),
+        };
+        Record {
+            open: telemetry.open(series, 0, meters),
+            _in_flight: telemetry.start_request(plan.side),
+            telemetry: telemetry.clone(),
+            series,
+            label,
+            started: Instant::now(),
+            connected_after: None,
+            sent,
+            received,
+            error: false,
+            flags: ResponseFlags::LR,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let counted = self.telemetry.close(&self.open);
+        let lasted = self.started.elapsed();
+        let left = |bytes: &AtomicU64, counted: u64| bytes.load(Ordering::Relaxed).saturating_sub(counted);
         self.telemetry.record(&RequestRecord {
-            series: self.telemetry.series(label, "", Protocol::Tcp),
+            series: self.series,
             status: 0,
-            error,
-            duration_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            request_bytes: sent.load(Ordering::Relaxed),
-            response_bytes: received.load(Ordering::Relaxed),
-            flags,
+            error: self.error,
+            duration_ns: nanoseconds(self.connected_after.unwrap_or(lasted)),
+            streaming_ns: self.connected_after.map_or(0, |_| nanoseconds(lasted)),
+            request_bytes: left(&self.sent, counted.request),
+            response_bytes: left(&self.received, counted.response),
+            flags: self.flags,
             upstream_ns: None,
         });
-        drop(in_flight);
-        drop(draining);
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use emberline_model::histogram::{self, Histogram};
 
-use super::{Protocol, RequestRecord, SeriesId};
+use super::{Protocol, RequestRecord, SeriesId, open::OpenCount};
 
 /// A hash map keyed by integers of our own making.
 pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
@@ -80,10 +80,14 @@ impl CellKey {
 pub(super) struct Cell {
     zero_count: u64,
     sum_ns: u128,
+    /// What went on beyond the latencies.
+    pub(super) streaming_ns: u128,
     min_ns: u64,
     max_ns: u64,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+    /// Still open when the window ended.
+    pub(super) open: u64,
     /// Bucket index of `counts[0]`.
     base: i16,
     counts: Vec<u64>,
@@ -97,6 +101,7 @@ impl Cell {
     fn add(&mut self, record: &RequestRecord) {
         self.note_range(record.duration_ns, record.duration_ns);
         self.sum_ns += u128::from(record.duration_ns);
+        self.streaming_ns += u128::from(record.streaming_ns);
         self.request_bytes = self.request_bytes.saturating_add(record.request_bytes);
         self.response_bytes = self.response_bytes.saturating_add(record.response_bytes);
         if record.duration_ns == 0 {
@@ -147,14 +152,16 @@ impl Cell {
     }
 
     fn merge(&mut self, other: &Cell) {
+        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
+        self.open += other.open;
         if !other.touched {
             return;
         }
         self.note_range(other.min_ns, other.max_ns);
+        self.streaming_ns += other.streaming_ns;
         self.zero_count += other.zero_count;
         self.sum_ns += other.sum_ns;
-        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
-        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
         for (index, n) in (other.base..).zip(&other.counts) {
             if *n > 0 {
                 self.count_bucket(index, *n);
@@ -223,6 +230,18 @@ impl Cells {
             error: record.error,
         })
         .add(record);
+    }
+
+    /// Adds what is still open, and what it moved until now.
+    pub(super) fn add_open(&mut self, series: SeriesId, status: u16, count: OpenCount) {
+        let cell = self.cell(CellKey {
+            series,
+            status,
+            error: false,
+        });
+        cell.open += count.open;
+        cell.request_bytes = cell.request_bytes.saturating_add(count.moved.request);
+        cell.response_bytes = cell.response_bytes.saturating_add(count.moved.response);
     }
 
     /// Adds the counts of another table.

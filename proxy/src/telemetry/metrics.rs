@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use emberline_model::{Histogram, RequestSeries, Side};
+use emberline_model::{Histogram, RequestSeries, Side, is_given_up};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet},
@@ -114,6 +114,7 @@ fn encode_counts(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries]) 
                 ("protocol", series.protocol.as_str()),
                 ("status", status.as_str()),
                 ("error", if series.error { "true" } else { "false" }),
+                ("destination", series.destination.as_str()),
                 ("peer_namespace", namespace),
                 ("peer_service", service),
                 ("peer_version", version),
@@ -127,7 +128,8 @@ fn encode_counts(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries]) 
 /// Durations per side and route.
 fn encode_durations(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries]) -> fmt::Result {
     let mut by_route: BTreeMap<(Side, &str), Histogram> = BTreeMap::new();
-    for series in totals {
+    let answered = totals.iter().filter(|s| !is_given_up(&s.protocol, s.status));
+    for series in answered {
         by_route
             .entry((series.side, series.route.as_str()))
             .or_default()
@@ -135,7 +137,7 @@ fn encode_durations(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries
     }
     let mut family = encoder.encode_descriptor(
         "emberline_proxy_request_duration",
-        "Request head read to response body ended",
+        "Latency: request head read to response ended, to the head of a stream",
         Some(&Unit::Seconds),
         MetricType::Histogram,
     )?;

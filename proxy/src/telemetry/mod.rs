@@ -9,6 +9,8 @@
 //! - **Cheap.** No allocation and no shared lock for what was seen before: every thread has its own shard, whose lock
 //!   nobody else wants except the cut every 10 s.
 //!
+//! What is open for long (`open`) counts its bytes in each window and itself when it has ended.
+//!
 //! Wrong on purpose: names are never forgotten while the process lives. A sidecar that meets more than
 //! [`TelemetryOptions::max_peers`] releases in its life reports the later ones as `other@other` until it restarts. A
 //! request counts in the window in which it *ended*; the two ends of one request may see different windows.
@@ -16,6 +18,7 @@
 mod cells;
 mod metrics;
 mod names;
+mod open;
 mod peers;
 mod record;
 mod shard;
@@ -25,15 +28,19 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
 };
 
 pub use emberline_profiler::Label;
 
-use emberline_model::{LabelSet, RequestSeries, Side, time::Clock};
+use emberline_model::{
+    LabelSet, RequestSeries, Side,
+    time::{Clock, WINDOW_SECONDS, window_start},
+};
 use names::Names;
-pub use names::{RouteId, SeriesId};
+pub use names::{DestinationId, RouteId, SeriesId};
+pub(crate) use open::{Meters, OpenId};
 use parking_lot::RwLock;
 pub(crate) use peers::percent_encode;
 pub use peers::{InvalidPeer, PEER_HEADER, PeerId, PeerTable, encode_peer, parse_peer};
@@ -91,6 +98,10 @@ struct Shared {
     names: RwLock<Names>,
     peers: PeerTable,
     shards: Box<[Shard]>,
+    /// The last window whose end has counted what is open.
+    counted_open: AtomicI64,
+    /// What is dropped from now on was cut off by this process.
+    cut_off: AtomicBool,
 }
 
 impl fmt::Debug for Telemetry {
@@ -137,15 +148,21 @@ impl Telemetry {
             names: RwLock::new(Names::new(&options)),
             peers: PeerTable::new(options.max_peers),
             shards,
+            counted_open: AtomicI64::new(i64::MIN),
+            cut_off: AtomicBool::new(false),
         };
         Telemetry {
             shared: Arc::new(shared),
         }
     }
 
-    fn shard(&self) -> &Shard {
+    fn shard_number(&self) -> usize {
         // The number of shards is a power of two.
-        &self.shared.shards[thread_number() & (self.shared.shards.len() - 1)]
+        thread_number() & (self.shared.shards.len() - 1)
+    }
+
+    fn shard(&self) -> &Shard {
+        &self.shared.shards[self.shard_number()]
     }
 
     /// The clock that windows are cut by.
@@ -167,6 +184,11 @@ impl Telemetry {
         self.shared.names.write().route(template)
     }
 
+    /// The id of a destination's name, for all that are known before traffic (configuration); interned like a route.
+    pub fn destination(&self, name: &str) -> DestinationId {
+        self.shared.names.write().destination(name)
+    }
+
     /// The label of what works for (side, route, peer): what stacks and requests are joined by. Interned; costs one
     /// hash lookup on integers when seen before.
     pub fn label(&self, side: Side, route: RouteId, peer: Option<PeerId>) -> Label {
@@ -186,10 +208,16 @@ impl Telemetry {
     /// The series of requests with a label, a method (`""` where there is none; methods that are not of HTTP become
     /// `_OTHER`) and a protocol. Interned like [`Telemetry::label`].
     pub fn series(&self, label: Label, method: &str, protocol: Protocol) -> SeriesId {
+        self.series_to(label, method, protocol, DestinationId::NONE)
+    }
+
+    /// As [`Telemetry::series`], of requests that are meant for a destination.
+    pub fn series_to(&self, label: Label, method: &str, protocol: Protocol, destination: DestinationId) -> SeriesId {
         let key = names::SeriesKey {
             label,
             method: names::method_code(method),
             protocol,
+            destination,
         };
         let mut state = self.shard().state.lock();
         if let Some(series) = state.series.get(&key.packed()) {
@@ -218,6 +246,36 @@ impl Telemetry {
         }
     }
 
+    /// Counts something as open in every window that it outlives, with the bytes that its meters say; `status` is what
+    /// they count under. To be closed.
+    pub(crate) fn open(&self, series: SeriesId, status: u16, meters: Meters) -> OpenId {
+        let shard = self.shard_number();
+        self.shared.shards[shard]
+            .open
+            .insert(shard as u32, series, status, meters)
+    }
+
+    /// Changes what is known of something open.
+    pub(crate) fn update_open(&self, id: &OpenId, series: SeriesId, status: u16, meters: Meters) {
+        self.shared.shards[id.shard as usize]
+            .open
+            .update(id, series, status, meters);
+    }
+
+    /// Ends something open: the bytes of it that windows have counted already.
+    pub(crate) fn close(&self, id: &OpenId) -> open::Bytes {
+        self.shared.shards[id.shard as usize].open.remove(id)
+    }
+
+    /// Says that whatever is dropped from now on is cut off by this process, and left by nobody.
+    pub(crate) fn cut_off(&self) {
+        self.shared.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.shared.cut_off.load(Ordering::Relaxed)
+    }
+
     /// Requests in flight now.
     pub fn in_flight(&self, side: Side) -> i64 {
         self.shared.shards.iter().map(|shard| shard.in_flight(side)).sum()
@@ -243,12 +301,41 @@ impl Telemetry {
                 }
             }
         }
+        self.add_open(cut, &mut merged);
         let names = self.shared.names.read();
         merged
             .into_iter()
             .filter(|(_, cells)| !cells.is_empty())
             .map(|(start, cells)| (start, names.describe(&cells, &self.shared.peers)))
             .collect()
+    }
+
+    /// Adds what is open to the last window that has ended, or to the running one when that is taken too.
+    fn add_open(&self, cut: Cut, windows: &mut BTreeMap<i64, cells::Cells>) {
+        let running = window_start(self.shared.clock.now_unix_s());
+        let start = match cut {
+            Cut::Ended => running - i64::from(WINDOW_SECONDS),
+            Cut::All => running,
+        };
+        if self.shared.counted_open.swap(start, Ordering::Relaxed) == start && cut == Cut::Ended {
+            return;
+        }
+        let mut open = BTreeMap::new();
+        for shard in &self.shared.shards {
+            shard.open.count(&mut open);
+        }
+        if open.is_empty() {
+            return;
+        }
+        let mut state = self.shared.shards[0].state.lock();
+        let cells = windows.entry(start).or_insert_with(|| state.totals.empty_like());
+        for ((series, status), count) in open {
+            cells.add_open(series, status, count);
+            // How many are open is nothing to add up.
+            state
+                .totals
+                .add_open(series, status, open::OpenCount { open: 0, ..count });
+        }
     }
 
     /// Everything recorded since the start, up to now: one entry per label combination.

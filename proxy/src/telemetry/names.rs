@@ -22,7 +22,16 @@ impl RouteId {
     pub const OTHER: RouteId = RouteId(0);
 }
 
-/// Requests that agree in label, method and protocol. Holds side and protocol in its low bits, so that a full table
+/// Whom requests are meant for, by the name their caller uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationId(u16);
+
+impl DestinationId {
+    /// Requests that say no destination: those that a service gets.
+    pub const NONE: DestinationId = DestinationId(0);
+}
+
+/// Requests that agree in label, method, protocol and destination. Holds side and protocol in its low bits, so that a full table
 /// can fold it without looking anything up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesId(u32);
@@ -92,11 +101,16 @@ pub(super) struct SeriesKey {
     pub(super) label: Label,
     pub(super) method: u8,
     pub(super) protocol: Protocol,
+    pub(super) destination: DestinationId,
 }
 
 impl SeriesKey {
     pub(super) fn packed(self) -> u64 {
-        (u64::from(self.label.get()) << 16) | (u64::from(self.method) << 8) | self.protocol as u64
+        // Labels are fewer than 2^28.
+        (u64::from(self.destination.0) << 48)
+            | (u64::from(self.label.get()) << 12)
+            | (u64::from(self.method) << 4)
+            | self.protocol as u64
     }
 }
 
@@ -105,6 +119,8 @@ impl SeriesKey {
 pub(super) struct Names {
     routes: Vec<Arc<str>>,
     route_ids: HashMap<Arc<str>, RouteId>,
+    /// The first is the empty name of [`DestinationId::NONE`].
+    destinations: Vec<String>,
     labels: Vec<LabelKey>,
     label_ids: HashMap<u64, Label>,
     series: Vec<SeriesKey>,
@@ -113,6 +129,9 @@ pub(super) struct Names {
     max_labels: usize,
     max_series: usize,
 }
+
+/// Destinations kept apart; those of further ones are not said.
+const MOST_DESTINATIONS: usize = 1 << 12;
 
 /// Numbers that no table may exceed, whatever the settings say, so that packed keys stay unique.
 const MOST_NUMBERS: usize = 1 << 28;
@@ -123,6 +142,7 @@ impl Names {
         let mut names = Names {
             routes: vec![Arc::clone(&other)],
             route_ids: HashMap::from([(other, RouteId::OTHER)]),
+            destinations: vec![String::new()],
             labels: Vec::new(),
             label_ids: HashMap::new(),
             // Index 0 is `other` of each side and protocol; its key is never read.
@@ -130,6 +150,7 @@ impl Names {
                 label: Label::NONE,
                 method: 0,
                 protocol: Protocol::Http1,
+                destination: DestinationId::NONE,
             }],
             series_ids: HashMap::new(),
             max_routes: options.max_routes.min(MOST_NUMBERS),
@@ -162,6 +183,19 @@ impl Names {
         self.routes.push(Arc::clone(&name));
         self.route_ids.insert(name, id);
         id
+    }
+
+    /// Destinations come from the configuration, so they are few and looked for one by one.
+    pub(super) fn destination(&mut self, name: &str) -> DestinationId {
+        let name = clean_name(name);
+        if let Some(known) = self.destinations.iter().position(|d| *d == name) {
+            return DestinationId(known as u16);
+        }
+        if self.destinations.len() >= MOST_DESTINATIONS {
+            return DestinationId::NONE;
+        }
+        self.destinations.push(name);
+        DestinationId((self.destinations.len() - 1) as u16)
     }
 
     fn other_label(side: Side) -> Label {
@@ -199,7 +233,8 @@ impl Names {
         }
         let side = self.label_key(key.label).map_or(Side::Server, |label| label.side);
         let other = SeriesId::new(0, side, key.protocol);
-        let says_other = key.method == 0 && key.label == Names::other_label(side);
+        let says_other =
+            key.method == 0 && key.label == Names::other_label(side) && key.destination == DestinationId::NONE;
         (says_other || self.label_key(key.label).is_none() || self.series.len() > self.max_series).then_some(other)
     }
 
@@ -237,9 +272,11 @@ impl Names {
     pub(super) fn describe(&self, cells: &Cells, peers: &PeerTable) -> Vec<RequestSeries> {
         let describe = |(key, cell): (super::cells::CellKey, &super::cells::Cell)| {
             // Index 0 is `other`; an index that this telemetry never gave out can only be counted there too.
-            let (label, method) = match self.series.get(key.series.index() as usize) {
-                Some(series) if key.series.index() > 0 => (series.label, METHODS[usize::from(series.method)]),
-                _ => (Names::other_label(key.series.side()), ""),
+            let (label, method, destination) = match self.series.get(key.series.index() as usize) {
+                Some(series) if key.series.index() > 0 => {
+                    (series.label, METHODS[usize::from(series.method)], series.destination)
+                }
+                _ => (Names::other_label(key.series.side()), "", DestinationId::NONE),
             };
             let labels = self.label_set(label, peers);
             RequestSeries {
@@ -247,15 +284,15 @@ impl Names {
                 route: labels.route,
                 method: method.to_owned(),
                 peer: labels.peer,
-                destination: String::new(),
+                destination: self.destinations[usize::from(destination.0)].clone(),
                 protocol: key.series.protocol().as_str().to_owned(),
                 status: key.status,
                 error: key.error,
                 duration: cell.histogram(),
-                streaming_s: 0.0,
+                streaming_s: cell.streaming_ns as f64 / 1e9,
                 request_bytes: cell.request_bytes,
                 response_bytes: cell.response_bytes,
-                open: 0,
+                open: cell.open,
             }
         };
         cells.sorted().into_iter().map(describe).collect()

@@ -44,15 +44,18 @@ impl Protocol {
 pub struct RequestRecord {
     /// Its labels, from [`Telemetry::series`](super::Telemetry::series).
     pub series: SeriesId,
-    /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
+    /// HTTP status, 499 when the caller left; for gRPC the `grpc-status`; 0 when no response came.
     pub status: u16,
     /// The request failed: status 5xx, a gRPC server error, or no response.
     pub error: bool,
-    /// Request head read to response body ended, in nanoseconds.
+    /// Its latency in nanoseconds: from the request's head to the end of the response, without the time that the caller
+    /// took to read; to the head of a stream, the first message of gRPC, the destination's connection for TCP.
     pub duration_ns: u64,
-    /// Body bytes received from the caller.
+    /// How long it went on beyond its latency, in nanoseconds.
+    pub streaming_ns: u64,
+    /// Body bytes received from the caller, without those that were counted while it was open.
     pub request_bytes: u64,
-    /// Body bytes sent to the caller.
+    /// Body bytes sent to the caller; see `request_bytes`.
     pub response_bytes: u64,
     /// What went wrong on the way, if anything.
     pub flags: ResponseFlags,

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::{
     Cut, Label, RequestRecord, ResponseFlags, SeriesId, TelemetryOptions,
     cells::{Cells, IdMap},
+    open::OpenTable,
 };
 
 const WINDOW_NS: i64 = WINDOW_SECONDS as i64 * 1_000_000_000;
@@ -49,6 +50,7 @@ impl Window {
 #[repr(align(128))]
 pub(super) struct Shard {
     in_flight: [AtomicI64; 2],
+    pub(super) open: OpenTable,
     pub(super) state: Mutex<ShardState>,
 }
 
@@ -84,6 +86,7 @@ impl Shard {
         };
         Shard {
             in_flight: [AtomicI64::new(0), AtomicI64::new(0)],
+            open: OpenTable::default(),
             state: Mutex::new(state),
         }
     }

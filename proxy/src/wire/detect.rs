@@ -1,7 +1,8 @@
 //! Which protocol a connection speaks, from its first bytes.
 //!
-//! Policy: biased to availability. HTTP/2 is its whole 24-byte preface; HTTP/1 is a known method and a space, or a
-//! first line that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, carried without looking at it.
+//! Policy: biased to availability. HTTP/2 is its whole 24-byte preface; HTTP/1 is a first line that begins with a known
+//! method and names HTTP, or that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, carried without looking at it:
+//! RTSP, SIP, ICAP and many a text protocol begin like HTTP.
 //!
 //! Silence says nothing: clients of HTTP open connections before they need them. Who speaks first on a silent connection
 //! decides (`server::tcp`).
@@ -12,13 +13,13 @@
 use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use memchr::memchr;
+use memchr::{memchr, memmem};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Methods that are taken for HTTP/1 at sight.
+/// Methods whose requests are taken for HTTP/1 whatever version they name, so that bad ones are answered.
 const METHODS: [&[u8]; 9] = [
     b"GET ",
     b"POST ",
@@ -66,14 +67,18 @@ fn classify(bytes: &[u8]) -> Option<Detected> {
         return Some(Detected::Tcp);
     }
     let bytes = &bytes[line_start..];
-    if METHODS.iter().any(|method| bytes.starts_with(method)) {
-        return Some(Detected::Http1);
-    }
     if !is_token(*bytes.first()?) {
         return Some(Detected::Tcp);
     }
     let end = memchr(b'\n', bytes);
     let line = &bytes[..end.unwrap_or(bytes.len())];
+    if METHODS.iter().any(|method| bytes.starts_with(method)) {
+        if line.len() > MAX_LINE || (end.is_some() && memmem::find(line, b" HTTP/").is_some()) {
+            return Some(Detected::Http1);
+        }
+        end?;
+        return Some(Detected::Tcp);
+    }
     // A binary protocol shows itself before its first line feed.
     let is_binary = line.iter().any(|&b| b < b' ' && b != b'\r' && b != b'\t');
     if is_binary || line.len() > MAX_LINE {
@@ -94,7 +99,10 @@ fn is_token(byte: u8) -> bool {
 fn classify_silent(bytes: &[u8]) -> Detected {
     if bytes.is_empty() {
         Detected::Silent
-    } else if METHODS.iter().any(|method| method.starts_with(bytes)) {
+    } else if METHODS
+        .iter()
+        .any(|method| method.starts_with(bytes) || bytes.starts_with(method))
+    {
         Detected::Http1
     } else {
         Detected::Tcp
@@ -137,6 +145,7 @@ mod tests {
             PREFACE,
             &PREFACE[..16],
             b"GET ",
+            b"OPTIONS sip:a",
             b"PURGE /x",
             b" HTTP/1.1\r\n",
             b" HTTP/1.0\n",
@@ -181,10 +190,19 @@ mod tests {
             (&PREFACE[..20], None),
             (b"P", None),
             (b"PO", None),
-            (b"POST ", Some(Detected::Http1)),
+            (b"POST ", None),
+            (b"POST / HTTP/9.9\r\n", Some(Detected::Http1)),
+            (b"GET /\x01 HTTP/1.1\r\n", Some(Detected::Http1)),
+            (b"OPTIONS rtsp://cam/1 RTSP/1.0\r\n", Some(Detected::Tcp)),
+            (b"OPTIONS sip:a@b SIP/2.0\r\n", Some(Detected::Tcp)),
+            (b"OPTIONS icap://a/reqmod ICAP/1.0\r\n", Some(Detected::Tcp)),
+            (b"GET key\r\n", Some(Detected::Tcp)),
+            (b"CONNECT {\"verbose\":false}\r\nPING\r\n", Some(Detected::Tcp)),
+            (b"CONNECT\naccept-version:1.2\n\n\0", Some(Detected::Tcp)),
+            (b"GET /\r\n", Some(Detected::Tcp)),
             (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Detected::Tcp)),
             (b"GET / HTTP/1.1\r\n", Some(Detected::Http1)),
-            (b"\r\nGET /", Some(Detected::Http1)),
+            (b"\r\nGET / HTTP/1.1\r\n", Some(Detected::Http1)),
             (b"get / HTTP/1.1\r\n", Some(Detected::Http1)),
             (b"PURGE /x HTTP/1.1\r\nHost: a", Some(Detected::Http1)),
             (b"PURGE /x", None),
@@ -202,6 +220,7 @@ mod tests {
     fn silence_says_nothing_and_half_a_word_is_tcp_unless_a_method_has_begun() {
         assert_eq!(classify_silent(b""), Detected::Silent);
         assert_eq!(classify_silent(b"PO"), Detected::Http1);
+        assert_eq!(classify_silent(b"GET /slowly"), Detected::Http1);
         assert_eq!(classify_silent(b"HELLO"), Detected::Tcp);
     }
 }

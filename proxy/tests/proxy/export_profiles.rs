@@ -84,6 +84,7 @@ fn cpu_and_requests_of_a_window_arrive_under_one_key_and_the_build_is_uploaded_o
         status: 200,
         error: false,
         duration_ns: 1_000_000,
+        streaming_ns: 0,
         request_bytes: 0,
         response_bytes: 0,
         flags: ResponseFlags::NONE,

@@ -34,6 +34,7 @@ fn request(series: SeriesId, status: u16, duration_ns: u64) -> RequestRecord {
         status,
         error: status >= 500,
         duration_ns,
+        streaming_ns: 0,
         request_bytes: 3,
         response_bytes: 5,
         flags: ResponseFlags::NONE,

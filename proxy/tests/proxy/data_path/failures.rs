@@ -240,7 +240,7 @@ fn an_early_answer_closes_the_connection_that_is_still_owed_a_body() {
 }
 
 #[test]
-fn a_caller_that_leaves_before_the_answer_is_recorded_with_dc() {
+fn a_caller_that_leaves_before_the_answer_is_no_error_of_the_service_and_has_no_latency() {
     block_on(async {
         let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
         let silent = raw_app(move |mut stream: TcpStream| {
@@ -264,8 +264,15 @@ fn a_caller_that_leaves_before_the_answer_is_recorded_with_dc() {
             .await
             .expect("the request goes on without its caller");
         let series = recorded(proxy.telemetry(), 1).await;
-        assert_eq!((series[0].status, series[0].error), (0, true));
+        assert_eq!((series[0].status, series[0].error), (499, false));
         assert_eq!(flag(&proxy.metrics(), "DC"), 1);
+        assert!(
+            proxy
+                .metrics()
+                .lines()
+                .all(|line| !line.starts_with("emberline_proxy_request_duration_seconds_count")),
+            "how long it waited is no latency"
+        );
         stop(proxy).await;
     });
 }
@@ -289,7 +296,7 @@ fn a_caller_that_leaves_in_the_middle_of_the_answer_is_no_error_of_the_service()
         read_head(&mut stream).await;
         drop(stream);
         let series = recorded(proxy.telemetry(), 1).await;
-        assert_eq!((series[0].status, series[0].error), (200, false));
+        assert_eq!((series[0].status, series[0].error), (499, false));
         assert_eq!(flag(&proxy.metrics(), "DC"), 1);
         stop(proxy).await;
     });

@@ -266,7 +266,7 @@ fn the_admin_port_shows_metrics_configuration_and_a_profile() {
         };
         let metrics = page("/metrics").await;
         let requests = "emberline_proxy_requests_total{side=\"server\",route=\"/\",method=\"GET\",protocol=\"http/1.1\",\
-                        status=\"200\",error=\"false\",peer_namespace=\"\",peer_service=\"\",peer_version=\"\"}";
+                        status=\"200\",error=\"false\",destination=\"\",peer_namespace=\"\",peer_service=\"\",peer_version=\"\"}";
         assert_eq!(metric(&metrics, requests), 50, "{metrics}");
         assert!(metrics.trim_end().ends_with("# EOF"));
         let config = page("/config").await;

@@ -77,6 +77,7 @@ impl Exporting {
                 status: 200,
                 error: false,
                 duration_ns: 1_000_000,
+                streaming_ns: 0,
                 request_bytes: 0,
                 response_bytes: 10,
                 flags: ResponseFlags::NONE,
