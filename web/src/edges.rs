@@ -1,9 +1,11 @@
 //! Who calls whom: edges put together from what both ends report.
 //!
 //! Guarantees: counts are exact; a side that nobody reported is absent, not zero; percentiles come from merged
-//! histograms. A caller or callee that did not introduce itself is one external node: an address is no identity.
+//! histograms. A callee that did not introduce itself, because it has no proxy or could not be reached, has the name that
+//! its callers use, in their namespace; one that nobody named is one external node, as are callers that did not
+//! introduce themselves: an address is no identity.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 use emberline_model::{Release, Side};
 use emberline_storage::RequestRow;
@@ -15,9 +17,16 @@ use crate::red::Red;
 pub(crate) enum End {
     /// A release.
     Release(Release),
+    /// What its callers name, and which did not introduce itself: a database, a third party, a service that is down.
+    Named {
+        /// That of the callers.
+        namespace: String,
+        /// As the callers name it.
+        service: String,
+    },
     /// Callers that did not introduce themselves.
     UnknownCaller,
-    /// What was called and did not introduce itself; also what could not be reached.
+    /// What was called, introduced itself to nobody and was named by nobody.
     UnknownCallee,
 }
 
@@ -26,6 +35,8 @@ impl End {
     pub(crate) fn id(&self) -> String {
         match self {
             End::Release(release) => release.to_string(),
+            End::Named { namespace, service } if namespace.is_empty() => service.clone(),
+            End::Named { namespace, service } => format!("{namespace}/{service}"),
             End::UnknownCaller => "external".to_owned(),
             End::UnknownCallee => "unknown destination".to_owned(),
         }
@@ -37,6 +48,8 @@ impl End {
 pub(crate) struct Reported {
     /// All routes.
     pub(crate) red: Red,
+    /// Streams and connections open at the end of the range.
+    pub(crate) open: u64,
     /// By route template, as this end names it.
     pub(crate) routes: BTreeMap<String, Red>,
     /// Requests by protocol.
@@ -65,6 +78,34 @@ impl Edge {
             .max_by_key(|(_, count)| **count)
             .map_or("", |(protocol, _)| protocol)
     }
+
+    /// The report of the end that reports a row, and which edge of `edges` it belongs to.
+    fn of<'a>(edges: &'a mut Edges, row: &RequestRow) -> &'a mut Reported {
+        let reporter = End::Release(row.reporter.clone());
+        let peer = row.peer.clone().map(End::Release);
+        match row.side {
+            Side::Client => {
+                let callee = peer.unwrap_or_else(|| callee_of(row));
+                let edge = edges.entry((reporter, callee)).or_default();
+                edge.client.get_or_insert_default()
+            }
+            Side::Server => {
+                let edge = edges.entry((peer.unwrap_or(End::UnknownCaller), reporter)).or_default();
+                edge.server.get_or_insert_default()
+            }
+        }
+    }
+}
+
+/// Whom a caller called that got no name from whoever answered.
+fn callee_of(row: &RequestRow) -> End {
+    if row.destination.is_empty() {
+        return End::UnknownCallee;
+    }
+    End::Named {
+        namespace: row.reporter.namespace.clone(),
+        service: row.destination.clone(),
+    }
 }
 
 /// Edges by (caller, callee).
@@ -74,14 +115,7 @@ pub(crate) type Edges = BTreeMap<(End, End), Edge>;
 pub(crate) fn join(rows: &[RequestRow]) -> Edges {
     let mut edges = Edges::new();
     for row in rows {
-        let reporter = End::Release(row.reporter.clone());
-        let peer = row.peer.clone().map(End::Release);
-        let (key, is_client) = match row.side {
-            Side::Client => ((reporter, peer.unwrap_or(End::UnknownCallee)), true),
-            Side::Server => ((peer.unwrap_or(End::UnknownCaller), reporter), false),
-        };
-        let edge = edges.entry(key).or_default();
-        let reported = if is_client { &mut edge.client } else { &mut edge.server }.get_or_insert_default();
+        let reported = Edge::of(&mut edges, row);
         reported.red.add(row);
         reported.routes.entry(row.route.clone()).or_default().add(row);
         *reported.protocols.entry(row.protocol.clone()).or_default() += row.duration.count();
@@ -89,18 +123,46 @@ pub(crate) fn join(rows: &[RequestRow]) -> Edges {
     edges
 }
 
-/// What each node served: by its own report, else by its callers'.
-pub(crate) fn served(rows: &[RequestRow], edges: &Edges) -> BTreeMap<End, Red> {
-    let mut served: BTreeMap<End, Red> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.side == Side::Server) {
-        served.entry(End::Release(row.reporter.clone())).or_default().add(row);
+/// Adds what is open, from rows by window and instance: the last window of each instance counts.
+pub(crate) fn add_open(edges: &mut Edges, rows: &[RequestRow]) {
+    let instance = |row: &RequestRow| (row.reporter.clone(), row.instance.clone(), row.component);
+    let mut last: HashMap<_, i64> = HashMap::new();
+    for row in rows {
+        let last = last.entry(instance(row)).or_insert(row.window_start_s);
+        *last = row.window_start_s.max(*last);
     }
-    let own: BTreeSet<End> = served.keys().cloned().collect();
-    for ((_, callee), edge) in edges.iter().filter(|((_, callee), _)| !own.contains(callee)) {
-        if let Some(client) = &edge.client {
-            let red = served.entry(callee.clone()).or_default();
-            red.errors = red.errors.saturating_add(client.red.errors);
-            red.duration.merge(&client.red.duration);
+    for row in rows {
+        if row.open > 0 && last.get(&instance(row)) == Some(&row.window_start_s) {
+            Edge::of(edges, row).open += row.open;
+        }
+    }
+}
+
+/// What a node served, by both ends.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Served {
+    /// Each edge to it by the callee's report where there is one, else by the caller's.
+    pub(crate) all: Red,
+    /// Its own report.
+    pub(crate) own: Option<Reported>,
+    /// What its callers report.
+    pub(crate) callers: Option<Reported>,
+}
+
+/// What each node served, from all edges to it.
+pub(crate) fn served(edges: &Edges) -> BTreeMap<End, Served> {
+    let mut served: BTreeMap<End, Served> = BTreeMap::new();
+    for ((_, callee), edge) in edges {
+        let node = served.entry(callee.clone()).or_default();
+        if let Some(best) = edge.best() {
+            node.all.merge(&best.red);
+        }
+        for (report, into) in [(&edge.server, &mut node.own), (&edge.client, &mut node.callers)] {
+            if let Some(report) = report {
+                let into = into.get_or_insert_default();
+                into.red.merge(&report.red);
+                into.open += report.open;
+            }
         }
     }
     served

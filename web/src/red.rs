@@ -1,5 +1,5 @@
 //! Requests added up: rate, errors, duration. Guarantee: counts are exact, and quantiles are read from the merged
-//! histogram, never from other quantiles.
+//! histogram, never from other quantiles. Requests that their callers gave up count and have no part in quantiles.
 
 use emberline_model::Histogram;
 use emberline_storage::RequestRow;
@@ -11,8 +11,16 @@ use utoipa::ToSchema;
 pub(crate) struct Red {
     /// Requests that failed.
     pub(crate) errors: u64,
-    /// Durations of all of them.
+    /// Requests that their callers gave up.
+    pub(crate) given_up: u64,
+    /// Latencies of all others.
     pub(crate) duration: Histogram,
+    /// How long all of them together went on beyond their latency, in seconds.
+    pub(crate) streaming_s: f64,
+    /// Body bytes from callers.
+    pub(crate) request_bytes: u64,
+    /// Body bytes to callers.
+    pub(crate) response_bytes: u64,
 }
 
 impl Red {
@@ -21,12 +29,28 @@ impl Red {
         if row.error {
             self.errors = self.errors.saturating_add(row.duration.count());
         }
-        self.duration.merge(&row.duration);
+        match row.latency() {
+            Some(latency) => self.duration.merge(latency),
+            None => self.given_up = self.given_up.saturating_add(row.duration.count()),
+        }
+        self.streaming_s += row.streaming_s;
+        self.request_bytes = self.request_bytes.saturating_add(row.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(row.response_bytes);
+    }
+
+    /// Adds those of another.
+    pub(crate) fn merge(&mut self, other: &Red) {
+        self.errors = self.errors.saturating_add(other.errors);
+        self.given_up = self.given_up.saturating_add(other.given_up);
+        self.duration.merge(&other.duration);
+        self.streaming_s += other.streaming_s;
+        self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
+        self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
     }
 
     /// How many.
     pub(crate) fn requests(&self) -> u64 {
-        self.duration.count()
+        self.duration.count().saturating_add(self.given_up)
     }
 
     /// Share of those that failed, 0 to 1; 0 without requests.

@@ -7,20 +7,23 @@ use axum::{
     extract::{RawQuery, State},
 };
 use emberline_model::{Release, alert::AlertStatus, workload::Component};
-use emberline_storage::{RequestQuery, Step, WorkloadFilter};
+use emberline_storage::{Range, RequestQuery, Step, WorkloadFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     Web, catalog,
     cost::{self, Cost},
-    edges::{self, Edge, End, Reported},
+    edges::{self, Edge, End, Reported, Served},
     error::{ApiError, ErrorBody},
     params::{FROM, NAMESPACE, NONE, Parameter, Params, TO},
-    red::{Quantiles, Red},
+    red::Quantiles,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO, NAMESPACE];
+
+/// What is open is read from windows that begin at most so long before the end of the range.
+const OPEN_SECONDS: i64 = 60;
 
 /// Batches of a window arrive within this time of its end, unless a sender is cut off.
 const ARRIVAL_SECONDS: i64 = 30;
@@ -40,12 +43,12 @@ pub(crate) struct Topology {
 /// A release, or what did not introduce itself.
 #[derive(Debug, Serialize, ToSchema)]
 struct TopoNode {
-    /// `namespace/service@version`, `external` or `unknown destination`.
+    /// `namespace/service@version`, `namespace/service`, `external` or `unknown destination`.
     id: String,
     namespace: String,
     service: String,
     version: String,
-    /// `service` or `external`.
+    /// `service`; `destination` for what callers name and which did not introduce itself; `external`.
     kind: &'static str,
     /// Layer, in cards: callees stand right of their callers.
     x: f64,
@@ -53,13 +56,17 @@ struct TopoNode {
     y: f64,
     /// Requests served per second observed.
     rate: f64,
-    /// Requests served, by its own report, else by its callers'.
+    /// Requests served: from each caller by its own report, else by the caller's.
     requests: u64,
     error_ratio: f64,
     #[serde(flatten)]
     quantiles: Quantiles,
     /// By complete windows; the application's where it reports, else the proxy's.
     cpu_ns_per_request: Option<f64>,
+    /// What it reports itself; null when it does not.
+    served: Option<EdgeSide>,
+    /// What its callers report of it, also of what never arrived; null when none of them does.
+    called: Option<EdgeSide>,
     /// An alert about this release is firing.
     alert: bool,
 }
@@ -82,6 +89,8 @@ struct TopoEdge {
     routes: Vec<EdgeRoute>,
     /// Of most requests.
     protocol: String,
+    /// Streams, gRPC calls and connections open at the end of the range, by the same report.
+    open: u64,
 }
 
 /// What one end of an edge reported.
@@ -92,8 +101,18 @@ struct EdgeSide {
     rate: f64,
     errors: u64,
     error_ratio: f64,
+    /// Requests that their callers gave up: no errors, and not in the quantiles.
+    given_up: u64,
     #[serde(flatten)]
     quantiles: Quantiles,
+    /// How long all of them together went on beyond their latency, in seconds: streams, slow readers, connections.
+    streaming_seconds: f64,
+    /// Body bytes from the caller.
+    request_bytes: u64,
+    /// Body bytes to the caller.
+    response_bytes: u64,
+    /// Streams, gRPC calls and connections open at the end of the range.
+    open: u64,
 }
 
 /// One route of an edge.
@@ -113,7 +132,12 @@ impl EdgeSide {
             rate: reported.red.requests() as f64 / seconds,
             errors: reported.red.errors,
             error_ratio: reported.red.error_ratio(),
+            given_up: reported.red.given_up,
             quantiles: reported.red.quantiles(),
+            streaming_seconds: reported.red.streaming_s,
+            request_bytes: reported.red.request_bytes,
+            response_bytes: reported.red.response_bytes,
+            open: reported.open,
         }
     }
 }
@@ -141,6 +165,7 @@ impl TopoEdge {
             server: edge.server.as_ref().map(|reported| EdgeSide::of(reported, seconds)),
             routes,
             protocol: edge.protocol().to_owned(),
+            open: edge.best().map_or(0, |reported| reported.open),
         }
     }
 }
@@ -154,9 +179,19 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     let range = params.shared_range()?;
     let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
     let everybody = WorkloadFilter::default();
-    let (known, rows, costs) = tokio::try_join!(
+    let latest = Range {
+        from_unix_s: range.from_unix_s.max(range.to_unix_s - OPEN_SECONDS),
+        ..range
+    };
+    let open = RequestQuery {
+        step: Step::Window,
+        by_instance: true,
+        ..RequestQuery::new(everybody.clone(), latest)
+    };
+    let (known, rows, open, costs) = tokio::try_join!(
         catalog::all_services(&web.store, range),
         web.store.requests(RequestQuery::new(everybody.clone(), range)),
+        web.store.requests(open),
         cost::complete(&web.store, &everybody, Step::Range, range),
     )?;
     let seconds = catalog::observed_seconds(known.iter().flat_map(|k| &k.releases), range);
@@ -164,10 +199,12 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     let inside = |end: &End| match (namespace, end) {
         (None, _) => true,
         (Some(wanted), End::Release(release)) => release.namespace == wanted,
+        (Some(wanted), End::Named { namespace, .. }) => namespace == wanted,
         (Some(_), _) => false,
     };
     let mut edges = edges::join(&rows);
-    let served = edges::served(&rows, &edges);
+    edges::add_open(&mut edges, &open);
+    let served = edges::served(&edges);
     // Neighbours in other namespaces stay in the picture, and with them the edges across.
     edges.retain(|(source, destination), _| inside(source) || inside(destination));
     let reporting = known
@@ -190,11 +227,20 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     };
     let ends: Vec<End> = ends.into_iter().collect();
     let places = place(&web, namespace, &ends, edges.keys());
-    let none = Red::default();
+    let none = Served::default();
     let nodes = ends.iter().zip(places).map(|(end, place)| {
-        let red = served.get(end).unwrap_or(&none);
+        let served = served.get(end).unwrap_or(&none);
+        let red = &served.all;
         let (release, kind) = match end {
             End::Release(release) => (release.clone(), "service"),
+            End::Named { namespace, service } => {
+                let release = Release {
+                    namespace: namespace.clone(),
+                    service: service.clone(),
+                    version: String::new(),
+                };
+                (release, "destination")
+            }
             other => (
                 Release {
                     service: other.id(),
@@ -213,6 +259,8 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
             error_ratio: red.error_ratio(),
             quantiles: red.quantiles(),
             cpu_ns_per_request: costs.get(&release).and_then(Cost::cpu_ns_per_request),
+            served: served.own.as_ref().map(|own| EdgeSide::of(own, seconds)),
+            called: served.callers.as_ref().map(|callers| EdgeSide::of(callers, seconds)),
             alert: kind == "service" && firing(&release),
             namespace: release.namespace,
             service: release.service,

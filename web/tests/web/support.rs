@@ -179,6 +179,12 @@ impl Window {
         self
     }
 
+    /// Says more of the requests that were added last.
+    pub(crate) fn of_which(mut self, change: impl FnOnce(&mut RequestSeries)) -> Window {
+        change(self.0.requests.last_mut().unwrap());
+        self
+    }
+
     /// Samples of one stack, written from the outermost function to the leaf.
     pub(crate) fn stack(
         mut self,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use emberline_model::alert::AlertStatus;
+use emberline_model::{Component, Side, WorkloadWindow, alert::AlertStatus};
 
-use crate::support::{BASE_S, QUOTE, QUOTES, World, alert, find, shop};
+use crate::support::{BASE_S, QUOTE, QUOTES, World, alert, find, release, shop, window};
 
 #[tokio::test]
 async fn counts_are_exact_and_a_side_nobody_reported_is_null() {
@@ -117,4 +117,155 @@ async fn a_namespace_shows_its_own_and_their_neighbours() {
     assert_eq!(other["nodes"].as_array().unwrap().len(), 0);
     let nothing = world.json("/api/v1/topology?from=1000&to=2000").await;
     assert_eq!(nothing["edges"].as_array().unwrap().len(), 0);
+}
+
+/// A service calls a database, a third party and a service that is down: none of them has a proxy that reports.
+fn without_proxies() -> Vec<WorkloadWindow> {
+    let to = |route: &str, count, errors, destination: &str, protocol: &str| {
+        let (destination, protocol) = (destination.to_owned(), protocol.to_owned());
+        window("shop", "v1", Component::Proxy, 1)
+            .requests(Side::Client, route, None, count, errors)
+            .of_which(|series| {
+                series.destination = destination;
+                series.protocol = protocol;
+            })
+            .done()
+    };
+    vec![
+        to("tcp", 4, 0, "postgres", "tcp"),
+        to("/pay", 5, 0, "payments", "http/1.1"),
+        // All of its requests failed.
+        to("/checkout", 5, 5, "checkout", "http/1.1"),
+        to("/old", 2, 0, "", "http/1.1"),
+    ]
+}
+
+#[tokio::test]
+async fn destinations_without_a_proxy_are_nodes_with_their_names_and_one_that_is_down_has_its_errors() {
+    let world = World::new(without_proxies()).await;
+    let topology = world.json("/api/v1/topology?from=now-2m").await;
+    let nodes: Vec<(&str, &str)> = topology["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| (n["id"].as_str().unwrap(), n["kind"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        nodes,
+        [
+            ("shop/shop@v1", "service"),
+            ("shop/checkout", "destination"),
+            ("shop/payments", "destination"),
+            ("shop/postgres", "destination"),
+            ("unknown destination", "external"),
+        ]
+    );
+    let down = find(&topology["edges"], &[("id", "shop/shop@v1 -> shop/checkout")]);
+    assert_eq!(
+        (&down["requests"], &down["client"]["errors"], &down["server"]),
+        (&5.into(), &5.into(), &serde_json::Value::Null)
+    );
+    let card = find(&topology["nodes"], &[("id", "shop/checkout")]);
+    assert_eq!((&card["requests"], &card["error_ratio"]), (&5.into(), &1.0.into()));
+    assert_eq!(
+        (&card["served"], &card["called"]["errors"]),
+        (&serde_json::Value::Null, &5.into())
+    );
+    assert_eq!((&card["service"], &card["version"]), (&"checkout".into(), &"".into()));
+    assert_eq!(
+        find(&topology["edges"], &[("id", "shop/shop@v1 -> shop/postgres")])["protocol"],
+        "tcp"
+    );
+    // The same with a filter on their callers' namespace, and not without.
+    let inside = world.json("/api/v1/topology?from=now-2m&namespace=shop").await;
+    assert_eq!(inside["nodes"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn a_card_says_what_it_reports_and_what_its_callers_report() {
+    let payment = release("payment", "v1");
+    let world = World::new(vec![
+        // The caller made nine requests, of which two never arrived.
+        window("shop", "v1", Component::Proxy, 1)
+            .requests(Side::Client, "/pay", Some(payment.clone()), 9, 2)
+            .done(),
+        window("payment", "v1", Component::Proxy, 1)
+            .requests(Side::Server, "/pay", Some(release("shop", "v1")), 7, 0)
+            .requests(Side::Server, "/pay", None, 3, 1)
+            .done(),
+        // Another one reached it not once.
+        window("cart", "v1", Component::Proxy, 1)
+            .requests(Side::Client, "/pay", Some(payment), 4, 4)
+            .done(),
+    ])
+    .await;
+    let topology = world.json("/api/v1/topology?from=now-2m").await;
+    let card = find(&topology["nodes"], &[("id", "shop/payment@v1")]);
+    let (served, called) = (&card["served"], &card["called"]);
+    assert_eq!((&served["requests"], &served["errors"]), (&10.into(), &1.into()));
+    assert_eq!((&called["requests"], &called["errors"]), (&13.into(), &6.into()));
+    assert_eq!(card["requests"], 7 + 3 + 4, "each caller's requests once");
+}
+
+#[tokio::test]
+async fn requests_that_were_given_up_count_and_are_no_errors_and_no_latency() {
+    let world = World::new(vec![
+        window("shop", "v1", Component::Proxy, 1)
+            .requests(Side::Server, "/a", None, 3, 0)
+            .requests(Side::Server, "/a", None, 90, 0)
+            .of_which(|series| (series.status, series.error) = (499, false))
+            .done(),
+    ])
+    .await;
+    let topology = world.json("/api/v1/topology?from=now-2m").await;
+    let edge = &topology["edges"][0];
+    assert_eq!(
+        (
+            &edge["requests"],
+            &edge["server"]["given_up"],
+            &edge["server"]["errors"]
+        ),
+        (&93.into(), &90.into(), &0.into())
+    );
+    // Of 1, 2 and 3 ms; the patience of those that left reached 90 ms.
+    let p99 = edge["server"]["p99_ms"].as_f64().unwrap();
+    assert!((p99 - 3.0).abs() < 0.1, "{p99}");
+}
+
+#[tokio::test]
+async fn open_connections_show_as_they_go_with_their_bytes() {
+    let open = |index, count, open: u64| {
+        window("shop", "v1", Component::Proxy, index)
+            .requests(Side::Client, "tcp", None, 1, 0)
+            .of_which(|series| {
+                series.destination = "redis".to_owned();
+                series.protocol = "tcp".to_owned();
+                series.open = open;
+                series.streaming_s = 4.5;
+                if count == 0 {
+                    series.duration = emberline_model::Histogram::new();
+                }
+            })
+            .done()
+    };
+    let world = World::new(vec![open(5, 0, 2), open(6, 0, 3)]).await;
+    let edges = |topology: &serde_json::Value| topology["edges"].as_array().unwrap().clone();
+    let found = edges(&world.json("/api/v1/topology?from=now-2m").await);
+    assert_eq!(found.len(), 1, "an edge without a finished connection");
+    let (edge, client) = (&found[0], &found[0]["client"]);
+    assert_eq!(edge["destination"], "shop/redis");
+    assert_eq!(
+        (&edge["requests"], &edge["open"], &client["open"]),
+        (&0.into(), &3.into(), &3.into())
+    );
+    assert_eq!(
+        (&client["request_bytes"], &client["response_bytes"]),
+        (&20.into(), &40.into())
+    );
+    assert_eq!(client["streaming_seconds"], 9.0);
+    assert!(client["p50_ms"].is_null());
+    // The last window says what is open at the end.
+    let closed = World::new(vec![open(5, 0, 2), open(6, 2, 0)]).await;
+    let found = edges(&closed.json("/api/v1/topology?from=now-2m").await);
+    assert_eq!((&found[0]["requests"], &found[0]["open"]), (&1.into(), &0.into()));
 }

@@ -346,18 +346,22 @@ export function servicesOf(scenario, now) {
   };
 }
 
+/** Connections of a pool: few of them end, and all of them move bytes. */
+const POOL = { open: 10, streaming_seconds: 41_000, request_bytes: 18_300_000, response_bytes: 412_000_000, given_up: 0 };
+
 export function topologyOf(scenario, now) {
-  const node = (service, version, x, y, rate, p50, cpu, extra = {}) => ({ id: `shop/${service}@${version}`, namespace: "shop", service, version, kind: "service", x, y, rate, requests: Math.round(rate * 870), error_ratio: 0.0009, p50_ms: p50, p95_ms: p50 * 1.7, p99_ms: p50 * 2.6, cpu_ns_per_request: cpu, alert: false, ...extra });
+  const side = (rate, p50, errors = 0.0009, extra = {}) => ({ requests: Math.round(rate * 870), rate, errors: Math.round(rate * 870 * errors), error_ratio: errors, given_up: 0, p50_ms: p50, p95_ms: p50 * 1.7, p99_ms: p50 * 2.6, streaming_seconds: 0, request_bytes: Math.round(rate * 87_000), response_bytes: Math.round(rate * 870_000), open: 0, ...extra });
+  const node = (service, version, x, y, rate, p50, cpu, extra = {}) => ({ id: `shop/${service}@${version}`, namespace: "shop", service, version, kind: "service", x, y, rate, requests: Math.round(rate * 870), error_ratio: 0.0009, p50_ms: p50, p95_ms: p50 * 1.7, p99_ms: p50 * 2.6, cpu_ns_per_request: cpu, served: side(rate, p50), called: side(rate, p50 + 0.34), alert: false, ...extra });
   const slow = scenario === "regression";
   const nodes = [
-    { ...node("load generator", "", 0, 1.5, 0, null, null), id: "external/load", kind: "external", namespace: "", error_ratio: 0, p95_ms: null, p99_ms: null },
+    { ...node("load generator", "", 0, 1.5, 0, null, null), id: "external/load", kind: "external", namespace: "", error_ratio: 0, p95_ms: null, p99_ms: null, served: null, called: null },
     node("frontend", "v1", 1, 1.5, 35.2, 11.4, 0.7e6), node("checkout", "v1", 2, 0.5, 24.1, 6.2, 1.1e6), node("checkout", "v2", 2, 1.5, 23.9, slow ? 9.8 : 6.2, slow ? 2.1e6 : 1.1e6, { alert: slow }),
     node("recommendations", "v1", 2, 2.5, 4.1, 3.3, null, { error_ratio: 0.021 }), node("cart", "v1", 3, 0.5, 14.9, 1.2, 0.21e6), node("payment", "v1", 3, 1.5, 12, 2.4, 0.34e6), node("inventory", "v1", 3, 2.5, 12, 0.9, 0.18e6),
+    { ...node("postgres", "", 3, 3.5, 0.01, 0.2, null), id: "shop/postgres", kind: "destination", served: null, called: side(0.01, 0.2, 0, POOL) },
   ].filter((entry) => scenario !== "single" || entry.version !== "v2");
-  const side = (rate, p50, errors = 0.0009) => ({ requests: Math.round(rate * 870), rate, errors: Math.round(rate * 870 * errors), error_ratio: errors, p50_ms: p50, p95_ms: p50 * 1.7, p99_ms: p50 * 2.6 });
   const id = (service, version) => `shop/${service}@${version}`;
-  const edge = (source, destination, rate, p50, { client = true, server = true, errors = 0.0009, routes = ["/"], protocol = "http/1.1" } = {}) => ({
-    id: `${source}>${destination}`, source, destination, requests: Math.round(rate * 870), client: client ? side(rate, p50 + 0.34, errors) : null, server: server ? side(rate, p50, errors) : null,
+  const edge = (source, destination, rate, p50, { client = true, server = true, errors = 0.0009, routes = ["/"], protocol = "http/1.1", more = {} } = {}) => ({
+    id: `${source}>${destination}`, source, destination, requests: Math.round(rate * 870), client: client ? side(rate, p50 + 0.34, errors, more) : null, server: server ? side(rate, p50, errors, more) : null, open: more.open ?? 0,
     routes: routes.map((route, at) => ({ route, requests: Math.round((rate * 870) / routes.length), errors: at, p50_ms: p50, p95_ms: p50 * 1.7, p99_ms: p50 * 2.6 })), protocol,
   });
   const shop = Object.keys(REQUESTS);
@@ -369,6 +373,7 @@ export function topologyOf(scenario, now) {
       edge(id("checkout", version), id("cart", "v1"), 7.4, 1.2, { routes: ["/cart/{id}"] }),
       edge(id("checkout", version), id("payment", "v1"), 6, 2.4, { routes: ["payment.Payments/Authorize"], protocol: "grpc" }),
       edge(id("checkout", version), id("inventory", "v1"), 6, 0.9, { routes: ["/reserve"] }),
+      edge(id("checkout", version), "shop/postgres", 0.005, 0.2, { server: false, errors: 0, routes: ["tcp"], protocol: "tcp", more: POOL }),
     ]),
   ].filter((entry) => nodes.some((known) => known.id === entry.source) && nodes.some((known) => known.id === entry.destination));
   return scenario === "empty" ? { nodes: [], edges: [], from_ms: now - 3_600_000, to_ms: now, complete: true } : { nodes, edges, from_ms: now - 3_600_000, to_ms: now, complete: true };

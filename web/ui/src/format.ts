@@ -43,6 +43,23 @@ export function milliseconds(value: number | null | undefined): string {
   return value === null || value === undefined ? MISSING : nanoseconds(value * 1e6);
 }
 
+export function seconds(value: number | null | undefined): string {
+  return value === null || value === undefined ? MISSING : nanoseconds(value * 1e9);
+}
+
+const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
+
+/** Bytes with a decimal unit chosen by size. */
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return MISSING;
+  let [size, unit] = [value, 0];
+  while (size >= 999.5 && unit + 1 < BYTE_UNITS.length) {
+    size /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? count(size) : digits(size)}${NARROW_SPACE}${BYTE_UNITS[unit]}`;
+}
+
 /** With `+` or a real minus sign in front. */
 export function signed(value: number | null | undefined, format: (value: number) => string = nanoseconds): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return MISSING;

@@ -257,7 +257,8 @@ export interface TopoNode {
   namespace: string;
   service: string;
   version: string;
-  kind: "service" | "external";
+  /** `destination`: named by its callers alone, without a proxy or not there. */
+  kind: "service" | "destination" | "external";
   x: number;
   y: number;
   rate: number;
@@ -267,6 +268,9 @@ export interface TopoNode {
   p95_ms: number | null;
   p99_ms: number | null;
   cpu_ns_per_request: number | null;
+  /** Its own report, and what its callers report of it. */
+  served: EdgeSide | null;
+  called: EdgeSide | null;
   alert: boolean;
 }
 
@@ -279,6 +283,8 @@ export interface TopoEdge {
   server: EdgeSide | null;
   routes: EdgeRoute[];
   protocol: string;
+  /** Streams, gRPC calls and connections open at the end of the range. */
+  open: number;
 }
 
 export interface EdgeSide {
@@ -286,9 +292,15 @@ export interface EdgeSide {
   rate: number;
   errors: number;
   error_ratio: number;
+  /** Left by their callers: no errors, and not in the quantiles. */
+  given_up: number;
   p50_ms: number | null;
   p95_ms: number | null;
   p99_ms: number | null;
+  streaming_seconds: number;
+  request_bytes: number;
+  response_bytes: number;
+  open: number;
 }
 
 export interface EdgeRoute {

@@ -8,7 +8,7 @@ import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
 import { edgeRows, sortRows } from "../src/topology/rows";
-import { edgeSummary, flowWords, gap, gapWords, nodeSummary } from "../src/topology/words";
+import { edgeSummary, flowWords, gap, gapWords, nodeSummary, sideFacts } from "../src/topology/words";
 import type { Alert, Coverage, Diff, DiffSide, Point, RouteStats, ServicePage, Topology } from "../src/types";
 
 const NOW = 1_700_000_000_000;
@@ -93,6 +93,22 @@ describe("both sides of an edge", () => {
     expect(gapWords(null)).toBe("cannot be said");
     expect(edgeSummary(first!)).toContain("server side only");
     expect(edgeSummary({ ...first!, server: null })).toBe("not reported by either side");
+  });
+
+  test("what is usually nothing is said only when it is something", () => {
+    const plain = topology.edges.find((edge) => edge.protocol === "grpc")!;
+    expect(sideFacts([plain.client, plain.server]).map(([name]) => name)).toEqual(["requests", "rate", "errors", "sent", "received", "p50", "p95", "p99"]);
+    const left = { ...plain.client!, given_up: 3 };
+    expect(sideFacts([left, null]).map(([name]) => name)).toContain("given up");
+  });
+
+  test("a database that nobody's proxy speaks for shows its open connections and bytes", () => {
+    const pool = topology.edges.find((edge) => edge.destination === "shop/postgres")!;
+    const facts = new Map(sideFacts([pool.client, pool.server]).map(([name, format]) => [name, format(pool.client!)]));
+    expect([facts.get("open now"), facts.get("sent"), facts.get("received")]).toEqual(["10", "18.3\u202fMB", "412\u202fMB"]);
+    expect(edgeSummary(pool)).toContain("10 open, client side only");
+    const node = topology.nodes.find((entry) => entry.id === "shop/postgres")!;
+    expect(nodeSummary(node, topology.edges)).toContain("postgres, reported by its callers only");
   });
 
   test("the gap is client minus server", () => {

@@ -7,7 +7,7 @@ import { url } from "../router";
 import type { Alert, EdgeSide, TopoEdge, TopoNode, Topology } from "../types";
 import { elsewhere } from "../url";
 import { flowOf } from "./geometry";
-import { edgeName, endsOf, flowWords, gap, gapWords, nodeName } from "./words";
+import { edgeName, endsOf, flowWords, gap, gapWords, nodeName, sideFacts } from "./words";
 
 interface DrawerProps {
   topology: Topology;
@@ -69,29 +69,63 @@ function NodeDetail({ topology, alerts, node, onSelect }: Omit<DrawerProps, "sel
         </>
       ) : (
         <>
+          {node.kind === "destination" && <p class="soft">It has no proxy that reports, or could not be reached: all of this is what its callers say, and the name is theirs.</p>}
           <dl class="facts">
             <Pair name="requests" value={count(node.requests)} />
             <Pair name="rate" value={rate(node.rate)} />
             <Pair name="errors" value={percent(node.error_ratio)} />
-            <Pair name="p50" value={milliseconds(node.p50_ms)} />
-            <Pair name="p95" value={milliseconds(node.p95_ms)} />
             <Pair name="p99" value={milliseconds(node.p99_ms)} />
-            <Pair name="CPU per request" value={nanoseconds(node.cpu_ns_per_request)} />
+            {node.kind === "service" && <Pair name="CPU per request" value={nanoseconds(node.cpu_ns_per_request)} />}
           </dl>
-          <p class="drawer-links">
+          <BothViews node={node} />
+          {node.kind === "service" && (
+            <p class="drawer-links">
             <Link to={elsewhere(state, "service", { service: node.service })}>Service page</Link>
             {others.map((other) => (
               <Link key={other.id} to={elsewhere(state, "compare", { service: node.service, baseline: other.version, candidate: node.version })}>
                 Compare with {other.version}
               </Link>
             ))}
-          </p>
+            </p>
+          )}
         </>
       )}
       <EdgeList title="Called by" edges={incoming} topology={topology} end="source" onSelect={onSelect} />
       <EdgeList title="Calls" edges={outgoing} topology={topology} end="destination" onSelect={onSelect} />
     </>
   );
+}
+
+/** What a node reports beside what its callers report: a call that never arrived is in the second alone. */
+function BothViews({ node }: { node: TopoNode }) {
+  const { served, called } = node;
+  if (served === null && called === null) return null;
+  return (
+    <div class="table-scroll" role="region" aria-label="Both views" tabIndex={0}>
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Both views</th>
+            <th scope="col" class="number">Its callers</th>
+            <th scope="col" class="number">Itself</th>
+          </tr>
+        </thead>
+        <tbody>
+          {sideFacts([called, served]).map(([name, format]) => (
+            <tr key={name}>
+              <th scope="row">{name}</th>
+              <SideCell side={called} format={format} />
+              <SideCell side={served} format={format} />
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function SideCell({ side, format }: { side: EdgeSide | null; format(side: EdgeSide): string }) {
+  return side === null ? <td class="number soft not-reported">not reported</td> : <td class="number">{format(side)}</td>;
 }
 
 interface EdgeListProps {
@@ -143,16 +177,12 @@ function EdgeList({ title, edges, topology, end, onSelect }: EdgeListProps) {
 function EdgeDetail({ topology, edge, onSelect }: { topology: Topology; edge: TopoEdge; onSelect(id: string): void }) {
   const { source, destination } = endsOf(topology, edge);
   const { client, server } = edge;
-  const rows: [string, (side: EdgeSide) => string, string][] = [
-    ["requests", (side) => count(side.requests), client !== null && server !== null ? count(client.requests - server.requests) : ""],
-    ["rate", (side) => rate(side.rate), ""],
-    ["errors", (side) => `${count(side.errors)} (${percent(side.error_ratio)})`, ""],
-    ["p50", (side) => milliseconds(side.p50_ms), gapWords(gap(client, server, "p50_ms"))],
-    ["p95", (side) => milliseconds(side.p95_ms), gapWords(gap(client, server, "p95_ms"))],
-    ["p99", (side) => milliseconds(side.p99_ms), gapWords(gap(client, server, "p99_ms"))],
-  ];
-  const cell = (side: EdgeSide | null, format: (side: EdgeSide) => string) =>
-    side === null ? <td class="number soft not-reported">not reported</td> : <td class="number">{format(side)}</td>;
+  const between: Record<string, string> = {
+    requests: client !== null && server !== null ? count(client.requests - server.requests) : "",
+    p50: gapWords(gap(client, server, "p50_ms")),
+    p95: gapWords(gap(client, server, "p95_ms")),
+    p99: gapWords(gap(client, server, "p99_ms")),
+  };
   return (
     <>
       <h2>{edgeName(topology, edge)}</h2>
@@ -178,12 +208,12 @@ function EdgeDetail({ topology, edge, onSelect }: { topology: Topology; edge: To
             </tr>
           </thead>
           <tbody>
-            {rows.map(([name, format, between]) => (
+            {sideFacts([client, server]).map(([name, format]) => (
               <tr key={name}>
                 <th scope="row">{name}</th>
-                {cell(client, format)}
-                {cell(server, format)}
-                <td class="number soft">{between}</td>
+                <SideCell side={client} format={format} />
+                <SideCell side={server} format={format} />
+                <td class="number soft">{between[name] ?? ""}</td>
               </tr>
             ))}
           </tbody>

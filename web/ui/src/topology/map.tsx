@@ -1,6 +1,6 @@
 // The map: cards over curves, zoom, and one tab stop whose arrow keys walk the graph.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { milliseconds, nanoseconds, percent, rate } from "../format";
+import { count, milliseconds, nanoseconds, percent, rate } from "../format";
 import { Link } from "../parts/link";
 import type { TopoNode, Topology } from "../types";
 import type { UrlState } from "../url";
@@ -179,7 +179,7 @@ interface CardProps {
 }
 
 function Card({ node, flow, place, isSelected, isDim, isOfService, onHover, onSelect }: CardProps) {
-  const marks = [isSelected && "is-selected", isDim && "is-dim", isOfService && "is-of-service", node.kind === "external" && "is-external", node.alert && "has-alert"];
+  const marks = [isSelected && "is-selected", isDim && "is-dim", isOfService && "is-of-service", node.kind !== "service" && "is-external", node.alert && "has-alert"];
   return (
     // The map itself is the tab stop and reads the selection aloud; the card serves the pointer.
     <button
@@ -210,7 +210,11 @@ function Card({ node, flow, place, isSelected, isDim, isOfService, onHover, onSe
           <Fact name="rate" value={rate(node.rate)} />
           <Fact name="errors" value={percent(node.error_ratio)} tone={node.error_ratio >= 0.01 ? "more" : ""} />
           <Fact name="p99" value={milliseconds(node.p99_ms)} />
-          <Fact name="CPU/req" value={nanoseconds(node.cpu_ns_per_request)} />
+          {node.kind === "destination" ? (
+            <Fact name="open" value={count(node.called?.open ?? 0)} />
+          ) : (
+            <Fact name="CPU/req" value={nanoseconds(node.cpu_ns_per_request)} />
+          )}
         </span>
       )}
     </button>

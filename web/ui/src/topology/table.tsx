@@ -44,6 +44,7 @@ export function TopologyTable({ topology, selected, onSelect }: { topology: Topo
             ))}
             <th scope="col" class="number">Client requests</th>
             <th scope="col" class="number">Server requests</th>
+            <th scope="col" class="number" title="Streams, gRPC calls and connections at the end of the range">Open</th>
             <th scope="col">Protocol</th>
           </tr>
         </thead>
@@ -67,6 +68,7 @@ export function TopologyTable({ topology, selected, onSelect }: { topology: Topo
               <td class="number">{gapWords(gap(edge.client, edge.server, "p50_ms"))}</td>
               <td class="number">{cell(edge.client, (side) => count(side.requests))}</td>
               <td class="number">{cell(edge.server, (side) => count(side.requests))}</td>
+              <td class="number">{count(edge.open)}</td>
               <td>{edge.protocol}</td>
             </tr>
           ))}
