@@ -160,6 +160,13 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "the recording has more events than are read",
             "write fewer with `perf script`",
         ),
+        "stack_not_walked" => (SAMPLES, "the runtime could not walk their stacks", ""),
+        "cut_off" => (SAMPLES, "the file ends in the middle of them", "record to the end"),
+        "idle_and_memory_not_in_file" => (
+            SAMPLES,
+            "the converter dropped all but one of their numbers",
+            "send what the sampler itself wrote",
+        ),
         "cumulative_without_instance" => (
             SAMPLES,
             "they count from the start of a process that has no name",

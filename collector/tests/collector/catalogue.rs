@@ -412,7 +412,10 @@ async fn c3_values_out_of_range_are_refused_or_left_out_and_sums_never_wrap() {
         [("value_out_of_range".to_owned(), 1)],
         "{text}"
     );
-    assert_eq!(total(&server, "huge", "off_cpu:off_cpu:nanoseconds::").await, 7);
+    assert_eq!(
+        total(&server, "huge", "off_cpu:off_cpu:nanoseconds:off_cpu:nanoseconds").await,
+        7
+    );
     let mut request = encode_profiles(&shop());
     request.resource_profiles[0].scope_profiles[0].profiles[0].samples[0].values = vec![-3];
     let (status, text) = post(server.http, "/v1/profiles", &[PROTOBUF], &request.encode_to_vec()).await;

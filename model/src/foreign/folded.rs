@@ -94,7 +94,7 @@ pub fn read(text: &str, units: &Units, numbers: bool) -> Result<Profile, FoldedE
         }
         // Where a number is no count of samples, the row was seen at least once.
         let samples = if units.period > 0 { count.round() as u64 } else { 1 };
-        fractions.add(leaf_first, weight, samples);
+        fractions.add(&mut builder, leaf_first, weight, samples);
     }
     fractions.finish(&mut builder);
     Ok(builder.finish())

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: weights of one stack are added up before they are rounded, and what rounding takes from one stack goes to
 //! the next, so that the total is right to half a unit however many samples there are. Memory grows with the different
-//! stacks.
+//! stacks that have such weights.
 
 use std::collections::HashMap;
 
@@ -25,8 +25,13 @@ struct Row {
 }
 
 impl Fractions {
-    /// Adds a weight, which must be neither negative nor above what fits into 63 bits.
-    pub(super) fn add(&mut self, leaf_first: Vec<u32>, weight: f64, samples: u64) {
+    /// Adds a weight, which must be neither negative nor above what fits into 63 bits. A whole one goes to the profile at
+    /// once.
+    pub(super) fn add(&mut self, builder: &mut ProfileBuilder, leaf_first: Vec<u32>, weight: f64, samples: u64) {
+        if weight.fract() == 0.0 {
+            builder.add(leaf_first, &LabelSet::none(), weight as i64, samples);
+            return;
+        }
         let rows = &mut self.rows;
         let at = *self.index.entry(leaf_first).or_insert_with_key(|leaf_first| {
             rows.push(Row {
@@ -71,7 +76,7 @@ mod tests {
             let mut fractions = Fractions::default();
             let leaf = builder.frame("leaf", "", 0);
             for &(depth, weight) in &weights {
-                fractions.add(vec![leaf; depth as usize + 1], weight, 1);
+                fractions.add(&mut builder, vec![leaf; depth as usize + 1], weight, 1);
             }
             fractions.finish(&mut builder);
             let profile = builder.finish();

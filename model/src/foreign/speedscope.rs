@@ -287,7 +287,7 @@ impl Rows<'_> {
         if !(0.0..=MOST_WEIGHT).contains(&value) {
             return Err(format!("the weight {weight} is negative or out of range"));
         }
-        self.fractions.add(leaf_first, value, 1);
+        self.fractions.add(self.builder, leaf_first, value, 1);
         Ok(())
     }
 
