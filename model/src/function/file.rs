@@ -95,10 +95,7 @@ pub(super) fn stable(file: &str) -> Cow<'_, str> {
     if COMMON_NAMES.contains(&stem) && is_part_of_a_program(folder) {
         return Cow::Owned(format!("{folder}/{}", without_content_hash(name)));
     }
-    match without_content_hash(name) {
-        Cow::Borrowed(name) => Cow::Borrowed(name),
-        Cow::Owned(name) => Cow::Owned(name),
-    }
+    without_content_hash(name)
 }
 
 /// Where the path inside Python's own library begins: after `/python3.11/`.

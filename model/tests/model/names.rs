@@ -73,8 +73,8 @@ fn real_symbols_of_two_builds_have_one_name_and_those_of_one_build_stay_apart() 
 }
 
 fn read(file: &Path) -> ResolvedStacks {
-    let bytes = std::fs::read(file).unwrap();
-    let values = pprof::read(&bytes, 1 << 24).unwrap();
+    let bytes = std::fs::read(file).expect("a file of this folder");
+    let values = pprof::read(&bytes, 1 << 24).expect("a file of pprof");
     pprof::resolve_named(&values[0].profile)
 }
 
