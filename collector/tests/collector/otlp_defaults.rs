@@ -379,8 +379,8 @@ async fn traces_and_logs_are_answered_and_not_kept() {
         assert_eq!((status, answer.ends_with("{}")), (200, true), "{answer}");
         for (kind, body) in [
             (PROTOBUF, &message[..3]),
-            (json, b"["),
-            (("content-type", "text/plain"), b"{}"),
+            (json, &b"["[..]),
+            (("content-type", "text/plain"), &b"{}"[..]),
         ] {
             let (status, answer) = post(server.http, path, &[kind], body).await;
             assert!(matches!(status, 400 | 415), "{status}: {answer}");
