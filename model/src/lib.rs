@@ -28,6 +28,7 @@ pub mod subtree;
 pub mod time;
 pub mod tree;
 pub mod unpack;
+pub mod version;
 pub mod weight;
 pub mod wire;
 pub mod workload;

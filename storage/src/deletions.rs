@@ -3,33 +3,24 @@
 //! Guarantees: the file `deleted.bin` is replaced as a whole, so a deletion is there or not. As long as the journal holds a
 //! batch from before it, what is replayed is left out; as long as a sealed file from before it lies in the folder, it is
 //! known as one that has to be written anew. The identifiers of its rows are kept as well, so that it does not depend on
-//! names that go first. The first record says how many follow, so that none goes unnoticed. Wrong on purpose: a damaged
-//! record is a deletion forgotten; it is counted and told, and a copy is set aside.
+//! names that go first. Wrong on purpose: a damaged record is a deletion forgotten; it is counted and told.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, io, path::Path, sync::Arc};
 
 use emberline_model::{Batch, WorkloadWindow};
 use prost::Message;
 use serde::Serialize;
 
 use crate::{
-    disk::{Disk, replace_file},
-    framing,
+    disk::Disk,
     ids::IdSet,
     journal::Lsn,
-    quarantine,
+    records::{self, Records},
     stats::Counters,
 };
 
-const FILE: &str = "deleted.bin";
-
-/// Sequence of the record whose stamp says how many deletions follow.
-const COUNT: u64 = 1;
+/// The file, below the data directory.
+pub(crate) const FILE: &str = "deleted.bin";
 
 /// What went with a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -121,29 +112,13 @@ pub(crate) struct Deletions {
     changed: bool,
 }
 
-/// The file of a data directory.
-pub(crate) fn path_of(data_dir: &Path) -> PathBuf {
-    data_dir.join(FILE)
-}
-
 impl Deletions {
     /// Reads the file of a data directory.
     pub(crate) fn read(disk: &dyn Disk, data_dir: &Path, counters: &Counters, now_unix_ms: i64) -> Deletions {
-        let path = path_of(data_dir);
-        let bytes = match disk.read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Deletions::default(),
-            Err(error) => {
-                tracing::error!(path = %path.display(), %error, "the list of deleted services cannot be read");
-                counters.deletions_lost.add(1);
-                return Deletions::default();
-            }
-        };
-        let (all, damaged) = decode(&bytes);
+        let Records { all, damaged } = records::read(disk, data_dir, FILE, now_unix_ms);
         if damaged > 0 {
-            tracing::error!(path = %path.display(), damaged, "deletions of services are lost: delete these again");
+            tracing::error!(damaged, "deletions of services are lost: delete these again");
             counters.deletions_lost.add(damaged);
-            quarantine::keep_bytes(disk, data_dir, FILE, now_unix_ms, &bytes);
         }
         let mut deletions = Deletions {
             all,
@@ -151,18 +126,13 @@ impl Deletions {
         };
         // Told once, not at each start; where the disk takes nothing now it is written later.
         if let Err(error) = deletions.make_durable(disk, data_dir) {
-            tracing::warn!(path = %path.display(), %error, "the list of deleted services cannot be written anew");
+            tracing::warn!(%error, "the list of deleted services cannot be written anew");
         }
         deletions
     }
 
     fn write(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        framing::encode(&mut bytes, COUNT, self.all.len() as u32, b"");
-        for (sequence, deletion) in (COUNT + 1..).zip(&self.all) {
-            framing::encode(&mut bytes, sequence, 0, &deletion.encode_to_vec());
-        }
-        replace_file(disk, &path_of(data_dir), &bytes)
+        records::write(disk, data_dir, FILE, self.all.iter())
     }
 
     /// Adds a deletion; durable when this returns. After an error only the disk knows whether it is: it counts, so that
@@ -241,38 +211,16 @@ impl Deletions {
     }
 }
 
-/// The deletions in the bytes of a file, and how many places of it are damaged or missing.
-fn decode(bytes: &[u8]) -> (Vec<Deletion>, u64) {
-    let scan = framing::scan(bytes, 0, 0);
-    let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
-    let mut all = Vec::new();
-    let (mut count, mut records) = (None, 0);
-    for frame in &scan.frames {
-        if frame.sequence == COUNT {
-            count = Some(u64::from(frame.stamp));
-            continue;
-        }
-        records += 1;
-        match Deletion::decode(&bytes[frame.payload.clone()]) {
-            Ok(deletion) => all.push(deletion),
-            Err(_) => damaged += 1,
-        }
-    }
-    let missing = count.map_or(1, |count| count.abs_diff(records));
-    (all, damaged.max(missing))
-}
-
-/// How many places of a file's bytes are damaged.
-pub(crate) fn damaged_places(bytes: &[u8]) -> u64 {
-    decode(bytes).1
-}
-
 #[cfg(test)]
 mod tests {
     use emberline_model::{Component, Workload};
 
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::{
+        disk::{MemoryDisk, replace_file},
+        framing,
+        records::damaged_places,
+    };
 
     fn deletion(service: &str, through: Lsn, files: &[&str]) -> Deletion {
         let who = ServiceName {
@@ -299,18 +247,18 @@ mod tests {
         assert_eq!(read.all(), deletions.all());
         assert_eq!((read.last_lsn(), counters.deletions_lost.get()), (9, 0));
         assert_eq!(read.all()[0].owned().series.len(), 2);
-        let mut bytes = disk.read(&path_of(dir)).unwrap();
+        let mut bytes = disk.read(&dir.join(FILE)).unwrap();
         for cut in 0..bytes.len() {
             assert!(damaged_places(&bytes[..cut]) > 0, "cut at {cut}");
         }
         bytes[2 * framing::HEADER_BYTES] ^= 1;
-        replace_file(&disk, &path_of(dir), &bytes).unwrap();
+        replace_file(&disk, &dir.join(FILE), &bytes).unwrap();
         assert_eq!(damaged_places(&bytes), 1);
         let read = Deletions::read(&disk, dir, &counters, 0);
         assert_eq!((read.all(), counters.deletions_lost.get()), (&deletions.all()[1..], 1));
         assert_eq!(disk.list(&dir.join("quarantine")).unwrap().len(), 1);
         assert_eq!(
-            damaged_places(&disk.read(&path_of(dir)).unwrap()),
+            damaged_places(&disk.read(&dir.join(FILE)).unwrap()),
             0,
             "told once, not at each start"
         );

@@ -233,6 +233,39 @@ pub enum DeleteError {
     Closed,
 }
 
+/// Why what was stated of a release was not kept. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The time is too long ago, or too far ahead.
+    #[error(
+        "the time {time_s} (unix seconds) lies outside {from_s} to {to_s}: what is older than everything kept is not remembered, and the future is not known"
+    )]
+    OutOfRange {
+        /// What was stated.
+        time_s: i64,
+        /// The earliest time taken.
+        from_s: i64,
+        /// The latest.
+        to_s: i64,
+    },
+    /// Too many releases were stated that nobody reports.
+    #[error(
+        "{most} releases are stated that never reported, and no more are kept: state a release that is being deployed"
+    )]
+    TooMany {
+        /// How many are kept.
+        most: usize,
+    },
+    /// Writing failed.
+    #[error("cannot write {path}: {source}; make room on the disk, then state it again")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
 /// Why symbols were not stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SymbolError {

@@ -37,6 +37,7 @@ use crate::{
     deletions::{DeleteProgress, Deleted, Deletions, ServiceName},
     disk::Disk,
     error::{DeleteError, OpenError, QueryError},
+    history::History,
     hot::{failure::Kind, rows::Seen, sources::Sources},
     ids::IdMap,
     journal::{Journal, Lsn},
@@ -158,6 +159,7 @@ pub(crate) struct Shared {
     pub(crate) readers: Readers,
     pub(crate) known: Known,
     pub(crate) deletions: Mutex<Deletions>,
+    pub(crate) history: Mutex<History>,
     pub(crate) queue: Arc<Queue>,
     /// The compaction under way.
     compacting: Mutex<Option<Commit>>,
@@ -185,6 +187,7 @@ impl Shared {
         );
         let known = Known::default();
         let deletions = Deletions::read(&*disk, &options.data_dir, &counters, clock.now_unix_ms());
+        let history = History::read(&*disk, &options.data_dir, &counters, clock.now_unix_ms());
         let applied = watch::Sender::new(0);
         Arc::new(Shared {
             options,
@@ -195,6 +198,7 @@ impl Shared {
             readers,
             known,
             deletions: Mutex::new(deletions),
+            history: Mutex::new(history),
             queue,
             compacting: Mutex::new(None),
             applied,

@@ -18,10 +18,12 @@ use crate::{
     deletions,
     disk::Disk,
     error::OpenError,
+    history,
     hot::{database, hours},
     journal::inspect as segments,
     lock::DirLock,
     parts::{self, PartName, ROW_KINDS},
+    store::ALERTS_FILE,
 };
 
 pub use delete::{DeleteFromError, delete};
@@ -101,8 +103,8 @@ struct Layout {
     quarantine: Vec<(PathBuf, u64)>,
     temporary: Vec<(PathBuf, u64)>,
     hot: Vec<(PathBuf, u64)>,
-    /// Which services were deleted.
-    deletions: Option<(PathBuf, u64)>,
+    /// Which services were deleted, when releases were first seen, whom alerts were told to.
+    records: Vec<(PathBuf, u64)>,
 }
 
 impl Layout {
@@ -128,7 +130,7 @@ impl Layout {
         };
         let hot = database::path_of(data_dir);
         let engine_files = [hot.clone(), database::wal_of(&hot)];
-        let deletions = deletions::path_of(data_dir);
+        let records = [deletions::FILE, history::FILE, ALERTS_FILE].map(|file| data_dir.join(file));
         Ok(Layout {
             journal: list(segments::folder(data_dir))?,
             parts: list(parts::folder(data_dir))?,
@@ -139,7 +141,10 @@ impl Layout {
                 .into_iter()
                 .filter_map(|path| Some((path.clone(), disk.size(&path).ok()?)))
                 .collect(),
-            deletions: disk.size(&deletions).ok().map(|bytes| (deletions, bytes)),
+            records: records
+                .into_iter()
+                .filter_map(|path| Some((path.clone(), disk.size(&path).ok()?)))
+                .collect(),
         })
     }
 
@@ -225,7 +230,8 @@ pub fn describe(data_dir: &Path, disk: &dyn Disk) -> Result<StoreContents, OpenE
         &layout.quarantine,
         &layout.temporary,
         &layout.hot,
+        &layout.records,
     ];
-    contents.bytes = sum(all.into_iter().flatten().chain(&layout.deletions)).bytes;
+    contents.bytes = sum(all.into_iter().flatten()).bytes;
     Ok(contents)
 }

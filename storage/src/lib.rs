@@ -23,7 +23,7 @@
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
 //! `parts/<kind>-<hour>-<hours>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
 //! `parts/compacted-<hour>-<hours>-<sequence>.commit`,
-//! `symbols/<build>.sym`, `deleted.bin`, `quarantine/`, `tmp/`.
+//! `symbols/<build>.sym`, `deleted.bin`, `releases.bin`, `alerts.bin`, `quarantine/`, `tmp/`.
 
 mod dedup;
 mod deletions;
@@ -31,6 +31,7 @@ mod dictionary;
 pub mod disk;
 mod error;
 mod framing;
+mod history;
 mod hot;
 mod ids;
 pub mod inspect;
@@ -44,12 +45,14 @@ mod quarantine;
 mod questions;
 mod range;
 mod readers;
+mod records;
 mod stats;
 mod store;
 mod symbols;
 
 pub use deletions::{DeleteProgress, Deleted};
-pub use error::{AppendError, DeleteError, OpenError, QueryError, SymbolError};
+pub use error::{AppendError, DeleteError, OpenError, QueryError, StateError, SymbolError};
+pub use history::ReleaseBeginning;
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use questions::{
@@ -59,7 +62,7 @@ pub use questions::{
     requests::{Dividing, RequestQuery, RequestRow},
     selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},
-    services::{ReleaseInfo, ServiceInfo},
+    services::{ReleaseInfo, ServiceInfo, baseline_of},
     side_data::{BothSides, SideQuery},
     stacks::{StackQuery, StackRow, StackRows},
     totals::{TotalRow, TotalsQuery},

@@ -56,6 +56,8 @@ pub(crate) struct Counters {
     pub(crate) services_deleted: Counter,
     pub(crate) deletion_failures: Counter,
     pub(crate) deletions_lost: Counter,
+    pub(crate) releases_forgotten: Counter,
+    pub(crate) alerts_forgotten: Counter,
     pub(crate) queries: Counter,
     pub(crate) query_timeouts: Counter,
     pub(crate) query_failures: Counter,
@@ -176,6 +178,10 @@ pub struct StoreStats {
     pub deletion_failures: u64,
     /// Deletions of services that damage made forgotten: what was left of these services is back.
     pub deletions_lost: u64,
+    /// Releases whose beginning damage made forgotten: it is read from their windows, unless it was stated.
+    pub releases_forgotten: u64,
+    /// Alerts of which damage made forgotten whom they were told to.
+    pub alerts_forgotten: u64,
     /// Stacks in the dictionary.
     pub dictionary_stacks: u64,
     /// Locations in the dictionary.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use emberline_model::{
-    Batch, Frame, Mapping,
+    Batch, Frame, Mapping, Release,
     comparison::{Per, SideData},
     resolve::ResolvedStacks,
     time::Clock,
@@ -14,7 +14,8 @@ use crate::{
     deletions::{DeleteProgress, Deleted, ServiceName},
     dictionary::Dictionary,
     disk::{Disk, RealDisk},
-    error::{AppendError, DeleteError, OpenError, QueryError, SymbolError},
+    error::{AppendError, DeleteError, OpenError, QueryError, StateError, SymbolError},
+    history::ReleaseBeginning,
     hot::{Engine, Hot, Shared, Span},
     ids::IdSet,
     journal::{Appended, Journal},
@@ -37,9 +38,13 @@ use crate::{
     },
     range::Range,
     readers::{Failure, Reader},
+    records::{self, Records},
     stats::{Counters, StoreStats},
     symbols::{BuildInfo, Symbols},
 };
+
+/// What the collector remembers of its alerts, below the data directory.
+pub(crate) const ALERTS_FILE: &str = "alerts.bin";
 
 /// A store; clones are the same one. It closes when the last clone is dropped, or with [`Store::close`].
 #[derive(Clone)]
@@ -251,9 +256,49 @@ impl Store {
         let shared = self.inner.shared.clone();
         self.ask(range, move |reader, span| {
             let spans = shared.known.spans.read().clone();
-            services::services(reader, span, &spans)
+            let began = |release: &Release| shared.history.lock().of(release);
+            services::services(reader, span, &spans, &began)
         })
         .await
+    }
+
+    /// States when a release began, in seconds since the Unix epoch, also of one that has not reported yet. What was stated
+    /// before stands unless the new time is earlier, and a release that reported long before the time keeps its place:
+    /// the answer says what counts. Durable when it returns; blocks for that long.
+    pub fn state_release(&self, release: &Release, time_s: i64) -> Result<ReleaseBeginning, StateError> {
+        let shared = &self.inner.shared;
+        let now_s = shared.clock.now_unix_s();
+        let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let (from_s, to_s) = (
+            now_s.saturating_sub(seconds(shared.options.rollup_retention)),
+            now_s.saturating_add(seconds(shared.options.max_future)),
+        );
+        if !(from_s..=to_s).contains(&time_s) {
+            return Err(StateError::OutOfRange { time_s, from_s, to_s });
+        }
+        let mut history = shared.history.lock();
+        history.state(&*shared.disk, &shared.options.data_dir, release, time_s)
+    }
+
+    /// Keeps what the collector remembers of its alerts, all of it anew. Durable when it returns; blocks for that long.
+    pub fn remember_alerts(&self, records: &[Vec<u8>]) -> std::io::Result<()> {
+        let shared = &self.inner.shared;
+        records::write(&*shared.disk, &shared.options.data_dir, ALERTS_FILE, records.iter())
+    }
+
+    /// What was given to [`Store::remember_alerts`] last, without what damage cost. Blocks.
+    pub fn remembered_alerts(&self) -> Vec<Vec<u8>> {
+        let shared = &self.inner.shared;
+        let now = shared.clock.now_unix_ms();
+        let Records { all, damaged } = records::read(&*shared.disk, &shared.options.data_dir, ALERTS_FILE, now);
+        shared.counters.alerts_forgotten.add(damaged);
+        // Told once, not at each start.
+        if damaged > 0
+            && let Err(error) = self.remember_alerts(&all)
+        {
+            tracing::warn!(%error, "what is remembered of alerts cannot be written anew");
+        }
+        all
     }
 
     /// Profile types of some workloads.
@@ -461,6 +506,8 @@ impl Store {
             deletion_files_left: shared.deletions.lock().files_left(),
             deletion_failures: counters.deletion_failures.get(),
             deletions_lost: counters.deletions_lost.get(),
+            releases_forgotten: counters.releases_forgotten.get(),
+            alerts_forgotten: counters.alerts_forgotten.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
             queries_running: shared.readers.running() as u64,

@@ -17,13 +17,13 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use duckdb::{Config, Connection};
-use emberline_model::Mapping;
+use emberline_model::{Mapping, Release};
 
 use crate::{
     deletions::{Deletion, Owned, ServiceName},
     hot::{
         failure, hours,
-        rows::{Seen, Staged},
+        rows::{SERIES_WINDOWS, Seen, Staged},
     },
     ids::{IdMap, IdSet},
     journal::Lsn,
@@ -410,6 +410,22 @@ impl Database {
             }
         }
         Ok(spans)
+    }
+
+    /// The workloads that reported windows, with their releases.
+    pub(super) fn releases(&self) -> duckdb::Result<Vec<(u64, Release)>> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT DISTINCT workload_id, namespace, service, version FROM series WHERE profile_type = ?")?;
+        let rows = statement.query_map([SERIES_WINDOWS], |row| {
+            let release = Release {
+                namespace: row.get(1)?,
+                service: row.get(2)?,
+                version: row.get(3)?,
+            };
+            Ok((row.get(0)?, release))
+        })?;
+        rows.collect()
     }
 
     /// Makes the tables of an hour.

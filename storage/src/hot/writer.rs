@@ -47,6 +47,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 pub(super) const ROOM_BYTES: u64 = 4 << 20;
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How often what is known of releases is written at most.
+const HISTORY_EVERY: Duration = Duration::from_secs(1);
 
 /// The engine, open.
 pub(crate) struct Engine {
@@ -80,6 +82,9 @@ impl Engine {
         let base = database.connection.try_clone().map_err(|error| error.to_string())?;
         shared.readers.open(base);
         shared.counters.set_hot_error(None);
+        if let Err(error) = derive_history(shared, &database) {
+            return Err(error.to_string());
+        }
         shared.applied.send_replace(loaded.applied);
         let since_s = shared.clock.now_unix_s();
         let waiting = loaded.first.iter().map(|(&hour, &first)| (hour, (first, since_s)));
@@ -112,6 +117,19 @@ fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Loaded)>, String> {
         loaded.holds_deleted = removed == Removed::Later;
         Ok((database, loaded))
     }))
+}
+
+/// Adds the releases that the windows tell of and the history does not.
+fn derive_history(shared: &Shared, database: &Database) -> duckdb::Result<()> {
+    let releases = database.releases()?;
+    let spans = shared.known.spans.read();
+    let mut history = shared.history.lock();
+    for (workload, release) in &releases {
+        if let Some(&(first_s, last_s)) = spans.get(workload) {
+            history.derive(release, i64::from(first_s), i64::from(last_s));
+        }
+    }
+    Ok(())
 }
 
 /// Moves the engine's files to the quarantine folder; removes them when they cannot be moved.
@@ -158,6 +176,7 @@ pub(crate) struct Writer {
     last_apply: Instant,
     last_checkpoint: Instant,
     last_upkeep: Instant,
+    last_history: Instant,
     /// A batch that made a transaction fail, and how often.
     suspect: Option<(Lsn, u32)>,
     closing: Option<Instant>,
@@ -187,6 +206,7 @@ impl Writer {
             retry_at: now,
             last_checkpoint: now,
             last_upkeep: now,
+            last_history: now,
             suspect: None,
             closing: None,
             failing: false,
@@ -245,12 +265,16 @@ impl Writer {
                 self.compact_next();
             }
             self.checkpoint_when_due();
+            if self.last_history.elapsed() >= HISTORY_EVERY {
+                self.write_history();
+            }
             if let Some(since) = self.closing
                 && (self.caught_up() || self.engine.is_none() || self.starved || since.elapsed() >= CLOSE_WITHIN)
             {
                 break;
             }
         }
+        self.write_history();
         self.shared.readers.close("the store is closing");
         if let Some(worker) = self.worker.take() {
             // Its reads have been refused just now; what it wrote has no name yet.
@@ -260,6 +284,18 @@ impl Writer {
             && let Err(error) = engine.database.checkpoint()
         {
             tracing::warn!(%error, "no checkpoint at the end; the next start replays the write-ahead log");
+        }
+    }
+
+    /// Writes what is new of releases; what cannot be written now is later, and could be read from the windows.
+    fn write_history(&mut self) {
+        self.last_history = Instant::now();
+        let shared = &self.shared;
+        let mut history = shared.history.lock();
+        if history.is_changed() && shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) >= ROOM_BYTES {
+            if let Err(error) = history.make_durable(&*shared.disk, &shared.options.data_dir) {
+                tracing::warn!(%error, "when releases were first seen cannot be written; trying again");
+            }
         }
     }
 
@@ -481,6 +517,7 @@ impl Writer {
                 }
                 engine.applied = through;
                 self.failing = false;
+                note_releases(&self.shared, &batches, oldest_hour);
                 if batches.len() < group.len() {
                     self.shared
                         .counters
@@ -590,6 +627,16 @@ impl Writer {
                 self.repair(kind, &error.to_string());
             }
         }
+    }
+}
+
+/// Takes note of the releases that report.
+fn note_releases(shared: &Shared, batches: &[(Lsn, Arc<Batch>)], oldest_hour: u32) {
+    let oldest_s = i64::from(oldest_hour) * hours::HOUR_S;
+    let mut history = shared.history.lock();
+    for (_, batch) in batches {
+        let kept = batch.windows.iter().filter(|window| window.start_unix_s >= oldest_s);
+        kept.for_each(|window| history.note(window, batch.received_unix_ms));
     }
 }
 

@@ -89,6 +89,7 @@ pub async fn repair(
 async fn finish(store: &Store) -> Result<(), QueryError> {
     store.set_aside_damaged_parts()?;
     store.flush_applied().await?;
+    drop(store.remembered_alerts());
     // Then the journal can let go of segments that lost something.
     store.seal().await
 }
@@ -168,6 +169,18 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     say(
         forgotten,
         format!("lost {forgotten} deletions of services: what was left of these is shown again, delete them again"),
+    );
+    let forgotten = stats.releases_forgotten;
+    say(
+        forgotten,
+        format!(
+            "lost when {forgotten} releases were first seen, and read it from their windows; state it again where it was stated"
+        ),
+    );
+    let forgotten = stats.alerts_forgotten;
+    say(
+        forgotten,
+        format!("forgot whom {forgotten} alerts were told to: receivers may hear of one twice, or not of its end"),
     );
     say(
         stats.parts_quarantined,

@@ -12,11 +12,12 @@ use crate::{
     deletions,
     disk::Disk,
     error::OpenError,
+    history,
     hot::hours,
     journal::inspect as segments,
     lock::DirLock,
     parts::{Commit, PartName, ROW_KINDS},
-    symbols,
+    records, symbols,
 };
 
 /// Bytes read at a time.
@@ -72,9 +73,14 @@ pub(super) fn look(
     progress: &mut OnProgress<'_>,
 ) -> Result<Verified, OpenError> {
     let layout = Layout::read(disk, data_dir)?;
-    let read = [&layout.journal, &layout.parts, &layout.symbols, &layout.hot];
-    let read = read.into_iter().flatten().chain(&layout.deletions);
-    let all_bytes = read.map(|(_, bytes)| bytes).sum();
+    let read = [
+        &layout.journal,
+        &layout.parts,
+        &layout.symbols,
+        &layout.hot,
+        &layout.records,
+    ];
+    let all_bytes = read.into_iter().flatten().map(|(_, bytes)| bytes).sum();
     let mut look = Look {
         data_dir,
         disk,
@@ -88,7 +94,7 @@ pub(super) fn look(
     look.journal(&layout)?;
     look.parts(&layout)?;
     look.symbols(&layout)?;
-    look.deletions(&layout)?;
+    look.records(&layout)?;
     look.hot(&layout, memory_limit_mb);
     Ok(look.found)
 }
@@ -227,14 +233,20 @@ impl Look<'_, '_> {
         Ok(())
     }
 
-    fn deletions(&mut self, layout: &Layout) -> Result<(), OpenError> {
-        let Some((path, _)) = &layout.deletions else {
-            return Ok(());
-        };
-        let bytes = self.read(path)?;
-        let places = deletions::damaged_places(&bytes);
-        if places > 0 {
-            let held = "deletions of services: what was left of these is shown again, delete them again";
+    fn records(&mut self, layout: &Layout) -> Result<(), OpenError> {
+        for (path, _) in &layout.records {
+            let bytes = self.read(path)?;
+            let places = records::damaged_places(&bytes);
+            if places == 0 {
+                continue;
+            }
+            let held = if path.ends_with(deletions::FILE) {
+                "deletions of services: what was left of these is shown again, delete them again"
+            } else if path.ends_with(history::FILE) {
+                "when releases were first seen: a start reads it from their windows; state it again where it was stated"
+            } else {
+                "whom alerts were told to: receivers may hear of one twice, or not of its end"
+            };
             self.damaged(path, format!("{places} damaged places"), held);
         }
         Ok(())

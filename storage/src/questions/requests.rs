@@ -1,6 +1,6 @@
 //! Which requests were served or made, and how long they took.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use emberline_model::{
     Component, Histogram, ProfileType, Release, Side,
@@ -45,6 +45,8 @@ pub struct RequestQuery {
     pub step: Step,
     /// Rows of their own for each instance.
     pub by_instance: bool,
+    /// Rows of their own for the windows of these instances that begin before a second: while they warm up.
+    pub warm_until_s: BTreeMap<String, i64>,
     /// When.
     pub range: Range,
 }
@@ -81,6 +83,7 @@ impl RequestQuery {
             dividing: None,
             step: Step::Range,
             by_instance: false,
+            warm_until_s: BTreeMap::new(),
             range,
         }
     }
@@ -95,6 +98,8 @@ pub struct RequestRow {
     pub reporter: Release,
     /// Which instance; empty when all are added up.
     pub instance: String,
+    /// True for windows of instances that were warming up, as the question says.
+    pub warming: bool,
     /// Whose report it is.
     pub component: Component,
     /// The end that reports.
@@ -146,6 +151,7 @@ struct Key {
     window: u32,
     reporter: Release,
     instance: String,
+    warming: bool,
     component: Component,
     side: Side,
     route: String,
@@ -195,6 +201,7 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         window_start_s: i64::from(key.window),
         reporter: key.reporter,
         instance: key.instance,
+        warming: key.warming,
         component: key.component,
         side: key.side,
         route: key.route,
@@ -422,6 +429,10 @@ pub(super) fn given_up(columns: &Columns<'_>, row: usize) -> Result<bool, Failur
 fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery) -> Result<Key, Failure> {
     let text = |column| columns.text(column).map(|texts| texts.string(row));
     let peer_service = columns.text(9)?.get(row).map(str::to_owned);
+    let warming = match query.warm_until_s.is_empty() {
+        true => false,
+        false => (query.warm_until_s.get(&text(4)?)).is_some_and(|&until_s| i64::from(counts.window.start_s) < until_s),
+    };
     Ok(Key {
         window: match query.step {
             Step::Seconds(seconds) => Join::piece_of(&counts.window, seconds),
@@ -433,6 +444,7 @@ fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery)
             version: text(3)?,
         },
         instance: if query.by_instance { text(4)? } else { String::new() },
+        warming,
         component: Component::from_code(u32::from(columns.u8(5)?[row])),
         side: counts.side,
         route: text(7)?,

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use emberline_model::{Component, Mapping};
+use emberline_model::{Component, Mapping, Release, version::compare_versions};
 
 use crate::{
+    history::ReleaseBeginning,
     hot::{Span, database::WINDOWS, rows::SERIES_WINDOWS},
     ids::IdMap,
     questions::sql::Sql,
     readers::{Failure, Reader},
 };
+
+/// Releases that were last seen within so many seconds of each other served together.
+const TOGETHER_S: i64 = 60;
 
 /// A service and its releases.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +22,8 @@ pub struct ServiceInfo {
     pub namespace: String,
     /// Name.
     pub service: String,
-    /// Those that reported windows in the range, the latest first seen first.
+    /// Those that reported windows in the range, the newest first: by when they were first seen, as the store's history has
+    /// it, and by version where that says nothing.
     pub releases: Vec<ReleaseInfo>,
 }
 
@@ -27,12 +32,19 @@ pub struct ServiceInfo {
 pub struct ReleaseInfo {
     /// Version.
     pub version: String,
-    /// Start of the first window kept, also before the range; seconds since the Unix epoch.
+    /// When it was first seen, or began as somebody stated; seconds since the Unix epoch. A fact that does not depend on the
+    /// range, on what is still stored, or on which processes are left.
     pub first_seen_s: i64,
+    /// Somebody stated it.
+    pub is_stated: bool,
+    /// Start of the first window kept, also before the range.
+    pub first_window_s: i64,
     /// End of the last window in the range.
     pub last_seen_s: i64,
     /// Its processes, sorted.
     pub instances: Vec<String>,
+    /// Of each of these the start of the first window kept, also before the range.
+    pub instances_since_s: Vec<i64>,
     /// Builds of the files its code was loaded from, without shared libraries where there is anything else; those of
     /// the application when it reports profiles, otherwise those of the proxy.
     pub build_ids: Vec<String>,
@@ -44,16 +56,31 @@ pub struct ReleaseInfo {
 struct Found {
     first_s: u32,
     last_s: i64,
-    instances: BTreeSet<String>,
+    instances: BTreeMap<String, u32>,
     components: BTreeSet<Component>,
     workloads: BTreeSet<u64>,
 }
 
-/// Answers which services reported windows in a span. `spans` says when each workload was first seen.
+/// The release that another of the same service is compared with when none is named, among `releases`, the newest first: of
+/// the older ones the newest that still served when the last of them did. A release that was rolled back is not what its
+/// successor replaces.
+pub fn baseline_of<'a>(releases: &'a [ReleaseInfo], candidate: &str) -> Option<&'a ReleaseInfo> {
+    let at = releases.iter().position(|release| release.version == candidate)?;
+    let older = &releases[at + 1..];
+    let last_s = older.iter().map(|release| release.last_seen_s).max()?;
+    older.iter().find(|release| release.last_seen_s + TOGETHER_S >= last_s)
+}
+
+/// When a release began, and by what it is ordered.
+type Began<'a> = &'a dyn Fn(&Release) -> Option<(ReleaseBeginning, (i64, i64))>;
+
+/// Answers which services reported windows in a span. `spans` says when each workload was first seen, `began` what the
+/// history knows of a release.
 pub(crate) fn services(
     reader: &Reader<'_>,
     span: &Span,
     spans: &IdMap<(u32, u32)>,
+    began: Began<'_>,
 ) -> Result<Vec<ServiceInfo>, Failure> {
     if span.is_empty() {
         return Ok(Vec::new());
@@ -89,7 +116,8 @@ pub(crate) fn services(
                 });
             found.first_s = found.first_s.min(first_s);
             found.last_s = found.last_s.max(last[row]);
-            found.instances.insert(instance.string(row));
+            let since_s = found.instances.entry(instance.string(row)).or_insert(first_s);
+            *since_s = (*since_s).min(first_s);
             found.components.insert(Component::from_code(u32::from(component[row])));
             found.workloads.insert(workload[row]);
         }
@@ -97,21 +125,38 @@ pub(crate) fn services(
     })?;
     let builds = builds(reader)?;
     let infos = services.into_iter().map(|((namespace, service), releases)| {
-        let mut releases: Vec<ReleaseInfo> = releases
+        let mut ordered: Vec<((i64, i64), ReleaseInfo)> = releases
             .into_iter()
-            .map(|(version, found)| release_info(version, found, &builds))
+            .map(|(version, found)| {
+                let release = Release {
+                    namespace: namespace.clone(),
+                    service: service.clone(),
+                    version,
+                };
+                let first_s = i64::from(found.first_s);
+                // Everything that is stored has a history; a window that came this moment may not have one yet.
+                let unknown = ReleaseBeginning {
+                    first_seen_s: first_s,
+                    is_stated: false,
+                };
+                let (beginning, order) = began(&release).unwrap_or((unknown, (first_s, first_s)));
+                (order, release_info(release.version, beginning, found, &builds))
+            })
             .collect();
-        releases.sort_by(|a, b| (b.first_seen_s, &b.version).cmp(&(a.first_seen_s, &a.version)));
+        ordered.sort_by(|(a_order, a), (b_order, b)| {
+            let by_version = || compare_versions(&b.version, &a.version);
+            b_order.cmp(a_order).then_with(by_version)
+        });
         ServiceInfo {
             namespace,
             service,
-            releases,
+            releases: ordered.into_iter().map(|(_, release)| release).collect(),
         }
     });
     Ok(infos.collect())
 }
 
-fn release_info(version: String, found: Found, builds: &Builds) -> ReleaseInfo {
+fn release_info(version: String, beginning: ReleaseBeginning, found: Found, builds: &Builds) -> ReleaseInfo {
     let of = |component| builds.of(found.workloads.iter().copied(), component);
     let mut build_ids = of(Component::Application);
     if build_ids.is_empty() {
@@ -119,9 +164,12 @@ fn release_info(version: String, found: Found, builds: &Builds) -> ReleaseInfo {
     }
     ReleaseInfo {
         version,
-        first_seen_s: i64::from(found.first_s),
+        first_seen_s: beginning.first_seen_s,
+        is_stated: beginning.is_stated,
+        first_window_s: i64::from(found.first_s),
         last_seen_s: found.last_s,
-        instances: found.instances.into_iter().collect(),
+        instances_since_s: found.instances.values().map(|&since_s| i64::from(since_s)).collect(),
+        instances: found.instances.into_keys().collect(),
         build_ids,
         components: found.components.into_iter().collect(),
     }
@@ -182,6 +230,37 @@ fn is_library(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_baseline_is_what_the_candidate_replaces() {
+        let release = |version: &str, last_seen_s: i64| ReleaseInfo {
+            version: version.to_owned(),
+            first_seen_s: 0,
+            is_stated: false,
+            first_window_s: 0,
+            last_seen_s,
+            instances: Vec::new(),
+            instances_since_s: Vec::new(),
+            build_ids: Vec::new(),
+            components: Vec::new(),
+        };
+        for (newest_first, candidate, baseline) in [
+            ([("v3", 900), ("v2", 900), ("v1", 900)], "v3", Some("v2")),
+            // v2 was rolled back before v3 came.
+            ([("v3", 900), ("v2", 300), ("v1", 900)], "v3", Some("v1")),
+            // v3 replaced v2, which had replaced v1.
+            ([("v3", 900), ("v2", 500), ("v1", 100)], "v3", Some("v2")),
+            ([("v3", 900), ("v2", 500), ("v1", 540)], "v3", Some("v2")),
+            // What is newer is no baseline, also where it serves.
+            ([("v3", 900), ("v2", 300), ("v1", 100)], "v2", Some("v1")),
+            ([("v3", 900), ("v2", 300), ("v1", 100)], "v1", None),
+            ([("v3", 900), ("v2", 300), ("v1", 100)], "v4", None),
+        ] {
+            let releases = newest_first.map(|(version, last)| release(version, last));
+            let found = baseline_of(&releases, candidate).map(|release| release.version.as_str());
+            assert_eq!(found, baseline, "{newest_first:?} {candidate}");
+        }
+    }
 
     #[test]
     fn programs_go_before_libraries() {

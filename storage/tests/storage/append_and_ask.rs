@@ -461,9 +461,11 @@ async fn services_list_releases_by_when_they_were_first_seen_in(place: Place) {
     let releases = &services[0].releases;
     let seen: Vec<(&str, i64, i64)> = releases
         .iter()
-        .map(|r| (r.version.as_str(), r.first_seen_s, r.last_seen_s))
+        .map(|r| (r.version.as_str(), r.first_window_s, r.last_seen_s))
         .collect();
     assert_eq!(seen, [("v2", T0 + 1800, T0 + 1810), ("v1", T0 - 7200, T0 + 1810)]);
+    let first_seen: Vec<i64> = releases.iter().map(|r| r.first_seen_s).collect();
+    assert_eq!(first_seen, [T0, T0 - 7200], "what lies ahead is dated by its arrival");
     assert_eq!(releases[0].build_ids, ["ffeeddcc"]);
     assert_eq!(releases[1].instances, ["a"]);
     assert_eq!(releases[1].components, [Component::Application]);

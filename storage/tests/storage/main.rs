@@ -13,5 +13,6 @@ mod faults;
 mod gauges;
 mod older_parts;
 mod recovery;
+mod releases;
 mod sealing;
 mod selected_sums;

@@ -312,6 +312,11 @@ impl Writer {
         active.deleted.rows = rows;
         active.progress.all_bytes = found.parts.iter().map(|part| part.bytes).sum();
         active.tell();
+        // First: what a crash leaves of the service tells its history again.
+        if let Err(error) = self.forget_history(&who) {
+            self.fail(&unavailable(error));
+            return;
+        }
         let files = found.parts.iter().map(|part| part.name.to_string()).collect();
         let deletion = Deletion::new(&who, self.journal.durable(), files, &owned);
         let added = shared
@@ -417,11 +422,28 @@ impl Writer {
             return;
         };
         tracing::info!(who = ?active.who, deleted = ?active.deleted, "a service is deleted");
+        // A start in the middle read it from what was left; what came since is new.
+        if let Err(error) = self.forget_history(&active.who) {
+            tracing::warn!(%error, "the history of a deleted service cannot be written; trying again");
+        }
+        if let Some(engine) = &self.engine
+            && let Err(error) = super::derive_history(&self.shared, &engine.database)
+        {
+            tracing::warn!(%error, "the releases that are left cannot be read");
+        }
         self.shared.counters.services_deleted.add(1);
         self.forget_deletions();
         for waiter in active.waiters {
             let _ = waiter.reply.send(Ok(active.deleted));
         }
+    }
+
+    /// Forgets when releases of a service were first seen, except of what is stored of it.
+    fn forget_history(&mut self, who: &ServiceName) -> io::Result<()> {
+        let shared = &self.shared;
+        let mut history = shared.history.lock();
+        history.forget(&who.namespace, &who.service);
+        history.make_durable(&*shared.disk, &shared.options.data_dir)
     }
 
     /// Ends the deletion under way with a failure.

@@ -248,6 +248,8 @@ impl Writer {
         let shared = self.shared.clone();
         let keep = shared.keep(newest_s(&self.journal, &shared.parts()));
         let oldest_hour = keep.oldest_samples;
+        let oldest_kept_s = i64::from(keep.oldest_hour) * hours::HOUR_S;
+        shared.history.lock().expire(oldest_kept_s);
         let mut dropped: BTreeSet<u32> = {
             let mut sources = shared.known.sources.write();
             let mut parts = PartSet::clone(&sources.parts);

@@ -252,6 +252,7 @@ pub async fn report(store: &Store) {
         ("parts_quarantined", stats.parts_quarantined),
         ("rows_lost", stats.sealed_rows_lost),
         ("deletions_lost", stats.deletions_lost),
+        ("releases_forgotten", stats.releases_forgotten),
     ] {
         say(&format!("stats {name} {value}"));
     }

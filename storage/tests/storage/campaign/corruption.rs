@@ -339,7 +339,7 @@ impl Trial<'_> {
                 first.stats
             ));
         }
-        let is_checked = ["parts", "journal", "deleted.bin"]
+        let is_checked = ["parts", "journal", "deleted.bin", "releases.bin"]
             .iter()
             .any(|place| self.file.starts_with(place));
         let is_read = is_checked && !victim.replaced.contains(self.file);
@@ -377,6 +377,7 @@ fn is_noticed(report: &Report) -> bool {
         "dedup_rebuilds",
         "parts_quarantined",
         "deletions_lost",
+        "releases_forgotten",
     ]
     .iter()
     .any(|counter| report.stat(counter) > 0)

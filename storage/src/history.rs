@@ -1,0 +1,511 @@
+//! When each release was first seen: a fact that is kept, and not derived from the windows that happen to be left.
+//!
+//! Guarantees: the fact outlives restarts, retention of the windows it came from, and the processes that reported them:
+//! instances come and go, a release keeps its place. It goes with the service, and when nothing was heard of the release for
+//! longer than anything is kept. A release that comes back, after a rollback or as a second deployment, is the one it
+//! was. Somebody who knows (CI) may state it. The file `releases.bin` is replaced as a whole and written within
+//! seconds; what a crash or damage costs is found again in the windows, except what was stated, which is on disk before
+//! it is answered.
+//!
+//! Whose clock: windows are dated by their senders. A first window later than its arrival is dated by the arrival. A sender
+//! that goes on reporting windows that lie [`SKEW_S`] or more behind has a slow clock, and its first window is moved by
+//! as much; one that sends a past at once (an import, a backlog) has not. After [`SETTLED_MS`] nothing moves a fact
+//! any more. Wrong on purpose: an import that is sent bit by bit looks like a slow clock.
+
+use std::{collections::HashMap, io, path::Path};
+
+use emberline_model::{Release, WorkloadWindow, time::window_start};
+use prost::Message;
+
+use crate::{
+    disk::Disk,
+    error::StateError,
+    records::{self, Records},
+    stats::Counters,
+};
+
+/// The file, below the data directory.
+pub(crate) const FILE: &str = "releases.bin";
+/// Releases that are remembered; beyond it the ones silent for longest go.
+const MAX_RELEASES: usize = 100_000;
+/// Releases that were stated and never heard of; more are refused.
+const MAX_STATED_ONLY: usize = 10_000;
+/// So long after it was first heard of, a release's first window is what it is, in milliseconds.
+const SETTLED_MS: i64 = 600_000;
+/// So many seconds behind is no matter of delivery.
+const SKEW_S: i64 = 60;
+/// Batches from which a sender is seen to go on reporting, and the time between them in milliseconds.
+const HEARINGS: u32 = 3;
+const BETWEEN_HEARINGS_MS: i64 = 5_000;
+/// How exact the file knows when a release was last heard of, in seconds.
+const LAST_EXACT_S: i64 = 3_600;
+/// A release cannot have begun so much later than its first window, in seconds: clocks are not that wrong.
+const MOST_LATER_S: i64 = 3_600;
+
+/// What is known of a release.
+#[derive(Clone, PartialEq, Message)]
+struct Fact {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    service: String,
+    #[prost(string, tag = "3")]
+    version: String,
+    /// Start of its first window, by its sender's clock; seconds since the Unix epoch.
+    #[prost(int64, optional, tag = "4")]
+    first_window_s: Option<i64>,
+    /// When its first batch came, by this server's clock; 0 when that is not known.
+    #[prost(int64, tag = "5")]
+    heard_ms: i64,
+    /// The least time from the end of a window to its arrival, seconds.
+    #[prost(int64, tag = "6")]
+    behind_s: i64,
+    /// Batches, up to [`HEARINGS`], that came one after the other.
+    #[prost(uint32, tag = "7")]
+    hearings: u32,
+    /// End of its newest window.
+    #[prost(int64, tag = "8")]
+    last_s: i64,
+    /// When it began, as somebody stated.
+    #[prost(int64, optional, tag = "9")]
+    stated_s: Option<i64>,
+}
+
+impl Fact {
+    fn release(&self) -> Release {
+        Release {
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            version: self.version.clone(),
+        }
+    }
+
+    fn unknown(release: &Release) -> Fact {
+        Fact {
+            namespace: release.namespace.clone(),
+            service: release.service.clone(),
+            version: release.version.clone(),
+            behind_s: i64::MAX,
+            ..Fact::default()
+        }
+    }
+
+    /// When it was seen, by this server's clock.
+    fn seen_s(&self) -> Option<i64> {
+        let first = self.first_window_s?;
+        if self.heard_ms == 0 {
+            return Some(first);
+        }
+        let has_slow_clock = self.hearings >= HEARINGS && (SKEW_S..i64::MAX).contains(&self.behind_s);
+        let moved = if has_slow_clock { first + self.behind_s } else { first };
+        Some(moved.min(window_start(self.heard_ms.div_euclid(1000))))
+    }
+
+    fn first_seen_s(&self) -> i64 {
+        self.stated_s.or_else(|| self.seen_s()).unwrap_or_default()
+    }
+
+    /// By what releases are ordered, besides their versions.
+    fn order(&self) -> (i64, i64) {
+        (self.first_seen_s(), self.first_window_s.unwrap_or(i64::MAX))
+    }
+
+    fn silent_since_s(&self) -> i64 {
+        self.last_s.max(self.stated_s.unwrap_or_default())
+    }
+}
+
+/// When a release began, as it is known now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReleaseBeginning {
+    /// Seconds since the Unix epoch; decides which release is newer.
+    pub first_seen_s: i64,
+    /// Somebody stated it; otherwise it is when the release was first heard of.
+    pub is_stated: bool,
+}
+
+/// All releases that are known.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    facts: HashMap<Release, Fact>,
+    /// When each was last heard, milliseconds; as far back as this process.
+    heard_ms: HashMap<Release, i64>,
+    /// Of each, `last_s` as the file says.
+    written_last_s: HashMap<Release, i64>,
+    stated_only: usize,
+    /// The file says something else.
+    changed: bool,
+}
+
+impl History {
+    /// Reads the file of a data directory.
+    pub(crate) fn read(disk: &dyn Disk, data_dir: &Path, counters: &Counters, now_unix_ms: i64) -> History {
+        let Records { all, damaged } = records::read::<Fact>(disk, data_dir, FILE, now_unix_ms);
+        if damaged > 0 {
+            tracing::error!(
+                damaged,
+                "when releases were first seen is read from what is stored of them; state it again where it was stated"
+            );
+            counters.releases_forgotten.add(damaged);
+        }
+        let mut history = History {
+            // Told once, not at each start.
+            changed: damaged > 0,
+            ..History::default()
+        };
+        for fact in all {
+            history.stated_only += usize::from(fact.first_window_s.is_none());
+            history.written_last_s.insert(fact.release(), fact.last_s);
+            history.facts.insert(fact.release(), fact);
+        }
+        history
+    }
+
+    /// Writes what the file does not say yet.
+    pub(crate) fn make_durable(&mut self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        let mut facts: Vec<&Fact> = self.facts.values().collect();
+        facts.sort_by(|a, b| (&a.namespace, &a.service, &a.version).cmp(&(&b.namespace, &b.service, &b.version)));
+        records::write(disk, data_dir, FILE, facts.into_iter())?;
+        self.written_last_s = self.facts.iter().map(|(of, fact)| (of.clone(), fact.last_s)).collect();
+        self.changed = false;
+        Ok(())
+    }
+
+    /// True when the file does not say everything.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Takes note of a window that arrived. `received_unix_ms` is 0 where that is not known.
+    pub(crate) fn note(&mut self, window: &WorkloadWindow, received_unix_ms: i64) {
+        let release = window.workload.release();
+        let start_s = window.start_unix_s;
+        let end_s = start_s.saturating_add(i64::from(window.length_s));
+        let last_heard_ms = self.heard_ms.insert(release.clone(), received_unix_ms);
+        self.make_room(&release);
+        let written_last_s = self.written_last_s.get(&release).copied().unwrap_or_default();
+        let fact = self
+            .facts
+            .entry(release.clone())
+            .or_insert_with(|| Fact::unknown(&release));
+        let before = (fact.first_window_s, fact.order(), fact.hearings);
+        if fact.first_window_s.is_none() {
+            self.stated_only -= usize::from(fact.stated_s.is_some()).min(self.stated_only);
+            fact.heard_ms = received_unix_ms;
+            fact.behind_s = i64::MAX;
+        }
+        let settled = received_unix_ms > fact.heard_ms.saturating_add(SETTLED_MS);
+        if !settled || fact.first_window_s.is_none() {
+            fact.first_window_s = Some(fact.first_window_s.map_or(start_s, |first| first.min(start_s)));
+            if received_unix_ms > 0 {
+                let behind_s = received_unix_ms.div_euclid(1000).saturating_sub(end_s).max(0);
+                fact.behind_s = fact.behind_s.min(behind_s);
+            }
+            let goes_on = last_heard_ms.is_none_or(|last| received_unix_ms >= last + BETWEEN_HEARINGS_MS);
+            if goes_on && fact.hearings < HEARINGS {
+                fact.hearings += 1;
+            } else if !goes_on && let Some(last) = last_heard_ms {
+                // Several windows of one batch, or a backlog: one hearing.
+                self.heard_ms.insert(release.clone(), last);
+            }
+        }
+        fact.last_s = fact.last_s.max(end_s);
+        self.changed |= before != (fact.first_window_s, fact.order(), fact.hearings)
+            || fact.last_s >= written_last_s.saturating_add(LAST_EXACT_S);
+    }
+
+    /// What the windows that are stored say of a release that is not known: the start of the first one and of the last.
+    pub(crate) fn derive(&mut self, release: &Release, first_s: i64, last_s: i64) {
+        self.make_room(release);
+        let changed = &mut self.changed;
+        let fact = self.facts.entry(release.clone()).or_insert_with(|| {
+            *changed = true;
+            Fact {
+                first_window_s: Some(first_s),
+                last_s,
+                ..Fact::unknown(release)
+            }
+        });
+        // Of several processes the first; of one that is known the fact stands.
+        if fact.heard_ms == 0 && fact.stated_s.is_none() && fact.first_window_s.is_none_or(|first| first_s < first) {
+            fact.first_window_s = Some(first_s);
+            self.changed = true;
+        }
+        fact.last_s = fact.last_s.max(last_s);
+    }
+
+    /// States when a release began; without a time, now. Durable when this returns. What was stated before stands, unless
+    /// the new time is earlier: a second deployment of a version does not make it newer. For the same reason it cannot be
+    /// much later than what was seen of it.
+    pub(crate) fn state(
+        &mut self,
+        disk: &dyn Disk,
+        data_dir: &Path,
+        release: &Release,
+        time_s: i64,
+    ) -> Result<ReleaseBeginning, StateError> {
+        let known = self.facts.get(release);
+        if known.is_none() && self.stated_only >= MAX_STATED_ONLY {
+            return Err(StateError::TooMany { most: MAX_STATED_ONLY });
+        }
+        let is_new = known.is_none();
+        let before = known.cloned();
+        self.make_room(release);
+        let fact = self
+            .facts
+            .entry(release.clone())
+            .or_insert_with(|| Fact::unknown(release));
+        let comes_back = fact
+            .seen_s()
+            .is_some_and(|seen| time_s > seen.saturating_add(MOST_LATER_S));
+        let stands = fact.stated_s.is_some_and(|stated| stated <= time_s);
+        if !comes_back && !stands {
+            fact.stated_s = Some(time_s);
+            self.changed = true;
+        }
+        let beginning = ReleaseBeginning {
+            first_seen_s: fact.first_seen_s(),
+            is_stated: fact.stated_s.is_some(),
+        };
+        // Also what an earlier call could not write.
+        if let Err(source) = self.make_durable(disk, data_dir) {
+            match before {
+                Some(before) => drop(self.facts.insert(release.clone(), before)),
+                None => drop(self.facts.remove(release)),
+            }
+            return Err(StateError::Io {
+                path: data_dir.join(FILE),
+                source,
+            });
+        }
+        self.stated_only += usize::from(is_new);
+        Ok(beginning)
+    }
+
+    /// When a release began, and by what it is ordered.
+    pub(crate) fn of(&self, release: &Release) -> Option<(ReleaseBeginning, (i64, i64))> {
+        let fact = self.facts.get(release)?;
+        let beginning = ReleaseBeginning {
+            first_seen_s: fact.first_seen_s(),
+            is_stated: fact.stated_s.is_some(),
+        };
+        Some((beginning, fact.order()))
+    }
+
+    /// Forgets a service.
+    pub(crate) fn forget(&mut self, namespace: &str, service: &str) {
+        self.retain(|fact| fact.namespace != namespace || fact.service != service);
+    }
+
+    /// Forgets releases of which nothing was heard since a time in seconds.
+    pub(crate) fn expire(&mut self, before_s: i64) {
+        self.retain(|fact| fact.silent_since_s() >= before_s);
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Fact) -> bool) {
+        let before = self.facts.len();
+        self.facts.retain(|_, fact| keep(fact));
+        if self.facts.len() == before {
+            return;
+        }
+        let facts = &self.facts;
+        self.heard_ms.retain(|release, _| facts.contains_key(release));
+        self.stated_only = facts.values().filter(|fact| fact.first_window_s.is_none()).count();
+        self.changed = true;
+    }
+
+    /// Forgets a tenth when there is no room for one more.
+    fn make_room(&mut self, release: &Release) {
+        if self.facts.len() < MAX_RELEASES || self.facts.contains_key(release) {
+            return;
+        }
+        let mut silent: Vec<i64> = self.facts.values().map(Fact::silent_since_s).collect();
+        silent.sort_unstable();
+        let before = silent[silent.len() / 10];
+        let mut left = silent.len() / 10 + 1;
+        let gone: Vec<Release> = (self.facts.iter())
+            .filter(|(_, fact)| {
+                let goes = fact.silent_since_s() <= before && left > 0;
+                left -= usize::from(goes);
+                goes
+            })
+            .map(|(release, _)| release.clone())
+            .collect();
+        gone.iter().for_each(|release| drop(self.facts.remove(release)));
+        let facts = &self.facts;
+        self.heard_ms.retain(|release, _| facts.contains_key(release));
+        self.stated_only = facts.values().filter(|fact| fact.first_window_s.is_none()).count();
+        self.changed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use emberline_model::{Component, Workload};
+
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    const T0: i64 = 1_790_000_000;
+
+    fn release(version: &str) -> Release {
+        Release {
+            namespace: "shop".into(),
+            service: "pay".into(),
+            version: version.into(),
+        }
+    }
+
+    fn window(version: &str, start_unix_s: i64) -> WorkloadWindow {
+        WorkloadWindow {
+            workload: Workload {
+                namespace: "shop".into(),
+                service: "pay".into(),
+                version: version.into(),
+                instance: "0".into(),
+            },
+            component: Component::Proxy,
+            start_unix_s,
+            length_s: 10,
+            has_requests: true,
+            has_profiles: false,
+            requests: Vec::new(),
+            profiles: Vec::new(),
+        }
+    }
+
+    fn first_seen(history: &History, version: &str) -> i64 {
+        history.of(&release(version)).unwrap().0.first_seen_s
+    }
+
+    fn disk() -> (MemoryDisk, PathBuf) {
+        let (disk, dir) = (MemoryDisk::new(), PathBuf::from("/data"));
+        disk.create_dir_all(&dir).unwrap();
+        (disk, dir)
+    }
+
+    /// Windows `from..to` as a sender with such a clock sends them, each 2 s after its end.
+    fn live(history: &mut History, version: &str, from: i64, to: i64, clock_s: i64) {
+        for n in from..to {
+            let received_s = T0 + n * 10 + 12;
+            history.note(&window(version, window_start(T0 + n * 10 + clock_s)), received_s * 1000);
+        }
+    }
+
+    #[test]
+    fn clocks_of_senders_do_not_decide_which_release_is_newer() {
+        for clock_s in [-3 * 3600, -1800, -90, 0, 120, 3000] {
+            let mut history = History::default();
+            live(&mut history, "v1", 0, 40, 0);
+            live(&mut history, "v2", 40, 80, clock_s);
+            let (v1, v2) = (first_seen(&history, "v1"), first_seen(&history, "v2"));
+            assert!(v1 < v2 && (v2 - T0 - 400).abs() <= 20, "{clock_s}: {v1} {v2}");
+            // A process of v1 that comes much later, with any clock, changes nothing.
+            live(&mut history, "v1", 500, 510, clock_s - 7200);
+            assert_eq!(first_seen(&history, "v1"), v1);
+        }
+    }
+
+    #[test]
+    fn a_past_that_is_sent_at_once_is_a_past() {
+        let mut history = History::default();
+        let now_ms = (T0 + 100_000) * 1000;
+        // The newer one first, then the older one: an import of two recordings.
+        for (version, from) in [("v2", 5_000), ("v1", 0)] {
+            for n in 0..30 {
+                history.note(&window(version, T0 + from + n * 10), now_ms + n);
+            }
+        }
+        assert_eq!(
+            (first_seen(&history, "v1"), first_seen(&history, "v2")),
+            (T0, T0 + 5_000)
+        );
+        // A proxy that could not reach the server for ten minutes.
+        let mut history = History::default();
+        for n in 0..60 {
+            history.note(&window("v1", T0 + n * 10), (T0 + 601) * 1000 + n * 200);
+        }
+        live(&mut history, "v1", 61, 70, 0);
+        assert_eq!(first_seen(&history, "v1"), T0);
+    }
+
+    #[test]
+    fn what_is_known_outlives_a_restart_and_what_nobody_hears_of_is_forgotten() {
+        let (disk, dir) = disk();
+        let mut history = History::default();
+        live(&mut history, "v1", 0, 10, 0);
+        live(&mut history, "v2", 10, 20, -600);
+        history
+            .state(&disk, &dir, &release("v3"), T0 + 5000)
+            .expect("the disk works");
+        let before: Vec<i64> = ["v1", "v2", "v3"].iter().map(|v| first_seen(&history, v)).collect();
+        let counters = Counters::default();
+        let mut history = History::read(&disk, &dir, &counters, 0);
+        let after: Vec<i64> = ["v1", "v2", "v3"].iter().map(|v| first_seen(&history, v)).collect();
+        assert_eq!(before, after);
+        // A process that was there before the file was.
+        history.derive(&release("v1"), T0 - 9_000, T0);
+        assert_eq!(first_seen(&history, "v1"), before[0]);
+        history.derive(&release("v0"), T0 - 9_000, T0);
+        history.derive(&release("v0"), T0 - 9_500, T0 - 9_400);
+        assert_eq!(first_seen(&history, "v0"), T0 - 9_500);
+        history.expire(T0 + 4000);
+        assert!(history.of(&release("v1")).is_none() && history.of(&release("v3")).is_some());
+        history.forget("shop", "pay");
+        assert!(history.of(&release("v3")).is_none());
+    }
+
+    #[test]
+    fn a_statement_is_kept_and_said_twice_is_said_once() {
+        let (disk, dir) = disk();
+        let mut history = History::default();
+        let state = |history: &mut History, version: &str, time_s| {
+            history.state(&disk, &dir, &release(version), time_s).unwrap()
+        };
+        let stated = |first_seen_s| ReleaseBeginning {
+            first_seen_s,
+            is_stated: true,
+        };
+        assert_eq!(state(&mut history, "v2", T0 + 90), stated(T0 + 90));
+        assert_eq!(state(&mut history, "v2", T0 + 90), stated(T0 + 90));
+        live(&mut history, "v2", 10, 20, 0);
+        // The pipeline runs again, for a second deployment.
+        assert_eq!(state(&mut history, "v2", T0 + 90_000), stated(T0 + 90));
+        assert_eq!(state(&mut history, "v2", T0 + 80), stated(T0 + 80));
+        // A rollback to a release that was only seen.
+        live(&mut history, "v1", 0, 10, 0);
+        let back = state(&mut history, "v1", T0 + 90_000);
+        assert_eq!((back.first_seen_s, back.is_stated), (T0, false));
+        let read = History::read(&disk, &dir, &Counters::default(), 0);
+        assert_eq!((first_seen(&read, "v1"), first_seen(&read, "v2")), (T0, T0 + 80));
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_new() {
+        let mut history = History::default();
+        for n in 0..=MAX_RELEASES as i64 {
+            history.derive(&release(&n.to_string()), T0 + n, T0 + n);
+        }
+        assert!(history.facts.len() <= MAX_RELEASES);
+        assert!(history.of(&release("0")).is_none());
+        assert!(history.of(&release(&MAX_RELEASES.to_string())).is_some());
+    }
+
+    #[test]
+    fn statements_about_nobody_are_bounded() {
+        let (disk, dir) = disk();
+        let mut history = History {
+            stated_only: MAX_STATED_ONLY,
+            ..History::default()
+        };
+        let refused = history.state(&disk, &dir, &release("v1"), T0);
+        assert!(matches!(refused, Err(StateError::TooMany { .. })));
+        live(&mut history, "v1", 0, 2, 0);
+        assert!(history.state(&disk, &dir, &release("v1"), T0).is_ok());
+    }
+}
