@@ -1,10 +1,8 @@
 //! What is known: services, their releases and routes. Guarantee: a name that is not known is refused with the
 //! nearest known ones, so that a typo is never an empty answer.
 
-use std::cmp::Ordering;
-
 use emberline_model::{Release, time::WINDOW_SECONDS, workload::Component};
-use emberline_storage::{QueryError, Range, ReleaseInfo, ServiceInfo, Store};
+use emberline_storage::{QueryError, Range, ReleaseInfo, ServiceInfo, Store, baseline_of};
 
 use crate::{
     error::ApiError,
@@ -23,55 +21,18 @@ pub(crate) struct KnownService {
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) service: String,
-    /// Releases seen in the range, the one first seen last in front.
+    /// Releases seen in the range, the newest in front: a fact that the store keeps.
     pub(crate) releases: Vec<ReleaseInfo>,
 }
 
 impl From<ServiceInfo> for KnownService {
     fn from(info: ServiceInfo) -> KnownService {
-        let mut releases = info.releases;
-        releases.sort_by(|a, b| newest_first((a.first_seen_s, &a.version), (b.first_seen_s, &b.version)));
         KnownService {
             namespace: info.namespace,
             service: info.service,
-            releases,
+            releases: info.releases,
         }
     }
-}
-
-/// Newest first: by when a release was first seen; where two were first seen in the same window, by version.
-fn newest_first(a: (i64, &str), b: (i64, &str)) -> Ordering {
-    b.0.cmp(&a.0).then_with(|| compare_versions(b.1, a.1))
-}
-
-/// Compares versions as people read them: runs of digits by value (`v9` before `v10`), the rest as text.
-pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
-    let (mut a_rest, mut b_rest) = (a, b);
-    while !a_rest.is_empty() && !b_rest.is_empty() {
-        let (a_run, b_run) = (run(a_rest), run(b_rest));
-        let digits = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-        let order = match (digits(a_run), digits(b_run)) {
-            (true, true) => {
-                let (a_value, b_value) = (a_run.trim_start_matches('0'), b_run.trim_start_matches('0'));
-                a_value.len().cmp(&b_value.len()).then_with(|| a_value.cmp(b_value))
-            }
-            _ => a_run.cmp(b_run),
-        };
-        if order != Ordering::Equal {
-            return order;
-        }
-        a_rest = &a_rest[a_run.len()..];
-        b_rest = &b_rest[b_run.len()..];
-    }
-    // Equal by value: the text decides, so that the order is total.
-    a_rest.len().cmp(&b_rest.len()).then_with(|| a.cmp(b))
-}
-
-/// The leading characters that are all digits or all something else.
-fn run(text: &str) -> &str {
-    let digits = text.starts_with(|c: char| c.is_ascii_digit());
-    let end = text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len());
-    &text[..end]
 }
 
 /// True for a release that still reported at the end of a range (or now, when the range ends later).
@@ -84,7 +45,7 @@ pub(crate) fn is_live(release: &ReleaseInfo, range: Range, now_s: i64) -> bool {
 pub(crate) fn observed<'a>(releases: impl IntoIterator<Item = &'a ReleaseInfo>, range: Range) -> Range {
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     for release in releases {
-        first = first.min(release.first_seen_s.max(range.from_unix_s));
+        first = first.min(release.first_window_s.max(range.from_unix_s));
         last = last.max(release.last_seen_s);
     }
     // Of no releases nothing: `first` is the greatest number then.
@@ -174,7 +135,12 @@ async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>, s
         .iter()
         .find(|s| s.service == wanted && namespace.is_none_or(|n| s.namespace == n));
     if let Some(silent) = silent {
-        let first = silent.releases.iter().map(|r| r.first_seen_s).min().unwrap_or_default();
+        let first = silent
+            .releases
+            .iter()
+            .map(|r| r.first_window_s)
+            .min()
+            .unwrap_or_default();
         let last = silent.releases.iter().map(|r| r.last_seen_s).max().unwrap_or_default();
         let message = format!(
             "service `{}` reported nothing in this range, but did between {first} and {last} (unix seconds): choose another `from` and `to`",
@@ -231,8 +197,8 @@ impl KnownService {
         })
     }
 
-    /// The two versions of a comparison: the candidate is the newest release and the baseline the one before it,
-    /// unless they are named.
+    /// The two versions of a comparison: the candidate is the newest release and the baseline the one that it replaces
+    /// ([`baseline_of`]), unless they are named.
     pub(crate) fn pair(&self, baseline: Option<&str>, candidate: Option<&str>) -> Result<(String, String), ApiError> {
         let alone = |version: &str| {
             let message = format!(
@@ -254,12 +220,8 @@ impl KnownService {
                     Some(version) => self.version(version)?,
                     None => self.newest()?,
                 };
-                let older = self
-                    .releases
-                    .iter()
-                    .skip_while(|r| r.version != candidate.version)
-                    .nth(1);
-                (older.ok_or_else(|| alone(&candidate.version))?, candidate)
+                let baseline = baseline_of(&self.releases, &candidate.version);
+                (baseline.ok_or_else(|| alone(&candidate.version))?, candidate)
             }
         };
         Ok((baseline.version.clone(), candidate.version.clone()))
@@ -276,30 +238,6 @@ impl KnownService {
         match seen.any(|c| *c == Component::Application) {
             true => Component::Application,
             false => Component::Proxy,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn versions_compare_as_people_read_them() {
-        let mut versions = ["v10", "v9", "v9.10", "v9.9", "1", "v2", "v02"];
-        versions.sort_by(|a, b| compare_versions(a, b));
-        assert_eq!(versions, ["1", "v02", "v2", "v9", "v9.9", "v9.10", "v10"]);
-    }
-
-    proptest! {
-        #[test]
-        fn comparing_versions_is_a_total_order(a in "[v0-9.é]{0,6}", b in "[v0-9.é]{0,6}", c in "[v0-9.é]{0,6}") {
-            prop_assert_eq!(compare_versions(&a, &b), compare_versions(&b, &a).reverse());
-            prop_assert_eq!(compare_versions(&a, &b) == Ordering::Equal, a == b);
-            if compare_versions(&a, &b).is_le() && compare_versions(&b, &c).is_le() {
-                prop_assert!(compare_versions(&a, &c).is_le());
-            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The HTTP API and the embedded user interface.
 //!
-//! Guarantees: questions change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); the one call
-//! that does, deleting a service, is refused to pages of other sites; every number of an answer is computed on all stored rows before a display limit cuts anything; percentiles come from
+//! Guarantees: questions change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); the two calls
+//! that do, deleting a service and stating when a release began, are refused to pages of other sites; every number of an answer is computed on all stored rows before a display limit cuts anything; percentiles come from
 //! merged histograms; an unknown name or parameter is refused by name with the nearest known one; every answer
 //! carries a policy that forbids scripts and hosts that are not this server's own. Dropping a request drops its
 //! question in the store.
 //!
-//! What it gets wrong on purpose: it knows no users. Who may reach the port may read everything, and delete services.
+//! What it gets wrong on purpose: it knows no users. Who may reach the port may read everything, delete services, and state when releases began.
 //!
 //! One file per endpoint under `api`, one per export format under `exports`; `pyroscope` is the interface that
 //! Grafana's data source speaks.

@@ -55,7 +55,7 @@ pub(crate) async fn serve(State(web): State<Web>, method: Method, uri: Uri, head
 
 /// Answers a method that a route does not know.
 pub(crate) async fn method_not_allowed() -> ApiError {
-    let message = "this method is not answered here: questions are asked with GET or HEAD and change nothing, and only `/api/v1/services/{service}` takes DELETE".to_owned();
+    let message = "this method is not answered here: questions are asked with GET or HEAD and change nothing, and only `/api/v1/services/{service}` takes DELETE, `/api/v1/releases` POST".to_owned();
     ApiError {
         status: StatusCode::METHOD_NOT_ALLOWED,
         code: "method_not_allowed",

@@ -17,6 +17,7 @@ pub(crate) mod releases;
 pub(crate) mod series;
 pub(crate) mod service;
 pub(crate) mod services;
+pub(crate) mod state_release;
 pub(crate) mod status;
 pub(crate) mod topology;
 
@@ -54,7 +55,7 @@ pub(crate) const ENDPOINTS: [Endpoint; 18] = [
     Endpoint {
         path: "/api/v1/releases",
         parameters: releases::PARAMETERS,
-        handler: || get(releases::releases),
+        handler: || get(releases::releases).post(state_release::state_release),
     },
     Endpoint {
         path: "/api/v1/service",

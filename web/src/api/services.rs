@@ -49,8 +49,10 @@ struct Service {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Release {
     version: String,
-    /// Start of its first window, also before the range.
+    /// When it was first seen, or began as somebody stated; also before the range. Releases are ordered by it.
     first_seen_ms: i64,
+    /// Somebody stated it (`POST /api/v1/releases`).
+    stated: bool,
     /// End of its last window in the range.
     last_seen_ms: i64,
     /// It still reported at the end of the range.
@@ -68,6 +70,7 @@ impl Release {
         Release {
             version: info.version.clone(),
             first_seen_ms: info.first_seen_s * 1000,
+            stated: info.is_stated,
             last_seen_ms: info.last_seen_s * 1000,
             live: catalog::is_live(info, range, now_s),
             instances: info.instances.clone(),

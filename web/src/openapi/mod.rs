@@ -27,6 +27,7 @@ use crate::{
         api::services::services,
         api::delete_service::delete_service,
         api::releases::releases,
+        api::state_release::state_release,
         api::service::service,
         api::profile::profile,
         api::diff::diff,

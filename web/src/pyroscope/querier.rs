@@ -422,7 +422,7 @@ pub(super) async fn get_profile_stats(
 ) -> Result<pb::GetProfileStatsResponse, RpcError> {
     let services = web.store.services(Range::ALL).await.map_err(ApiError::from)?;
     let releases = || services.iter().flat_map(|service| &service.releases);
-    let oldest_s = releases().map(|release| release.first_seen_s).min();
+    let oldest_s = releases().map(|release| release.first_window_s).min();
     let newest_s = releases().map(|release| release.last_seen_s).max();
     Ok(pb::GetProfileStatsResponse {
         data_ingested: oldest_s.is_some(),

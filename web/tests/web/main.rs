@@ -24,6 +24,7 @@ mod questions;
 mod refusals;
 mod schema;
 mod selectors;
+mod state_release;
 mod support;
 mod topology;
 mod viewers;

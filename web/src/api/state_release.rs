@@ -1,0 +1,161 @@
+//! `POST /api/v1/releases`: whoever deploys states when a release began.
+//!
+//! Guarantees: what was answered is on disk; the same call twice is one; a statement never makes a release newer that
+//! reported before, or was stated before: a rollback and a second deployment leave the order of releases as it was, and the
+//! answer says what counts. Pages of other sites are refused.
+
+use axum::{Json, extract::State};
+use emberline_model::Release;
+use emberline_storage::{ReleaseBeginning, StateError};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    Web,
+    error::{ApiError, ErrorBody},
+    params::shorten,
+    same_site, times,
+};
+
+/// Most bytes of a call.
+const MOST_BYTES: usize = 8 << 10;
+/// Most bytes of a name.
+const MOST_NAME_BYTES: usize = 256;
+
+/// A release and when it began.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReleaseStatement {
+    /// Name of the service, as it reports itself.
+    service: String,
+    /// Version, as the service reports it.
+    version: String,
+    /// Namespace of the service; none when it is left out.
+    #[serde(default)]
+    namespace: String,
+    /// Unix seconds (a number, or text), `now`, or `now-15m`; now when it is left out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    time: Option<Time>,
+}
+
+/// A time as programs write it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Time {
+    Number(serde_json::Number),
+    Text(String),
+}
+
+/// What counts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatedRelease {
+    namespace: String,
+    service: String,
+    version: String,
+    /// When the release began: what decides which release is newer.
+    first_seen_ms: i64,
+    /// True: as it was stated. False: the release reported long before the time that was stated, and keeps its place.
+    stated: bool,
+}
+
+/// States when a release began, so that its place among the releases does not depend on what its first process sent.
+///
+/// There is no login yet: whoever reaches the port may call it, except pages of other sites in a browser (403). Without a
+/// statement a release began when it was first heard of.
+#[utoipa::path(post, path = "/api/v1/releases",
+    request_body = ReleaseStatement,
+    responses(
+        (status = 200, body = StatedRelease, description = "What counts now."),
+        (status = "default", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn state_release(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    body: axum::body::Body,
+) -> Result<Json<StatedRelease>, ApiError> {
+    same_site::check(&headers)?;
+    let body = axum::body::to_bytes(body, MOST_BYTES).await.map_err(|error| ApiError {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        code: "body_too_large",
+        message: format!("the body cannot be read: {error}; a statement has at most {MOST_BYTES} bytes"),
+        retry: false,
+    })?;
+    let statement: ReleaseStatement = serde_json::from_slice(&body).map_err(|error| {
+        let message = format!(
+            "the body is no statement about a release: {error}; send JSON such as {{\"service\": \"checkout\", \"version\": \"v2\"}}"
+        );
+        ApiError::bad_request("bad_body", message)
+    })?;
+    for (field, text, may_be_empty) in [
+        ("service", &statement.service, false),
+        ("version", &statement.version, true),
+        ("namespace", &statement.namespace, true),
+    ] {
+        check_name(field, text, may_be_empty)?;
+    }
+    let time = match &statement.time {
+        None => "now".to_owned(),
+        Some(Time::Number(number)) => number.to_string(),
+        Some(Time::Text(text)) => text.clone(),
+    };
+    let time_s = times::parse(&time, web.clock.now_unix_ns())
+        .map_err(|why| ApiError::bad_request("bad_parameter", format!("`time` is `{}`: {why}", shorten(&time))))?;
+    let release = Release {
+        namespace: statement.namespace,
+        service: statement.service,
+        version: statement.version,
+    };
+    let store = web.store.clone();
+    // It is on disk before it is answered.
+    let stated = tokio::task::spawn_blocking(move || {
+        let beginning = store.state_release(&release, time_s as i64);
+        (release, beginning)
+    });
+    let (release, beginning) = stated
+        .await
+        .map_err(|error| ApiError::internal(format!("stating ended early: {error}")))?;
+    let ReleaseBeginning {
+        first_seen_s,
+        is_stated,
+    } = beginning?;
+    Ok(Json(StatedRelease {
+        namespace: release.namespace,
+        service: release.service,
+        version: release.version,
+        first_seen_ms: first_seen_s.saturating_mul(1000),
+        stated: is_stated,
+    }))
+}
+
+fn check_name(field: &str, text: &str, may_be_empty: bool) -> Result<(), ApiError> {
+    let wrong = if text.is_empty() && !may_be_empty {
+        "is empty"
+    } else if text.len() > MOST_NAME_BYTES {
+        "is longer than 256 bytes"
+    } else if text.chars().any(char::is_control) {
+        "holds control characters"
+    } else {
+        return Ok(());
+    };
+    let message = format!("`{field}` {wrong}: name it as the service reports it");
+    Err(ApiError::bad_request("bad_parameter", message))
+}
+
+impl From<StateError> for ApiError {
+    fn from(error: StateError) -> ApiError {
+        let (status, code, retry) = match &error {
+            StateError::OutOfRange { .. } => (StatusCode::BAD_REQUEST, "bad_parameter", false),
+            StateError::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_releases", false),
+            StateError::Io { .. } => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", true),
+        };
+        ApiError {
+            status,
+            code,
+            message: error.to_string(),
+            retry,
+        }
+    }
+}
