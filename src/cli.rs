@@ -84,6 +84,9 @@ pub(crate) struct ServeArgs {
     /// URL to POST each alert to as JSON; may be given several times.
     #[arg(long = "webhook", env = "EMBERLINE_WEBHOOK", value_delimiter = ',')]
     pub(crate) webhooks: Vec<String>,
+    /// Seconds after its first window in which an instance warms up: how slow it is meanwhile raises no alert.
+    #[arg(long, env = "EMBERLINE_WARM_UP_SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) warm_up_seconds: u64,
     /// Targets whose profiles are fetched, in the words of Prometheus' `scrape_configs`; none if not given.
     #[arg(long, env = "EMBERLINE_SCRAPE_CONFIG")]
     pub(crate) scrape_config: Option<PathBuf>,

@@ -82,7 +82,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         scrape,
         verdict: VerdictConfig {
             own_code: own_code.clone(),
-            ..VerdictConfig::default()
+            ..VerdictConfig::with_warm_up(Duration::from_secs(args.warm_up_seconds))
         },
         ..CollectorConfig::new(&args.data_dir)
     };

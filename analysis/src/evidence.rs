@@ -32,6 +32,16 @@ pub(crate) enum Null {
         /// The threshold's rank.
         below: f64,
     },
+    /// No threshold: requests of the baseline in the same block, and those of them that exceeded (failed), where both have one
+    /// chance, whatever it is. `crate::errors` says why the factor is a fair bet.
+    Share {
+        /// Those of the baseline.
+        errors: u64,
+        /// All requests of the baseline.
+        requests: u64,
+        /// The baseline's chance as known before this block; between 0 and 1, and neither.
+        expected: f64,
+    },
     /// The threshold is a bound that holds for the true quantile: binomial with this chance.
     Bound {
         /// Chance of an exceedance.
@@ -44,13 +54,14 @@ impl Null {
     pub(crate) fn share(self) -> f64 {
         match self {
             Null::SameWindow { above, below } => above / (above + below),
+            Null::Share { errors, requests, .. } => errors as f64 / requests.max(1) as f64,
             Null::Bound { chance } => chance,
         }
     }
 
     /// Log-likelihood ratio of `exceedances` of `requests` under an alternative; never falls when `exceedances` grow,
     /// which makes it valid for every candidate that is not slower, and not only for an equal one.
-    fn ln_ratio(self, exceedances: u64, requests: u64, alternative: f64) -> f64 {
+    pub(crate) fn ln_ratio(self, exceedances: u64, requests: u64, alternative: f64) -> f64 {
         let share = self.share();
         let changed = share + (1.0 - share) * alternative;
         match self {
@@ -58,6 +69,20 @@ impl Null {
                 let size = above + below;
                 let alternative = (changed * size, (1.0 - changed) * size);
                 ln_beta_binomial_ratio(exceedances, requests, (above, below), alternative)
+            }
+            Null::Share {
+                errors,
+                requests: of,
+                expected,
+            } => {
+                // Small growths count as well where failures are rare.
+                let changed = expected + (1.0 - expected) * alternative * alternative;
+                let (n, m) = (of as f64, requests as f64);
+                let same = (n * expected + m * changed) / (n + m);
+                let ln = |of: u64, all: u64, chance: f64| {
+                    of as f64 * (chance / same).ln() + (all - of) as f64 * ((1.0 - chance) / (1.0 - same)).ln()
+                };
+                ln(errors, of, expected) + ln(exceedances, requests, changed)
             }
             Null::Bound { .. } => {
                 let (k, rest) = (exceedances as f64, (requests - exceedances) as f64);

@@ -17,6 +17,12 @@
 //! Guarantees: a verdict is a pure function of the windows; what it says about a window depends on no later window,
 //! so a verdict computed after a restart dates the slowdown as before. One window never carries a verdict.
 //!
+//! A release that starts cold is slow for a while. The first windows of each instance are given apart
+//! ([`judge_warm_latency`]) and are no evidence; and while the release is young, a window is judged only when those before it
+//! no longer fall. That question is asked of earlier windows alone, so whether a window is judged does not depend on what it
+//! holds, and the bound on false verdicts stays as it is. A cold start that is longer than both, or falls too slowly to be
+//! seen on little traffic, is stated as a slowdown and resolved when it is over.
+//!
 //! Wrong on purpose: (1) requests inside a window count as independent; a disturbance that hits one release alone in
 //! two windows in a row looks like a slow release, and the alert's went-away rule must take it back. (2) The two
 //! releases must receive the same kind of requests; nothing here can see that they do not. (3) For a minute after the
@@ -60,6 +66,9 @@ pub struct LatencyConfig {
     pub floor_seconds: f64,
     /// First windows of the candidate that are not judged: caches are cold, connections new.
     pub skip_first_windows: u32,
+    /// For so many windows after the candidate's first one, none is judged while its latency still falls: it warms up. 0:
+    /// never asked.
+    pub settle_windows: u32,
     /// Windows (or blocks of windows on quiet routes) that must carry a verdict. It sets the cap on what one may say.
     pub min_windows: u32,
     /// The same when the releases are not live together.
@@ -86,6 +95,7 @@ impl Default for LatencyConfig {
             floor_relative: 0.10,
             floor_seconds: 0.000_5,
             skip_first_windows: 1,
+            settle_windows: 0,
             min_windows: 2,
             before_after_min_windows: 6,
             before_after_windows: 30,
@@ -155,6 +165,8 @@ pub struct JudgedWindow {
     pub e_value_ln: f64,
     /// More of the candidate's requests exceeded the leading quantile's threshold than without a change.
     pub exceeding: bool,
+    /// The candidate was warming up: what the window shows is no evidence.
+    pub warming: bool,
 }
 
 /// The verdict with its evidence.
@@ -208,16 +220,27 @@ pub fn judge_latency(
     candidate: &[LatencyWindow],
     config: &LatencyConfig,
 ) -> LatencyVerdict {
-    let mut windows: BTreeMap<i64, (Histogram, Histogram)> = BTreeMap::new();
-    for window in baseline {
-        windows.entry(window.start).or_default().0.merge(&window.histogram);
-    }
-    for window in candidate {
-        windows.entry(window.start).or_default().1.merge(&window.histogram);
+    judge_warm_latency(baseline, candidate, &[], config)
+}
+
+/// The same of a candidate some of whose instances were warming up: their windows are no evidence, and are looked at only to
+/// see that what is found later was there from the beginning. Which windows these are must not depend on what they hold
+/// (the age of an instance does not): then leaving them out costs the guarantee nothing.
+pub fn judge_warm_latency(
+    baseline: &[LatencyWindow],
+    candidate: &[LatencyWindow],
+    warming: &[LatencyWindow],
+    config: &LatencyConfig,
+) -> LatencyVerdict {
+    let mut windows: BTreeMap<i64, [Histogram; 3]> = BTreeMap::new();
+    for (at, side) in [baseline, candidate, warming].into_iter().enumerate() {
+        for window in side {
+            windows.entry(window.start).or_default()[at].merge(&window.histogram);
+        }
     }
     let mut watch = LatencyWatch::new(config.clone());
-    for (start, (baseline, candidate)) in &windows {
-        watch.push(*start, baseline, candidate);
+    for (start, [baseline, candidate, warming]) in &windows {
+        watch.push_warming(*start, baseline, candidate, warming);
     }
     watch.verdict()
 }

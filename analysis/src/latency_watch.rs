@@ -23,6 +23,13 @@ use crate::{
 /// Share of the baseline's windows that stay below the threshold in before/after mode.
 const RESTLESS_WINDOWS: f64 = 0.9;
 
+/// Windows of either half of the question whether latency still falls.
+const FALL_WINDOWS: usize = 2;
+/// By so much the later half must be faster to be called falling.
+const FALL: f64 = 1.05;
+/// And by so many standard deviations.
+const FALL_DEVIATIONS: f64 = 2.0;
+
 /// Windows judged together: one, or several on a quiet route.
 #[derive(Debug, Clone)]
 struct Block {
@@ -66,6 +73,10 @@ pub struct LatencyWatch {
     stated_faster: Option<Stated>,
     open: Option<Block>,
     blocks: Vec<JudgedBlock>,
+    /// What windows showed in which the candidate was warming up.
+    warming: Vec<JudgedWindow>,
+    /// The candidate's newest windows, warm or not.
+    newest: VecDeque<Histogram>,
     first_candidate: Option<i64>,
     last_baseline: Option<i64>,
     last_candidate: Option<i64>,
@@ -88,6 +99,8 @@ impl LatencyWatch {
             stated_faster: None,
             open: None,
             blocks: Vec::new(),
+            warming: Vec::new(),
+            newest: VecDeque::new(),
             first_candidate: None,
             last_baseline: None,
             last_candidate: None,
@@ -100,17 +113,92 @@ impl LatencyWatch {
 
     /// Adds a window; starts must grow. Either histogram may be empty.
     pub fn push(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
+        self.push_warming(start, baseline, candidate, &Histogram::new());
+    }
+
+    /// The same with the candidate's requests to instances that were warming up.
+    pub fn push_warming(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram, warming: &Histogram) {
         if baseline.count() > 0 {
             self.last_baseline = Some(start);
         }
-        if candidate.count() > 0 {
-            self.first_candidate.get_or_insert(start);
-            self.last_candidate = Some(start);
+        let first = if candidate.count() + warming.count() > 0 {
+            *self.first_candidate.get_or_insert(start)
+        } else {
+            self.first_candidate.unwrap_or(start)
+        };
+        let settle_s = i64::from(self.config.settle_windows) * i64::from(WINDOW_SECONDS);
+        // What is stated already recovers by falling.
+        if start < first + settle_s && self.stated_slower.is_none() && self.still_falls() {
+            self.windows_skipped += u64::from(candidate.count() > 0);
+            let mut all = candidate.clone();
+            all.merge(warming);
+            self.note_warming(start, baseline, &all);
+        } else {
+            if candidate.count() > 0 {
+                self.last_candidate = Some(start);
+            }
+            self.note_warming(start, baseline, warming);
+            self.judge_window(start, baseline, candidate);
         }
-        self.judge_window(start, baseline, candidate);
+        if settle_s > 0 && candidate.count() + warming.count() > 0 {
+            let mut all = candidate.clone();
+            all.merge(warming);
+            self.newest.push_back(all);
+            if self.newest.len() > 2 * FALL_WINDOWS {
+                self.newest.pop_front();
+            }
+        }
         if baseline.count() > 0 {
             self.remember_reference(baseline);
         }
+    }
+
+    /// Whether the candidate's newest windows are faster than those before them by more than chance.
+    fn still_falls(&self) -> bool {
+        if self.newest.len() < 2 * FALL_WINDOWS {
+            return false;
+        }
+        let (mut older, mut newer) = (Histogram::new(), Histogram::new());
+        for (at, window) in self.newest.iter().enumerate() {
+            if at < FALL_WINDOWS { &mut older } else { &mut newer }.merge(window);
+        }
+        let (n, m) = (older.count(), newer.count());
+        let least = self.config.min_block_requests.max(1);
+        let Some(median) = older.bucket_at_rank(n.div_ceil(2)).map(bucket_upper) else {
+            return false;
+        };
+        if n < least || m < least {
+            return false;
+        }
+        let slow = newer.count_above(bucket_index(median / FALL).max(MIN_INDEX) - 1) as f64;
+        let deviation = (0.25 * m as f64 * (1.0 + m as f64 / n as f64)).sqrt();
+        slow < 0.5 * m as f64 - FALL_DEVIATIONS * deviation
+    }
+
+    /// Notes what a window shows of instances that warm up.
+    fn note_warming(&mut self, start: i64, baseline: &Histogram, warming: &Histogram) {
+        if warming.count() == 0 {
+            return;
+        }
+        let least = self.config.min_block_requests.max(1);
+        let counts = if baseline.count() >= least {
+            self.exceedances_in_same_window(baseline, warming)
+        } else {
+            self.exceedances_of_reference(warming)
+        };
+        let mode = if baseline.count() > 0 {
+            ComparisonMode::Concurrent
+        } else {
+            ComparisonMode::BeforeAfter
+        };
+        let leading = self.slower.leading().0;
+        self.warming.push(JudgedWindow {
+            window: start,
+            mode,
+            e_value_ln: self.slower.ln_value(),
+            exceeding: counts.get(leading).copied().flatten().is_some_and(|e| e.holds()),
+            warming: true,
+        });
     }
 
     fn judge_window(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
@@ -205,6 +293,7 @@ impl LatencyWatch {
             mode: block.mode,
             e_value_ln: self.slower.ln_value(),
             exceeding: slower.get(leading).copied().flatten().is_some_and(|e| e.holds()),
+            warming: false,
         };
         self.windows_used += block.windows;
         self.blocks.push(JudgedBlock {
@@ -385,8 +474,16 @@ impl LatencyWatch {
             candidate,
             windows_used: self.windows_used,
             windows_skipped: self.windows_skipped + self.open.as_ref().map_or(0, |open| open.windows),
-            judged: self.blocks.iter().map(|judged| judged.standing).collect(),
+            judged: self.judged(),
         }
+    }
+
+    /// What stood after each window, those of warming instances included.
+    fn judged(&self) -> Vec<JudgedWindow> {
+        let blocks = self.blocks.iter().map(|judged| judged.standing);
+        let mut judged: Vec<JudgedWindow> = self.warming.iter().copied().chain(blocks).collect();
+        judged.sort_by_key(|judged| judged.window);
+        judged
     }
 
     fn nothing_stated(&self, needed_ln: f64) -> LatencyOutcome {

@@ -7,6 +7,7 @@
 pub mod change;
 pub mod compare;
 pub mod cost_shift;
+pub mod errors;
 mod evidence;
 pub mod fold;
 pub mod functions;

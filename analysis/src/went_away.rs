@@ -54,6 +54,8 @@ pub struct Observation {
     pub stated: bool,
     /// Whether the window still shows the slowdown; `None` when nothing could be judged in it.
     pub exceeding: Option<bool>,
+    /// It shows instances that were warming up, which is no evidence.
+    pub warming: bool,
 }
 
 /// Names of the states.
@@ -101,6 +103,8 @@ pub struct AlertState {
     quiet_run: u32,
     silent_run: u32,
     confirmed: u32,
+    /// Exceeding windows of warming instances, with no quiet window since.
+    warm_run: u32,
 }
 
 impl AlertState {
@@ -111,6 +115,15 @@ impl AlertState {
 
     /// The state after one more window.
     pub fn step(mut self, seen: Observation, config: &AlertConfig) -> AlertState {
+        if seen.warming && !matches!(self.phase, AlertPhase::Inactive | AlertPhase::Pending) {
+            // New instances of a release that is judged already are not silent, and say nothing yet.
+            return self;
+        }
+        match (seen.exceeding, seen.warming) {
+            (Some(true), true) => self.warm_run += 1,
+            (Some(false), _) => self.warm_run = 0,
+            _ => {}
+        }
         match seen.exceeding {
             Some(true) => (self.exceeding_run, self.quiet_run, self.silent_run) = (self.exceeding_run + 1, 0, 0),
             Some(false) => (self.exceeding_run, self.quiet_run, self.silent_run) = (0, self.quiet_run + 1, 0),
@@ -136,7 +149,12 @@ impl AlertState {
     fn next_phase(&self, seen: Observation, config: &AlertConfig) -> AlertPhase {
         use AlertPhase::{Firing, Inactive, Pending, Recovering, Resolved, Suspected};
         let gone = self.silent_run >= config.gone_windows;
-        let after_verdict = if config.confirm_windows == 0 { Firing } else { Suspected };
+        // What showed without a break since the release came, as no evidence, and then as evidence, needs no confirmation.
+        let after_verdict = if self.warm_run >= config.confirm_windows {
+            Firing
+        } else {
+            Suspected
+        };
         match self.phase {
             Inactive | Pending if seen.stated => after_verdict,
             Inactive | Pending if seen.exceeding == Some(true) => Pending,
@@ -167,6 +185,7 @@ pub fn observations(verdict: &LatencyVerdict) -> impl Iterator<Item = Observatio
         window: judged.window,
         stated: stated_at.is_some_and(|at| judged.window >= at),
         exceeding: Some(judged.exceeding),
+        warming: judged.warming,
     })
 }
 
@@ -174,14 +193,15 @@ pub fn observations(verdict: &LatencyVerdict) -> impl Iterator<Item = Observatio
 mod tests {
     use super::*;
 
-    /// One letter per window: `.` quiet, `x` exceeding, `V` exceeding with a verdict from here on, ` ` nothing.
+    /// One letter per window: `.` quiet, `x` exceeding, `V` exceeding with a verdict from here on, ` ` nothing; `w` exceeding and
+    /// `q` quiet while instances warm up.
     fn phases(windows: &str) -> Vec<AlertPhase> {
         let (mut state, mut stated) = (AlertState::default(), false);
         let mut phases = Vec::new();
         for (at, letter) in windows.chars().enumerate() {
             stated |= letter == 'V';
             let exceeding = match letter {
-                '.' => Some(false),
+                '.' | 'q' => Some(false),
                 ' ' => None,
                 _ => Some(true),
             };
@@ -190,6 +210,7 @@ mod tests {
                     window: at as i64 * 10,
                     stated,
                     exceeding,
+                    warming: letter == 'w' || letter == 'q',
                 },
                 &AlertConfig::default(),
             );
@@ -225,6 +246,17 @@ mod tests {
     fn an_alert_suspected_again_must_be_confirmed_again() {
         use AlertPhase::*;
         assert_eq!(phases("xVx...xxxxxxxx"), [Pending, Suspected, Resolved, Suspected]);
+    }
+
+    #[test]
+    fn what_shows_from_the_warm_up_on_needs_no_confirmation() {
+        use AlertPhase::*;
+        assert_eq!(phases("qwwwxV"), [Inactive, Pending, Firing]);
+        assert_eq!(phases("wwwqxV"), [Pending, Inactive, Pending, Suspected]);
+        assert_eq!(phases("wwwx.xV"), [Pending, Inactive, Pending, Suspected]);
+        // New instances say nothing of a release that is judged.
+        assert_eq!(phases("xVxxxqqqqqqqqqqqqqqqq"), [Pending, Suspected, Firing]);
+        assert_eq!(phases("xVwwwwwwwwww"), [Pending, Suspected]);
     }
 
     #[test]

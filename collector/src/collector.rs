@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
+    alert_book::AlertBook,
     ingest::{
         Ingest, IngestConfig,
         debuginfo::{self, DebugInfoService},
@@ -136,7 +137,10 @@ impl Collector {
             request_timeout: config.request_timeout,
             limits: config.limits,
         };
+        let book = AlertBook::open(store.clone(), receivers.iter().map(Receiver::key).collect());
         let runner = VerdictRunner {
+            book,
+            started_ms: clock.now_unix_ms(),
             store: store.clone(),
             clock: Arc::clone(&clock),
             config: config.verdict,
@@ -204,6 +208,7 @@ impl Collector {
             let notifier = Notifier {
                 receiver: receiver.clone(),
                 alerts: self.runner.publish.subscribe(),
+                book: self.runner.book.clone(),
                 clock: Arc::clone(&self.clock),
                 external_url: self.external_url.clone(),
                 metrics: self.metrics.clone(),

@@ -9,11 +9,13 @@
 //! ```
 //!
 //! What it guarantees: an acknowledged batch is on disk and counted once; whatever senders may grow is bounded and every
-//! refusal says which setting to change; alerts are a function of what is stored, so a restart repeats them.
+//! refusal says which setting to change; verdicts are a function of what is stored, so a restart repeats them; an alert that
+//! fired is remembered until everybody who was told of it was told of its end.
 //!
 //! What it gets wrong on purpose: it knows no tenants and no credentials; whoever reaches the ports may write. Each
 //! module says what else.
 
+mod alert_book;
 mod collector;
 mod cumulative;
 mod ingest;

@@ -4,9 +4,10 @@
 //! has its own task, so a slow one delays neither the others nor the verdict runner. What a receiver answers is read up
 //! to 64 KiB, redirects are not followed, an attempt takes at most ten seconds.
 //!
-//! Wrong on purpose: what was delivered is not remembered across a restart, so receivers may hear of an alert twice
-//! (they must know it by its id or its labels), and of one that was resolved while this process was down not at all
-//! after five minutes. Only `http:` is spoken; put a TLS client proxy in between where `https:` is needed.
+//! What was delivered is remembered across a restart ([`crate::alert_book`]), so that the end of each alert is told too.
+//!
+//! Wrong on purpose: a message whose delivery was interrupted is sent again, so receivers must know an alert by its id or
+//! its labels. A receiver whose address changed is another one, and does not hear of the end of what the old one heard. Only `http:` is spoken; put a TLS client proxy in between where `https:` is needed.
 
 mod alertmanager;
 mod delivery;

@@ -1,41 +1,51 @@
 //! The verdict runner: which release made which route slower, since when, and which function explains it.
 //!
-//! After each window, for each service with two releases: the newest release (the candidate) is compared with the one
-//! before it (the baseline), route by route and caller by caller, as the server side reports them. What is slower gets
-//! its evidence: functions whose CPU per request grew, the split between client and server, and a link.
+//! After each window, for each service with two releases: the newest release (the candidate) is compared with the one that
+//! it replaces (the baseline, [`emberline_storage::baseline_of`]), route by route and caller by caller, as the server side
+//! reports them; and so are the two releases of each alert that is open, until it is over, whichever release is newest by
+//! then. What is slower gets its evidence: functions whose CPU per request grew, the split between client and server, and a
+//! link. The first windows of each instance (`warm_up`) are no evidence.
 //!
-//! Guarantees: an alert is a function of the stored windows and of the names known for addresses; a restart on the same
-//! store repeats it with the same id, beginning and evidence. One alert per route and cause: callers that see the same
+//! Guarantees: a verdict is a function of the stored windows and of the names known for addresses; a restart on the same
+//! store repeats it with the same id, beginning and evidence. An alert that fired is open until it is over
+//! ([`crate::alert_book`]). One alert per route and cause: callers that see the same
 //! slowdown, and callers that are slower because this one is, are listed below it. The runner takes at most a tenth of
 //! the time, however large the store is.
 //!
-//! Wrong on purpose: (1) only the newest `lookback` is judged, so a verdict on an older release is renewed from newer
-//! windows, and after a restart it begins with them. (2) A caller with too few requests is judged together with all
+//! Wrong on purpose: (1) only the newest `lookback` is judged, and of an open alert the windows since it was stated, at most
+//! `watch`: one that stands longer is judged by newer windows, and ends when its baseline has none among them. (2) A caller with too few requests is judged together with all
 //! such callers; when it gets enough of them it is judged on its own, and an alert may change its source then.
-//! (3) Failed requests count like others: a release that fails quickly looks fast. (4) CPU per request alone never
+//! (3) To latency failed requests count like others, and a release that fails quickly looks fast: failures are judged by
+//! themselves ([`emberline_analysis::errors`]). Callers that fail because this one does are alerts of their own. (4) CPU per request alone never
 //! raises an alert.
 
 mod alerts;
 mod evidence;
 mod folding;
-mod releases;
 mod runner;
 mod units;
 
 use std::time::Duration;
 
-use emberline_analysis::{latency::LatencyConfig, went_away::AlertConfig};
+use emberline_analysis::{errors::ErrorConfig, latency::LatencyConfig, went_away::AlertConfig};
 use emberline_model::function::OwnCode;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use folding::{AlertKey, ERRORS};
 pub(crate) use runner::{Memory, VerdictRunner};
 
 /// Settings of the verdict runner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VerdictConfig {
+    /// So long after its first window an instance warms up: what it shows meanwhile is no evidence.
+    pub warm_up: Duration,
+    /// So far back the windows of an open alert are judged.
+    pub watch: Duration,
     /// When a slowdown is stated.
     pub latency: LatencyConfig,
+    /// When more failures are stated.
+    pub errors: ErrorConfig,
     /// How an alert fires, recovers and resolves.
     pub alert: AlertConfig,
     /// How long after the end of a window its batches may take to arrive.
@@ -50,12 +60,33 @@ pub struct VerdictConfig {
     pub own_code: OwnCode,
 }
 
+impl VerdictConfig {
+    /// The defaults with another warm-up. None at all also judges a release while it is still getting faster.
+    pub fn with_warm_up(warm_up: Duration) -> VerdictConfig {
+        let mut config = VerdictConfig {
+            warm_up,
+            ..VerdictConfig::default()
+        };
+        if warm_up.is_zero() {
+            config.latency.settle_windows = 0;
+        }
+        config
+    }
+}
+
 impl Default for VerdictConfig {
     fn default() -> VerdictConfig {
-        let latency = LatencyConfig::default();
+        let latency = LatencyConfig {
+            // After the warm-up: while a release goes on getting faster, it is not judged.
+            settle_windows: 30,
+            ..LatencyConfig::default()
+        };
         VerdictConfig {
+            warm_up: Duration::from_secs(45),
+            watch: Duration::from_secs(6 * 3600),
             min_source_requests: latency.min_requests,
             latency,
+            errors: ErrorConfig::default(),
             // One more window that shows it: the e-process has been through two already, and a burst that outlives
             // three windows is worth a look.
             alert: AlertConfig {

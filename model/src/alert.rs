@@ -77,7 +77,7 @@ pub struct Alert {
     pub id: String,
     /// Where it stands.
     pub state: AlertStatus,
-    /// `latency`.
+    /// `latency`: it got slower; `errors`: it fails more often.
     pub kind: String,
     /// Namespace of the service that changed.
     pub namespace: String,
@@ -99,6 +99,9 @@ pub struct Alert {
     pub updated_ms: i64,
     /// When it ended.
     pub resolved_ms: Option<i64>,
+    /// Why it ended, where it is not that the route recovered or that nobody calls it any more.
+    #[serde(default)]
+    pub ended_reason: Option<String>,
     /// The whole thing in one sentence.
     pub sentence: String,
     /// The function to look at first.

@@ -43,6 +43,9 @@ impl Server {
             &otlp.to_string(),
             "--otlp-http",
             &otlp_http.to_string(),
+            // The sample mesh starts warm.
+            "--warm-up-seconds",
+            "0",
         ]
         .map(str::to_owned)
         .to_vec();

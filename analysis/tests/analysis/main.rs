@@ -2,6 +2,7 @@
 
 mod compare;
 mod coverage;
+mod errors;
 mod functions;
 mod latency;
 mod support;

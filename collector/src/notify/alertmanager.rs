@@ -10,11 +10,18 @@ use emberline_model::alert::Alert;
 use serde::Serialize;
 
 use super::{delivery::Event, rfc3339};
+use crate::verdict::ERRORS;
 
 /// Path of the API.
 pub(super) const PATH: &str = "/api/v2/alerts";
 /// Value of the label `alertname`.
-const NAME: &str = "EmberlineLatencyRegression";
+fn name(alert: &Alert) -> &'static str {
+    if alert.kind == ERRORS {
+        "EmberlineErrorRegression"
+    } else {
+        "EmberlineLatencyRegression"
+    }
+}
 /// How long an alert stays firing there after the last message: three missed repetitions.
 const KEEP_MS: i64 = 3 * 60_000;
 
@@ -40,7 +47,7 @@ pub(super) fn body(alerts: &[(&Alert, Event)], now_ms: i64, external_url: &str) 
 
 fn message<'a>(alert: &'a Alert, event: Event, now_ms: i64, external_url: &str) -> PostableAlert<'a> {
     let mut labels = BTreeMap::from([
-        ("alertname", NAME),
+        ("alertname", name(alert)),
         ("namespace", alert.namespace.as_str()),
         ("service", alert.service.as_str()),
         ("version", alert.candidate.as_str()),
@@ -62,6 +69,9 @@ fn message<'a>(alert: &'a Alert, event: Event, now_ms: i64, external_url: &str) 
                 format!("{before:.2} ms → {after:.2} ms"),
             );
         }
+    }
+    if let Some(reason) = &alert.ended_reason {
+        annotations.insert("ended".to_owned(), reason.clone());
     }
     if !alert.folded.is_empty() {
         annotations.insert("explains".to_owned(), alert.folded.join(", "));

@@ -2,14 +2,11 @@
 //!
 //! Alertmanager forgets what it does not hear of again: all firing alerts are sent every minute, at once when something
 //! changes, and resolved ones for five minutes. A webhook hears of each alert once when it fires and once when it is
-//! resolved. What is suspected, and what is suppressed, is not sent.
+//! resolved. What is suspected, and what is suppressed, is not sent; nor is the end of what a receiver never heard of.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use emberline_model::{
-    alert::{Alert, AlertStatus},
-    time::Clock,
-};
+use emberline_model::{alert::Alert, id, time::Clock};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +15,10 @@ use super::{
     http_post::{InvalidUrl, Outcome, Target},
     webhook,
 };
-use crate::self_metrics::SelfMetrics;
+use crate::{
+    alert_book::{AlertBook, Entry, Told},
+    self_metrics::SelfMetrics,
+};
 
 /// Firing alerts are repeated to Alertmanager this often.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -41,21 +41,6 @@ impl Event {
             Event::Resolved => "resolved",
         }
     }
-
-    /// What there is to tell of an alert now; nothing of one that is suspected, suppressed or long over.
-    fn of(alert: &Alert, now_ms: i64) -> Option<Event> {
-        if alert.suppressed_reason.is_some() {
-            return None;
-        }
-        match alert.state {
-            AlertStatus::Suspected => None,
-            AlertStatus::Firing | AlertStatus::Recovering => Some(Event::Firing),
-            AlertStatus::Resolved => {
-                let since = now_ms - alert.resolved_ms.unwrap_or(alert.updated_ms);
-                (since <= TELL_RESOLVED_MS).then_some(Event::Resolved)
-            }
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +57,15 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    /// By what it is known across restarts; the address itself may hold a secret.
+    pub(crate) fn key(&self) -> String {
+        let kind = match self.kind {
+            Kind::Alertmanager => "alertmanager",
+            Kind::Webhook => "webhook",
+        };
+        format!("{:016x}", id::key(kind, &[self.target.name(), self.target.path()]))
+    }
+
     /// Reads the configured addresses.
     pub(crate) fn parse_all(alertmanagers: &[String], webhooks: &[String]) -> Result<Vec<Receiver>, InvalidUrl> {
         let mut receivers = Vec::new();
@@ -92,47 +86,56 @@ impl Receiver {
     }
 }
 
-/// A message and what it tells: alert, event, start of the alert.
+/// A message and what it tells.
 struct Message {
     body: Vec<u8>,
-    tells: Vec<(String, Event, i64)>,
+    tells: Vec<(Alert, Event)>,
+}
+
+impl Message {
+    fn told_of(&self, event: Event) -> Vec<Alert> {
+        let of = self.tells.iter().filter(|(_, told)| *told == event);
+        of.map(|(alert, _)| alert.clone()).collect()
+    }
 }
 
 /// The task of one receiver.
 pub(crate) struct Notifier {
     pub(crate) receiver: Receiver,
+    /// Wakes it when alerts changed.
     pub(crate) alerts: watch::Receiver<Arc<Vec<Alert>>>,
+    pub(crate) book: AlertBook,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) external_url: String,
     pub(crate) metrics: SelfMetrics,
 }
 
-/// What a receiver has been told.
-#[derive(Default)]
-struct Told {
-    /// Newest event by alert, with the start of the alert it was about.
-    events: BTreeMap<String, (Event, i64)>,
-    /// When Alertmanager was last told everything.
-    at: Option<Instant>,
-}
-
 impl Notifier {
     /// Runs until cancelled.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut told = Told::default();
+        // When Alertmanager was last told everything.
+        let mut repeated: Option<Instant> = None;
         let mut backoff = Duration::ZERO;
         loop {
-            let messages = self.due(&told, Instant::now());
+            self.alerts.borrow_and_update();
+            let repeat = repeated.is_none_or(|at| at.elapsed() >= REPEAT);
             let mut failed = false;
-            for message in messages {
+            for message in self.due(repeat) {
+                // Whom it may have reached is known before it leaves.
+                self.note(&message, Event::Firing, Told::Perhaps);
+                self.book.save().await;
                 let outcome = tokio::select! {
                     outcome = self.receiver.target.post(message.body.clone()) => outcome,
                     () = stop.cancelled() => return,
                 };
-                if let Outcome::Retry(_) = outcome {
+                if self.is_done(&outcome) {
+                    self.note(&message, Event::Firing, Told::Firing);
+                    self.note(&message, Event::Resolved, Told::Resolved);
+                    self.book.save().await;
+                    repeated = Some(Instant::now());
+                } else {
                     failed = true;
                 }
-                self.note(&mut told, &message, &outcome);
             }
             backoff = if failed {
                 (backoff * 2).clamp(Duration::from_secs(1), MAX_BACKOFF)
@@ -152,42 +155,65 @@ impl Notifier {
         }
     }
 
-    /// Messages to send now.
-    fn due(&mut self, told: &Told, now: Instant) -> Vec<Message> {
-        let alerts = Arc::clone(&self.alerts.borrow_and_update());
+    /// What there is to tell of an alert now, and whether it is news.
+    fn event(&self, key: &str, entry: &Entry) -> Option<(Event, bool)> {
+        let told = entry.told.get(key);
+        if entry.is_open() {
+            let knows = told.is_some_and(|m| m.told == Told::Firing && m.started_ms == entry.alert.started_ms);
+            return Some((Event::Firing, !knows));
+        }
+        // Nobody needs to hear of the end of what it never heard of.
+        let told = told?;
+        if told.told != Told::Resolved {
+            return Some((Event::Resolved, true));
+        }
+        let again = self.clock.now_unix_ms() - told.at_ms <= TELL_RESOLVED_MS;
+        (self.receiver.kind == Kind::Alertmanager && again).then_some((Event::Resolved, false))
+    }
+
+    /// Messages to send now; `repeat` when it is time to say again what is no news.
+    fn due(&self, repeat: bool) -> Vec<Message> {
         let now_ms = self.clock.now_unix_ms();
-        let events: Vec<(&Alert, Event)> = alerts.iter().filter_map(|a| Some((a, Event::of(a, now_ms)?))).collect();
-        let is_news = |alert: &Alert, event: Event| match told.events.get(&alert.id) {
-            // Another process may have told that it fires; that it is over is worth telling twice.
-            None => true,
-            Some(&(last, started_ms)) => last != event || (event == Event::Firing && started_ms != alert.started_ms),
-        };
-        let tells = |alert: &Alert, event: Event| (alert.id.clone(), event, alert.started_ms);
+        let key = self.receiver.key();
+        let entries = self.book.entries().into_iter();
+        let events: Vec<(Alert, Event, bool)> = entries
+            .filter_map(|entry| {
+                let (event, is_news) = self.event(&key, &entry)?;
+                Some((entry.alert, event, is_news))
+            })
+            .collect();
         match self.receiver.kind {
             Kind::Webhook => {
-                let news = events.iter().filter(|(alert, event)| is_news(alert, *event));
-                let message = |(alert, event): &(&Alert, Event)| Message {
-                    body: webhook::body(alert, *event, &self.external_url),
-                    tells: vec![tells(alert, *event)],
+                let news = events.into_iter().filter(|(.., is_news)| *is_news);
+                let message = |(alert, event, _): (Alert, Event, bool)| Message {
+                    body: webhook::body(&alert, event, &self.external_url),
+                    tells: vec![(alert, event)],
                 };
                 news.map(message).collect()
             }
             Kind::Alertmanager => {
-                let repeat = told.at.is_none_or(|at| now.duration_since(at) >= REPEAT);
-                let any_news = events.iter().any(|(alert, event)| is_news(alert, *event));
+                let any_news = events.iter().any(|(.., is_news)| *is_news);
                 if events.is_empty() || !(repeat || any_news) {
                     return Vec::new();
                 }
-                let body = alertmanager::body(&events, now_ms, &self.external_url);
-                vec![Message {
-                    body,
-                    tells: events.iter().map(|(a, e)| tells(a, *e)).collect(),
-                }]
+                let tells: Vec<(Alert, Event)> = events.into_iter().map(|(alert, event, _)| (alert, event)).collect();
+                let said: Vec<(&Alert, Event)> = tells.iter().map(|(alert, event)| (alert, *event)).collect();
+                let body = alertmanager::body(&said, now_ms, &self.external_url);
+                vec![Message { body, tells }]
             }
         }
     }
 
-    fn note(&self, told: &mut Told, message: &Message, outcome: &Outcome) {
+    /// Notes what a message tells the receiver of alerts with an event. What it knows already is not taken back, and the end
+    /// of an alert is told again for some time after it was told first.
+    fn note(&self, message: &Message, event: Event, told: Told) {
+        let alerts = message.told_of(event);
+        self.book
+            .note(&self.receiver.key(), &alerts, told, self.clock.now_unix_ms());
+    }
+
+    /// Counts an attempt. False when it is to be repeated.
+    fn is_done(&self, outcome: &Outcome) -> bool {
         let receiver = self.receiver.target.name();
         let counted = match outcome {
             Outcome::Delivered => "delivered",
@@ -201,14 +227,6 @@ impl Notifier {
             }
         };
         self.metrics.notification(receiver, counted);
-        if matches!(outcome, Outcome::Retry(_)) {
-            return;
-        }
-        for (id, event, started_ms) in &message.tells {
-            told.events.insert(id.clone(), (*event, *started_ms));
-        }
-        told.at = Some(Instant::now());
-        let alerts = self.alerts.borrow();
-        told.events.retain(|id, _| alerts.iter().any(|alert| alert.id == *id));
+        !matches!(outcome, Outcome::Retry(_))
     }
 }

@@ -96,6 +96,11 @@ impl Target {
         &self.authority
     }
 
+    /// Path and query; may hold a secret.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Posts a JSON document.
     pub(super) async fn post(&self, body: Vec<u8>) -> Outcome {
         match tokio::time::timeout(LIMIT, self.attempt(body)).await {

@@ -1,18 +1,25 @@
 //! From a finding and its evidence to the alert as people read it. Pure.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use emberline_analysis::{
     compare::{WHOLE_SERVICE, format_ns, latency_evidence},
+    errors::Failures,
     went_away::AlertPhase,
 };
 use emberline_model::{
-    alert::{Alert, AlertStatus},
+    Histogram,
+    alert::{Alert, AlertStatus, ClientServerSplit},
     comparison::Judgement,
     time::WINDOW_SECONDS,
 };
 
-use super::{evidence::Evidence, folding::Slow};
+use super::{
+    evidence::Evidence,
+    folding::{ERRORS, Failing, LATENCY, Slow},
+};
+
+const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 
 /// ln of the largest e-value written: beyond it the number says nothing more, and infinity is no JSON.
 const MAX_E_VALUE_LN: f64 = 690.0;
@@ -31,7 +38,7 @@ pub(super) fn assemble(slow: &Slow, evidence: &Evidence, waiting: bool) -> Optio
     Some(Alert {
         id: format!("{:016x}", slow.id()),
         state: status,
-        kind: "latency".to_owned(),
+        kind: LATENCY.to_owned(),
         namespace: slow.namespace.clone(),
         service: slow.service.clone(),
         baseline: slow.baseline.clone(),
@@ -55,8 +62,93 @@ pub(super) fn assemble(slow: &Slow, evidence: &Evidence, waiting: bool) -> Optio
         client_server: evidence.client_server.clone(),
         folded: slow.folded.clone(),
         diff_url: diff_url(slow, evidence),
+        ended_reason: None,
         suppressed_reason: went_away.then(|| "it went away before it was confirmed".to_owned()),
     })
+}
+
+/// The same for a route that fails more often. `None` when there is nothing to show.
+pub(super) fn assemble_failing(failing: &Failing, to: i64, most: u32) -> Option<Alert> {
+    let (verdict, state) = (&failing.verdict, failing.state);
+    let started = verdict.fired_at_window?;
+    let status = state.phase.status()?;
+    let went_away = state.phase == AlertPhase::Resolved && !state.has_fired;
+    let since = verdict.since_window.unwrap_or(started);
+    let end = to.min(started + WINDOW_S * (i64::from(most) + 1)).max(since + WINDOW_S);
+    let durations = |windows: &BTreeMap<i64, Histogram>| {
+        windows
+            .range(since..end)
+            .fold(Histogram::new(), |mut all, (_, window)| {
+                all.merge(window);
+                all
+            })
+    };
+    let unit = &failing.unit;
+    let mut candidate = durations(&unit.candidate);
+    candidate.merge(&durations(&unit.warming));
+    let percent = |failures: &Failures| {
+        let (low, high) = failures.interval();
+        format!(
+            "{:.1} % ({:.1} to {:.1} %)",
+            failures.share() * 100.0,
+            low * 100.0,
+            high * 100.0
+        )
+    };
+    let sentence = format!(
+        "{} {} fails more often than {} on {}: {} → {} of requests",
+        failing.service,
+        failing.candidate,
+        failing.baseline,
+        unit.route,
+        percent(&verdict.baseline),
+        percent(&verdict.candidate),
+    );
+    Some(Alert {
+        id: format!("{:016x}", failing.id()),
+        state: status,
+        kind: ERRORS.to_owned(),
+        namespace: failing.namespace.clone(),
+        service: failing.service.clone(),
+        baseline: failing.baseline.clone(),
+        candidate: failing.candidate.clone(),
+        route: unit.route.clone(),
+        source: unit.source.as_ref().map(ToString::to_string),
+        mode: verdict.mode,
+        started_ms: started * 1000,
+        updated_ms: verdict.judged.last().map_or(started, |judged| judged.window) * 1000,
+        resolved_ms: state
+            .changed_at
+            .filter(|_| state.phase == AlertPhase::Resolved)
+            .map(|at| at * 1000),
+        sentence,
+        function: None,
+        functions: Vec::new(),
+        latency: latency_evidence(&durations(&unit.baseline), &candidate),
+        e_value: verdict.e_value_ln_peak.min(MAX_E_VALUE_LN).exp(),
+        alpha: verdict.alpha,
+        windows: verdict.windows_used,
+        client_server: ClientServerSplit::default(),
+        folded: Vec::new(),
+        diff_url: failing_url(failing, (since, end)),
+        ended_reason: None,
+        suppressed_reason: went_away.then(|| "it went away before it was confirmed".to_owned()),
+    })
+}
+
+/// Path of the service's page with the windows since the failures began.
+fn failing_url(failing: &Failing, (from, to): (i64, i64)) -> String {
+    let mut query = String::from("/service?");
+    if !failing.namespace.is_empty() {
+        query.push_str("namespace=");
+        percent_encode(&mut query, &failing.namespace);
+        query.push('&');
+    }
+    query.push_str("service=");
+    percent_encode(&mut query, &failing.service);
+    // Some windows before it began, for comparison. Writing to a string cannot fail.
+    let _ = write!(query, "&from={}&to={to}", from - 30 * WINDOW_S);
+    query
 }
 
 fn sentence(slow: &Slow, evidence: &Evidence) -> String {

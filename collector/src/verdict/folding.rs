@@ -5,15 +5,21 @@
 //! Wrong on purpose: which route of a caller makes a call is not recorded, so calls per request are those of the whole
 //! caller; a rare route that calls much is judged by the average.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
 use emberline_analysis::{
+    errors::ErrorVerdict,
     fold::{Call, SlowUnit, fold_slowdowns},
-    went_away::AlertPhase,
+    went_away::{AlertPhase, AlertState},
 };
-use emberline_model::{Release, id};
+use emberline_model::{Release, alert::Alert, id};
 
-use super::units::Judged;
+use super::units::{Judged, Unit};
+
+/// Kind of an alert about latency.
+pub(super) const LATENCY: &str = "latency";
+/// Kind of an alert about failures.
+pub(crate) const ERRORS: &str = "errors";
 
 /// A route of a service that got slower.
 #[derive(Debug, Clone)]
@@ -27,7 +33,105 @@ pub(super) struct Slow {
     pub(super) folded: Vec<String>,
 }
 
+/// What an alert is about: two releases and a route. Which caller saw it first may change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AlertKey {
+    kind: String,
+    namespace: String,
+    service: String,
+    baseline: String,
+    candidate: String,
+    route: String,
+}
+
+/// A route of a service that fails more often.
+#[derive(Debug, Clone)]
+pub(super) struct Failing {
+    pub(super) namespace: String,
+    pub(super) service: String,
+    pub(super) baseline: String,
+    pub(super) candidate: String,
+    pub(super) unit: Unit,
+    pub(super) verdict: ErrorVerdict,
+    pub(super) state: AlertState,
+}
+
+impl Failing {
+    pub(super) fn key(&self) -> AlertKey {
+        AlertKey {
+            kind: ERRORS.to_owned(),
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            baseline: self.baseline.clone(),
+            candidate: self.candidate.clone(),
+            route: self.unit.route.clone(),
+        }
+    }
+
+    /// Content hash of what the alert is about.
+    pub(super) fn id(&self) -> u64 {
+        let source = self.unit.source.as_ref().map(ToString::to_string).unwrap_or_default();
+        id::key(
+            "alert-errors",
+            &[
+                &self.namespace,
+                &self.service,
+                &self.baseline,
+                &self.candidate,
+                &self.unit.route,
+                &source,
+            ],
+        )
+    }
+}
+
+/// Keeps one entry per route and two releases, as [`one_per_route`] does.
+pub(super) fn one_failing_per_route(failing: Vec<Failing>) -> Vec<Failing> {
+    let mut routes: BTreeMap<AlertKey, Failing> = BTreeMap::new();
+    let rank = |one: &Failing| {
+        let over = one.state.phase == AlertPhase::Resolved;
+        (
+            over,
+            one.verdict.fired_at_window,
+            one.unit.source.is_none(),
+            one.unit.source.clone(),
+        )
+    };
+    for one in failing {
+        match routes.entry(one.key()) {
+            Entry::Vacant(place) => drop(place.insert(one)),
+            Entry::Occupied(mut place) if rank(&one) < rank(place.get()) => drop(place.insert(one)),
+            Entry::Occupied(_) => {}
+        }
+    }
+    routes.into_values().collect()
+}
+
+impl AlertKey {
+    pub(crate) fn of(alert: &Alert) -> AlertKey {
+        AlertKey {
+            kind: alert.kind.clone(),
+            namespace: alert.namespace.clone(),
+            service: alert.service.clone(),
+            baseline: alert.baseline.clone(),
+            candidate: alert.candidate.clone(),
+            route: alert.route.clone(),
+        }
+    }
+}
+
 impl Slow {
+    pub(super) fn key(&self) -> AlertKey {
+        AlertKey {
+            kind: LATENCY.to_owned(),
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            baseline: self.baseline.clone(),
+            candidate: self.candidate.clone(),
+            route: self.judged.unit.route.clone(),
+        }
+    }
+
     pub(super) fn release(&self, version: &str) -> Release {
         Release {
             namespace: self.namespace.clone(),
@@ -103,15 +207,11 @@ impl Traffic {
     }
 }
 
-/// Keeps one entry per route: the caller for which it was stated first, unless that one is over and another is not.
+/// Keeps one entry per route and two releases: the caller for which it was stated first, unless that one is over and another is not.
 pub(super) fn one_per_route(slow: Vec<Slow>) -> Vec<Slow> {
-    let mut routes: BTreeMap<(String, String, String), Vec<Slow>> = BTreeMap::new();
+    let mut routes: BTreeMap<AlertKey, Vec<Slow>> = BTreeMap::new();
     for one in slow {
-        let route = one.judged.unit.route.clone();
-        routes
-            .entry((one.namespace.clone(), one.service.clone(), route))
-            .or_default()
-            .push(one);
+        routes.entry(one.key()).or_default().push(one);
     }
     let rank = |one: &Slow| {
         let source = one.judged.unit.source.clone();
@@ -225,6 +325,8 @@ mod tests {
                 window: n * 10,
                 source: source.cloned(),
                 route: "/r".into(),
+                warming: false,
+                error: false,
                 duration: served(n),
             })
         };

@@ -1,7 +1,7 @@
 //! The runner: asks the store, judges, and publishes the alerts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +12,9 @@ use emberline_model::{
     alert::{Alert, AlertStatus, AlertsBoard},
     time::{Clock, WINDOW_SECONDS, window_start},
 };
-use emberline_storage::{QueryError, Range, RequestQuery, ServiceInfo, Step, Store, WorkloadFilter};
+use emberline_storage::{
+    QueryError, Range, ReleaseInfo, RequestQuery, ServiceInfo, Step, Store, WorkloadFilter, baseline_of,
+};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -20,18 +22,27 @@ use super::{
     VerdictConfig,
     alerts::{self, Ranges},
     evidence::{self, Remembered},
-    folding::{self, Slow, Traffic},
-    releases::{Pair, Seen, newest_pair},
+    folding::{self, AlertKey, Failing, Slow, Traffic},
     units::{self, Served},
 };
-use crate::self_metrics::SelfMetrics;
+use crate::{
+    alert_book::{self, AlertBook},
+    self_metrics::SelfMetrics,
+};
 
 const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 /// The runner rests this many times as long as it worked.
 const REST: u32 = 9;
+/// For so long after a start nothing ends, in milliseconds: senders deliver what they kept meanwhile.
+const HOLD_MS: i64 = 60_000;
+/// A store that is further behind than this is not judged.
+const CATCH_UP: Duration = Duration::from_secs(20);
 
 /// Judges, on a schedule and on demand.
 pub(crate) struct VerdictRunner {
+    pub(crate) book: AlertBook,
+    /// When this process began.
+    pub(crate) started_ms: i64,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: VerdictConfig,
@@ -46,9 +57,6 @@ pub(crate) struct VerdictRunner {
 #[derive(Default)]
 pub(crate) struct Memory {
     evidence: Remembered,
-    /// First window in which an alert that still stands was stated, milliseconds: an alert older than the lookback keeps
-    /// its beginning.
-    started_ms: BTreeMap<String, i64>,
 }
 
 impl VerdictRunner {
@@ -83,7 +91,15 @@ impl VerdictRunner {
         let grace_s = i64::try_from(self.config.grace.as_secs()).unwrap_or(i64::MAX / 4);
         let to = window_start(self.clock.now_unix_s() - grace_s);
         let mut judged_units = 0;
-        let result = self.judge_until(to, &mut memory, &mut judged_units).await;
+        // What was accepted and cannot be seen yet would be taken for silence.
+        let caught_up = tokio::time::timeout(CATCH_UP, self.store.flush_applied()).await;
+        let result = match caught_up {
+            Ok(Ok(())) => self.judge_until(to, &mut memory, &mut judged_units).await,
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(QueryError::Unavailable {
+                message: "the store is catching up with what was accepted".to_owned(),
+            }),
+        };
         let outcome = if result.is_ok() { "done" } else { "failed" };
         self.metrics
             .verdict_run(outcome, begun.elapsed().as_secs_f64(), judged_units);
@@ -103,22 +119,68 @@ impl VerdictRunner {
     }
 
     async fn judge_until(&self, to: i64, memory: &mut Memory, judged: &mut usize) -> Result<Vec<Alert>, QueryError> {
-        let lookback = i64::try_from(self.lookback.as_secs()).unwrap_or(i64::MAX / 4);
-        let range = Range {
-            from_unix_s: to.saturating_sub(lookback).max(0),
-            to_unix_s: to,
-        };
-        if range.from_unix_s >= range.to_unix_s {
+        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX / 4);
+        let recent_from = to.saturating_sub(seconds(self.lookback)).max(0);
+        if recent_from >= to {
             return Ok(Vec::new());
         }
-        let mut slow = Vec::new();
+        let open = self.book.open_alerts();
+        // The windows an alert was stated from stay part of its judgement, so that it ends by what it shows and not by
+        // what is forgotten.
+        let oldest = to.saturating_sub(seconds(self.config.watch));
+        let begins = |alert: &Alert| {
+            let stated_from = (alert.started_ms / 1000).saturating_sub(seconds(self.lookback));
+            stated_from.max(oldest).clamp(0, recent_from)
+        };
+        let range = Range {
+            from_unix_s: open.iter().map(begins).min().unwrap_or(recent_from),
+            to_unix_s: to,
+        };
+        let services = self.store.services(range).await?;
+        let mut all = Found::default();
         let mut traffic = Traffic::default();
-        for service in self.store.services(range).await? {
-            if let Some(pair) = pair_of(&service) {
-                slow.extend(self.judge_service(&service, &pair, range, &mut traffic, judged).await?);
+        for service in &services {
+            let mut recent = service.clone();
+            recent.releases.retain(|release| release.last_seen_s > recent_from);
+            let pair = newest_pair(&recent);
+            if let Some(pair) = &pair {
+                let range = Range {
+                    from_unix_s: recent_from,
+                    to_unix_s: to,
+                };
+                all.add(
+                    self.judge_pair(service, pair, range, None, &mut traffic, judged)
+                        .await?,
+                );
+            }
+            for alert in &open {
+                if (&alert.namespace, &alert.service) != (&service.namespace, &service.service) {
+                    continue;
+                }
+                let Some(stated) = pair_of(service, &alert.baseline, &alert.candidate) else {
+                    continue;
+                };
+                let range = Range {
+                    from_unix_s: begins(alert),
+                    to_unix_s: to,
+                };
+                let begins_alike =
+                    self.reference_from(&stated, range.from_unix_s) == self.reference_from(&stated, recent_from);
+                let is_judged = pair.as_ref() == Some(&stated) && begins_alike;
+                if is_judged {
+                    continue;
+                }
+                let route = Some(alert.route.as_str());
+                let found = self
+                    .judge_pair(service, &stated, range, route, &mut Traffic::default(), judged)
+                    .await?;
+                all.renew(&AlertKey::of(alert), found);
             }
         }
-        let slow = folding::fold_callers(folding::one_per_route(slow), &traffic);
+        let failing = folding::one_failing_per_route(all.failing);
+        let slow = folding::one_per_route(all.slow);
+        let found: BTreeSet<AlertKey> = slow.iter().map(Slow::key).collect();
+        let slow = folding::fold_callers(slow, &traffic);
         let mut alerts = Vec::new();
         let mut remembered = Remembered::new();
         for one in &slow {
@@ -136,13 +198,36 @@ impl VerdictRunner {
                 None => evidence::collect(&self.store, &self.config.own_code, one, ranges).await?,
             };
             let waiting = evidence.is_incomplete() && self.may_wait(one, to);
-            alerts.extend(alerts::assemble(one, &evidence, waiting));
+            alerts.extend(
+                alerts::assemble(one, &evidence, waiting).map(|alert| alert_book::Judged {
+                    changed_ms: one.judged.state.changed_at.map_or(alert.started_ms, |at| at * 1000),
+                    alert,
+                }),
+            );
             remembered.insert(one.id(), evidence);
         }
         memory.evidence = remembered;
-        keep_beginnings(&mut alerts, &mut memory.started_ms);
+        alerts.extend(failing.iter().filter_map(|one| {
+            let alert = alerts::assemble_failing(one, to, self.config.evidence_windows)?;
+            let changed_ms = one.state.changed_at.map_or(alert.started_ms, |at| at * 1000);
+            Some(alert_book::Judged { alert, changed_ms })
+        }));
+        // What senders could not deliver while this process was away is not silence.
+        let hold = self.clock.now_unix_ms() < self.started_ms.saturating_add(HOLD_MS);
+        let why = |alert: &Alert| why_over(alert, &services, &found);
+        let mut alerts = self.book.reconcile(alerts, to * 1000, hold, why);
+        self.book.save().await;
         alerts.sort_by(|a, b| b.started_ms.cmp(&a.started_ms).then_with(|| a.id.cmp(&b.id)));
         Ok(alerts)
+    }
+
+    /// The first window that is looked at: those of the baseline before the candidate's first are the reference when the two
+    /// do not serve together.
+    fn reference_from(&self, pair: &Pair, from: i64) -> i64 {
+        let lead = i64::try_from(self.config.latency.before_after_windows)
+            .unwrap_or(i64::MAX / 4)
+            .saturating_mul(WINDOW_S);
+        from.max(pair.candidate.first_window_s.saturating_sub(lead))
     }
 
     /// True while an alert may wait for names.
@@ -154,24 +239,23 @@ impl VerdictRunner {
             .is_some_and(|fired| to < fired + WINDOW_S + limit)
     }
 
-    /// What is slower in one service.
-    async fn judge_service(
+    /// What is slower, or fails more often, in one release of a service than in another; on one route, or on all.
+    async fn judge_pair(
         &self,
         service: &ServiceInfo,
         pair: &Pair,
         range: Range,
+        route: Option<&str>,
         traffic: &mut Traffic,
         judged: &mut usize,
-    ) -> Result<Vec<Slow>, QueryError> {
-        // The baseline's windows before the candidate's first are the reference when they do not serve together.
-        let lead = i64::try_from(self.config.latency.before_after_windows)
-            .unwrap_or(i64::MAX / 4)
-            .saturating_mul(WINDOW_S);
-        let from = range.from_unix_s.max(pair.candidate.first_seen_s.saturating_sub(lead));
+    ) -> Result<Found, QueryError> {
         let range = Range {
-            from_unix_s: from,
+            from_unix_s: self.reference_from(pair, range.from_unix_s),
             ..range
         };
+        if range.from_unix_s >= range.to_unix_s {
+            return Ok(Found::default());
+        }
         let who = WorkloadFilter {
             namespace: Some(service.namespace.clone()),
             ..WorkloadFilter::service(&service.service)
@@ -179,27 +263,34 @@ impl VerdictRunner {
         // Windows of SDKs are longer than ours and begin whenever the process did: both releases are judged by the same
         // stretches of time, long enough for a window of either.
         let step = Step::Seconds(Step::holding_s(self.store.usual_window_s(range, who).await?));
-        let (before, after) = (&pair.baseline.version, &pair.candidate.version);
-        let baseline = self.served(service, before, range, step, traffic).await?;
-        let candidate = self.served(service, after, range, step, traffic).await?;
+        let asked = (range, step, route);
+        let baseline = self.served(service, &pair.baseline, asked, traffic).await?;
+        let candidate = self.served(service, &pair.candidate, asked, traffic).await?;
         let units = units::build(baseline, candidate, self.config.min_source_requests);
         let (config, to) = (self.config.clone(), range.to_unix_s);
-        let judge = move || -> Vec<_> {
-            units
-                .into_iter()
-                .filter_map(|unit| units::judge(unit, to, &config))
-                .collect()
+        let judge = move || {
+            let mut failing = Vec::new();
+            let mut latency = Vec::new();
+            for unit in units {
+                if let Some((verdict, state)) = units::judge_failures(&unit, to, &config)
+                    && verdict.fired_at_window.is_some()
+                {
+                    failing.push((unit.clone(), verdict, state));
+                }
+                latency.extend(units::judge(unit, to, &config));
+            }
+            (latency, failing)
         };
-        let all = tokio::task::spawn_blocking(judge)
+        let (latency, failing) = tokio::task::spawn_blocking(judge)
             .await
             .map_err(|error| QueryError::Internal {
                 message: error.to_string(),
             })?;
-        *judged += all.len();
-        let slower = all
+        *judged += latency.len();
+        let slower = latency
             .into_iter()
             .filter(|one| one.verdict.outcome == LatencyOutcome::Slower);
-        let named = slower.map(|judged| Slow {
+        let slow = slower.map(|judged| Slow {
             namespace: service.namespace.clone(),
             service: service.service.clone(),
             baseline: pair.baseline.version.clone(),
@@ -207,26 +298,39 @@ impl VerdictRunner {
             judged,
             folded: Vec::new(),
         });
-        Ok(named.collect())
+        let failing = failing.into_iter().map(|(unit, verdict, state)| Failing {
+            namespace: service.namespace.clone(),
+            service: service.service.clone(),
+            baseline: pair.baseline.version.clone(),
+            candidate: pair.candidate.version.clone(),
+            unit,
+            verdict,
+            state,
+        });
+        Ok(Found {
+            slow: slow.collect(),
+            failing: failing.collect(),
+        })
     }
 
     /// Requests that a release served, by window, caller and route.
     async fn served(
         &self,
         service: &ServiceInfo,
-        version: &str,
-        range: Range,
-        step: Step,
+        info: &ReleaseInfo,
+        (range, step, route): (Range, Step, Option<&str>),
         traffic: &mut Traffic,
     ) -> Result<Vec<Served>, QueryError> {
         let release = Release {
             namespace: service.namespace.clone(),
             service: service.service.clone(),
-            version: version.to_owned(),
+            version: info.version.clone(),
         };
         let query = RequestQuery {
             side: Some(Side::Server),
             step,
+            route: route.map(str::to_owned),
+            warm_until_s: self.warm_until_s(info, range.from_unix_s),
             ..RequestQuery::new(WorkloadFilter::release(&release), range)
         };
         let rows = self.store.requests(query).await?;
@@ -244,30 +348,98 @@ impl VerdictRunner {
                 window: row.window_start_s,
                 source: row.peer,
                 route: row.route,
+                warming: row.warming,
+                error: row.error,
                 duration: row.duration,
             }
         });
         Ok(served.collect())
     }
-}
 
-fn pair_of(service: &ServiceInfo) -> Option<Pair> {
-    let seen = service.releases.iter().map(|release| Seen {
-        version: release.version.clone(),
-        first_seen_s: release.first_seen_s,
-        last_seen_s: release.last_seen_s,
-    });
-    newest_pair(seen.collect())
-}
-
-/// An alert that stands keeps the earliest beginning it had.
-fn keep_beginnings(alerts: &mut [Alert], started_ms: &mut BTreeMap<String, i64>) {
-    let mut kept = BTreeMap::new();
-    for alert in alerts.iter_mut().filter(|alert| alert.state != AlertStatus::Resolved) {
-        alert.started_ms = started_ms
-            .get(&alert.id)
-            .map_or(alert.started_ms, |&before| before.min(alert.started_ms));
-        kept.insert(alert.id.clone(), alert.started_ms);
+    /// Until when each instance that is young in a range warms up.
+    fn warm_until_s(&self, info: &ReleaseInfo, from: i64) -> BTreeMap<String, i64> {
+        let warm_up = i64::try_from(self.config.warm_up.as_secs()).unwrap_or(i64::MAX / 4);
+        let until = info.instances_since_s.iter().map(|since_s| since_s + warm_up);
+        let instances = info.instances.iter().cloned().zip(until);
+        instances.filter(|(_, until_s)| *until_s > from).collect()
     }
-    *started_ms = kept;
+}
+
+/// What is worse in candidates than in their baselines.
+#[derive(Default)]
+struct Found {
+    slow: Vec<Slow>,
+    failing: Vec<Failing>,
+}
+
+impl Found {
+    fn add(&mut self, other: Found) {
+        self.slow.extend(other.slow);
+        self.failing.extend(other.failing);
+    }
+
+    /// Puts what was found of one alert in the place of what was found of it before, if there is anything.
+    fn renew(&mut self, key: &AlertKey, mut other: Found) {
+        other.slow.retain(|one| one.key() == *key);
+        other.failing.retain(|one| one.key() == *key);
+        if !other.slow.is_empty() {
+            self.slow.retain(|one| one.key() != *key);
+        }
+        if !other.failing.is_empty() {
+            self.failing.retain(|one| one.key() != *key);
+        }
+        self.add(other);
+    }
+}
+
+/// A baseline and a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pair {
+    baseline: ReleaseInfo,
+    candidate: ReleaseInfo,
+}
+
+/// The newest release and the one that it replaces.
+fn newest_pair(service: &ServiceInfo) -> Option<Pair> {
+    let candidate = service.releases.first()?;
+    let baseline = baseline_of(&service.releases, &candidate.version)?;
+    Some(Pair {
+        baseline: baseline.clone(),
+        candidate: candidate.clone(),
+    })
+}
+
+/// Two releases by their versions.
+fn pair_of(service: &ServiceInfo, baseline: &str, candidate: &str) -> Option<Pair> {
+    let find = |version: &str| {
+        service
+            .releases
+            .iter()
+            .find(|release| release.version == version)
+            .cloned()
+    };
+    Some(Pair {
+        baseline: find(baseline)?,
+        candidate: find(candidate)?,
+    })
+}
+
+/// Why an alert that is not found any more is over; completes "it ended because ...".
+fn why_over(alert: &Alert, services: &[ServiceInfo], slow: &BTreeSet<AlertKey>) -> String {
+    if slow.contains(&AlertKey::of(alert)) {
+        return "another alert explains it".to_owned();
+    }
+    let service = services
+        .iter()
+        .find(|s| (&s.namespace, &s.service) == (&alert.namespace, &alert.service));
+    let Some(service) = service else {
+        return format!("{} does not report any more", alert.service);
+    };
+    let missing = [&alert.candidate, &alert.baseline]
+        .into_iter()
+        .find(|version| !service.releases.iter().any(|release| release.version == **version));
+    match missing {
+        Some(version) => format!("{} {version} does not report any more", alert.service),
+        None => "the newest windows do not show it any more".to_owned(),
+    }
 }

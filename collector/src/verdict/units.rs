@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use emberline_analysis::{
-    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow, judge_latency},
+    errors::{ErrorVerdict, ErrorWindow, Failures, judge_errors},
+    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow, judge_warm_latency},
     went_away::{AlertState, Observation, observations},
 };
 use emberline_model::{Histogram, Release, time::WINDOW_SECONDS};
@@ -22,6 +23,10 @@ pub(super) struct Served {
     /// `None` for a caller that did not introduce itself.
     pub(super) source: Option<Release>,
     pub(super) route: String,
+    /// By instances that were warming up.
+    pub(super) warming: bool,
+    /// They failed.
+    pub(super) error: bool,
     pub(super) duration: Histogram,
 }
 
@@ -33,6 +38,10 @@ pub(super) struct Unit {
     pub(super) route: String,
     pub(super) baseline: BTreeMap<i64, Histogram>,
     pub(super) candidate: BTreeMap<i64, Histogram>,
+    /// Of instances of the candidate that were warming up. Those of the baseline are left out: they are no measure.
+    pub(super) warming: BTreeMap<i64, Histogram>,
+    /// All requests to the baseline and to the candidate, and those that failed.
+    pub(super) failures: [BTreeMap<i64, Failures>; 2],
 }
 
 /// A unit with what is said of it.
@@ -58,10 +67,17 @@ pub(super) fn build(baseline: Vec<Served>, candidate: Vec<Served>, min_source_re
                 route: served.route,
                 ..Unit::default()
             });
-        let windows = if is_candidate {
-            &mut unit.candidate
-        } else {
-            &mut unit.baseline
+        let failures = unit.failures[usize::from(is_candidate)]
+            .entry(served.window)
+            .or_default();
+        let count = served.duration.count();
+        failures.requests += count;
+        failures.errors += if served.error { count } else { 0 };
+        let windows = match (is_candidate, served.warming) {
+            (true, false) => &mut unit.candidate,
+            (true, true) => &mut unit.warming,
+            (false, false) => &mut unit.baseline,
+            (false, true) => continue,
         };
         windows.entry(served.window).or_default().merge(&served.duration);
     }
@@ -80,9 +96,17 @@ pub(super) fn build(baseline: Vec<Served>, candidate: Vec<Served>, min_source_re
         for (into, from) in [
             (&mut pool.baseline, unit.baseline),
             (&mut pool.candidate, unit.candidate),
+            (&mut pool.warming, unit.warming),
         ] {
             for (window, duration) in from {
                 into.entry(window).or_default().merge(&duration);
+            }
+        }
+        for (into, from) in pool.failures.iter_mut().zip(unit.failures) {
+            for (window, failures) in from {
+                let all = into.entry(window).or_default();
+                all.requests += failures.requests;
+                all.errors += failures.errors;
             }
         }
     }
@@ -97,7 +121,7 @@ pub(super) fn requests(windows: &BTreeMap<i64, Histogram>) -> u64 {
 
 /// Judges a unit on the windows before `to` (exclusive); `None` while there is nothing to compare.
 pub(super) fn judge(unit: Unit, to: i64, config: &VerdictConfig) -> Option<Judged> {
-    let first = *unit.candidate.keys().next()?;
+    let first = *unit.candidate.keys().chain(unit.warming.keys()).min()?;
     if unit.baseline.is_empty() {
         return None;
     }
@@ -110,17 +134,58 @@ pub(super) fn judge(unit: Unit, to: i64, config: &VerdictConfig) -> Option<Judge
             })
             .collect()
     };
-    let verdict = judge_latency(&windows(&unit.baseline), &windows(&unit.candidate), &config.latency);
-    let state = replay(&verdict, first, to, config);
-    Some(Judged { unit, verdict, state })
-}
-
-/// Steps the alert's state through every window, those without requests included.
-fn replay(verdict: &LatencyVerdict, first: i64, to: i64, config: &VerdictConfig) -> AlertState {
-    let judged: BTreeMap<i64, Observation> = observations(verdict).map(|seen| (seen.window, seen)).collect();
+    let (baseline, candidate) = (windows(&unit.baseline), windows(&unit.candidate));
+    let verdict = judge_warm_latency(&baseline, &candidate, &windows(&unit.warming), &config.latency);
     let stated_at = verdict
         .fired_at_window
         .filter(|_| verdict.outcome == LatencyOutcome::Slower);
+    let state = replay(observations(&verdict), stated_at, first, to, config);
+    Some(Judged { unit, verdict, state })
+}
+
+/// Judges a unit's failures on the windows before `to` (exclusive); `None` while nobody fails.
+pub(super) fn judge_failures(unit: &Unit, to: i64, config: &VerdictConfig) -> Option<(ErrorVerdict, AlertState)> {
+    let [baseline, candidate] = &unit.failures;
+    let first = *candidate.keys().next()?;
+    if baseline.is_empty() || candidate.values().all(|failures| failures.errors == 0) {
+        return None;
+    }
+    let windows = |of: &BTreeMap<i64, Failures>| -> Vec<ErrorWindow> {
+        of.iter()
+            .map(|(&start, failures)| ErrorWindow {
+                start,
+                requests: failures.requests,
+                errors: failures.errors,
+            })
+            .collect()
+    };
+    let verdict = judge_errors(&windows(baseline), &windows(candidate), &config.errors);
+    let stated_at = verdict.fired_at_window;
+    let seen = verdict.judged.iter().map(|judged| Observation {
+        window: judged.window,
+        stated: stated_at.is_some_and(|at| judged.window >= at),
+        exceeding: Some(judged.exceeding),
+        warming: false,
+    });
+    let state = replay(seen, stated_at, first, to, config);
+    Some((verdict, state))
+}
+
+/// Steps the alert's state through every window, those without requests included.
+fn replay(
+    all_seen: impl Iterator<Item = Observation>,
+    stated_at: Option<i64>,
+    first: i64,
+    to: i64,
+    config: &VerdictConfig,
+) -> AlertState {
+    let mut judged: BTreeMap<i64, Observation> = BTreeMap::new();
+    for seen in all_seen {
+        // What warm instances show goes before what new ones do.
+        if !seen.warming || !judged.contains_key(&seen.window) {
+            judged.insert(seen.window, seen);
+        }
+    }
     let mut state = AlertState::default();
     let mut window = first;
     while window < to {
@@ -128,6 +193,7 @@ fn replay(verdict: &LatencyVerdict, first: i64, to: i64, config: &VerdictConfig)
             window,
             stated: stated_at.is_some_and(|at| window >= at),
             exceeding: None,
+            warming: false,
         };
         state = state.step(judged.get(&window).copied().unwrap_or(unseen), &config.alert);
         window += WINDOW_S;
@@ -157,6 +223,8 @@ mod tests {
             window,
             source: source.map(release),
             route: "/a".into(),
+            warming: false,
+            error: false,
             duration,
         }
     }

@@ -12,6 +12,8 @@ mod otlp_http;
 mod profiles_of_others;
 mod pushed_counters;
 mod real_clients;
+mod release_day;
+mod releases;
 mod scraping;
 mod streams;
 mod support;

@@ -26,10 +26,10 @@ use serde_json::Value;
 
 /// Records what it is sent; refuses the first `refuse` requests with `status`.
 #[derive(Clone)]
-struct Recorder {
+pub(crate) struct Recorder {
     heard: Arc<Mutex<Vec<(String, Value)>>>,
     refuse: Arc<AtomicUsize>,
-    status: StatusCode,
+    status: Arc<Mutex<StatusCode>>,
 }
 
 async fn record(State(recorder): State<Recorder>, uri: Uri, Json(body): Json<Value>) -> Response {
@@ -37,18 +37,19 @@ async fn record(State(recorder): State<Recorder>, uri: Uri, Json(body): Json<Val
         .refuse
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
     if left.is_ok() {
-        return (recorder.status, [("location", "http://127.0.0.1:1/elsewhere")]).into_response();
+        let status = *recorder.status.lock().unwrap();
+        return (status, [("location", "http://127.0.0.1:1/elsewhere")]).into_response();
     }
     recorder.heard.lock().unwrap().push((uri.path().to_owned(), body));
     StatusCode::OK.into_response()
 }
 
 impl Recorder {
-    async fn start(refuse: usize, status: StatusCode) -> (Recorder, SocketAddr) {
+    pub(crate) async fn start(refuse: usize, status: StatusCode) -> (Recorder, SocketAddr) {
         let recorder = Recorder {
             heard: Arc::default(),
             refuse: Arc::new(AtomicUsize::new(refuse)),
-            status,
+            status: Arc::new(Mutex::new(status)),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -57,7 +58,7 @@ impl Recorder {
         (recorder, address)
     }
 
-    async fn hears(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> (String, Value) {
+    pub(crate) async fn hears(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> (String, Value) {
         eventually(what, || async {
             let heard = self.heard.lock().unwrap();
             heard.iter().find(|(_, body)| is_it(body)).cloned()
@@ -65,8 +66,18 @@ impl Recorder {
         .await
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.heard.lock().unwrap().len()
+    }
+
+    /// Refuses the next requests.
+    pub(crate) fn refuse_next(&self, requests: usize, status: StatusCode) {
+        *self.status.lock().unwrap() = status;
+        self.refuse.store(requests, Ordering::SeqCst);
+    }
+
+    pub(crate) fn refusals_left(&self) -> usize {
+        self.refuse.load(Ordering::SeqCst)
     }
 }
 

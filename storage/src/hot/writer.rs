@@ -292,10 +292,11 @@ impl Writer {
         self.last_history = Instant::now();
         let shared = &self.shared;
         let mut history = shared.history.lock();
-        if history.is_changed() && shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) >= ROOM_BYTES {
-            if let Err(error) = history.make_durable(&*shared.disk, &shared.options.data_dir) {
-                tracing::warn!(%error, "when releases were first seen cannot be written; trying again");
-            }
+        if history.is_changed()
+            && shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) >= ROOM_BYTES
+            && let Err(error) = history.make_durable(&*shared.disk, &shared.options.data_dir)
+        {
+            tracing::warn!(%error, "when releases were first seen cannot be written; trying again");
         }
     }
 

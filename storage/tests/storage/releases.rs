@@ -158,9 +158,7 @@ async fn what_was_stated_is_there_after_a_crash_and_goes_with_the_service() {
     }
     // As a killed process leaves it.
     let copy = tempfile::tempdir().unwrap();
-    for name in ["releases.bin"] {
-        fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
-    }
+    fs::copy(dir.path().join("releases.bin"), copy.path().join("releases.bin")).unwrap();
     fs::create_dir(copy.path().join("journal")).unwrap();
     for entry in fs::read_dir(dir.path().join("journal")).unwrap() {
         let entry = entry.unwrap();

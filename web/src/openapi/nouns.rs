@@ -231,6 +231,7 @@ pub(crate) struct Alert {
     diff_url: String,
     /// Why it was not sent, when it was not.
     suppressed_reason: Option<String>,
+    ended_reason: Option<String>,
 }
 
 /// Where an alert stands.

@@ -388,6 +388,7 @@ pub(crate) fn alert(state: AlertStatus) -> Alert {
         folded: Vec::new(),
         diff_url: "/compare".to_owned(),
         suppressed_reason: None,
+        ended_reason: None,
     }
 }
 

@@ -343,6 +343,7 @@ export interface Alert {
   folded: string[];
   diff_url: string;
   suppressed_reason: string | null;
+  ended_reason: string | null;
 }
 
 export interface AlertFunction {

@@ -34,7 +34,7 @@ export function AlertCard({ alert, isOpen: isOpenAtFirst }: { alert: Alert; isOp
         <div class="alert-actions">
           {diff !== null && (
             <Link to={diff} class="button button-strong">
-              Open the comparison
+              {alert.kind === "errors" ? "Open the service" : "Open the comparison"}
             </Link>
           )}
           <button type="button" class="quiet" aria-expanded={isOpen} aria-controls={bodyId} onClick={() => setOpen(!isOpen)}>
@@ -79,7 +79,7 @@ export function AlertCard({ alert, isOpen: isOpenAtFirst }: { alert: Alert; isOp
         <div id={bodyId} class="alert-body">
           <QuantileTable latency={alert.latency} baseline={alert.baseline} candidate={alert.candidate} />
           {alert.functions.length > 0 && <TopFunctions alert={alert} />}
-          <p>{splitWords(alert.client_server)}</p>
+          {alert.kind !== "errors" && <p>{splitWords(alert.client_server)}</p>}
           <p>{evidenceWords(alert)}</p>
           <p>{modeWords(alert.mode)}</p>
           {alert.folded.length > 0 && (
@@ -94,6 +94,7 @@ export function AlertCard({ alert, isOpen: isOpenAtFirst }: { alert: Alert; isOp
               </ul>
             </>
           )}
+          {alert.ended_reason !== null && <p class="soft">It ended because {alert.ended_reason}.</p>}
           {alert.suppressed_reason !== null && <p class="soft">No notification was sent: {alert.suppressed_reason}</p>}
         </div>
       )}

@@ -1,0 +1,436 @@
+//! The error verdict: does the candidate release fail more often than the baseline on one route?
+//!
+//! What is tested, exactly: "a request to the candidate fails with no greater chance than one to the baseline". Per block of
+//! windows in which both serve, the failures of both are counted; the factor of a block is the likelihood of these counts if
+//! the candidate failed more often, over their likelihood if both failed with the average of the two chances. Its
+//! expectation is at most 1 whatever the chance is that both fail with, and less where the candidate fails more rarely:
+//! per request the factors are linear in that chance, and their geometric mean is at most their arithmetic one, which is 1
+//! (Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping").
+//! The chance of the baseline is estimated from earlier blocks only. Nothing is approximated: a share of nothing, or of one
+//! failure in a million, needs no large numbers. [`crate::evidence`] makes of it evidence that may be looked at after
+//! each window: P(ever a false "fails more often") <= alpha for each watched route. A failure that hits both releases
+//! cancels.
+//!
+//! When the releases do not serve at the same time, the chance is bounded by what the baseline's last windows showed, their
+//! worst tenth included, and more windows must carry the verdict.
+//!
+//! Guarantees: pure; what is said of a window depends on no later window; one window never carries a verdict; a growth below
+//! the floor is not stated.
+//!
+//! Wrong on purpose: requests inside a window count as independent; a disturbance that makes one release fail in two windows
+//! in a row looks like its fault, and the alert's went-away rule must take it back.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use emberline_model::{alert::ComparisonMode, time::WINDOW_SECONDS};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    evidence::{Cap, EvidenceProcess, Exceedance, Null},
+    latency::JudgedWindow,
+    statistics::normal_quantile,
+};
+
+/// Share of the baseline's windows whose failures stay below the bound in before/after mode.
+const RESTLESS_WINDOWS: f64 = 0.9;
+/// The smallest chance of a failure that is believed of a baseline: nothing has failed yet is no proof of never.
+const LEAST_CHANCE: f64 = 1e-4;
+
+/// Requests of one release on one route in one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ErrorWindow {
+    /// Start, seconds since the Unix epoch.
+    pub start: i64,
+    /// All of them.
+    pub requests: u64,
+    /// Those that failed.
+    pub errors: u64,
+}
+
+/// When more failures are worth stating, and how sure one must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorConfig {
+    /// Chance of ever stating it where the candidate fails no more often, for each watched route.
+    pub alpha: f64,
+    /// Growth of the share of failures that is not worth stating.
+    pub floor_share: f64,
+    /// Failures of the candidate below which nothing is stated.
+    pub min_errors: u64,
+    /// First windows of the candidate that are not judged. A cold start is slow, it does not fail: there is no longer grace.
+    pub skip_first_windows: u32,
+    /// Blocks of windows that must carry a verdict.
+    pub min_windows: u32,
+    /// The same when the releases are not live together.
+    pub before_after_min_windows: u32,
+    /// Windows of the baseline that serve as reference when the releases are not live together.
+    pub before_after_windows: usize,
+    /// A release counts as live for this many windows after its last request.
+    pub live_gap_windows: u32,
+    /// Windows are joined until each side has this many requests.
+    pub min_block_requests: u64,
+    /// Share of windows in which something else makes one release alone fail; paid for in advance.
+    pub disturbed_share: f64,
+}
+
+impl Default for ErrorConfig {
+    fn default() -> ErrorConfig {
+        ErrorConfig {
+            alpha: 0.001,
+            floor_share: 0.01,
+            min_errors: 5,
+            skip_first_windows: 1,
+            min_windows: 2,
+            before_after_min_windows: 6,
+            before_after_windows: 30,
+            live_gap_windows: 6,
+            min_block_requests: 10,
+            disturbed_share: 0.000_2,
+        }
+    }
+}
+
+/// Failures among requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// Requests.
+    pub requests: u64,
+    /// Those that failed.
+    pub errors: u64,
+}
+
+impl Failures {
+    /// The share that failed; 0 without requests.
+    pub fn share(&self) -> f64 {
+        self.errors as f64 / self.requests.max(1) as f64
+    }
+
+    /// Wilson's 95 % interval of the chance of a failure.
+    pub fn interval(&self) -> (f64, f64) {
+        wilson(self, normal_quantile(0.975))
+    }
+
+    fn add(&mut self, other: Failures) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+    }
+}
+
+fn wilson(of: &Failures, z: f64) -> (f64, f64) {
+    let n = of.requests as f64;
+    if n == 0.0 {
+        return (0.0, 1.0);
+    }
+    let (share, z2) = (of.share(), z * z);
+    let middle = share + z2 / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+    let of_all = 1.0 + z2 / n;
+    (((middle - half) / of_all).max(0.0), ((middle + half) / of_all).min(1.0))
+}
+
+/// The verdict with its evidence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorVerdict {
+    /// Whether the evidence comes from releases live together.
+    pub mode: ComparisonMode,
+    /// First window at which it held that the candidate fails more often; `None`: that cannot be said.
+    pub fired_at_window: Option<i64>,
+    /// The window in which that most likely began, as it was known when it was stated.
+    pub since_window: Option<i64>,
+    /// Natural logarithm of the e-value's largest value so far.
+    pub e_value_ln_peak: f64,
+    /// Chance of ever stating this without a change.
+    pub alpha: f64,
+    /// Failures of the baseline behind the statement.
+    pub baseline: Failures,
+    /// Failures of the candidate since it most likely began.
+    pub candidate: Failures,
+    /// Windows with requests of the candidate that were judged.
+    pub windows_used: u64,
+    /// How the evidence grew.
+    pub judged: Vec<JudgedWindow>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    mode: ComparisonMode,
+    first: i64,
+    last: i64,
+    baseline: Failures,
+    candidate: Failures,
+    windows: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct JudgedBlock {
+    block: Block,
+    /// Share of failures of the candidate minus the baseline's.
+    growth: f64,
+    standing: JudgedWindow,
+}
+
+struct Watch<'a> {
+    config: &'a ErrorConfig,
+    process: EvidenceProcess,
+    blocks: Vec<JudgedBlock>,
+    open: Option<Block>,
+    reference: VecDeque<Failures>,
+    stated: Option<(i64, usize)>,
+    windows_used: u64,
+}
+
+/// Judges one route of two releases. Windows may come in any order; windows of one start are added up.
+pub fn judge_errors(baseline: &[ErrorWindow], candidate: &[ErrorWindow], config: &ErrorConfig) -> ErrorVerdict {
+    let mut windows: BTreeMap<i64, [Failures; 2]> = BTreeMap::new();
+    for (at, side) in [baseline, candidate].into_iter().enumerate() {
+        for window in side {
+            windows.entry(window.start).or_default()[at].add(Failures {
+                requests: window.requests,
+                errors: window.errors.min(window.requests),
+            });
+        }
+    }
+    let mut watch = Watch {
+        config,
+        process: EvidenceProcess::new(1),
+        blocks: Vec::new(),
+        open: None,
+        reference: VecDeque::new(),
+        stated: None,
+        windows_used: 0,
+    };
+    let window_s = i64::from(WINDOW_SECONDS);
+    let gap_s = i64::from(config.live_gap_windows) * window_s;
+    let (mut first, mut last) = (None, [None::<i64>; 2]);
+    for (&start, &[baseline, candidate]) in &windows {
+        for (last, side) in last.iter_mut().zip([baseline, candidate]) {
+            if side.requests > 0 {
+                *last = Some(start);
+            }
+        }
+        if candidate.requests > 0 {
+            first.get_or_insert(start);
+        }
+        let live = |last: Option<i64>| last.is_some_and(|last| last > start - gap_s);
+        let is_judged = first.is_some_and(|first| start >= first + i64::from(config.skip_first_windows) * window_s);
+        if is_judged && live(last[1]) {
+            let mode = if live(last[0]) {
+                ComparisonMode::Concurrent
+            } else {
+                ComparisonMode::BeforeAfter
+            };
+            watch.push(start, mode, baseline, candidate);
+        } else {
+            watch.open = None;
+        }
+        if baseline.requests > 0 {
+            watch.reference.push_back(baseline);
+            if watch.reference.len() > config.before_after_windows.max(1) {
+                watch.reference.pop_front();
+            }
+        }
+    }
+    watch.verdict()
+}
+
+impl Watch<'_> {
+    fn push(&mut self, start: i64, mode: ComparisonMode, baseline: Failures, candidate: Failures) {
+        if self.open.is_some_and(|open| open.mode != mode) {
+            self.open = None;
+        }
+        let reference = self.pooled_reference();
+        let open = self.open.get_or_insert(Block {
+            mode,
+            first: start,
+            last: start,
+            baseline: Failures::default(),
+            candidate: Failures::default(),
+            windows: 0,
+        });
+        open.last = start;
+        open.baseline.add(baseline);
+        open.candidate.add(candidate);
+        open.windows += u64::from(candidate.requests > 0);
+        let against = match mode {
+            ComparisonMode::Concurrent => open.baseline.requests,
+            ComparisonMode::BeforeAfter => reference.requests,
+        };
+        let least = self.config.min_block_requests.max(1);
+        if open.candidate.requests >= least
+            && against >= least
+            && let Some(block) = self.open.take()
+        {
+            self.judge(block, reference);
+        }
+    }
+
+    fn pooled_reference(&self) -> Failures {
+        self.reference.iter().fold(Failures::default(), |mut all, window| {
+            all.add(*window);
+            all
+        })
+    }
+
+    fn judge(&mut self, block: Block, reference: Failures) {
+        let config = self.config;
+        let (null, blocks) = match block.mode {
+            ComparisonMode::Concurrent => {
+                // From what came before alone: that is what makes the factor one of a fair bet.
+                let expected = (reference.errors as f64 + 0.5) / (reference.requests as f64 + 1.0);
+                let null = Null::Share {
+                    errors: block.baseline.errors,
+                    requests: block.baseline.requests,
+                    expected: expected.clamp(LEAST_CHANCE, 0.9),
+                };
+                (null, config.min_windows)
+            }
+            ComparisonMode::BeforeAfter => {
+                let bound = wilson(&reference, normal_quantile(1.0 - config.alpha)).1;
+                let chance = bound.max(self.restless_share()).clamp(LEAST_CHANCE, 0.99);
+                (Null::Bound { chance }, config.before_after_min_windows)
+            }
+        };
+        let counted = Exceedance {
+            above: block.candidate.errors,
+            requests: block.candidate.requests,
+            null,
+        };
+        let cap = Cap::new(config.alpha, blocks, config.disturbed_share);
+        self.process.push(&[Some(counted)], cap);
+        let usual = match block.mode {
+            ComparisonMode::Concurrent => block.baseline.share(),
+            ComparisonMode::BeforeAfter => reference.share(),
+        };
+        let growth = block.candidate.share() - usual;
+        self.windows_used += block.windows;
+        self.blocks.push(JudgedBlock {
+            block,
+            growth,
+            standing: JudgedWindow {
+                window: block.last,
+                mode: block.mode,
+                e_value_ln: self.process.ln_value(),
+                exceeding: growth > config.floor_share / 2.0,
+                warming: false,
+            },
+        });
+        if self.stated.is_none() {
+            self.stated = self.state();
+        }
+    }
+
+    /// The share of failures that nine of ten of the baseline's windows stay below.
+    fn restless_share(&self) -> f64 {
+        let mut shares: Vec<f64> = self.reference.iter().map(Failures::share).collect();
+        shares.sort_by(f64::total_cmp);
+        let at = (RESTLESS_WINDOWS * shares.len() as f64).ceil() as usize;
+        shares.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
+    }
+
+    /// Whether the newest block completes a verdict.
+    fn state(&self) -> Option<(i64, usize)> {
+        if self.process.ln_value() < (1.0 / self.config.alpha).ln() {
+            return None;
+        }
+        let first = self.began(self.process.leading().1);
+        let evidence = self.blocks.get(first..)?;
+        let carrying = evidence.iter().filter(|judged| judged.standing.exceeding).count();
+        let (baseline, candidate, _) = self.pool(evidence);
+        let is_worth_it = candidate.errors >= self.config.min_errors
+            && candidate.share() >= baseline.share() + self.config.floor_share
+            && carrying >= self.config.min_windows as usize;
+        is_worth_it.then_some((evidence.last()?.block.last, first))
+    }
+
+    /// The block in which it most likely began, not before `from`: the first of the last ones that show half of the newest
+    /// growth, a pause of two blocks allowed. The process cannot tell: where a few always fail, the beginning of a small growth
+    /// costs it little.
+    fn began(&self, from: usize) -> usize {
+        let last = self.blocks.len().saturating_sub(1);
+        let half = self.blocks.last().map_or(0.0, |newest| newest.growth / 2.0);
+        let (mut began, mut quiet) = (last, 0);
+        for (at, judged) in self.blocks.iter().enumerate().skip(from).rev() {
+            if judged.growth >= half {
+                (began, quiet) = (at, 0);
+            } else {
+                quiet += 1;
+                if quiet > 2 {
+                    break;
+                }
+            }
+        }
+        began
+    }
+
+    /// Failures of both behind some blocks.
+    fn pool(&self, blocks: &[JudgedBlock]) -> (Failures, Failures, ComparisonMode) {
+        let (mut baseline, mut candidate) = (Failures::default(), Failures::default());
+        for judged in blocks {
+            baseline.add(judged.block.baseline);
+            candidate.add(judged.block.candidate);
+        }
+        let is_mixed = |judged: &JudgedBlock| judged.block.mode == ComparisonMode::BeforeAfter;
+        if blocks.iter().any(is_mixed) {
+            return (self.pooled_reference(), candidate, ComparisonMode::BeforeAfter);
+        }
+        (baseline, candidate, ComparisonMode::Concurrent)
+    }
+
+    fn verdict(&self) -> ErrorVerdict {
+        let evidence = &self.blocks[self.stated.map_or(0, |stated| stated.1)..];
+        let (baseline, candidate, mode) = self.pool(evidence);
+        ErrorVerdict {
+            mode,
+            fired_at_window: self.stated.map(|stated| stated.0),
+            since_window: (self.stated.and(evidence.first())).map(|judged| judged.block.first),
+            e_value_ln_peak: self.process.ln_peak(),
+            alpha: self.config.alpha,
+            baseline,
+            candidate,
+            windows_used: self.windows_used,
+            judged: self.blocks.iter().map(|judged| judged.standing).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_factor_of_a_block_is_a_fair_bet_whatever_the_chance() {
+        // Every outcome of a block, weighed by its probability.
+        let probability = |n: u64, k: u64, p: f64| {
+            let choose = (0..k).fold(1.0, |all, i| all * (n - i) as f64 / (i + 1) as f64);
+            choose * p.powi(k as i32) * (1.0 - p).powi((n - k) as i32)
+        };
+        for (n, m) in [(10, 10), (4, 17), (17, 4)] {
+            for expected in [1e-4, 0.02, 0.3] {
+                for alternative in [0.1, 0.3, 0.6, 0.9] {
+                    for (p, q) in [
+                        (0.001, 0.001),
+                        (0.05, 0.05),
+                        (0.5, 0.5),
+                        (0.97, 0.97),
+                        (0.5, 0.2),
+                        (0.1, 0.0),
+                    ] {
+                        let mut mean = 0.0;
+                        for a in 0..=n {
+                            let null = Null::Share {
+                                errors: a,
+                                requests: n,
+                                expected,
+                            };
+                            for b in 0..=m {
+                                let factor = null.ln_ratio(b, m, alternative).exp();
+                                mean += factor * probability(n, a, p) * probability(m, b, q);
+                            }
+                        }
+                        assert!(mean <= 1.0 + 1e-9, "{n} {m} {expected} {alternative} {p} {q}: {mean}");
+                    }
+                }
+            }
+        }
+    }
+}

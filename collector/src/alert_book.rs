@@ -1,0 +1,276 @@
+//! The alerts that fired, and whom they were told to: a fact that is kept, and not derived from what is stored.
+//!
+//! What is judged is a function of the windows that are there; the book is what makes an alert one thing from its beginning
+//! to its end. Guarantees: an alert that fired is open until it is over, and every receiver that was told that it fires is
+//! told that it is over, whatever happened in between: another release, a rollback, a service that was deleted, a restart.
+//! It is on disk before the first receiver hears of it. Bounded: [`MOST_ENTRIES`] alerts; the longest over go first.
+//!
+//! Wrong on purpose: when the disk takes nothing, alerts are told all the same; after a restart receivers may then hear of
+//! one twice, or not of its end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use emberline_model::alert::{Alert, AlertStatus};
+use emberline_storage::Store;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::AlertKey;
+
+/// Alerts that are remembered.
+const MOST_ENTRIES: usize = 1_000;
+/// An alert that is over is shown for so long, in milliseconds.
+const SHOW_OVER_MS: i64 = 3_600_000;
+/// A receiver that could not be told for so long is given up, in milliseconds.
+const GIVE_UP_MS: i64 = 7 * 86_400_000;
+
+/// What a receiver has been told of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Told {
+    /// That it fires: it was sent, and may have arrived.
+    Perhaps,
+    /// That it fires.
+    Firing,
+    /// That it is over.
+    Resolved,
+}
+
+/// When and about which beginning of the alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) told: Told,
+    /// Beginning of the alert it was about.
+    pub(crate) started_ms: i64,
+    pub(crate) at_ms: i64,
+}
+
+/// An alert that fired.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// As it stands; when it is over, as it ended.
+    pub(crate) alert: Alert,
+    /// By receiver.
+    #[serde(default)]
+    pub(crate) told: BTreeMap<String, Message>,
+}
+
+impl Entry {
+    pub(crate) fn is_open(&self) -> bool {
+        self.alert.state != AlertStatus::Resolved
+    }
+
+    fn ended_ms(&self) -> i64 {
+        self.alert.resolved_ms.unwrap_or(self.alert.updated_ms)
+    }
+
+    /// True when a receiver still has to be told that it is over.
+    fn owes(&self, receivers: &BTreeSet<String>) -> bool {
+        self.told
+            .iter()
+            .any(|(receiver, message)| receivers.contains(receiver) && message.told != Told::Resolved)
+    }
+}
+
+/// An alert as it was judged, and since when it stands as it does.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    pub(crate) alert: Alert,
+    pub(crate) changed_ms: i64,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    entries: BTreeMap<AlertKey, Entry>,
+    changed: bool,
+}
+
+/// The book; clones are the same one.
+#[derive(Clone)]
+pub(crate) struct AlertBook {
+    store: Store,
+    receivers: Arc<BTreeSet<String>>,
+    pages: Arc<Mutex<Pages>>,
+}
+
+impl AlertBook {
+    /// Reads what was remembered. Blocks.
+    pub(crate) fn open(store: Store, receivers: BTreeSet<String>) -> AlertBook {
+        let mut pages = Pages::default();
+        for record in store.remembered_alerts() {
+            match serde_json::from_slice::<Entry>(&record) {
+                Ok(entry) => drop(pages.entries.insert(AlertKey::of(&entry.alert), entry)),
+                Err(error) => {
+                    tracing::warn!(%error, "an alert that was remembered is none of this version, and is forgotten");
+                }
+            }
+        }
+        AlertBook {
+            store,
+            receivers: Arc::new(receivers),
+            pages: Arc::new(Mutex::new(pages)),
+        }
+    }
+
+    /// Alerts that fired and are not over.
+    pub(crate) fn open_alerts(&self) -> Vec<Alert> {
+        let pages = self.pages.lock();
+        let open = pages.entries.values().filter(|entry| entry.is_open());
+        open.map(|entry| entry.alert.clone()).collect()
+    }
+
+    /// A copy of everything.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.pages.lock().entries.values().cloned().collect()
+    }
+
+    /// Takes what was judged at a moment and answers what stands: alerts keep their beginning and name, and one that fired
+    /// and is not found any more is over, for the reason that `why` gives. While `hold`, nothing ends.
+    pub(crate) fn reconcile(
+        &self,
+        judged: Vec<Judged>,
+        now_ms: i64,
+        hold: bool,
+        why: impl Fn(&Alert) -> String,
+    ) -> Vec<Alert> {
+        let mut pages = self.pages.lock();
+        let pages = &mut *pages;
+        let mut shown = Vec::new();
+        let mut found = BTreeSet::new();
+        for Judged { mut alert, changed_ms } in judged {
+            let key = AlertKey::of(&alert);
+            found.insert(key.clone());
+            let fires = matches!(alert.state, AlertStatus::Firing | AlertStatus::Recovering);
+            match pages.entries.get_mut(&key) {
+                Some(entry) if entry.is_open() => {
+                    alert.id.clone_from(&entry.alert.id);
+                    alert.source.clone_from(&entry.alert.source);
+                    alert.started_ms = entry.alert.started_ms;
+                    match alert.state {
+                        // It has fired: what is looked at again is no suspicion.
+                        AlertStatus::Suspected => alert.state = AlertStatus::Firing,
+                        AlertStatus::Resolved if hold => alert = entry.alert.clone(),
+                        AlertStatus::Resolved => {
+                            alert.suppressed_reason = None;
+                            alert.resolved_ms.get_or_insert(now_ms);
+                            pages.changed = true;
+                        }
+                        AlertStatus::Firing | AlertStatus::Recovering => {}
+                    }
+                    entry.alert = alert.clone();
+                }
+                // The same windows, read again.
+                Some(entry) if alert.state == AlertStatus::Resolved || changed_ms <= entry.ended_ms() => {
+                    alert = entry.alert.clone();
+                }
+                Some(entry) => {
+                    alert.started_ms = alert.started_ms.max(changed_ms);
+                    if fires {
+                        entry.alert = alert.clone();
+                        pages.changed = true;
+                    }
+                }
+                None if fires => {
+                    let told = BTreeMap::new();
+                    let entry = Entry {
+                        alert: alert.clone(),
+                        told,
+                    };
+                    pages.entries.insert(key, entry);
+                    pages.changed = true;
+                }
+                None => {}
+            }
+            shown.push(alert);
+        }
+        for (key, entry) in &mut pages.entries {
+            if found.contains(key) {
+                continue;
+            }
+            if entry.is_open() && !hold {
+                entry.alert.ended_reason = Some(why(&entry.alert));
+                entry.alert.state = AlertStatus::Resolved;
+                entry.alert.resolved_ms = Some(now_ms);
+                entry.alert.updated_ms = entry.alert.updated_ms.max(now_ms);
+                pages.changed = true;
+            }
+            if entry.is_open() || now_ms - entry.ended_ms() <= SHOW_OVER_MS {
+                shown.push(entry.alert.clone());
+            }
+        }
+        self.forget(pages, now_ms);
+        shown
+    }
+
+    fn forget(&self, pages: &mut Pages, now_ms: i64) {
+        let before = pages.entries.len();
+        pages.entries.retain(|_, entry| {
+            let over_ms = now_ms - entry.ended_ms();
+            entry.is_open() || over_ms <= SHOW_OVER_MS || (over_ms <= GIVE_UP_MS && entry.owes(&self.receivers))
+        });
+        while pages.entries.len() > MOST_ENTRIES {
+            let rank = |(_, entry): &(&AlertKey, &Entry)| (entry.is_open(), entry.ended_ms());
+            let Some(oldest) = pages.entries.iter().min_by_key(rank).map(|(key, _)| key.clone()) else {
+                break;
+            };
+            tracing::warn!(
+                ?oldest,
+                "more alerts than are remembered: receivers may not hear of the end of this one"
+            );
+            pages.entries.remove(&oldest);
+        }
+        pages.changed |= pages.entries.len() != before;
+    }
+
+    /// Notes what a receiver is told, or was.
+    pub(crate) fn note(&self, receiver: &str, alerts: &[Alert], told: Told, at_ms: i64) {
+        let mut pages = self.pages.lock();
+        for alert in alerts {
+            let Some(entry) = pages.entries.get_mut(&AlertKey::of(alert)) else {
+                continue;
+            };
+            let message = Message {
+                told,
+                started_ms: alert.started_ms,
+                at_ms,
+            };
+            // What is said again changes nothing, and is not worth a write; nor is what was heard taken back.
+            let known = entry.told.get(receiver).is_some_and(|before| {
+                before.started_ms == alert.started_ms
+                    && (before.told == told || (before.told == Told::Firing && told == Told::Perhaps))
+            });
+            if !known {
+                entry.told.insert(receiver.to_owned(), message);
+                pages.changed = true;
+            }
+        }
+    }
+
+    /// Puts what changed on disk. A failure is told and made up for at the next call.
+    pub(crate) async fn save(&self) {
+        let book = self.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            // Held while it is written: what is written last is what was changed last.
+            let mut pages = book.pages.lock();
+            if !pages.changed {
+                return Ok(());
+            }
+            let records: Vec<Vec<u8>> = pages
+                .entries
+                .values()
+                .map(|entry| {
+                    serde_json::to_vec(entry).expect("an alert has only string keys, and JSON writes any number")
+                })
+                .collect();
+            book.store.remember_alerts(&records)?;
+            pages.changed = false;
+            Ok::<(), std::io::Error>(())
+        });
+        if let Ok(Err(error)) = saved.await {
+            tracing::error!(%error, "whom alerts are told to cannot be written; after a restart their end may not be told");
+        }
+    }
+}
