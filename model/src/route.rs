@@ -58,7 +58,7 @@ pub fn normalise(route: &str) -> Cow<'_, str> {
         pieces: &mut pieces,
     }
     .scan(&chars, MAX_DEPTH);
-    Cow::Owned(written(pieces, is_regex))
+    Cow::Owned(written(&pieces, is_regex))
 }
 
 /// Nothing in it is written in any other way than ours.
@@ -344,7 +344,7 @@ fn quantifier(chars: &[char]) -> usize {
     }
 }
 
-fn written(pieces: Vec<Piece>, is_regex: bool) -> String {
+fn written(pieces: &[Piece], is_regex: bool) -> String {
     let is_path = is_regex
         || pieces
             .iter()

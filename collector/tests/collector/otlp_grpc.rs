@@ -322,10 +322,8 @@ async fn traces_and_logs_are_answered_and_not_kept() {
     ] {
         let answer = send_raw(server.channel().await, path, message.clone()).await.unwrap();
         // The answers of all signals have one shape.
-        let answer = ExportMetricsServiceResponse::decode(answer)
-            .unwrap()
-            .partial_success
-            .unwrap();
+        let answer: ExportMetricsServiceResponse = prost::Message::decode(answer).unwrap();
+        let answer = answer.partial_success.unwrap();
         assert_eq!(answer.rejected_data_points, 2);
         assert!(answer.error_message.contains(said), "{}", answer.error_message);
         let answer = send_raw(server.channel().await, path, Bytes::new()).await.unwrap();

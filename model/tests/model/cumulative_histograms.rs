@@ -35,11 +35,11 @@ impl Server {
         let mut decoded = otlp::decode_metrics(request(NAME, "s", data));
         assert!(decoded.windows.is_empty());
         let points = std::mem::take(&mut decoded.cumulative);
+        assert_eq!(decoded.rejected_total(), 0);
         let growth = grow(self.streams.as_ref(), &points, self.sure_since, &mut 100_000);
         self.streams = Some(growth.next);
         self.sure_since = self.sure_since.max(growth.forgotten_unix_ns);
-        decoded.append(growth.decoded);
-        decoded
+        growth.decoded
     }
 }
 
