@@ -137,7 +137,7 @@ fn what_a_request_may_unfold_to_is_bounded() {
             bucket_counts: vec![1 << 30, 1 << 30],
         });
     });
-    let mut many = one.clone();
+    let mut many = one;
     let metrics = &mut many.resource_metrics[0].scope_metrics[0].metrics;
     let Some(Data::ExponentialHistogram(histogram)) =
         &mut metrics.iter_mut().find(|m| m.name.starts_with("http")).unwrap().data
