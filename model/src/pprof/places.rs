@@ -49,16 +49,17 @@ pub(super) struct Places<'s> {
 
 /// Elements by their id. Some writers give none: then their position is meant, counted from 1 as ids are, or from 0 where
 /// the references (`mentioned`) say so.
-fn by_id<'t, T>(
-    elements: &'t [T],
-    id: impl Fn(&T) -> u64,
-    mentioned: impl Iterator<Item = u64> + Clone,
-) -> HashMap<u64, &'t T> {
+fn by_id<T>(elements: &[T], id: impl Fn(&T) -> u64, mentioned: impl Iterator<Item = u64>) -> HashMap<u64, &T> {
     if elements.iter().any(|element| id(element) != 0) {
         return elements.iter().map(|element| (id(element), element)).collect();
     }
-    let from_0 = mentioned.clone().any(|id| id == 0) && mentioned.clone().all(|id| id < elements.len() as u64);
-    (u64::from(!from_0)..).zip(elements).collect()
+    let (mut any_is_0, mut all_exist) = (false, true);
+    for id in mentioned {
+        any_is_0 |= id == 0;
+        all_exist &= id < elements.len() as u64;
+    }
+    let first = u64::from(!(any_is_0 && all_exist));
+    (first..).zip(elements).collect()
 }
 
 impl<'s> Places<'s> {
