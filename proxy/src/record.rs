@@ -211,7 +211,7 @@ impl Tracker {
     fn is_past_deadline(&self) -> bool {
         // The caller's clock began to run a little earlier than this one.
         self.deadline
-            .is_some_and(|limit| self.started.elapsed() + (limit / 20).max(Duration::from_millis(5)) >= limit)
+            .is_some_and(|limit| self.started.elapsed() + (limit / 10).max(Duration::from_millis(5)) >= limit)
     }
 
     /// Tells the caller's connection when the request has ended.

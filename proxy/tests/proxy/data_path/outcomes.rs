@@ -14,9 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
 use super::support::*;
+
+/// The caller of `/late` has read its message: a reset must not overtake it.
+static MESSAGE_READ: Notify = Notify::const_new();
 
 /// An application of HTTP/2 that does to each request what its path says: `/reset/7` resets the stream with code 7,
 /// `/late/7` does so after a message, `/http/404` answers with that status, `/silent/300` says nothing for so many
@@ -38,8 +42,7 @@ async fn app() -> SocketAddr {
                     "late" => {
                         let mut body = respond.send_response(grpc, false).unwrap();
                         body.send_data(Bytes::from_static(b"\0\0\0\0\x01a"), false).unwrap();
-                        // The reset must not overtake the message.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        MESSAGE_READ.notified().await;
                         body.send_reset(number.into());
                     }
                     "http" => {
@@ -126,7 +129,10 @@ fn a_reset_after_a_message_is_passed_on_with_its_code_and_recorded_as_the_caller
             let proxy = inbound("echo", "", app().await, "");
             let mut sender = connect(proxy.addresses().inbound[0]).await;
             let response = sender.send_request(call(&format!("/late/{code}"), None)).await.unwrap();
-            let failed = response.into_body().collect().await.unwrap_err();
+            let mut body = response.into_body();
+            body.frame().await.unwrap().unwrap();
+            MESSAGE_READ.notify_one();
+            let failed = body.frame().await.unwrap().unwrap_err();
             let source = std::error::Error::source(&failed).and_then(|e| e.downcast_ref::<h2::Error>());
             assert_eq!(source.and_then(h2::Error::reason), Some(h2::Reason::from(code)));
             let series = recorded(proxy.telemetry(), 1).await;
@@ -166,7 +172,7 @@ fn a_call_that_its_deadline_ends_is_status_4_and_an_error_at_both_ends() {
         let mut sender = connect(client.addresses().outbound[0]).await;
         let waiting = sender.send_request(call("/silent/60000", Some("50m")));
         // The caller's own clock cancels the call.
-        assert!(tokio::time::timeout(Duration::from_millis(60), waiting).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(500), waiting).await.is_err());
         for telemetry in [client.telemetry(), server.telemetry()] {
             let series = recorded(telemetry, 1).await;
             assert_eq!((series[0].status, series[0].error), (4, true), "{series:#?}");
