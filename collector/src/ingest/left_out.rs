@@ -122,7 +122,7 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "they begin more than ten minutes from now",
             "set the sender's clock",
         ),
-        "window_too_long" => (ITEMS, "they cover more than ten minutes", "report more often"),
+        "window_too_long" => (ITEMS, "they cover more than a day", "report more often"),
         "too_many_windows" => (
             ITEMS,
             "the request has more windows than are taken at once",
@@ -257,17 +257,6 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "events",
             "the recording has samples of allocations, which stand for these, too",
             "",
-        ),
-        "stack_not_walked" => (SAMPLES, "the Java machine could not walk their stacks", ""),
-        "cut_off" => (
-            "stacks",
-            "the output ends in the middle of them",
-            "let bpftrace end by itself (SIGINT), and send all that it wrote",
-        ),
-        "idle_and_memory_not_in_file" => (
-            SAMPLES,
-            "the file says nothing of their idle time and memory",
-            "record with `austin --full` and send its text",
         ),
         "dynamic_labels" => (
             "parts",

@@ -75,7 +75,13 @@ async fn upload(server: &Server, body: Vec<u8>) -> String {
 async fn spans_of_a_pushed_file_are_found_and_those_over_the_cap_are_told() {
     let server = Server::start(|config| config.limits.max_exemplars_per_profile = 10).await;
     let answer = upload(&server, spans(25)).await;
-    assert!(answer.contains(r#""max_exemplars_per_profile":15"#), "{answer}");
+    let told: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let changed = &told["changed"][0];
+    assert_eq!(
+        (&changed["reason"], &changed["count"]),
+        (&"max_exemplars_per_profile".into(), &15.into()),
+        "{answer}"
+    );
     server.store.flush_applied().await.unwrap();
     let found = server
         .store

@@ -338,7 +338,7 @@ async fn what_is_left_out_is_named_in_the_answer_and_on_the_status_page() {
     );
     assert!(row["remedy"].as_str().unwrap().contains("histogram"));
     assert_eq!(rows.as_array().unwrap().len(), 2);
-    let hour = explicit(DELTA, vec![point("/a", -3600, 0, [1, 0, 0])]);
+    let hour = explicit(DELTA, vec![point("/a", -86_401, 0, [1, 0, 0])]);
     let answer = send(&server, &request("a", NAME, "s", hour)).await;
     assert!(
         answer.contains("1 of reason `window_too_long`") && answer.contains("OTEL_METRIC_EXPORT_INTERVAL"),

@@ -140,7 +140,7 @@ async fn flask_with_default_settings_is_taken() {
     assert_eq!(routes, expected);
     assert_eq!(
         windows,
-        [(1_795_795_301, 1)],
+        [(1_795_795_301, 2)],
         "from the first request to the last export: two windows of one start"
     );
     server.stop().await;
@@ -167,7 +167,15 @@ async fn node_with_default_settings_is_taken() {
     let (routes, windows) = served(&server, "oteljs-defaults").await;
     let expected = [("/checkout".to_owned(), 25), ("/quote/{id}".to_owned(), 100)];
     assert_eq!(routes, expected);
-    assert_eq!(windows, [(1_795_795_304, 1), (1_795_795_305, 1), (1_795_795_306, 1)]);
+    assert_eq!(
+        windows,
+        [
+            (1_795_795_304, 1),
+            (1_795_795_305, 1),
+            (1_795_795_306, 1),
+            (1_795_795_307, 1)
+        ]
+    );
     let query = RequestQuery::new(WorkloadFilter::service("oteljs-defaults"), Range::ALL);
     let rows = server.store.requests(query).await.unwrap();
     let quotes = rows.iter().filter(|row| row.route == "/quote/{id}");
