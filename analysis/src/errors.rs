@@ -53,7 +53,7 @@ pub struct ErrorWindow {
 pub struct ErrorConfig {
     /// Chance of ever stating it where the candidate fails no more often, for each watched route.
     pub alpha: f64,
-    /// Growth of the share of failures that is not worth stating.
+    /// Growth of the share of failures that is not worth stating: the lower end of the candidate's interval must pass it.
     pub floor_share: f64,
     /// Failures of the candidate below which nothing is stated.
     pub min_errors: u64,
@@ -337,7 +337,7 @@ impl Watch<'_> {
         let carrying = evidence.iter().filter(|judged| judged.standing.exceeding).count();
         let (baseline, candidate, _) = self.pool(evidence);
         let is_worth_it = candidate.errors >= self.config.min_errors
-            && candidate.share() >= baseline.share() + self.config.floor_share
+            && candidate.interval().0 >= baseline.share() + self.config.floor_share
             && carrying >= self.config.min_windows as usize;
         is_worth_it.then_some((evidence.last()?.block.last, first))
     }

@@ -77,6 +77,7 @@ async fn files_of_profilers_arrive_whole() {
         "formats/bpftrace-0.17.0.txt",
         "formats/callgrind-3.19.0.out",
         "formats/cprofile-3.11.pstats",
+        "formats/chromium-153-trace.json",
     ]
     .into_iter()
     .enumerate()

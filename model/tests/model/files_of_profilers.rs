@@ -71,6 +71,7 @@ fn every_file_is_read_in_its_own_format() {
         ("formats/bpftrace-0.17.0.txt", Format::Bpftrace),
         ("formats/callgrind-3.19.0.out", Format::Callgrind),
         ("formats/cprofile-3.11.pstats", Format::Pstats),
+        ("formats/chromium-153-trace.json", Format::ChromeTrace),
         ("jfr/busy.jfr.gz", Format::Jfr),
     ] {
         let found = read_with(name, &reading());
@@ -161,6 +162,22 @@ fn idle_time_of_node_is_no_cpu_time() {
     let read = read(json.as_bytes(), &reading()).unwrap().profiles;
     assert_eq!(totals(&read), [(WALL, 900_000), (CPU, 700_000)]);
     assert_eq!(own(&read[0])["(idle)"], 200_000);
+}
+
+/// Five chunks of a trace of Chromium: 500 samples from the first on to the last are 98,083 µs, as their running deltas add up.
+#[test]
+fn a_trace_of_chromium_holds_a_cpu_profile_in_chunks() {
+    let read = read_with("formats/chromium-153-trace.json", &reading());
+    assert_eq!(totals(&read.profiles), [(WALL, 98_083_000), (CPU, 98_083_000)]);
+    assert_eq!(
+        read.profiles[0].samples.iter().map(|sample| sample.count).sum::<u64>(),
+        500
+    );
+    let own = own(&read.profiles[0]);
+    assert_eq!(
+        (own["price"], own["(program)"], own["(anonymous)"]),
+        (97_404_000, 508_000, 171_000)
+    );
 }
 
 /// The sum of `selfSize`: `node -p 's=n=>n.selfSize+n.children.reduce((a,c)=>a+s(c),0);s(JSON.parse(...).head)'`.
