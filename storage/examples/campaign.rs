@@ -2,6 +2,8 @@
 //! last line, the figures as JSON; ends with 1 when anything was lost, doubled, wrong or did not start. What is held is
 //! said in `tests/storage/campaign/mod.rs`; `make bench NAME=kill` and so on run this.
 
+#![allow(clippy::unwrap_used, reason = "a campaign fails by panicking")]
+
 #[path = "../tests/storage/campaign/mod.rs"]
 mod campaign;
 #[path = "../tests/storage/common/mod.rs"]

@@ -1,7 +1,5 @@
 //! The whole comparison: exact sums, the guilty function, and words for what cannot be judged.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
 use emberline_analysis::compare::{CompareOptions, compare};

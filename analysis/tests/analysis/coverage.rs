@@ -2,8 +2,6 @@
 //! joined as the store joins it, and the cost per request is the true one; and releases that differ only in their
 //! intervals do not differ.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 
 use emberline_analysis::change::{CostConfig, CostWindow, ExposureWindow, Sides, compare_cost};

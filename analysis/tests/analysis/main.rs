@@ -1,5 +1,7 @@
 //! The mathematics on generated data with a known truth.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
 mod compare;
 mod coverage;
 mod errors;

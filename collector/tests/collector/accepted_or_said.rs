@@ -1,7 +1,5 @@
 //! What a sender is told: accepted means kept, and what was not is said with what, how much, why and a remedy, at every door.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 
 use crate::support::{

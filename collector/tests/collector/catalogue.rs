@@ -1,8 +1,6 @@
 //! Bad input of the catalogue (C1 to C7), through real requests: each is refused by reason or taken with what was left
 //! out named, and what was stored before stays. `README.md` beside this file says which test holds which row.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::Write;
 
 use crate::support::{

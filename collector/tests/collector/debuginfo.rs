@@ -1,7 +1,5 @@
 //! Debug information: which files are taken, and that addresses get names from them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{fs::File, io::Read};
 
 use crate::support::{Server, T0, eventually, window};

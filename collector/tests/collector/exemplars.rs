@@ -1,7 +1,5 @@
 //! Samples that say which request they worked for, from a pushed file to the answer of the store.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use crate::support::{Server, T0};
 use bytes::Bytes;
 use emberline_model::proto::pprof as pb;

@@ -1,8 +1,6 @@
 //! Files of other profilers and what Java agents of Pyroscope send, through real requests into a real store. What each file
 //! must become is in `model/tests/model/files_of_profilers.rs`; here it must arrive.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, io::Read, path::Path};
 
 use crate::support::{Server, T0};

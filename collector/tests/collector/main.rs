@@ -1,5 +1,7 @@
 //! The collector, driven over its ports.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
 mod accepted_or_said;
 mod catalogue;
 mod debuginfo;

@@ -1,7 +1,5 @@
 //! What Alertmanager and webhooks hear, recorded by a receiver on a real socket.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     net::SocketAddr,
     sync::{

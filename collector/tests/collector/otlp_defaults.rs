@@ -1,7 +1,5 @@
 //! Request durations in every shape that SDKs send, over HTTP into a real store: what is taken, and what is said of the rest.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 
 use crate::support::{ManualClock, Server, T0, wire::post};

@@ -1,7 +1,5 @@
 //! OTLP over gRPC, through a real socket into a real store.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::str::FromStr;
 
 use crate::support::{Numbers, Server, T0, profile, release, series, window};
@@ -20,7 +18,6 @@ use opentelemetry_proto::tonic::{
     metrics::v1::{Gauge, Metric, NumberDataPoint, metric::Data},
     resource::v1::Resource,
 };
-use prost::Message as _;
 use tonic::{
     Code, Request, Status,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},

@@ -1,7 +1,5 @@
 //! Profiles of other profilers, through real requests into a real store.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::Write;
 
 use crate::support::{Server, T0, profile, window};

@@ -1,7 +1,5 @@
 //! Counters that clients push as they stand: what is stored is their growth, one process at a time.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 
 use crate::support::{Server, T0};

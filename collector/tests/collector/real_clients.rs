@@ -1,8 +1,6 @@
 //! One request of each real client that speaks HTTP, as it came over the wire (`make bench NAME=clients` records them):
 //! taken, and read back with the totals that a reader of another make counts in them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use crate::support::{Server, wire::raw};
 use emberline_storage::{Range, RequestQuery, StackQuery, WindowQuery, WorkloadFilter};
 

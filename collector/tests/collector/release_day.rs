@@ -4,8 +4,6 @@
 //!
 //! `EMBERLINE_DAY_HOURS=0-24` plays all of it (some minutes); by default the hours in which most happens.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, time::Duration};
 
 use emberline_model::{Release, RequestSeries, Side, WorkloadWindow, alert::AlertStatus};

@@ -1,8 +1,6 @@
 //! Releases on ordinary days: processes come and go, releases are fixed, rolled back, scaled to zero and deleted. Which one is
 //! new stays a fact, every alert that fired ends with a word, and a cold start pages nobody.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;

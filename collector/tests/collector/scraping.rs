@@ -1,7 +1,5 @@
 //! Scraping real sockets into a real store: recorded files of Go's runtime, restarts, targets that misbehave.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc};
 
 use crate::support::{Server, eventually};

@@ -1,7 +1,5 @@
 //! Streams that break the rules (catalogue C9): each ends with a status or is cut, stores nothing, and holds up nobody.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use crate::support::{
     Server, T0, series, window,
     wire::{EXPORT_METRICS, framed, grpc, http2, post, raw, stalled, status, torn, whole},

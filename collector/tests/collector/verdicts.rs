@@ -1,7 +1,5 @@
 //! The verdict runner on stored windows: what it alerts on, what it names, and that a restart repeats it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use crate::support::{
     ManualClock, Server, T0,
     canary::{self, CANARY_STARTS, GUILTY, PLANTED, judge_after, play},

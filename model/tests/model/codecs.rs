@@ -1,7 +1,5 @@
 //! Every codec gives back what it was given, and survives what it was not meant for.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     Batch, BatchId, Component, Exemplar, Frame, Histogram, LabelSet, Location, Mapping, Profile, ProfileStats,
     ProfileType, Release, RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, otlp, wire,

@@ -1,7 +1,5 @@
 //! Which time two signals cover, and how much of each window lies in it: by hand, and second by second.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     Component, Profile, Side, Workload, WorkloadWindow,
     coverage::{Join, JoinedBy, Missing, Stretch},

@@ -1,8 +1,6 @@
 //! Histograms that grow from the start of a stream: whatever is lost, repeated, overtaken or begun anew on the way, what is
 //! stored is what was counted, or the loss is said.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::HashMap;
 
 use crate::explicit_bounds::{ADVISED, counted, request, text};

@@ -1,7 +1,5 @@
 //! Samples that say which request they worked for, as OTLP links them and as pprof labels them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     Exemplar, LabelSet, Profile, ProfileType, WorkloadWindow, foreign::Sender, otlp, pprof,
     profile_builder::ProfileBuilder, proto::pprof as pb,

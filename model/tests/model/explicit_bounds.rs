@@ -1,8 +1,6 @@
 //! Histograms with explicit bounds, as SDKs send them unless told otherwise: no count is lost, quantiles stay within the
 //! sender's buckets, and few values are not all put at one end.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{RequestSeries, otlp};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,

@@ -1,7 +1,5 @@
 //! Files that other profilers wrote, as they wrote them, and the totals that their own tools show for them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, io::Read, path::PathBuf};
 
 use emberline_model::{

@@ -1,8 +1,6 @@
 //! Files that Go's own runtime wrote, recorded from `tests/fixtures/go/main.go` with Go 1.19 on Linux. The numbers are those
 //! of `go tool pprof -top -nodefraction=0` on the same files.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, path::Path};
 
 use emberline_model::{

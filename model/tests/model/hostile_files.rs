@@ -1,8 +1,6 @@
 //! Small files that would become large, or never end: each is refused by what is wrong with it. And recordings of Java that
 //! no JDK writes, among them those of async-profiler, which Java agents of Pyroscope send.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     foreign::formats::{Format, ReadProfiles, Reading, read},
     otlp::Rejected,

@@ -1,5 +1,7 @@
 //! The public API of the model: codecs, formats of others, mutated input.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
 mod codecs;
 mod coverage;
 mod exemplars;

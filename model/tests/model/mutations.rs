@@ -2,8 +2,6 @@
 //! repeated or put elsewhere, and the decoder must refuse it or give something that fits together and is not larger
 //! than its input allows.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use base64::Engine as _;
 use emberline_model::{
     Batch, BatchId, Component, Exemplar, Frame, Histogram, LabelSet, Location, Profile, ProfileType, RequestSeries,

@@ -1,8 +1,6 @@
 //! Files of other profilers, and the right value of each. The numbers of files with a version in their name are those of the
 //! tools themselves (`go tool pprof`, the sum of a text's lines, the program's own report).
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, path::Path};
 
 use emberline_model::{

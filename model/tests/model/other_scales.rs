@@ -1,7 +1,5 @@
 //! Histograms of other scales than ours: no count is lost, and quantiles stay within a bucket of the sender.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{Side, WorkloadWindow, otlp};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,

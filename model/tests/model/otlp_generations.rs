@@ -1,7 +1,5 @@
 //! Profiles of all layouts of OTLP, written byte by byte as their versions write them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     Frame, Location, Profile,
     otlp::{DecodeError, Decoded, decode_profiles, names, read_profiles},

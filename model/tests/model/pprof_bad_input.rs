@@ -1,7 +1,5 @@
 //! pprof files with every reference pointing anywhere: refused by name, or read into something that fits together.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     pprof::{Addresses, PprofError, read, read_file},
     proto::pprof as pb,

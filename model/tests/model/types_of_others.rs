@@ -1,7 +1,5 @@
 //! Profile types that other profilers name in ways of their own.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use emberline_model::{
     Profile, ProfileType,
     foreign::formats::{Format, Reading, read},

@@ -1,5 +1,7 @@
 //! The proxy and its library, driven over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
 mod data_path;
 mod export_delivery;
 mod export_profiles;

@@ -120,14 +120,14 @@ impl Marks {
         sql.run(reader, |columns| {
             let workload = columns.u64(0)?;
             let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
-            for row in 0..columns.rows() {
+            for (row, &id) in workload.iter().enumerate() {
                 let release = Release {
                     namespace: namespace.string(row),
                     service: service.string(row),
                     version: version.string(row),
                 };
                 let next = known.len();
-                self.of.insert(workload[row], *known.entry(release).or_insert(next));
+                self.of.insert(id, *known.entry(release).or_insert(next));
             }
             Ok(())
         })?;

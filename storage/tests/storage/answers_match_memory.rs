@@ -1,5 +1,4 @@
 //! Random batches, asked for through the store and added up independently in memory: the answers are equal.
-#![allow(clippy::unwrap_used)] // A panic is how a test fails, in its helpers, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 

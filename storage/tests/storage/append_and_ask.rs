@@ -1,5 +1,4 @@
 //! What is appended is what questions are answered with, wherever the rows lie.
-#![allow(clippy::unwrap_used)] // A panic is how a test fails, in its helpers, too.
 
 use crate::common::*;
 use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};

@@ -1,6 +1,5 @@
 //! The campaigns of faults in their short form: kills, damage, a full disk, the replay of a large journal. What they
 //! hold is said in `campaign/mod.rs`; the full form is `make bench NAME=kill`, `corruption` and `disk_full`.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::campaign;
 

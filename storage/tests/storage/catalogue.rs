@@ -1,6 +1,5 @@
 //! Faults of disks, clocks, versions and neighbours that the campaigns do not bring about by themselves. `README.md`
 //! beside this file says which test holds which row of the catalogue.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

@@ -1,6 +1,5 @@
 //! The parts of a day become few: no answer changes, no crash shows a row twice or loses one, and what comes late finds
 //! its place.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

@@ -1,6 +1,5 @@
 //! A service is deleted by name: nothing of it is left, everything of others is, and no crash changes that. What is
 //! answered afterwards is compared with a store that never heard of the service.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

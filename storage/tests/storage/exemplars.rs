@@ -1,5 +1,4 @@
 //! Exemplars: found by trace, by span and by whose they are, from tables and from sealed parts alike.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 

@@ -1,5 +1,4 @@
 //! A disk that fails under the running store.
-#![allow(clippy::unwrap_used)] // A panic is how a test fails, in its helpers, too.
 
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
 //! Gauges stay what they are on their way from tables to sealed samples to roll-ups: a mean over time, added up over
 //! instances.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The store through its public API: answers, crashes, damage.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
 mod answers_match_memory;
 mod append_and_ask;
 mod campaign;

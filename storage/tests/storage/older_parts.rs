@@ -1,5 +1,4 @@
 //! Parts of requests that older versions wrote: they lack columns, and are answered from all the same.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,4 @@
 //! Damage, deletion, age: the store starts, says what it lost, and answers with the rest.
-#![allow(clippy::unwrap_used)] // A panic is how a test fails, in its helpers, too.
 
 use std::{fs, path::Path};
 

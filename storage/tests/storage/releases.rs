@@ -1,5 +1,4 @@
 //! When a release was first seen is kept: through restarts, retention, damage and the end of its processes.
-#![allow(clippy::unwrap_used)] // A panic is how a test fails, in its helpers, too.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

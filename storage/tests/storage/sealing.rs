@@ -1,6 +1,5 @@
 //! Hours that are over become sealed parts: no answer changes, no crash shows a row twice or loses one, and damage
 //! costs what it hit.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,4 @@
 //! Sums of a selection have one row for each combination of what was asked for, and no more.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::common::*;
 use emberline_model::{Component, ProfileType};

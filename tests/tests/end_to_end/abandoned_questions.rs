@@ -1,5 +1,4 @@
 //! Who leaves before the answer costs nothing any more: a real server, real connections that are closed.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fmt::Write as _,

@@ -1,7 +1,5 @@
 //! Bad input gets a clear error that names what was wrong and what to do, and loses nothing already accepted.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::{Command, Output, Stdio};
 
 use emberline_tests::{Scratch, Server, binary, get, get_json, request, serial};

@@ -1,8 +1,6 @@
 //! The main job, end to end: a release with a regression is found, named and explained; one without is left alone;
 //! nothing acknowledged is lost or doubled when the server is killed; the pages show it in a browser.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use emberline_tests::{Demo, Scratch, Server, get, get_json, processes_mentioning, repository, serial, wait_for};

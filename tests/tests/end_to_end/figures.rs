@@ -1,8 +1,6 @@
 //! The benches' data, small: what the generator puts in comes out of the store again, exactly, sealed and by the names of
 //! functions.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{sync::Arc, time::Duration};
 
 use emberline_model::{ProfileType, resolve::StackValue, tree::TreeBuilder};

@@ -1,8 +1,6 @@
 //! No request makes the server's memory grow without bound: the real process, with default settings, stays below the
 //! cap. `make bench NAME=hostile` prints it attack by attack.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use emberline_tests::{MEMORY_CAP_BYTES, Scratch, Server, get, get_json, hostile, request, serial, wait_for};

@@ -1,5 +1,7 @@
 //! The real binaries, started as a user starts them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+
 mod abandoned_questions;
 mod bad_input;
 mod demo;

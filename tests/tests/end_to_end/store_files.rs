@@ -1,5 +1,4 @@
 //! `emberline store stats|verify|repair|delete` on the files of a real server: what is damaged is named, what is not stays.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
 //! Simulated traffic with fixed seeds: what the false-alarm rates and delays are measured on.
+
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use emberline_analysis::{

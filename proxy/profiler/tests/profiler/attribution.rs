@@ -1,7 +1,5 @@
 //! The right function under the right label, named from (module, file offset) as a reader of the profile would.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::hint::black_box;

@@ -1,7 +1,5 @@
 //! CPU time adds up: per thread, per process, over overruns, changes of rate, and what is lost is counted.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::HashMap;
 use std::sync::{Arc, Barrier};
 use std::thread;

@@ -1,8 +1,6 @@
 //! The profiler cannot hurt its host: the patterns that crash other samplers, under the highest rate and a flood of
 //! signals. Each runs in a process of its own whose end is checked; a crash is a failed test.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::backtrace::Backtrace;
 use std::hint::black_box;
 use std::panic::catch_unwind;

@@ -1,7 +1,5 @@
 //! The current-label word: set, hidden, restored. No profiler runs here.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};

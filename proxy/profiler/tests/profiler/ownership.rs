@@ -1,7 +1,5 @@
 //! Who owns the signal, who may start, what a forked child does, and what the handler leaves untouched.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr;

@@ -1,6 +1,5 @@
 //! The data path through real sockets: proxies, applications and callers in one process, and the real binary where a
 //! process matters.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod config_errors;
 mod embedded;

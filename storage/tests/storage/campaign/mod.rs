@@ -5,6 +5,7 @@
 //! whole, once, with the values that were sent, until it is past retention; one that was sent and not acknowledged is
 //! there whole or not at all. Every run prints its seed. The short forms are tests (`campaigns.rs`), the full ones
 //! benches (`make bench NAME=kill`); both are this code.
+
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)] // A panic is how a campaign fails.
 
 pub mod child;

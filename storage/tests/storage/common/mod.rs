@@ -1,4 +1,5 @@
 //! Batches, clocks and stores for the tests of this crate.
+
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)] // Each test file uses its own part.
 
 use std::{

@@ -1,7 +1,5 @@
 //! Rules about crates: who may depend on whom, what ships, under which licences.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

@@ -1,7 +1,5 @@
 //! Rules about the text of the sources.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
