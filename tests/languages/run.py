@@ -1,9 +1,10 @@
-"""Services in Python, Node and Go with the profilers of their field, two releases each, the second of which spends more in
+"""Services in Python, Node, Go and Java with the profilers of their field, two releases each, the second of which spends more in
 one function: is that function named, as the application's own, at the cost that the program's own CPU clock states?
 
     run.py --binaries FOLDER --folder FOLDER [--seconds N]
 
-Prints a line a service and exits with 1 when one is wrong, with 77 when a registry cannot be reached. Each service is
+Java's flight recorder samples at fixed times instead of CPU time, so that there only the function is judged and not its
+cost. Prints a line a service and exits with 1 when one is wrong, with 77 when a registry cannot be reached. Each service is
 sent ten requests a second for N seconds (default 150).
 """
 
@@ -64,7 +65,13 @@ def install(folder):
         subprocess.run(["go", "build", "-o", program, HERE / "shop.go"], check=True)
     else:
         print("skipped: Go (no compiler; Debian's package golang-go)")
-    return python, node / "node_modules", program
+    java = None
+    if shutil.which("javac"):
+        java = folder / "java"
+        subprocess.run(["javac", "-g", "-d", java, HERE / "Shop.java"], check=True)
+    else:
+        print("skipped: Java (no compiler; Debian's package openjdk-17-jdk-headless)")
+    return python, node / "node_modules", program, java
 
 
 def free_port():
@@ -100,7 +107,7 @@ def post(port, path, body, **query):
 class Bench:
     def __init__(self, given):
         self.binaries, self.folder, self.seconds = given.binaries, given.folder, given.seconds
-        self.python, self.modules, self.go = install(self.folder)
+        self.python, self.modules, self.go, self.java = install(self.folder)
         self.children, self.services = [], []
         self.web, self.grpc, self.http = free_port(), free_port(), free_port()
         self.scrape = self.folder / "scrape.yaml"
@@ -154,10 +161,12 @@ class Bench:
         wanted = {"pyproxy": "price_basket", "nodeproxy": "priceBasket", "pyotel": "price_basket", "nodeotel": "priceBasket"}
         if self.go:
             wanted["goproxy"] = "main.priceBasket"
+        if self.java:
+            wanted["javaproxy"] = "Shop.priceBasket"
         groups = [[name for name in wanted if "proxy" in name], [name for name in wanted if "otel" in name]]
         clocks = {}
         for group in groups:
-            applications, threads, spies = {}, [], []
+            applications, threads, spies, recordings = {}, [], [], []
             for service in group:
                 for version, cost in COST_MS.items():
                     port = targets.get(service, {}).get(version) or free_port()
@@ -169,8 +178,12 @@ class Bench:
                     elif service.startswith("node"):
                         way = "proxy" if "proxy" in service else "otel"
                         child = self.spawn(shutil.which("node"), HERE / "shop.js", *start[1:], way, name=name, **node)
+                    elif service.startswith("java"):
+                        recorder = f"filename={self.folder / name}.jfr,settings=profile,dumponexit=true"
+                        command = ["java", f"-XX:StartFlightRecording:{recorder}", "-cp", self.java, "Shop", port, cost]
+                        recordings.append((version, time.time(), self.spawn(*command, name=name)))
                     else:
-                        child = self.spawn(self.go, port, cost, name=name)
+                        self.spawn(self.go, port, cost, name=name)
                     wait_for(name, lambda port=port: get(port, "/clock"))
                     entry = self.proxy(service, version, port) if "proxy" in service else port
                     threads.append(threading.Thread(target=self.load, args=(entry,)))
@@ -187,10 +200,17 @@ class Bench:
                 spy.wait(60)
                 window = {"from": int(began), "until": int(began + self.seconds)}
                 post(self.http, "/api/ingest", raw.read_bytes(), service="pyotel", version=version, sample_rate=100, **window)
-            # The default interval of SDKs and agents, so that the last of all is there.
-            time.sleep(65)
             for (service, version), port in applications.items():
                 clocks[service, version] = json.loads(get(port, "/clock"))
+            for version, began, java in recordings:
+                java.terminate()
+                java.wait(60)
+                file = self.folder / f"javaproxy-{version}.jfr"
+                command = [self.binaries / "emberline", "import", file, "--service", "javaproxy", "--version", version]
+                command += ["--url", f"http://127.0.0.1:{self.http}", "--kind", "cpu"]
+                subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+            # The default interval of SDKs and agents, so that the last of all is there.
+            time.sleep(65)
         wrong = [service for service in wanted if not self.judge(service, wanted[service], clocks)]
         sys.exit(1 if wrong else 0)
 
@@ -212,7 +232,7 @@ class Bench:
             clock = clocks[service, version]
             truth = clock["price_basket_ns"] / clock["requests"]
             ratios.append(row[key] / truth)
-        right &= all(abs(ratio - 1) <= TOLERANCE for ratio in ratios)
+        right &= service.startswith("java") or all(abs(ratio - 1) <= TOLERANCE for ratio in ratios)
         stated = " and ".join(f"{ratio:.3f}" for ratio in ratios)
         print(f"{'right' if right else 'WRONG'} {service}: guilty {guilty}, {function} at {stated} of its own clock; {answer['summary']}")
         return right
