@@ -35,8 +35,9 @@ NODE_PACKAGES = [
 ]
 SKIPPED = 77
 COST_MS = {"v1": 10, "v2": 30}
-# How far the stated cost of the changed function may be from the program's own clock.
-TOLERANCE = 0.05
+# How far the stated cost of the changed function may be from the program's own clock; the first release has a third of
+# the samples.
+TOLERANCE = {"v1": 0.10, "v2": 0.05}
 
 
 def skip(why):
@@ -163,7 +164,9 @@ class Bench:
             wanted["goproxy"] = "main.priceBasket"
         if self.java:
             wanted["javaproxy"] = "Shop.priceBasket"
-        groups = [[name for name in wanted if "proxy" in name], [name for name in wanted if "otel" in name]]
+        # Two at a time: profilers that look at threads from outside take one that waits for a core for one that computes.
+        names = sorted(wanted, key=lambda name: (name.split("proxy")[0].split("otel")[0], name))
+        groups = [group for group in (names[0::3], names[1::3], names[2::3]) if group]
         clocks = {}
         for group in groups:
             applications, threads, spies, recordings = {}, [], [], []
@@ -209,8 +212,8 @@ class Bench:
                 command = [self.binaries / "emberline", "import", file, "--service", "javaproxy", "--version", version]
                 command += ["--url", f"http://127.0.0.1:{self.http}", "--kind", "cpu"]
                 subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-            # The default interval of SDKs and agents, so that the last of all is there.
-            time.sleep(65)
+        # The default interval of SDKs and agents, so that the last of all is there.
+        time.sleep(65)
         wrong = [service for service in wanted if not self.judge(service, wanted[service], clocks)]
         sys.exit(1 if wrong else 0)
 
@@ -227,13 +230,12 @@ class Bench:
             print(f"WRONG {service}: no function {function} among {sorted(rows)[:20]}: {answer['summary']}")
             return False
         right = guilty == function and not row["library"]
-        ratios = []
+        ratios = {}
         for version, key in (("v1", "total_a"), ("v2", "total_b")):
             clock = clocks[service, version]
-            truth = clock["price_basket_ns"] / clock["requests"]
-            ratios.append(row[key] / truth)
-        right &= service.startswith("java") or all(abs(ratio - 1) <= TOLERANCE for ratio in ratios)
-        stated = " and ".join(f"{ratio:.3f}" for ratio in ratios)
+            ratios[version] = row[key] / (clock["price_basket_ns"] / clock["requests"])
+        right &= service.startswith("java") or all(abs(ratio - 1) <= TOLERANCE[v] for v, ratio in ratios.items())
+        stated = " and ".join(f"{ratio:.3f}" for ratio in ratios.values())
         print(f"{'right' if right else 'WRONG'} {service}: guilty {guilty}, {function} at {stated} of its own clock; {answer['summary']}")
         return right
 

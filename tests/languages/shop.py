@@ -77,4 +77,4 @@ else:
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{ADDRESS}/v1/metrics"))
     meter = MeterProvider(resource=resource, metric_readers=[reader]).get_meter("shop")
     duration = meter.create_histogram("http.server.request.duration", unit="s")
-http.server.HTTPServer(("127.0.0.1", int(PORT)), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(PORT)), Handler).serve_forever()

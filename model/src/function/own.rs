@@ -260,7 +260,7 @@ mod tests {
                 "memcpy",
                 "0x1f",
                 "[unknown]",
-                "httparse::parse @/home/a/.cargo/registry/src/index.crates.io-1949/httparse-1.10.1/src/lib.rs",
+                "httparse::parse @/home/a/.cargo/registry/src/index-1949/httparse-1.10.1/src/lib.rs",
                 "pay::f @/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/hint.rs",
                 "ZSTD_compress @zstd_compress.c of shop",
             ],

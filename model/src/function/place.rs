@@ -17,7 +17,8 @@ pub fn is_source_file(file: &str) -> bool {
 }
 
 /// Splits what py-spy, flame and heaptrack (`price (shop/price.py:12)`), V8 (`*price /app/price.js:10:15`), rbspy
-/// (`price - price.rb:12`), Pyroscope's agents (`price.py:12 - price`) and filprofiler (`price.py:12 (price)`) write.
+/// (`price - price.rb:12`), Pyroscope's agents (`price.py:12 - price`, for Node `./price.js:price:12`) and filprofiler
+/// (`price.py:12 (price)`) write.
 pub(super) fn split(name: &str) -> Placed<'_> {
     let whole = Placed { name, place: None };
     let Some(&last) = name.as_bytes().last() else {
@@ -25,7 +26,7 @@ pub(super) fn split(name: &str) -> Placed<'_> {
     };
     let found = match last {
         b')' => in_brackets(name),
-        b'0'..=b'9' => at_the_end(name),
+        b'0'..=b'9' => at_the_end(name).or_else(|| between(name)),
         _ => None,
     };
     let found = found.or_else(|| in_front(name));
@@ -64,6 +65,15 @@ fn at_the_end(name: &str) -> Option<(&str, &str, u32)> {
         .or_else(|| name.rfind(' '))?;
     let (file, line) = file_and_line(&name[at + 1..]).filter(|&(_, line)| line > 0)?;
     Some((&name[..at], file, line))
+}
+
+/// `./price.js:price:12`.
+fn between(name: &str) -> Option<(&str, &str, u32)> {
+    let (head, line) = name.rsplit_once(':')?;
+    let (file, name) = head.rsplit_once(':')?;
+    let is_name = !name.is_empty() && !name.bytes().all(|byte| byte.is_ascii_digit());
+    let line = line.parse().ok().filter(|&line| line > 0)?;
+    (is_name && by_file(file).is_some()).then_some((name, file, line))
 }
 
 /// `price.py:12 - price`.
@@ -121,6 +131,13 @@ mod tests {
                 4,
             ),
             ("shop/price.rb:12 - total", "total", "shop/price.rb", 12),
+            (
+                "./src/my shop/p.js:Cart.total:22",
+                "Cart.total",
+                "./src/my shop/p.js",
+                22,
+            ),
+            ("./shop.js:(anonymous):51", "(anonymous)", "./shop.js", 51),
             (
                 "_find_spec (<frozen importlib._bootstrap>:1002)",
                 "_find_spec",

@@ -4,14 +4,10 @@
 
 mod codecs;
 mod coverage;
-mod exemplars;
 mod cumulative_histograms;
 mod exemplars;
 mod explicit_bounds;
 mod files_of_profilers;
-mod cumulative_histograms;
-mod exemplars;
-mod explicit_bounds;
 mod go_runtime_files;
 mod hostile_files;
 mod mutations;

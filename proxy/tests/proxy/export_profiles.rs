@@ -25,7 +25,13 @@ fn burn() -> u64 {
 
 #[test]
 fn cpu_and_requests_of_a_window_arrive_under_one_key_and_the_build_is_uploaded_once() {
-    let _sampler = crate::alone_with_the_sampler();
+    crate::in_a_process_of_its_own(
+        "export_profiles::cpu_and_requests_of_a_window_arrive_under_one_key_and_the_build_is_uploaded_once",
+        cpu_and_requests_of_a_window,
+    );
+}
+
+fn cpu_and_requests_of_a_window() {
     let collector = FakeCollector::start();
     *collector.book.wants.lock() = Box::new(|_| Ok(true));
     let clock = ManualClock::at_ms(START_MS);

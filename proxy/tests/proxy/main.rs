@@ -9,10 +9,20 @@ mod export_support;
 mod export_telemetry;
 mod hostile_collector;
 
-/// A process has one sampler: held by the tests that start it.
-static SAMPLER: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-/// Waits until this process may start the sampler; keep what it returns until it has ended.
-fn alone_with_the_sampler() -> std::sync::MutexGuard<'static, ()> {
-    SAMPLER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// Runs `body` as the test `name` in a process of its own: a process has one sampler, which would sample the other tests
+/// as well.
+fn in_a_process_of_its_own(name: &str, body: impl FnOnce()) {
+    const CHILD: &str = "EMBERLINE_PROXY_TEST_CHILD";
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        return body();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(CHILD, name)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "{name} ended with {}:\n{text}", output.status);
+    assert!(text.contains("1 passed"), "{name} is not the name of the test:\n{text}");
 }

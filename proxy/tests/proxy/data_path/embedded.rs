@@ -353,10 +353,15 @@ async fn collector() -> (Collector, SocketAddr) {
     (collector, address)
 }
 
-/// The one test of this process with the sampler on.
 #[test]
 fn a_shutdown_drains_and_ships_the_last_window_with_requests_and_stacks() {
-    let _sampler = crate::alone_with_the_sampler();
+    crate::in_a_process_of_its_own(
+        "data_path::embedded::a_shutdown_drains_and_ships_the_last_window_with_requests_and_stacks",
+        the_last_window_has_requests_and_stacks,
+    );
+}
+
+fn the_last_window_has_requests_and_stacks() {
     block_on(async {
         let (collector, endpoint) = collector().await;
         let mesh = mesh_to("checkout", &["/burn", "/slow"], Some(endpoint), true);
