@@ -21,6 +21,7 @@ import urllib.parse
 import urllib.request
 
 import pprof_totals
+from registries import install
 
 HERE = pathlib.Path(__file__).resolve().parent
 PYTHON_PACKAGES = [
@@ -45,34 +46,6 @@ NODE_PACKAGES = [
     "@opentelemetry/instrumentation-express",
     "express",
 ]
-SKIPPED = 77
-
-
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(SKIPPED)
-
-
-def install(folder):
-    """Both registries; answers the interpreter and the folder of the modules."""
-    python = folder / "venv/bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *PYTHON_PACKAGES]
-        if subprocess.run(pip).returncode != 0:
-            skip("the Python packages cannot be installed; is PyPI reachable?")
-    node = folder / "node"
-    if not (node / "node_modules").exists():
-        node.mkdir(parents=True, exist_ok=True)
-        (node / "package.json").write_text("{}")
-        npm = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", *NODE_PACKAGES]
-        try:
-            failed = subprocess.run(npm, cwd=node).returncode != 0
-        except FileNotFoundError:
-            skip("there is no npm")
-        if failed:
-            skip("the Node packages cannot be installed; is the npm registry reachable?")
-    return python, node / "node_modules"
 
 
 class Tee:
@@ -211,7 +184,7 @@ def main():
     arguments.add_argument("--record", type=pathlib.Path)
     given = arguments.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    python, modules = install(given.folder)
+    python, modules = install(given.folder, PYTHON_PACKAGES, NODE_PACKAGES)
     node = {"env": {**os.environ, "NODE_PATH": str(modules)}}
     tee = Tee(given.http)
     wrong = []

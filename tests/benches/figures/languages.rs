@@ -1,5 +1,5 @@
 //! Services in Python, Node and Go with profilers of their own: the changed function is named at the cost that the
-//! program's own clock states. Judged in `tests/languages/run.py`, which prints a line a service.
+//! program's own clock states. Judged in `tests/clients/languages.py`, which prints a line a service.
 //!
 //! Says so and measures nothing where Python, Node or a registry is not there.
 
@@ -17,7 +17,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     let scratch = Scratch::new("bench-languages");
     let ran = Command::new("python3")
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(repository().join("tests/languages/run.py"))
+        .arg(repository().join("tests/clients/languages.py"))
         .arg("--binaries")
         .arg(binaries())
         .arg("--folder")
