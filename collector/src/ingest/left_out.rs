@@ -187,7 +187,16 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "the duration is longer than any recording",
             "write the nanoseconds between start and end as the duration",
         ),
-        "cumulative_histogram"
+        // Each of them is named with its metric and what to set (`model::otlp::RefusedMetric`).
+        "cumulative_base"
+        | "no_temporality"
+        | "not_a_histogram"
+        | "no_buckets"
+        | "malformed_histogram"
+        | "unknown_unit"
+        | "bad_times"
+        | "max_cumulative_buckets"
+        | "max_cumulative_buckets_per_process"
         | "histogram_scale"
         | "too_many_buckets"
         | "negative_duration"
