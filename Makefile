@@ -30,7 +30,7 @@ test: ui
 	@deploy/dev/setup.sh browser
 	npm run --silent --prefix web/ui test
 	$(BUILD)
-	cargo test --release --locked --workspace --lib --bins --tests
+	cargo test --release --locked --workspace --tests
 	cargo test --release --locked --workspace --doc --quiet
 
 # The UI is built first: its size is held to a budget.
@@ -38,7 +38,7 @@ check: ui
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	npm run --silent --prefix web/ui check
-	cargo test --release --locked -p emberline-tidy
+	cargo test --release --locked --workspace --test tidy
 
 bench: build
 	$(BUILD) --workspace --examples
