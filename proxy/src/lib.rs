@@ -54,6 +54,7 @@ pub(crate) mod filter;
 pub(crate) mod grpc;
 pub(crate) mod identity;
 pub(crate) mod listener;
+pub mod machine;
 pub(crate) mod record;
 mod reporting;
 pub mod route;
