@@ -271,7 +271,7 @@ fn browse(web: SocketAddr, out: &Path) {
         .expect("node runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the pages in a browser:\n{text}");
-    for page in ["compare", "topology", "service", "alerts"] {
+    for page in ["compare", "topology", "service", "alerts", "status"] {
         assert!(text.contains(page), "no word of page {page}:\n{text}");
     }
 }

@@ -59,6 +59,7 @@ async fn pages_of_the_interface_all_answer_the_start_page() {
         "/topology",
         "/service",
         "/alerts",
+        "/status",
         "/index.html",
     ] {
         assert_eq!(world.get(address).await.body, start.body, "{address}");

@@ -1,4 +1,4 @@
-// Opens the four pages of a running server in headless Chromium and fails on anything that a user would see go wrong.
+// Opens the pages of a running server in headless Chromium and fails on anything that a user would see go wrong.
 //   BASE_URL=http://127.0.0.1:4040 OUT=/tmp/shots node e2e/pages.mjs
 // Prints one JSON line per page, then one with `"page":"summary"`; leaves <page>.png and <page>-narrow.png in OUT.
 // SERVICE picks the service (default: what Compare chooses); WAIT_MS bounds each wait (default 30000);
@@ -106,7 +106,13 @@ const PAGES = {
   async service(page) {
     await page.locator('.service[data-ready="true"] section[aria-label="Releases"] tbody tr').first().waitFor({ timeout: waitMs });
     await page.locator(".chart canvas").first().waitFor({ timeout: waitMs });
-    return { releases: await page.locator('section[aria-label="Releases"] tbody tr').count(), routes: await page.locator(".routes .group-start").count() };
+    const found = { releases: await page.locator('section[aria-label="Releases"] tbody tr').count(), routes: await page.locator(".routes .group-start").count() };
+    // Links of alerts name the namespace, also where the service's name alone is enough.
+    const { services } = await page.evaluate(() => fetch("api/v1/services").then((response) => response.json()));
+    const one = new URLSearchParams({ service: services[0].service, namespace: services[0].namespace });
+    await page.goto(`${base}/service?${one}`);
+    await page.waitForFunction(() => document.querySelector(".service-picker select")?.selectedOptions[0]?.textContent, null, { timeout: waitMs });
+    return found;
   },
   async alerts(page) {
     await page.locator('.alerts[data-ready="true"]').waitFor({ timeout: waitMs });
@@ -117,6 +123,11 @@ const PAGES = {
       all: await page.locator(".alert").count(),
       sentence: (await page.locator(".alert h2").count()) > 0 ? await text(page, ".alert h2") : null,
     };
+  },
+  async status(page) {
+    await page.locator('.status[data-ready="true"] section[aria-label="Received"] tbody tr').first().waitFor({ timeout: waitMs });
+    await page.locator('section[aria-label="Left out"]').waitFor({ timeout: waitMs });
+    return { signals: await page.locator('section[aria-label="Received"] tbody tr').count() };
   },
 };
 
@@ -163,7 +174,7 @@ try {
 }
 
 // What has to be there before a page on a narrow screen can be judged; topology is a table there.
-const NARROW = { compare: needsDiff ? ".verdict" : ".flame-scroller", topology: ".edges tbody tr", service: ".chart canvas", alerts: ".alert, .notice" };
+const NARROW = { compare: needsDiff ? ".verdict" : ".flame-scroller", topology: ".edges tbody tr", service: ".chart canvas", alerts: ".alert, .notice", status: ".counters" };
 const narrow = await openBrowser({ width: 380, height: 800 }, { colorScheme });
 try {
   for (const [name, selector] of Object.entries(NARROW)) {

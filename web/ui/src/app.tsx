@@ -18,6 +18,7 @@ const LATER: Partial<Record<Page, () => Promise<ComponentType>>> = {
   topology: () => import("./pages/topology").then((module) => module.TopologyPage),
   service: () => import("./pages/service").then((module) => module.ServicePage),
   alerts: () => import("./pages/alerts").then((module) => module.AlertsPage),
+  status: () => import("./pages/status").then((module) => module.StatusPage),
 };
 
 const RAIL: readonly [Page, string, string][] = [
@@ -25,6 +26,7 @@ const RAIL: readonly [Page, string, string][] = [
   ["topology", "Topology", "M2 8h5v4H2zM13 3h5v4h-5zM13 13h5v4h-5zM7 9.4l6-5v1.8L7 11.2zM7 9.6l6 4.8v1.8l-6-4.8z"],
   ["service", "Service", "M3 15h2V9H3zM7 15h2V5H7zM11 15h2v-4h-2zM15 15h2V7h-2z"],
   ["alerts", "Alerts", "M10 2l8.5 15h-17zM9.2 8v4.5h1.6V8zm0 5.6v1.6h1.6v-1.6z"],
+  ["status", "Status", "M2 9h3.4l2.2-6 4 13 2.6-7H18v2h-2.6l-3.8 9.6L7.4 7.6 6.8 11H2z"],
 ];
 
 const TITLES: Record<Page, string> = {
@@ -33,6 +35,7 @@ const TITLES: Record<Page, string> = {
   topology: "Topology",
   service: "Service",
   alerts: "Alerts",
+  status: "Status",
   missing: "Not found",
 };
 
@@ -48,7 +51,7 @@ export function App() {
     if (fired.data !== null) firing.value = fired.data.alerts.filter((alert) => alert.state === "firing").length;
   }, [fired.data]);
   useEffect(() => {
-    document.title = [state.page === "alerts" || state.page === "topology" ? null : state.service, TITLES[state.page], state.page === "home" ? null : "Emberline"]
+    document.title = [state.page === "alerts" || state.page === "topology" || state.page === "status" ? null : state.service, TITLES[state.page], state.page === "home" ? null : "Emberline"]
       .filter((part) => part !== null)
       .join(" · ");
   }, [state.page, state.service]);
@@ -72,7 +75,7 @@ export function App() {
       <Rail state={state} />
       <TopBar onHelp={() => (isHelpOpen.value = true)} />
       <main tabIndex={-1} data-page={state.page}>
-        {listed.error !== null && listed.data === null && state.page !== "alerts" ? (
+        {listed.error !== null && listed.data === null && state.page !== "alerts" && state.page !== "status" ? (
           <Failure error={listed.error} onRetry={listed.retry} />
         ) : (
           <Body page={state.page} />

@@ -17,15 +17,59 @@ export function refusedIn(status: Record<string, unknown>, limit = 6): RefusedMe
   return [...all].sort((a, b) => other(a) - other(b)).slice(0, limit);
 }
 
-/** The plain counters of a status answer, two levels deep, named in words. */
-export function numbersIn(status: Record<string, unknown>, limit = 16): [string, number][] {
-  const found: [string, number][] = [];
-  for (const section of ["ingest", "store", "symbols"]) {
+/** A number of the status answer. */
+export interface Counter {
+  section: string;
+  key: string;
+  name: string;
+  value: number;
+  /** More than zero means that something was lost, damaged or failed. */
+  isLoss: boolean;
+}
+
+const LOSS = /lost|damaged|fail|quarantined|unreadable|skipped|rebuilds|reopens|timeouts|tail_bytes_cut|files_left|forgotten/;
+
+/** The plain numbers of a status answer, two levels deep, named in words. */
+export function countersIn(status: Record<string, unknown>): Counter[] {
+  return ["ingest", "store", "symbols"].flatMap((section) => {
     const values = status[section];
-    if (typeof values !== "object" || values === null) continue;
-    for (const [key, value] of Object.entries(values)) {
-      if (typeof value === "number" && found.length < limit) found.push([`${section}: ${key.replaceAll("_", " ")}`, value]);
-    }
-  }
-  return found;
+    if (typeof values !== "object" || values === null) return [];
+    return Object.entries(values).flatMap(([key, value]) =>
+      typeof value === "number" ? [{ section, key, name: key.replaceAll("_", " "), value, isLoss: LOSS.test(key) }] : [],
+    );
+  });
+}
+
+export interface Received {
+  signal: string;
+  stored: number;
+  duplicate: number;
+  bytes: number;
+}
+
+/** What arrived, by signal. */
+export function receivedIn(status: Record<string, unknown>): Received[] {
+  const ingest = status.ingest as Record<string, Partial<Received> | null> | null | undefined;
+  return Object.entries(ingest ?? {}).flatMap(([signal, counts]) =>
+    typeof counts?.stored === "number" ? [{ signal, stored: counts.stored, duplicate: counts.duplicate ?? 0, bytes: counts.bytes ?? 0 }] : [],
+  );
+}
+
+/** A profile of a scraped target. */
+export interface Target {
+  job: string;
+  address: string;
+  profile: string;
+  state: string;
+  last_error: string;
+  last_scrape_unix_ms: number;
+  samples: number;
+  left_out: string;
+}
+
+/** Scraped targets, those that are down first. */
+export function targetsIn(status: Record<string, unknown>): Target[] {
+  const ingest = status.ingest as { scrape?: { targets?: Target[] } } | null | undefined;
+  const rank = (target: Target) => Number(target.state !== "down");
+  return [...(ingest?.scrape?.targets ?? [])].sort((a, b) => rank(a) - rank(b));
 }

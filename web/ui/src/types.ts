@@ -361,6 +361,7 @@ export interface Status {
   version: string;
   started_ms: number;
   ready: boolean;
+  not_ready_reason: string | null;
   store: Record<string, unknown>;
   ingest: Record<string, unknown>;
   symbols: Record<string, unknown>;

@@ -2,7 +2,7 @@
 // list drives both directions, so a link, a reload and the back button always agree.
 // On purpose: values that do not parse fall back to the default silently, and parameters nobody knows are dropped.
 
-export const PAGES = ["home", "compare", "topology", "service", "alerts", "missing"] as const;
+export const PAGES = ["home", "compare", "topology", "service", "alerts", "status", "missing"] as const;
 export type Page = (typeof PAGES)[number];
 
 export const FACETS = ["all", "significant", "up", "down", "new", "gone"] as const;

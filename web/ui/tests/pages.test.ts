@@ -3,7 +3,7 @@ import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
 import { perNote } from "../src/compare/choose";
 import { isApart, quantileName } from "../src/latency";
-import { numbersIn, refusedIn } from "../src/status";
+import { countersIn, receivedIn, refusedIn, targetsIn } from "../src/status";
 import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
@@ -240,10 +240,27 @@ describe("alerts in words", () => {
 });
 
 test("the waiting page shows whatever counters the server has", () => {
-  expect(numbersIn({ version: "1", ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7 }, symbols: null })).toEqual([
-    ["ingest: batches", 3],
-    ["store: lsn acked", 7],
+  const counters = countersIn({ version: "1", ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7, journal_records_lost: 1 }, symbols: null });
+  expect(counters.map(({ section, name, value, isLoss }) => [section, name, value, isLoss])).toEqual([
+    ["ingest", "batches", 3, false],
+    ["store", "lsn acked", 7, false],
+    ["store", "journal records lost", 1, true],
   ]);
+});
+
+test("the status page shows every signal, and targets that are down first", () => {
+  const target = (address: string, state: string) => ({ job: "go", address, profile: "cpu", state, last_error: "", last_scrape_unix_ms: 0, samples: 0, left_out: "" });
+  const status = {
+    ingest: {
+      metrics: { stored: 3, duplicate: 1, bytes: 9 },
+      refused_metrics: [],
+      cumulative_buckets: 4,
+      scrape: { targets: [target("a", "up"), target("b", "down")] },
+    },
+  };
+  expect(receivedIn(status)).toEqual([{ signal: "metrics", stored: 3, duplicate: 1, bytes: 9 }]);
+  expect(targetsIn(status).map(({ address }) => address)).toEqual(["b", "a"]);
+  expect([receivedIn({}), targetsIn({})]).toEqual([[], []]);
 });
 
 test("the waiting page names metrics that were left out, durations of requests first", () => {

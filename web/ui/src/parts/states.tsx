@@ -4,7 +4,7 @@ import type { ApiError } from "../api";
 import { askStatus } from "../api";
 import { useAnswer } from "../answer";
 import { count } from "../format";
-import { numbersIn, refusedIn } from "../status";
+import { countersIn, refusedIn } from "../status";
 import { Sentence } from "./sentence";
 
 /** Grey bars of about the height of what will come. */
@@ -53,7 +53,7 @@ export function Empty({ title, children }: { title: string; children: ComponentC
 /** Before the first window: what the server has received so far, counting. */
 export function Waiting() {
   const status = useAnswer(askStatus());
-  const counters = status.data === null ? [] : numbersIn(status.data as unknown as Record<string, unknown>);
+  const counters = status.data === null ? [] : countersIn(status.data as unknown as Record<string, unknown>).slice(0, 16);
   const refused = status.data === null ? [] : refusedIn(status.data as unknown as Record<string, unknown>);
   return (
     <Empty title="No data yet: waiting for the first window">
@@ -68,9 +68,11 @@ export function Waiting() {
       </pre>
       {counters.length > 0 && (
         <dl class="counters" aria-label="Received so far">
-          {counters.map(([name, value]) => (
-            <div key={name}>
-              <dt>{name}</dt>
+          {counters.map(({ section, key, name, value }) => (
+            <div key={`${section} ${key}`}>
+              <dt>
+                {section}: {name}
+              </dt>
               <dd>{count(value)}</dd>
             </div>
           ))}

@@ -40,8 +40,10 @@ export function TopBar({ onHelp }: { onHelp(): void }) {
 function ServicePicker() {
   const state = url.value;
   const known = services.value ?? [];
-  const allowsAll = state.page === "topology" || state.page === "alerts";
-  const isListed = known.some((entry) => entry.service === state.service);
+  const allowsAll = state.page === "topology" || state.page === "alerts" || state.page === "status";
+  // A link may name a namespace where the service's name alone is enough; it is the same entry.
+  const picked = known.find((entry) => entry.service === state.service && (state.namespace === null || entry.namespace === state.namespace));
+  const shown = picked === undefined ? state.namespace : namespaceIfNeeded(known, picked);
   const value = (service: string, namespace: string | null) => JSON.stringify([service, namespace]);
   const choose = (raw: string) => {
     const keep = { baseline: null, candidate: null, route: null, focus: null, pick: null, baselineFrom: null, baselineTo: null, candidateFrom: null, candidateTo: null };
@@ -52,9 +54,9 @@ function ServicePicker() {
   return (
     <label class="field service-picker">
       <span>Service</span>
-      <select value={state.service === null ? "" : value(state.service, state.namespace)} onChange={(event) => choose(event.currentTarget.value)}>
+      <select value={state.service === null ? "" : value(state.service, shown)} onChange={(event) => choose(event.currentTarget.value)}>
         {(allowsAll || state.service === null) && <option value="">{allowsAll ? "All services" : "Choose a service"}</option>}
-        {state.service !== null && !isListed && <option value={value(state.service, state.namespace)}>{state.service}</option>}
+        {state.service !== null && picked === undefined && <option value={value(state.service, state.namespace)}>{state.service}</option>}
         {known.map((entry) => {
           const namespace = namespaceIfNeeded(known, entry);
           return (

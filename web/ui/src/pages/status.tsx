@@ -1,0 +1,179 @@
+// Page Status: what the server received, what it left out and why, and whether anything was lost.
+import type { ComponentChildren } from "preact";
+import { askStatus } from "../api";
+import { useAnswer } from "../answer";
+import { ago, bytes, count, MISSING, moment, plural } from "../format";
+import { Failure, Skeleton } from "../parts/states";
+import { Sentence } from "../parts/sentence";
+import { countersIn, type Counter, receivedIn, refusedIn, type RefusedMetric, type Target, targetsIn } from "../status";
+
+export function StatusPage() {
+  const answer = useAnswer(askStatus());
+  const { data } = answer;
+  if (data === null) return answer.error === null ? <Skeleton rows={10} label="Loading the status" /> : <Failure error={answer.error} onRetry={answer.retry} />;
+  const status = data as unknown as Record<string, unknown>;
+  const counters = countersIn(status);
+  const losses = counters.filter((counter) => counter.isLoss && counter.value > 0);
+  return (
+    <div class="status" data-ready={!answer.isStale}>
+      <header class="page-head">
+        <div>
+          <h1>Status</h1>
+          <p class="soft">
+            Emberline {data.version}, {data.ready ? "ready" : "not ready"}, up since <span title={ago(data.started_ms)}>{moment(data.started_ms)}</span>
+            {data.ready && losses.length === 0 && "; nothing was lost"}
+          </p>
+        </div>
+      </header>
+      {answer.error !== null && <Failure error={answer.error} onRetry={answer.retry} />}
+      {data.not_ready_reason !== null && (
+        <div class="notice notice-error" role="alert">
+          <h2>Questions are not answered now</h2>
+          <p>
+            <Sentence text={data.not_ready_reason} />
+          </p>
+        </div>
+      )}
+      {losses.length > 0 && <Counters title="Lost or damaged" note="since the start; the log says what and why" counters={losses} />}
+      <LeftOut metrics={refusedIn(status, 200)} />
+      <Received rows={receivedIn(status)} />
+      <Targets targets={targetsIn(status)} />
+      <Counters title="Store" note="since the start" counters={counters.filter((counter) => counter.section === "store" && !counter.isLoss)} />
+      <Counters title="Symbols" note="names of addresses" counters={counters.filter((counter) => counter.section === "symbols")} />
+    </div>
+  );
+}
+
+function Panel({ title, note, children }: { title: string; note: string; children: ComponentChildren }) {
+  return (
+    <section class="panel" aria-label={title}>
+      <header class="panel-head">
+        <h2>{title}</h2>
+        <span class="soft">{note}</span>
+      </header>
+      {children}
+    </section>
+  );
+}
+
+function LeftOut({ metrics }: { metrics: readonly RefusedMetric[] }) {
+  if (metrics.length === 0) {
+    return (
+      <Panel title="Left out" note="">
+        <p class="panel-text">Everything that arrived was kept as it came.</p>
+      </Panel>
+    );
+  }
+  return (
+    <Panel title="Left out" note={`${plural(metrics.length, "kind")} of data, the last seen first`}>
+      <div class="table-scroll">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Service</th>
+              <th scope="col">What</th>
+              <th scope="col" class="number">Points</th>
+              <th scope="col">Why, and what to do</th>
+            </tr>
+          </thead>
+          <tbody>
+            {metrics.map((metric) => (
+              <tr key={`${metric.service} ${metric.metric} ${metric.shape} ${metric.remedy}`}>
+                <th scope="row">{metric.service || MISSING}</th>
+                <td>
+                  <code>{metric.metric}</code> <span class="soft">{metric.shape}</span>
+                </td>
+                <td class="number">{count(metric.points)}</td>
+                <td>
+                  <Sentence text={metric.remedy} />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+function Received({ rows }: { rows: ReturnType<typeof receivedIn> }) {
+  return (
+    <Panel title="Received" note="since the start; stored means on disk">
+      <div class="table-scroll">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Signal</th>
+              <th scope="col" class="number">Stored</th>
+              <th scope="col" class="number" title="Batches that arrived again and were stored once">Sent again</th>
+              <th scope="col" class="number">Bytes</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((row) => (
+              <tr key={row.signal}>
+                <th scope="row">{row.signal}</th>
+                <td class="number">{count(row.stored)}</td>
+                <td class="number">{count(row.duplicate)}</td>
+                <td class="number">{bytes(row.bytes)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+function Targets({ targets }: { targets: readonly Target[] }) {
+  if (targets.length === 0) return null;
+  const down = targets.filter((target) => target.state === "down").length;
+  return (
+    <Panel title="Scraped" note={down === 0 ? plural(targets.length, "profile") : `${down} of ${plural(targets.length, "profile")} down`}>
+      <div class="table-scroll">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Target</th>
+              <th scope="col">Profile</th>
+              <th scope="col">State</th>
+              <th scope="col">Last</th>
+              <th scope="col" class="number">Samples</th>
+              <th scope="col">What went wrong</th>
+            </tr>
+          </thead>
+          <tbody>
+            {targets.map((target) => (
+              <tr key={`${target.job} ${target.address} ${target.profile}`}>
+                <th scope="row">
+                  <span class="soft">{target.job}</span> {target.address}
+                </th>
+                <td>{target.profile}</td>
+                <td>{target.state}</td>
+                <td>{target.last_scrape_unix_ms > 0 ? ago(target.last_scrape_unix_ms) : MISSING}</td>
+                <td class="number">{count(target.samples)}</td>
+                <td>{target.last_error || target.left_out || MISSING}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+function Counters({ title, note, counters }: { title: string; note: string; counters: readonly Counter[] }) {
+  if (counters.length === 0) return null;
+  return (
+    <Panel title={title} note={note}>
+      <dl class="counters panel-text">
+        {counters.map(({ key, name, value }) => (
+          <div key={key}>
+            <dt>{name}</dt>
+            <dd>{key.endsWith("_bytes") ? bytes(value) : count(value)}</dd>
+          </div>
+        ))}
+      </dl>
+    </Panel>
+  );
+}
