@@ -1,8 +1,8 @@
-//! Callgrind's files (valgrind; also Xdebug and yappi): what each function cost itself, and its calls.
+//! Callgrind's files (valgrind; also Xdebug, yappi and StackProf): what each function cost itself, and its calls.
 //!
 //! Guarantees: the sum of own costs is the program's total as `callgrind_annotate` shows it, per event; names that stand
 //! for numbers are resolved over the whole file, objects, files and functions apart. One profile per event, in the event's
-//! unit where it names one (`Time_(10ns)`), counts otherwise.
+//! unit where it names one (`Time_(10ns)`) or its writer is known to mean one (yappi, StackProf), counts otherwise.
 //!
 //! Wrong on purpose: there are no stacks in such files, see [`super::edges`]. Lines of code are not kept: functions are.
 //! Inlined pieces of other files count to the function they were inlined into.
@@ -25,8 +25,16 @@ pub(super) fn names_events(line: &str) -> bool {
     line.starts_with("events:") || line.starts_with("# callgrind format")
 }
 
-/// The type of an event, and what one of it is worth.
-fn event(name: &str) -> (ProfileType, i64) {
+/// The type of an event, and what one of it is worth. `creator` is the file's own word for who wrote it.
+fn event(name: &str, creator: &str) -> (ProfileType, i64) {
+    match (creator, name) {
+        // Microseconds of yappi's clock, which is the CPU's unless told otherwise (`yappi.py`, `_save_as_CALLGRIND`).
+        ("yappi", "Ticks") => return (ProfileType::cpu(), 1_000),
+        // Samples, whatever the name says (`report.rb`, `print_callgrind`). How far apart they were asked for stands beside
+        // them and is not taken: timers of the kernel are coarser than that.
+        ("stackprof", "Instructions") => return (type_of("stackprof", "samples", "count", "samples", "count"), 1),
+        _ => {}
+    }
     let unit = name
         .split_once("_(")
         .map(|(word, unit)| (word, unit.trim_end_matches(')')));
@@ -69,6 +77,16 @@ impl<'t> Names<'t> {
     }
 }
 
+/// The name and the line of `work /srv/app.py:2`, which is how yappi writes a function of `/srv/app.py`.
+fn name_and_line<'t>(name: &'t str, file: &str) -> (&'t str, u32) {
+    let split = || {
+        let (rest, line) = name.rsplit_once(':')?;
+        let own = rest.strip_suffix(file)?.strip_suffix(' ')?;
+        Some((own, line.parse().ok()?))
+    };
+    split().unwrap_or((name, 0))
+}
+
 struct State<'t> {
     objects: Names<'t>,
     files: Names<'t>,
@@ -91,7 +109,8 @@ impl<'t> State<'t> {
             return Ok(known);
         }
         let place = if file.is_empty() || file == "???" { object } else { file };
-        let frame = table.frame(name, place, 0)?;
+        let (own, line) = name_and_line(name, place);
+        let frame = table.frame(own, place, line)?;
         table.charge(96)?;
         self.known.insert((object, file, name), frame);
         Ok(frame)
@@ -131,7 +150,7 @@ impl<'t> State<'t> {
 pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
     let mut table = Table::new(Vec::new(), how.memory);
     let mut edges: Vec<(Edges, i64)> = Vec::new();
-    let mut columns = 1;
+    let (mut columns, mut creator) = (1, "");
     let mut state = State {
         objects: Names::default(),
         files: Names::default(),
@@ -201,11 +220,12 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
                     if edges.len() >= MAX_EVENTS {
                         return Err(ReadError::line(at, format!("more than {MAX_EVENTS} events")));
                     }
-                    let (profile_type, factor) = event(name);
+                    let (profile_type, factor) = event(name, creator);
                     table.columns.push(Column::new(profile_type, 0));
                     edges.push((Edges::default(), factor));
                 }
             }
+            Some(("creator", name)) => creator = name.trim(),
             Some(("positions", names)) => columns = names.split_ascii_whitespace().count().clamp(1, 2),
             Some(_) => {}
             None => return Err(ReadError::line(at, format!("`{}` is not known", shown(line)))),
@@ -264,6 +284,25 @@ mod tests {
                 ("wall:wall:nanoseconds:wall:nanoseconds".to_owned(), 250),
                 ("memory:alloc_space:bytes:space:bytes".to_owned(), 4096)
             ]
+        );
+    }
+
+    #[test]
+    fn what_yappi_and_stackprof_mean_by_their_events_is_read() {
+        let yappi = "version: 1\ncreator: yappi\nevents: Ticks\n\nfl=(1) /srv/app.py\nfn=(2) work /srv/app.py:2\n\nfl=(1)\nfn=(2)\n2 107296\n";
+        assert_eq!(totals(yappi), [(ProfileType::CPU.to_owned(), 107_296_000)]);
+        let profile = read(yappi, &HOW).unwrap().profiles.remove(0);
+        let crate::Location::Named { frames } = &profile.locations[0] else {
+            panic!("a function has a name")
+        };
+        assert_eq!(
+            (frames[0].function.as_str(), frames[0].file.as_str(), frames[0].line),
+            ("work", "/srv/app.py", 2)
+        );
+        let stackprof = "version: 1\ncreator: stackprof\ndesc: mode: cpu(1000)\npositions: line\nevents: Instructions\nfl=a.rb\nfn=Object#work\n2 9\n";
+        assert_eq!(
+            totals(stackprof),
+            [("stackprof:samples:count:samples:count".to_owned(), 9)]
         );
     }
 
