@@ -18,7 +18,7 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Run the sample mesh against a server of its own, with a planted regression.
     Demo(DemoArgs),
-    /// Compare two pprof files.
+    /// Compare two profiles of any format that is read, without a server.
     Diff(DiffArgs),
     /// Ask a running server: the costliest functions, a series over time, two releases compared.
     Query(QueryArgs),
@@ -189,9 +189,19 @@ pub(crate) struct DiffArgs {
     pub(crate) baseline: PathBuf,
     /// The profile judged.
     pub(crate) candidate: PathBuf,
-    /// Value to compare, for example `cpu` or `cpu/nanoseconds`; the last of the file if not given.
+    /// Value to compare, for example `cpu` or `cpu/nanoseconds`; the one the file names if not given, else the last of a pprof
+    /// file and the first of others.
     #[arg(long)]
     pub(crate) value: Option<String>,
+    /// Format of both files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); found out if not given.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// What numbers without a unit are: cpu, wall, cpu_nanoseconds, inuse_space, ...; samples of CPU time if not given.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Samples per second, for numbers without a unit.
+    #[arg(long, value_name = "HZ")]
+    pub(crate) sample_rate: Option<u32>,
     /// Rows of the table.
     #[arg(long, default_value_t = 30)]
     pub(crate) rows: usize,

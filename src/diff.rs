@@ -1,11 +1,13 @@
-//! `emberline diff`: two pprof files compared, as a table, JSON or a flame graph. The same trees and exports as the
-//! server's; without requests and windows there is no statement of significance, and none is made.
+//! `emberline diff`: two files of any format that is read, compared as a table, JSON or a flame graph. The same readers,
+//! trees and exports as the server's; without requests and windows there is no statement of significance, and none is made.
 
 use std::{io::Write, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use emberline_model::{
-    pprof::{self, Addresses, PprofValue},
+    Profile,
+    foreign::formats::{self, FORMAT_NAMES, Format, Reading},
+    pprof::{self, Addresses},
     resolve::StackValue,
     tree::{FlameTree, TreeBuilder},
 };
@@ -15,24 +17,34 @@ use serde_json::json;
 use crate::cli::{DiffArgs, DiffOutput};
 
 /// Largest file, unpacked.
-const LIMIT: u64 = 1 << 30;
+const LIMIT: usize = 1 << 30;
 
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
-    let baseline = read(&args.baseline, args.value.as_deref())?;
-    let candidate = read(&args.candidate, args.value.as_deref())?;
-    if baseline.name != candidate.name {
+    let format = args.format.as_deref().map(|name| {
+        Format::of_name(name).with_context(|| format!("--format {name} is not known; formats are {FORMAT_NAMES}"))
+    });
+    let reading = Reading {
+        format: format.transpose()?,
+        kind: args.kind.as_deref(),
+        rate_hz: args.sample_rate,
+        addresses: Addresses::InMemory,
+        limit: LIMIT,
+    };
+    let baseline = read(&args.baseline, args.value.as_deref(), &reading)?;
+    let candidate = read(&args.candidate, args.value.as_deref(), &reading)?;
+    if value_name(&baseline) != value_name(&candidate) {
         bail!(
             "the files hold different values: {} has {}, {} has {}; choose one both have with --value",
             args.baseline.display(),
-            baseline.name,
+            value_name(&baseline),
             args.candidate.display(),
-            candidate.name
+            value_name(&candidate)
         );
     }
     let mut tree = TreeBuilder::new();
     for (side, value) in [&baseline, &candidate].into_iter().enumerate() {
-        let resolved = pprof::resolve_named(&value.profile);
-        let rows = value.profile.samples.iter().map(|s| StackValue {
+        let resolved = pprof::resolve_named(value);
+        let rows = value.samples.iter().map(|s| StackValue {
             stack_id: u64::from(s.stack),
             side,
             value: s.value,
@@ -40,11 +52,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
         });
         tree.add_resolved(&resolved, rows);
     }
-    let comparison = Comparison::new(
-        tree.finish(None),
-        baseline.profile.profile_type.unit().to_owned(),
-        args.share,
-    );
+    let comparison = Comparison::new(tree.finish(None), baseline.profile_type.unit().to_owned(), args.share);
     let title = format!("{} → {}", args.baseline.display(), args.candidate.display());
     let sentence = comparison.sentence();
     let labels = Labels {
@@ -65,21 +73,39 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
     }
 }
 
-fn read(path: &Path, wanted: Option<&str>) -> Result<PprofValue> {
+/// Sample type and unit, as `go tool pprof` names values.
+fn value_name(profile: &Profile) -> String {
+    let [_, sample_type, unit, _, _] = profile.profile_type.parts();
+    format!("{sample_type}/{unit}")
+}
+
+/// The value of a file that is asked for; what could not be read as it stands is said beside the answer.
+fn read(path: &Path, wanted: Option<&str>, reading: &Reading<'_>) -> Result<Profile> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = pprof::read_file(&bytes, LIMIT, Addresses::InMemory).with_context(|| format!("{}", path.display()))?;
-    let mut values = file.values;
-    let names: Vec<String> = values.iter().map(|v| v.name.clone()).collect();
+    let file = formats::read(&bytes, reading).with_context(|| format!("{}", path.display()))?;
+    for (word, list) in [("left out", &file.left_out), ("changed", &file.changed)] {
+        for told in list {
+            eprintln!(
+                "{}: {word}: {} ({}, {})",
+                path.display(),
+                told.reason,
+                told.what,
+                told.count
+            );
+        }
+    }
+    let mut profiles = file.profiles;
+    let names: Vec<String> = profiles.iter().map(value_name).collect();
     let Some(wanted) = wanted else {
-        if values.is_empty() {
+        if profiles.is_empty() {
             bail!("{} holds no value that can be compared", path.display());
         }
-        // The one that the file names; by custom the last one otherwise.
-        return Ok(values.swap_remove(file.default_value));
+        return Ok(profiles.swap_remove(file.default_profile.min(profiles.len() - 1)));
     };
-    let matches = |value: &PprofValue| value.name == wanted || value.name.split('/').next() == Some(wanted);
-    let found = values.into_iter().find(matches);
-    found.with_context(|| {
+    let found = names
+        .iter()
+        .position(|name| name == wanted || name.split('/').next() == Some(wanted));
+    found.map(|at| profiles.swap_remove(at)).with_context(|| {
         format!(
             "{} has no value `{wanted}`: it has {}",
             path.display(),
@@ -216,15 +242,21 @@ impl Comparison {
 mod tests {
     use super::*;
 
+    fn fixture(name: &str) -> Profile {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/fixtures/others");
+        let reading = Reading {
+            limit: LIMIT,
+            addresses: Addresses::InMemory,
+            ..Reading::default()
+        };
+        read(&folder.join(name), None, &reading).unwrap()
+    }
+
     /// The value that is compared, and the total of each side.
     fn compared(file: &str) -> (String, [i64; 2]) {
-        let values = ["v1", "v2"].map(|version| {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/fixtures/others");
-            read(&folder.join(format!("{file}.{version}.pb.gz")), None).unwrap()
-        });
-        assert_eq!(values[0].name, values[1].name);
-        let totals = [values[0].profile.total(), values[1].profile.total()];
-        (values[0].name.clone(), totals)
+        let values = ["v1", "v2"].map(|version| fixture(&format!("{file}.{version}.pb.gz")));
+        assert_eq!(value_name(&values[0]), value_name(&values[1]));
+        (value_name(&values[0]), [values[0].total(), values[1].total()])
     }
 
     #[test]
@@ -241,11 +273,22 @@ mod tests {
     }
 
     #[test]
+    fn files_of_any_format_that_is_read_are_compared() {
+        let [before, after] = ["v1", "v2"].map(|version| fixture(&format!("py-spy-0.4.3-{version}.raw")));
+        assert_eq!(value_name(&before), "cpu/nanoseconds");
+        assert_eq!(value_name(&after), value_name(&before));
+        assert!(before.total() > 0 && after.total() > 0);
+        assert_eq!(
+            value_name(&fixture("pyinstrument-5.1.3.speedscope.json")),
+            "wall/nanoseconds"
+        );
+    }
+
+    #[test]
     fn two_processes_of_one_program_have_the_same_places() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/fixtures/others");
         let names = ["v1", "v2"].map(|version| {
-            let value = read(&folder.join(format!("aslr.{version}.pb.gz")), None).unwrap();
-            let mut names: Vec<String> = pprof::resolve_named(&value.profile)
+            let value = fixture(&format!("aslr.{version}.pb.gz"));
+            let mut names: Vec<String> = pprof::resolve_named(&value)
                 .functions
                 .into_iter()
                 .map(|f| f.name)

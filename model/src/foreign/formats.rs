@@ -185,6 +185,8 @@ pub struct ReadProfiles {
     pub format: Format,
     /// One per type.
     pub profiles: Vec<Profile>,
+    /// Which of them the file wants to be looked at by; of formats that cannot say, the first.
+    pub default_profile: usize,
     /// What was left out, in samples.
     pub left_out: Vec<Rejected>,
     /// What was kept in another form than it came in.
@@ -311,9 +313,11 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
         profiles,
         ..Outcome::default()
     };
+    let mut default_profile = 0;
     let outcome = match format {
         Format::Pprof => {
             let file = pprof::read_file(bytes, reading.limit as u64, reading.addresses)?;
+            default_profile = file.default_value;
             Outcome {
                 profiles: file.values.into_iter().map(|value| value.profile).collect(),
                 left_out: file.left_out,
@@ -355,6 +359,7 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
     Ok(ReadProfiles {
         format,
         profiles: outcome.profiles,
+        default_profile,
         left_out: outcome.left_out,
         changed: outcome.changed,
         unpacked_bytes: bytes.len(),
