@@ -13,7 +13,7 @@ use emberline_model::{
 };
 use emberline_proxy::stop_requested;
 use emberline_storage::{Options, Store};
-use emberline_web::WebState;
+use emberline_web::{AllowedHosts, WebState, protect};
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -43,6 +43,14 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 async fn serve(args: ServeArgs) -> Result<()> {
     let _telemetry = telemetry::start(&args.log, args.traces_endpoint.as_deref())?;
     let scrape = args.scrape_config.as_deref().map(scrape::load).transpose()?;
+    let hosts = AllowedHosts::new(
+        args.allowed_hosts.iter().map(String::as_str),
+        args.external_url.as_deref(),
+    );
+    let hosts = hosts.map_err(|name| {
+        anyhow::anyhow!("--allowed-host (EMBERLINE_ALLOWED_HOST): `{name}` is no name of a host: write it as in `emberline.example.com`")
+    })?;
+    let hosts = Arc::new(hosts);
     let web_listener = bind(args.listen, "--listen").await?;
     let grpc_listener = bind(args.otlp_grpc, "--otlp-grpc").await?;
     let http_listener = bind(args.otlp_http, "--otlp-http").await?;
@@ -95,6 +103,8 @@ async fn serve(args: ServeArgs) -> Result<()> {
     state.ui_dir = args.ui_dir.clone();
     state.registries = vec![Arc::new(registry)];
     state.ingest_status = collector.status_probe();
+    state.allow_delete = args.allow_delete;
+    state.allowed_hosts = Arc::clone(&hosts);
     let tasks = collector.spawn_tasks();
 
     let (stop, stopping) = watch::channel(false);
@@ -107,7 +117,8 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let grpc = grpc.add_routes(collector.grpc_router());
     let grpc = grpc.serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), stopped(stopping.clone()));
     servers.spawn(async { grpc.await.context("OTLP over gRPC ended") });
-    let http = axum::serve(http_listener, collector.http_router()).with_graceful_shutdown(stopped(stopping.clone()));
+    let http = protect(collector.http_router(), hosts);
+    let http = axum::serve(http_listener, http).with_graceful_shutdown(stopped(stopping.clone()));
     servers.spawn(async { http.await.context("OTLP over HTTP ended") });
     let web = axum::serve(web_listener, emberline_web::router(state)).with_graceful_shutdown(stopped(stopping));
     servers.spawn(async { web.await.context("the web service ended") });

@@ -216,7 +216,7 @@ fn a_service_is_deleted_from_a_stopped_store_and_over_the_api() {
     assert_eq!(code, 1);
     assert!(said.as_str().unwrap().contains("there is no store in"), "{said}");
 
-    let server = Server::start(&data);
+    let server = Server::start_with(&data, &["--allow-delete"], None);
     send_of(&server, "checkout", "old", 100, 5);
     send_of(&server, "cart", "older", 1000, 5);
     send_of(&server, "quote", "oldest", 1, 5);
