@@ -45,7 +45,6 @@ use axum::{Router, middleware, routing::get};
 use emberline_model::{alert::AlertsBoard, function::OwnCode, time::Clock};
 use emberline_storage::Store;
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 use tower_http::{
     CompressionLevel,
     compression::{
@@ -91,6 +90,8 @@ pub struct WebState {
     pub max_questions: usize,
     /// Seconds a request of the API may take with everything it waits for.
     pub max_request_seconds: u64,
+    /// Bytes of large answers that were not taken yet, of all requests together.
+    pub max_answer_bytes: u64,
     /// `DELETE` of a service is answered.
     pub allow_delete: bool,
     /// Names by which browsers may call this server.
@@ -113,6 +114,7 @@ impl WebState {
             own_code: Arc::default(),
             max_questions: 64,
             max_request_seconds: 120,
+            max_answer_bytes: 64 << 20,
             allow_delete: false,
             allowed_hosts: Arc::default(),
         }
@@ -124,7 +126,7 @@ pub(crate) struct Shared {
     given: WebState,
     http: metrics::HttpMetrics,
     layouts: layout::LayoutMemory,
-    places: Semaphore,
+    places: limits::Places,
 }
 
 impl std::ops::Deref for Shared {
@@ -144,7 +146,7 @@ pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-
 /// The whole web service: API, metrics, health and the user interface on every other address.
 pub fn router(state: WebState) -> Router {
     let web: Web = Arc::new(Shared {
-        places: Semaphore::new(state.max_questions),
+        places: limits::Places::new(state.max_questions, state.max_answer_bytes),
         given: state,
         http: metrics::HttpMetrics::new(),
         layouts: layout::LayoutMemory::default(),
