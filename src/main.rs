@@ -1,11 +1,13 @@
 //! The `emberline` command: arguments and wiring. What a test would want to reach lives in the other crates.
 
 mod ask;
+mod budget;
 mod check;
 mod cli;
 mod client;
 mod demo;
 mod diff;
+mod doors;
 mod import;
 mod progress;
 mod serve;

@@ -96,6 +96,8 @@ pub struct WebState {
     pub allow_delete: bool,
     /// Names by which browsers may call this server.
     pub allowed_hosts: Arc<AllowedHosts>,
+    /// The `connections` part of `/api/v1/status`.
+    pub connection_status: StatusProbe,
 }
 
 impl WebState {
@@ -117,6 +119,7 @@ impl WebState {
             max_answer_bytes: 64 << 20,
             allow_delete: false,
             allowed_hosts: Arc::default(),
+            connection_status: Arc::new(|| serde_json::json!({})),
         }
     }
 }
