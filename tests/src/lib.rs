@@ -5,6 +5,7 @@
 
 pub mod bulk;
 mod cgroup;
+pub mod flood;
 pub mod generator;
 pub mod hostile;
 
