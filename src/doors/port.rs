@@ -40,11 +40,14 @@ const WINDOW: u32 = 256 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 const STREAMS: u32 = 100;
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long a connection waits for the place of one that was told to go.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// How long, and how often, a connection waits for the place of one that was told to go.
+const WAIT: Duration = Duration::from_millis(100);
+const WAITS: usize = 20;
+/// How long one that is told to make room is looked at once more: what its client has sent may not have been seen yet.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 /// After accepting has failed, for example because descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Requests that do not go on keep their connection from making room for so long.
+/// For so long requests that do not go on keep their connection from making room before others.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// One of the ports.
@@ -171,15 +174,19 @@ impl Port {
             tasks.spawn(self.serve(stream, peer, seated));
             return;
         }
-        let makes_room = self.make_room(has_its_share.then_some(address), false);
+        let of = has_its_share.then_some(address);
         let port = Arc::clone(self);
         tasks.spawn(async move {
-            if makes_room {
-                let place = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&port.places).acquire_owned()).await;
+            for _ in 0..WAITS {
+                let makes_room = port.make_room(of, false);
+                let place = tokio::time::timeout(WAIT, Arc::clone(&port.places).acquire_owned()).await;
                 if let Ok(Ok(place)) = place {
                     drop(waits);
                     let seated = port.sit(address, place);
                     return port.serve(stream, peer, seated).await;
+                }
+                if !makes_room {
+                    break;
                 }
             }
             port.count_refused(FULL);
@@ -220,20 +227,16 @@ impl Port {
             .filter(|seat| of.is_none_or(|address| address == seat.address))
             .filter_map(|seat| {
                 let since = seat.keeps_waiting_since()?;
-                let order = seat.order();
-                let is_fresh = order == 1 && now.saturating_sub(since) < ticks(GRACE);
-                if is_fresh || (of_requests && order != 1) {
-                    return None;
-                }
+                let order = match seat.order() {
+                    _ if of_requests && seat.requests() == 0 => return None,
+                    1 if now.saturating_sub(since) < ticks(GRACE) => 3,
+                    order => order,
+                };
                 let held = seats.of_address.get(&seat.address).copied().unwrap_or_default();
                 Some((Reverse(held), order, since, seat))
             })
             .min_by_key(|&(held, order, since, _)| (held, order, since));
-        let Some((.., seat)) = found else { return false };
-        if seat.tell(Told::Leave, now) {
-            self.count_ended(Reason::MadeRoom);
-        }
-        true
+        found.is_some_and(|(.., seat)| seat.tell(Told::Yield, now))
     }
 
     /// Looks at all connections for those whose time is over.
@@ -282,6 +285,17 @@ impl Port {
                     told = seat.told() => match told {
                         Told::Leave => return,
                         Told::Finish => connection.as_mut().graceful_shutdown(),
+                        Told::Yield => {
+                            let before = seat.steps();
+                            if tokio::time::timeout(LAST_LOOK, connection.as_mut()).await.is_ok() {
+                                return;
+                            }
+                            if seat.steps() == before {
+                                port.count_ended(Reason::MadeRoom);
+                                return;
+                            }
+                            seat.stays();
+                        }
                     },
                     () = port.doors.stop.cancelled(), if !finishing => {
                         finishing = true;

@@ -20,13 +20,15 @@ use tokio::sync::Notify;
 const HEAD: Duration = Duration::from_secs(10);
 const HEAD_WHEN_SCARCE: Duration = Duration::from_secs(5);
 /// Before its first request.
-const SILENT: Duration = Duration::from_secs(15);
+const SILENT: Duration = Duration::from_secs(12);
 /// Between requests.
 const IDLE: Duration = Duration::from_secs(75);
 const IDLE_WHEN_SCARCE: Duration = Duration::from_secs(10);
 /// For [`SOME_BYTES`] of a body or an answer.
 const STALLED: Duration = Duration::from_secs(30);
 const STALLED_WHEN_SCARCE: Duration = Duration::from_secs(5);
+/// To end in order after having been told to.
+const FINISHING: Duration = Duration::from_secs(2);
 /// What has to move to count as going on: less than this is a trickle, or the pings of HTTP/2.
 const SOME_BYTES: u64 = 16 << 10;
 
@@ -79,6 +81,8 @@ impl Reason {
 pub(super) enum Told {
     /// To end after what is under way.
     Finish,
+    /// To make room, unless something comes in this moment.
+    Yield,
     /// To end now.
     Leave,
 }
@@ -92,6 +96,8 @@ pub(super) struct Seat {
     requests: AtomicU32,
     /// Of these, those that this server works on: they are whole, and not answered.
     working: AtomicU32,
+    /// Steps that requests took.
+    steps: AtomicU32,
     /// A request was answered.
     served: AtomicBool,
     /// HTTP/2: the bytes do not tell where a head begins.
@@ -118,6 +124,7 @@ impl Seat {
             moved: AtomicU64::new(0),
             requests: AtomicU32::new(0),
             working: AtomicU32::new(0),
+            steps: AtomicU32::new(0),
             served: AtomicBool::new(false),
             framed: AtomicBool::new(false),
             last_end: AtomicU64::new(now),
@@ -174,16 +181,31 @@ impl Seat {
     /// Waits to be told.
     pub(super) async fn told(&self) -> Told {
         self.tell.notified().await;
-        if self.told.load(Relaxed) == 1 {
-            Told::Finish
-        } else {
-            Told::Leave
+        match self.told.load(Relaxed) {
+            FINISH => Told::Finish,
+            YIELD => Told::Yield,
+            _ => Told::Leave,
         }
+    }
+
+    /// It stays after all: something came.
+    pub(super) fn stays(&self) {
+        // Unless it was told to leave meanwhile.
+        let _ = self.told.compare_exchange(YIELD, 0, Relaxed, Relaxed);
+    }
+
+    /// How many steps its requests took so far.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps.load(Relaxed)
     }
 
     /// Tells it; false when it was told as much before.
     pub(super) fn tell(&self, what: Told, now: u64) -> bool {
-        let code = if what == Told::Finish { 1 } else { 2 };
+        let code = match what {
+            Told::Finish => FINISH,
+            Told::Yield => YIELD,
+            Told::Leave => LEAVE,
+        };
         let before = self.told.fetch_max(code, Relaxed);
         if before < code {
             self.told_since.store(now, Relaxed);
@@ -195,7 +217,7 @@ impl Seat {
     /// Since when it keeps the server waiting; none while the server works for it, or it is about to go.
     pub(super) fn keeps_waiting_since(&self) -> Option<u64> {
         let works = self.working.load(Relaxed) > 0;
-        (!works && self.told.load(Relaxed) < 2).then(|| self.last_end.load(Relaxed).max(self.marked.load(Relaxed)))
+        (!works && self.told.load(Relaxed) < YIELD).then(|| self.last_end.load(Relaxed).max(self.marked.load(Relaxed)))
     }
 
     /// In which order connections go to make room: those that never finished a request, those that hold one and do not go
@@ -219,8 +241,8 @@ impl Seat {
             now.saturating_sub(since) >= ticks(if scarce { when_scarce } else { usual })
         };
         let since = self.keeps_waiting_since()?;
-        if self.told.load(Relaxed) == 1 {
-            let is_over = over(self.told_since.load(Relaxed), STALLED_WHEN_SCARCE, STALLED_WHEN_SCARCE);
+        if self.told.load(Relaxed) == FINISH {
+            let is_over = over(self.told_since.load(Relaxed), FINISHING, FINISHING);
             return is_over.then_some((Told::Leave, Reason::Idle));
         }
         let blocked = self.blocked_since.load(Relaxed);
@@ -234,7 +256,7 @@ impl Seat {
         } else if head > 0 {
             over(head, HEAD, HEAD_WHEN_SCARCE).then_some((Told::Leave, Reason::SlowHead))
         } else if !served {
-            over(self.last_end.load(Relaxed), SILENT, IDLE_WHEN_SCARCE).then_some((Told::Finish, Reason::Silent))
+            over(self.last_end.load(Relaxed), SILENT, IDLE_WHEN_SCARCE).then_some((Told::Leave, Reason::Silent))
         } else {
             over(self.last_end.load(Relaxed), IDLE, IDLE_WHEN_SCARCE).then_some((Told::Finish, Reason::Idle))
         }
@@ -249,6 +271,10 @@ pub(super) struct Course {
     clock: Arc<AtomicU64>,
 }
 
+const FINISH: u8 = 1;
+const YIELD: u8 = 2;
+const LEAVE: u8 = 3;
+
 const ARRIVING: u8 = 0;
 const WORKING: u8 = 1;
 const ANSWERING: u8 = 2;
@@ -257,6 +283,7 @@ impl Course {
     /// A request begins: its head is whole.
     pub(super) fn begin(seat: &Arc<Seat>, clock: &Arc<AtomicU64>) -> Arc<Course> {
         seat.requests.fetch_add(1, Relaxed);
+        seat.steps.fetch_add(1, Relaxed);
         seat.last_end.store(clock.load(Relaxed), Relaxed);
         Arc::new(Course {
             seat: Arc::clone(seat),
@@ -282,6 +309,7 @@ impl Course {
     }
 
     fn note_end(&self) {
+        self.seat.steps.fetch_add(1, Relaxed);
         self.seat.last_end.store(self.clock.load(Relaxed), Relaxed);
     }
 }
@@ -320,8 +348,8 @@ mod tests {
     #[test]
     fn heads_silence_and_idleness_have_their_times() {
         let (seat, clock) = seat();
-        assert_eq!(reason(&seat, 15, false), None);
-        assert_eq!(reason(&seat, 16, false), Some(Reason::Silent));
+        assert_eq!(reason(&seat, 12, false), None);
+        assert_eq!(reason(&seat, 13, false), Some(Reason::Silent));
         assert_eq!(reason(&seat, 11, true), Some(Reason::Silent));
         seat.read(10, 5);
         assert_eq!(reason(&seat, 14, false), None);
@@ -370,11 +398,26 @@ mod tests {
         let (seat, _) = seat();
         assert!(seat.tell(Told::Finish, 20));
         assert!(!seat.tell(Told::Finish, 21));
-        assert_eq!(reason(&seat, 24, false), None);
-        assert_eq!(reason(&seat, 25, false), Some(Reason::Idle));
+        assert_eq!(reason(&seat, 21, false), None);
+        assert_eq!(reason(&seat, 22, false), Some(Reason::Idle));
         assert!(seat.tell(Told::Leave, 25));
         assert!(!seat.tell(Told::Finish, 26));
         assert_eq!(seat.keeps_waiting_since(), None);
+    }
+
+    #[test]
+    fn who_is_to_make_room_stays_when_something_comes() {
+        let (seat, clock) = seat();
+        let before = seat.steps();
+        assert!(seat.tell(Told::Yield, 2));
+        assert_eq!(seat.keeps_waiting_since(), None, "nobody else counts on its place");
+        drop(Course::begin(&seat, &clock));
+        assert_ne!(seat.steps(), before);
+        seat.stays();
+        assert!(seat.keeps_waiting_since().is_some());
+        assert!(seat.tell(Told::Leave, 3));
+        seat.stays();
+        assert_eq!(seat.keeps_waiting_since(), None, "told to leave, it leaves");
     }
 
     #[test]

@@ -265,9 +265,9 @@ fn what_is_stored_is_for_the_servers_user_alone() {
     let mut folders = vec![data];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700, "{}", folder.display());
-        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);

@@ -224,7 +224,7 @@ async fn an_empty_store_answers_empty_lists() {
 async fn pages_of_other_sites_and_foreign_names_are_refused_everywhere() {
     let mut world = World::new(shop()).await;
     world.state.allowed_hosts =
-        std::sync::Arc::new(emberline_web::AllowedHosts::new([], Some("https://prof.example.com/")).unwrap());
+        Arc::new(emberline_web::AllowedHosts::new([], Some("https://prof.example.com/")).unwrap());
     world.router = router(world.state.clone());
     let asked = |address: &str, headers: &[(&str, &str)]| {
         let request = headers.iter().fold(Request::get(address), |request, (name, value)| {
