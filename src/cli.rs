@@ -78,6 +78,19 @@ pub(crate) struct ServeArgs {
     /// How this server is reached from outside, for links in alerts; the listen address if not given.
     #[arg(long, env = "EMBERLINE_EXTERNAL_URL")]
     pub(crate) external_url: Option<String>,
+    /// A name by which browsers reach this server, beside that of --external-url, addresses and names without a dot; may be
+    /// given several times. Other programs may use any name.
+    #[arg(
+        long = "allowed-host",
+        env = "EMBERLINE_ALLOWED_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Let `DELETE /api/v1/services/NAME?confirm=NAME` delete what a service reported. There is no login: whoever reaches the
+    /// port may call it.
+    #[arg(long, env = "EMBERLINE_ALLOW_DELETE")]
+    pub(crate) allow_delete: bool,
     /// Alertmanager to send alerts to (its base URL); may be given several times.
     #[arg(long = "alertmanager", env = "EMBERLINE_ALERTMANAGER", value_delimiter = ',')]
     pub(crate) alertmanagers: Vec<String>,
@@ -469,7 +482,7 @@ pub(crate) enum StoreCommand {
     /// Set damaged files aside, bring the query engine up to date, remove leftovers. The server must not run.
     Repair(StoreCheckArgs),
     /// Delete everything that a service reported; not to be undone. The server must not run: a running one takes
-    /// `DELETE /api/v1/services/NAME?confirm=NAME`.
+    /// `DELETE /api/v1/services/NAME?confirm=NAME` if it was started with `--allow-delete`.
     Delete(StoreDeleteArgs),
 }
 

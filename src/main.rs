@@ -1,11 +1,13 @@
 //! The `emberline` command: arguments and wiring. What a test would want to reach lives in the other crates.
 
 mod ask;
+mod budget;
 mod check;
 mod cli;
 mod client;
 mod demo;
 mod diff;
+mod doors;
 mod import;
 mod progress;
 mod serve;
@@ -21,6 +23,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
+    if matches!(
+        cli.command,
+        cli::Command::Serve(_) | cli::Command::Demo(_) | cli::Command::Store(_)
+    ) {
+        // What is kept is for this user alone, whichever library writes it; no other thread runs yet.
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
     let result = match cli.command {
         cli::Command::Serve(args) => serve::run(*args),
         cli::Command::Demo(args) => demo::run(args),

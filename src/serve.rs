@@ -11,17 +11,23 @@ use emberline_model::{
     function::OwnCode,
     time::{Clock, SystemClock},
 };
-use emberline_proxy::stop_requested;
+use emberline_proxy::{machine, stop_requested};
 use emberline_storage::{Options, Store};
-use emberline_web::WebState;
+use emberline_web::{AllowedHosts, WebState, protect};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::{cli::ServeArgs, telemetry};
+use crate::{
+    budget::Budget,
+    cli::ServeArgs,
+    doors::{Doors, Speaks},
+    telemetry,
+};
 
 /// How long open connections may take to finish at the end.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Connections that the kernel keeps while none is accepted.
+const BACKLOG: u32 = 4096;
 
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -34,18 +40,43 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    let listener = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restart does not wait for connections of the last run to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = listener().with_context(|| {
         format!("cannot listen on {address}: stop what uses it, or choose another address with {option}")
-    })
+    })?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "{address} can be reached from other machines and asks nobody who they are: let only those reach it who may read and write everything, or listen on 127.0.0.1 ({option}) behind a proxy that checks"
+        );
+    }
+    Ok(listener)
 }
 
 async fn serve(args: ServeArgs) -> Result<()> {
     let _telemetry = telemetry::start(&args.log, args.traces_endpoint.as_deref())?;
     let scrape = args.scrape_config.as_deref().map(scrape::load).transpose()?;
-    let web_listener = bind(args.listen, "--listen").await?;
-    let grpc_listener = bind(args.otlp_grpc, "--otlp-grpc").await?;
-    let http_listener = bind(args.otlp_http, "--otlp-http").await?;
+    let budget = Budget::of(machine::memory_limit_bytes(), machine::raise_descriptors());
+    let hosts = AllowedHosts::new(
+        args.allowed_hosts.iter().map(String::as_str),
+        args.external_url.as_deref(),
+    );
+    let hosts = hosts.map_err(|name| {
+        anyhow::anyhow!("--allowed-host (EMBERLINE_ALLOWED_HOST): `{name}` is no name of a host: write it as in `emberline.example.com`")
+    })?;
+    let hosts = Arc::new(hosts);
+    let web_listener = bind(args.listen, "--listen")?;
+    let grpc_listener = bind(args.otlp_grpc, "--otlp-grpc")?;
+    let http_listener = bind(args.otlp_http, "--otlp-http")?;
     let web_address = web_listener.local_addr()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -89,28 +120,30 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let collector = Collector::new(config, store.clone(), Arc::clone(&clock))?;
     let mut registry = Registry::default();
     collector.register(&mut registry);
+    let doors = Doors::new(budget);
+    doors.register(&mut registry);
     let mut state = WebState::new(store.clone(), collector.alerts(), clock);
     state.version = env!("CARGO_PKG_VERSION").to_owned();
     state.own_code = Arc::new(own_code);
     state.ui_dir = args.ui_dir.clone();
     state.registries = vec![Arc::new(registry)];
     state.ingest_status = collector.status_probe();
+    state.allow_delete = args.allow_delete;
+    state.allowed_hosts = Arc::clone(&hosts);
+    state.max_answer_bytes = budget.answer_bytes;
+    state.connection_status = {
+        let doors = Arc::clone(&doors);
+        Arc::new(move || doors.status())
+    };
     let tasks = collector.spawn_tasks();
 
-    let (stop, stopping) = watch::channel(false);
-    let stopped = |mut stopping: watch::Receiver<bool>| async move {
-        // The sender lives until the end; if it did not, stopping would be right too.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
-    let mut servers: JoinSet<Result<()>> = JoinSet::new();
-    let mut grpc = tonic::transport::Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30)));
-    let grpc = grpc.add_routes(collector.grpc_router());
-    let grpc = grpc.serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), stopped(stopping.clone()));
-    servers.spawn(async { grpc.await.context("OTLP over gRPC ended") });
-    let http = axum::serve(http_listener, collector.http_router()).with_graceful_shutdown(stopped(stopping.clone()));
-    servers.spawn(async { http.await.context("OTLP over HTTP ended") });
-    let web = axum::serve(web_listener, emberline_web::router(state)).with_graceful_shutdown(stopped(stopping));
-    servers.spawn(async { web.await.context("the web service ended") });
+    // Browsers do not speak HTTP/2 without TLS, so no page reaches the port of gRPC.
+    let grpc = collector.grpc_router().prepare().into_axum_router();
+    doors.open("otlp_grpc", grpc_listener, Speaks::Http2, grpc);
+    let http = protect(collector.http_router(), hosts);
+    doors.open("otlp_http", http_listener, Speaks::Http, http);
+    doors.open("web", web_listener, Speaks::Http, emberline_web::router(state));
+    tracing::info!("{}", budget.in_words());
     tracing::info!(
         "ready: pages and API on http://{web_address}, OTLP on {} (gRPC) and {} (HTTP), data in {}",
         args.otlp_grpc,
@@ -118,23 +151,13 @@ async fn serve(args: ServeArgs) -> Result<()> {
         args.data_dir.display()
     );
 
-    let ended_early = tokio::select! {
-        () = stop_requested(args.exit_on_stdin_close) => None,
-        ended = servers.join_next() => ended,
-    };
+    stop_requested(args.exit_on_stdin_close).await;
     tracing::info!("stopping");
-    stop.send_replace(true);
-    let drained = tokio::time::timeout(DRAIN, async { while servers.join_next().await.is_some() {} }).await;
-    if drained.is_err() {
+    if !doors.close(DRAIN).await {
         tracing::warn!("some connections did not finish within {DRAIN:?} and are cut");
-        servers.shutdown().await;
     }
     tasks.shutdown().await;
     // Writing the last of it to disk blocks.
     tokio::task::spawn_blocking(move || store.close()).await?;
-    match ended_early {
-        Some(Ok(result)) => result,
-        Some(Err(panicked)) => Err(panicked.into()),
-        None => Ok(()),
-    }
+    Ok(())
 }

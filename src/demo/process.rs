@@ -12,23 +12,28 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// Where data, logs and generated configuration go.
 pub(crate) struct Directory {
     path: PathBuf,
-    temporary: bool,
+    /// Removed when dropped: only what was made here, under a name that nobody knew before, for this user alone.
+    _temporary: Option<TempDir>,
 }
 
 impl Directory {
     /// The named directory, or a temporary one that is removed at the end.
     pub(crate) fn new(named: Option<&Path>) -> Result<Directory> {
-        let temporary = named.is_none();
-        let path = match named {
-            Some(path) => path.to_path_buf(),
-            None => std::env::temp_dir().join(format!("emberline-demo-{}", std::process::id())),
+        let Some(path) = named else {
+            let temporary = tempfile::Builder::new().prefix("emberline-demo-").tempdir();
+            let temporary = temporary.context("cannot make a temporary directory: give one with --data-dir")?;
+            return Ok(Directory {
+                path: temporary.path().canonicalize()?,
+                _temporary: Some(temporary),
+            });
         };
-        std::fs::create_dir_all(&path).with_context(|| {
+        std::fs::create_dir_all(path).with_context(|| {
             format!(
                 "cannot create {}: give a directory that can be written with --data-dir",
                 path.display()
@@ -36,21 +41,12 @@ impl Directory {
         })?;
         Ok(Directory {
             path: path.canonicalize()?,
-            temporary,
+            _temporary: None,
         })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if self.temporary {
-            // What cannot be removed stays in the temporary directory; nothing depends on it.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod bulk;
 mod cgroup;
+pub mod flood;
 pub mod generator;
 pub mod hostile;
 
@@ -191,24 +192,31 @@ impl Server {
     /// It lives in a container of [`MEMORY_CAP_BYTES`], where the system lets tests make one: when it needs more it is
     /// ended, and the test with it.
     pub fn start(data: &Path) -> Server {
+        Server::start_with(data, &[], None)
+    }
+
+    /// The same with more options, and with so many file descriptors.
+    pub fn start_with(data: &Path, options: &[&str], descriptors: Option<u64>) -> Server {
         let cgroup = MemoryCgroup::new(MEMORY_CAP_BYTES);
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (web, otlp_grpc, otlp_http) = (local(free_port()), local(free_port()), local(free_port()));
-        let mut command = match &cgroup {
-            Some(cgroup) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]);
-                shell.arg(cgroup.joining()).arg(binary("emberline"));
-                shell
-            }
-            None => Command::new(binary("emberline")),
+        let mut command = Command::new("sh");
+        let descriptors = descriptors
+            .map(|count| format!("ulimit -n {count} && "))
+            .unwrap_or_default();
+        command.args(["-c", &format!("{descriptors}echo $$ > \"$0\" && exec \"$@\"")]);
+        match &cgroup {
+            Some(cgroup) => command.arg(cgroup.joining()),
+            None => command.arg("/dev/null"),
         };
         let child = command
+            .arg(binary("emberline"))
             .args(["serve", "--exit-on-stdin-close", "--data-dir"])
             .arg(data)
             .args(["--listen", &web.to_string()])
             .args(["--otlp-grpc", &otlp_grpc.to_string()])
             .args(["--otlp-http", &otlp_http.to_string()])
+            .args(options)
             .stdin(Stdio::piped())
             .stderr(File::create(data.with_extension("server.log")).expect("the log can be written"))
             .spawn()
@@ -240,10 +248,19 @@ impl Server {
 
     /// The most memory it ever held, in MB (10⁶ bytes), as the system counts it.
     pub fn peak_rss_mb(&self) -> f64 {
+        self.memory_mb("VmHWM:")
+    }
+
+    /// The memory it holds now, counted alike.
+    pub fn rss_mb(&self) -> f64 {
+        self.memory_mb("VmRSS:")
+    }
+
+    fn memory_mb(&self, counted: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
         let line = status
             .lines()
-            .find(|line| line.starts_with("VmHWM:"))
+            .find(|line| line.starts_with(counted))
             .expect("the system counts it");
         let kib: f64 = line
             .split_whitespace()

@@ -1,12 +1,14 @@
 //! The HTTP API and the embedded user interface.
 //!
-//! Guarantees: questions change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); the two calls
-//! that do, deleting a service and stating when a release began, are refused to pages of other sites; every number of an answer is computed on all stored rows before a display limit cuts anything; percentiles come from
+//! Guarantees: questions change nothing (only GET and HEAD are answered, besides the calls under `pyroscope`); of the two
+//! calls that do, deleting a service is off unless it is allowed; pages of other sites are refused everything
+//! ([`protect`]); every number of an answer is computed on all stored rows before a display limit cuts anything; percentiles come from
 //! merged histograms; an unknown name or parameter is refused by name with the nearest known one; every answer
 //! carries a policy that forbids scripts and hosts that are not this server's own. Dropping a request drops its
 //! question in the store.
 //!
-//! What it gets wrong on purpose: it knows no users. Who may reach the port may read everything, delete services, and state when releases began.
+//! What it gets wrong on purpose: it knows no users. Who may reach the port may read everything, state when releases began,
+//! and delete services where that is allowed.
 //!
 //! One file per endpoint under `api`, one per export format under `exports`; `pyroscope` is the interface that
 //! Grafana's data source speaks.
@@ -43,7 +45,6 @@ use axum::{Router, middleware, routing::get};
 use emberline_model::{alert::AlertsBoard, function::OwnCode, time::Clock};
 use emberline_storage::Store;
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 use tower_http::{
     CompressionLevel,
     compression::{
@@ -53,6 +54,7 @@ use tower_http::{
 };
 
 pub use error::ApiError;
+pub use same_site::{AllowedHosts, protect};
 pub use security::CONTENT_SECURITY_POLICY;
 
 /// Says whether the server may be asked; the reason when not.
@@ -88,6 +90,14 @@ pub struct WebState {
     pub max_questions: usize,
     /// Seconds a request of the API may take with everything it waits for.
     pub max_request_seconds: u64,
+    /// Bytes of large answers that were not taken yet, of all requests together.
+    pub max_answer_bytes: u64,
+    /// `DELETE` of a service is answered.
+    pub allow_delete: bool,
+    /// Names by which browsers may call this server.
+    pub allowed_hosts: Arc<AllowedHosts>,
+    /// The `connections` part of `/api/v1/status`.
+    pub connection_status: StatusProbe,
 }
 
 impl WebState {
@@ -106,6 +116,10 @@ impl WebState {
             own_code: Arc::default(),
             max_questions: 64,
             max_request_seconds: 120,
+            max_answer_bytes: 64 << 20,
+            allow_delete: false,
+            allowed_hosts: Arc::default(),
+            connection_status: Arc::new(|| serde_json::json!({})),
         }
     }
 }
@@ -115,7 +129,7 @@ pub(crate) struct Shared {
     given: WebState,
     http: metrics::HttpMetrics,
     layouts: layout::LayoutMemory,
-    places: Semaphore,
+    places: limits::Places,
 }
 
 impl std::ops::Deref for Shared {
@@ -135,17 +149,18 @@ pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-
 /// The whole web service: API, metrics, health and the user interface on every other address.
 pub fn router(state: WebState) -> Router {
     let web: Web = Arc::new(Shared {
-        places: Semaphore::new(state.max_questions),
+        places: limits::Places::new(state.max_questions, state.max_answer_bytes),
         given: state,
         http: metrics::HttpMetrics::new(),
         layouts: layout::LayoutMemory::default(),
     });
+    let hosts = Arc::clone(&web.allowed_hosts);
     let [openapi_json, metrics_page, healthy, ready] = OTHER_ROUTES;
     let mut router = Router::new();
     for endpoint in api::ENDPOINTS.iter().chain(&api::DELETIONS) {
         router = router.route(endpoint.path, (endpoint.handler)());
     }
-    pyroscope::add_routes(router)
+    let router = pyroscope::add_routes(router)
         .route_layer(middleware::from_fn_with_state(web.clone(), limits::hold))
         .route(openapi_json, get(openapi::document))
         .route(metrics_page, get(metrics::page))
@@ -156,7 +171,8 @@ pub fn router(state: WebState) -> Router {
         .layer(compression())
         .layer(middleware::from_fn(security::add_headers))
         .layer(middleware::from_fn_with_state(web.clone(), metrics::count))
-        .with_state(web)
+        .with_state(web);
+    protect(router, hosts)
 }
 
 /// Large answers travel compressed when the caller accepts it; pprof files and pictures are compressed already.

@@ -34,6 +34,11 @@ struct Endpoint {
     endpoint: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    reason: &'static str,
+}
+
 type Durations = Family<Endpoint, Histogram, fn() -> Histogram>;
 
 /// What the web service counts about itself.
@@ -44,6 +49,7 @@ pub(crate) struct HttpMetrics {
     durations: Durations,
     running: Gauge,
     abandoned: Counter,
+    refused: Family<Refused, Counter>,
 }
 
 /// A question under way; one that is dropped without an answer was abandoned by whoever asked it.
@@ -96,13 +102,25 @@ impl HttpMetrics {
             "Questions whose asker left before the answer",
             abandoned.clone(),
         );
+        let refused = Family::<Refused, Counter>::default();
+        registry.register(
+            "questions_refused",
+            "Questions refused because of others, by reason: all places taken, the asker's places taken, no turn, answers not taken",
+            refused.clone(),
+        );
         HttpMetrics {
             registry,
             requests,
             durations,
             running,
             abandoned,
+            refused,
         }
+    }
+
+    /// Counts a question that is refused because of others.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&Refused { reason }).inc();
     }
 
     /// Counts a question until it is answered or dropped.

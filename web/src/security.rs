@@ -1,5 +1,5 @@
-//! Headers that every answer carries. Guarantee: no page of this server runs a script or reaches a host that is
-//! not this server, whatever names telemetry brings in.
+//! Headers that answers of the pages and the API carry beside those of [`crate::same_site`]. Guarantee: no page of this
+//! server runs a script or reaches a host that is not this server, whatever names telemetry brings in.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderName, HeaderValue, header};
@@ -7,9 +7,8 @@ use http::{HeaderName, HeaderValue, header};
 /// Inline styles are allowed because sizes of drawn parts are set in them; inline scripts never.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'self'; frame-ancestors 'none'; form-action 'none'";
 
-const HEADERS: [(HeaderName, &str); 3] = [
+const HEADERS: [(HeaderName, &str); 2] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 

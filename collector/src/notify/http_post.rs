@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use emberline_model::workload::clean_name;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -129,13 +130,19 @@ impl Target {
         let reply = sender.send_request(request).await.map_err(|e| text(&e))?;
         let status = reply.status();
         let words = match Limited::new(reply.into_body(), MAX_REPLY_BYTES).collect().await {
-            Ok(body) => String::from_utf8_lossy(&body.to_bytes()).chars().take(200).collect(),
+            Ok(body) => quoted(&body.to_bytes()),
             // The status says enough.
             Err(_) => String::new(),
         };
         connection.abort();
         Ok(outcome(status, &words))
     }
+}
+
+/// The beginning of a reply, fit for one line of a log.
+fn quoted(reply: &[u8]) -> String {
+    let words = clean_name(&String::from_utf8_lossy(reply));
+    words.chars().take(200).collect()
 }
 
 fn outcome(status: StatusCode, words: &str) -> Outcome {
@@ -174,6 +181,14 @@ mod tests {
         );
         assert_eq!(target.clone().with_path("/api/v2/alerts").path, target.path);
         assert_eq!(Target::parse("http://a").unwrap().with_path("/x").path, "/x");
+    }
+
+    #[test]
+    fn a_reply_cannot_write_lines_of_the_log() {
+        let reply = quoted(b"no\n2026-01-01 INFO all is well\x1b[2J\r\xff");
+        assert!(reply.starts_with("no") && reply.contains("all is well"), "{reply}");
+        assert!(!reply.chars().any(char::is_control), "{reply}");
+        assert_eq!(quoted(&[b'a'; 1000]).len(), 200);
     }
 
     #[test]

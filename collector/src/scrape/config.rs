@@ -201,6 +201,9 @@ pub(super) struct FileDiscovery {
     /// How often the files are looked at.
     #[serde(default = "five_seconds", deserialize_with = "duration::read")]
     pub(super) refresh_interval: Duration,
+    /// Whether the files may name this machine: whoever writes them then has the server ask what listens here.
+    #[serde(default)]
+    pub(super) allow_this_machine: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

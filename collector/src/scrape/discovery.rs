@@ -137,7 +137,12 @@ impl Discovery {
                 let mut group = group.clone();
                 let from = path.to_string_lossy().into_owned();
                 group.labels.entry("__meta_filepath".to_owned()).or_insert(from);
-                (group, Trust::Written)
+                let trust = if discovery.allow_this_machine {
+                    Trust::Written
+                } else {
+                    Trust::Looked
+                };
+                (group, trust)
             }));
             self.files.insert(path, read);
         }
@@ -360,6 +365,22 @@ mod tests {
             ["a:1", "j:1", "s:1"],
             "a file that is gone gives nothing"
         );
+    }
+
+    #[tokio::test]
+    async fn files_may_name_this_machine_only_where_the_configuration_allows_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.json"), r#"[{"targets": ["127.0.0.1:1"]}]"#).unwrap();
+        for (allowed, trust) in [("", Trust::Looked), (", allow_this_machine: true", Trust::Written)] {
+            let files = format!("    file_sd_configs: [{{files: ['a.json']{allowed}}}]\n");
+            let found = discovery(folder.path(), &files).refresh(10).await;
+            assert_eq!(
+                found.targets.first().map(|target| target.trust),
+                Some(trust),
+                "{:?}",
+                found.problems
+            );
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! operator wrote its address or `localhost`, so that no name server can lead a scrape there.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -149,6 +149,10 @@ async fn connect(address: &Address, trust: Trust) -> Result<TcpStream, FetchErro
 /// Why an address must not be connected to.
 fn forbidden(ip: IpAddr, may_be_here: bool) -> Option<&'static str> {
     let ip = ip.to_canonical();
+    // A gateway reaches the old address behind it.
+    if let Some(inner) = embedded(ip) {
+        return forbidden(IpAddr::V4(inner), false);
+    }
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -158,9 +162,29 @@ fn forbidden(ip: IpAddr, may_be_here: bool) -> Option<&'static str> {
         _ if ip.is_multicast() => Some("a multicast address"),
         IpAddr::V4(ip) if ip.is_broadcast() => Some("a broadcast address"),
         _ if link_local => Some("link-local"),
-        _ if ip.is_loopback() && !may_be_here => {
-            Some("this machine, which only an address or `localhost` of the configuration may name")
-        }
+        IpAddr::V6(ip) if METADATA.contains(&ip) => Some("where clouds tell machines their secrets"),
+        _ if ip.is_loopback() && !may_be_here => Some(
+            "this machine, which only an address or `localhost` of the configuration may name, or a file of `file_sd_configs` with `allow_this_machine: true`",
+        ),
+        _ => None,
+    }
+}
+
+/// Where machines of AWS and Google Cloud read their credentials over IPv6.
+const METADATA: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+/// The address of IPv4 that one of IPv6 stands for: behind NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), or compatible in the
+/// old way (RFC 4291, section 2.5.5.1).
+fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = ip else { return None };
+    let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(of(high, low)),
+        [0x2002, high, low, ..] => Some(of(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(of(high, low)),
         _ => None,
     }
 }
@@ -185,10 +209,24 @@ mod tests {
             "224.0.0.1",
             "ff02::1",
             "255.255.255.255",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b:1::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+            "::169.254.169.254",
         ] {
             assert!(forbidden(text.parse().unwrap(), true).is_some(), "{text}");
         }
-        for text in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"] {
+        for text in [
+            "10.0.0.1",
+            "192.168.1.1",
+            "8.8.8.8",
+            "fd00::1",
+            "2001:db8::1",
+            "64:ff9b::10.0.0.1",
+        ] {
             assert!(forbidden(text.parse().unwrap(), false).is_none(), "{text}");
         }
     }

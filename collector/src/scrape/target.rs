@@ -52,7 +52,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
 pub(super) enum Trust {
     /// The operator wrote it down.
     Written,
-    /// A name server said it; such an address must not lead to this machine.
+    /// A name server said it, or a file that others may write; such an address must not lead to this machine.
     Looked,
 }
 

@@ -246,7 +246,7 @@ async fn a_target_that_leaves_its_file_is_no_longer_scraped() {
     ));
     let yaml = "scrape_configs:\n  - job_name: shop\n    scrape_interval: 200ms\n    profiles: {profile: {enabled: false}, heap: \
                 {enabled: false}, mutex: {enabled: false}, block: {enabled: false}}\n    file_sd_configs: [{files: \
-                [targets.json], refresh_interval: 100ms}]\n";
+                [targets.json], refresh_interval: 100ms, allow_this_machine: true}]\n";
     let config = scrape::parse(&folder.path().join("scrape.yaml"), yaml).unwrap();
     let mut server = Server::start(|settings| settings.scrape = Some(config)).await;
     server.spawn_tasks();

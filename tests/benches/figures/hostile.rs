@@ -1,33 +1,105 @@
-//! The memory of a server with default settings under requests made to cost memory.
+//! The memory of a server with default settings under requests made to cost memory, one kind after the other; then all at
+//! once, with thousands of connections that begin and do not go on: what others see of it, and what is left a minute later.
+//!
+//! The flood takes `EMBERLINE_BENCH_SECONDS` (default 60).
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use emberline_tests::{Scratch, Server, get, hostile};
+use emberline_tests::{
+    Scratch, Server,
+    flood::{self, Flood},
+    get, get_json, hostile,
+};
 
-use crate::Figure;
+use crate::{Figure, setting};
 
+const COMMAND: &str = "make bench NAME=hostile";
 /// Requests of each kind at the same time.
 const AT_ONCE: usize = 8;
+const DESCRIPTORS: u64 = 1_024;
+const PER_PORT: usize = 5_000;
+/// What the server may hold at most, in MB: 385 MiB.
+const MOST_MB: f64 = 385.0 * 1.048_576;
 
 pub(crate) fn run() -> Result<Vec<Figure>> {
     let scratch = Scratch::new("bench-hostile");
-    let server = Server::start(&scratch.path().join("data"));
-    println!("{}", server.cap_in_words());
+    let server = Server::start_with(&scratch.path().join("data"), &[], Some(DESCRIPTORS));
+    println!("{}; {DESCRIPTORS} file descriptors", server.cap_in_words());
     println!("{:40} {:8.1} MB", "ready", server.peak_rss_mb());
-    let _open = hostile::stalled(&server, 500);
+    let open = hostile::stalled(&server, 500);
     for attack in hostile::attacks() {
         let statuses = hostile::send(server.otlp_http, &attack, AT_ONCE);
         println!("{:40} {:8.1} MB  {statuses:?}", attack.name, server.peak_rss_mb());
         ensure!(get(server.web, "/-/ready")?.status == 200, "the server is gone");
     }
+    drop(open);
+    std::thread::sleep(Duration::from_secs(20));
+    let before = server.rss_mb();
+    let time = Duration::from_secs(setting("EMBERLINE_BENCH_SECONDS").unwrap_or(60).max(10).unsigned_abs());
+    let seen = flood::run(
+        &server,
+        Flood {
+            per_port: PER_PORT,
+            time,
+            askers: 8,
+            with_attacks: true,
+        },
+    );
     let peak = server.peak_rss_mb();
+    let p99 = seen.ingest_quantile_ms(0.99);
+    println!(
+        "flood of {PER_PORT} connections a port for {time:?}: {} opened, {peak:.1} MB",
+        seen.opened
+    );
+    println!(
+        "ingest p50 {:.0} ms, p99 {p99:.0} ms of {}, not taken {:?}",
+        seen.ingest_quantile_ms(0.5),
+        seen.ingest_ms.len(),
+        seen.ingest_failed
+    );
+    println!(
+        "/-/ready asked {} times, not 200: {:?}",
+        seen.ready_asked, seen.not_ready
+    );
+    println!(
+        "those that asked nothing were closed after {:?}",
+        seen.idle_closed_after
+    );
+    println!("{:#}", get_json(server.web, "/api/v1/status")?["connections"]);
+    std::thread::sleep(Duration::from_secs(60));
+    let after = server.rss_mb();
+    println!("memory before {before:.1} MB, a minute after {after:.1} MB");
     server.stop();
-    Ok(vec![Figure {
-        name: "hostile_peak_rss_mb",
-        value: peak,
-        unit: "MB",
+    ensure!(peak <= MOST_MB, "{peak} MB");
+    ensure!(p99 <= 1_000.0, "p99 of ingest: {p99} ms");
+    ensure!(
+        seen.ingest_failed.is_empty(),
+        "uploads were not taken: {:?}",
+        seen.ingest_failed
+    );
+    ensure!(seen.not_ready.is_empty(), "/-/ready: {:?}", seen.not_ready);
+    ensure!(
+        seen.idle_closed_after
+            .is_some_and(|after| after <= Duration::from_secs(15)),
+        "idle connections stay: {:?}",
+        seen.idle_closed_after
+    );
+    ensure!(
+        after <= before * 1.2,
+        "memory stays: {before} MB before, {after} MB after"
+    );
+    let figure = |name, value, unit, n| Figure {
+        name,
+        value,
+        unit,
         peer: None,
         ratio: None,
-        n: 1,
-        command: "make bench NAME=hostile",
-    }])
+        n,
+        command: COMMAND,
+    };
+    Ok(vec![
+        figure("hostile_peak_rss_mb", peak, "MB", 1),
+        figure("hostile_ingest_p99_ms", p99, "ms", seen.ingest_ms.len()),
+    ])
 }

@@ -4,7 +4,9 @@
 
 mod abandoned_questions;
 mod bad_input;
+mod cross_site;
 mod demo;
 mod figures;
+mod hostile_connections;
 mod hostile_memory;
 mod store_files;

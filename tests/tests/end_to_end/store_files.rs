@@ -216,7 +216,7 @@ fn a_service_is_deleted_from_a_stopped_store_and_over_the_api() {
     assert_eq!(code, 1);
     assert!(said.as_str().unwrap().contains("there is no store in"), "{said}");
 
-    let server = Server::start(&data);
+    let server = Server::start_with(&data, &["--allow-delete"], None);
     send_of(&server, "checkout", "old", 100, 5);
     send_of(&server, "cart", "older", 1000, 5);
     send_of(&server, "quote", "oldest", 1, 5);
@@ -250,5 +250,33 @@ fn a_service_is_deleted_from_a_stopped_store_and_over_the_api() {
     assert_eq!((code, damaged_files(&said)), (0, vec![]), "{said}");
     let server = Server::start(&data);
     assert_eq!(total(&server), 10_000_000_000);
+    server.stop();
+}
+
+#[test]
+fn what_is_stored_is_for_the_servers_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let _serial = serial();
+    let scratch = Scratch::new("rights");
+    let data = scratch.path().join("data");
+    let server = Server::start(&data);
+    send_of(&server, "checkout", "v1", 100, 5);
+    let mut folders = vec![data];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+            }
+        }
+    }
+    assert!(files >= 3, "journal, tables and lock: {files}");
     server.stop();
 }

@@ -1,6 +1,6 @@
 //! `DELETE /api/v1/services/{service}`: everything that a service reported goes. The only call that changes anything.
 //!
-//! Guarantees: nothing is deleted without `confirm`, which repeats the name, nor for a page of another site; a deletion that
+//! Guarantees: nothing is deleted unless deleting is allowed, nor without `confirm`, which repeats the name; a deletion that
 //! was begun goes on when the caller leaves, and is answered with 202 and its progress when it takes long: the same call
 //! then waits for the same deletion.
 
@@ -11,7 +11,7 @@ use axum::{
     extract::{Path, RawQuery, State},
 };
 use emberline_storage::{DeleteError, DeleteProgress, Deleted};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -20,7 +20,6 @@ use crate::{
     Web, catalog,
     error::{ApiError, ErrorBody},
     params::{CONFIRM, NAMESPACE, NONE, Parameter, Params, shorten},
-    same_site,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[NAMESPACE, CONFIRM];
@@ -46,8 +45,8 @@ pub(crate) struct ServiceDeletion {
 
 /// Deletes everything that a service reported so far; what it reports later is stored.
 ///
-/// There is no login yet: whoever reaches the port may call it, except pages of other sites in a browser (403). Not to be
-/// undone.
+/// Off (403) unless the server runs with `--allow-delete`: there is no login yet, and whoever reaches the port may call it.
+/// Not to be undone.
 #[utoipa::path(delete, path = "/api/v1/services/{service}",
     params(("service" = String, Path, description = "Name of the service.")),
     responses(
@@ -60,9 +59,15 @@ pub(crate) async fn delete_service(
     State(web): State<Web>,
     Path(service): Path<String>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
 ) -> Result<(StatusCode, Json<ServiceDeletion>), ApiError> {
-    same_site::check(&headers)?;
+    if !web.allow_delete {
+        return Err(ApiError {
+            status: StatusCode::FORBIDDEN,
+            code: "deleting_is_off",
+            message: "this server deletes nothing when asked: start it with `--allow-delete` (EMBERLINE_ALLOW_DELETE=true), or use `emberline store delete` while it is stopped".to_owned(),
+            retry: false,
+        });
+    }
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let confirmed = params.text(&CONFIRM).unwrap_or_default();
     if confirmed != service {

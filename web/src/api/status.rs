@@ -37,6 +37,9 @@ pub(crate) struct Status {
     /// Counters of ingest.
     #[schema(value_type = Object)]
     ingest: serde_json::Value,
+    /// Connections of this server: open, allowed, refused and ended by reason.
+    #[schema(value_type = Object)]
+    connections: serde_json::Value,
     /// Names of addresses.
     symbols: Symbols,
     /// Prefixes of own code, by service, where they are set (`--own-code`).
@@ -75,6 +78,7 @@ pub(crate) async fn status(State(web): State<Web>, RawQuery(query): RawQuery) ->
         not_ready_reason,
         store: web.store.stats(),
         ingest: (web.ingest_status)(),
+        connections: (web.connection_status)(),
         symbols,
         own_code: web.own_code.services().clone(),
     }))

@@ -20,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::error::ApiError;
 
 /// The largest body, packed or not.
-pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
+pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 /// Flag and length in front of a gRPC message.
 const GRPC_PREFIX_BYTES: usize = 5;
 

@@ -20,6 +20,7 @@ use axum::{
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::Web;
+pub(crate) use connect::MAX_BODY_BYTES;
 use connect::{Call, Codec, RpcError};
 
 /// Types generated from `proto/`.

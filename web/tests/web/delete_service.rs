@@ -174,3 +174,16 @@ async fn a_closed_store_says_that_it_can_be_asked_again() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.json()["error"]["retry"], true);
 }
+
+#[tokio::test]
+async fn nothing_is_deleted_unless_the_server_was_started_to() {
+    let mut world = World::new(shop()).await;
+    world.state.allow_delete = false;
+    world.router = emberline_web::router(world.state.clone());
+    let before = world.json("/api/v1/services?from=now-2m").await;
+    let refused = delete(&world, CONFIRMED, &[]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert_eq!(refused.json()["error"]["code"], "deleting_is_off");
+    assert!(refused.text().contains("--allow-delete"), "{}", refused.text());
+    assert_eq!(world.json("/api/v1/services?from=now-2m").await, before);
+}

@@ -61,3 +61,63 @@ async fn who_leaves_makes_room_for_the_next() {
     );
     assert_eq!(world.get("/api/v1/services?from=now-2m").await.status, StatusCode::OK);
 }
+
+fn asked_from(last: u8, address: &str) -> Request<Body> {
+    let mut request = Request::get(address).body(Body::empty()).unwrap();
+    let peer = std::net::SocketAddr::from(([10, 0, 0, last], 1000));
+    request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+    request
+}
+
+/// One address asks for everything at once; another one's light question is answered first, and its heavy one has its turn.
+#[tokio::test]
+async fn one_address_keeps_nobody_else_from_asking() {
+    let mut world = World::new(shop()).await;
+    world.state.max_questions = 16;
+    world.router = emberline_web::router(world.state.clone());
+    let diff = "/api/v1/diff?service=checkout&from=now-2m";
+    // Begun and not polled any further: they hold their places.
+    let mut crowd: Vec<_> = (0..8)
+        .map(|_| Box::pin(world.router.clone().oneshot(asked_from(1, diff))))
+        .collect();
+    for asked in &mut crowd {
+        assert!(tokio::time::timeout(Duration::ZERO, asked.as_mut()).await.is_err());
+    }
+    let refused = world.send(asked_from(1, "/api/v1/status")).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.header("retry-after"), "2");
+    assert_eq!(refused.json()["error"]["code"], "too_many_questions");
+    for light in ["/api/v1/status", "/api/v1/services?from=now-2m", "/api/v1/alerts"] {
+        assert_eq!(world.send(asked_from(2, light)).await.status, StatusCode::OK, "{light}");
+    }
+    // A heavy one waits for its turn, which comes before those of the crowd that wait, too.
+    let mut heavy = Box::pin(world.router.clone().oneshot(asked_from(2, diff)));
+    assert!(tokio::time::timeout(Duration::ZERO, heavy.as_mut()).await.is_err());
+    crowd.truncate(3);
+    let first = crowd.remove(0).await.unwrap();
+    assert_eq!(first.status(), StatusCode::OK);
+    assert_eq!(heavy.await.unwrap().status(), StatusCode::OK);
+    drop(crowd);
+    let metrics = world.get("/metrics").await;
+    for line in [
+        "emberline_web_questions_running 0\n",
+        "emberline_web_questions_refused_total{reason=\"asker\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
+}
+
+#[tokio::test]
+async fn large_answers_that_nobody_takes_are_bounded_together() {
+    let mut world = World::new(shop()).await;
+    world.state.max_answer_bytes = 1 << 10;
+    world.router = emberline_web::router(world.state.clone());
+    let page = "/api/v1/diff?service=checkout&from=now-2m&format=html";
+    let first = world.router.clone().oneshot(asked_from(1, page)).await.unwrap();
+    assert_eq!(first.status(), StatusCode::OK);
+    let refused = world.send(asked_from(2, page)).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.json()["error"]["code"], "too_many_answers");
+    drop(first);
+    assert_eq!(world.send(asked_from(2, page)).await.status, StatusCode::OK);
+}

@@ -219,3 +219,61 @@ async fn an_empty_store_answers_empty_lists() {
     assert_eq!(answer.json()["error"]["code"], "unknown_service");
     assert!(answer.text().contains("none is known"));
 }
+
+/// Also errors are for pages of this server alone, and other names than its own lead browsers nowhere.
+#[tokio::test]
+async fn pages_of_other_sites_and_foreign_names_are_refused_everywhere() {
+    let mut world = World::new(shop()).await;
+    world.state.allowed_hosts =
+        Arc::new(emberline_web::AllowedHosts::new([], Some("https://prof.example.com/")).unwrap());
+    world.router = router(world.state.clone());
+    let asked = |address: &str, headers: &[(&str, &str)]| {
+        let request = headers.iter().fold(Request::get(address), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        request.body(Body::empty()).unwrap()
+    };
+    for address in [
+        "/api/v1/services",
+        "/api/v1/profile?format=svg&service=checkout",
+        "/metrics",
+        "/no.js",
+        "/",
+    ] {
+        let foreign = [
+            ("host", "127.0.0.1:4040"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "no-cors"),
+        ];
+        let rebound = [("host", "evil.example:4040"), ("sec-fetch-site", "same-origin")];
+        for (headers, status, code) in [(&foreign[..], 403, "cross_site"), (&rebound, 421, "unknown_host")] {
+            let answer = world.send(asked(address, headers)).await;
+            assert_eq!(answer.status.as_u16(), status, "{address}");
+            assert_eq!(answer.json()["error"]["code"], code, "{address}");
+            assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
+            assert_eq!(answer.header("cross-origin-opener-policy"), "same-origin");
+        }
+    }
+    let link = [
+        ("host", "prof.example.com"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-dest", "document"),
+    ];
+    assert_eq!(
+        world
+            .send(asked("/compare?service=checkout", &link))
+            .await
+            .status
+            .as_u16(),
+        200
+    );
+    assert_eq!(
+        world
+            .send(asked("/api/v1/services", &[("host", "any.example")]))
+            .await
+            .status
+            .as_u16(),
+        200
+    );
+}

@@ -75,7 +75,8 @@ impl World {
             store.append(batch).await.unwrap();
         }
         store.flush_applied().await.unwrap();
-        let state = WebState::new(store.clone(), AlertsBoard::default(), clock);
+        let mut state = WebState::new(store.clone(), AlertsBoard::default(), clock);
+        state.allow_delete = true;
         World {
             router: router(state.clone()),
             store,

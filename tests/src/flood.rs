@@ -1,0 +1,244 @@
+//! Connections made to cost a server its places: thousands that begin and do not go on, on every port, beside questions and
+//! requests that cost as much as they can.
+//!
+//! Guarantees: what is opened is bounded in number and in time, and goes to addresses of this machine only; whatever the
+//! server closes is opened anew, at most once a second each. Every well-behaved request meanwhile is measured.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use crate::{Server, get, hostile, request};
+
+/// How a connection keeps the server waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// 60 kB of a head without an end.
+    HalfHead,
+    /// Nothing at all.
+    Silent,
+    /// A byte of a body every second.
+    SlowBody,
+    /// Questions whose answers are never read.
+    NotReading,
+    /// HTTP/2 that begins and asks nothing.
+    Framed,
+}
+
+const KINDS: [Kind; 5] = [
+    Kind::HalfHead,
+    Kind::Silent,
+    Kind::SlowBody,
+    Kind::NotReading,
+    Kind::Framed,
+];
+
+/// What the flood is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Flood {
+    /// Connections held on each port.
+    pub per_port: usize,
+    /// How long it lasts.
+    pub time: Duration,
+    /// Threads that ask heavy questions.
+    pub askers: usize,
+    /// Whether requests made to cost memory come with it.
+    pub with_attacks: bool,
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Milliseconds of each well-behaved upload, sorted.
+    pub ingest_ms: Vec<f64>,
+    /// Statuses of uploads that were not 200; 0 where the connection broke.
+    pub ingest_failed: Vec<u16>,
+    /// Answers of `/-/ready` that were not 200; 0 where the connection broke.
+    pub not_ready: Vec<u16>,
+    /// Times that it was asked.
+    pub ready_asked: usize,
+    /// Connections opened, first and anew.
+    pub opened: usize,
+    /// How long after the last was opened all that had sent nothing whole were closed.
+    pub idle_closed_after: Option<Duration>,
+}
+
+impl Seen {
+    /// A quantile of the uploads, in milliseconds.
+    pub fn ingest_quantile_ms(&self, quantile: f64) -> f64 {
+        let last = self.ingest_ms.len().saturating_sub(1);
+        let at = (last as f64 * quantile).ceil() as usize;
+        self.ingest_ms.get(at.min(last)).copied().unwrap_or(f64::INFINITY)
+    }
+}
+
+/// Floods a server and measures what others see of it.
+pub fn run(server: &Server, flood: Flood) -> Seen {
+    // Each connection is a descriptor here, too.
+    emberline_proxy::machine::raise_descriptors();
+    let stop = AtomicBool::new(false);
+    let opened = AtomicUsize::new(0);
+    let mut seen = Seen::default();
+    std::thread::scope(|scope| {
+        let (stop, opened) = (&stop, &opened);
+        let holders: Vec<_> = [server.web, server.otlp_grpc, server.otlp_http]
+            .into_iter()
+            .map(|address| scope.spawn(move || hold(address, flood.per_port, stop, opened)))
+            .collect();
+        for number in 0..flood.askers {
+            scope.spawn(move || ask(server.web, number, stop));
+        }
+        if flood.with_attacks {
+            scope.spawn(move || {
+                let attacks = hostile::attacks();
+                for attack in attacks.iter().cycle().take_while(|_| !stop.load(Relaxed)) {
+                    hostile::send(server.otlp_http, attack, 4);
+                }
+            });
+        }
+        let ready = scope.spawn(move || {
+            let (mut asked, mut failed) = (0, Vec::new());
+            while !stop.load(Relaxed) {
+                let status = get(server.web, "/-/ready").map_or(0, |answer| answer.status);
+                asked += 1;
+                if status != 200 {
+                    failed.push(status);
+                }
+                std::thread::sleep(Duration::from_millis(250));
+            }
+            (asked, failed)
+        });
+        let ends = Instant::now() + flood.time;
+        while Instant::now() < ends {
+            let began = Instant::now();
+            let path = "/api/ingest?service=calm&version=v1&time=received";
+            let answer = request(server.otlp_http, "POST", path, "text/plain", b"main;leaf 5\n");
+            match answer.map_or(0, |answer| answer.status) {
+                200 => seen.ingest_ms.push(began.elapsed().as_secs_f64() * 1e3),
+                status => seen.ingest_failed.push(status),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        stop.store(true, Relaxed);
+        (seen.ready_asked, seen.not_ready) = ready.join().expect("asking does not panic");
+        let held: Vec<_> = holders
+            .into_iter()
+            .flat_map(|h| h.join().expect("holding does not panic"))
+            .collect();
+        seen.idle_closed_after = idle_closed(held);
+    });
+    seen.opened = opened.load(Relaxed);
+    seen.ingest_ms.sort_by(f64::total_cmp);
+    seen
+}
+
+/// One that waits.
+struct Held {
+    kind: Kind,
+    stream: TcpStream,
+}
+
+/// Holds so many connections of all kinds until it is told to stop.
+fn hold(address: SocketAddr, count: usize, stop: &AtomicBool, opened: &AtomicUsize) -> Vec<Held> {
+    let mut held: Vec<Option<Held>> = Vec::new();
+    held.resize_with(count, || None);
+    while !stop.load(Relaxed) {
+        let round = Instant::now();
+        for (at, place) in held.iter_mut().enumerate() {
+            if stop.load(Relaxed) {
+                break;
+            }
+            let goes_on = place.as_mut().is_some_and(Held::goes_on);
+            if !goes_on {
+                *place = Held::open(address, KINDS[at % KINDS.len()]);
+                opened.fetch_add(1, Relaxed);
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1).saturating_sub(round.elapsed()));
+    }
+    held.into_iter().flatten().collect()
+}
+
+impl Held {
+    fn open(address: SocketAddr, kind: Kind) -> Option<Held> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
+        stream.set_nonblocking(true).ok()?;
+        let mut held = Held { kind, stream };
+        let question = "GET /api/v1/merge?from=now-1h&limit=0 HTTP/1.1\r\nHost: c\r\n\r\n";
+        let begin = match kind {
+            Kind::HalfHead => format!("GET / HTTP/1.1\r\nHost: c\r\nX: {}", "a".repeat(60_000)),
+            Kind::Silent => String::new(),
+            Kind::SlowBody => "POST /v1/metrics HTTP/1.1\r\nHost: c\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9000\r\n\r\n".to_owned(),
+            Kind::NotReading => question.repeat(20),
+            // Its settings are the default ones.
+            Kind::Framed => "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_owned(),
+        };
+        // What does not fit into the buffers is as good as sent.
+        let _ = held.stream.write(begin.as_bytes());
+        Some(held)
+    }
+
+    /// False when the server has closed it.
+    fn goes_on(&mut self) -> bool {
+        if self.kind == Kind::SlowBody
+            && self
+                .stream
+                .write(b"a")
+                .is_err_and(|e| e.kind() != ErrorKind::WouldBlock)
+        {
+            return false;
+        }
+        if self.kind == Kind::NotReading {
+            return !matches!(self.stream.take_error(), Ok(Some(_)) | Err(_)) && self.stream.peer_addr().is_ok();
+        }
+        self.is_open()
+    }
+
+    fn is_open(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    }
+}
+
+/// How long it takes until the last is closed that never asked anything whole.
+fn idle_closed(held: Vec<Held>) -> Option<Duration> {
+    let began = Instant::now();
+    let mut idle: Vec<Held> = held
+        .into_iter()
+        .filter(|held| matches!(held.kind, Kind::HalfHead | Kind::Silent | Kind::Framed))
+        .collect();
+    while began.elapsed() < Duration::from_secs(60) {
+        idle.retain_mut(Held::is_open);
+        if idle.is_empty() {
+            return Some(began.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    None
+}
+
+/// Asks what costs most: expressions that match everything, and groups of everything.
+fn ask(web: SocketAddr, number: usize, stop: &AtomicBool) {
+    let questions = [
+        "/api/v1/merge?from=now-1h&limit=0&selector=%7Bservice%3D~%22(.*a.*)*%7C(.%2Bb)%2B%7C.*%22%7D",
+        "/api/v1/series?from=now-1h&group_by=service,version,instance,route,side,component,namespace",
+        "/api/v1/heatmap?from=now-1h",
+        "/api/v1/topology?from=now-1h",
+    ];
+    for at in number.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        // Refused ones come again at once, as from somebody who does not listen.
+        let _ = get(web, questions[at % questions.len()]);
+    }
+}
