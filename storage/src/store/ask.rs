@@ -142,7 +142,7 @@ impl Store {
     ) -> Result<BothSides, QueryError> {
         loop {
             let (a, b) = tokio::try_join!(self.side_data(baseline.clone()), self.side_data(candidate.clone()))?;
-            let (per, whole_service) = (candidate.per, candidate.whole_service);
+            let (per, whole_service) = (candidate.divided_by(), candidate.whole_service);
             if best && per == Per::Request && !(a.is_divisible() && b.is_divisible()) {
                 (baseline.per, candidate.per) = (Per::Second, Per::Second);
             } else if !whole_service && candidate.route.is_some() && (a.says_no_routes() || b.says_no_routes()) {
