@@ -162,9 +162,7 @@ impl Comparison {
     fn format(&self, value: f64) -> String {
         match (self.share, self.unit.as_str()) {
             (true, _) => format!("{:.2} %", value * 100.0),
-            (false, "nanoseconds") => emberline_analysis::compare::format_ns(value),
-            (false, "bytes") if value.abs() >= 1e6 => format!("{:.1} MB", value / 1e6),
-            _ => format!("{value:.0}"),
+            (false, unit) => emberline_analysis::compare::format_amount(value.round(), unit),
         }
     }
 

@@ -13,13 +13,12 @@ use std::{
 };
 
 use emberline_model::{
-    Histogram,
+    Histogram, ProfileType,
     alert::GuiltyFunction,
     comparison::{
         Confidence, CostChange, FunctionRow, FunctionState, Judgement, LatencyEvidence, Per, QuantilePair, SideData,
         SideSummary,
     },
-    coverage::{JoinedBy, Missing},
     function::Program,
     resolve::{FunctionInfo, StackValue},
     tree::{FlameTree, TreeBuilder},
@@ -30,10 +29,17 @@ use crate::{
     functions::{FunctionChange, FunctionReport, FunctionSeries, FunctionWindow, compare_functions},
     guilty::{Finding, Guilty, find_guilty},
     latency::estimate_quantile,
+    sentence::Sentence,
 };
+
+pub use crate::sentence::{format_amount, format_ns};
 
 /// Quantiles shown of latency.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+
+/// Said where what is there at a moment was compared.
+pub const MEAN_OF_GAUGE: &str =
+    "what is in use at a moment is averaged over time and added up over instances; it is divided by nothing";
 
 /// Said where CPU could not be told apart by route.
 pub const WHOLE_SERVICE: &str = "no stacks carry this route: shown for the whole service";
@@ -41,6 +47,8 @@ pub const WHOLE_SERVICE: &str = "no stacks carry this route: shown for the whole
 /// What is compared, besides the two sides.
 #[derive(Debug, Clone, Copy)]
 pub struct CompareOptions<'a> {
+    /// What is compared.
+    pub profile_type: &'a ProfileType,
     /// What costs are divided by.
     pub per: Per,
     /// Route both sides are restricted to, for the sentence; `None` for all.
@@ -135,7 +143,7 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
     };
     Comparison {
         per: options.per,
-        note: options.whole_service.then(|| WHOLE_SERVICE.to_owned()),
+        note: note(baseline, options),
         summary: sentence.write(&baseline_summary, &candidate_summary),
         baseline: baseline_summary,
         candidate: candidate_summary,
@@ -148,6 +156,16 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         program,
         latency: latency(baseline, candidate),
     }
+}
+
+fn note(side: &SideData, options: CompareOptions<'_>) -> Option<String> {
+    let notes = [(side.is_gauge, MEAN_OF_GAUGE), (options.whole_service, WHOLE_SERVICE)];
+    let notes: Vec<&str> = notes
+        .into_iter()
+        .filter(|(is_so, _)| *is_so)
+        .map(|(_, note)| note)
+        .collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 /// What the stacks of one side consist of, by functions of the tree.
@@ -174,10 +192,15 @@ fn add_to_tree(side: &SideData, index: usize, tree: &mut TreeBuilder, callers: &
         let sum = sums.entry(stack).or_default();
         *sum = (sum.0.saturating_add(value), sum.1.saturating_add(samples));
     }
+    let pieces = pieces_of_mean(side);
     let rows = sums.iter().map(|(&stack_id, &(value, samples))| StackValue {
         stack_id,
         side: index,
-        value,
+        value: if pieces > 1 {
+            value.saturating_add(pieces / 2) / pieces
+        } else {
+            value
+        },
         samples,
     });
     tree.add_named(&side.resolved, rows);
@@ -206,6 +229,14 @@ fn add_to_tree(side: &SideData, index: usize, tree: &mut TreeBuilder, callers: &
         paths.places.insert(stack, first..paths.functions.len());
     }
     paths
+}
+
+/// How many pieces of time a side's values are a mean over; 1 where they are added up.
+fn pieces_of_mean(side: &SideData) -> i64 {
+    match side.is_gauge {
+        true => i64::try_from(side.windows.len()).unwrap_or(i64::MAX).max(1),
+        false => 1,
+    }
 }
 
 /// Adds one side to the costs of each function per window.
@@ -261,7 +292,8 @@ fn enclosing(name: &str) -> Option<&str> {
 }
 
 fn exposures(side: &SideData, per: Per) -> Vec<ExposureWindow> {
-    let all = side.windows.iter().map(|w| w.windows).sum::<u64>().max(1) as f64;
+    // Of a gauge each piece is worth as much as the whole: their mean is what is compared.
+    let all = side.windows.iter().map(|w| w.windows).sum::<u64>().max(1) as f64 / pieces_of_mean(side) as f64;
     let exposure = |window: &emberline_model::comparison::WindowCost| match per {
         Per::Request => window.requests,
         Per::Second => window.instance_seconds,
@@ -454,118 +486,6 @@ pub fn latency_evidence(baseline: &Histogram, candidate: &Histogram) -> LatencyE
         quantiles: quantiles.collect(),
         baseline_n: baseline.count(),
         candidate_n: candidate.count(),
-    }
-}
-
-/// Nanoseconds with the unit that reads best.
-pub fn format_ns(ns: f64) -> String {
-    let size = ns.abs();
-    match size {
-        _ if size >= 1e9 => format!("{:.2} s", ns / 1e9),
-        _ if size >= 1e6 => format!("{:.2} ms", ns / 1e6),
-        _ if size >= 1e3 => format!("{:.1} µs", ns / 1e3),
-        _ => format!("{ns:.0} ns"),
-    }
-}
-
-/// Why a side has no cost, and what to do; `None` when it has one.
-fn missing(side: &SideSummary, per: Per) -> Option<String> {
-    let version = &side.version;
-    let profiles = || {
-        format!(
-            "{version} sent no profile of this type in this range; send some under the same service and version, or choose a longer range"
-        )
-    };
-    let requests = || {
-        format!(
-            "{version} sent no requests in this range; put a proxy beside it, or send `http.server.request.duration` under the same service and version; or compare per second (`per=second`)"
-        )
-    };
-    match (side.coverage.missing, per) {
-        (Some(Missing::Profiles | Missing::Both), _) => Some(profiles()),
-        (_, Per::Second | Per::Total) => None,
-        (Some(Missing::Requests), Per::Request) => Some(requests()),
-        (Some(Missing::SameTime), Per::Request) => Some(format!(
-            "{version} sent requests and profiles, but never of the same time{}; choose a longer range, or compare per second (`per=second`)",
-            match side.coverage.joined_by {
-                JoinedBy::Instance => " for one instance",
-                JoinedBy::Release => "",
-            }
-        )),
-        (None, Per::Request) if side.divisor <= 0.0 => Some(format!(
-            "{version} served no requests in the {} s that both signals cover; choose a longer range, or compare per second (`per=second`)",
-            side.coverage.covered_s
-        )),
-        (None, Per::Request) => None,
-    }
-}
-
-struct Sentence<'a> {
-    options: CompareOptions<'a>,
-    change: &'a CostComparison,
-    guilty: Option<&'a GuiltyFunction>,
-    finding: &'a Finding,
-}
-
-impl Sentence<'_> {
-    fn write(&self, baseline: &SideSummary, candidate: &SideSummary) -> String {
-        let per = match self.options.per {
-            Per::Request => "CPU per request",
-            Per::Second => "CPU per second",
-            Per::Total => "CPU in all",
-        };
-        let place = self
-            .options
-            .route
-            .map(|route| match self.options.whole_service {
-                true => format!(" of the whole service (no stacks carry {route})"),
-                false => format!(" on {route}"),
-            })
-            .unwrap_or_default();
-        let missing: Vec<String> = [baseline, candidate]
-            .into_iter()
-            .filter_map(|side| missing(side, self.options.per))
-            .collect();
-        if !missing.is_empty() {
-            return format!("{per}{place} cannot be said: {}.", missing.join("; "));
-        }
-        let (before, after) = (
-            format_ns(self.change.baseline.rate),
-            format_ns(self.change.candidate.rate),
-        );
-        match self.change.judgement() {
-            Judgement::TooFewSamples => format!(
-                "Too few samples to judge{place}: {} of {} and {} of {}. Widen the range or wait for more windows.",
-                baseline.samples, baseline.version, candidate.samples, candidate.version
-            ),
-            Judgement::NoChange => format!(
-                "No change of {per}{place} can be stated: {before} and {after} (difference between {} and {}).",
-                signed(self.change.low),
-                signed(self.change.high)
-            ),
-            Judgement::Changed => {
-                let ratio = self.change.ratio().map(|r| format!(", ×{r:.2}")).unwrap_or_default();
-                let cause = match (self.guilty, self.finding) {
-                    (Some(guilty), _) => {
-                        format!("; {:.0} % of it under {}", guilty.share * 100.0, guilty.words())
-                    }
-                    (None, Finding::Spread) => "; no single function explains most of it".to_owned(),
-                    _ => String::new(),
-                };
-                format!(
-                    "{} {per}{place} ({before} → {after}{ratio}){cause}.",
-                    signed(self.change.delta)
-                )
-            }
-        }
-    }
-}
-
-fn signed(ns: f64) -> String {
-    if ns >= 0.0 {
-        format!("+{}", format_ns(ns))
-    } else {
-        format!("−{}", format_ns(-ns))
     }
 }
 

@@ -14,5 +14,6 @@ pub mod functions;
 pub mod guilty;
 pub mod latency;
 pub mod latency_watch;
+mod sentence;
 pub mod statistics;
 pub mod went_away;

@@ -65,9 +65,6 @@ use crate::{
 /// How long a request may wait for its turn before it is refused as retryable.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
 
-/// Metrics that an answer explains; all of them are counted.
-const MOST_EXPLAINED: usize = 8;
-
 /// Settings of the way in.
 #[derive(Debug, Clone)]
 pub(crate) struct IngestConfig {
@@ -122,20 +119,7 @@ impl Accepted {
 
     /// What the sender should know, in words; empty when everything was taken as it is.
     pub(crate) fn message(&self) -> String {
-        let mut message = left_out::message(&self.outcome.rejected, &self.outcome.changed);
-        for refused in self.outcome.refused.iter().take(MOST_EXPLAINED) {
-            if !message.is_empty() {
-                message.push_str("; ");
-            }
-            message.push_str(&format!(
-                "`{}` ({}, {} points): {}",
-                refused.metric,
-                refused.shape,
-                refused.points,
-                refused.remedy()
-            ));
-        }
-        message
+        left_out::message(&self.outcome.rejected, &self.outcome.changed)
     }
 }
 
@@ -330,7 +314,9 @@ impl Ingest {
             Ok((windows, outcome, held))
         };
         let (windows, outcome, held) = reading(signal, check).await?;
-        self.refusals.add(&outcome.refused, received_unix_ms);
+        if signal == Signal::Requests {
+            self.refusals.add(&outcome.rejected, received_unix_ms);
+        }
         room.shrink_to(memory::held_by(&windows));
         let accepted = Accepted::of(&windows, outcome);
         if is_foreign && windows.is_empty() && accepted.rejected() > 0 {

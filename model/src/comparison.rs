@@ -63,6 +63,9 @@ pub struct SideData {
     pub latency: Histogram,
     /// How much of the range both signals cover.
     pub coverage: Coverage,
+    /// What is measured is there at a moment (memory in use, goroutines): values of a piece are its mean, added up over
+    /// instances and weighted by the time that it covers, and that of the range is the mean of the pieces.
+    pub is_gauge: bool,
     /// Stacks say which routes they worked for, be it this one or others. `false` where no route was asked for.
     pub has_stacks_of_routes: bool,
     /// Names of the stacks.

@@ -21,6 +21,7 @@ pub mod path_tree;
 pub mod pprof;
 pub mod profile;
 pub mod profile_builder;
+mod raw_codec;
 pub mod resolve;
 pub mod route;
 pub mod sandwich;
@@ -36,6 +37,7 @@ pub mod workload;
 pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow, is_given_up};
 pub use histogram::Histogram;
 pub use profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample};
+pub use raw_codec::RawCodec;
 pub use workload::{Component, LabelSet, Release, Side, Workload};
 
 /// Types generated from `proto/`; wire shapes only, never used as the nouns themselves.

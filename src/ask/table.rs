@@ -1,17 +1,6 @@
 //! Tables for terminals: numbers to the right, the last column as long as it is.
 
-/// A cell with its value in a unit as people read it.
-pub(crate) fn amount(value: f64, unit: &str) -> String {
-    let size = value.abs();
-    match unit {
-        "nanoseconds" => emberline_analysis::compare::format_ns(value),
-        "bytes" if size >= 1e9 => format!("{:.2} GB", value / 1e9),
-        "bytes" if size >= 1e6 => format!("{:.2} MB", value / 1e6),
-        "bytes" if size >= 1e3 => format!("{:.2} kB", value / 1e3),
-        _ if value.fract() == 0.0 => format!("{value:.0}"),
-        _ => format!("{value:.2}"),
-    }
-}
+pub(crate) use emberline_analysis::compare::format_amount as amount;
 
 /// An amount with its sign.
 pub(crate) fn signed(value: f64, unit: &str) -> String {

@@ -15,6 +15,7 @@ pub(crate) mod selection;
 mod series;
 pub(crate) mod services;
 pub(crate) mod side_data;
+mod spread;
 pub(crate) mod sql;
 pub(crate) mod stacks;
 pub(crate) mod totals;

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: counts are exact; a side that nobody reported is absent, not zero; percentiles come from merged
 //! histograms. A callee that did not introduce itself, because it has no proxy or could not be reached, has the name that
-//! its callers use, in their namespace; one that nobody named is one external node, as are callers that did not
+//! its callers use, in their namespace unless they name another; one that nobody named is one external node, as are callers that did not
 //! introduce themselves: an address is no identity.
 
 use std::collections::{BTreeMap, HashMap};
@@ -97,14 +97,18 @@ impl Edge {
     }
 }
 
-/// Whom a caller called that got no name from whoever answered.
+/// Whom a caller called that got no name from whoever answered: `service` of its own namespace, or `namespace/service`.
 fn callee_of(row: &RequestRow) -> End {
     if row.destination.is_empty() {
         return End::UnknownCallee;
     }
+    let (namespace, service) = match row.destination.split_once('/') {
+        Some((namespace, service)) if !service.is_empty() => (namespace, service),
+        _ => (row.reporter.namespace.as_str(), row.destination.as_str()),
+    };
     End::Named {
-        namespace: row.reporter.namespace.clone(),
-        service: row.destination.clone(),
+        namespace: namespace.to_owned(),
+        service: service.to_owned(),
     }
 }
 

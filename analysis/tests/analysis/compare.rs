@@ -1,10 +1,10 @@
 //! The whole comparison: exact sums, the guilty function, and words for what cannot be judged.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use emberline_analysis::compare::{CompareOptions, compare};
 use emberline_model::{
-    Histogram, Release,
+    Histogram, ProfileType, Release,
     comparison::{Judgement, Per, SideData, WindowCost},
     resolve::{FunctionInfo, ResolvedStacks},
 };
@@ -68,14 +68,18 @@ fn side(version: &str, windows: &[[u64; 4]]) -> SideData {
         windows: windows.iter().enumerate().map(window).collect(),
         latency,
         coverage: Default::default(),
+        is_gauge: false,
         has_stacks_of_routes: true,
         resolved: resolved(),
         build_ids: Vec::new(),
     }
 }
 
+static CPU: LazyLock<ProfileType> = LazyLock::new(ProfileType::cpu);
+
 fn options(per: Per) -> CompareOptions<'static> {
     CompareOptions {
+        profile_type: &CPU,
         per,
         route: Some("/quote/{id}"),
         whole_service: false,

@@ -5,6 +5,8 @@
 //! `emberline-left-out` where a protocol's answer has no place for it, and on the board of scrapes. A remedy names only what
 //! the sender or the operator can really set.
 
+use std::collections::HashMap;
+
 use emberline_model::otlp::Rejected;
 use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
@@ -15,12 +17,17 @@ use super::Accepted;
 pub(crate) const HEADER: &str = "emberline-left-out";
 /// Most characters of that header.
 const MOST_HEADER: usize = 2_000;
+/// Most things of one reason that are said in words; the others are counted.
+const MOST_SAID: usize = 8;
 
 /// One thing that was not kept as it came.
 #[derive(Debug, Serialize)]
 pub(crate) struct Told<'r> {
     /// What it was; empty when the reason says it.
     what: &'r str,
+    /// The shape that a metric came in.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    shape: &'static str,
     /// A fixed word, as in the metrics.
     reason: &'static str,
     /// How much.
@@ -38,12 +45,19 @@ impl<'r> Told<'r> {
         let (unit, why, remedy) = explained(rejected.reason);
         Told {
             what: &rejected.what,
+            shape: rejected.shape,
             reason: rejected.reason,
             count: rejected.count,
             unit,
             why,
             remedy,
         }
+    }
+
+    /// Why, and what to do, in a sentence.
+    pub(crate) fn advice(&self) -> String {
+        let parts = [self.why, self.remedy].into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -53,14 +67,14 @@ impl std::fmt::Display for Told<'_> {
         if !self.what.is_empty() {
             write!(f, " of {}", self.what)?;
         }
+        if !self.shape.is_empty() {
+            write!(f, ", {}", self.shape)?;
+        }
         f.write_str(")")?;
-        if !self.why.is_empty() {
-            write!(f, ": {}", self.why)?;
+        match self.advice() {
+            advice if advice.is_empty() => Ok(()),
+            advice => write!(f, ": {advice}"),
         }
-        if !self.remedy.is_empty() {
-            write!(f, "; {}", self.remedy)?;
-        }
-        Ok(())
     }
 }
 
@@ -72,7 +86,20 @@ pub(crate) fn told(list: &[Rejected]) -> Vec<Told<'_>> {
 /// All of it in words; empty when everything was taken as it is.
 pub(super) fn message(left_out: &[Rejected], changed: &[Rejected]) -> String {
     let words = |list: &[Rejected]| -> String {
-        let told: Vec<String> = list.iter().map(|rejected| Told::of(rejected).to_string()).collect();
+        let mut said: HashMap<&str, usize> = HashMap::new();
+        let mut told: Vec<String> = Vec::new();
+        let mut unsaid = 0;
+        for rejected in list {
+            let of_reason = said.entry(rejected.reason).or_default();
+            *of_reason += 1;
+            match *of_reason <= MOST_SAID {
+                true => told.push(Told::of(rejected).to_string()),
+                false => unsaid += 1,
+            }
+        }
+        if unsaid > 0 {
+            told.push(format!("and {unsaid} more of the same reasons"));
+        }
         told.join(" | ")
     };
     let mut parts = Vec::new();
@@ -110,19 +137,23 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "no_service_name" => (
             "items",
             "they do not say whose they are",
-            "send a label `service_name`, or the resource attribute `service.name`",
+            "send a label `service_name`, or the resource attribute `service.name` (`OTEL_SERVICE_NAME`)",
         ),
         "older_than_retention" => (
             ITEMS,
             "they are older than anything that is kept",
-            "send sooner, upload with `time=received`, or raise --retention-hours",
+            "send sooner, set the sender's clock, upload with `time=received`, or raise --retention-hours",
         ),
         "in_the_future" => (
             ITEMS,
             "they begin more than ten minutes from now",
             "set the sender's clock",
         ),
-        "window_too_long" => (ITEMS, "they cover more than a day", "report more often"),
+        "window_too_long" => (
+            ITEMS,
+            "they cover more than a day",
+            "report more often (metrics: `OTEL_METRIC_EXPORT_INTERVAL`, milliseconds)",
+        ),
         "too_many_windows" => (
             ITEMS,
             "the request has more windows than are taken at once",
@@ -187,21 +218,53 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "the duration is longer than any recording",
             "write the nanoseconds between start and end as the duration",
         ),
-        // Each of them is named with its metric and what to set (`model::otlp::RefusedMetric`).
-        "cumulative_base"
-        | "no_temporality"
-        | "not_a_histogram"
-        | "no_buckets"
-        | "malformed_histogram"
-        | "unknown_unit"
-        | "bad_times"
-        | "max_cumulative_buckets"
-        | "max_cumulative_buckets_per_process"
-        | "histogram_scale"
-        | "too_many_buckets"
-        | "negative_duration"
-        | "unknown_metric"
-        | "count_out_of_range" => (POINTS, "", ""),
+        "unknown_metric" => (
+            POINTS,
+            "only durations of requests are taken",
+            "`http.server.request.duration`, `http.client.request.duration`, `rpc.server.call.duration`, \
+             `rpc.client.call.duration` and their older names are",
+        ),
+        "not_a_histogram" => (
+            POINTS,
+            "a duration of requests is taken as a histogram only",
+            "record it with one",
+        ),
+        "no_temporality" => (
+            POINTS,
+            "the histogram does not say what its counts begin with",
+            "set `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta` or `cumulative`",
+        ),
+        "cumulative_base" => (
+            POINTS,
+            "the process counted before this server knew it, so this only says where to begin, and the next export counts",
+            "`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta` loses nothing when this server starts anew",
+        ),
+        "max_cumulative_buckets" | "max_cumulative_buckets_per_process" => (
+            POINTS,
+            "more to remember than the limit of that name allows",
+            "raise it, send fewer attributes, or set `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta`, which needs \
+             no memory here",
+        ),
+        "no_buckets" => (
+            POINTS,
+            "without buckets nothing is known but a mean",
+            "give the view of this metric bounds",
+        ),
+        "too_many_buckets" => (
+            POINTS,
+            "more buckets than are taken at once",
+            "export fewer points or coarser buckets (`OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`)",
+        ),
+        "malformed_histogram" => (POINTS, "bounds do not rise, or do not fit the counts", ""),
+        "histogram_scale" => (POINTS, "the scale of an exponential histogram is -10 to 20", ""),
+        "negative_duration" => (
+            POINTS,
+            "no request takes less than nothing",
+            "measure with a monotonic clock",
+        ),
+        "unknown_unit" => (POINTS, "the unit of a duration is `s`, `ms`, `us` or `ns`", ""),
+        "bad_times" => (POINTS, "a point ends before it begins", ""),
+        "count_out_of_range" => (POINTS, "no service answers so many requests in a window", ""),
         "max_routes_per_service" => (
             "series or label sets",
             "the service has more routes than are kept apart; the others are `other`",
@@ -297,5 +360,42 @@ mod tests {
         for field in ["what", "reason", "count", "unit", "why", "remedy"] {
             assert!(json[0].get(field).is_some_and(|value| value != ""), "{json}");
         }
+    }
+
+    #[test]
+    fn a_metric_is_told_with_its_shape_and_what_to_set() {
+        for (reason, word) in [
+            ("unknown_metric", "http.server.request.duration"),
+            ("not_a_histogram", "histogram"),
+            ("no_temporality", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"),
+            (
+                "cumulative_base",
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta",
+            ),
+            ("max_cumulative_buckets", "limit of that name"),
+            ("no_buckets", "bounds"),
+            ("too_many_buckets", "coarser"),
+            ("malformed_histogram", "bounds"),
+            ("histogram_scale", "-10 to 20"),
+            ("negative_duration", "clock"),
+            ("unknown_unit", "`ms`"),
+            ("bad_times", "before"),
+            ("window_too_long", "OTEL_METRIC_EXPORT_INTERVAL"),
+            ("no_service_name", "OTEL_SERVICE_NAME"),
+        ] {
+            let rejected = Rejected::of(reason, "m", 1).sent_by("shop", "gauge");
+            let message = message(std::slice::from_ref(&rejected), &[]);
+            assert!(message.contains(word) && message.contains("of m, gauge)"), "{message}");
+        }
+    }
+
+    #[test]
+    fn many_names_of_one_reason_are_counted_and_not_all_said() {
+        let list: Vec<Rejected> = (0..11)
+            .map(|n| Rejected::of("unknown_metric", &format!("m{n}"), 1))
+            .collect();
+        let message = message(&list, &[]);
+        assert!(message.contains("m7") && !message.contains("m8"), "{message}");
+        assert!(message.ends_with("and 3 more of the same reasons"), "{message}");
     }
 }

@@ -12,7 +12,7 @@ use std::{borrow::Cow, collections::HashMap, time::Duration};
 use emberline_model::{
     Histogram, Release, RequestSeries, WorkloadWindow,
     histogram::{bucket_lower, bucket_upper},
-    otlp::{Decoded, RefusedMetric, Rejected},
+    otlp::{Decoded, Rejected},
     route,
     workload::ROUTE_OTHER,
 };
@@ -104,8 +104,6 @@ pub(crate) struct Outcome {
     pub(crate) rejected: Vec<Rejected>,
     /// Kept in another form.
     pub(crate) changed: Vec<Rejected>,
-    /// Metrics among what was left out.
-    pub(crate) refused: Vec<RefusedMetric>,
 }
 
 /// Adds to what was left out or changed for a reason.
@@ -123,7 +121,6 @@ pub(crate) fn apply(
     let mut outcome = Outcome {
         rejected: decoded.rejected,
         changed: decoded.changed,
-        refused: decoded.refused,
     };
     let mut windows = Vec::with_capacity(decoded.windows.len().min(limits.max_windows_per_request));
     for mut window in decoded.windows {
@@ -134,17 +131,12 @@ pub(crate) fn apply(
         };
         match refused {
             Some(reason) => {
-                count(&mut outcome.rejected, reason, items(&window));
-                if !window.requests.is_empty() {
-                    let refused = RefusedMetric {
-                        service: window.workload.service,
-                        metric: "durations of requests".to_owned(),
-                        shape: "window",
-                        reason,
-                        points: window.requests.len() as u64,
-                    };
-                    refused.add_to(&mut outcome.refused);
-                }
+                let rejected = match window.requests.is_empty() {
+                    true => Rejected::from((reason, items(&window))),
+                    false => Rejected::of(reason, "durations of requests", items(&window))
+                        .sent_by(&window.workload.service, "window"),
+                };
+                rejected.add_to(&mut outcome.rejected);
             }
             None => {
                 limit_requests(&mut window, names, limits, now_unix_s, &mut outcome);

@@ -7,53 +7,16 @@
 use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
 use axum::{body::Body, http::Request, http::Response};
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
+use emberline_model::RawCodec;
 use tonic::{
     Status,
-    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::CompressionEncoding,
     metadata::MetadataMap,
     server::{Grpc, UnaryService},
 };
 
 use super::Ingest;
-
-/// Messages as they are.
-#[derive(Debug, Default)]
-pub(super) struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Vec<u8>;
-    type Decode = Bytes;
-    type Encoder = RawCodec;
-    type Decoder = RawCodec;
-
-    fn encoder(&mut self) -> RawCodec {
-        RawCodec
-    }
-
-    fn decoder(&mut self) -> RawCodec {
-        RawCodec
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, message: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put_slice(&message);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
 
 /// Serves one call.
 pub(super) async fn unary<C, F, A>(ingest: Arc<Ingest>, call: C, request: Request<Body>) -> Response<Body>
@@ -82,18 +45,18 @@ struct Method<C, F> {
 
 /// What a call may answer: a message, or one with metadata.
 pub(super) trait Answer {
-    fn into_response(self) -> tonic::Response<Vec<u8>>;
+    fn into_response(self) -> tonic::Response<Bytes>;
 }
 
 impl Answer for Vec<u8> {
-    fn into_response(self) -> tonic::Response<Vec<u8>> {
-        tonic::Response::new(self)
+    fn into_response(self) -> tonic::Response<Bytes> {
+        tonic::Response::new(self.into())
     }
 }
 
 impl Answer for tonic::Response<Vec<u8>> {
-    fn into_response(self) -> tonic::Response<Vec<u8>> {
-        self
+    fn into_response(self) -> tonic::Response<Bytes> {
+        self.map(Bytes::from)
     }
 }
 
@@ -103,8 +66,8 @@ where
     F: Future<Output = Result<A, Status>> + Send + 'static,
     A: Answer,
 {
-    type Response = Vec<u8>;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Vec<u8>>, Status>> + Send>>;
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
         let (metadata, _, message) = request.into_parts();

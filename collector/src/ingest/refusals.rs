@@ -5,9 +5,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use emberline_model::otlp::RefusedMetric;
+use emberline_model::otlp::Rejected;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+use super::left_out::Told;
 
 /// Rows that are kept.
 const MOST_ROWS: usize = 200;
@@ -27,7 +29,7 @@ struct Seen {
     points: u64,
     last_unix_ms: i64,
     logged_unix_ms: i64,
-    remedy: &'static str,
+    remedy: String,
 }
 
 /// The rows; a clone shows the same ones.
@@ -36,15 +38,15 @@ pub(crate) struct Refusals(Arc<Mutex<HashMap<Row, Seen>>>);
 
 impl Refusals {
     /// Adds what a request left out.
-    pub(super) fn add(&self, refused: &[RefusedMetric], now_unix_ms: i64) {
-        if refused.is_empty() {
+    pub(super) fn add(&self, rejected: &[Rejected], now_unix_ms: i64) {
+        if rejected.is_empty() {
             return;
         }
         let mut rows = self.0.lock();
-        for one in refused {
+        for one in rejected {
             let row = Row {
                 service: one.service.clone(),
-                metric: one.metric.clone(),
+                metric: one.what.clone(),
                 shape: one.shape,
                 reason: one.reason,
             };
@@ -56,24 +58,17 @@ impl Refusals {
             }
             let seen = rows.entry(row).or_insert(Seen {
                 logged_unix_ms: i64::MIN,
-                remedy: one.remedy(),
+                remedy: Told::of(one).advice(),
                 ..Seen::default()
             });
-            seen.points = seen.points.saturating_add(one.points);
+            seen.points = seen.points.saturating_add(one.count);
             seen.last_unix_ms = now_unix_ms;
             if now_unix_ms.saturating_sub(seen.logged_unix_ms) >= LOG_EVERY_MS {
                 seen.logged_unix_ms = now_unix_ms;
-                let (service, metric, shape, reason) = (&one.service, &one.metric, one.shape, one.reason);
+                let (service, metric, shape, reason) = (&one.service, &one.what, one.shape, one.reason);
                 // Every SDK sends other metrics too; that is no fault of anybody.
                 if reason == "unknown_metric" {
-                    tracing::info!(
-                        service,
-                        metric,
-                        shape,
-                        reason,
-                        "a metric is not taken: {}",
-                        one.remedy()
-                    );
+                    tracing::info!(service, metric, shape, reason, "a metric is not taken: {}", seen.remedy);
                 } else {
                     tracing::warn!(
                         service,
@@ -81,7 +76,7 @@ impl Refusals {
                         shape,
                         reason,
                         "points of a metric were left out: {}",
-                        one.remedy()
+                        seen.remedy
                     );
                 }
             }
@@ -111,14 +106,8 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    fn refused(metric: &str) -> RefusedMetric {
-        RefusedMetric {
-            service: "shop".into(),
-            metric: metric.into(),
-            shape: "gauge",
-            reason: "not_a_histogram",
-            points: 2,
-        }
+    fn refused(metric: &str) -> Rejected {
+        Rejected::of("not_a_histogram", metric, 2).sent_by("shop", "gauge")
     }
 
     #[test]

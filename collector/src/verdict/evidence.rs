@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use emberline_analysis::compare::{CompareOptions, Comparison, compare, top_changed};
 use emberline_model::{
-    Component, Histogram, Release, Side,
+    Component, Histogram, ProfileType, Release, Side,
     alert::{ClientServerSplit, GuiltyFunction},
     comparison::{FunctionRow, Judgement, Per},
     function::OwnCode,
@@ -90,6 +90,7 @@ pub(super) async fn collect(
         // A tree is not shown, but a comparison builds one: off the threads that serve connections.
         let compared = tokio::task::spawn_blocking(move || {
             let options = CompareOptions {
+                profile_type: &ProfileType::cpu(),
                 per: Per::Request,
                 route: Some(&route),
                 whole_service: sides.whole_service,

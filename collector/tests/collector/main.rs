@@ -19,4 +19,5 @@ mod releases;
 mod scraping;
 mod streams;
 mod support;
+mod two_signals;
 mod verdicts;

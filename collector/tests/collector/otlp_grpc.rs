@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use crate::support::{Numbers, Server, T0, profile, release, series, window};
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use emberline_model::{
-    BatchId, ProfileType, Side, Signal, WorkloadWindow,
+    BatchId, ProfileType, RawCodec, Side, Signal, WorkloadWindow,
     batch::BATCH_ID_HEADER,
     otlp::{encode_profiles, encode_requests},
 };
@@ -18,12 +18,7 @@ use opentelemetry_proto::tonic::{
     metrics::v1::{Gauge, Metric, NumberDataPoint, metric::Data},
     resource::v1::Resource,
 };
-use tonic::{
-    Code, Request, Status,
-    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::MetadataValue,
-    transport::Channel,
-};
+use tonic::{Code, Request, Status, codec::CompressionEncoding, metadata::MetadataValue, transport::Channel};
 
 fn shop() -> WorkloadWindow {
     let mut shop = window("shop", "1", T0);
@@ -358,41 +353,4 @@ async fn send_raw(channel: Channel, path: &'static str, bytes: Bytes) -> Result<
         .unary(Request::new(bytes), path, RawCodec)
         .await
         .map(tonic::Response::into_inner)
-}
-
-/// Bytes as they are.
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = RawCodec;
-    type Decoder = RawCodec;
-
-    fn encoder(&mut self) -> RawCodec {
-        RawCodec
-    }
-
-    fn decoder(&mut self) -> RawCodec {
-        RawCodec
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::support::{Server, T0, profile, window};
 use bytes::Bytes;
 use emberline_model::{
-    ProfileType,
+    ProfileType, RawCodec,
     otlp::encode_profiles,
     pprof::{PprofMeta, write},
     proto::{parca, push},
@@ -16,7 +16,6 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 const GOROUTINES: &str = "goroutine:goroutine:count:goroutine:count";
 
@@ -389,43 +388,8 @@ async fn call(address: std::net::SocketAddr, path: &'static str, message: Vec<u8
     let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static(path);
-    client.unary(tonic::Request::new(message), path, Raw).await.map(|_| ())
-}
-
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = tonic::Status;
-
-    fn encode(&mut self, message: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
-        bytes::BufMut::put_slice(into, &message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = tonic::Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<()>, tonic::Status> {
-        bytes::Buf::advance(from, bytes::Buf::remaining(from));
-        Ok(Some(()))
-    }
+    client
+        .unary(tonic::Request::new(message.into()), path, RawCodec)
+        .await
+        .map(|_| ())
 }

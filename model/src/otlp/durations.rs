@@ -1,11 +1,11 @@
 //! Which metrics are durations of requests, and what their attributes say about the requests.
 //!
 //! Guarantees: one table names every metric that is taken, with its side and its unit; a path of a request never becomes
-//! a route; an address never becomes a peer. Names of both generations of the semantic conventions are read: HTTP before
+//! a route; an address never becomes a destination. Names of both generations of the semantic conventions are read: HTTP before
 //! and since 1.23, RPC before and since 1.39.
 //!
-//! Wrong on purpose: a caller that is measured by an SDK only knows the name that it asked for: that name is its peer, of
-//! version `unknown`. The two names of one metric in one scope are the same requests, and only the newer one counts.
+//! Wrong on purpose: a caller that is measured by an SDK only knows the name that it asked for: that is a destination, like
+//! that of a proxy's outbound listener, and no release. The two names of one metric in one scope are the same requests, and only the newer one counts.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use crate::{
     batch::RequestSeries,
     histogram::Histogram,
     route,
-    workload::{ROUTE_OTHER, Release, Side, UNKNOWN},
+    workload::{ROUTE_OTHER, Side, UNKNOWN},
 };
 
 /// What kind of call a metric measures.
@@ -155,19 +155,22 @@ impl Duration {
             keys.iter()
                 .find_map(|key| find_text(attributes, key).filter(|text| !text.is_empty()))
         };
-        let names_peer = self.side == Side::Client && !writer.own;
-        let peer = find_peer(attributes).or_else(|| names_peer.then(|| called(attributes)).flatten());
+        // On the server's side the address is this server's own name.
+        let (peer, destination) = match (self.side, writer.own) {
+            (Side::Client, true) => (find_peer(attributes), of(&[names::DESTINATION])),
+            (Side::Client, false) => match find_peer(attributes).filter(|peer| peer.version != UNKNOWN) {
+                Some(peer) => (Some(peer), None),
+                None => (None, called(attributes)),
+            },
+            (Side::Server, _) => (find_peer(attributes), None),
+        };
         let error_type = of(&[names::ERROR_TYPE]);
         let mut series = RequestSeries {
             side: self.side,
             route: ROUTE_OTHER.to_owned(),
             method: of(&[names::METHOD, "http.method"]).unwrap_or_default(),
             peer,
-            // On the server's side it is this server's own name; of others it is the peer.
-            destination: match self.side {
-                Side::Client if writer.own => of(&[names::DESTINATION]).unwrap_or_default(),
-                _ => String::new(),
-            },
+            destination: destination.unwrap_or_default(),
             protocol: String::new(),
             status: 0,
             error: false,
@@ -250,16 +253,18 @@ fn http_protocol(attributes: &[KeyValue]) -> String {
     }
 }
 
-/// Whom a caller asked for: a service that its attributes name, or else the host, unless that is an address.
-fn called(attributes: &[KeyValue]) -> Option<Release> {
+/// Whom a caller asked for: a service that its attributes name, or else the host, unless that is an address. With a
+/// namespace as `namespace/service`.
+fn called(attributes: &[KeyValue]) -> Option<String> {
     let of = |key| find_text(attributes, key).filter(|text: &String| !text.is_empty());
-    let release = |namespace: &str, service: &str| Release {
-        namespace: namespace.to_owned(),
-        service: service.to_owned(),
-        version: UNKNOWN.to_owned(),
-    };
+    if let Some(service) = of(names::PEER_SERVICE) {
+        return Some(match of(names::PEER_NAMESPACE) {
+            Some(namespace) => format!("{namespace}/{service}"),
+            None => service,
+        });
+    }
     if let Some(service) = of("peer.service") {
-        return Some(release("", &service));
+        return Some(service);
     }
     let host = of("server.address").or_else(|| of("net.peer.name"))?;
     let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -270,9 +275,9 @@ fn called(attributes: &[KeyValue]) -> Option<Release> {
     // Names of services inside Kubernetes: `inventory.prod.svc`, `inventory.prod.svc.cluster.local`.
     let parts: Vec<&str> = host.splitn(4, '.').collect();
     if let [service, namespace, "svc", ..] = parts.as_slice() {
-        return Some(release(namespace, service));
+        return Some(format!("{namespace}/{service}"));
     }
-    Some(release("", &host))
+    Some(host)
 }
 
 #[cfg(test)]
@@ -370,46 +375,47 @@ mod tests {
 
     #[test]
     fn a_caller_names_whom_it_asked_for_and_never_an_address() {
-        let peer = |attributes: &[(&str, &str)]| series("http.client.request.duration", "", attributes).peer;
+        let called = |name: &str, attributes: &[(&str, &str)]| {
+            let series = series(name, "", attributes);
+            assert_eq!(series.peer, None, "a name is no release: {attributes:?}");
+            series.destination
+        };
         for (attributes, expected) in [
             (
                 vec![("server.address", "api.pay.example"), ("server.port", "443")],
-                Some("api.pay.example@unknown"),
+                "api.pay.example",
             ),
-            (vec![("net.peer.name", "Inventory")], Some("inventory@unknown")),
+            (vec![("net.peer.name", "Inventory")], "inventory"),
             (
                 vec![("server.address", "inventory.prod.svc.cluster.local.")],
-                Some("prod/inventory@unknown"),
+                "prod/inventory",
             ),
-            (vec![("server.address", "10.0.0.1")], None),
-            (vec![("server.address", "[::1]")], None),
-            (vec![("server.address", "localhost")], None),
-            (vec![("server.address", "/run/app.sock")], None),
-            (
-                vec![("server.address", "db"), ("peer.service", "orders")],
-                Some("orders@unknown"),
-            ),
+            (vec![("server.address", "10.0.0.1")], ""),
+            (vec![("server.address", "[::1]")], ""),
+            (vec![("server.address", "localhost")], ""),
+            (vec![("server.address", "/run/app.sock")], ""),
+            (vec![("server.address", "db"), ("peer.service", "orders")], "orders"),
             (
                 vec![
                     ("server.address", "db"),
                     ("service.peer.name", "orders"),
                     ("service.peer.namespace", "shop"),
                 ],
-                Some("shop/orders@unknown"),
+                "shop/orders",
             ),
         ] {
-            let found = peer(&attributes).map(|release| release.to_string());
-            assert_eq!(found.as_deref(), expected, "{attributes:?}");
+            assert_eq!(
+                called("http.client.request.duration", &attributes),
+                expected,
+                "{attributes:?}"
+            );
         }
-        assert_eq!(
-            series(
-                "http.server.request.duration",
-                "",
-                &[("server.address", "shop.example")]
-            )
-            .peer,
-            None
-        );
+        let own_name = [("server.address", "shop.example")];
+        assert_eq!(called("http.server.request.duration", &own_name), "");
+        let known = [("service.peer.name", "orders"), ("emberline.peer.version", "v3")];
+        let known = series("http.client.request.duration", "", &known);
+        let peer = known.peer.map(|release| release.to_string());
+        assert_eq!((peer.as_deref(), known.destination.as_str()), (Some("orders@v3"), ""));
     }
 
     #[test]

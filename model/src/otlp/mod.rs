@@ -14,7 +14,6 @@ mod instants;
 pub(crate) mod json;
 mod json_schemas;
 mod profiles;
-mod refused;
 mod requests;
 mod shapes;
 mod streams;
@@ -23,7 +22,6 @@ mod untaken;
 pub use generations::{read_profiles, read_profiles_counting};
 pub use json::{JsonError, metrics_to_protobuf, profiles_to_protobuf};
 pub use profiles::{DecodeError, decode_profiles, decode_profiles_within, encode_profiles};
-pub use refused::RefusedMetric;
 pub use requests::{bucket_room, decode_metrics, decode_metrics_within, encode_requests};
 pub use shapes::{weigh_metrics, weigh_profiles};
 pub use streams::{CumulativePoint, Growth, Streams, grow};
@@ -109,8 +107,12 @@ const WINDOWS_SEARCHED: usize = 2048;
 pub struct Rejected {
     /// A fixed text per reason, fit for a metric label.
     pub reason: &'static str,
-    /// What it was, where the reason alone does not say: a profile type, an event, a name; at most 200 characters.
+    /// What it was, where the reason alone does not say: a profile type, an event, a metric; at most 200 characters.
     pub what: String,
+    /// The shape that a metric came in (`gauge`, `cumulative histogram`, ...); empty for everything else.
+    pub shape: &'static str,
+    /// The service that sent it, where that matters to find the sender; else empty.
+    pub service: String,
     /// How many data points or samples.
     pub count: u64,
 }
@@ -122,6 +124,16 @@ impl Rejected {
             reason,
             what: clean_name(what).chars().take(MOST_WHAT).collect(),
             count,
+            ..Rejected::default()
+        }
+    }
+
+    /// The same, and which service sent it in what shape.
+    pub fn sent_by(self, service: &str, shape: &'static str) -> Rejected {
+        Rejected {
+            service: service.to_owned(),
+            shape,
+            ..self
         }
     }
 
@@ -132,13 +144,20 @@ impl Rejected {
             return;
         }
         let same_reason = |r: &&mut Rejected| r.reason == self.reason;
-        if let Some(known) = list.iter_mut().find(|r| r.reason == self.reason && r.what == self.what) {
+        let same = |r: &&mut Rejected| {
+            (r.reason, r.shape) == (self.reason, self.shape) && r.what == self.what && r.service == self.service
+        };
+        if let Some(known) = list.iter_mut().find(same) {
             known.count = known.count.saturating_add(self.count);
         } else if list.iter_mut().filter(same_reason).count() < MOST_NAMES {
             list.push(self);
         } else if let Some(last) = list.iter_mut().rfind(same_reason) {
-            OTHERS.clone_into(&mut last.what);
-            last.count = last.count.saturating_add(self.count);
+            *last = Rejected {
+                reason: self.reason,
+                what: OTHERS.to_owned(),
+                count: last.count.saturating_add(self.count),
+                ..Rejected::default()
+            };
         }
     }
 }
@@ -146,7 +165,7 @@ impl Rejected {
 /// Most characters of what was left out.
 const MOST_WHAT: usize = 200;
 /// Most things that are named for one reason.
-const MOST_NAMES: usize = 8;
+const MOST_NAMES: usize = 32;
 /// What stands for those beyond.
 const OTHERS: &str = "others";
 
@@ -169,8 +188,6 @@ pub struct Decoded {
     pub rejected: Vec<Rejected>,
     /// What was kept in another form than it came in: text replaced, a unit or a rate assumed, profiles added up.
     pub changed: Vec<Rejected>,
-    /// Metrics among what was left out, by name.
-    pub refused: Vec<RefusedMetric>,
     /// Points whose growth is not known yet.
     pub cumulative: Vec<CumulativePoint>,
 }
@@ -178,6 +195,11 @@ pub struct Decoded {
 impl Decoded {
     pub(crate) fn reject(&mut self, reason: &'static str, count: u64) {
         Rejected::from((reason, count)).add_to(&mut self.rejected);
+    }
+
+    /// Counts points of a metric that are left out.
+    fn refuse(&mut self, service: &str, metric: &str, shape: &'static str, reason: &'static str, points: u64) {
+        self.leave_out(Rejected::of(reason, metric, points).sent_by(service, shape));
     }
 
     /// The window of a workload, made when it is not there yet.
@@ -215,9 +237,6 @@ impl Decoded {
     pub fn append(&mut self, other: Decoded) {
         other.rejected.into_iter().for_each(|r| r.add_to(&mut self.rejected));
         other.changed.into_iter().for_each(|c| c.add_to(&mut self.changed));
-        for refused in other.refused {
-            refused.add_to(&mut self.refused);
-        }
         self.cumulative.extend(other.cumulative);
         for mut window in other.windows {
             let known = self.window(&window.workload, window.component, window.start_unix_s, window.length_s);

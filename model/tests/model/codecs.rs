@@ -266,5 +266,8 @@ fn a_request_without_a_service_is_counted_not_stored() {
     request.resource_metrics[0].resource = None;
     let decoded = otlp::decode_metrics(request);
     assert!(decoded.windows.is_empty());
-    assert_eq!(decoded.rejected, [otlp::Rejected::from(("no_service_name", 1))]);
+    assert_eq!(
+        decoded.rejected,
+        [otlp::Rejected::of("no_service_name", "emberline.window.requests", 1).sent_by("", "sum")]
+    );
 }

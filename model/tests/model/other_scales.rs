@@ -105,9 +105,9 @@ fn every_scale_of_the_specification_is_taken() {
     ] {
         let decoded = otlp::decode_metrics(request(|point| point.scale = scale));
         let refused: Vec<_> = decoded
-            .refused
+            .rejected
             .iter()
-            .map(|r| (r.reason, r.shape, r.metric.as_str()))
+            .map(|r| (r.reason, r.shape, r.what.as_str()))
             .collect();
         if taken {
             assert!(refused.is_empty(), "{scale}: {refused:?}");
@@ -152,9 +152,7 @@ fn what_a_request_may_unfold_to_is_bounded() {
         .sum();
     assert!(made <= 20_000, "{made}");
     let taken = decoded.windows[0].requests.len() as u64;
-    assert_eq!(
-        decoded.rejected,
-        [otlp::Rejected::of("too_many_buckets", "", 100 - taken)]
-    );
+    let named = otlp::Rejected::of("too_many_buckets", "http.server.request.duration", 100 - taken);
+    assert_eq!(decoded.rejected, [named.sent_by("shop", "exponential histogram")]);
     assert!(taken > 5, "{taken}");
 }

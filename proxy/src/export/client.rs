@@ -4,7 +4,7 @@
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
-use emberline_model::{Signal, batch::BATCH_ID_HEADER};
+use emberline_model::{RawCodec, Signal, batch::BATCH_ID_HEADER};
 use opentelemetry_proto::tonic::collector::{
     metrics::v1::ExportMetricsServiceResponse, profiles::v1development::ExportProfilesServiceResponse,
 };
@@ -23,7 +23,6 @@ use super::{
     answer::{GuardedChannel, MAX_ANSWER_BYTES},
     backoff::MOST_ASKED_FOR,
     queue::QueuedBatch,
-    raw_codec::RawCodec,
 };
 
 /// The most bytes read of an answer's headers or trailers.

@@ -21,7 +21,6 @@ mod elf;
 mod metrics;
 mod profile;
 mod queue;
-mod raw_codec;
 mod sender;
 mod stats;
 mod windows;

@@ -47,6 +47,12 @@ impl Weights {
             .push(", ',') AS DOUBLE[])) AS weight) w ON w.series_id = s.series_id");
     }
 
+    /// Weights for rows of so many pieces of a range, whose mean is what the range's would be in one row.
+    pub(super) fn for_pieces(mut self, pieces: usize) -> Weights {
+        self.0.iter_mut().for_each(|(_, weight)| *weight *= pieces as f64);
+        self
+    }
+
     /// True when there is nothing to average.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -14,6 +14,7 @@ use crate::{
     questions::{
         gauges::{self, MEAN, Weights},
         series::SeriesIn,
+        spread,
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
     },
     range::Range,
@@ -106,7 +107,8 @@ pub struct SelectedQuery {
     pub filters: Vec<LabelFilter>,
     /// Rows of their own for each combination of values of these.
     pub by: Vec<Label>,
-    /// Rows of their own for each step of so many seconds; steps begin at whole multiples. 0: one row for all.
+    /// Rows of their own for each step of so many seconds; steps begin at whole multiples, and a window that lies in
+    /// several is spread over them ([`spread`]). 0: one row for all.
     pub step_s: u32,
     /// Rows of their own for each stack.
     pub by_stack: bool,
@@ -264,10 +266,32 @@ fn push_weights_of_steps(sql: &mut Sql, span: &Span, query: &SelectedQuery) {
         .bind(query.step_s);
 }
 
+/// Windows are counted for what is averaged over them: a row per window, or per hour, first.
+fn with_windows(query: &SelectedQuery, weighing: Weighing<'_>) -> bool {
+    query.count_windows && !query.by_stack && matches!(weighing, Weighing::Sum)
+}
+
+/// How finely the samples of a question must be told apart.
+fn grain(query: &SelectedQuery, weighing: Weighing<'_>) -> Grain {
+    let by_instance =
+        query.by.contains(&Label::Instance) || query.filters.iter().any(|filter| filter.label == Label::Instance);
+    let with_windows = with_windows(query, weighing);
+    // Roll-ups of CPU time do not say how many windows they are of.
+    let windowless = with_windows && query.profile_type == ProfileType::CPU;
+    if !matches!(weighing, Weighing::Sum) {
+        gauges::GRAIN
+    } else if by_instance || windowless || i64::from(query.step_s) % HOUR_S != 0 {
+        Grain::Windows
+    } else if with_windows || i64::from(query.step_s) % QUARTER_S != 0 {
+        Grain::Hours
+    } else {
+        Grain::Quarters
+    }
+}
+
 /// The statement that answers a question; there must be an hour at least.
-fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: Weighing<'_>) -> Sql {
-    // Windows are counted for what is averaged over them: a row per window, or per hour, first.
-    let with_windows = query.count_windows && !query.by_stack && matches!(weighing, Weighing::Sum);
+fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: Weighing<'_>, is_spread: bool) -> Sql {
+    let with_windows = with_windows(query, weighing);
     let mut sql = Sql::new("SELECT ");
     match query.step_s {
         0 => sql.push("0::UINTEGER AS start"),
@@ -292,20 +316,13 @@ fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: We
     } else {
         ", 0::UBIGINT AS windows FROM "
     });
-    let by_instance =
-        query.by.contains(&Label::Instance) || query.filters.iter().any(|filter| filter.label == Label::Instance);
-    // Roll-ups of CPU time do not say how many windows they are of.
-    let windowless = with_windows && query.profile_type == ProfileType::CPU;
-    let grain = if !matches!(weighing, Weighing::Sum) {
-        gauges::GRAIN
-    } else if by_instance || windowless || i64::from(query.step_s) % HOUR_S != 0 {
-        Grain::Windows
-    } else if with_windows || i64::from(query.step_s) % QUARTER_S != 0 {
-        Grain::Hours
-    } else {
-        Grain::Quarters
-    };
-    sql.samples(span, grain).push(" s");
+    match is_spread {
+        true => spread::push_samples(&mut sql, span, query, series),
+        false => {
+            sql.samples(span, grain(query, weighing));
+        }
+    }
+    sql.push(" s");
     if query.by.iter().any(|label| !label.is_of_sample()) {
         sql.push(" JOIN series d ON d.series_id = s.series_id");
     }
@@ -358,7 +375,12 @@ pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) 
     if series.is_empty() {
         return Ok(rows);
     }
-    statement(span, query, &series, weighing).run(reader, |columns| {
+    let can_be_spread = query.step_s > 0
+        && matches!(weighing, Weighing::Sum)
+        && !with_windows(query, weighing)
+        && grain(query, weighing) == Grain::Windows;
+    let is_spread = can_be_spread && spread::is_needed(reader, span, query)?;
+    statement(span, query, &series, weighing, is_spread).run(reader, |columns| {
         let (start, stack) = (columns.u32(0)?, columns.u64(1)?);
         let labels = (0..query.by.len())
             .map(|at| columns.text(at + 2))
@@ -506,7 +528,8 @@ mod tests {
                 (true, 0) => Weighing::Mean(&weights),
                 (true, _) => Weighing::MeanOfSteps,
             };
-            let statement_of = |query| statement(&span, query, &series, weighing);
+            let is_spread = matches!(weighing, Weighing::Sum) && step_s > 0 && step_s % 2 == 0;
+            let statement_of = |query| statement(&span, query, &series, weighing, is_spread);
             let (statement, same) = (statement_of(&query), statement_of(&plain));
             prop_assert_eq!(statement.text(), same.text());
             prop_assert_eq!(statement.text().matches('?').count(), statement.parameter_count());

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emberline_model::{
-    Component, Release, Side,
+    Component, ProfileType, Release, Side,
     comparison::{Per, SideData, WindowCost},
     coverage::Join,
 };
@@ -46,7 +46,8 @@ pub struct SideQuery {
     pub side: Side,
     /// What is measured.
     pub profile_type: String,
-    /// What it is to be divided by: by requests only the time that both signals cover counts.
+    /// What it is to be divided by: by requests only the time that both signals cover counts. What is there at a moment
+    /// (memory in use, goroutines) is averaged over all of the time and divided by nothing, whatever is said here.
     pub per: Per,
     /// When.
     pub range: Range,
@@ -62,9 +63,17 @@ impl SideQuery {
             whole_service: false,
             component: Component::Application,
             side: Side::Server,
-            profile_type: emberline_model::ProfileType::CPU.to_owned(),
+            profile_type: ProfileType::CPU.to_owned(),
             per: Per::Request,
             range,
+        }
+    }
+
+    /// What it is divided by.
+    pub(crate) fn divided_by(&self) -> Per {
+        match ProfileType::is_gauge_text(&self.profile_type) {
+            true => Per::Total,
+            false => self.per,
         }
     }
 
@@ -100,6 +109,7 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
         windows: Vec::new(),
         latency: Default::default(),
         coverage: Default::default(),
+        is_gauge: ProfileType::is_gauge_text(&query.profile_type),
         has_stacks_of_routes: false,
         resolved: Default::default(),
         build_ids: Vec::new(),
@@ -112,7 +122,7 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
         // How much is covered is told whatever is divided by.
         let by_request = Covered::read(reader, span, &who, &query.profile_type, Per::Request)?;
         answer.coverage = by_request.coverage(query.component);
-        let covered = match query.per {
+        let covered = match query.divided_by() {
             Per::Request => by_request,
             per => Covered::read(reader, span, &who, &query.profile_type, per)?,
         };
@@ -193,7 +203,7 @@ fn add_requests(
         }
         Ok(())
     })?;
-    if query.per != Per::Request || answer.coverage.missing.is_some() {
+    if query.divided_by() != Per::Request || answer.coverage.missing.is_some() {
         return Ok(());
     }
     seen.component = None;
@@ -234,7 +244,7 @@ fn add_stacks(
         },
         None => Labels::SideOrNone(query.side),
     };
-    for row in stacks::sums(reader, span, &stacks, &labels, Some(covered))?.rows {
+    for row in stacks::sums(reader, span, &stacks, &labels, Some(covered), pieces.len())?.rows {
         let piece = u32::try_from(row.window_start_s)
             .ok()
             .and_then(|ts| pieces.get_mut(&ts));

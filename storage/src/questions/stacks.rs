@@ -60,7 +60,7 @@ pub struct StackRow {
     /// The stack.
     pub stack_id: u64,
     /// Sum of values, in the unit of the profile type; of a gauge the mean over time, added up over instances, unless
-    /// the range is cut into windows or steps: then the sum.
+    /// the range is cut into windows: then the sum.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
@@ -135,16 +135,18 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
         )?),
         false => None,
     };
-    sums(reader, span, query, &labels, covered.as_ref())
+    sums(reader, span, query, &labels, covered.as_ref(), 1)
 }
 
-/// The same, with labels of the caller's, and of what is covered, if that is given.
+/// The same, with labels of the caller's, and of what is covered, if that is given. Rows of a gauge are weighted so that
+/// those of a stack, added up and divided by `pieces`, are its mean.
 pub(super) fn sums(
     reader: &Reader<'_>,
     span: &Span,
     query: &StackQuery,
     labels: &Labels<'_>,
     covered: Option<&Covered>,
+    pieces: usize,
 ) -> Result<StackRows, Failure> {
     let mut answer = StackRows::default();
     if span.is_empty() {
@@ -156,8 +158,8 @@ pub(super) fn sums(
         query.who.push(sql);
         push_component(sql, query.component);
     };
-    let weights = match ProfileType::is_gauge_text(&query.profile_type) && query.step == Step::Range {
-        true => Some(gauges::weights(reader, span, push_series)?),
+    let weights = match ProfileType::is_gauge_text(&query.profile_type) && query.step != Step::Window {
+        true => Some(gauges::weights(reader, span, push_series)?.for_pieces(pieces)),
         false => None,
     };
     if weights.as_ref().is_some_and(gauges::Weights::is_empty) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use emberline_analysis::compare::{CompareOptions, Comparison, compare};
-use emberline_model::{Release, comparison::Per};
+use emberline_model::{ProfileType, Release, comparison::Per};
 use emberline_storage::{Options, Range, SideQuery, Store};
 use emberline_tests::{
     bulk::{self, HandClock, Loaded, Phase, Plan},
@@ -45,7 +45,9 @@ async fn ask(store: &Store, sides: [(u32, Range); 2]) -> Result<Comparison> {
         };
         answers.push(store.side_data(SideQuery::new(release, range)).await?);
     }
+    let cpu = ProfileType::cpu();
     let options = CompareOptions {
+        profile_type: &cpu,
         whole_service: false,
         per: Per::Request,
         route: None,

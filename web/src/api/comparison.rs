@@ -91,12 +91,14 @@ impl Question {
         }
         let route = self.route.clone();
         let own = web.own_code.of(&self.known.service).to_vec();
+        let profile_type = self.profile_type.clone();
         // Comparing walks every stack of every window: long work has no place on the threads that serve connections.
         let compared = tokio::task::spawn_blocking(move || {
             compare(
                 &sides.baseline,
                 &sides.candidate,
                 CompareOptions {
+                    profile_type: &profile_type,
                     per: sides.per,
                     whole_service: sides.whole_service,
                     route: route.as_deref(),

@@ -10,8 +10,11 @@ use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
-use emberline_analysis::compare::{Comparison, format_ns};
-use emberline_model::comparison::{CostChange, FunctionRow, Judgement, LatencyEvidence, Per, SideSummary};
+use emberline_analysis::compare::{Comparison, format_amount};
+use emberline_model::{
+    ProfileType,
+    comparison::{CostChange, FunctionRow, Judgement, LatencyEvidence, Per, SideSummary},
+};
 use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -211,15 +214,21 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
         ),
     };
     let per = match comparison.per {
+        _ if question.profile_type.is_gauge() => " on average",
         Per::Request => " per request",
         Per::Second => " per second",
         Per::Total => " in all",
     };
+    let unit = question.profile_type.unit();
+    let what = match question.profile_type == ProfileType::cpu() {
+        true => "CPU",
+        false => question.profile_type.parts()[1],
+    };
     let subtitle = format!(
-        "{} CPU{per}: {} → {}. Width: the candidate; colour: the difference{per}.",
+        "{} {what}{per}: {} → {}. Width: the candidate; colour: the difference{per}.",
         question.component.as_str(),
-        format_ns(comparison.change.baseline),
-        format_ns(comparison.change.candidate),
+        format_amount(comparison.change.baseline, unit),
+        format_amount(comparison.change.candidate, unit),
     );
     let labels = Labels {
         title: &title,

@@ -300,3 +300,56 @@ async fn requests_that_an_sdk_and_its_sidecar_count_are_counted_once() {
     let page = world.json("/api/v1/service?service=pay&from=now-1h").await;
     assert_eq!(find(&page["releases"], &[("version", "v1")])["requests"], 3600);
 }
+
+#[tokio::test]
+async fn a_profile_of_a_minute_is_drawn_over_the_minute() {
+    // 10 ms of CPU per second, in windows of a minute that begin seven seconds after the full ones.
+    let at = |n: i64| BASE_S - 240 + 7 + 60 * n;
+    let windows = (0..3).map(|n| cpu("v1", at(n), 60, "i1", 10, Some(ROUTE)));
+    let world = World::new(windows.collect()).await;
+    let question = format!("from={}&to={}&selector=%7Bservice=%22pay%22%7D", BASE_S - 240, BASE_S);
+    let merged = world.json(&format!("/api/v1/merge?{question}")).await;
+    assert_eq!(merged["total"], 1_800_000_000);
+    for step in [10, 20, 60] {
+        let answer = world.json(&format!("/api/v1/series?{question}&step={step}")).await;
+        let series = &answer["series"][0];
+        let values: Vec<f64> = series["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_f64().unwrap())
+            .collect();
+        let starts: Vec<i64> = series["at_ms"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_i64().unwrap() / 1000)
+            .collect();
+        assert_eq!(starts[0], BASE_S - 240, "{step}");
+        assert!(starts.windows(2).all(|pair| pair[1] - pair[0] == step), "{starts:?}");
+        let (first, last) = (values[0], values[values.len() - 1]);
+        assert_eq!((first, last), ((step - 7) as f64 * 1e7, 7e7), "{step}");
+        assert!(
+            values[1..values.len() - 1]
+                .iter()
+                .all(|&value| value == step as f64 * 1e7),
+            "{values:?}"
+        );
+        assert_eq!(
+            (series["total"].as_i64(), values.iter().sum::<f64>()),
+            (Some(1_800_000_000), 1.8e9)
+        );
+        assert_eq!((&series["samples"], &merged["samples"]), (&180.into(), &180.into()));
+    }
+    // Stacks and labels stay what they are in each step.
+    let grouped = world
+        .json(&format!("/api/v1/series?{question}&step=10&group_by=route"))
+        .await;
+    assert_eq!(grouped["series"][0]["labels"][0], ROUTE);
+    assert_eq!(grouped["series"][0]["values"].as_array().unwrap().len(), 19);
+    // Whoever asks for the mean of windows gets it where they begin.
+    let mean = world
+        .json(&format!("/api/v1/series?{question}&step=10&aggregation=average"))
+        .await;
+    assert_eq!(mean["series"][0]["values"], serde_json::json!([6e8, 6e8, 6e8]));
+}

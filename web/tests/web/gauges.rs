@@ -146,3 +146,57 @@ async fn instances_that_report_seldom_and_at_different_times_count_in_full() {
     // Both were there for 120 of the 130 s that are covered.
     assert_eq!(total, 2 * 14_300 * 120 / 130);
 }
+
+/// What a gauge is does not become more by looking longer, nor by being divided.
+#[tokio::test]
+async fn a_gauge_is_compared_by_its_mean_whatever_it_is_to_be_divided_by() {
+    let goroutines = |version: &str, instance: &str, index: i64, count: i64| {
+        let mut window = heap(instance, index, HEAP, count, 2);
+        window.workload.version = version.to_owned();
+        window.profiles[0].profile_type =
+            ProfileType::from_parts("goroutine", "goroutine", "count", "goroutine", "count");
+        window
+    };
+    // v1: two instances with five and seven; v2: one with thirty, seen for a third of the time.
+    let mut windows = Vec::new();
+    for index in 0..9 {
+        windows.push(goroutines("v1", "a", index, 5));
+        windows.push(goroutines("v1", "b", index, 7));
+        if index < 3 {
+            windows.push(goroutines("v2", "c", index, 30));
+        }
+    }
+    let world = World::new(windows).await;
+    let question =
+        "service=cache&baseline=v1&candidate=v2&from=now-2m&profile_type=goroutine:goroutine:count:goroutine:count";
+    for per in ["best", "request", "second", "total"] {
+        let diff = world.json(&format!("/api/v1/diff?{question}&per={per}")).await;
+        assert_eq!(diff["per"], "total");
+        for (side, expected) in [("baseline", 12 + 4), ("candidate", 30 + 2)] {
+            assert_eq!(diff[side]["value"], f64::from(expected), "{side} {per}");
+            assert_eq!(diff[side]["total_ns"], expected, "{side}");
+        }
+        assert_eq!(
+            (&diff["change"]["baseline"], &diff["change"]["candidate"]),
+            (&json!(16.0), &json!(32.0))
+        );
+        let keep = crate::support::find(&diff["functions"], &[("name", "cache::keep")]);
+        assert_eq!((&keep["self_a"], &keep["self_b"]), (&json!(12.0), &json!(30.0)));
+        assert_eq!(sum(&diff["functions"], "self_b_ns"), 32);
+        assert!(
+            diff["note"].as_str().unwrap().contains("averaged over time"),
+            "{}",
+            diff["note"]
+        );
+        let summary = diff["summary"].as_str().unwrap();
+        assert!(
+            summary.contains("goroutine on average can be stated: 16 and 32"),
+            "{summary}"
+        );
+    }
+    // One release alone says the same.
+    let profile = world
+        .json("/api/v1/profile?service=cache&version=v1&from=now-2m&profile_type=goroutine:goroutine:count:goroutine:count")
+        .await;
+    assert_eq!(profile["total"], 16);
+}

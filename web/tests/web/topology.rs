@@ -137,6 +137,8 @@ fn without_proxies() -> Vec<WorkloadWindow> {
         // All of its requests failed.
         to("/checkout", 5, 5, "checkout", "http/1.1"),
         to("/old", 2, 0, "", "http/1.1"),
+        // An SDK that calls a service of Kubernetes says its namespace.
+        to("/book", 3, 0, "billing/ledger", "http/1.1"),
     ]
 }
 
@@ -154,6 +156,7 @@ async fn destinations_without_a_proxy_are_nodes_with_their_names_and_one_that_is
         nodes,
         [
             ("shop/shop@v1", "service"),
+            ("billing/ledger", "destination"),
             ("shop/checkout", "destination"),
             ("shop/payments", "destination"),
             ("shop/postgres", "destination"),
@@ -178,7 +181,9 @@ async fn destinations_without_a_proxy_are_nodes_with_their_names_and_one_that_is
     );
     // The same with a filter on their callers' namespace, and not without.
     let inside = world.json("/api/v1/topology?from=now-2m&namespace=shop").await;
-    assert_eq!(inside["nodes"].as_array().unwrap().len(), 5);
+    assert_eq!(inside["nodes"].as_array().unwrap().len(), 6);
+    let beside = world.json("/api/v1/topology?from=now-2m&namespace=billing").await;
+    assert_eq!(beside["edges"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

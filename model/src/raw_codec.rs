@@ -1,6 +1,7 @@
-//! A gRPC codec for messages that are encoded already: a batch is encoded once, not on every attempt.
+//! A gRPC codec for messages that stay bytes: a batch is encoded once and not on every attempt, and a request whose layout is
+//! found out from its bytes is taken as it came. Guarantee: what is sent is what was given, byte by byte.
 
-use bytes::{Buf, BufMut, Bytes};
+use prost::bytes::{Buf, BufMut, Bytes};
 use tonic::{
     Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -8,7 +9,7 @@ use tonic::{
 
 /// Sends and receives the bytes of messages.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct RawCodec;
+pub struct RawCodec;
 
 impl Codec for RawCodec {
     type Encode = Bytes;
