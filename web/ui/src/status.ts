@@ -73,3 +73,24 @@ export function targetsIn(status: Record<string, unknown>): Target[] {
   const rank = (target: Target) => Number(target.state !== "down");
   return [...(ingest?.scrape?.targets ?? [])].sort((a, b) => rank(a) - rank(b));
 }
+
+/** Connections of a port of the server. */
+export interface PortRow {
+  port: string;
+  open: number;
+  /** Connections and requests refused or ended by the server, by reason; only those that happened. */
+  reasons: [string, number][];
+}
+
+/** The ports of the server, in the order of the answer. */
+export function portsIn(status: Record<string, unknown>): PortRow[] {
+  type Counts = Record<string, number>;
+  const { ports = {} } = (status.connections ?? {}) as { ports?: Record<string, { open: number; refused?: Counts; ended?: Counts }> };
+  return Object.entries(ports).map(([port, { open, refused = {}, ended = {} }]) => ({
+    port,
+    open,
+    reasons: Object.entries({ ...refused, ...ended })
+      .filter(([, times]) => times > 0)
+      .map(([reason, times]) => [reason.replaceAll("_", " "), times]),
+  }));
+}

@@ -3,7 +3,7 @@ import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
 import { perNote } from "../src/compare/choose";
 import { isApart, quantileName } from "../src/latency";
-import { countersIn, receivedIn, refusedIn, targetsIn } from "../src/status";
+import { countersIn, portsIn, receivedIn, refusedIn, targetsIn } from "../src/status";
 import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
@@ -260,7 +260,18 @@ test("the status page shows every signal, and targets that are down first", () =
   };
   expect(receivedIn(status)).toEqual([{ signal: "metrics", stored: 3, duplicate: 1, bytes: 9 }]);
   expect(targetsIn(status).map(({ address }) => address)).toEqual(["b", "a"]);
-  expect([receivedIn({}), targetsIn({})]).toEqual([[], []]);
+  const connections = { ports: { pages: { open: 2, refused: { full: 3 }, ended: { idle: 0, slow_reader: 1 } } } };
+  expect(portsIn({ connections })).toEqual([
+    {
+      port: "pages",
+      open: 2,
+      reasons: [
+        ["full", 3],
+        ["slow reader", 1],
+      ],
+    },
+  ]);
+  expect([receivedIn({}), targetsIn({}), portsIn({})]).toEqual([[], [], []]);
 });
 
 test("the waiting page names metrics that were left out, durations of requests first", () => {

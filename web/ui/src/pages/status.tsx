@@ -5,7 +5,7 @@ import { useAnswer } from "../answer";
 import { ago, bytes, count, MISSING, moment, plural } from "../format";
 import { Failure, Skeleton } from "../parts/states";
 import { Sentence } from "../parts/sentence";
-import { countersIn, type Counter, receivedIn, refusedIn, type RefusedMetric, type Target, targetsIn } from "../status";
+import { countersIn, type Counter, type PortRow, portsIn, receivedIn, refusedIn, type RefusedMetric, type Target, targetsIn } from "../status";
 
 export function StatusPage() {
   const answer = useAnswer(askStatus());
@@ -38,6 +38,7 @@ export function StatusPage() {
       <LeftOut metrics={refusedIn(status, 200)} />
       <Received rows={receivedIn(status)} />
       <Targets targets={targetsIn(status)} />
+      <Connections ports={portsIn(status)} />
       <Counters title="Store" note="since the start" counters={counters.filter((counter) => counter.section === "store" && !counter.isLoss)} />
       <Counters title="Symbols" note="names of addresses" counters={counters.filter((counter) => counter.section === "symbols")} />
     </div>
@@ -153,6 +154,34 @@ function Targets({ targets }: { targets: readonly Target[] }) {
                 <td>{target.last_scrape_unix_ms > 0 ? ago(target.last_scrape_unix_ms) : MISSING}</td>
                 <td class="number">{count(target.samples)}</td>
                 <td>{target.last_error || target.left_out || MISSING}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+function Connections({ ports }: { ports: readonly PortRow[] }) {
+  if (ports.length === 0) return null;
+  return (
+    <Panel title="Connections" note="refused and ended since the start">
+      <div class="table-scroll">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Port</th>
+              <th scope="col" class="number">Open</th>
+              <th scope="col">Refused or ended by the server</th>
+            </tr>
+          </thead>
+          <tbody>
+            {ports.map(({ port, open, reasons }) => (
+              <tr key={port}>
+                <th scope="row">{port}</th>
+                <td class="number">{count(open)}</td>
+                <td>{reasons.length === 0 ? MISSING : reasons.map(([reason, times]) => `${reason} ${count(times)}`).join(", ")}</td>
               </tr>
             ))}
           </tbody>
