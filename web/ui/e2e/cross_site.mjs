@@ -46,8 +46,8 @@ try {
   await own.page.waitForLoadState("networkidle");
   const picture_here = await own.page.evaluate((src) => new Promise((done) => {
     const image = Object.assign(new Image(), { src });
-    image.onload = () => done("load");
-    image.onerror = () => done("error");
+    image.addEventListener("load", () => done("load"));
+    image.addEventListener("error", () => done("error"));
   }), picture);
   const statement_here = await own.page.evaluate(async (name) => {
     const body = JSON.stringify({ service: name, version: "v1" });
