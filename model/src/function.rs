@@ -48,20 +48,29 @@ pub const LANGUAGE_NATIVE: &str = "native";
 /// The most characters kept of a function's name: generic names are long.
 const MAX_FUNCTION_CHARS: usize = 4096;
 
+/// How often a place is looked for in one name.
+const MOST_PLACES: usize = 4;
+
 /// A frame as a sender names it, split and normalised: a place in its name (`price (shop/price.py:12)`) becomes file and
 /// line. Unbounded and hostile input is welcome; `name` may be a mangled symbol.
 pub fn frame(name: &str, file: &str, line: u32) -> Frame {
-    let name = readable(name);
-    let place::Placed { name, place } = place::split(&name);
-    let (file, line) = match place {
-        Some((in_name, in_line)) if file.is_empty() => (in_name, in_line),
-        Some((_, in_line)) if line == 0 => (file, in_line),
-        _ => (file, line),
-    };
-    let function = bounded(normalised(name, file));
+    let (mut name, mut file, mut line) = (readable(name), Cow::Borrowed(file), line);
+    // Few names uncover another place when they are normalised.
+    for _ in 0..MOST_PLACES {
+        let place::Placed { name: inner, place } = place::split(&name);
+        match place {
+            Some((in_name, in_line)) if file.is_empty() => (file, line) = (Cow::Owned(in_name.to_owned()), in_line),
+            Some((_, in_line)) if line == 0 => line = in_line,
+            _ => {}
+        }
+        name = Cow::Owned(normalised(inner, &file).into_owned());
+        if place::split(&name).place.is_none() {
+            break;
+        }
+    }
     Frame {
-        function,
-        file: clean_name(file),
+        function: bounded(name),
+        file: clean_name(&file),
         line,
     }
 }

@@ -16,7 +16,7 @@ use serde::{
 
 use super::{
     Units,
-    read_error::{Outcome, ReadError, shown},
+    read_error::{Outcome, ReadError, in_json, shown},
     table::{Column, How, MAX_DEPTH, Table},
 };
 use crate::profile::ProfileType;
@@ -307,7 +307,7 @@ fn read_json(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
         if line.trim().is_empty() {
             continue;
         }
-        let line: Line = serde_json::from_str(line).map_err(|error| ReadError::line(at, error.to_string()))?;
+        let line: Line = serde_json::from_str(line).map_err(|error| ReadError::line(at, in_json(&error)))?;
         if line.kind != "map" {
             continue;
         }

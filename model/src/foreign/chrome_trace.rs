@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{
-    read_error::{Outcome, ReadError},
+    read_error::{Outcome, ReadError, in_json},
     table::How,
     v8_cpu::{self, NodeSource, Tree},
 };
@@ -102,7 +102,7 @@ pub(super) const EVENTS: &str = "traceEvents";
 
 /// Reads the profiles of a trace.
 pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
-    let events = events(json).map_err(|error| ReadError::Content(error.to_string()))?;
+    let events = events(json).map_err(|error| ReadError::Content(in_json(&error)))?;
     let all = events.len();
     let mut open: BTreeMap<(i64, Id), Open> = BTreeMap::new();
     for event in events {

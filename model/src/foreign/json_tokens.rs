@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::read_error::ReadError;
+use super::read_error::{ReadError, in_json};
 
 /// One token.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,7 @@ impl<'t> Tokens<'t> {
             return Ok(Cow::Borrowed(text));
         }
         let quoted = &self.text[start..self.at];
-        let text: String = serde_json::from_slice(quoted).map_err(|error| ReadError::byte(start, error.to_string()))?;
+        let text: String = serde_json::from_slice(quoted).map_err(|error| ReadError::byte(start, in_json(&error)))?;
         Ok(Cow::Owned(text))
     }
 

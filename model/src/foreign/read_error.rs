@@ -65,6 +65,17 @@ impl ReadError {
     }
 }
 
+/// What is wrong with JSON. The parser's own words may hold a text of the file, however long that is.
+pub(super) fn in_json(error: &serde_json::Error) -> String {
+    const MOST: usize = 200;
+    let said = error.to_string();
+    if said.chars().count() <= MOST {
+        return said;
+    }
+    let head: String = said.chars().take(MOST).collect();
+    format!("{head}… at line {} column {}", error.line(), error.column())
+}
+
 /// A piece of somebody's text for a message.
 pub(super) fn shown(text: &str) -> String {
     text.trim().chars().take(60).collect()

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{MOST_WEIGHT, Units, folded::MAX_DEPTH, fractions::Fractions, meaning};
+use super::{MOST_WEIGHT, Units, folded::MAX_DEPTH, fractions::Fractions, meaning, read_error::in_json};
 use crate::{
     otlp::Rejected,
     profile::{Profile, ProfileType},
@@ -184,8 +184,8 @@ impl Numbers<'_> {
 /// # Errors
 /// Says what of the file is wrong.
 pub fn read(json: &[u8], asked: Option<&Units>, rate_hz: u32) -> Result<Speedscope, SpeedscopeError> {
-    let file: File =
-        serde_json::from_slice(json).map_err(|error| SpeedscopeError(format!("not a speedscope file: {error}")))?;
+    let file: File = serde_json::from_slice(json)
+        .map_err(|error| SpeedscopeError(format!("not a speedscope file: {}", in_json(&error))))?;
     let exporter = Exporter::of(file.exporter.as_deref().unwrap_or_default());
     if exporter == Exporter::Own && file.profiles.len() > 1 {
         return Err(SpeedscopeError(

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     call_tree::{Node, Rows},
-    read_error::{Outcome, ReadError},
+    read_error::{Outcome, ReadError, in_json},
     table::{Column, How, Table, wall},
 };
 use crate::profile::ProfileType;
@@ -155,7 +155,7 @@ pub(super) fn add(
 
 /// Reads a file.
 pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
-    let file: File = serde_json::from_slice(json).map_err(|error| ReadError::Content(error.to_string()))?;
+    let file: File = serde_json::from_slice(json).map_err(|error| ReadError::Content(in_json(&error)))?;
     if file.samples.len() != file.deltas.len() {
         return Err(ReadError::Content(format!(
             "{} samples and {} timeDeltas",

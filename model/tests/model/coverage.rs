@@ -42,6 +42,16 @@ fn a_window_that_is_covered_in_part_counts_in_part() {
 }
 
 #[test]
+fn a_window_lies_in_the_piece_of_its_middle() {
+    // Twenty seconds of a minute from :40 on lie in one minute and forty in the next.
+    let minute = windows(1, 60_040, 60, 1)[0];
+    assert_eq!(Join::piece_of(&minute, 60), 60_060);
+    let ten = windows(1, 60_050, 10, 2);
+    assert_eq!(Join::piece_of(&ten[0], 60), 60_000);
+    assert_eq!(Join::piece_of(&ten[1], 60), 60_060);
+}
+
+#[test]
 fn instances_are_joined_with_themselves_and_releases_where_none_has_both() {
     let profiles = [windows(1, 0, 10, 6), windows(2, 0, 10, 6)].concat();
     let some = Join::new(&profiles, &windows(2, 0, 10, 6));

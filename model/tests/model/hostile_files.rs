@@ -456,3 +456,21 @@ fn binary_samples_of_others_are_bounded() {
         "ends before",
     );
 }
+
+#[test]
+fn an_error_of_json_does_not_repeat_the_file() {
+    let long = "x".repeat(5_000);
+    let node = format!(r#"{{"nodes":[{{"id":"{long}","callFrame":{{}}}}],"startTime":0,"endTime":1}}"#);
+    let event = format!(r#"[{{"ph":{{"{long}":1}}}}]"#);
+    let scope = format!(
+        r#"{{"$schema":"https://www.speedscope.app/file-format-schema.json","shared":"{long}","profiles":[]}}"#
+    );
+    for (format, text) in [
+        (Format::CpuProfile, node),
+        (Format::ChromeTrace, event),
+        (Format::Speedscope, scope),
+    ] {
+        let error = read_as(format, text.as_bytes()).unwrap_err();
+        assert!(error.len() < 500 && error.contains("column"), "{format:?}: {error}");
+    }
+}

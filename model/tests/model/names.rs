@@ -334,6 +334,14 @@ fn names_are_normalised_as_their_language_says() {
     assert_eq!((split.file.as_str(), split.line), ("shop/app.py", 21));
 }
 
+#[test]
+fn a_place_that_is_uncovered_by_normalising_is_split_off_too() {
+    let once = frame("price (shop/price.py:12).cold", "", 0);
+    assert_eq!(frame(&once.function, &once.file, once.line), once);
+    let odd = frame("_ZN (a.py:1 (a.py:1.cold", "", 0);
+    assert_eq!(frame(&odd.function, &odd.file, odd.line), odd);
+}
+
 proptest::proptest! {
     #[test]
     fn hostile_names_are_bounded_and_normalising_them_ends(name in "\\PC{0,300}", file in "\\PC{0,60}") {
