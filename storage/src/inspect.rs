@@ -8,6 +8,7 @@
 mod delete;
 mod hot_file;
 mod repair;
+pub mod symbols;
 mod verify;
 
 use std::path::{Path, PathBuf};

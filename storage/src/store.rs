@@ -241,6 +241,17 @@ impl Store {
         self.inner.shared.symbols.put(build, &located)
     }
 
+    /// Forgets the names of a build ([`Mapping::key`]), on disk as well: its locations are to be looked up anew. Blocks.
+    pub fn forget_symbols(&self, build: &str) -> Result<(), SymbolError> {
+        self.inner.shared.symbols.forget(build)
+    }
+
+    /// Bytes free on the disk of the data directory.
+    pub fn free_bytes(&self) -> u64 {
+        let shared = &self.inner.shared;
+        shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(0)
+    }
+
     /// Locations that nobody looked up yet: for each build at most `limit` offsets, ascending.
     pub fn unresolved(&self, limit: usize) -> Vec<(Mapping, Vec<u64>)> {
         self.inner.shared.symbols.unresolved(limit)

@@ -74,7 +74,7 @@ pub(super) fn name_locations(
             Some(Place::Native { mapping, offset }) => {
                 let of_build = match &last {
                     Some((build, symbols)) if Arc::ptr_eq(build, mapping) => symbols,
-                    _ => &last.insert((mapping, symbols.build(mapping.key()))).1,
+                    _ => &last.insert((mapping, symbols.build(&mapping.key()))).1,
                 };
                 let of_build = of_build.read();
                 let before = named.indices.len();

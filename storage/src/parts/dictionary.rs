@@ -313,7 +313,7 @@ pub(crate) fn each_location(
             let offset = before.wrapping_add(difference);
             last = Some((index, offset));
             let location = Location::Native { mapping: index, offset };
-            each(id::native_location_id(mapping.key(), offset), &location, Some(mapping));
+            each(id::native_location_id(&mapping.key(), offset), &location, Some(mapping));
         }
         for named in record.named {
             let frames = named.frames.into_iter().map(|f| Frame {

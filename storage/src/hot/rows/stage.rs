@@ -1,6 +1,6 @@
 //! From batches to rows: which dictionary rows are new, which hour a window belongs to.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, Workload, WorkloadWindow, id};
 
@@ -237,9 +237,9 @@ impl Stager<'_> {
     fn location(&mut self, location: &Location, profile: &Profile, mappings: &[u64], fresh: &mut [Vec<u64>]) -> u64 {
         let key = match location {
             Location::Native { mapping, .. } => profile.mappings[*mapping as usize].key(),
-            Location::Named { .. } => "",
+            Location::Named { .. } => Cow::Borrowed(""),
         };
-        let id = id::location_id(location, key);
+        let id = id::location_id(location, &key);
         if self.seen.locations.insert(id) {
             self.news.added.locations.push(id);
             match location {
