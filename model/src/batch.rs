@@ -126,7 +126,10 @@ impl std::str::FromStr for BatchId {
             let epoch = parts.next()?.parse().ok()?;
             let sequence = parts.next()?.parse().ok()?;
             let signal = Signal::from_code(parts.next()?.parse().ok()?)?;
-            let sender = parts.next().filter(|s| !s.is_empty() && s.len() <= MAX_SENDER_BYTES)?.to_owned();
+            let sender = parts
+                .next()
+                .filter(|s| !s.is_empty() && s.len() <= MAX_SENDER_BYTES)?
+                .to_owned();
             Some(BatchId {
                 sender,
                 epoch,

@@ -443,7 +443,17 @@ mod tests {
 
     #[test]
     fn a_path_never_reads_like_a_build_id_nor_a_build_id_like_a_path() {
-        let texts = ["abcd", "ABCD", "/bin/shop", "[vdso]", "abcd.so", "path:abcd", "build:abcd", "build:/bin/shop", "path:path:abcd"];
+        let texts = [
+            "abcd",
+            "ABCD",
+            "/bin/shop",
+            "[vdso]",
+            "abcd.so",
+            "path:abcd",
+            "build:abcd",
+            "build:/bin/shop",
+            "path:path:abcd",
+        ];
         let mapping = |build_id: &str, path: &str| Mapping {
             build_id: build_id.to_owned(),
             path: path.to_owned(),

@@ -167,7 +167,11 @@ impl DebugInfoService {
             // Names of the file before were appended to a file, which is removed.
             let forgotten = tokio::task::spawn_blocking(move || store.forget_symbols(&build)).await;
             if !matches!(forgotten, Ok(Ok(()))) {
-                tracing::error!(build = header.build_id, ?forgotten, "names of a replaced file are left; `emberline store symbols forget` removes them");
+                tracing::error!(
+                    build = header.build_id,
+                    ?forgotten,
+                    "names of a replaced file are left; `emberline store symbols forget` removes them"
+                );
             }
         }
         tracing::info!(

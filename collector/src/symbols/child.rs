@@ -130,7 +130,11 @@ impl SymbolReader {
         let not_started = |why: String| {
             ReadError::NotStarted(format!(
                 "{} is not a reader of symbols: {why}",
-                self.program.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+                self.program
+                    .iter()
+                    .map(|word| word.to_string_lossy())
+                    .collect::<Vec<_>>()
+                    .join(" ")
             ))
         };
         let Some((program, arguments)) = self.program.split_first() else {

@@ -73,7 +73,13 @@ pub(super) fn bound_memory(more_bytes: u64) -> Result<(), String> {
     let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
     let kib = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("VmSize:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        })
         .ok_or("its own size is not known")?;
     let limit = kib.saturating_mul(1024).saturating_add(more_bytes);
     set(Resource::As, limit, Some(limit))
@@ -83,7 +89,9 @@ pub(super) fn bound_memory(more_bytes: u64) -> Result<(), String> {
 pub(super) fn bound_cpu(seconds: u64) -> Result<(), String> {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec;
     let soft = used.unsigned_abs().saturating_add(seconds).saturating_add(1);
-    let hard = getrlimit(Resource::Cpu).maximum.unwrap_or(seconds.saturating_mul(CPU_TIMES));
+    let hard = getrlimit(Resource::Cpu)
+        .maximum
+        .unwrap_or(seconds.saturating_mul(CPU_TIMES));
     set(Resource::Cpu, soft.min(hard), Some(hard))
 }
 

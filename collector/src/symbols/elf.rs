@@ -330,7 +330,12 @@ mod tests {
     #[test]
     fn what_compressed_sections_declare_is_added_up() {
         let (packed, old): (Vec<u8>, Vec<u8>) = (
-            [1u32.to_le_bytes(), [0; 4]].concat().into_iter().chain(3_000u64.to_le_bytes()).chain([0; 8]).collect(),
+            [1u32.to_le_bytes(), [0; 4]]
+                .concat()
+                .into_iter()
+                .chain(3_000u64.to_le_bytes())
+                .chain([0; 8])
+                .collect(),
             b"ZLIB".iter().copied().chain(500u64.to_be_bytes()).collect(),
         );
         let mut bytes = minimal(&[]);

@@ -137,7 +137,10 @@ impl DebugFiles {
         };
         for entry in fs::read_dir(&files.dir)? {
             let path = entry?.path();
-            let build = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let build = path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+                .unwrap_or_default();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("tmp" | "claim-tmp") => fs::remove_file(&path)?,
                 Some("reading") => {
@@ -167,7 +170,9 @@ impl DebugFiles {
             tracing::warn!(build, %error, "that a file is read cannot be marked; it waits");
             return None;
         }
-        let digest = claims::read(&self.dir, build).map(|claim| claim.digest).unwrap_or_default();
+        let digest = claims::read(&self.dir, build)
+            .map(|claim| claim.digest)
+            .unwrap_or_default();
         Some(Ok(BeingRead { path, digest, mark }))
     }
 
@@ -221,7 +226,11 @@ impl DebugFiles {
         {
             let mut state = self.state.lock();
             self.check(build, size, &from, &state)?;
-            let of_address = state.receiving.values().filter(|address| **address == from.address).count();
+            let of_address = state
+                .receiving
+                .values()
+                .filter(|address| **address == from.address)
+                .count();
             if of_address >= MAX_RECEIVING_OF_ADDRESS {
                 return Err(Unwanted::TooManyOfAddress);
             }
@@ -316,7 +325,11 @@ impl DebugFiles {
         let before = claims::read(&self.dir, build);
         let path = claims::file_path(&self.dir, build);
         let is_same = before.as_ref().is_some_and(|before| before.digest == claim.digest);
-        if let Some(why) = before.as_ref().filter(|_| is_same).and_then(|before| before.refused.clone()) {
+        if let Some(why) = before
+            .as_ref()
+            .filter(|_| is_same)
+            .and_then(|before| before.refused.clone())
+        {
             return Err(Unwanted::RefusedBefore(why));
         }
         if let Err(why) = reader::is_readable(temporary, self.limits.unpacked_bytes) {
@@ -353,7 +366,9 @@ impl DebugFiles {
             let Ok(data) = fs::metadata(&path) else { continue };
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("debug") => files.push((data.modified()?, path, data.len())),
-                Some("claim") if !path.with_extension("debug").exists() => claims_alone.push((data.modified()?, path, 0)),
+                Some("claim") if !path.with_extension("debug").exists() => {
+                    claims_alone.push((data.modified()?, path, 0))
+                }
                 _ => {}
             }
         }
@@ -364,7 +379,8 @@ impl DebugFiles {
         }
         let referred_to = self.surroundings.builds();
         let is_referred_to = |path: &Path| {
-            path.file_stem().is_some_and(|build| referred_to.contains(&*build.to_string_lossy()))
+            path.file_stem()
+                .is_some_and(|build| referred_to.contains(&*build.to_string_lossy()))
         };
         files.sort_by_cached_key(|(at, path, _)| (is_referred_to(path), *at));
         for (_, path, size) in files {

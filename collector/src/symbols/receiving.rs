@@ -139,7 +139,9 @@ impl Receiving {
         let keep = move || {
             let kept = place.files.keep(claim, &place.temporary(), &file);
             if let Err(unwanted @ (Unwanted::WrongFile { .. } | Unwanted::Unreadable(_))) = &kept {
-                place.files.refuse_sender(&place.build, from.address, unwanted.to_string());
+                place
+                    .files
+                    .refuse_sender(&place.build, from.address, unwanted.to_string());
             }
             kept
         };

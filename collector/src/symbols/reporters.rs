@@ -82,7 +82,10 @@ mod tests {
         let reporters = Reporters::default();
         reporters.note(a, ["abcd"].into_iter(), 5);
         reporters.note(a, ["abcd"].into_iter(), 9);
-        assert_eq!((reporters.since("abcd", a), reporters.since("abcd", b)), (Some(5), None));
+        assert_eq!(
+            (reporters.since("abcd", a), reporters.since("abcd", b)),
+            (Some(5), None)
+        );
         let many: Vec<String> = (0..5_000).map(|n| format!("{n:08x}")).collect();
         reporters.note(b, many.iter().map(String::as_str), 7);
         assert_eq!(reporters.since(&many[0], b), Some(7));

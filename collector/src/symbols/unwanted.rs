@@ -38,7 +38,9 @@ pub(crate) enum Unwanted {
         limit: u64,
     },
     /// The store needs the room.
-    #[error("{free} bytes are free on the server's disk, of which it keeps {kept} (`min_free_mb`): no room for {size} bytes")]
+    #[error(
+        "{free} bytes are free on the server's disk, of which it keeps {kept} (`min_free_mb`): no room for {size} bytes"
+    )]
     NoRoom {
         /// Its size.
         size: u64,

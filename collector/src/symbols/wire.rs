@@ -114,7 +114,9 @@ pub(super) fn framed(message: &impl Message) -> Vec<u8> {
 pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(prefix) as usize;
     if length > MAX_BYTES {
-        return Err(io::Error::other(format!("a message of {length} bytes where {MAX_BYTES} are the most")));
+        return Err(io::Error::other(format!(
+            "a message of {length} bytes where {MAX_BYTES} are the most"
+        )));
     }
     Ok(length)
 }
@@ -134,7 +136,9 @@ pub(super) fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<Opt
 /// Writes a message; one that is too long becomes a failure that says so.
 pub(super) fn write(to: &mut impl Write, answer: &Answer) -> io::Result<()> {
     let bytes = match answer.encoded_len() > MAX_BYTES {
-        true => framed(&Answer::failed(format!("the names in it take more than {MAX_BYTES} bytes"))),
+        true => framed(&Answer::failed(format!(
+            "the names in it take more than {MAX_BYTES} bytes"
+        ))),
         false => framed(answer),
     };
     to.write_all(&bytes)?;
@@ -152,7 +156,11 @@ mod tests {
             file: "src/lib.rs".into(),
             line,
         };
-        let found = vec![(16, vec![frame("inner", 3), frame("outer", 9)]), (32, Vec::new()), (48, vec![frame("inner", 4)])];
+        let found = vec![
+            (16, vec![frame("inner", 3), frame("outer", 9)]),
+            (32, Vec::new()),
+            (48, vec![frame("inner", 4)]),
+        ];
         let mut bytes = Vec::new();
         write(&mut bytes, &Answer::of(&found)).unwrap();
         let answer: Answer = read(&mut bytes.as_slice()).unwrap().unwrap();

@@ -123,7 +123,11 @@ impl SymbolWorker {
             // To the end, because the process that read this file may have to make room for one that reads the next.
             while let Outcome::Stored = self.look_up(memory, &mapping, &offsets, &mut has_file).await {
                 let key = mapping.key();
-                let more = self.store.unresolved(BATCH).into_iter().find(|(other, _)| other.key() == key);
+                let more = self
+                    .store
+                    .unresolved(BATCH)
+                    .into_iter()
+                    .find(|(other, _)| other.key() == key);
                 match more {
                     Some((_, more)) if offsets.len() >= BATCH => offsets = more,
                     _ => break,
@@ -153,7 +157,9 @@ impl SymbolWorker {
         let started = Instant::now();
         let read = memory.reader.frames(&file.path, offsets).await;
         memory.last_read = Instant::now();
-        memory.resting.insert(build.to_owned(), Instant::now() + started.elapsed() * REST);
+        memory
+            .resting
+            .insert(build.to_owned(), Instant::now() + started.elapsed() * REST);
         let located = match read {
             Ok((located, unconfined)) => {
                 if !unconfined.is_empty() && !memory.told_unconfined {
@@ -173,7 +179,14 @@ impl SymbolWorker {
                 tracing::warn!(build, kills, "{why}");
                 if *kills >= MOST_KILLS {
                     memory.kills.remove(build);
-                    self.give_up(mapping, offsets.len(), "refused", &format!("{why}, {MOST_KILLS} times: this machine has too little memory for it, or somebody ends it"));
+                    self.give_up(
+                        mapping,
+                        offsets.len(),
+                        "refused",
+                        &format!(
+                            "{why}, {MOST_KILLS} times: this machine has too little memory for it, or somebody ends it"
+                        ),
+                    );
                 } else {
                     memory.resting.insert(build.to_owned(), Instant::now() + EVERY * *kills);
                 }

@@ -9,8 +9,7 @@ use std::{
 
 use emberline_collector::{CollectorConfig, SymbolClaim, forget_symbol_file, symbol_claims};
 use emberline_model::{
-    LabelSet, Location, Mapping, Profile, Sample, WorkloadWindow,
-    otlp::encode_profiles,
+    LabelSet, Location, Mapping, Profile, Sample, WorkloadWindow, otlp::encode_profiles,
     proto::v1::debug_info_client::DebugInfoClient,
 };
 use opentelemetry_proto::tonic::collector::profiles::v1development::profiles_service_client::ProfilesServiceClient;
@@ -38,8 +37,17 @@ fn packed(build: &str, unpacked: usize) -> Vec<u8> {
     section.extend(1u64.to_le_bytes());
     section.extend(encoder.finish().unwrap());
 
-    let id: Vec<u8> = (0..build.len()).step_by(2).map(|at| u8::from_str_radix(&build[at..at + 2], 16).unwrap()).collect();
-    let mut note = [4u32.to_le_bytes(), (id.len() as u32).to_le_bytes(), 3u32.to_le_bytes(), *b"GNU\0"].concat();
+    let id: Vec<u8> = (0..build.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&build[at..at + 2], 16).unwrap())
+        .collect();
+    let mut note = [
+        4u32.to_le_bytes(),
+        (id.len() as u32).to_le_bytes(),
+        3u32.to_le_bytes(),
+        *b"GNU\0",
+    ]
+    .concat();
     note.extend(&id);
     let names = b"\0.debug_info\0.debug_abbrev\0.shstrtab\0";
 
@@ -131,7 +139,10 @@ async fn client_from(server: &Server, address: &str) -> Client {
 }
 
 fn claim(dir: &Path, build: &str) -> Option<SymbolClaim> {
-    symbol_claims(dir).unwrap().into_iter().find(|claim| claim.build_id == build)
+    symbol_claims(dir)
+        .unwrap()
+        .into_iter()
+        .find(|claim| claim.build_id == build)
 }
 
 /// Waits until the file of a build is refused, and answers why.
@@ -177,7 +188,10 @@ async fn what_sections_say_they_unpack_to_is_refused_before_it_is_unpacked_also_
     assert!(forget_symbol_file(&dir, BUILD).unwrap());
     let server = start().await;
     let mut client = DebugInfoClient::new(server.channel().await);
-    assert!(should(&mut client, BUILD, size).await.0, "forgotten, it may be sent again");
+    assert!(
+        should(&mut client, BUILD, size).await.0,
+        "forgotten, it may be sent again"
+    );
     server.stop().await;
 }
 
@@ -196,7 +210,10 @@ async fn a_file_that_needs_more_memory_than_allowed_is_refused_and_the_server_li
     upload(&mut client, BUILD, bytes.len() as u64, &bytes).await.unwrap();
     server.spawn_tasks();
     let why = refusal(&server, BUILD).await;
-    assert!(why.contains("more than 67108864 bytes of memory (`symbol_memory_bytes`"), "{why}");
+    assert!(
+        why.contains("more than 67108864 bytes of memory (`symbol_memory_bytes`"),
+        "{why}"
+    );
     server.append(vec![window_of("shop", "abcd")]).await;
     server.store.flush_applied().await.unwrap();
     server.stop().await;
@@ -205,9 +222,13 @@ async fn a_file_that_needs_more_memory_than_allowed_is_refused_and_the_server_li
 /// Of all processes: the one that reads symbols for this test's store, by the file that it has mapped.
 fn reader_of(server: &Server) -> Option<PathBuf> {
     let mapped = server.dir.join("debuginfo").to_string_lossy().into_owned();
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| Some(entry.ok()?.path()));
     processes
-        .filter(|process| std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("emberline-read")))
+        .filter(|process| {
+            std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("emberline-read"))
+        })
         .find(|process| std::fs::read_to_string(process.join("maps")).is_ok_and(|maps| maps.contains(&mapped)))
 }
 
@@ -222,7 +243,12 @@ async fn the_process_that_reads_is_bounded_and_ends_with_the_server() {
     server.spawn_tasks();
     let process = eventually("a process reads", || async { reader_of(&server) }).await;
     eventually("the address was looked up", || async {
-        server.store.builds().iter().all(|build| build.resolved == build.locations).then_some(())
+        server
+            .store
+            .builds()
+            .iter()
+            .all(|build| build.resolved == build.locations)
+            .then_some(())
     })
     .await;
     let status = std::fs::read_to_string(process.join("status")).unwrap();
@@ -234,12 +260,21 @@ async fn the_process_that_reads_is_bounded_and_ends_with_the_server() {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().next().unwrap().to_owned()
     };
-    assert_eq!(["Max core file size", "Max file size", "Max open files"].map(limit), ["0", "0", "32"]);
+    assert_eq!(
+        ["Max core file size", "Max file size", "Max open files"].map(limit),
+        ["0", "0", "32"]
+    );
     assert_ne!(limit("Max address space"), "unlimited");
     assert_ne!(limit("Max cpu time"), "unlimited");
-    assert_eq!(std::fs::read_to_string(process.join("oom_score_adj")).unwrap().trim(), "1000");
+    assert_eq!(
+        std::fs::read_to_string(process.join("oom_score_adj")).unwrap().trim(),
+        "1000"
+    );
     server.stop().await;
-    eventually("it is gone", || async { (!process.join("maps").exists()).then_some(()) }).await;
+    eventually("it is gone", || async {
+        (!process.join("maps").exists()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +302,9 @@ async fn a_hundred_killed_readers_harm_no_ingest() {
     for build in &builds {
         std::fs::write(server.dir.join(format!("debuginfo/{build}.debug")), packed(build, 100)).unwrap();
     }
-    server.append(builds.iter().map(|build| window_of("shop", build)).collect()).await;
+    server
+        .append(builds.iter().map(|build| window_of("shop", build)).collect())
+        .await;
     server.store.flush_applied().await.unwrap();
     server.spawn_tasks();
     let mut sent = 0;
@@ -277,7 +314,10 @@ async fn a_hundred_killed_readers_harm_no_ingest() {
         async {
             more.await;
             let refused = symbol_claims(&server.dir).unwrap().into_iter().filter(|claim| {
-                claim.refused.as_ref().is_some_and(|why| why.contains("was killed, 3 times"))
+                claim
+                    .refused
+                    .as_ref()
+                    .is_some_and(|why| why.contains("was killed, 3 times"))
             });
             (refused.count() == builds.len()).then_some(())
         }
@@ -301,7 +341,8 @@ async fn a_program_that_is_no_reader_costs_no_file() {
     eventually("it is counted", || async {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text.contains("symbol_reads_total{outcome=\"not_started\"}").then_some(())
+        text.contains("symbol_reads_total{outcome=\"not_started\"}")
+            .then_some(())
     })
     .await;
     assert!(file.exists());
@@ -331,13 +372,24 @@ async fn a_planted_file_loses_against_one_of_a_sender_that_reports_the_build() {
     let (bytes, build) = own_program();
     let planted = [&bytes[..], b"!"].concat();
     let mut stranger = client_from(&server, "127.0.0.2").await;
-    upload(&mut stranger, &build, planted.len() as u64, &planted).await.unwrap();
+    upload(&mut stranger, &build, planted.len() as u64, &planted)
+        .await
+        .unwrap();
     let first = claim(&server.dir, &build).unwrap();
     assert_eq!((first.address.as_str(), first.reported_unix_ms), ("127.0.0.2", None));
     let key = build.clone();
     server
         .store
-        .put_symbols(&key, vec![(0x40, vec![emberline_model::Frame { function: "planted".into(), ..Default::default() }])])
+        .put_symbols(
+            &key,
+            vec![(
+                0x40,
+                vec![emberline_model::Frame {
+                    function: "planted".into(),
+                    ..Default::default()
+                }],
+            )],
+        )
         .unwrap();
 
     let report = |service: &str| encode_profiles(&window_of(service, &build));
@@ -360,7 +412,9 @@ async fn a_planted_file_loses_against_one_of_a_sender_that_reports_the_build() {
     later.export(report("atk")).await.unwrap();
     server.clock.set(T0 + 90);
     assert!(!should(&mut stranger, &build, size).await.0);
-    let refused = upload(&mut stranger, &build, planted.len() as u64, &planted).await.unwrap_err();
+    let refused = upload(&mut stranger, &build, planted.len() as u64, &planted)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists);
     server.stop().await;
 }
@@ -413,7 +467,9 @@ async fn the_room_that_the_store_keeps_free_is_not_used() {
     let server = Server::start(|config| config.min_free_mb = 1 << 40).await;
     let mut client = DebugInfoClient::new(server.channel().await);
     let bytes = packed(BUILD, 100);
-    let refused = upload(&mut client, BUILD, bytes.len() as u64, &bytes).await.unwrap_err();
+    let refused = upload(&mut client, BUILD, bytes.len() as u64, &bytes)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("`min_free_mb`"), "{}", refused.message());
     server.stop().await;
@@ -432,7 +488,12 @@ async fn files_that_nothing_stored_refers_to_make_room_first() {
         let path = server.dir.join(format!("debuginfo/{build}.debug"));
         std::fs::write(&path, vec![0; size as usize]).unwrap();
         let at = std::time::SystemTime::now() - Duration::from_secs(age);
-        std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(at)
+            .unwrap();
     }
     let mut client = DebugInfoClient::new(server.channel().await);
     upload(&mut client, BUILD, size, &bytes).await.unwrap();

@@ -12,7 +12,9 @@ use emberline_model::{
 use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
 use opentelemetry_proto::tonic::{
     collector::{
-        metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient},
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient,
+        },
         profiles::v1development::{ExportProfilesServiceRequest, profiles_service_client::ProfilesServiceClient},
     },
     metrics::v1::{Gauge, Metric, NumberDataPoint, metric::Data},
@@ -408,10 +410,17 @@ async fn the_id_of_another_sender_costs_that_one_nothing() {
         encode_requests(&thief)
     };
     for _ in 0..2 {
-        let answer = metrics.export(with_id(of_thief(), &id(1, Signal::Requests))).await.unwrap();
+        let answer = metrics
+            .export(with_id(of_thief(), &id(1, Signal::Requests)))
+            .await
+            .unwrap();
         let partial = answer.into_inner().partial_success.unwrap();
         assert_eq!(partial.rejected_data_points, 0, "it is stored all the same");
-        assert!(partial.error_message.contains("foreign_batch_id"), "{}", partial.error_message);
+        assert!(
+            partial.error_message.contains("foreign_batch_id"),
+            "{}",
+            partial.error_message
+        );
     }
     // Nothing that would say whose it is.
     let empty = ExportMetricsServiceRequest::default();

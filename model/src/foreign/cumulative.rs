@@ -162,7 +162,9 @@ impl Keys {
             .iter()
             .map(|location| {
                 let build = match location {
-                    Location::Native { mapping, .. } => profile.mappings.get(*mapping as usize).map(crate::Mapping::key),
+                    Location::Native { mapping, .. } => {
+                        profile.mappings.get(*mapping as usize).map(crate::Mapping::key)
+                    }
                     Location::Named { .. } => None,
                 };
                 id::location_id(location, build.as_deref().unwrap_or_default())
