@@ -11,6 +11,7 @@ use emberline_model::{
 use parking_lot::Mutex;
 
 use crate::{
+    checks::Checks,
     deletions::{DeleteProgress, Deleted, ServiceName},
     dictionary::Dictionary,
     disk::{Disk, RealDisk},
@@ -88,7 +89,13 @@ impl Store {
         let counters = Arc::new(Counters::default());
         let symbols = Arc::new(Symbols::new(&options.data_dir, disk.clone(), counters.clone()));
         let dictionary = Dictionary::new(options.dictionary_cache_bytes, symbols.clone());
-        let shared = Shared::new(options, clock.clone(), disk.clone(), counters.clone(), symbols);
+        let checks = Checks::of_store(&*disk, &options.data_dir, clock.now_unix_ms()).map_err(|source| {
+            OpenError::Unreadable {
+                path: "/dev/urandom".into(),
+                source,
+            }
+        })?;
+        let shared = Shared::new(options, clock.clone(), disk.clone(), counters.clone(), symbols, checks);
         // First, because the journal goes on above the highest number the engine has seen.
         let engine = Engine::open(&shared).map_err(|message| {
             tracing::error!(
@@ -519,6 +526,7 @@ impl Store {
             deletions_lost: counters.deletions_lost.get(),
             releases_forgotten: counters.releases_forgotten.get(),
             alerts_forgotten: counters.alerts_forgotten.get(),
+            id_collisions: counters.id_collisions.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
             queries_running: shared.readers.running() as u64,
