@@ -28,6 +28,9 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Look at the files of a store, check every byte of them, or repair them.
     Store(StoreArgs),
+    /// Read debug information for a server: what it starts in a process of its own.
+    #[command(hide = true)]
+    ReadSymbols,
     /// Check a configuration file: a proxy's, or one for scraping.
     Check(CheckArgs),
     /// Print a completion script for a shell.
@@ -75,6 +78,15 @@ pub(crate) struct ServeArgs {
     /// Largest debug information file accepted, in MB.
     #[arg(long, env = "EMBERLINE_MAX_DEBUG_FILE_MB", default_value_t = 512)]
     pub(crate) max_debug_file_mb: u64,
+    /// What compressed sections of such a file may unpack to, in MB.
+    #[arg(long, env = "EMBERLINE_MAX_UNPACKED_DEBUG_MB", default_value_t = 96)]
+    pub(crate) max_unpacked_debug_mb: u64,
+    /// Memory of the process that reads such a file, in MB, beside its program and the pages of the file.
+    #[arg(long, env = "EMBERLINE_SYMBOL_MEMORY_MB", default_value_t = 192)]
+    pub(crate) symbol_memory_mb: u64,
+    /// Seconds that it may take to look up some thousand addresses of one file.
+    #[arg(long, env = "EMBERLINE_SYMBOL_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) symbol_seconds: u64,
     /// How this server is reached from outside, for links in alerts; the listen address if not given.
     #[arg(long, env = "EMBERLINE_EXTERNAL_URL")]
     pub(crate) external_url: Option<String>,
@@ -484,6 +496,20 @@ pub(crate) enum StoreCommand {
     /// Delete everything that a service reported; not to be undone. The server must not run: a running one takes
     /// `DELETE /api/v1/services/NAME?confirm=NAME` if it was started with `--allow-delete`.
     Delete(StoreDeleteArgs),
+    /// Where the names of builds are from, and how to be rid of wrong ones.
+    #[command(subcommand)]
+    Symbols(SymbolsCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SymbolsCommand {
+    /// Each build with names or a file of debug information: how many, how large, from whom and when.
+    List,
+    /// Forget the names of a build and its file; the next start asks for the file again. The server must not run.
+    Forget {
+        /// The build id.
+        build: String,
+    },
 }
 
 #[derive(Args)]

@@ -38,6 +38,7 @@ fn main() -> std::process::ExitCode {
         cli::Command::Export(args) => ask::export::run(&args),
         cli::Command::Import(args) => import::run(&args),
         cli::Command::Store(args) => store::run(&args),
+        cli::Command::ReadSymbols => Ok(emberline_collector::read_symbols()),
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Completions { shell } => {
             cli::completions(shell);

@@ -104,6 +104,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
         },
         max_request_bytes: args.max_request_mb << 20,
         debuginfo_max_bytes: args.max_debug_file_mb << 20,
+        debuginfo_unpacked_max_bytes: args.max_unpacked_debug_mb << 20,
+        symbol_reader: Some(vec!["/proc/self/exe".into(), "read-symbols".into()]),
+        symbol_memory_bytes: args.symbol_memory_mb << 20,
+        symbol_seconds: args.symbol_seconds,
         external_url: args
             .external_url
             .clone()

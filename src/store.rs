@@ -1,7 +1,9 @@
-//! `emberline store stats|verify|repair|delete`: a store's files, looked at and put right from outside the server.
+//! `emberline store stats|verify|repair|delete|symbols`: a store's files, looked at and put right from outside the server.
 //!
 //! Guarantees: `stats` and `verify` change nothing; `verify` ends with 1 when anything is damaged; `delete` does nothing
 //! before somebody said yes. What they find and do is [`emberline_storage::inspect`]'s; here it is told.
+
+mod symbols;
 
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -38,6 +40,7 @@ pub(crate) fn run(args: &StoreArgs) -> Result<ExitCode> {
         StoreCommand::Verify(check) => verify(args, check),
         StoreCommand::Repair(check) => repair(args, check),
         StoreCommand::Delete(what) => delete(args, what),
+        StoreCommand::Symbols(command) => symbols::run(args, command),
     }
 }
 

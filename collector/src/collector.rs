@@ -1,6 +1,6 @@
 //! The parts of the collector, put together.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use emberline_model::{
     alert::{Alert, AlertsBoard},
@@ -26,7 +26,10 @@ use crate::{
     notify::{InvalidUrl, Notifier, Receiver},
     scrape::{ScrapeConfig, Scraper},
     self_metrics::SelfMetrics,
-    symbols::{files::DebugFiles, worker::SymbolWorker},
+    symbols::{
+        files::{DebugFiles, FileLimits, Surroundings},
+        worker::SymbolWorker,
+    },
     verdict::{Memory, VerdictConfig, VerdictRunner},
 };
 
@@ -48,8 +51,19 @@ pub struct CollectorConfig {
     pub limits: IngestLimits,
     /// Largest debug information file, in bytes.
     pub debuginfo_max_bytes: u64,
-    /// Debug information files together, in bytes; the oldest are removed first.
+    /// Debug information files together, in bytes; those that nothing stored refers to are removed first, then the oldest.
     pub debuginfo_total_bytes: u64,
+    /// What the compressed sections of such a file may unpack to, in bytes.
+    pub debuginfo_unpacked_max_bytes: u64,
+    /// Disk space that such files leave free, in MiB; as the store's setting of that name.
+    pub min_free_mb: u64,
+    /// The program that reads symbols, with its arguments, in a process of its own; its `main` calls
+    /// [`crate::read_symbols`]. Without one, native addresses get no names.
+    pub symbol_reader: Option<Vec<OsString>>,
+    /// Memory of that process, in bytes, beside its program and the pages of the file.
+    pub symbol_memory_bytes: u64,
+    /// How long it may take to look up some thousand locations of a file.
+    pub symbol_seconds: u64,
     /// How far back releases are judged.
     pub lookback: Duration,
     /// Address of the web pages as people reach them, for links in messages; without a slash at its end.
@@ -75,6 +89,11 @@ impl CollectorConfig {
             limits: IngestLimits::default(),
             debuginfo_max_bytes: 512 << 20,
             debuginfo_total_bytes: 4 << 30,
+            debuginfo_unpacked_max_bytes: 96 << 20,
+            min_free_mb: 64,
+            symbol_reader: None,
+            symbol_memory_bytes: 192 << 20,
+            symbol_seconds: 60,
             lookback: Duration::from_secs(3600),
             external_url: "http://127.0.0.1:4040".to_owned(),
             alertmanager_urls: Vec::new(),
@@ -101,6 +120,19 @@ pub enum CollectorError {
     Receiver(#[from] InvalidUrl),
 }
 
+/// The store around the folder of debug information.
+struct StoreAround(Store);
+
+impl Surroundings for StoreAround {
+    fn builds(&self) -> HashSet<String> {
+        self.0.builds().into_iter().map(|build| build.build_id).collect()
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.0.free_bytes()
+    }
+}
+
 /// The collector. Serve [`Collector::grpc_router`] and [`Collector::http_router`], and keep what
 /// [`Collector::spawn_tasks`] returns.
 pub struct Collector {
@@ -109,6 +141,9 @@ pub struct Collector {
     ingest: Arc<Ingest>,
     files: Arc<DebugFiles>,
     arrived: Arc<Notify>,
+    symbol_reader: Option<Vec<OsString>>,
+    symbol_memory_bytes: u64,
+    symbol_seconds: u64,
     runner: Arc<VerdictRunner>,
     receivers: Vec<Receiver>,
     external_url: String,
@@ -120,11 +155,17 @@ impl Collector {
     /// Sets up a collector on an open store. Nothing runs yet.
     pub fn new(config: CollectorConfig, store: Store, clock: Arc<dyn Clock>) -> Result<Collector, CollectorError> {
         let receivers = Receiver::parse_all(&config.alertmanager_urls, &config.webhook_urls)?;
+        let files = FileLimits {
+            max_bytes: config.debuginfo_max_bytes,
+            total_bytes: config.debuginfo_total_bytes,
+            unpacked_bytes: config.debuginfo_unpacked_max_bytes,
+            keep_free_bytes: config.min_free_mb.saturating_mul(1 << 20),
+        };
         let files = DebugFiles::open(
             &config.data_dir,
-            config.debuginfo_max_bytes,
-            config.debuginfo_total_bytes,
+            files,
             Arc::clone(&clock),
+            Box::new(StoreAround(store.clone())),
         )
         .map_err(|source| CollectorError::DebugInfoFolder {
             path: config.data_dir.join("debuginfo"),
@@ -166,6 +207,9 @@ impl Collector {
             clock,
             files: Arc::new(files),
             arrived: Arc::new(Notify::new()),
+            symbol_reader: config.symbol_reader,
+            symbol_memory_bytes: config.symbol_memory_bytes,
+            symbol_seconds: config.symbol_seconds,
             runner: Arc::new(runner),
             receivers,
             external_url: config.external_url,
@@ -177,6 +221,8 @@ impl Collector {
     pub fn grpc_router(&self) -> Routes {
         let service = DebugInfoService {
             files: Arc::clone(&self.files),
+            store: self.store.clone(),
+            reporters: Arc::clone(&self.ingest.reporters),
             metrics: self.metrics.clone(),
             arrived: Arc::clone(&self.arrived),
         };
@@ -196,6 +242,9 @@ impl Collector {
             files: Arc::clone(&self.files),
             metrics: self.metrics.clone(),
             arrived: Arc::clone(&self.arrived),
+            reader: self.symbol_reader.clone(),
+            memory_bytes: self.symbol_memory_bytes,
+            seconds: self.symbol_seconds,
         };
         let mut handles = vec![
             tokio::spawn(symbols.run(stop.clone())),

@@ -30,6 +30,8 @@ mod untaken;
 mod upload;
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -60,6 +62,7 @@ use self::{
 use crate::{
     cumulative::{Bounds, Budget, Senders},
     self_metrics::SelfMetrics,
+    symbols::reporters::Reporters,
 };
 
 /// How long a request may wait for its turn before it is refused as retryable.
@@ -84,6 +87,7 @@ pub(crate) struct Ingest {
     pub(crate) cumulative: Senders,
     growing: Arc<Growing>,
     pub(crate) refusals: Refusals,
+    pub(crate) reporters: Arc<Reporters>,
     memory: Memory,
     pub(crate) metrics: SelfMetrics,
 }
@@ -99,6 +103,8 @@ pub(crate) struct Accepted {
     pub(crate) profiles: usize,
     /// Samples in those.
     pub(crate) samples: usize,
+    /// Build ids of native code in those.
+    pub(crate) builds: BTreeSet<String>,
 }
 
 impl Accepted {
@@ -108,7 +114,12 @@ impl Accepted {
             outcome,
             windows: windows.len(),
             profiles: profiles.clone().count(),
-            samples: profiles.map(|profile| profile.samples.len()).sum(),
+            samples: profiles.clone().map(|profile| profile.samples.len()).sum(),
+            builds: profiles
+                .flat_map(|profile| &profile.mappings)
+                .filter(|mapping| !mapping.build_id.is_empty())
+                .map(|mapping| mapping.build_id.clone())
+                .collect(),
         }
     }
 
@@ -223,6 +234,7 @@ impl Ingest {
             cumulative,
             growing,
             refusals: Refusals::default(),
+            reporters: Arc::default(),
             memory,
             metrics,
         }
@@ -305,6 +317,7 @@ impl Ingest {
         let mut room = self.memory.decoding(bytes, is_foreign).await?;
         let received_unix_ns = received_unix_ms.saturating_mul(1_000_000);
         let decoded = reading(signal, move || payload.decode(received_unix_ns, most_memory)).await?;
+        let (id, decoded) = own_id(id, decoded);
         let mut held = self.growing.hold(&decoded.cumulative, received_unix_ns).await;
         let check = move || {
             let mut decoded = decoded;
@@ -334,6 +347,14 @@ impl Ingest {
         };
         let appended = self.append(batch, held).await?;
         Ok((accepted, Some(appended)))
+    }
+
+    /// Notes that what was accepted came from an address.
+    pub(crate) fn came_from(&self, address: Option<IpAddr>, accepted: &Accepted) {
+        if let Some(address) = address {
+            let builds = accepted.builds.iter().map(String::as_str);
+            self.reporters.note(address, builds, self.clock.now_unix_ms());
+        }
     }
 
     /// Puts a batch on disk, and remembers what its growth was told from.
@@ -371,6 +392,18 @@ async fn reading<T: Send + 'static>(
             reason: error.to_string(),
         }),
     }
+}
+
+/// The id of a batch, if it is the sender's own: that of the workload which all its windows are of. Another's id would make
+/// that one's next batch a duplicate; such a batch is stored as one without an id.
+fn own_id(id: Option<BatchId>, mut decoded: Decoded) -> (Option<BatchId>, Decoded) {
+    let Some(id) = id else { return (None, decoded) };
+    let is_own = |window: &WorkloadWindow| id.sender == BatchId::sender_of(&window.workload, window.component);
+    if !decoded.windows.is_empty() && decoded.windows.iter().all(is_own) {
+        return (Some(id), decoded);
+    }
+    decoded.change(Rejected::of("foreign_batch_id", &id.sender, 1));
+    (None, decoded)
 }
 
 fn parse_batch_id(header: Option<&[u8]>, signal: Signal) -> Result<Option<BatchId>, Refused> {

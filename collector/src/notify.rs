@@ -12,7 +12,7 @@
 mod alertmanager;
 mod delivery;
 mod http_post;
-mod rfc3339;
+pub(crate) mod rfc3339;
 mod webhook;
 
 pub(crate) use delivery::{Notifier, Receiver};

@@ -56,7 +56,7 @@ pub(crate) struct SelfMetrics {
     debuginfo: Family<OutcomeLabel, Counter>,
     symbol_locations: Family<OutcomeLabel, Counter>,
     symbol_queue: Family<OutcomeLabel, Gauge>,
-    symbol_threads_abandoned: Gauge,
+    symbol_reads: Family<OutcomeLabel, Counter>,
     verdict_seconds: Histogram,
     verdict_runs: Family<OutcomeLabel, Counter>,
     verdict_units: Gauge,
@@ -79,7 +79,7 @@ impl SelfMetrics {
             debuginfo: Family::default(),
             symbol_locations: Family::default(),
             symbol_queue: Family::default(),
-            symbol_threads_abandoned: Gauge::default(),
+            symbol_reads: Family::default(),
             verdict_seconds: Histogram::new([0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]),
             verdict_runs: Family::default(),
             verdict_units: Gauge::default(),
@@ -132,9 +132,9 @@ impl SelfMetrics {
             self.symbol_queue.clone(),
         );
         r.register(
-            "symbol_threads_abandoned",
-            "Threads given up because reading a file took too long",
-            self.symbol_threads_abandoned.clone(),
+            "symbol_reads",
+            "Questions to the process that reads symbols, by outcome (done, refused, killed, not_started)",
+            self.symbol_reads.clone(),
         );
         r.register_with_unit(
             "verdict_run",
@@ -222,9 +222,8 @@ impl SelfMetrics {
             .set(locations);
     }
 
-    pub(crate) fn symbol_threads_abandoned(&self, threads: usize) {
-        self.symbol_threads_abandoned
-            .set(i64::try_from(threads).unwrap_or(i64::MAX));
+    pub(crate) fn symbol_read(&self, outcome: &'static str) {
+        self.symbol_reads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn verdict_run(&self, outcome: &'static str, seconds: f64, units: usize) {

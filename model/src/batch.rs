@@ -1,9 +1,11 @@
 //! What a sender ships and the store accepts: one batch, with an identity that survives retries.
 
+use std::fmt::Write;
+
 use crate::{
     histogram::Histogram,
     profile::Profile,
-    workload::{Component, Release, Side, Workload},
+    workload::{Component, Release, Side, Workload, clean_name},
 };
 
 /// Which of the two signals of a window a batch holds.
@@ -37,14 +39,59 @@ impl Signal {
 /// Identity of a batch, stable across retries: a batch that arrives twice is stored once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId {
-    /// Who sends: unique per process (workload and component).
+    /// Who sends: unique per process (workload and component). [`BatchId::sender_of`] all windows of the batch.
     pub sender: String,
-    /// Start of the sending process, microseconds since the Unix epoch: sequences begin anew with it.
+    /// A random number of the sending process: sequences begin anew with it, and nobody else can guess it.
     pub epoch: u64,
     /// 1, 2, 3, ... within (sender, epoch, signal).
     pub sequence: u64,
     /// Requests or profiles.
     pub signal: Signal,
+}
+
+/// Longest name of a sender.
+const MAX_SENDER_BYTES: usize = 512;
+
+impl BatchId {
+    /// The name by which a process sends: `namespace/service/version/instance/component` in visible ASCII. A collector keeps
+    /// ids of this name only, so that nobody uses up the sequence numbers of somebody else.
+    pub fn sender_of(workload: &Workload, component: Component) -> String {
+        let mut name = String::new();
+        for part in [
+            &workload.namespace,
+            &workload.service,
+            &workload.version,
+            &workload.instance,
+        ] {
+            percent_encode(&clean_name(part), &mut name);
+            name.push('/');
+        }
+        name.push_str(component.as_str());
+        if name.len() > MAX_SENDER_BYTES {
+            // ASCII, so any byte is a boundary. The hash keeps long names apart that agree in front.
+            let hash = crate::id::series_id(workload, component, "sender");
+            name.truncate(MAX_SENDER_BYTES - 17);
+            // Writing to a string cannot fail.
+            let _ = write!(name, "#{hash:016x}");
+        }
+        name
+    }
+}
+
+/// Writes a name so that it holds only visible ASCII without `;` and `%`, whatever it was.
+pub fn percent_encode(name: &str, to: &mut String) {
+    for byte in name.bytes() {
+        match byte {
+            b';' | b'%' | b',' | b'"' | b'\\' => {}
+            0x21..=0x7e => {
+                to.push(char::from(byte));
+                continue;
+            }
+            _ => {}
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(to, "%{byte:02X}");
+    }
 }
 
 /// Request metadata key (gRPC metadata, HTTP header) that carries a [`BatchId`].
@@ -79,7 +126,10 @@ impl std::str::FromStr for BatchId {
             let epoch = parts.next()?.parse().ok()?;
             let sequence = parts.next()?.parse().ok()?;
             let signal = Signal::from_code(parts.next()?.parse().ok()?)?;
-            let sender = parts.next().filter(|s| !s.is_empty() && s.len() <= 512)?.to_owned();
+            let sender = parts
+                .next()
+                .filter(|s| !s.is_empty() && s.len() <= MAX_SENDER_BYTES)?
+                .to_owned();
             Some(BatchId {
                 sender,
                 epoch,

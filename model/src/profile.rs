@@ -3,6 +3,8 @@
 //! Guarantee: a native stack is a list of (build, file offset), known before any symbol is; names come later
 //! from a table per build, so nothing stored changes when they arrive.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::workload::LabelSet;
@@ -72,13 +74,21 @@ pub struct Mapping {
     pub path: String,
 }
 
+/// What a key of a mapping begins with where the text itself would not tell a build id from a path.
+const BUILD_MARK: &str = "build:";
+const PATH_MARK: &str = "path:";
+
 impl Mapping {
-    /// What identifies the file: its build id, or its path where it has none.
-    pub fn key(&self) -> &str {
-        if self.build_id.is_empty() {
-            &self.path
-        } else {
-            &self.build_id
+    /// What identifies the file: its build id, or its path where it has none. The two never read alike, whatever a sender
+    /// calls its files: a key is a build id exactly when it consists of hexadecimal digits, or begins with `build:`.
+    pub fn key(&self) -> Cow<'_, str> {
+        let is_hexadecimal = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_marked = |text: &str| text.starts_with(BUILD_MARK) || text.starts_with(PATH_MARK);
+        match (self.build_id.as_str(), self.path.as_str()) {
+            ("", path) if is_hexadecimal(path) || is_marked(path) => Cow::Owned(format!("{PATH_MARK}{path}")),
+            ("", path) => Cow::Borrowed(path),
+            (build, _) if is_hexadecimal(build) => Cow::Borrowed(build),
+            (build, _) => Cow::Owned(format!("{BUILD_MARK}{build}")),
         }
     }
 }
@@ -430,6 +440,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_path_never_reads_like_a_build_id_nor_a_build_id_like_a_path() {
+        let texts = [
+            "abcd",
+            "ABCD",
+            "/bin/shop",
+            "[vdso]",
+            "abcd.so",
+            "path:abcd",
+            "build:abcd",
+            "build:/bin/shop",
+            "path:path:abcd",
+        ];
+        let mapping = |build_id: &str, path: &str| Mapping {
+            build_id: build_id.to_owned(),
+            path: path.to_owned(),
+        };
+        let builds = texts.map(|text| mapping(text, "/any").key().into_owned());
+        let paths = texts.map(|text| mapping("", text).key().into_owned());
+        let different: std::collections::BTreeSet<&String> = builds.iter().chain(&paths).collect();
+        assert_eq!(different.len(), 2 * texts.len(), "{builds:?} {paths:?}");
+        // What is stored under the keys of before keeps its identifiers.
+        assert_eq!([&*builds[0], &*paths[2], &*paths[3]], ["abcd", "/bin/shop", "[vdso]"]);
+        assert_eq!(mapping("", "").key(), "");
+    }
 
     proptest! {
         #[test]

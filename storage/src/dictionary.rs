@@ -5,7 +5,7 @@
 
 mod known;
 mod naming;
-mod sealed;
+pub(crate) mod sealed;
 
 use std::{collections::HashMap, sync::Arc};
 

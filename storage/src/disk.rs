@@ -11,6 +11,7 @@ mod memory;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -41,6 +42,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that can still be written under a folder.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Lets nobody but the owner read a file, where files have owners.
+    fn make_private(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file that only grows, or is cut back to an earlier length.
@@ -163,6 +168,10 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn make_private(&self, path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

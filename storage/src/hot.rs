@@ -34,6 +34,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    checks::Checks,
     deletions::{DeleteProgress, Deleted, Deletions, ServiceName},
     disk::Disk,
     error::{DeleteError, OpenError, QueryError},
@@ -156,6 +157,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) symbols: Arc<Symbols>,
+    pub(crate) checks: Checks,
     pub(crate) readers: Readers,
     pub(crate) known: Known,
     pub(crate) deletions: Mutex<Deletions>,
@@ -173,6 +175,7 @@ impl Shared {
         disk: Arc<dyn Disk>,
         counters: Arc<Counters>,
         symbols: Arc<Symbols>,
+        checks: Checks,
     ) -> Arc<Shared> {
         // A decoded batch takes several times its bytes; what does not fit is read from the journal when it is its turn.
         let queue = Queue::new(options.queue_bytes / 4);
@@ -195,6 +198,7 @@ impl Shared {
             disk,
             counters,
             symbols,
+            checks,
             readers,
             known,
             deletions: Mutex::new(deletions),

@@ -8,6 +8,7 @@
 mod delete;
 mod hot_file;
 mod repair;
+pub mod symbols;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::{
-    deletions,
+    checks, deletions,
     disk::Disk,
     error::OpenError,
     history,
@@ -103,7 +104,7 @@ struct Layout {
     quarantine: Vec<(PathBuf, u64)>,
     temporary: Vec<(PathBuf, u64)>,
     hot: Vec<(PathBuf, u64)>,
-    /// Which services were deleted, when releases were first seen, whom alerts were told to.
+    /// Which services were deleted, when releases were first seen, whom alerts were told to, the key of checks.
     records: Vec<(PathBuf, u64)>,
 }
 
@@ -130,7 +131,7 @@ impl Layout {
         };
         let hot = database::path_of(data_dir);
         let engine_files = [hot.clone(), database::wal_of(&hot)];
-        let records = [deletions::FILE, history::FILE, ALERTS_FILE].map(|file| data_dir.join(file));
+        let records = [deletions::FILE, history::FILE, ALERTS_FILE, checks::FILE].map(|file| data_dir.join(file));
         Ok(Layout {
             journal: list(segments::folder(data_dir))?,
             parts: list(parts::folder(data_dir))?,

@@ -58,6 +58,7 @@ pub(crate) struct Counters {
     pub(crate) deletions_lost: Counter,
     pub(crate) releases_forgotten: Counter,
     pub(crate) alerts_forgotten: Counter,
+    pub(crate) id_collisions: Counter,
     pub(crate) queries: Counter,
     pub(crate) query_timeouts: Counter,
     pub(crate) query_failures: Counter,
@@ -182,6 +183,9 @@ pub struct StoreStats {
     pub releases_forgotten: u64,
     /// Alerts of which damage made forgotten whom they were told to.
     pub alerts_forgotten: u64,
+    /// Rows of the dictionary whose identifier another content had already, as somebody can make on purpose: they are kept
+    /// apart from it.
+    pub id_collisions: u64,
     /// Stacks in the dictionary.
     pub dictionary_stacks: u64,
     /// Locations in the dictionary.

@@ -8,6 +8,7 @@ use emberline_model::{Batch, Frame, Mapping, Release, time::Clock};
 use parking_lot::Mutex;
 
 use crate::{
+    checks::Checks,
     deletions::{DeleteProgress, Deleted, ServiceName},
     dictionary::Dictionary,
     disk::{Disk, RealDisk},
@@ -70,7 +71,13 @@ impl Store {
         let counters = Arc::new(Counters::default());
         let symbols = Arc::new(Symbols::new(&options.data_dir, disk.clone(), counters.clone()));
         let dictionary = Dictionary::new(options.dictionary_cache_bytes, symbols.clone());
-        let shared = Shared::new(options, clock.clone(), disk.clone(), counters.clone(), symbols);
+        let checks = Checks::of_store(&*disk, &options.data_dir, clock.now_unix_ms()).map_err(|source| {
+            OpenError::Unreadable {
+                path: "/dev/urandom".into(),
+                source,
+            }
+        })?;
+        let shared = Shared::new(options, clock.clone(), disk.clone(), counters.clone(), symbols, checks);
         // First, because the journal goes on above the highest number the engine has seen.
         let engine = Engine::open(&shared).map_err(|message| {
             tracing::error!(
@@ -223,6 +230,17 @@ impl Store {
         self.inner.shared.symbols.put(build, &located)
     }
 
+    /// Forgets the names of a build ([`Mapping::key`]), on disk as well: its locations are to be looked up anew. Blocks.
+    pub fn forget_symbols(&self, build: &str) -> Result<(), SymbolError> {
+        self.inner.shared.symbols.forget(build)
+    }
+
+    /// Bytes free on the disk of the data directory.
+    pub fn free_bytes(&self) -> u64 {
+        let shared = &self.inner.shared;
+        shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(0)
+    }
+
     /// Locations that nobody looked up yet: for each build at most `limit` offsets, ascending.
     pub fn unresolved(&self, limit: usize) -> Vec<(Mapping, Vec<u64>)> {
         self.inner.shared.symbols.unresolved(limit)
@@ -338,6 +356,7 @@ impl Store {
             deletions_lost: counters.deletions_lost.get(),
             releases_forgotten: counters.releases_forgotten.get(),
             alerts_forgotten: counters.alerts_forgotten.get(),
+            id_collisions: counters.id_collisions.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
             queries_running: shared.readers.running() as u64,

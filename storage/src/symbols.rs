@@ -118,13 +118,8 @@ impl Symbols {
         }
     }
 
-    /// The file of a build. A key that is no build id (a path, or something hostile) is hashed, never used as a name.
     fn path_of(&self, key: &str) -> PathBuf {
-        let is_build_id = (8..=128).contains(&key.len()) && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match is_build_id {
-            true => self.dir.join(format!("{key}.sym")),
-            false => self.dir.join(format!("x{:016x}.sym", id::key("build", &[key]))),
-        }
+        path_of(&self.dir, key)
     }
 
     /// Another number after each change: names looked up at the same number are the same.
@@ -199,6 +194,22 @@ impl Symbols {
         Ok(())
     }
 
+    /// Forgets the names of a build, on disk as well: its locations are to be looked up anew.
+    pub(crate) fn forget(&self, key: &str) -> Result<(), SymbolError> {
+        let _one_at_a_time = self.writing.lock();
+        let path = self.path_of(key);
+        remove(&*self.disk, &path).map_err(|source| SymbolError::Io {
+            path,
+            source: Arc::new(source),
+        })?;
+        self.loaded.write().remove(key);
+        self.version.fetch_add(1, Ordering::Release);
+        if let Some(build) = self.builds.lock().get_mut(key) {
+            build.missing = build.seen.clone();
+        }
+        Ok(())
+    }
+
     fn append(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let (mut file, mut length) = match self.disk.open(path) {
             Ok(file) => (file, self.disk.size(path)?),
@@ -242,10 +253,11 @@ impl Symbols {
 
     /// Learns of native locations.
     pub(crate) fn note(&self, mapping: &Arc<Mapping>, offsets: &[u64]) {
-        let symbols = self.build(mapping.key());
+        let key = mapping.key();
+        let symbols = self.build(&key);
         let symbols = symbols.read();
         let mut builds = self.builds.lock();
-        let build = builds.entry(mapping.key().to_owned()).or_insert_with(|| Build {
+        let build = builds.entry(key.into_owned()).or_insert_with(|| Build {
             mapping: mapping.clone(),
             seen: HashSet::new(),
             missing: HashSet::new(),
@@ -270,7 +282,7 @@ impl Symbols {
                 ((*build.mapping).clone(), offsets)
             })
             .collect();
-        result.sort_by(|a, b| a.0.key().cmp(b.0.key()));
+        result.sort_by(|a, b| a.0.key().cmp(&b.0.key()));
         result
     }
 
@@ -288,6 +300,25 @@ impl Symbols {
             .collect();
         infos.sort_by(|a, b| (&a.path, &a.build_id).cmp(&(&b.path, &b.build_id)));
         infos
+    }
+}
+
+/// The file of a build in the folder of symbols. A key that is no build id (a path, or something hostile) is hashed, never
+/// used as a name.
+pub(crate) fn path_of(dir: &Path, key: &str) -> PathBuf {
+    let is_build_id = (8..=128).contains(&key.len()) && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match is_build_id {
+        true => dir.join(format!("{key}.sym")),
+        false => dir.join(format!("x{:016x}.sym", id::key("build", &[key]))),
+    }
+}
+
+/// Removes a file of symbols; false when there was none.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> std::io::Result<bool> {
+    match disk.remove(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -428,7 +459,7 @@ mod tests {
         assert_eq!(first.unresolved(2), vec![((*mapping).clone(), vec![16, 32])]);
         first
             .put(
-                mapping.key(),
+                &mapping.key(),
                 &[(16, vec![frame("inner", 3), frame("outer", 9)]), (32, vec![])],
             )
             .unwrap();
@@ -437,7 +468,7 @@ mod tests {
         let second = symbols(&disk);
         second.note(&mapping, &[16, 32, 48]);
         assert_eq!(second.unresolved(9), vec![((*mapping).clone(), vec![48])]);
-        let build = second.build(mapping.key());
+        let build = second.build(&mapping.key());
         let build = build.read();
         let names: Vec<&str> = build.functions(16).unwrap().map(|f| f.name.as_str()).collect();
         assert_eq!(names, ["inner", "outer"]);
@@ -446,19 +477,53 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_forgotten_are_looked_up_anew() {
+        let disk = MemoryDisk::new();
+        let first = symbols(&disk);
+        first.note(&mapping(), &[1, 2]);
+        first.put(&mapping().key(), &[(1, vec![frame("planted", 1)])]).unwrap();
+        let version = first.version();
+        first.forget(&mapping().key()).unwrap();
+        assert_ne!(first.version(), version);
+        assert_eq!(first.unresolved(9)[0].1, [1, 2]);
+        assert!(first.build(&mapping().key()).read().functions(1).is_none());
+        first.put(&mapping().key(), &[(1, vec![frame("true", 1)])]).unwrap();
+        let again = symbols(&disk);
+        let build = again.build(&mapping().key());
+        let names: Vec<String> = build.read().functions(1).unwrap().map(|f| f.name.clone()).collect();
+        assert_eq!(names, ["true"]);
+    }
+
+    /// A file whose *name* reads like the build id of another's took that one's place in the table, and its names with it.
+    #[test]
+    fn a_path_that_reads_like_a_build_id_leaves_that_build_its_names() {
+        let symbols = symbols(&MemoryDisk::new());
+        let impostor = Arc::new(Mapping {
+            build_id: String::new(),
+            path: mapping().build_id.clone(),
+        });
+        symbols.note(&impostor, &[1]);
+        symbols.note(&mapping(), &[1]);
+        let waiting: Vec<Mapping> = symbols.unresolved(9).into_iter().map(|(mapping, _)| mapping).collect();
+        assert_eq!(waiting, [(*mapping()).clone(), (*impostor).clone()]);
+        symbols.put(&mapping().key(), &[(1, vec![frame("f", 1)])]).unwrap();
+        assert!(symbols.build(&impostor.key()).read().functions(1).is_none());
+    }
+
+    #[test]
     fn a_damaged_record_is_counted_and_only_its_locations_are_asked_for_again() {
         let disk = MemoryDisk::new();
         let first = symbols(&disk);
         for offset in [1, 2, 3] {
-            first.put(mapping().key(), &[(offset, vec![frame("f", 1)])]).unwrap();
+            first.put(&mapping().key(), &[(offset, vec![frame("f", 1)])]).unwrap();
         }
-        let path = first.path_of(mapping().key());
+        let path = first.path_of(&mapping().key());
         disk.damage(&path, |bytes| bytes[MAGIC.len() + 25] ^= 4);
         let second = symbols(&disk);
         second.note(&mapping(), &[1, 2, 3]);
         assert_eq!(second.unresolved(9)[0].1, vec![1]);
         assert_eq!(second.counters.symbol_records_damaged.get(), 1);
-        second.put(mapping().key(), &[(1, vec![])]).unwrap();
+        second.put(&mapping().key(), &[(1, vec![])]).unwrap();
         let third = symbols(&disk);
         third.note(&mapping(), &[1, 2, 3]);
         assert!(third.unresolved(9).is_empty());
@@ -469,12 +534,12 @@ mod tests {
         for left in 0..=MAGIC.len() {
             let disk = MemoryDisk::new();
             symbols(&disk)
-                .put(mapping().key(), &[(1, vec![frame("f", 1)])])
+                .put(&mapping().key(), &[(1, vec![frame("f", 1)])])
                 .unwrap();
-            let path = symbols(&disk).path_of(mapping().key());
+            let path = symbols(&disk).path_of(&mapping().key());
             disk.damage(&path, |bytes| bytes.truncate(left));
             symbols(&disk)
-                .put(mapping().key(), &[(1, vec![frame("f", 1)])])
+                .put(&mapping().key(), &[(1, vec![frame("f", 1)])])
                 .unwrap();
             let again = symbols(&disk);
             again.note(&mapping(), &[1]);
@@ -487,13 +552,13 @@ mod tests {
         let memory = MemoryDisk::new();
         let faulty = FaultyDisk::new(Arc::new(memory.clone()));
         let symbols = Symbols::new(Path::new("/data"), Arc::new(faulty.clone()), Arc::default());
-        symbols.put(mapping().key(), &[(1, vec![frame("f", 1)])]).unwrap();
+        symbols.put(&mapping().key(), &[(1, vec![frame("f", 1)])]).unwrap();
         faulty.set_budget(Some(10));
-        assert!(symbols.put(mapping().key(), &[(2, vec![frame("g", 1)])]).is_err());
+        assert!(symbols.put(&mapping().key(), &[(2, vec![frame("g", 1)])]).is_err());
         faulty.set_budget(None);
-        symbols.put(mapping().key(), &[(3, vec![frame("h", 1)])]).unwrap();
+        symbols.put(&mapping().key(), &[(3, vec![frame("h", 1)])]).unwrap();
         let again = Symbols::new(Path::new("/data"), Arc::new(memory), Arc::default());
-        let build = again.build(mapping().key());
+        let build = again.build(&mapping().key());
         let known = [1, 2, 3].map(|offset| build.read().functions(offset).is_some());
         assert_eq!(known, [true, false, true]);
         assert_eq!(again.counters.symbol_records_damaged.get(), 0);

@@ -1,23 +1,27 @@
 //! Debug information of builds: asked for once, sent once.
 //!
-//! Guarantees: those of [`crate::symbols::files`]; a file is asked for exactly while the collector has none of that
-//! build (locations that nobody has run yet may need it), an answer "no" says why, and a sender that stalls is cut off.
-//!
-//! Wrong on purpose: a wrong file that was sent for a build blocks that build for an hour, whoever sent it.
+//! Guarantees: those of [`crate::symbols::files`]; a file is asked for while the collector has none of that build
+//! (locations that nobody has run yet may need it), or has one of a sender with a worse claim; an answer "no" says why, and a
+//! sender that stalls is cut off.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use emberline_model::proto::v1::{
     ShouldUploadRequest, ShouldUploadResponse, UploadHeader, UploadRequest, UploadResponse,
     debug_info_server::{DebugInfo, DebugInfoServer},
     upload_request::Part,
 };
+use emberline_storage::Store;
 use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     self_metrics::SelfMetrics,
-    symbols::files::{DebugFiles, Unwanted},
+    symbols::{
+        files::{DebugFiles, Kept, Origin},
+        reporters::{self, Reporters},
+        unwanted::Unwanted,
+    },
 };
 
 /// The longest pause between two parts.
@@ -28,6 +32,8 @@ const MAX_PART_BYTES: usize = 4 << 20;
 /// The service.
 pub(crate) struct DebugInfoService {
     pub(crate) files: Arc<DebugFiles>,
+    pub(crate) store: Store,
+    pub(crate) reporters: Arc<Reporters>,
     pub(crate) metrics: SelfMetrics,
     /// Told when a file has arrived.
     pub(crate) arrived: Arc<Notify>,
@@ -41,8 +47,11 @@ pub(crate) fn server(service: DebugInfoService) -> DebugInfoServer<DebugInfoServ
 fn code(unwanted: &Unwanted) -> Code {
     match unwanted {
         Unwanted::Stored | Unwanted::BeingSent => Code::AlreadyExists,
-        Unwanted::TooManyAtOnce | Unwanted::Disk { .. } => Code::Unavailable,
-        Unwanted::RefusedBefore(_) => Code::FailedPrecondition,
+        Unwanted::TooManyAtOnce | Unwanted::TooManyOfAddress | Unwanted::NoRoom { .. } | Unwanted::Disk { .. } => {
+            Code::Unavailable
+        }
+        Unwanted::TooSlow { .. } => Code::DeadlineExceeded,
+        Unwanted::RefusedBefore(_) | Unwanted::Unreadable(_) => Code::FailedPrecondition,
         Unwanted::TooLarge { .. } => Code::OutOfRange,
         Unwanted::NotABuildId(_) | Unwanted::WrongSize { .. } | Unwanted::WrongFile { .. } => Code::InvalidArgument,
     }
@@ -54,6 +63,10 @@ fn reason(unwanted: &Unwanted) -> &'static str {
         Unwanted::Stored => "stored",
         Unwanted::BeingSent => "being_sent",
         Unwanted::TooManyAtOnce => "too_many_at_once",
+        Unwanted::TooManyOfAddress => "too_many_of_address",
+        Unwanted::NoRoom { .. } => "no_room",
+        Unwanted::TooSlow { .. } => "too_slow",
+        Unwanted::Unreadable(_) => "unreadable",
         Unwanted::TooLarge { .. } => "too_large",
         Unwanted::WrongSize { .. } => "wrong_size",
         Unwanted::WrongFile { .. } => "wrong_file",
@@ -68,8 +81,10 @@ impl DebugInfo for DebugInfoService {
         &self,
         request: Request<ShouldUploadRequest>,
     ) -> Result<Response<ShouldUploadResponse>, Status> {
+        let address = request_address(&request);
         let asked = request.into_inner();
-        match self.files.wanted(&asked.build_id, asked.size) {
+        let from = self.origin(&asked.build_id, address);
+        match self.files.wanted(&asked.build_id, asked.size, &from) {
             Ok(()) => Ok(Response::new(ShouldUploadResponse {
                 upload: true,
                 reason: "unknown build".to_owned(),
@@ -83,7 +98,8 @@ impl DebugInfo for DebugInfoService {
     }
 
     async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
-        match self.take(request.into_inner()).await {
+        let address = request_address(&request);
+        match self.take(address, request.into_inner()).await {
             Ok(received_bytes) => {
                 self.metrics.debuginfo("stored");
                 self.arrived.notify_one();
@@ -98,10 +114,24 @@ impl DebugInfo for DebugInfoService {
     }
 }
 
+/// Where a call comes from.
+fn request_address<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.remote_addr().map(|address| reporters::network(address.ip()))
+}
+
 type Failure = (&'static str, Status);
 
 impl DebugInfoService {
-    async fn take(&self, mut parts: Streaming<UploadRequest>) -> Result<u64, Failure> {
+    /// Who sends a file of a build, as far as that is known.
+    fn origin(&self, build: &str, address: Option<IpAddr>) -> Origin {
+        Origin {
+            address,
+            reported_unix_ms: address.and_then(|address| self.reporters.since(build, address)),
+            ..Origin::default()
+        }
+    }
+
+    async fn take(&self, address: Option<IpAddr>, mut parts: Streaming<UploadRequest>) -> Result<u64, Failure> {
         let unwanted = |unwanted: Unwanted| (reason(&unwanted), Status::new(code(&unwanted), unwanted.to_string()));
         let protocol = |text: &str| ("protocol", Status::invalid_argument(text));
         let header: UploadHeader = match next(&mut parts).await? {
@@ -112,25 +142,45 @@ impl DebugInfoService {
                 ));
             }
         };
-        let mut receiving = self
-            .files
-            .receive(&header.build_id, header.size)
-            .await
-            .map_err(unwanted)?;
+        let from = Origin {
+            path: header.path.clone(),
+            sender: header.sender.clone(),
+            ..self.origin(&header.build_id, address)
+        };
+        let receiving = self.files.receive(&header.build_id, header.size, from);
+        let mut receiving = receiving.await.map_err(unwanted)?;
         while let Some(part) = next(&mut parts).await? {
             let Part::Chunk(chunk) = part else {
                 return Err(protocol("an upload has one header, at its beginning"));
             };
             receiving.write(&chunk).await.map_err(unwanted)?;
         }
-        let received = receiving.finish().await.map_err(unwanted)?;
+        let Kept { bytes, replaced } = receiving.finish().await.map_err(unwanted)?;
+        if replaced {
+            self.metrics.debuginfo("replaced");
+            tracing::warn!(
+                build = header.build_id,
+                address = address.map(tracing::field::display),
+                "the file of a build is replaced by that of a sender that reports the build; its names are looked up anew"
+            );
+            let (store, build) = (self.store.clone(), header.build_id.clone());
+            // Names of the file before were appended to a file, which is removed.
+            let forgotten = tokio::task::spawn_blocking(move || store.forget_symbols(&build)).await;
+            if !matches!(forgotten, Ok(Ok(()))) {
+                tracing::error!(
+                    build = header.build_id,
+                    ?forgotten,
+                    "names of a replaced file are left; `emberline store symbols forget` removes them"
+                );
+            }
+        }
         tracing::info!(
             build = header.build_id,
             path = header.path,
-            bytes = received,
+            bytes,
             "debug information has arrived"
         );
-        Ok(received)
+        Ok(bytes)
     }
 }
 

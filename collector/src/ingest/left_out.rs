@@ -300,6 +300,11 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "what was no UTF-8 is shown as \u{fffd}",
             "write text as UTF-8",
         ),
+        "foreign_batch_id" => (
+            "batches",
+            "the id names another sender than the batch is of; it is stored as a batch without an id, once more each time it is sent",
+            "name the sender `namespace/service/version/instance/component`, as the library does",
+        ),
         "duration_is_the_end" => (
             "profiles",
             "the duration was the moment of the end, and is read as that",

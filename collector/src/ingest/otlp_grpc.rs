@@ -5,7 +5,7 @@
 //! itself refuses (too many bytes after decompression, bytes that are no message) is said in the words of
 //! [`super::refused`]: by default such requests would be answered with codes that make senders try again for ever.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     body::Body,
@@ -24,6 +24,7 @@ use prost::Message;
 use tonic::{Code, Status, metadata::MetadataMap, service::Routes};
 
 use super::{Accepted, Ingest, Payload, body, raw_grpc, refused::Refused, rpc, untaken::Untaken};
+use crate::symbols::reporters;
 
 /// Where profiles are sent to.
 const EXPORT_PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
@@ -39,7 +40,11 @@ pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
     };
     let profiles = {
         let ingest = Arc::clone(&ingest);
-        post(move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), export_profiles, request))
+        post(move |request: Request<Body>| {
+            let address = reporters::address(request.extensions());
+            let call = move |ingest, metadata, message| export_profiles(ingest, address, metadata, message);
+            raw_grpc::unary(Arc::clone(&ingest), call, request)
+        })
     };
     let router = Routes::default().into_axum_router();
     let mut router = router.route(EXPORT_METRICS, metrics).route(EXPORT_PROFILES, profiles);
@@ -61,11 +66,17 @@ async fn export_metrics(ingest: Arc<Ingest>, metadata: MetadataMap, message: Byt
     Ok(metrics_response(&accepted).encode_to_vec())
 }
 
-async fn export_profiles(ingest: Arc<Ingest>, metadata: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
+async fn export_profiles(
+    ingest: Arc<Ingest>,
+    address: Option<IpAddr>,
+    metadata: MetadataMap,
+    message: Bytes,
+) -> Result<Vec<u8>, Status> {
     let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
     let bytes = message.len();
     let accepted = ingest.accept(id, Payload::Profiles(message), bytes).await;
     let accepted = accepted.map_err(|refused| refused.to_status())?;
+    ingest.came_from(address, &accepted);
     Ok(profiles_response(&accepted).encode_to_vec())
 }
 

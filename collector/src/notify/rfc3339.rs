@@ -3,7 +3,7 @@
 /// `2026-11-22T04:05:06.789Z` for milliseconds since the Unix epoch.
 ///
 /// Source of the calendar: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
-pub(super) fn format(unix_ms: i64) -> String {
+pub(crate) fn format(unix_ms: i64) -> String {
     let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000));
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

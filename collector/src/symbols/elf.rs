@@ -1,10 +1,11 @@
-//! The GNU build id of an ELF file and where its code is, read from the file itself.
+//! The GNU build id of an ELF file, where its code is, and how large it says its sections are, read from the file itself.
 //!
 //! Guarantees: every offset and length of the file is checked before it is used; at most [`MAX_HEADERS`] headers of each
 //! table and [`MAX_NOTE_BYTES`] of each note are read, whatever the file claims; no panic for any input.
 //!
 //! Sources: System V ABI, "ELF header", "Program header", "Note section"; the note is `NT_GNU_BUILD_ID` (3) of owner
-//! `GNU`. Both word sizes and byte orders are read. Section headers are searched too: a file that holds only debug
+//! `GNU`; a compressed section begins with a "Compression header", or is named `.zdebug_*` and begins with `ZLIB` and its size
+//! (binutils before 2.26). Both word sizes and byte orders are read. Section headers are searched too: a file that holds only debug
 //! information keeps its notes there.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
@@ -18,6 +19,9 @@ const PT_NOTE: u64 = 4;
 const PF_X: u64 = 1;
 const SHT_NOTE: u64 = 7;
 const NT_GNU_BUILD_ID: u32 = 3;
+const SHF_COMPRESSED: u64 = 0x800;
+/// What compressed sections began with before there was a flag; eight bytes of size follow, the highest first.
+const OLD_COMPRESSED: &[u8] = b"ZLIB";
 
 /// Why a file has no build id.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,33 @@ pub(crate) fn code(file: &File) -> Result<Vec<Range<u64>>, NoBuildId> {
     Ok(code
         .map(|part| part.offset..part.offset.saturating_add(part.size).min(length))
         .collect())
+}
+
+/// How many bytes the compressed sections take when they are unpacked, as they say themselves. What cannot be looked at whole
+/// counts as too much.
+pub(crate) fn unpacked_bytes(file: &File) -> Result<u64, NoBuildId> {
+    let length = file.metadata()?.len();
+    let elf = Elf::open(file, length)?;
+    if elf.section_count()? > MAX_HEADERS {
+        return Ok(u64::MAX);
+    }
+    let mut unpacked = 0u64;
+    for part in elf.sections()? {
+        let header = elf.read(part.offset, part.size.min(24))?.unwrap_or_default();
+        let declared = if part.flags & SHF_COMPRESSED != 0 {
+            let (at, size) = if elf.wide { (8, 8) } else { (4, 4) };
+            elf.number(&header, at, size)
+        } else if header.starts_with(OLD_COMPRESSED) {
+            header[OLD_COMPRESSED.len()..]
+                .iter()
+                .take(8)
+                .fold(0, |size, byte| size << 8 | u64::from(*byte))
+        } else {
+            0
+        };
+        unpacked = unpacked.saturating_add(declared);
+    }
+    Ok(unpacked)
 }
 
 /// A segment or section.
@@ -141,12 +172,28 @@ impl<'a> Elf<'a> {
         })
     }
 
+    /// How many sections there are; where the header has no room for the number, the first section has it.
+    fn section_count(&self) -> Result<u64, NoBuildId> {
+        let h = &self.header;
+        let (table, count) = match self.wide {
+            true => (self.number(h, 40, 8), self.number(h, 60, 2)),
+            false => (self.number(h, 32, 4), self.number(h, 48, 2)),
+        };
+        if count > 0 || table == 0 {
+            return Ok(count);
+        }
+        let (at, size) = if self.wide { (32, 8) } else { (20, 4) };
+        let first = self.read(table, if self.wide { 64 } else { 40 })?.unwrap_or_default();
+        Ok(self.number(&first, at, size))
+    }
+
     /// The section header table.
     fn sections(&self) -> Result<Vec<Part>, NoBuildId> {
         let h = &self.header;
+        let count = self.section_count()?;
         let table = match self.wide {
-            true => (self.number(h, 40, 8), self.number(h, 58, 2), self.number(h, 60, 2)),
-            false => (self.number(h, 32, 4), self.number(h, 46, 2), self.number(h, 48, 2)),
+            true => (self.number(h, 40, 8), self.number(h, 58, 2), count),
+            false => (self.number(h, 32, 4), self.number(h, 46, 2), count),
         };
         let (offset, size, bytes_each) = if self.wide { (24, 32, 8) } else { (16, 20, 4) };
         self.entries(table, |elf, bytes| Part {
@@ -281,6 +328,40 @@ mod tests {
     }
 
     #[test]
+    fn what_compressed_sections_declare_is_added_up() {
+        let (packed, old): (Vec<u8>, Vec<u8>) = (
+            [1u32.to_le_bytes(), [0; 4]]
+                .concat()
+                .into_iter()
+                .chain(3_000u64.to_le_bytes())
+                .chain([0; 8])
+                .collect(),
+            b"ZLIB".iter().copied().chain(500u64.to_be_bytes()).collect(),
+        );
+        let mut bytes = minimal(&[]);
+        let mut headers = Vec::new();
+        for (content, flags) in [(&packed, SHF_COMPRESSED), (&packed, 0), (&old, 0)] {
+            let mut header = [0u8; 64];
+            header[8..16].copy_from_slice(&flags.to_le_bytes());
+            header[24..32].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+            header[32..40].copy_from_slice(&(content.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(content);
+            headers.extend_from_slice(&header);
+        }
+        let table = bytes.len() as u64;
+        bytes.extend_from_slice(&headers);
+        bytes[40..48].copy_from_slice(&table.to_le_bytes());
+        bytes[58..60].copy_from_slice(&64u16.to_le_bytes());
+        bytes[60..62].copy_from_slice(&3u16.to_le_bytes());
+        assert_eq!(unpacked_bytes(&file(&bytes)).unwrap(), 3_500);
+        // More sections than are looked at, by the number in the first one.
+        bytes[60..62].copy_from_slice(&0u16.to_le_bytes());
+        bytes[table as usize + 32..table as usize + 40].copy_from_slice(&5_000u64.to_le_bytes());
+        assert_eq!(unpacked_bytes(&file(&bytes)).unwrap(), u64::MAX);
+        assert_eq!(unpacked_bytes(&file(&minimal(&[]))).unwrap(), 0);
+    }
+
+    #[test]
     fn this_program_has_the_build_id_that_its_linker_wrote() {
         let id = build_id(&File::open("/proc/self/exe").unwrap());
         // Linkers may be set up to write none; a note of another length than SHA-1's is possible too.
@@ -299,6 +380,7 @@ mod tests {
             more.into_iter().for_each(|(at, value)| bytes[at % length] = value);
             let _ = build_id(&file(&bytes));
             let _ = code(&file(&bytes));
+            let _ = unpacked_bytes(&file(&bytes));
         }
     }
 }

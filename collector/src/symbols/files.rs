@@ -1,9 +1,13 @@
 //! The folder of debug information files: `debuginfo/<build id>.debug`.
 //!
 //! Guarantees: a file that is there is whole, synced, and carries the build id it is named by (it is received under
-//! another name and renamed last); one sender at a time sends a build; the folder never holds more than its limit for
-//! longer than it takes to remove the oldest file. What was refused is remembered for an hour, so that no sender of a
-//! large mesh sends the same wrong file again.
+//! another name and renamed last); one sender at a time sends a build; the folder never holds more than its limits for
+//! longer than it takes to remove a file, those first that nothing stored refers to; the room that the store must keep free
+//! is not used. Whose a file is decides who may replace it ([`super::claims`]).
+//!
+//! What was wrong with a file that was sent is remembered for an hour, of its sender alone, so that nobody blocks a build for
+//! others; a file that could not be read is remembered for a day with its claim. An address gets half of the turns at most,
+//! and none for long ([`super::receiving`]).
 //!
 //! Wrong on purpose: "oldest" is when a file was received, not when it was last used; once its locations have names a
 //! file is hardly used again.
@@ -12,6 +16,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,355 +24,391 @@ use std::{
 
 use emberline_model::time::Clock;
 use parking_lot::Mutex;
-use tokio::{
-    io::AsyncWriteExt,
-    sync::{OwnedSemaphorePermit, Semaphore},
+use tokio::sync::Semaphore;
+
+use super::{
+    claims::{self, SymbolClaim},
+    elf, reader,
+    receiving::{Place, Receiving},
+    unwanted::{MAX_RECEIVING, MAX_RECEIVING_OF_ADDRESS, Unwanted},
 };
 
-use super::elf;
-
-/// How long a refusal is remembered, in seconds.
+/// How long a refusal of a sender's file is remembered, in seconds.
 const REMEMBER_REFUSAL_S: i64 = 3600;
+/// How long one of a file that could not be read is, in milliseconds.
+const REMEMBER_UNREADABLE_MS: i64 = 24 * 3600 * 1000;
 /// Refusals remembered.
-const MAX_REFUSALS: usize = 1_000;
-/// Files received at the same time.
-const MAX_RECEIVING: usize = 4;
+const MAX_REFUSALS: usize = 10_000;
 /// How long a sender waits for its turn.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(20);
+/// Files kept, however small.
+const MAX_FILES: usize = 10_000;
 
-/// Why a file is not wanted or not kept.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unwanted {
-    /// The build id is not one.
-    #[error("`{0}` is not a build id: 4 to 128 hexadecimal digits, an even number of them")]
-    NotABuildId(String),
-    /// It is there.
-    #[error("already stored")]
-    Stored,
-    /// Another process is sending it.
-    #[error("being sent by another process")]
-    BeingSent,
-    /// Several files are being received.
-    #[error("{MAX_RECEIVING} other files are being received; send it again later")]
-    TooManyAtOnce,
-    /// Larger than allowed.
-    #[error(
-        "too large: {size} bytes, and `debuginfo_max_bytes` is {limit}; send a file without what is not needed, or raise the setting"
-    )]
-    TooLarge {
-        /// Its size.
-        size: u64,
-        /// The setting.
-        limit: u64,
-    },
-    /// The bytes do not add up to the declared size.
-    #[error("the header declared {declared} bytes and {received} arrived{}", if .received < .declared { ": the file is truncated" } else { "" })]
-    WrongSize {
-        /// Said in the header.
-        declared: u64,
-        /// Counted.
-        received: u64,
-    },
-    /// Not what it was sent as.
-    #[error("it is not an ELF file of build {wanted}: {found}")]
-    WrongFile {
-        /// The build it was sent for.
-        wanted: String,
-        /// What it is.
-        found: String,
-    },
-    /// Refused some time ago.
-    #[error("refused before: {0}")]
-    RefusedBefore(String),
-    /// The disk failed.
-    #[error("the file cannot be stored in {path}: {reason}; make room or repair the disk, then send again")]
-    Disk {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+/// Settings of the folder.
+pub(crate) struct FileLimits {
+    /// `debuginfo_max_bytes`.
+    pub(crate) max_bytes: u64,
+    /// `debuginfo_total_bytes`.
+    pub(crate) total_bytes: u64,
+    /// `debuginfo_unpacked_max_bytes`.
+    pub(crate) unpacked_bytes: u64,
+    /// Bytes of the disk that stay free.
+    pub(crate) keep_free_bytes: u64,
+}
+
+/// What the folder asks the store.
+pub(crate) trait Surroundings: Send + Sync {
+    /// Build ids that something stored refers to.
+    fn builds(&self) -> HashSet<String>;
+    /// Bytes free on the disk.
+    fn free_bytes(&self) -> u64;
+}
+
+/// Who sends a file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    /// The address, where it is known.
+    pub(crate) address: Option<IpAddr>,
+    /// Since when it has reported the build.
+    pub(crate) reported_unix_ms: Option<i64>,
+    /// What it calls itself.
+    pub(crate) sender: String,
+    /// Where it has the file.
+    pub(crate) path: String,
+}
+
+/// A file that was kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// It took the place of another one, whose names are not to be believed.
+    pub(crate) replaced: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    receiving: HashSet<String>,
-    /// Build id → (when, why).
-    refused: HashMap<String, (i64, String)>,
+    receiving: HashMap<String, Option<IpAddr>>,
+    /// Build id and sender → (when, why).
+    refused: HashMap<(String, Option<IpAddr>), (i64, String)>,
 }
 
 /// The folder.
 pub(crate) struct DebugFiles {
     dir: PathBuf,
-    max_bytes: u64,
-    total_bytes: u64,
+    limits: FileLimits,
     clock: Arc<dyn Clock>,
+    surroundings: Box<dyn Surroundings>,
     state: Mutex<State>,
     turns: Arc<Semaphore>,
 }
 
+/// A file that is being read; dropping it says that the reading has come to an end.
+pub(crate) struct BeingRead {
+    pub(crate) path: PathBuf,
+    digest: String,
+    mark: PathBuf,
+}
+
+impl Drop for BeingRead {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.mark);
+    }
+}
+
 impl DebugFiles {
-    /// Opens the folder in a data directory; what was half received before a restart is removed.
+    /// Opens the folder in a data directory; what was half received before a restart is removed, and a file that was being
+    /// read when the server ended is refused: it may be why.
     pub(crate) fn open(
         data_dir: &Path,
-        max_bytes: u64,
-        total_bytes: u64,
+        limits: FileLimits,
         clock: Arc<dyn Clock>,
+        surroundings: Box<dyn Surroundings>,
     ) -> io::Result<DebugFiles> {
-        let dir = data_dir.join("debuginfo");
+        let dir = claims::folder(data_dir);
         fs::create_dir_all(&dir)?;
-        for entry in fs::read_dir(&dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "tmp") {
-                fs::remove_file(&path)?;
-            }
-        }
-        Ok(DebugFiles {
+        let files = DebugFiles {
             dir,
-            max_bytes,
-            total_bytes,
+            limits,
             clock,
+            surroundings,
             state: Mutex::default(),
             turns: Arc::new(Semaphore::new(MAX_RECEIVING)),
-        })
+        };
+        for entry in fs::read_dir(&files.dir)? {
+            let path = entry?.path();
+            let build = path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("tmp" | "claim-tmp") => fs::remove_file(&path)?,
+                Some("reading") => {
+                    let why = "the server ended while it was being read; `emberline store symbols forget` lets it be sent again";
+                    tracing::warn!(build, "a file of debug information is refused: {why}");
+                    files.refuse(&build, why.to_owned());
+                    fs::remove_file(&path)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(files)
     }
 
-    /// The file of a build, when it is there.
-    pub(crate) fn find(&self, build: &str) -> Option<PathBuf> {
-        let path = self.path(build);
-        (is_build_id(build) && path.is_file()).then_some(path)
+    /// The file of a build, when it is there and its locations may be looked up in it; marked as being read.
+    pub(crate) fn begin_reading(&self, build: &str) -> Option<Result<BeingRead, String>> {
+        let path = claims::file_path(&self.dir, build);
+        if !is_build_id(build) || !path.is_file() {
+            return None;
+        }
+        // Files of before this was looked at when they came, too.
+        if let Err(why) = reader::is_readable(&path, self.limits.unpacked_bytes) {
+            return Some(Err(why));
+        }
+        let mark = claims::mark_path(&self.dir, build);
+        if let Err(error) = File::create(&mark) {
+            tracing::warn!(build, %error, "that a file is read cannot be marked; it waits");
+            return None;
+        }
+        let digest = claims::read(&self.dir, build)
+            .map(|claim| claim.digest)
+            .unwrap_or_default();
+        Some(Ok(BeingRead { path, digest, mark }))
+    }
+
+    /// True when the file that was read is still that of its build.
+    pub(crate) fn is_current(&self, build: &str, read: &BeingRead) -> bool {
+        read.path.is_file() && claims::read(&self.dir, build).is_some_and(|claim| claim.digest == read.digest)
     }
 
     /// Whether a file would be taken.
-    pub(crate) fn wanted(&self, build: &str, size: u64) -> Result<(), Unwanted> {
-        self.check(build, size, &self.state.lock())
+    pub(crate) fn wanted(&self, build: &str, size: u64, from: &Origin) -> Result<(), Unwanted> {
+        self.check(build, size, from, &self.state.lock())
     }
 
-    fn check(&self, build: &str, size: u64, state: &State) -> Result<(), Unwanted> {
+    fn check(&self, build: &str, size: u64, from: &Origin, state: &State) -> Result<(), Unwanted> {
         if !is_build_id(build) {
             return Err(Unwanted::NotABuildId(build.chars().take(140).collect()));
         }
-        if size > self.max_bytes {
-            return Err(Unwanted::TooLarge {
-                size,
-                limit: self.max_bytes,
-            });
+        let limit = self.limits.max_bytes;
+        if size > limit {
+            return Err(Unwanted::TooLarge { size, limit });
         }
-        if self.path(build).exists() {
-            return Err(Unwanted::Stored);
+        if let Some(claim) = claims::read(&self.dir, build)
+            && !claim.loses_against(from.reported_unix_ms)
+        {
+            match claim.refused {
+                Some(why) if self.clock.now_unix_ms() - claim.refused_unix_ms < REMEMBER_UNREADABLE_MS => {
+                    return Err(Unwanted::RefusedBefore(why));
+                }
+                None if claims::file_path(&self.dir, build).exists() => return Err(Unwanted::Stored),
+                _ => {}
+            }
         }
-        if state.receiving.contains(build) {
+        if state.receiving.contains_key(build) {
             return Err(Unwanted::BeingSent);
         }
-        match state.refused.get(build) {
+        match state.refused.get(&(build.to_owned(), from.address)) {
             Some((at, why)) if self.clock.now_unix_s() - at < REMEMBER_REFUSAL_S => {
-                Err(Unwanted::RefusedBefore(why.clone()))
+                return Err(Unwanted::RefusedBefore(why.clone()));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        let (free, kept) = (self.surroundings.free_bytes(), self.limits.keep_free_bytes);
+        if free < size.saturating_add(kept) {
+            return Err(Unwanted::NoRoom { size, free, kept });
+        }
+        Ok(())
     }
 
     /// Begins to receive a file.
-    pub(crate) async fn receive(self: &Arc<Self>, build: &str, size: u64) -> Result<Receiving, Unwanted> {
+    pub(crate) async fn receive(self: &Arc<Self>, build: &str, size: u64, from: Origin) -> Result<Receiving, Unwanted> {
         {
             let mut state = self.state.lock();
-            self.check(build, size, &state)?;
-            state.receiving.insert(build.to_owned());
+            self.check(build, size, &from, &state)?;
+            let of_address = state
+                .receiving
+                .values()
+                .filter(|address| **address == from.address)
+                .count();
+            if of_address >= MAX_RECEIVING_OF_ADDRESS {
+                return Err(Unwanted::TooManyOfAddress);
+            }
+            state.receiving.insert(build.to_owned(), from.address);
         }
-        // From here on, dropping `place` frees the name again.
-        let mut place = Place {
-            files: Arc::clone(self),
-            build: build.to_owned(),
-            turn: None,
-        };
+        // Origin here on, dropping `place` frees the name again.
+        let mut place = Place::new(Arc::clone(self), build.to_owned());
         place.turn = match tokio::time::timeout(WAIT_FOR_TURN, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Some(turn),
             // The semaphore is never closed, so this is the wait that took too long.
             _ => return Err(Unwanted::TooManyAtOnce),
         };
-        let mut options = tokio::fs::OpenOptions::new();
-        // It is read back to see what it is.
-        options.read(true).write(true).create(true).truncate(true);
-        let file = options
-            .open(place.temporary())
-            .await
-            .map_err(|error| self.disk(&error))?;
-        Ok(Receiving {
-            file,
-            declared: size,
-            received: 0,
-            place,
-        })
+        Receiving::begin(place, size, from).await
     }
 
     /// Remembers that a build's file is of no use, and removes it.
     pub(crate) fn refuse(&self, build: &str, why: String) {
+        if !is_build_id(build) {
+            return;
+        }
+        let claim = claims::read(&self.dir, build).unwrap_or_else(|| SymbolClaim {
+            build_id: build.to_owned(),
+            ..SymbolClaim::default()
+        });
+        self.remember_unreadable(claim, why);
+        // Gone already is as good.
+        let _ = fs::remove_file(claims::file_path(&self.dir, build));
+    }
+
+    fn remember_unreadable(&self, claim: SymbolClaim, why: String) {
+        let claim = SymbolClaim {
+            refused: Some(why),
+            refused_unix_ms: self.clock.now_unix_ms(),
+            ..claim
+        };
+        if let Err(error) = claims::write(&self.dir, &claim) {
+            tracing::warn!(build = claim.build_id, %error, "that a file is refused cannot be remembered");
+        }
+    }
+
+    /// Remembers what was wrong with the file of a sender.
+    pub(super) fn refuse_sender(&self, build: &str, address: Option<IpAddr>, why: String) {
         let now = self.clock.now_unix_s();
         let mut state = self.state.lock();
         if state.refused.len() >= MAX_REFUSALS {
             state.refused.retain(|_, (at, _)| now - *at < REMEMBER_REFUSAL_S);
         }
         if state.refused.len() < MAX_REFUSALS {
-            state.refused.insert(build.to_owned(), (now, why));
-        }
-        drop(state);
-        if is_build_id(build) {
-            // Gone already is as good.
-            let _ = fs::remove_file(self.path(build));
+            state.refused.insert((build.to_owned(), address), (now, why));
         }
     }
 
-    fn path(&self, build: &str) -> PathBuf {
-        self.dir.join(format!("{build}.debug"))
-    }
-
-    fn disk(&self, error: &io::Error) -> Unwanted {
+    pub(super) fn disk(&self, error: &io::Error) -> Unwanted {
         Unwanted::Disk {
             path: self.dir.clone(),
             reason: error.to_string(),
         }
     }
 
+    /// Where a file lies while it is received.
+    pub(super) fn temporary(&self, build: &str) -> PathBuf {
+        self.dir.join(format!("{build}.tmp"))
+    }
+
+    /// Gives the place of a build that was being received free.
+    pub(super) fn received(&self, build: &str) {
+        self.state.lock().receiving.remove(build);
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub(super) fn now_unix_ms(&self) -> i64 {
+        self.clock.now_unix_ms()
+    }
+
     /// Checks a received file and gives it its name.
-    fn keep(&self, build: &str, temporary: &Path, file: &File) -> Result<(), Unwanted> {
+    pub(super) fn keep(&self, claim: SymbolClaim, temporary: &Path, file: &File) -> Result<Kept, Unwanted> {
+        let build = claim.build_id.as_str();
+        let wrong = |found: String| Unwanted::WrongFile {
+            wanted: build.to_owned(),
+            found,
+        };
         match elf::build_id(file) {
             Ok(found) if found == build => {}
-            Ok(found) => {
-                return Err(Unwanted::WrongFile {
-                    wanted: build.to_owned(),
-                    found: format!("it is of build {found}"),
-                });
-            }
+            Ok(found) => return Err(wrong(format!("it is of build {found}"))),
             Err(elf::NoBuildId::Io(error)) => return Err(self.disk(&error)),
-            Err(why) => {
-                return Err(Unwanted::WrongFile {
-                    wanted: build.to_owned(),
-                    found: why.to_string(),
-                });
-            }
+            Err(why) => return Err(wrong(why.to_string())),
         }
         if elf::code(file).map_or(true, |code| code.is_empty()) {
-            let found = "it holds no code, only debug information; send the file that runs".to_owned();
-            return Err(Unwanted::WrongFile {
-                wanted: build.to_owned(),
-                found,
-            });
+            let found = "it holds no code, only debug information; send the file that runs";
+            return Err(wrong(found.to_owned()));
         }
+        let before = claims::read(&self.dir, build);
+        let path = claims::file_path(&self.dir, build);
+        let is_same = before.as_ref().is_some_and(|before| before.digest == claim.digest);
+        if let Some(why) = before
+            .as_ref()
+            .filter(|_| is_same)
+            .and_then(|before| before.refused.clone())
+        {
+            return Err(Unwanted::RefusedBefore(why));
+        }
+        if let Err(why) = reader::is_readable(temporary, self.limits.unpacked_bytes) {
+            // Of a file that has a place, the claim stays.
+            if !path.exists() {
+                self.remember_unreadable(claim, why.clone());
+            }
+            return Err(Unwanted::Unreadable(why));
+        }
+        let replaced = before.is_some_and(|before| before.refused.is_none() && !is_same);
+        let kept = Kept {
+            bytes: claim.bytes,
+            replaced,
+        };
         let keep = || {
             file.sync_all()?;
-            fs::rename(temporary, self.path(build))?;
+            claims::write(&self.dir, &claim)?;
+            fs::rename(temporary, &path)?;
             File::open(&self.dir)?.sync_all()
         };
         keep().map_err(|error| self.disk(&error))?;
-        self.make_room(build).map_err(|error| self.disk(&error))
+        self.make_room(&path).map_err(|error| self.disk(&error))?;
+        Ok(kept)
     }
 
-    /// Removes the oldest files until the folder is within its limit; never the one just received.
-    fn make_room(&self, newest: &str) -> io::Result<()> {
-        let newest = self.path(newest);
+    /// Removes files until the folder is within its limits: first those of builds that nothing stored refers to, then the
+    /// oldest; never the one just received. Claims of builds that are referred to stay: they say where the names are from.
+    fn make_room(&self, newest: &Path) -> io::Result<()> {
         let mut files = Vec::new();
+        let mut claims_alone = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let data = entry.metadata()?;
-            if data.is_file() && entry.path().extension().is_some_and(|e| e == "debug") {
-                files.push((data.modified()?, entry.path(), data.len()));
+            let path = entry?.path();
+            // What goes meanwhile is gone.
+            let Ok(data) = fs::metadata(&path) else { continue };
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("debug") => files.push((data.modified()?, path, data.len())),
+                Some("claim") if !path.with_extension("debug").exists() => {
+                    claims_alone.push((data.modified()?, path, 0))
+                }
+                _ => {}
             }
         }
         let mut total: u64 = files.iter().map(|f| f.2).sum();
-        files.sort();
+        let mut count = files.len();
+        if total <= self.limits.total_bytes && count + claims_alone.len() <= MAX_FILES {
+            return Ok(());
+        }
+        let referred_to = self.surroundings.builds();
+        let is_referred_to = |path: &Path| {
+            path.file_stem()
+                .is_some_and(|build| referred_to.contains(&*build.to_string_lossy()))
+        };
+        files.sort_by_cached_key(|(at, path, _)| (is_referred_to(path), *at));
         for (_, path, size) in files {
-            if total <= self.total_bytes {
+            if total <= self.limits.total_bytes && count <= MAX_FILES {
                 break;
             }
             if path != newest {
-                tracing::info!(file = %path.display(), limit = self.total_bytes, "removes the oldest debug information: `debuginfo_total_bytes`");
+                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removes debug information: `debuginfo_total_bytes`");
                 fs::remove_file(&path)?;
+                if !is_referred_to(&path) {
+                    let _ = fs::remove_file(path.with_extension("claim"));
+                }
                 total -= size;
+                count -= 1;
             }
+        }
+        claims_alone.sort_by_cached_key(|(at, path, _)| (is_referred_to(path), *at));
+        let too_many = (count + claims_alone.len()).saturating_sub(MAX_FILES);
+        for (_, path, _) in claims_alone.into_iter().take(too_many) {
+            let _ = fs::remove_file(path);
         }
         Ok(())
     }
 }
 
 /// Also what keeps a sender from naming a path.
-fn is_build_id(text: &str) -> bool {
+pub(super) fn is_build_id(text: &str) -> bool {
     (4..=128).contains(&text.len())
         && text.len().is_multiple_of(2)
         && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// A build's place among those being received.
-struct Place {
-    files: Arc<DebugFiles>,
-    build: String,
-    turn: Option<OwnedSemaphorePermit>,
-}
-
-impl Place {
-    fn temporary(&self) -> PathBuf {
-        self.files.dir.join(format!("{}.tmp", self.build))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // After success the name is gone already.
-        let _ = fs::remove_file(self.temporary());
-        self.files.state.lock().receiving.remove(&self.build);
-    }
-}
-
-/// A file on its way in; dropping it forgets it.
-pub(crate) struct Receiving {
-    file: tokio::fs::File,
-    declared: u64,
-    received: u64,
-    place: Place,
-}
-
-impl Receiving {
-    /// Adds bytes.
-    pub(crate) async fn write(&mut self, chunk: &[u8]) -> Result<(), Unwanted> {
-        self.received = self.received.saturating_add(chunk.len() as u64);
-        if self.received > self.declared {
-            return Err(Unwanted::WrongSize {
-                declared: self.declared,
-                received: self.received,
-            });
-        }
-        self.file
-            .write_all(chunk)
-            .await
-            .map_err(|error| self.place.files.disk(&error))
-    }
-
-    /// Checks the whole file and keeps it; says how many bytes it has.
-    pub(crate) async fn finish(mut self) -> Result<u64, Unwanted> {
-        if self.received != self.declared {
-            return Err(Unwanted::WrongSize {
-                declared: self.declared,
-                received: self.received,
-            });
-        }
-        self.file.flush().await.map_err(|error| self.place.files.disk(&error))?;
-        let Receiving {
-            file, received, place, ..
-        } = self;
-        let file = file.into_std().await;
-        let keep = move || {
-            let kept = place.files.keep(&place.build, &place.temporary(), &file);
-            if let Err(Unwanted::WrongFile { .. }) = &kept {
-                let why = kept.as_ref().map_or_else(ToString::to_string, |()| String::new());
-                place.files.refuse(&place.build, why);
-            }
-            kept.map(|()| received)
-        };
-        match tokio::task::spawn_blocking(keep).await {
-            Ok(kept) => kept,
-            Err(error) => Err(Unwanted::WrongFile {
-                wanted: String::new(),
-                found: error.to_string(),
-            }),
-        }
-    }
 }

@@ -1,50 +1,44 @@
 //! The background worker that names locations.
 //!
-//! Guarantees: one file is read at a time, on a thread of the lowest priority, so that it never competes with ingest
-//! or with the services on the same machine; what was parsed is dropped after a minute without work.
+//! Guarantees: one file is read at a time, in a process of its own and of the lowest priority, which is ended after a minute
+//! without work. A sent file may be hostile: its size is bounded before it is stored, and so is what its sections unpack to;
+//! reading it is bounded in memory and time ([`super::child`], [`super::confine`]). A file that does not keep to that is
+//! removed and its build refused, with the reason. Where the process is killed from outside it is tried again, later each time,
+//! [`MOST_KILLS`] times.
 //!
-//! A sent file may be hostile. Its size is bounded before it is stored; a panic while reading it is caught; reading
-//! that takes longer than [`LIMIT`] is given up: the thread is abandoned (it cannot be stopped), the file is removed
-//! and its build refused. After [`MAX_ABANDONED`] such threads no further file is read until the next start.
-//!
-//! Wrong on purpose: a file that makes the reader allocate without bound is not caught. Whoever may send telemetry may
-//! also send files; a subprocess with a memory limit is what would change that.
+//! A build is asked about again only after twenty times as long as its last question took: services that run something new
+//! all the time cost a twentieth of a CPU at most.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-    sync::{Arc, mpsc},
-    time::Duration,
+    collections::HashMap,
+    ffi::OsString,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use emberline_model::{Frame, Mapping};
+use emberline_model::Mapping;
 use emberline_storage::Store;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{files::DebugFiles, symbolise::Symboliser};
+use super::{
+    child::{ReadError, ReadLimits, SymbolReader},
+    files::DebugFiles,
+};
 use crate::self_metrics::SelfMetrics;
 
-/// How long one batch of locations of one file may take.
-const LIMIT: Duration = Duration::from_secs(60);
-/// Threads given up before symbolisation stops.
-const MAX_ABANDONED: usize = 3;
 /// How often new locations are looked for.
 const EVERY: Duration = Duration::from_secs(2);
-/// After so long without work the parsed files are dropped.
+/// After so long without work the process is ended.
 const IDLE: Duration = Duration::from_secs(60);
 /// Locations of one build looked up at a time.
 const BATCH: usize = 2_000;
-/// Files kept parsed at the same time.
-const MAX_FILES: usize = 4;
-
-type Located = Vec<(u64, Vec<Frame>)>;
-
-struct Job {
-    path: PathBuf,
-    offsets: Vec<u64>,
-    answer: oneshot::Sender<Result<Located, String>>,
-}
+/// A build rests for so many times what its last question took.
+const REST: u32 = 20;
+/// How often a process that reads a file may be killed from outside before the file is refused.
+const MOST_KILLS: u32 = 3;
+/// How long nothing is read when no process can be started.
+const NOT_STARTED: Duration = Duration::from_secs(60);
 
 /// What the worker needs.
 pub(crate) struct SymbolWorker {
@@ -53,20 +47,56 @@ pub(crate) struct SymbolWorker {
     pub(crate) metrics: SelfMetrics,
     /// Told when a file has arrived.
     pub(crate) arrived: Arc<Notify>,
+    /// The program that reads files, with its arguments; without one, nothing is read.
+    pub(crate) reader: Option<Vec<OsString>>,
+    pub(crate) memory_bytes: u64,
+    pub(crate) seconds: u64,
+}
+
+/// What the worker knows from one round to the next.
+struct Memory {
+    reader: SymbolReader,
+    /// Builds that rest, and until when.
+    resting: HashMap<String, Instant>,
+    /// How often a process was killed that read a build.
+    kills: HashMap<String, u32>,
+    last_read: Instant,
+    /// No process can be started before.
+    not_before: Option<Instant>,
+    /// It was said that a right could not be given up.
+    told_unconfined: bool,
+}
+
+/// How a look-up ended.
+enum Outcome {
+    /// Names were stored; there may be more to look up.
+    Stored,
+    /// There is nothing more to do for this build now.
+    Over,
 }
 
 impl SymbolWorker {
     /// Runs until cancelled.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut thread: Option<mpsc::Sender<Job>> = None;
-        let mut abandoned = 0;
+        let limits = ReadLimits {
+            memory_bytes: self.memory_bytes,
+            seconds: self.seconds,
+        };
+        let mut memory = Memory {
+            reader: SymbolReader::new(self.reader.clone().unwrap_or_default(), limits),
+            resting: HashMap::new(),
+            kills: HashMap::new(),
+            last_read: Instant::now(),
+            not_before: None,
+            told_unconfined: false,
+        };
         loop {
-            let more = tokio::select! {
-                more = self.round(&mut thread, &mut abandoned) => more,
+            tokio::select! {
+                () = self.round(&mut memory) => {}
                 () = stop.cancelled() => return,
-            };
-            if more {
-                continue;
+            }
+            if memory.last_read.elapsed() >= IDLE {
+                memory.reader.rest();
             }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
@@ -76,93 +106,133 @@ impl SymbolWorker {
         }
     }
 
-    /// Looks up one batch of each build that has a file; true when there is more to do.
-    async fn round(&self, thread: &mut Option<mpsc::Sender<Job>>, abandoned: &mut usize) -> bool {
-        let (mut waiting, mut without_file, mut more) = (0, 0, false);
+    /// Looks up what there is to look up of each build that has a file.
+    async fn round(&self, memory: &mut Memory) {
+        let (mut waiting, mut without_file) = (0, 0);
+        let now = Instant::now();
+        memory.resting.retain(|_, until| *until > now);
         for (mapping, offsets) in self.store.unresolved(BATCH) {
-            let Some(path) = self.files.find(&mapping.build_id) else {
-                without_file += offsets.len();
-                continue;
-            };
-            waiting += offsets.len();
-            if *abandoned >= MAX_ABANDONED {
+            let build = mapping.build_id.as_str();
+            let may_read = self.reader.is_some() && memory.not_before.is_none_or(|at| at <= Instant::now());
+            if !may_read || memory.resting.contains_key(build) {
+                waiting += offsets.len();
                 continue;
             }
-            let full = offsets.len() >= BATCH;
-            let named = self.look_up(thread, abandoned, &mapping, path, offsets).await;
-            more |= named && full;
+            let mut offsets = offsets;
+            let mut has_file = false;
+            // To the end, because the process that read this file may have to make room for one that reads the next.
+            while let Outcome::Stored = self.look_up(memory, &mapping, &offsets, &mut has_file).await {
+                let key = mapping.key();
+                let more = self
+                    .store
+                    .unresolved(BATCH)
+                    .into_iter()
+                    .find(|(other, _)| other.key() == key);
+                match more {
+                    Some((_, more)) if offsets.len() >= BATCH => offsets = more,
+                    _ => break,
+                }
+            }
+            match has_file {
+                true => waiting += offsets.len(),
+                false => without_file += offsets.len(),
+            }
         }
         self.metrics.symbol_queue("worker", waiting);
         self.metrics.symbol_queue("file", without_file);
-        more
     }
 
-    /// Looks up some locations of one build; true when names were stored.
-    async fn look_up(
-        &self,
-        thread: &mut Option<mpsc::Sender<Job>>,
-        abandoned: &mut usize,
-        mapping: &Mapping,
-        path: PathBuf,
-        offsets: Vec<u64>,
-    ) -> bool {
-        let count = offsets.len();
-        let (answer, answered) = oneshot::channel();
-        let job = Job { path, offsets, answer };
-        if let Err(error) = send(thread, job) {
-            tracing::error!("cannot start the symbol thread: {error}; addresses have no names until that works");
-            return false;
-        }
-        let located = match tokio::time::timeout(LIMIT, answered).await {
-            Ok(Ok(Ok(located))) => located,
-            Ok(answer) => {
-                // Without an answer the thread is gone; the next job starts another.
-                let why = match answer {
-                    Ok(Err(why)) => why,
-                    _ => "the thread that reads it ended".to_owned(),
-                };
-                self.give_up(mapping, count, &why);
-                return false;
+    /// Looks up some locations of one build.
+    async fn look_up(&self, memory: &mut Memory, mapping: &Mapping, offsets: &[u64], has_file: &mut bool) -> Outcome {
+        let build = mapping.build_id.as_str();
+        let file = match self.files.begin_reading(build) {
+            None => return Outcome::Over,
+            Some(Err(why)) => {
+                self.give_up(mapping, offsets.len(), "refused", &why);
+                return Outcome::Over;
             }
-            Err(_) => {
-                *thread = None;
-                *abandoned += 1;
-                self.metrics.symbol_threads_abandoned(*abandoned);
-                self.give_up(
-                    mapping,
-                    count,
-                    &format!("reading it took longer than {} s", LIMIT.as_secs()),
-                );
-                if *abandoned >= MAX_ABANDONED {
-                    tracing::error!(
-                        "{MAX_ABANDONED} files could not be read in time; no more files are read until the next start"
-                    );
+            Some(Ok(file)) => file,
+        };
+        *has_file = true;
+        let started = Instant::now();
+        let read = memory.reader.frames(&file.path, offsets).await;
+        memory.last_read = Instant::now();
+        memory
+            .resting
+            .insert(build.to_owned(), Instant::now() + started.elapsed() * REST);
+        let located = match read {
+            Ok((located, unconfined)) => {
+                if !unconfined.is_empty() && !memory.told_unconfined {
+                    tracing::warn!("the process that reads symbols keeps rights that it should not need: {unconfined}");
+                    memory.told_unconfined = true;
                 }
-                return false;
+                located
+            }
+            Err(ReadError::File(why)) => {
+                self.give_up(mapping, offsets.len(), "refused", &why);
+                return Outcome::Over;
+            }
+            Err(ReadError::Killed(why)) => {
+                self.metrics.symbol_read("killed");
+                let kills = memory.kills.entry(build.to_owned()).or_default();
+                *kills += 1;
+                tracing::warn!(build, kills, "{why}");
+                if *kills >= MOST_KILLS {
+                    memory.kills.remove(build);
+                    self.give_up(
+                        mapping,
+                        offsets.len(),
+                        "refused",
+                        &format!(
+                            "{why}, {MOST_KILLS} times: this machine has too little memory for it, or somebody ends it"
+                        ),
+                    );
+                } else {
+                    memory.resting.insert(build.to_owned(), Instant::now() + EVERY * *kills);
+                }
+                return Outcome::Over;
+            }
+            Err(ReadError::NotStarted(why)) => {
+                self.metrics.symbol_read("not_started");
+                tracing::error!("addresses get no names: {why}; `symbol_reader` is to be set");
+                memory.not_before = Some(Instant::now() + NOT_STARTED);
+                return Outcome::Over;
             }
         };
+        memory.kills.remove(build);
+        self.metrics.symbol_read("done");
+        let count = offsets.len();
         let named = located.iter().filter(|(_, frames)| !frames.is_empty()).count();
-        let (store, key) = (self.store.clone(), mapping.key().to_owned());
-        let stored = tokio::task::spawn_blocking(move || store.put_symbols(&key, located)).await;
-        match stored {
-            Ok(Ok(())) => {
+        let (store, files, key) = (self.store.clone(), Arc::clone(&self.files), mapping.key().into_owned());
+        let owned_build = build.to_owned();
+        let stored = tokio::task::spawn_blocking(move || {
+            // Another file may have taken its place meanwhile: these names are not to be believed any more.
+            match files.is_current(&owned_build, &file) {
+                true => store.put_symbols(&key, located).map(|()| true),
+                false => Ok(false),
+            }
+        });
+        match stored.await {
+            Ok(Ok(true)) => {
                 self.metrics.symbols("named", named);
                 self.metrics.symbols("without_symbol", count - named);
-                tracing::debug!(build = mapping.key(), count, named, "looked up locations");
-                true
+                tracing::debug!(build, count, named, "looked up locations");
+                Outcome::Stored
             }
+            Ok(Ok(false)) => Outcome::Over,
             Ok(Err(error)) => {
                 tracing::warn!("symbols were not stored: {error}");
-                false
+                Outcome::Over
             }
             Err(error) => {
                 tracing::error!("storing symbols failed: {error}");
-                false
+                Outcome::Over
             }
         }
     }
 
-    fn give_up(&self, mapping: &Mapping, count: usize, why: &str) {
+    fn give_up(&self, mapping: &Mapping, count: usize, outcome: &'static str, why: &str) {
+        self.metrics.symbol_read(outcome);
         self.metrics.symbols("failed", count);
         tracing::warn!(
             build = mapping.build_id,
@@ -170,60 +240,5 @@ impl SymbolWorker {
             "the debug information is of no use: {why}"
         );
         self.files.refuse(&mapping.build_id, why.to_owned());
-    }
-}
-
-/// Hands a job to the thread, which is started when there is none.
-fn send(thread: &mut Option<mpsc::Sender<Job>>, job: Job) -> std::io::Result<()> {
-    let job = match thread {
-        None => job,
-        Some(jobs) => match jobs.send(job) {
-            Ok(()) => return Ok(()),
-            // The thread has ended; the job comes back.
-            Err(mpsc::SendError(job)) => job,
-        },
-    };
-    let (jobs, queue) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("symbols".to_owned())
-        .spawn(move || serve(&queue))?;
-    // The thread has just begun to listen.
-    let _ = jobs.send(job);
-    *thread = Some(jobs);
-    Ok(())
-}
-
-fn serve(queue: &mpsc::Receiver<Job>) {
-    // Failing to is no reason to fail: the thread is then as important as any other.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
-    let mut symboliser: Option<Symboliser> = None;
-    let mut files: Vec<PathBuf> = Vec::new();
-    loop {
-        let job = match queue.recv_timeout(IDLE) {
-            Ok(job) => job,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                symboliser = None;
-                files.clear();
-                continue;
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
-        };
-        if !files.contains(&job.path) {
-            if files.len() >= MAX_FILES {
-                symboliser = None;
-                files.clear();
-            }
-            files.push(job.path.clone());
-        }
-        let reader = symboliser.get_or_insert_with(Symboliser::new);
-        let read = catch_unwind(AssertUnwindSafe(|| reader.frames(&job.path, &job.offsets)));
-        let answer = read.unwrap_or_else(|_| {
-            // What a panic left behind is not used again.
-            symboliser = None;
-            files.clear();
-            Err("reading it failed in a way that is a mistake of the reader".to_owned())
-        });
-        // Nobody waits any more when the time was up.
-        let _ = job.answer.send(answer);
     }
 }

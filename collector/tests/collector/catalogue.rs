@@ -537,9 +537,10 @@ async fn c7_a_batch_counts_once_however_often_and_in_whatever_order_it_comes() {
     let server = Server::start(|_| {}).await;
     let send = async |sender: &str, sequence: u64, requests: usize| {
         let mut shop = shop();
+        shop.workload.instance = sender.to_owned();
         shop.requests = vec![series(Side::Server, "/a", None, &vec![1_000_000; requests])];
         let id = BatchId {
-            sender: sender.to_owned(),
+            sender: format!("demo/shop/1/{sender}/application"),
             epoch: 1,
             sequence,
             signal: Signal::Requests,

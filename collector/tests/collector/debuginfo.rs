@@ -11,11 +11,11 @@ use emberline_model::{
 };
 use tonic::{Code, Status, transport::Channel};
 
-type Client = DebugInfoClient<Channel>;
+pub(crate) type Client = DebugInfoClient<Channel>;
 
 /// This test's own program and its build id, as `readelf` would print it: found here by its note's bytes, not by the
 /// code under test.
-fn own_program() -> (Vec<u8>, String) {
+pub(crate) fn own_program() -> (Vec<u8>, String) {
     let mut bytes = Vec::new();
     File::open("/proc/self/exe").unwrap().read_to_end(&mut bytes).unwrap();
     let head = [4u8, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0];
@@ -27,7 +27,7 @@ fn own_program() -> (Vec<u8>, String) {
     (bytes, id)
 }
 
-async fn should(client: &mut Client, build_id: &str, size: u64) -> (bool, String) {
+pub(crate) async fn should(client: &mut Client, build_id: &str, size: u64) -> (bool, String) {
     let request = ShouldUploadRequest {
         build_id: build_id.into(),
         path: "/bin/x".into(),
@@ -37,11 +37,12 @@ async fn should(client: &mut Client, build_id: &str, size: u64) -> (bool, String
     (answer.upload, answer.reason)
 }
 
-fn parts(build_id: &str, size: u64, bytes: &[u8]) -> Vec<UploadRequest> {
+pub(crate) fn parts(build_id: &str, size: u64, bytes: &[u8]) -> Vec<UploadRequest> {
     let header = UploadHeader {
         build_id: build_id.into(),
         path: "/bin/x".into(),
         size,
+        sender: "demo/shop/1/shop-1-0/application".into(),
     };
     let chunks = bytes.chunks(256 * 1024).map(|chunk| Part::Chunk(chunk.to_vec()));
     [Part::Header(header)]
@@ -51,7 +52,7 @@ fn parts(build_id: &str, size: u64, bytes: &[u8]) -> Vec<UploadRequest> {
         .collect()
 }
 
-async fn upload(client: &mut Client, build_id: &str, size: u64, bytes: &[u8]) -> Result<u64, Status> {
+pub(crate) async fn upload(client: &mut Client, build_id: &str, size: u64, bytes: &[u8]) -> Result<u64, Status> {
     let stream = tokio_stream::iter(parts(build_id, size, bytes));
     client
         .upload(stream)
@@ -59,10 +60,12 @@ async fn upload(client: &mut Client, build_id: &str, size: u64, bytes: &[u8]) ->
         .map(|answer| answer.into_inner().received_bytes)
 }
 
+/// The files in the folder, without what is said of them.
 fn files(server: &Server) -> Vec<String> {
     let entries = std::fs::read_dir(server.dir.join("debuginfo")).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".claim"))
         .collect()
 }
 

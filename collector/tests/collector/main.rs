@@ -7,6 +7,7 @@ mod catalogue;
 mod debuginfo;
 mod exemplars;
 mod files_of_profilers;
+mod hostile_files;
 mod notifications;
 mod otlp_defaults;
 mod otlp_grpc;

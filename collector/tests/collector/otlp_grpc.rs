@@ -12,7 +12,9 @@ use emberline_model::{
 use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
 use opentelemetry_proto::tonic::{
     collector::{
-        metrics::v1::{ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient},
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient,
+        },
         profiles::v1development::{ExportProfilesServiceRequest, profiles_service_client::ProfilesServiceClient},
     },
     metrics::v1::{Gauge, Metric, NumberDataPoint, metric::Data},
@@ -43,7 +45,7 @@ fn shop() -> WorkloadWindow {
 
 fn id(sequence: u64, signal: Signal) -> String {
     BatchId {
-        sender: "demo/shop@1/shop-1-0/application".into(),
+        sender: "demo/shop/1/shop-1-0/application".into(),
         epoch: 5,
         sequence,
         signal,
@@ -353,4 +355,40 @@ async fn send_raw(channel: Channel, path: &'static str, bytes: Bytes) -> Result<
         .unary(Request::new(bytes), path, RawCodec)
         .await
         .map(tonic::Response::into_inner)
+}
+
+/// A batch under another's id made that one's own batch a duplicate, acknowledged and lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_another_sender_costs_that_one_nothing() {
+    let server = Server::start(|_| {}).await;
+    let mut metrics = MetricsServiceClient::new(server.channel().await);
+    let of_thief = || {
+        let mut thief = shop();
+        thief.workload.service = "thief".to_owned();
+        encode_requests(&thief)
+    };
+    for _ in 0..2 {
+        let answer = metrics
+            .export(with_id(of_thief(), &id(1, Signal::Requests)))
+            .await
+            .unwrap();
+        let partial = answer.into_inner().partial_success.unwrap();
+        assert_eq!(partial.rejected_data_points, 0, "it is stored all the same");
+        assert!(
+            partial.error_message.contains("foreign_batch_id"),
+            "{}",
+            partial.error_message
+        );
+    }
+    // Nothing that would say whose it is.
+    let empty = ExportMetricsServiceRequest::default();
+    metrics.export(with_id(empty, &id(1, Signal::Requests))).await.unwrap();
+    for _ in 0..2 {
+        metrics
+            .export(with_id(encode_requests(&shop()), &id(1, Signal::Requests)))
+            .await
+            .unwrap();
+    }
+    assert_eq!(requests_stored(&server).await, 3, "stored, and once");
+    server.stop().await;
 }

@@ -90,7 +90,7 @@ async fn metrics_and_profiles_arrive_in_every_compression() {
         ("zstd", zstd::encode_all(&message[..], 3).unwrap()),
     ];
     for (sequence, (encoding, body)) in packed.into_iter().enumerate() {
-        let id = format!("7;{};1;demo/shop", sequence + 1);
+        let id = format!("7;{};1;demo/shop/1/shop-1-0/application", sequence + 1);
         let headers = [PROTOBUF, ("content-encoding", encoding), (BATCH_ID_HEADER, id.as_str())];
         for _ in 0..2 {
             let answer = post(&server, "/v1/metrics", &headers, body.clone()).await;

@@ -162,13 +162,12 @@ impl Keys {
             .iter()
             .map(|location| {
                 let build = match location {
-                    Location::Native { mapping, .. } => profile
-                        .mappings
-                        .get(*mapping as usize)
-                        .map_or("", |mapping| mapping.key()),
-                    Location::Named { .. } => "",
+                    Location::Native { mapping, .. } => {
+                        profile.mappings.get(*mapping as usize).map(crate::Mapping::key)
+                    }
+                    Location::Named { .. } => None,
                 };
-                id::location_id(location, build)
+                id::location_id(location, build.as_deref().unwrap_or_default())
             })
             .collect();
         let of_location = |at: &u32| locations.get(*at as usize).copied().unwrap_or_default();

@@ -10,7 +10,7 @@
 use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use emberline_model::{
-    Mapping,
+    BatchId, Mapping,
     proto::v1::{
         ShouldUploadRequest, UploadHeader, UploadRequest, debug_info_client::DebugInfoClient, upload_request::Part,
     },
@@ -26,7 +26,6 @@ use super::{
     client::{Failure, judge},
     elf,
     stats::Shared,
-    windows::sender_name,
 };
 
 /// What this task is told.
@@ -147,7 +146,7 @@ impl DebugInfo {
                     if self.builds.len() >= MOST_BUILDS {
                         return;
                     }
-                    let name = sender_name(&self.options.workload, self.options.component);
+                    let name = BatchId::sender_of(&self.options.workload, self.options.component);
                     let first = self.options.initial_backoff.saturating_mul(4);
                     self.builds.entry(mapping.build_id).or_insert_with(|| Build {
                         path: mapping.path,
@@ -242,6 +241,7 @@ impl DebugInfo {
             build_id: build_id.to_owned(),
             path: path.to_owned(),
             size,
+            sender: BatchId::sender_of(&self.options.workload, self.options.component),
         };
         let parts = parts(header, file, size, self.options.upload_pause);
         let most = self.options.call_timeout + Duration::from_secs(60 + size / SLOWEST_UPLOAD);

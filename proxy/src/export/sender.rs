@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use emberline_model::{Signal, time::Clock};
+use emberline_model::{BatchId, Signal, time::Clock};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -16,7 +16,6 @@ use super::{
     client::{Client, Failure, judge},
     debug_info::BuildNews,
     stats::Shared,
-    windows::sender_name,
 };
 
 /// Attempts for a batch that makes the collector fail for an unknown cause.
@@ -40,7 +39,7 @@ impl Sender {
         shared: Arc<Shared>,
         builds: Option<mpsc::UnboundedSender<BuildNews>>,
     ) -> Sender {
-        let name = sender_name(&options.workload, options.component);
+        let name = BatchId::sender_of(&options.workload, options.component);
         Sender {
             client: Client::new(channel, options.call_timeout),
             endpoint: options.endpoint.clone(),

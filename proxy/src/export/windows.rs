@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fmt::Write,
+    hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
     time::Duration,
 };
@@ -21,37 +21,16 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::{ExportOptions, QueuedBatch, WINDOW_NS, debug_info::BuildNews, profile, stats::Shared};
-use crate::telemetry::{Cut, Telemetry, percent_encode};
+use crate::telemetry::{Cut, Telemetry};
 
 /// Missed windows without requests that are still reported; after a longer sleep of the machine they are left out.
 const MOST_EMPTY_WINDOWS: i64 = 6;
 
 const STEP: i64 = WINDOW_SECONDS as i64;
 
-/// Longest sender name that the collector accepts.
-const MAX_SENDER_BYTES: usize = 512;
-
-/// `namespace/service/version/instance/component` in visible ASCII: unique per process.
-pub(super) fn sender_name(workload: &Workload, component: Component) -> String {
-    let mut name = String::new();
-    for part in [
-        &workload.namespace,
-        &workload.service,
-        &workload.version,
-        &workload.instance,
-    ] {
-        percent_encode(part, &mut name);
-        name.push('/');
-    }
-    name.push_str(component.as_str());
-    if name.len() > MAX_SENDER_BYTES {
-        // ASCII, so any byte is a boundary. The hash keeps long names apart that agree in front.
-        let hash = emberline_model::id::series_id(workload, component, "sender");
-        name.truncate(MAX_SENDER_BYTES - 17);
-        // Writing to a string cannot fail.
-        let _ = write!(name, "#{hash:016x}");
-    }
-    name
+/// A number that nobody else can guess: the standard library seeds this hasher from the system's random numbers.
+fn random_epoch() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 pub(super) struct Cutter {
@@ -83,8 +62,8 @@ impl Cutter {
         Cutter {
             workload: options.workload.clone(),
             component: options.component,
-            sender: sender_name(&options.workload, options.component),
-            epoch: u64::try_from(clock.now_unix_ns() / 1000).unwrap_or(0),
+            sender: BatchId::sender_of(&options.workload, options.component),
+            epoch: random_epoch(),
             sequences: [0, 0],
             next_start: window_start(clock.now_unix_s()),
             clock_check: options.clock_check,

@@ -42,7 +42,6 @@ use names::Names;
 pub use names::{DestinationId, RouteId, SeriesId};
 pub(crate) use open::{Meters, OpenId};
 use parking_lot::RwLock;
-pub(crate) use peers::percent_encode;
 pub use peers::{InvalidPeer, PEER_HEADER, PeerId, PeerTable, encode_peer, parse_peer};
 pub use record::{Protocol, RequestRecord, ResponseFlags};
 use shard::Shard;

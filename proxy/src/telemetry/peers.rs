@@ -8,12 +8,12 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use emberline_model::{
     Release, Workload,
+    batch::percent_encode,
     workload::{ROUTE_OTHER, UNKNOWN, clean_name},
 };
 use parking_lot::RwLock;
@@ -47,22 +47,6 @@ impl PeerId {
     "`{PEER_HEADER}` is not `v1;<namespace>;<service>;<version>;<instance>`: {0}; the sender has to be corrected, until then its requests count as coming from nobody known"
 )]
 pub struct InvalidPeer(&'static str);
-
-/// Writes a name so that it holds only visible ASCII without `;` and `%`, whatever it was.
-pub(crate) fn percent_encode(name: &str, to: &mut String) {
-    for byte in name.bytes() {
-        match byte {
-            b';' | b'%' | b',' | b'"' | b'\\' => {}
-            0x21..=0x7e => {
-                to.push(char::from(byte));
-                continue;
-            }
-            _ => {}
-        }
-        // Writing to a string cannot fail.
-        let _ = write!(to, "%{byte:02X}");
-    }
-}
 
 fn percent_decode(text: &[u8]) -> Result<String, InvalidPeer> {
     let digit = |at: usize| text.get(at).and_then(|b| char::from(*b).to_digit(16));

@@ -154,7 +154,7 @@ impl Generation {
                     None => {
                         let info = &self.named.table.functions[f as usize];
                         let next = answer.table.functions.len();
-                        let function = answer.table.index(info.id, || info.clone());
+                        let function = answer.table.identified(info);
                         // Described in several ways: then it may be there several times below the same node.
                         answer.has_twins |= function as usize != next;
                         *functions[f as usize].insert(function)

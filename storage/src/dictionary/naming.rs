@@ -20,18 +20,42 @@ pub(super) struct FunctionTable {
 }
 
 impl FunctionTable {
-    /// The index of a function; the first description of a key wins.
-    pub(super) fn index(&mut self, key: u64, info: impl FnOnce() -> FunctionInfo) -> u32 {
-        *self.by_key.entry(key).or_insert_with(|| {
-            self.functions.push(info());
-            (self.functions.len() - 1) as u32
-        })
+    /// The index of a function by its identifier; the first description wins. Another name that has the same identifier, as
+    /// somebody can make on purpose, gets another one.
+    pub(super) fn identified(&mut self, info: &FunctionInfo) -> u32 {
+        self.find(info.id, info, |there, info| there.name == info.name)
+    }
+
+    /// The index of a function at a key. What is not the same as what is there already is kept at another key, and that is
+    /// then its identifier where two had one.
+    fn find(&mut self, mut key: u64, info: &FunctionInfo, same: fn(&FunctionInfo, &FunctionInfo) -> bool) -> u32 {
+        let mut id = info.id;
+        loop {
+            match self.by_key.get(&key) {
+                Some(&index) if same(&self.functions[index as usize], info) => return index,
+                Some(&index) => {
+                    let there = &self.functions[index as usize];
+                    let is_twin = there.id == info.id && there.name != info.name;
+                    key = id::key("another", &[&key.to_string(), &info.name, &info.module, &info.file]);
+                    if is_twin {
+                        id = id::key("another function", &[&info.name]);
+                    }
+                }
+                None => break,
+            }
+        }
+        let index = self.functions.len() as u32;
+        self.by_key.insert(key, index);
+        self.functions.push(FunctionInfo { id, ..info.clone() });
+        index
     }
 
     /// The index of a function as it is described: one function may lie in files of several services.
     fn described(&mut self, info: FunctionInfo) -> u32 {
         let key = id::key("description", &[&info.module, &info.file]) ^ info.id;
-        self.index(key, || info)
+        self.find(key, &info, |there, info| {
+            (&there.name, &there.module, &there.file) == (&info.name, &info.module, &info.file)
+        })
     }
 }
 
@@ -74,7 +98,7 @@ pub(super) fn name_locations(
             Some(Place::Native { mapping, offset }) => {
                 let of_build = match &last {
                     Some((build, symbols)) if Arc::ptr_eq(build, mapping) => symbols,
-                    _ => &last.insert((mapping, symbols.build(mapping.key()))).1,
+                    _ => &last.insert((mapping, symbols.build(&mapping.key()))).1,
                 };
                 let of_build = of_build.read();
                 let before = named.indices.len();

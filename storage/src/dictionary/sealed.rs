@@ -7,6 +7,7 @@ use emberline_model::Location;
 
 use super::{Place, Stack, named};
 use crate::{
+    checks::Salted,
     error::QueryError,
     hot::Shared,
     ids::IdSet,
@@ -57,16 +58,18 @@ pub(super) fn find_stacks(
     found: &mut Vec<(u64, Stack)>,
 ) -> Result<(), Failure> {
     each_part(shared, reader, Kind::Stacks, wanted, |parts, part, bytes, wanted| {
-        let Some(locations) = location_ids(parts, part) else {
+        let Some((locations, salted)) = location_ids(shared, parts, part) else {
             // Stacks without their names are of no use, and are no damage of this file.
             return Ok(());
         };
-        dictionary::find_stacks(bytes, &locations, wanted, |id, stack| found.push((id, stack.into())))
+        dictionary::find_stacks(bytes, &locations, &salted, wanted, |id, stack| {
+            found.push((id, stack.into()))
+        })
     })
 }
 
-/// Identifiers of the locations that the stacks of a part mean.
-fn location_ids(parts: &PartSet, stacks: &Part) -> Option<Vec<u64>> {
+/// Identifiers of the locations that the stacks of a part mean, and what else there is to their own.
+pub(crate) fn location_ids<'a>(shared: &'a Shared, parts: &PartSet, stacks: &Part) -> Option<(Vec<u64>, Salted<'a>)> {
     let bytes = parts
         .beside(stacks.name)
         .find(|part| part.name.kind == Kind::Names)?
@@ -74,8 +77,9 @@ fn location_ids(parts: &PartSet, stacks: &Part) -> Option<Vec<u64>> {
         .ok()??;
     let names = dictionary::read_names(&bytes).ok()?;
     let mut ids = Vec::new();
-    dictionary::each_location(&bytes, &names, |id, _, _| ids.push(id)).ok()?;
-    Some(ids)
+    let salted = Salted::new(&shared.checks, &names.salted);
+    dictionary::each_location(&bytes, &names, &salted, |entry| ids.push(entry.id)).ok()?;
+    Some((ids, salted))
 }
 
 /// Takes the locations that are found out of `wanted`.
@@ -87,11 +91,12 @@ pub(super) fn find_places(
 ) -> Result<(), Failure> {
     each_part(shared, reader, Kind::Names, wanted, |_, _, bytes, wanted| {
         let names: Names = dictionary::read_names(bytes)?;
-        dictionary::each_location(bytes, &names, |id, location, mapping| {
-            if !wanted.remove(&id) {
+        let salted = Salted::new(&shared.checks, &names.salted);
+        dictionary::each_location(bytes, &names, &salted, |entry| {
+            if !wanted.remove(&entry.id) {
                 return;
             }
-            let place = match (location, mapping) {
+            let place = match (entry.location, entry.mapping) {
                 (Location::Native { offset, .. }, Some(mapping)) => Place::Native {
                     mapping: mapping.clone(),
                     offset: *offset,
@@ -104,7 +109,7 @@ pub(super) fn find_places(
                         .collect(),
                 },
             };
-            found.push((id, Arc::new(place)));
+            found.push((entry.id, Arc::new(place)));
         })
     })
 }

@@ -179,7 +179,7 @@ fn is_worth_it(groups: &[Group]) -> bool {
 /// Compacts as much of a plan as fits into memory. `Ok(None)`: not even two groups do.
 pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Problem> {
     let sequence = plan.commit().sequence;
-    let mut dictionary = Compacted::default();
+    let mut dictionary = Compacted::new(shared.checks.clone());
     let mut taken: Vec<Group> = Vec::new();
     let mut groups = plan.groups.into_iter().peekable();
     while let Some(group) = groups.next() {

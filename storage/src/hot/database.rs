@@ -20,6 +20,7 @@ use duckdb::{Config, Connection};
 use emberline_model::{Mapping, Release};
 
 use crate::{
+    checks::Checks,
     deletions::{Deletion, Owned, ServiceName},
     hot::{
         failure, hours,
@@ -32,20 +33,21 @@ use crate::{
 };
 
 /// Number of the layout below; a file of another layout is rebuilt.
-const LAYOUT: u32 = 5;
+const LAYOUT: u32 = 6;
 
 const DICTIONARY_TABLES: &str = "
-    CREATE TABLE layout (version UINTEGER);
+    CREATE TABLE layout (version UINTEGER, secret UBIGINT);
     CREATE TABLE applied (lsn UBIGINT);
     CREATE TABLE series (series_id UBIGINT, workload_id UBIGINT, namespace VARCHAR, service VARCHAR, version VARCHAR,
-        instance VARCHAR, component UTINYINT, profile_type VARCHAR);
+        instance VARCHAR, component UTINYINT, profile_type VARCHAR, row_check UBIGINT, workload_check UBIGINT);
     CREATE TABLE label_sets (label_set UBIGINT, side UTINYINT, route VARCHAR, peer_namespace VARCHAR,
-        peer_service VARCHAR, peer_version VARCHAR);
-    CREATE TABLE mappings (mapping_id UBIGINT, build_id VARCHAR, path VARCHAR);
+        peer_service VARCHAR, peer_version VARCHAR, row_check UBIGINT);
+    CREATE TABLE mappings (mapping_id UBIGINT, build_id VARCHAR, path VARCHAR, row_check UBIGINT);
     CREATE TABLE locations (location_id UBIGINT, mapping_id UBIGINT, file_offset UBIGINT, functions VARCHAR[],
-        files VARCHAR[], lines UINTEGER[]);
-    CREATE TABLE stacks (stack_id UBIGINT, locations UBIGINT[]);
+        files VARCHAR[], lines UINTEGER[], row_check UBIGINT);
+    CREATE TABLE stacks (stack_id UBIGINT, locations UBIGINT[], row_check UBIGINT);
     CREATE TABLE workload_builds (workload_id UBIGINT, component UTINYINT, mapping_id UBIGINT);
+    CREATE TABLE salted (id UBIGINT);
     INSERT INTO applied VALUES (0);
 ";
 
@@ -168,6 +170,7 @@ pub(crate) fn rows_of(kind: Kind, parts: &[Arc<Part>]) -> String {
 pub(crate) struct Database {
     pub(crate) connection: Connection,
     path: PathBuf,
+    checks: Checks,
 }
 
 /// What a file holds, as read when it is opened.
@@ -197,7 +200,7 @@ pub(crate) fn wal_of(path: &Path) -> PathBuf {
 
 impl Database {
     /// Opens or creates the file, and reads what must be known of it.
-    pub(crate) fn open(options: &Options) -> duckdb::Result<(Database, Contents)> {
+    pub(crate) fn open(options: &Options, checks: &Checks) -> duckdb::Result<(Database, Contents)> {
         let path = path_of(&options.data_dir);
         let temporary = options.data_dir.join("tmp");
         let config = Config::default()
@@ -219,7 +222,11 @@ impl Database {
             "SET allowed_directories = [{}]; SET enable_external_access = false; SET lock_configuration = true;",
             quoted(&parts::folder(&options.data_dir))
         ))?;
-        let database = Database { connection, path };
+        let database = Database {
+            connection,
+            path,
+            checks: checks.clone(),
+        };
         if database.tables("layout")?.is_empty() {
             database.create_dictionary()?;
         }
@@ -237,7 +244,10 @@ impl Database {
     }
 
     fn create_dictionary(&self) -> duckdb::Result<()> {
-        self.define(&format!("{DICTIONARY_TABLES} INSERT INTO layout VALUES ({LAYOUT});"))
+        self.define(&format!(
+            "{DICTIONARY_TABLES} INSERT INTO layout VALUES ({LAYOUT}, {});",
+            self.checks.fingerprint()
+        ))
     }
 
     /// Changes definitions in a transaction of their own and checkpoints at once.
@@ -264,6 +274,14 @@ impl Database {
                 "corrupt: layout {layout} where {LAYOUT} is expected"
             )));
         }
+        let secret: u64 = self
+            .connection
+            .query_row("SELECT max(secret) FROM layout", [], |row| row.get(0))?;
+        if secret != self.checks.fingerprint() {
+            return Err(our_failure(
+                "corrupt: its rows were checked with another key".to_owned(),
+            ));
+        }
         let tables = self.tables("windows_")?;
         let tables = tables.iter().filter_map(|name| {
             let (hour, generation) = name["windows_".len()..].split_once('_')?;
@@ -278,11 +296,21 @@ impl Database {
             ..Contents::default()
         };
         let seen = &mut contents.seen;
-        self.each_id("SELECT series_id FROM series", |id| seen.series.insert(id))?;
-        self.each_id("SELECT label_set FROM label_sets", |id| seen.label_sets.insert(id))?;
-        self.each_id("SELECT mapping_id FROM mappings", |id| seen.mappings.insert(id))?;
-        self.each_id("SELECT location_id FROM locations", |id| seen.locations.insert(id))?;
-        self.each_id("SELECT stack_id FROM stacks", |id| seen.stacks.insert(id))?;
+        seen.checks = self.checks.clone();
+        let rows = [
+            ("SELECT series_id, row_check FROM series", &mut seen.series),
+            ("SELECT workload_id, workload_check FROM series", &mut seen.workloads),
+            ("SELECT label_set, row_check FROM label_sets", &mut seen.label_sets),
+            ("SELECT mapping_id, row_check FROM mappings", &mut seen.mappings),
+            ("SELECT location_id, row_check FROM locations", &mut seen.locations),
+            ("SELECT stack_id, row_check FROM stacks", &mut seen.stacks),
+        ];
+        for (sql, checked) in rows {
+            self.each_pair(sql, |id, check| {
+                checked.insert(id, check);
+            })?;
+        }
+        self.each_id("SELECT id FROM salted", |id| seen.salted.insert(id))?;
         let mut statement = self
             .connection
             .prepare("SELECT workload_id, component, mapping_id FROM workload_builds")?;

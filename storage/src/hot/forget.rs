@@ -200,7 +200,13 @@ fn names(
     let used = used_label_sets(copier.shared, owned, beside)?;
     let who = deletion.who();
     let mut file = copier.create(Kind::Names)?;
-    match forget::without(&bytes, (&who.namespace, &who.service), &used, &mut file)? {
+    match forget::without(
+        &bytes,
+        &copier.shared.checks,
+        (&who.namespace, &who.service),
+        &used,
+        &mut file,
+    )? {
         None => Ok(None),
         Some(gone) => Ok(Some(file.finish(PartName {
             rows: part.name.rows.saturating_sub(gone),

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use emberline_model::{Location, Mapping, id};
+use emberline_model::{Location, Mapping, id::Content};
 
 use super::{
     Shared,
@@ -16,6 +16,8 @@ use super::{
     writer::ROOM_BYTES,
 };
 use crate::{
+    checks::Salted,
+    dictionary::sealed::location_ids,
     journal::Lsn,
     parts::{
         Kind, Part, PartSet,
@@ -63,7 +65,8 @@ pub(super) fn first(
         parts: Arc::new(parts),
     };
     let applied = contents.applied;
-    let seen = again(shared, database, contents)?;
+    let mut seen = again(shared, database, contents)?;
+    remember_sealed(shared, &mut seen);
     shared.known.set_dictionary(&seen);
     Ok(Loaded {
         applied,
@@ -114,6 +117,35 @@ pub(super) fn again(shared: &Shared, database: &Database, contents: Contents) ->
     Ok(seen)
 }
 
+/// Reads which locations and stacks the parts have, the newest first, as many as are remembered. A part that cannot be read is
+/// found and counted by whoever needs it.
+fn remember_sealed(shared: &Shared, seen: &mut Seen) {
+    let parts = shared.parts();
+    for part in parts.iter().rev().filter(|part| part.name.kind == Kind::Names) {
+        if seen.sealed_locations.is_full() {
+            break;
+        }
+        let Some((bytes, names)) = read(part) else { continue };
+        let salted = Salted::new(&shared.checks, &names.salted);
+        let _ = dictionary::each_location(&bytes, &names, &salted, |entry| {
+            seen.sealed_locations
+                .insert(entry.id, shared.checks.check(entry.content));
+        });
+    }
+    for part in parts.iter().rev().filter(|part| part.name.kind == Kind::Stacks) {
+        if seen.sealed_stacks.is_full() {
+            break;
+        }
+        let Some((locations, salted)) = location_ids(shared, &parts, part) else {
+            continue;
+        };
+        let Ok(Some(bytes)) = part.read() else { continue };
+        let _ = dictionary::each_stack_id(&bytes, &locations, &salted, |id, content, _| {
+            seen.sealed_stacks.insert(id, shared.checks.check(content));
+        });
+    }
+}
+
 /// The names of a part; `None` when it is damaged. A part that cannot be read now counts as damaged only when its bytes
 /// are wrong: otherwise its names are missing until the next start.
 fn read(part: &Part) -> Option<(Vec<u8>, Names)> {
@@ -132,8 +164,9 @@ fn read(part: &Part) -> Option<(Vec<u8>, Names)> {
 
 fn note_native(shared: &Shared, bytes: &[u8], names: &Names) -> io::Result<()> {
     let mut offsets: Vec<(Arc<Mapping>, Vec<u64>)> = Vec::new();
-    dictionary::each_location(bytes, names, |_, location, mapping| {
-        if let (Location::Native { offset, .. }, Some(mapping)) = (location, mapping) {
+    let salted = Salted::new(&shared.checks, &names.salted);
+    dictionary::each_location(bytes, names, &salted, |entry| {
+        if let (Location::Native { offset, .. }, Some(mapping)) = (entry.location, entry.mapping) {
             match offsets.last_mut() {
                 Some((last, offsets)) if Arc::ptr_eq(last, mapping) => offsets.push(*offset),
                 _ => offsets.push((mapping.clone(), vec![*offset])),
@@ -147,17 +180,19 @@ fn note_native(shared: &Shared, bytes: &[u8], names: &Names) -> io::Result<()> {
 }
 
 /// What the names of all parts mention.
-pub(super) fn kept(parts: &PartSet) -> Kept {
+pub(super) fn kept(shared: &Shared, parts: &PartSet) -> Kept {
     let mut kept = Kept::default();
     for part in parts.iter().filter(|part| part.name.kind == Kind::Names) {
         // A damaged one is found and counted when the names are put back.
         let Some((_, names)) = read(part) else { continue };
-        let workloads = names.series.iter().map(|series| rows::workload_id(&series.workload()));
+        let salted = Salted::new(&shared.checks, &names.salted);
+        let workload_id = |series: &dictionary::SeriesName| salted.id(&rows::workload_content(&series.workload()));
+        let workloads = names.series.iter().map(workload_id);
         kept.workloads.extend(workloads);
         let label_sets = names
             .label_sets
             .iter()
-            .map(|labels| id::label_set_id(&labels.label_set()));
+            .map(|labels| salted.id(&Content::label_set(&labels.label_set())));
         kept.label_sets.extend(label_sets);
     }
     kept

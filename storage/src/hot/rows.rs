@@ -14,9 +14,13 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int16Builder, ListBuilder, StringArray, StringBuilder, UInt8Array,
     UInt16Array, UInt32Array, UInt32Builder, UInt64Array, UInt64Builder,
 };
-use emberline_model::{Component, Frame, Mapping, Release, RequestSeries, Workload, WorkloadWindow, id};
+use emberline_model::{
+    Component, Frame, Mapping, Release, RequestSeries, Workload, WorkloadWindow,
+    id::{self, Content},
+};
 
 use crate::{
+    checks::{Checked, Checks, Sealed},
     hot::database::{self, Tables},
     ids::{IdMap, IdSet},
     journal::Lsn,
@@ -29,9 +33,9 @@ pub(crate) const SERIES_REQUESTS: &str = "requests";
 /// Profile type of the series that stands for a workload and component that reported a window.
 pub(crate) const SERIES_WINDOWS: &str = "windows";
 
-/// Identifier of a workload.
-pub(crate) fn workload_id(workload: &Workload) -> u64 {
-    id::key(
+/// What the identifier of a workload is the hash of.
+pub(crate) fn workload_content(workload: &Workload) -> Content {
+    Content::names(
         "workload",
         &[
             &workload.namespace,
@@ -47,20 +51,27 @@ pub(crate) fn type_id(profile_type: &str) -> u64 {
     id::key("profile type", &[profile_type])
 }
 
-/// Identifier of a mapping.
-pub(crate) fn mapping_id(mapping: &Mapping) -> u64 {
-    id::key("mapping", &[&mapping.build_id, &mapping.path])
+/// What the identifier of a mapping is the hash of.
+pub(crate) fn mapping_content(mapping: &Mapping) -> Content {
+    Content::names("mapping", &[&mapping.build_id, &mapping.path])
 }
 
-/// Dictionary rows that are in the file, or in the transaction under way.
+/// Dictionary rows that are in the file, or in the transaction under way, with their checks ([`crate::checks`]).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub(crate) series: IdSet,
-    pub(crate) label_sets: IdSet,
-    pub(crate) mappings: IdSet,
-    pub(crate) locations: IdSet,
-    pub(crate) stacks: IdSet,
+    pub(crate) checks: Checks,
+    pub(crate) series: Checked,
+    pub(crate) workloads: Checked,
+    pub(crate) label_sets: Checked,
+    pub(crate) mappings: Checked,
+    pub(crate) locations: Checked,
+    pub(crate) stacks: Checked,
     pub(crate) builds: IdSet,
+    /// Identifiers of rows whose own was taken.
+    pub(crate) salted: IdSet,
+    /// What only parts have.
+    pub(crate) sealed_locations: Sealed,
+    pub(crate) sealed_stacks: Sealed,
 }
 
 impl Seen {
@@ -71,19 +82,45 @@ impl Seen {
 
     /// Takes back what a transaction that failed had added.
     pub(crate) fn forget(&mut self, added: &Added) {
-        let sets = [
+        let maps = [
             (&mut self.series, &added.series),
+            (&mut self.workloads, &added.workloads),
             (&mut self.label_sets, &added.label_sets),
             (&mut self.mappings, &added.mappings),
             (&mut self.locations, &added.locations),
             (&mut self.stacks, &added.stacks),
-            (&mut self.builds, &added.builds),
         ];
-        for (set, ids) in sets {
+        for (map, ids) in maps {
+            for id in ids {
+                map.remove(id);
+            }
+        }
+        for (set, ids) in [(&mut self.builds, &added.builds), (&mut self.salted, &added.salted)] {
             for id in ids {
                 set.remove(id);
             }
         }
+    }
+
+    /// Remembers of what was known before, and is in the tables no more, that parts have it.
+    pub(crate) fn after(mut self, before: Seen) -> Seen {
+        self.sealed_locations = before.sealed_locations;
+        self.sealed_stacks = before.sealed_stacks;
+        for (id, check) in before
+            .locations
+            .into_iter()
+            .filter(|(id, _)| !self.locations.contains_key(id))
+        {
+            self.sealed_locations.insert(id, check);
+        }
+        for (id, check) in before
+            .stacks
+            .into_iter()
+            .filter(|(id, _)| !self.stacks.contains_key(id))
+        {
+            self.sealed_stacks.insert(id, check);
+        }
+        self
     }
 }
 
@@ -91,11 +128,13 @@ impl Seen {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Added {
     series: Vec<u64>,
+    workloads: Vec<u64>,
     label_sets: Vec<u64>,
     mappings: Vec<u64>,
     locations: Vec<u64>,
     stacks: Vec<u64>,
     builds: Vec<u64>,
+    salted: Vec<u64>,
 }
 
 /// What becomes known to the rest of the store once the rows are committed.
@@ -111,6 +150,7 @@ pub(crate) struct News {
     pub(crate) request_rows: u64,
     pub(crate) window_rows: u64,
     pub(crate) expired_windows: u64,
+    pub(crate) id_collisions: u64,
     pub(crate) added: Added,
 }
 
@@ -120,10 +160,11 @@ pub(crate) struct Staged {
     hours: BTreeMap<u32, HourRows>,
     series: SeriesRows,
     label_sets: LabelSetRows,
-    mappings: (Vec<u64>, Vec<String>, Vec<String>),
+    mappings: (Vec<u64>, Vec<String>, Vec<String>, Vec<u64>),
     locations: LocationRows,
-    stacks: (Vec<u64>, ListBuilder<UInt64Builder>),
+    stacks: (Vec<u64>, ListBuilder<UInt64Builder>, Vec<u64>),
     builds: (Vec<u64>, Vec<u8>, Vec<u64>),
+    salted: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -212,6 +253,8 @@ struct SeriesRows {
     instance: Vec<String>,
     component: Vec<u8>,
     profile_type: Vec<String>,
+    check: Vec<u64>,
+    workload_check: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -220,6 +263,7 @@ struct LabelSetRows {
     side: Vec<u8>,
     route: Vec<String>,
     peer: PeerColumns,
+    check: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -230,6 +274,14 @@ struct LocationRows {
     functions: ListBuilder<StringBuilder>,
     files: ListBuilder<StringBuilder>,
     lines: ListBuilder<UInt32Builder>,
+    check: Vec<u64>,
+}
+
+/// A row's identifier, and the check of its content.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    id: u64,
+    check: u64,
 }
 
 /// A release at the other end as three columns, all null when it is not known.
@@ -318,9 +370,11 @@ impl RequestRows {
 }
 
 impl SeriesRows {
-    fn push(&mut self, id: u64, workload_id: u64, workload: &Workload, component: Component, profile_type: &str) {
-        self.id.push(id);
-        self.workload.push(workload_id);
+    fn push(&mut self, row: Identity, of: Identity, workload: &Workload, component: Component, profile_type: &str) {
+        self.id.push(row.id);
+        self.check.push(row.check);
+        self.workload.push(of.id);
+        self.workload_check.push(of.check);
         self.namespace.push(workload.namespace.clone());
         self.service.push(workload.service.clone());
         self.version.push(workload.version.clone());
@@ -331,8 +385,9 @@ impl SeriesRows {
 }
 
 impl LocationRows {
-    fn push(&mut self, id: u64, mapping: Option<u64>, offset: u64, frames: &[Frame]) {
-        self.id.push(id);
+    fn push(&mut self, row: Identity, mapping: Option<u64>, offset: u64, frames: &[Frame]) {
+        self.id.push(row.id);
+        self.check.push(row.check);
         self.mapping.push(mapping);
         self.offset.push(offset);
         for frame in frames {
@@ -380,6 +435,7 @@ impl Staged {
             && self.locations.id.is_empty()
             && self.stacks.0.is_empty()
             && self.builds.0.is_empty()
+            && self.salted.is_empty()
     }
 
     /// The hours whose tables must exist.
@@ -410,6 +466,8 @@ impl Staged {
                 texts(s.instance),
                 codes(s.component),
                 texts(s.profile_type),
+                numbers(s.check),
+                numbers(s.workload_check),
             ],
         );
         let l = self.label_sets;
@@ -423,12 +481,13 @@ impl Staged {
                 namespace,
                 service,
                 version,
+                numbers(l.check),
             ],
         );
-        let (ids, build_ids, paths) = self.mappings;
+        let (ids, build_ids, paths, checks) = self.mappings;
         tables.insert(
             "mappings".to_owned(),
-            vec![numbers(ids), texts(build_ids), texts(paths)],
+            vec![numbers(ids), texts(build_ids), texts(paths), numbers(checks)],
         );
         let mut l = self.locations;
         tables.insert(
@@ -440,10 +499,13 @@ impl Staged {
                 Arc::new(l.functions.finish()),
                 Arc::new(l.files.finish()),
                 Arc::new(l.lines.finish()),
+                numbers(l.check),
             ],
         );
-        let (ids, mut lists) = self.stacks;
-        tables.insert("stacks".to_owned(), vec![numbers(ids), Arc::new(lists.finish())]);
+        let (ids, mut lists, checks) = self.stacks;
+        let stacks = vec![numbers(ids), Arc::new(lists.finish()), numbers(checks)];
+        tables.insert("stacks".to_owned(), stacks);
+        tables.insert("salted".to_owned(), vec![numbers(self.salted)]);
         let (workloads, components, mappings) = self.builds;
         tables.insert(
             "workload_builds".to_owned(),

@@ -414,6 +414,11 @@ impl Seal<'_> {
                 Ok(())
             },
         )?;
+        // All there are: they are so few that it does not matter which of them are mentioned.
+        each("SELECT id FROM salted ORDER BY 1", &mut |columns| {
+            names.salted.extend_from_slice(columns.u64(0)?);
+            Ok(())
+        })?;
         each(
             &format!("SELECT workload_id, min(ts), max(ts) FROM {windows} GROUP BY 1 ORDER BY 1"),
             &mut |columns| {

@@ -108,15 +108,17 @@ impl Engine {
 fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Loaded)>, String> {
     let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
         .map_err(|error| format!("the folder of sealed parts cannot be read: {error}"))?;
-    Ok(Database::open(&shared.options).and_then(|(database, mut contents)| {
-        let removed = Engine::remove_deleted(shared, &database, &contents.tables)?;
-        if removed == Removed::Something {
-            contents = database.contents()?;
-        }
-        let mut loaded = load::first(shared, &database, contents, parts)?;
-        loaded.holds_deleted = removed == Removed::Later;
-        Ok((database, loaded))
-    }))
+    Ok(
+        Database::open(&shared.options, &shared.checks).and_then(|(database, mut contents)| {
+            let removed = Engine::remove_deleted(shared, &database, &contents.tables)?;
+            if removed == Removed::Something {
+                contents = database.contents()?;
+            }
+            let mut loaded = load::first(shared, &database, contents, parts)?;
+            loaded.holds_deleted = removed == Removed::Later;
+            Ok((database, loaded))
+        }),
+    )
 }
 
 /// Adds the releases that the windows tell of and the history does not.
@@ -562,6 +564,7 @@ impl Writer {
         shared.counters.request_rows.add(news.request_rows);
         shared.counters.window_rows.add(news.window_rows);
         shared.counters.expired_windows.add(news.expired_windows);
+        shared.counters.id_collisions.add(news.id_collisions);
         shared.applied.send_replace(through);
     }
 

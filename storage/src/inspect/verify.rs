@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Layout, OnProgress, hot_file, is_half_written};
 use crate::{
-    deletions,
+    checks, deletions,
     disk::Disk,
     error::OpenError,
     history,
@@ -244,6 +244,8 @@ impl Look<'_, '_> {
                 "deletions of services: what was left of these is shown again, delete them again"
             } else if path.ends_with(history::FILE) {
                 "when releases were first seen: a start reads it from their windows; state it again where it was stated"
+            } else if path.ends_with(checks::FILE) {
+                "the key that identifiers are checked with: a start makes another one, and the engine's file anew"
             } else {
                 "whom alerts were told to: receivers may hear of one twice, or not of its end"
             };

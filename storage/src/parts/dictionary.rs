@@ -1,7 +1,7 @@
 //! Dictionary parts: what the rows of a part mention, so that a sealed hour is read without the hot store.
 //!
 //! Guarantees: names and stacks round-trip exactly; identifiers are content hashes and are computed anew instead of
-//! stored; a stack is written as what it does not share with the one before it, in small indices. Every seal writes the
+//! stored, but for the few whose own was taken ([`crate::checks`]); a stack is written as what it does not share with the one before it, in small indices. Every seal writes the
 //! whole dictionary of its rows: an hour needs no other hour, which costs the repetition and saves all bookkeeping.
 
 pub(crate) mod compact;
@@ -12,11 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use emberline_model::{Component, Frame, LabelSet, Location, Mapping, Release, Side, Workload, id};
+use emberline_model::{Component, Frame, LabelSet, Location, Mapping, Release, Side, Workload, id::Content};
 use prost::Message;
 
 use super::codec::{Record, Records, records};
-use crate::ids::IdSet;
+use crate::{checks::Salted, ids::IdSet};
 
 /// Entries of a record of locations or stacks.
 const RECORD_ENTRIES: usize = 1 << 16;
@@ -34,6 +34,9 @@ pub(crate) struct Names {
     pub(crate) builds: Vec<BuildName>,
     #[prost(message, repeated, tag = "5")]
     pub(crate) spans: Vec<WorkloadSpan>,
+    /// Identifiers of what is here or among the stacks that are not the hash of their content, for it was taken.
+    #[prost(fixed64, repeated, tag = "6")]
+    pub(crate) salted: Vec<u64>,
 }
 
 /// A series.
@@ -289,11 +292,21 @@ pub(crate) fn read_names(bytes: &[u8]) -> io::Result<Names> {
     records(bytes).next().unwrap_or_else(|| Err(malformed("no names")))
 }
 
-/// Reads the locations of a part's bytes, in the order of their indices; a native one with its mapping.
+/// A location of a part.
+pub(crate) struct Entry<'a> {
+    pub(crate) id: u64,
+    pub(crate) content: &'a Content,
+    pub(crate) location: &'a Location,
+    /// Of a native one.
+    pub(crate) mapping: Option<&'a Arc<Mapping>>,
+}
+
+/// Reads the locations of a part's bytes, in the order of their indices.
 pub(crate) fn each_location(
     bytes: &[u8],
     names: &Names,
-    mut each: impl FnMut(u64, &Location, Option<&Arc<Mapping>>),
+    salted: &Salted<'_>,
+    mut each: impl FnMut(Entry<'_>),
 ) -> io::Result<()> {
     let mappings: Vec<Arc<Mapping>> = names.mappings.iter().map(|m| Arc::new(m.mapping())).collect();
     for record in records::<Locations>(bytes) {
@@ -312,8 +325,13 @@ pub(crate) fn each_location(
             };
             let offset = before.wrapping_add(difference);
             last = Some((index, offset));
-            let location = Location::Native { mapping: index, offset };
-            each(id::native_location_id(mapping.key(), offset), &location, Some(mapping));
+            let content = Content::native_location(&mapping.key(), offset);
+            each(Entry {
+                id: salted.id(&content),
+                content: &content,
+                location: &Location::Native { mapping: index, offset },
+                mapping: Some(mapping),
+            });
         }
         for named in record.named {
             let frames = named.frames.into_iter().map(|f| Frame {
@@ -324,7 +342,13 @@ pub(crate) fn each_location(
             let location = Location::Named {
                 frames: frames.collect(),
             };
-            each(id::location_id(&location, ""), &location, None);
+            let content = Content::location(&location, "");
+            each(Entry {
+                id: salted.id(&content),
+                content: &content,
+                location: &location,
+                mapping: None,
+            });
         }
     }
     Ok(())
@@ -363,8 +387,23 @@ pub(crate) fn each_stack<E: From<io::Error>>(
 pub(crate) fn find_stacks(
     bytes: &[u8],
     locations: &[u64],
+    salted: &Salted<'_>,
     wanted: &mut IdSet,
     mut found: impl FnMut(u64, Vec<u64>),
+) -> io::Result<()> {
+    each_stack_id(bytes, locations, salted, |stack, _, leaf_first| {
+        if wanted.remove(&stack) {
+            found(stack, leaf_first.to_vec());
+        }
+    })
+}
+
+/// Reads the stacks of a part's bytes with their identifiers, what these are of, and their locations, leaf first.
+pub(crate) fn each_stack_id(
+    bytes: &[u8],
+    locations: &[u64],
+    salted: &Salted<'_>,
+    mut each: impl FnMut(u64, &Content, &[u64]),
 ) -> io::Result<()> {
     let mut leaf_first = Vec::new();
     each_stack(bytes, |root_first| {
@@ -373,10 +412,8 @@ pub(crate) fn find_stacks(
             let id = locations.get(index as usize);
             leaf_first.push(*id.ok_or_else(unknown_location)?);
         }
-        let stack = id::stack_id(&leaf_first);
-        if wanted.remove(&stack) {
-            found(stack, leaf_first.clone());
-        }
+        let content = Content::stack(&leaf_first);
+        each(salted.id(&content), &content, &leaf_first);
         Ok(())
     })
 }
@@ -390,6 +427,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::checks::Checks;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
@@ -412,10 +450,12 @@ mod tests {
             prop_assert_eq!(&read_names(&bytes).unwrap(), &names);
             let mut ids = Vec::new();
             let mut offsets = Vec::new();
-            each_location(&bytes, &names, |id, location, mapping| {
-                ids.push(id);
-                if let Location::Native { mapping: index, offset } = location {
-                    assert_eq!(mapping.unwrap().build_id, format!("b{index}"));
+            let checks = Checks::default();
+            let none = Salted::new(&checks, &[]);
+            each_location(&bytes, &names, &none, |entry| {
+                ids.push(entry.id);
+                if let Location::Native { mapping: index, offset } = entry.location {
+                    assert_eq!(entry.mapping.unwrap().build_id, format!("b{index}"));
                     offsets.push((*index, *offset));
                 }
             }).unwrap();
@@ -431,12 +471,12 @@ mod tests {
             stacks.iter().for_each(|stack| writer.push(stack).unwrap());
             writer.finish().unwrap();
             let leaf_first = |s: &Vec<u32>| s.iter().rev().map(|&i| ids[i as usize]).collect::<Vec<u64>>();
-            let mut wanted: IdSet = stacks.iter().map(|s| id::stack_id(&leaf_first(s))).collect();
+            let mut wanted: IdSet = stacks.iter().map(|s| Content::stack(&leaf_first(s)).id()).collect();
             let mut expected: Vec<Vec<u64>> = stacks.iter().map(leaf_first).collect();
             expected.sort();
             expected.dedup();
             let mut found = Vec::new();
-            find_stacks(&bytes, &ids, &mut wanted, |_, stack| found.push(stack)).unwrap();
+            find_stacks(&bytes, &ids, &none, &mut wanted, |_, stack| found.push(stack)).unwrap();
             found.sort();
             prop_assert_eq!(found, expected);
             prop_assert!(wanted.is_empty());
@@ -445,14 +485,16 @@ mod tests {
         #[test]
         fn noise_is_an_error_or_nothing_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
             let _ = read_names(&bytes);
-            let _ = each_location(&bytes, &Names::default(), |_, _, _| {});
+            let checks = Checks::default();
+            let none = Salted::new(&checks, &[]);
+            let _ = each_location(&bytes, &Names::default(), &none, |_| {});
             // Also noise inside of an intact record.
             let mut stacks = Stacks { shared: vec![0, 1, 9], added: vec![2, 1, 1], locations: vec![0, 1, 1, 0] };
             stacks.shared[at.index(3)] = u32::from(bytes.first().copied().unwrap_or(7));
             let mut framed = Vec::new();
             Records::new(&mut framed).push(&stacks).unwrap();
-            let _ = find_stacks(&framed, &[5], &mut IdSet::default(), |_, _| {});
-            let _ = find_stacks(&framed, &[5, 6], &mut IdSet::default(), |_, _| {});
+            let _ = find_stacks(&framed, &[5], &none, &mut IdSet::default(), |_, _| {});
+            let _ = find_stacks(&framed, &[5, 6], &none, &mut IdSet::default(), |_, _| {});
         }
     }
 }

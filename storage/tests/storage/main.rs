@@ -7,6 +7,7 @@ mod append_and_ask;
 mod campaign;
 mod campaigns;
 mod catalogue;
+mod collisions;
 mod common;
 mod compaction;
 mod deleting;

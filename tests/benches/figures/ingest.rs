@@ -227,10 +227,10 @@ fn look_up_identifiers(window: &WorkloadWindow, seen: &mut HashSet<u64>) {
             .iter()
             .map(|location| {
                 let build = match location {
-                    Location::Native { mapping, .. } => profile.mappings[*mapping as usize].key(),
-                    Location::Named { .. } => "",
+                    Location::Native { mapping, .. } => Some(profile.mappings[*mapping as usize].key()),
+                    Location::Named { .. } => None,
                 };
-                id::location_id(location, build)
+                id::location_id(location, build.as_deref().unwrap_or_default())
             })
             .collect();
         seen.extend(&locations);

@@ -91,9 +91,9 @@ impl Proxy {
         })
     }
 
-    fn id(&self, signal: Signal) -> String {
+    fn id(&self, signal: Signal, window: &WorkloadWindow) -> String {
         BatchId {
-            sender: format!("bench/{}", self.number),
+            sender: BatchId::sender_of(&window.workload, window.component),
             epoch: self.epoch,
             sequence: self.sequence,
             signal,
@@ -113,7 +113,7 @@ impl Proxy {
     }
 
     async fn send(&mut self, signal: Signal, window: &WorkloadWindow) -> Result<f64> {
-        let id = self.id(signal);
+        let id = self.id(signal, window);
         loop {
             let asked = Instant::now();
             let refused = match signal {

@@ -137,7 +137,7 @@ impl Build {
             };
             (offset(function, site), vec![frame])
         });
-        (self.mapping.key().to_owned(), located.collect())
+        (self.mapping.key().into_owned(), located.collect())
     }
 
     fn workload(&self, instance: usize) -> Workload {

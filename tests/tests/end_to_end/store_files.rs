@@ -1,4 +1,4 @@
-//! `emberline store stats|verify|repair|delete` on the files of a real server: what is damaged is named, what is not stays.
+//! `emberline store stats|verify|repair|delete|symbols` on the files of a real server: what is damaged is named, what is not stays.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use emberline_tests::{Scratch, Server, binary, get_json, request, serial, server_pid, wait_for};
+use emberline_model::{
+    Component, LabelSet, Location, Mapping, Profile, Sample, Workload, WorkloadWindow, otlp::encode_profiles,
+};
+use emberline_tests::{Scratch, Server, binary, get, get_json, request, serial, server_pid, wait_for};
+use prost::Message;
 use serde_json::Value;
 
 /// Runs `emberline store` on a directory; the exit code, and what it says as JSON (its words, when it is none).
@@ -279,4 +283,100 @@ fn what_is_stored_is_for_the_servers_user_alone() {
     }
     assert!(files >= 3, "journal, tables and lock: {files}");
     server.stop();
+}
+
+const BUILD: &str = "00112233445566778899aabbccddeeff00112233";
+
+/// A program that says of one of its sections that it unpacks to a terabyte.
+fn bomb() -> Vec<u8> {
+    let mut bytes = fs::read(binary("emberline-proxy")).unwrap();
+    let number = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let table = number(&bytes, 40) as usize;
+    let section = table + 64;
+    let (flags, content) = (number(&bytes, section + 8), number(&bytes, section + 24) as usize);
+    bytes[section + 8..section + 16].copy_from_slice(&(flags | 0x800).to_le_bytes());
+    bytes[content + 8..content + 16].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    bytes
+}
+
+/// One sample of an address of the build.
+fn send_address(server: &Server) {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let start = now_s / 10 * 10 - 60;
+    let mut profile = Profile::empty_cpu(start * 1_000_000_000, 10_000_000_000);
+    profile.mappings = vec![Mapping {
+        build_id: BUILD.into(),
+        path: "/srv/shop".into(),
+    }];
+    profile.label_sets = vec![LabelSet::none()];
+    profile.locations = vec![Location::Native {
+        mapping: 0,
+        offset: 0x40,
+    }];
+    profile.stacks = vec![vec![0]];
+    profile.samples = vec![Sample {
+        stack: 0,
+        label_set: 0,
+        value: 1,
+        count: 1,
+    }];
+    let window = WorkloadWindow {
+        workload: Workload {
+            service: "shop".into(),
+            version: "1".into(),
+            ..Workload::default()
+        },
+        component: Component::Application,
+        start_unix_s: start,
+        length_s: 10,
+        has_requests: false,
+        has_profiles: true,
+        requests: Vec::new(),
+        profiles: vec![profile],
+    };
+    let body = encode_profiles(&window).encode_to_vec();
+    let answer = request(
+        server.otlp_http,
+        "POST",
+        "/v1development/profiles",
+        "application/x-protobuf",
+        &body,
+    )
+    .unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+}
+
+/// Why the file of the build is refused, if it is.
+fn refused(data: &Path) -> Option<String> {
+    let (code, said) = store(data, &["symbols", "list"]);
+    assert_eq!(code, 0, "{said}");
+    let file = said.as_array()?.iter().find(|build| build["build"] == BUILD)?;
+    Some(file["file"]["refused"].as_str()?.to_owned())
+}
+
+/// A file on disk that cannot be read within the limits ended the server at each start.
+#[test]
+fn a_bomb_on_disk_is_refused_at_each_start_until_somebody_forgets_it() {
+    let _serial = serial();
+    let scratch = Scratch::new("store-symbols");
+    let data = scratch.path().join("data");
+    fs::create_dir_all(data.join("debuginfo")).unwrap();
+    fs::write(data.join(format!("debuginfo/{BUILD}.debug")), bomb()).unwrap();
+    for _ in 0..3 {
+        let server = Server::start(&data);
+        send_address(&server);
+        let why = wait_for("refusal", Duration::from_secs(60), || refused(&data));
+        assert!(why.contains("1099511627776 bytes"), "{why}");
+        assert_eq!(get(server.web, "/-/ready").unwrap().status, 200);
+        let (code, said) = store(&data, &["symbols", "forget", BUILD]);
+        assert_eq!(code, 1);
+        assert!(said.as_str().unwrap().contains("in use by process"), "{said}");
+        server.stop();
+    }
+    let (code, said) = store(&data, &["symbols", "forget", BUILD]);
+    assert_eq!((code, &said["file_forgotten"]), (0, &Value::from(true)), "{said}");
+    assert_eq!(refused(&data), None);
+    let (code, said) = store(&data, &["symbols", "forget", BUILD]);
+    assert_eq!(code, 1);
+    assert!(said.as_str().unwrap().contains("symbols list"), "{said}");
 }

@@ -84,6 +84,7 @@ impl Server {
         )
         .unwrap();
         let mut config = CollectorConfig::new(&dir);
+        config.symbol_reader = Some(vec![env!("CARGO_BIN_EXE_emberline-read-symbols").into()]);
         change(&mut config);
         let collector = Collector::new(config, store.clone(), clock.clone()).unwrap();
         let (grpc_listener, http_listener) = (listen().await, listen().await);

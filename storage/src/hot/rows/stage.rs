@@ -1,12 +1,14 @@
 //! From batches to rows: which dictionary rows are new, which hour a window belongs to.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, Workload, WorkloadWindow, id};
+use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, Workload, WorkloadWindow, id::Content};
 
-use super::{News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, mapping_id, workload_id};
+use super::{Identity, News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, mapping_content, workload_content};
 use crate::{
+    checks::{Checked, Checks, Sealed},
     hot::hours,
+    ids::IdSet,
     journal::Lsn,
     parts::{
         Kind, PartSet,
@@ -52,15 +54,14 @@ pub(crate) fn restore(names: &Names, seen: &mut Seen, staged: Staged) -> Staged 
         staged,
         news: News::default(),
     };
+    for &id in &names.salted {
+        if stager.seen.salted.insert(id) {
+            stager.staged.salted.push(id);
+        }
+    }
     for series in &names.series {
         let workload = series.workload();
-        let id = id::series_id(&workload, series.component(), &series.profile_type);
-        if stager.seen.series.insert(id) {
-            let of = workload_id(&workload);
-            let rows = &mut stager.staged.series;
-            rows.push(id, of, &workload, series.component(), &series.profile_type);
-            stager.series_of_release(&workload, series.component(), &series.profile_type);
-        }
+        stager.series(&workload, series.component(), &series.profile_type);
     }
     for label_set in &names.label_sets {
         stager.label_set(&label_set.label_set());
@@ -72,6 +73,49 @@ pub(crate) fn restore(names: &Names, seen: &mut Seen, staged: Staged) -> Staged 
         }
     }
     stager.staged
+}
+
+/// What an identifier is looked for in.
+struct Identified<'a> {
+    checks: &'a Checks,
+    salted: &'a mut IdSet,
+    known: &'a mut Checked,
+    sealed: Option<&'a Sealed>,
+}
+
+/// How a content is stored.
+struct Stored {
+    row: Identity,
+    /// It has no row yet.
+    is_new: bool,
+    /// Its own identifier is taken, which was not known before.
+    is_collision: bool,
+}
+
+impl Identified<'_> {
+    /// The row of a content. One identifier for two contents would give one the names of the other, or add the two up.
+    fn row(self, content: &Content) -> Stored {
+        let check = self.checks.check(content);
+        let salted = || self.checks.salted(content);
+        let mut id = content.id();
+        let mut is_collision = false;
+        if !self.salted.is_empty() && self.salted.contains(&salted()) {
+            id = salted();
+        } else {
+            let known = self.known.get(&id).copied();
+            let known = known.or_else(|| self.sealed.and_then(|sealed| sealed.get(id)));
+            if known.is_some_and(|known| known != check) {
+                id = salted();
+                is_collision = self.salted.insert(id);
+            }
+        }
+        let is_new = self.known.insert(id, check).is_none();
+        Stored {
+            row: Identity { id, check },
+            is_new,
+            is_collision,
+        }
+    }
 }
 
 struct Stager<'a> {
@@ -97,11 +141,11 @@ impl Stager<'_> {
             return;
         }
         self.news.hours.insert(hour);
-        let workload = workload_id(&window.workload);
+        let workload = self.workload(&window.workload).id;
         let span = self.news.spans.entry(workload).or_insert((ts, ts));
         *span = (span.0.min(ts), span.1.max(ts));
         // So that a workload that reported nothing but empty windows has a name.
-        self.series(workload, window, SERIES_WINDOWS);
+        self.series(&window.workload, window.component, SERIES_WINDOWS);
 
         if windows {
             let rows = &mut self.staged.hours.entry(hour).or_default().windows;
@@ -109,7 +153,7 @@ impl Stager<'_> {
             self.news.window_rows += 1;
         }
         if requests {
-            let series = self.series(workload, window, SERIES_REQUESTS);
+            let series = self.series(&window.workload, window.component, SERIES_REQUESTS);
             let rows = &mut self.staged.hours.entry(hour).or_default().requests;
             window
                 .requests
@@ -118,39 +162,73 @@ impl Stager<'_> {
             self.news.request_rows += window.requests.len() as u64;
         }
         for profile in window.profiles.iter().filter(|_| of_profile != (false, false)) {
-            let series = self.series(workload, window, &profile.profile_type.0);
+            let series = self.series(&window.workload, window.component, &profile.profile_type.0);
             let process = (workload, window.component, series);
             self.profile(profile, (lsn, ts), process, of_profile);
         }
     }
 
-    fn series(&mut self, workload: u64, window: &WorkloadWindow, profile_type: &str) -> u64 {
-        let series = id::series_id(&window.workload, window.component, profile_type);
-        if self.seen.series.insert(series) {
-            self.news.added.series.push(series);
-            self.staged
-                .series
-                .push(series, workload, &window.workload, window.component, profile_type);
-            self.series_of_release(&window.workload, window.component, profile_type);
+    /// Takes note of what a row was stored as; true when the row is to be written.
+    fn note(&mut self, stored: &Stored, added: fn(&mut News) -> &mut Vec<u64>) -> bool {
+        let id = stored.row.id;
+        if stored.is_collision {
+            tracing::warn!(
+                id,
+                "an identifier is taken by another content: made on purpose, as a rule; the two are kept apart"
+            );
+            self.news.id_collisions += 1;
+            self.news.added.salted.push(id);
+            self.staged.salted.push(id);
         }
-        series
+        if stored.is_new {
+            added(&mut self.news).push(id);
+        }
+        stored.is_new
     }
 
-    /// The series that stands for all processes of a release in roll-ups.
-    fn series_of_release(&mut self, workload: &Workload, component: Component, profile_type: &str) {
-        if [SERIES_WINDOWS, SERIES_REQUESTS].contains(&profile_type) {
-            return;
-        }
-        let release = Workload {
-            instance: String::new(),
-            ..workload.clone()
+    fn workload(&mut self, workload: &Workload) -> Identity {
+        let seen = &mut *self.seen;
+        let identified = Identified {
+            checks: &seen.checks,
+            salted: &mut seen.salted,
+            known: &mut seen.workloads,
+            sealed: None,
         };
-        let series = id::series_id(&release, component, profile_type);
-        if self.seen.series.insert(series) {
-            self.news.added.series.push(series);
-            let of = workload_id(&release);
-            self.staged.series.push(series, of, &release, component, profile_type);
+        let stored = identified.row(&workload_content(workload));
+        self.note(&stored, |news| &mut news.added.workloads);
+        stored.row
+    }
+
+    fn series(&mut self, workload: &Workload, component: Component, profile_type: &str) -> u64 {
+        let (id, is_new) = self.series_alone(workload, component, profile_type);
+        if is_new && ![SERIES_WINDOWS, SERIES_REQUESTS].contains(&profile_type) {
+            // The one that stands for all processes of a release in roll-ups.
+            let release = Workload {
+                instance: String::new(),
+                ..workload.clone()
+            };
+            self.series_alone(&release, component, profile_type);
         }
+        id
+    }
+
+    /// The identifier of a series, and whether it gets its row only now.
+    fn series_alone(&mut self, workload: &Workload, component: Component, profile_type: &str) -> (u64, bool) {
+        let seen = &mut *self.seen;
+        let identified = Identified {
+            checks: &seen.checks,
+            salted: &mut seen.salted,
+            known: &mut seen.series,
+            sealed: None,
+        };
+        let stored = identified.row(&Content::series(workload, component, profile_type));
+        let is_new = self.note(&stored, |news| &mut news.added.series);
+        if is_new {
+            let of = self.workload(workload);
+            let rows = &mut self.staged.series;
+            rows.push(stored.row, of, workload, component, profile_type);
+        }
+        (stored.row.id, is_new)
     }
 
     fn profile(
@@ -217,10 +295,18 @@ impl Stager<'_> {
     }
 
     fn mapping(&mut self, mapping: &Mapping, workload: u64, component: Component) -> u64 {
-        let id = mapping_id(mapping);
-        if self.seen.mappings.insert(id) {
-            self.news.added.mappings.push(id);
+        let seen = &mut *self.seen;
+        let identified = Identified {
+            checks: &seen.checks,
+            salted: &mut seen.salted,
+            known: &mut seen.mappings,
+            sealed: None,
+        };
+        let stored = identified.row(&mapping_content(mapping));
+        let id = stored.row.id;
+        if self.note(&stored, |news| &mut news.added.mappings) {
             self.staged.mappings.0.push(id);
+            self.staged.mappings.3.push(stored.row.check);
             self.staged.mappings.1.push(mapping.build_id.clone());
             self.staged.mappings.2.push(mapping.path.clone());
         }
@@ -237,30 +323,44 @@ impl Stager<'_> {
     fn location(&mut self, location: &Location, profile: &Profile, mappings: &[u64], fresh: &mut [Vec<u64>]) -> u64 {
         let key = match location {
             Location::Native { mapping, .. } => profile.mappings[*mapping as usize].key(),
-            Location::Named { .. } => "",
+            Location::Named { .. } => Cow::Borrowed(""),
         };
-        let id = id::location_id(location, key);
-        if self.seen.locations.insert(id) {
-            self.news.added.locations.push(id);
+        let seen = &mut *self.seen;
+        let identified = Identified {
+            checks: &seen.checks,
+            salted: &mut seen.salted,
+            known: &mut seen.locations,
+            sealed: Some(&seen.sealed_locations),
+        };
+        let stored = identified.row(&Content::location(location, &key));
+        if self.note(&stored, |news| &mut news.added.locations) {
             match location {
                 Location::Native { mapping, offset } => {
                     fresh[*mapping as usize].push(*offset);
                     self.staged
                         .locations
-                        .push(id, Some(mappings[*mapping as usize]), *offset, &[]);
+                        .push(stored.row, Some(mappings[*mapping as usize]), *offset, &[]);
                 }
-                Location::Named { frames } => self.staged.locations.push(id, None, 0, frames),
+                Location::Named { frames } => self.staged.locations.push(stored.row, None, 0, frames),
             }
         }
-        id
+        stored.row.id
     }
 
     fn label_set(&mut self, labels: &LabelSet) -> u64 {
-        let id = id::label_set_id(labels);
-        if self.seen.label_sets.insert(id) {
-            self.news.added.label_sets.push(id);
+        let seen = &mut *self.seen;
+        let identified = Identified {
+            checks: &seen.checks,
+            salted: &mut seen.salted,
+            known: &mut seen.label_sets,
+            sealed: None,
+        };
+        let stored = identified.row(&Content::label_set(labels));
+        let id = stored.row.id;
+        if self.note(&stored, |news| &mut news.added.label_sets) {
             let rows = &mut self.staged.label_sets;
             rows.id.push(id);
+            rows.check.push(stored.row.check);
             rows.side.push(labels.side.map_or(0, |s| s.code()));
             rows.route.push(labels.route.clone());
             rows.peer.push(labels.peer.as_ref());
@@ -270,10 +370,18 @@ impl Stager<'_> {
 
     fn stack(&mut self, stack: &[u32], locations: &[u64]) -> u64 {
         let ids: Vec<u64> = stack.iter().map(|&l| locations[l as usize]).collect();
-        let id = id::stack_id(&ids);
-        if self.seen.stacks.insert(id) {
-            self.news.added.stacks.push(id);
+        let seen = &mut *self.seen;
+        let identified = Identified {
+            checks: &seen.checks,
+            salted: &mut seen.salted,
+            known: &mut seen.stacks,
+            sealed: Some(&seen.sealed_stacks),
+        };
+        let stored = identified.row(&Content::stack(&ids));
+        let id = stored.row.id;
+        if self.note(&stored, |news| &mut news.added.stacks) {
             self.staged.stacks.0.push(id);
+            self.staged.stacks.2.push(stored.row.check);
             self.staged.stacks.1.values().append_slice(&ids);
             self.staged.stacks.1.append(true);
         }

@@ -218,7 +218,7 @@ impl Writer {
             (sources.tables.clone(), sources.parts.clone())
         };
         let database = &engine.database;
-        let kept = dropped.then(|| load::kept(&parts));
+        let kept = dropped.then(|| load::kept(&self.shared, &parts));
         let swept = database
             .sweep_dictionary(&tables, kept.as_ref())
             .and_then(|()| database.checkpoint())
@@ -233,7 +233,8 @@ impl Writer {
         match swept {
             Ok(seen) => {
                 self.shared.known.set_dictionary(&seen);
-                engine.seen = seen;
+                let before = std::mem::take(&mut engine.seen);
+                engine.seen = seen.after(before);
             }
             Err(error) => {
                 tracing::warn!(%error, "the dictionary cannot be swept");

@@ -14,7 +14,10 @@ use super::{
     BuildName, LabelSetName, MappingName, Names, NamesWriter, SeriesName, StacksWriter, WorkloadSpan, each_location,
     each_stack, read_names, unknown_location,
 };
-use crate::ids::IdMap;
+use crate::{
+    checks::{Checks, Salted},
+    ids::IdMap,
+};
 
 /// A location of one of the dictionaries.
 enum Place {
@@ -26,6 +29,8 @@ enum Place {
 /// Dictionaries on their way to one.
 #[derive(Default)]
 pub(crate) struct Compacted {
+    checks: Checks,
+    salted: BTreeSet<u64>,
     series: BTreeSet<(String, String, String, String, u32, String)>,
     label_sets: BTreeSet<LabelSetKey>,
     mappings: Vec<MappingName>,
@@ -54,6 +59,14 @@ fn series_key(a: &SeriesName) -> (String, String, String, String, u32, String) {
 }
 
 impl Compacted {
+    /// Of a store whose identifiers are checked so.
+    pub(crate) fn new(checks: Checks) -> Compacted {
+        Compacted {
+            checks,
+            ..Compacted::default()
+        }
+    }
+
     /// Takes in some dictionaries, all or none: the bytes of their names and of their stacks. False when the stacks would
     /// need more than `limit` locations in all; then none was taken in.
     pub(crate) fn add(&mut self, dictionaries: &[(Vec<u8>, Option<Vec<u8>>)], limit: usize) -> io::Result<bool> {
@@ -95,6 +108,7 @@ impl Compacted {
 
     fn mention(&mut self, names: Names, mapping_of: &[u32]) {
         self.series.extend(names.series.iter().map(series_key));
+        self.salted.extend(names.salted);
         for labels in names.label_sets {
             let LabelSetName {
                 side,
@@ -134,9 +148,10 @@ impl Compacted {
             mapping_of.push(index);
         }
         let mut place_of = Vec::new();
-        each_location(bytes, &names, |id, location, _| {
-            let index = *self.place_index.entry(id).or_insert_with(|| {
-                self.places.push(match location {
+        let salted = Salted::new(&self.checks, &names.salted);
+        each_location(bytes, &names, &salted, |entry| {
+            let index = *self.place_index.entry(entry.id).or_insert_with(|| {
+                self.places.push(match entry.location {
                     Location::Native { mapping, offset } => {
                         Place::Native(mapping_of.get(*mapping as usize).copied().unwrap_or(0), *offset)
                     }
@@ -228,6 +243,7 @@ impl Compacted {
                 )
                 .collect(),
             mappings: self.mappings.clone(),
+            salted: self.salted.iter().copied().collect(),
             builds: builds
                 .map(|(workload_id, component, mapping)| BuildName {
                     workload_id,

@@ -8,12 +8,13 @@ use std::io::{self, Write};
 
 use super::{Locations, Names, read_names};
 use crate::{
+    checks::{Checks, Salted},
     framing,
-    hot::rows::workload_id,
+    hot::rows::workload_content,
     ids::IdSet,
     parts::codec::{Record, Records},
 };
-use emberline_model::id;
+use emberline_model::id::Content;
 
 /// True when names mention a service.
 pub(crate) fn mentions(names: &Names, namespace: &str, service: &str) -> bool {
@@ -25,6 +26,7 @@ pub(crate) fn mentions(names: &Names, namespace: &str, service: &str) -> bool {
 /// `None` when no series is left: then nothing was written.
 pub(crate) fn without(
     bytes: &[u8],
+    checks: &Checks,
     (namespace, service): (&str, &str),
     used: &IdSet,
     out: &mut impl Write,
@@ -38,12 +40,14 @@ pub(crate) fn without(
         return Ok(None);
     }
     names.series = left;
-    let gone: IdSet = gone.iter().map(|series| workload_id(&series.workload())).collect();
+    let salted = Salted::new(checks, &names.salted);
+    let workload_id = |series: &super::SeriesName| salted.id(&workload_content(&series.workload()));
+    let gone: IdSet = gone.iter().map(workload_id).collect();
     names.builds.retain(|build| !gone.contains(&build.workload_id));
     names.spans.retain(|span| !gone.contains(&span.workload_id));
     names
         .label_sets
-        .retain(|labels| used.contains(&id::label_set_id(&labels.label_set())));
+        .retain(|labels| used.contains(&salted.id(&Content::label_set(&labels.label_set()))));
     let mut records = Records::new(out);
     records.push(&names)?;
     let scan = framing::scan(bytes, 0, 0);
@@ -80,7 +84,8 @@ mod tests {
             peer_service: None,
             peer_version: None,
         };
-        let workload = |service| workload_id(&series(service).workload());
+        let checks = Checks::default();
+        let workload = |service| workload_content(&series(service).workload()).id();
         let build = |service| BuildName {
             workload_id: workload(service),
             component: 1,
@@ -100,6 +105,7 @@ mod tests {
             }],
             builds: vec![build("a"), build("b")],
             spans: vec![span("a"), span("b")],
+            salted: Vec::new(),
         };
         let mut bytes = Vec::new();
         let mut writer = NamesWriter::new(&mut bytes, &names).unwrap();
@@ -108,10 +114,12 @@ mod tests {
         }
         writer.named([("f".to_owned(), String::new(), 1)].into_iter()).unwrap();
         writer.finish().unwrap();
-        let used: IdSet = [id::label_set_id(&label_set("/a").label_set())].into_iter().collect();
+        let used: IdSet = [Content::label_set(&label_set("/a").label_set()).id()]
+            .into_iter()
+            .collect();
 
         let mut left = Vec::new();
-        let gone = without(&bytes, ("shop", "b"), &used, &mut left).unwrap();
+        let gone = without(&bytes, &checks, ("shop", "b"), &used, &mut left).unwrap();
         assert_eq!(gone, Some(3));
         let read = read_names(&left).unwrap();
         assert!(!mentions(&read, "shop", "b") && mentions(&read, "shop", "a"));
@@ -121,15 +129,22 @@ mod tests {
         );
         let locations = |bytes: &[u8]| {
             let mut ids = Vec::new();
-            each_location(bytes, &read_names(bytes).unwrap(), |id, _, _| ids.push(id)).unwrap();
+            let none = Salted::new(&checks, &[]);
+            each_location(bytes, &read_names(bytes).unwrap(), &none, |entry| ids.push(entry.id)).unwrap();
             ids
         };
         assert_eq!(locations(&left).len(), 70_001);
         assert_eq!(locations(&left), locations(&bytes));
 
         let mut nothing = Vec::new();
-        assert_eq!(without(&left, ("shop", "a"), &used, &mut nothing).unwrap(), None);
+        assert_eq!(
+            without(&left, &checks, ("shop", "a"), &used, &mut nothing).unwrap(),
+            None
+        );
         assert!(nothing.is_empty());
-        assert_eq!(without(&left, ("", "a"), &used, &mut nothing).unwrap(), Some(0));
+        assert_eq!(
+            without(&left, &checks, ("", "a"), &used, &mut nothing).unwrap(),
+            Some(0)
+        );
     }
 }

@@ -1,0 +1,198 @@
+//! Whose a file of debug information is: `debuginfo/<build id>.claim`, written before the file gets its name.
+//!
+//! A build id in a file is a claim, and so is what a sender says of itself: the data plane is hostile. What is known is the
+//! address of a connection, and which builds were in profiles that came from there. So a file of a sender that reports the
+//! build takes the place of a file of one that does not, and of two that report it, the one that began to earlier wins. A
+//! stranger who knows a build id beforehand can only plant names until the first reporter's file is here. One who reports the
+//! build *and* does so before everybody else is taken for its owner; `emberline store symbols forget` is the way back.
+//!
+//! Guarantees: a claim is whole or not there; a file that could not be read leaves its claim behind, so that it is refused
+//! after a restart as well. The digest is of all bytes: what an impostor changes are the names, not the code.
+
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Longest claim that is read.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// What is known of a build's file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SymbolClaim {
+    /// The build.
+    pub build_id: String,
+    /// SHA-256 of the file; empty when it came before there were claims.
+    pub digest: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Where its sender has it.
+    pub path: String,
+    /// What its sender calls itself. Nobody checks that.
+    pub sender: String,
+    /// The address it came from.
+    pub address: String,
+    /// When it came, by the server's clock, milliseconds since the Unix epoch.
+    pub received_unix_ms: i64,
+    /// Since when profiles from this address have named the build; absent when none did.
+    pub reported_unix_ms: Option<i64>,
+    /// Why the file was of no use, if so.
+    pub refused: Option<String>,
+    /// When that was found out, milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub refused_unix_ms: i64,
+}
+
+impl SymbolClaim {
+    /// When it came, as RFC 3339 writes it.
+    pub fn received(&self) -> String {
+        crate::notify::rfc3339::format(self.received_unix_ms)
+    }
+
+    /// True when a sender that has reported the build since `reported_unix_ms` has the better claim.
+    pub(crate) fn loses_against(&self, reported_unix_ms: Option<i64>) -> bool {
+        match (reported_unix_ms, self.reported_unix_ms) {
+            (Some(theirs), Some(ours)) => theirs < ours,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}
+
+fn path(folder: &Path, build: &str, extension: &str) -> PathBuf {
+    folder.join(format!("{build}.{extension}"))
+}
+
+/// Where the file of a build lies.
+pub(crate) fn file_path(folder: &Path, build: &str) -> PathBuf {
+    path(folder, build, "debug")
+}
+
+/// Where its claim lies.
+pub(crate) fn claim_path(folder: &Path, build: &str) -> PathBuf {
+    path(folder, build, "claim")
+}
+
+/// Where it is marked that the file is being read.
+pub(crate) fn mark_path(folder: &Path, build: &str) -> PathBuf {
+    path(folder, build, "reading")
+}
+
+/// The folder of debug information in a data directory.
+pub(crate) fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("debuginfo")
+}
+
+/// The claim of a build. A file without one is from before there were claims: it is taken for a reporter's, from the time it
+/// came, or every process of the mesh would send its file once more.
+pub(crate) fn read(folder: &Path, build: &str) -> Option<SymbolClaim> {
+    let path = claim_path(folder, build);
+    let claim = fs::metadata(&path)
+        .ok()
+        .filter(|data| data.is_file() && data.len() <= MAX_BYTES)
+        .and_then(|_| serde_json::from_slice(&fs::read(&path).ok()?).ok());
+    claim.or_else(|| {
+        let data = fs::metadata(file_path(folder, build)).ok()?;
+        let since = data.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let since_ms = i64::try_from(since.as_millis()).ok()?;
+        Some(SymbolClaim {
+            build_id: build.to_owned(),
+            bytes: data.len(),
+            received_unix_ms: since_ms,
+            reported_unix_ms: Some(since_ms),
+            ..SymbolClaim::default()
+        })
+    })
+}
+
+/// Writes a claim as a whole.
+pub(crate) fn write(folder: &Path, claim: &SymbolClaim) -> io::Result<()> {
+    let temporary = path(folder, &claim.build_id, "claim-tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(claim).map_err(io::Error::other)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, claim_path(folder, &claim.build_id))
+}
+
+/// All claims in a data directory, by build; also of files that are gone by now.
+pub fn symbol_claims(data_dir: &Path) -> io::Result<Vec<SymbolClaim>> {
+    let folder = folder(data_dir);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut builds: Vec<String> = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "claim" || e == "debug")
+            && let Some(build) = path.file_stem()
+        {
+            builds.push(build.to_string_lossy().into_owned());
+        }
+    }
+    builds.sort();
+    builds.dedup();
+    Ok(builds.iter().filter_map(|build| read(&folder, build)).collect())
+}
+
+/// Forgets the file of a build, whose it was, and that it was refused; true when there was something to forget. For a store
+/// that is not open.
+pub fn forget_symbol_file(data_dir: &Path, build: &str) -> io::Result<bool> {
+    if !super::files::is_build_id(build) {
+        return Ok(false);
+    }
+    let folder = folder(data_dir);
+    let mut there = false;
+    for path in [file_path, claim_path, mark_path].map(|of| of(&folder, build)) {
+        match fs::remove_file(&path) {
+            Ok(()) => there = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reporter_wins_against_a_stranger_and_the_earlier_one_against_the_later() {
+        let claim = |reported_unix_ms| SymbolClaim {
+            reported_unix_ms,
+            ..SymbolClaim::default()
+        };
+        assert!(claim(None).loses_against(Some(9)));
+        assert!(!claim(None).loses_against(None));
+        assert!(claim(Some(5)).loses_against(Some(4)));
+        assert!(!claim(Some(5)).loses_against(Some(5)) && !claim(Some(5)).loses_against(None));
+    }
+
+    #[test]
+    fn claims_round_trip_and_files_of_before_are_a_reporters() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder(dir.path());
+        assert_eq!(symbol_claims(dir.path()).unwrap(), []);
+        fs::create_dir_all(&folder).unwrap();
+        let claim = SymbolClaim {
+            build_id: "abcd".to_owned(),
+            digest: "00ff".to_owned(),
+            refused: Some("too large".to_owned()),
+            ..SymbolClaim::default()
+        };
+        write(&folder, &claim).unwrap();
+        fs::write(file_path(&folder, "cafe"), b"12345").unwrap();
+        let all = symbol_claims(dir.path()).unwrap();
+        assert_eq!(all[0], claim);
+        assert_eq!((all[1].build_id.as_str(), all[1].bytes), ("cafe", 5));
+        assert!(all[1].reported_unix_ms.is_some());
+        assert!(forget_symbol_file(dir.path(), "abcd").unwrap() && !forget_symbol_file(dir.path(), "abcd").unwrap());
+        assert!(!forget_symbol_file(dir.path(), "../LOCK").unwrap());
+        assert_eq!(symbol_claims(dir.path()).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,78 @@
+//! The other side of [`super::child`]: a process that reads debug information and does nothing else.
+//!
+//! Guarantees: it is confined ([`super::confine`]) before it hears of a file; a file that makes it run out of memory or
+//! time, or that it trips over, ends this process and no other.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Write},
+    os::unix::ffi::OsStrExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::ExitCode,
+};
+
+use super::{
+    confine, elf,
+    symbolise::Symboliser,
+    wire::{self, Answer, Ask, HELLO},
+};
+
+/// Answers questions about symbols on standard input and output, until there are no more. A program that embeds the
+/// collector calls this, and nothing else, when it is started as [`crate::CollectorConfig::symbol_reader`] says.
+pub fn read_symbols() -> ExitCode {
+    match answer_all() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who asks sees that there is no answer.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn answer_all() -> io::Result<()> {
+    let unconfined = confine::give_up_rights().err().unwrap_or_default();
+    let (mut questions, mut answers) = (io::stdin().lock(), io::stdout().lock());
+    answers.write_all(HELLO)?;
+    answers.flush()?;
+    let mut symboliser: Option<Symboliser> = None;
+    while let Some(ask) = wire::read::<Ask>(&mut questions)? {
+        let mut answer = answer(&ask, &mut symboliser).unwrap_or_else(Answer::failed);
+        answer.unconfined.clone_from(&unconfined);
+        wire::write(&mut answers, &answer)?;
+    }
+    Ok(())
+}
+
+fn answer(ask: &Ask, symboliser: &mut Option<Symboliser>) -> Result<Answer, String> {
+    let path = Path::new(OsStr::from_bytes(&ask.path));
+    if symboliser.is_none() {
+        // Its pages are mapped; they are the disk's and not this process's memory, but they are address space.
+        let file_bytes = fs::metadata(path).map_err(|error| error.to_string())?.len();
+        confine::bound_memory(file_bytes.saturating_add(ask.memory_bytes))?;
+    }
+    confine::bound_cpu(ask.cpu_seconds)?;
+    let reader = symboliser.get_or_insert_with(Symboliser::new);
+    let frames = || reader.frames(path, &ask.offsets);
+    let read = catch_unwind(AssertUnwindSafe(frames));
+    let frames = read.unwrap_or_else(|_| {
+        // What a panic left behind is not used again.
+        *symboliser = None;
+        Err("reading it failed in a way that is a mistake of the reader".to_owned())
+    })?;
+    Ok(Answer::of(&frames))
+}
+
+/// Whether a file may be given to the reader at all; in words, why not.
+pub(super) fn is_readable(path: &Path, unpacked_limit: u64) -> Result<(), String> {
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    match elf::unpacked_bytes(&file) {
+        Ok(bytes) if bytes <= unpacked_limit => Ok(()),
+        Ok(u64::MAX) => Err("its table of sections is too long to be looked at".to_owned()),
+        Ok(bytes) => Err(format!(
+            "its compressed sections unpack to {bytes} bytes by what they say, and `debuginfo_unpacked_max_bytes` is {unpacked_limit}; \
+             send it without compression, without what is not needed (`strip --strip-debug` leaves names of functions), or raise \
+             the setting (`--max-unpacked-debug-mb`)"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}

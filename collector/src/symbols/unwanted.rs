@@ -1,0 +1,90 @@
+//! Why a file of debug information is not taken: each reason says whose fault it is and what to do.
+
+use std::path::PathBuf;
+
+/// Files received at the same time.
+pub(super) const MAX_RECEIVING: usize = 4;
+/// Those of one address.
+pub(super) const MAX_RECEIVING_OF_ADDRESS: usize = 2;
+/// The slowest upload that is waited for.
+pub(super) const LEAST_BYTES_PER_S: u64 = 64 << 10;
+
+/// Why a file is not wanted or not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unwanted {
+    /// The build id is not one.
+    #[error("`{0}` is not a build id: 4 to 128 hexadecimal digits, an even number of them")]
+    NotABuildId(String),
+    /// It is there.
+    #[error("already stored")]
+    Stored,
+    /// Another process is sending it.
+    #[error("being sent by another process")]
+    BeingSent,
+    /// Several files are being received.
+    #[error("{MAX_RECEIVING} other files are being received; send it again later")]
+    TooManyAtOnce,
+    /// Several of this address are.
+    #[error("{MAX_RECEIVING_OF_ADDRESS} files from this address are being received; send it again later")]
+    TooManyOfAddress,
+    /// Larger than allowed.
+    #[error(
+        "too large: {size} bytes, and `debuginfo_max_bytes` is {limit}; send a file without what is not needed, or raise the setting"
+    )]
+    TooLarge {
+        /// Its size.
+        size: u64,
+        /// The setting.
+        limit: u64,
+    },
+    /// The store needs the room.
+    #[error(
+        "{free} bytes are free on the server's disk, of which it keeps {kept} (`min_free_mb`): no room for {size} bytes"
+    )]
+    NoRoom {
+        /// Its size.
+        size: u64,
+        /// Free now.
+        free: u64,
+        /// The setting.
+        kept: u64,
+    },
+    /// Slower than allowed.
+    #[error("too slow: {received} bytes in {seconds} s, where {LEAST_BYTES_PER_S} bytes a second are the least")]
+    TooSlow {
+        /// Counted.
+        received: u64,
+        /// Since the first part.
+        seconds: u64,
+    },
+    /// The bytes do not add up to the declared size.
+    #[error("the header declared {declared} bytes and {received} arrived{}", if .received < .declared { ": the file is truncated" } else { "" })]
+    WrongSize {
+        /// Said in the header.
+        declared: u64,
+        /// Counted.
+        received: u64,
+    },
+    /// Not what it was sent as.
+    #[error("it is not an ELF file of build {wanted}: {found}")]
+    WrongFile {
+        /// The build it was sent for.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// It cannot be read within the limits.
+    #[error("it cannot be used: {0}")]
+    Unreadable(String),
+    /// Refused some time ago.
+    #[error("refused before: {0}")]
+    RefusedBefore(String),
+    /// The disk failed.
+    #[error("the file cannot be stored in {path}: {reason}; make room or repair the disk, then send again")]
+    Disk {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+}
