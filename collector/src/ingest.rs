@@ -25,6 +25,8 @@ mod raw_grpc;
 pub(crate) mod refusals;
 pub(crate) mod refused;
 mod rpc;
+pub(crate) mod sender;
+pub(crate) mod shares;
 mod unread;
 mod untaken;
 mod upload;

@@ -26,6 +26,6 @@ mod symbols;
 mod verdict;
 
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
-pub use ingest::limits::IngestLimits;
+pub use ingest::{limits::IngestLimits, sender::SenderAddress};
 pub use notify::InvalidUrl;
 pub use verdict::VerdictConfig;
