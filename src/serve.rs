@@ -107,7 +107,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let grpc = grpc.add_routes(collector.grpc_router());
     let grpc = grpc.serve_with_incoming_shutdown(TcpListenerStream::new(grpc_listener), stopped(stopping.clone()));
     servers.spawn(async { grpc.await.context("OTLP over gRPC ended") });
-    let http = axum::serve(http_listener, collector.http_router()).with_graceful_shutdown(stopped(stopping.clone()));
+    let http_service = collector
+        .http_router()
+        .into_make_service_with_connect_info::<SocketAddr>();
+    let http = axum::serve(http_listener, http_service).with_graceful_shutdown(stopped(stopping.clone()));
     servers.spawn(async { http.await.context("OTLP over HTTP ended") });
     let web = axum::serve(web_listener, emberline_web::router(state)).with_graceful_shutdown(stopped(stopping));
     servers.spawn(async { web.await.context("the web service ended") });

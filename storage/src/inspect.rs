@@ -23,7 +23,7 @@ use crate::{
     journal::inspect as segments,
     lock::DirLock,
     parts::{self, PartName, ROW_KINDS},
-    store::ALERTS_FILE,
+    store::{ALERTS_FILE, NAMES_FILE},
 };
 
 pub use delete::{DeleteFromError, delete};
@@ -130,7 +130,7 @@ impl Layout {
         };
         let hot = database::path_of(data_dir);
         let engine_files = [hot.clone(), database::wal_of(&hot)];
-        let records = [deletions::FILE, history::FILE, ALERTS_FILE].map(|file| data_dir.join(file));
+        let records = [deletions::FILE, history::FILE, ALERTS_FILE, NAMES_FILE].map(|file| data_dir.join(file));
         Ok(Layout {
             journal: list(segments::folder(data_dir))?,
             parts: list(parts::folder(data_dir))?,
