@@ -6,13 +6,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # (a house rule compares them), so that nothing is compiled twice.
 BUILD := cargo build --release --locked
 
-.PHONY: help setup ui build demo test check bench clean
+.PHONY: help setup ui build demo test check bench sbom advisories clean
 
 help:
 	@echo "make demo    build everything and run the sample mesh with a planted regression"
 	@echo "make test    all tests, the end-to-end and browser tests included"
 	@echo "make check   formatting, clippy, the UI's lint and types, licences, house rules"
 	@echo "make bench   benches; NAME=proxy runs one; figures go to $(TARGET)/figures.json"
+	@echo "make sbom    what a release is made of, as CycloneDX, in $(TARGET)/emberline.cdx.json"
 
 setup:
 	@deploy/dev/setup.sh
@@ -43,6 +44,18 @@ check: ui
 bench: build
 	$(BUILD) --workspace --examples
 	cargo bench --locked --workspace --bench figures -- $(NAME)
+
+sbom: setup
+	$(BUILD) --workspace --example sbom
+	$(TARGET)/release/examples/sbom > $(TARGET)/emberline.cdx.json
+	@echo "$(TARGET)/emberline.cdx.json"
+
+# FROM is a clone of the RustSec advisory database.
+advisories:
+	@test -d "$(FROM)/crates" || { echo "advisories: FROM=folder of a clone of the RustSec advisory database"; exit 1; }
+	$(BUILD) --workspace --example advisories
+	$(TARGET)/release/examples/advisories "$(FROM)" "$$(git -C "$(FROM)" log -1 --format=%cs)" "$$(git -C "$(FROM)" log -1 --format=%H)" > $(TARGET)/advisories.toml
+	mv $(TARGET)/advisories.toml deploy/dev/advisories.toml
 
 clean:
 	cargo clean

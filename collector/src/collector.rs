@@ -36,6 +36,9 @@ use crate::{
 /// How long the tasks may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often the names that are known are written down.
+const KEEP_NAMES_EVERY: Duration = Duration::from_secs(30);
+
 /// Settings of a collector. Errors and answers name them.
 #[derive(Debug, Clone)]
 pub struct CollectorConfig {
@@ -250,6 +253,7 @@ impl Collector {
             tokio::spawn(symbols.run(stop.clone())),
             tokio::spawn(Arc::clone(&self.runner).run(stop.clone())),
         ];
+        handles.push(tokio::spawn(keep_names(Arc::clone(&self.ingest), stop.clone())));
         if let Some(scraper) = &self.scraper {
             handles.push(tokio::spawn(Arc::clone(scraper).run(stop.clone())));
         }
@@ -285,7 +289,8 @@ impl Collector {
 
     /// Answers what was taken in since the start, for the status page:
     /// `{"metrics": {"stored", "duplicate", "bytes"}, "profiles": {...}, "refused_metrics": [{"service", "metric", "shape",
-    /// "reason", "points", "last_ms", "remedy"}]}`, and `"scrape"` when there are targets.
+    /// "reason", "points", "last_ms", "remedy"}], "shares": {"workloads", "names", "refused"}}`, and `"scrape"` when there
+    /// are targets.
     pub fn status_probe(&self) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
         let metrics = self.metrics.clone();
         let board = self.scraper.as_ref().map(|scraper| scraper.board.clone());
@@ -303,12 +308,26 @@ impl Collector {
                 "profiles": of("profiles"),
                 "refused_metrics": ingest.refusals.json(),
                 "cumulative_buckets": ingest.cumulative_buckets(),
+                "shares": ingest.shares(),
             });
             if let Some(board) = &board {
                 status["scrape"] = board.json();
             }
             status
         })
+    }
+}
+
+/// Writes down which names are known, now and then and at the end.
+async fn keep_names(ingest: Arc<Ingest>, stop: CancellationToken) {
+    loop {
+        let is_over = tokio::time::timeout(KEEP_NAMES_EVERY, stop.cancelled()).await.is_ok();
+        let ingest = Arc::clone(&ingest);
+        // What went wrong was logged; a panic is told by the runtime.
+        let _ = tokio::task::spawn_blocking(move || ingest.keep_names()).await;
+        if is_over {
+            return;
+        }
     }
 }
 

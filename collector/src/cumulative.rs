@@ -1,27 +1,35 @@
 //! What is remembered of counters that grow from the start of a process, so that only their growth is stored: stacks of
 //! profiles, and buckets of histograms ([`crate::ingest`] `growing`).
 //!
-//! Guarantees: all that is remembered stays under a limit, and what one process has under another; what does not fit is
-//! left out and counted, and the moment before it stays remembered, so that a later look that fits counts what was missed.
+//! Guarantees: all that is remembered stays under a limit, and what one process has under another; places and rows are
+//! divided among those who send ([`crate::ingest`] `shares`), so that nobody loses a look to another's made-up processes. What
+//! does not fit is left out and counted, and the moment before it stays remembered, so that a later look that fits counts
+//! what was missed.
 //! What is remembered changes only when the growth is on disk. Who is forgotten leaves the time of its last look behind
 //! ([`Senders::forgotten_unix_ns`]).
 //!
 //! Wrong on purpose: it is kept in memory, so a restart of this server loses what was counted since the last look.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
 };
 
 use emberline_model::{
     Profile, ProfileType, Workload,
     foreign::cumulative::{self, Baseline},
+    id,
     otlp::Streams,
 };
 use parking_lot::Mutex;
+
+use crate::ingest::{
+    sender::SenderKey,
+    shares::{Holder, Shares},
+};
+
+/// Services whose forgotten processes are told apart; those of further ones count for all.
+const MOST_FORGETFUL: usize = 10_000;
 
 /// What a look at a process saw.
 pub(crate) trait Base {
@@ -67,13 +75,21 @@ pub(crate) struct Bounds {
 #[derive(Debug)]
 pub(crate) struct Budget {
     bounds: Bounds,
-    used: AtomicUsize,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    all: usize,
+    /// Of each sender that has any.
+    by_sender: BTreeMap<SenderKey, usize>,
 }
 
 /// The last look at a process; gives its share of the budget back when it is forgotten.
 #[derive(Debug)]
 pub(crate) struct Remembered<B: Base = Baseline> {
     baseline: B,
+    sender: SenderKey,
     budget: Arc<Budget>,
 }
 
@@ -86,7 +102,7 @@ impl<B: Base> Remembered<B> {
 
 impl<B: Base> Drop for Remembered<B> {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.baseline.rows(), Ordering::Relaxed);
+        self.budget.give_back(self.sender, self.baseline.rows());
     }
 }
 
@@ -107,13 +123,13 @@ impl Budget {
     pub(crate) fn new(bounds: Bounds) -> Arc<Budget> {
         Arc::new(Budget {
             bounds,
-            used: AtomicUsize::new(0),
+            used: Mutex::default(),
         })
     }
 
     /// Rows that are remembered now.
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.used.lock().all
     }
 
     /// Rows that one profile or process may have.
@@ -121,22 +137,223 @@ impl Budget {
         self.bounds.rows_per_profile
     }
 
-    /// A place for what a look saw; `None` when there is no room for it.
-    pub(crate) fn remember<B: Base>(self: &Arc<Budget>, baseline: B) -> Option<Remembered<B>> {
+    /// Room for what a look saw; the look comes back when there is none.
+    fn remember<B: Base>(self: &Arc<Budget>, sender: SenderKey, baseline: B) -> Result<Remembered<B>, B> {
         let rows = baseline.rows();
-        let added = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(rows).filter(|used| *used <= self.bounds.rows)
-        });
-        added.ok()?;
-        Some(Remembered {
+        let mut used = self.used.lock();
+        if used.all.saturating_add(rows) > self.bounds.rows {
+            return Err(baseline);
+        }
+        used.all += rows;
+        if rows > 0 {
+            *used.by_sender.entry(sender).or_default() += rows;
+        }
+        Ok(Remembered {
             baseline,
+            sender,
             budget: Arc::clone(self),
         })
     }
 
+    fn give_back(&self, sender: SenderKey, rows: usize) {
+        let mut used = self.used.lock();
+        used.all -= rows;
+        if let Some(of_sender) = used.by_sender.get_mut(&sender) {
+            *of_sender -= rows;
+            if *of_sender == 0 {
+                used.by_sender.remove(&sender);
+            }
+        }
+    }
+
+    /// Who has to make room for so many rows of a sender: the one with the most, if these fit into the sender's share.
+    fn above_share(&self, sender: SenderKey, rows: usize) -> Option<SenderKey> {
+        let used = self.used.lock();
+        let of_sender = used.by_sender.get(&sender);
+        let senders = used.by_sender.len() + usize::from(of_sender.is_none());
+        let share = self.bounds.rows / senders;
+        if of_sender.copied().unwrap_or(0).saturating_add(rows) > share {
+            return None;
+        }
+        let above = used.by_sender.iter().filter(|(_, rows)| **rows > share);
+        above.max_by_key(|(_, rows)| **rows).map(|(sender, _)| *sender)
+    }
+}
+
+/// One look at a process while its file is read: the last look goes in, the new one comes out.
+#[derive(Clone)]
+pub(crate) struct Looking {
+    senders: Arc<Senders>,
+    sender: SenderKey,
+    last: Option<Arc<Remembered>>,
+    looked: Arc<Mutex<Look>>,
+}
+
+impl Looking {
+    pub(crate) fn new(senders: &Arc<Senders>, sender: SenderKey, last: Option<Arc<Remembered>>) -> Looking {
+        Looking {
+            senders: Arc::clone(senders),
+            sender,
+            last,
+            looked: Arc::default(),
+        }
+    }
+
+    /// [`Senders::look`]; says when the look before was, and which samples were left out.
+    pub(crate) fn look(
+        &self,
+        profiles: &mut Vec<Profile>,
+        now_unix_ns: i64,
+        chosen: impl Fn(&ProfileType) -> bool,
+    ) -> (Option<i64>, Vec<(&'static str, u64)>) {
+        let last = self.last.as_deref();
+        let mut look = self.senders.look(self.sender, last, profiles, now_unix_ns, chosen);
+        let seen = (look.since_unix_ns, std::mem::take(&mut look.left_out));
+        *self.looked.lock() = look;
+        seen
+    }
+
+    /// What is to be remembered now that the growth is on disk, and whether the process is a new one.
+    pub(crate) fn stored(self) -> (Option<Arc<Remembered>>, bool) {
+        let look = std::mem::take(&mut *self.looked.lock());
+        (look.next.map(Arc::new).or(self.last), look.restarted)
+    }
+}
+
+/// Place of what a sender pushed last; held while its next push is taken in, so that two pushes never use one base.
+pub(crate) type Slot<B = Baseline> = Arc<tokio::sync::Mutex<Option<Arc<Remembered<B>>>>>;
+
+/// A process and the kind of its counters.
+type Pushed = (Workload, String);
+
+/// What those who push their counters pushed last.
+pub(crate) struct Senders<B: Base = Baseline> {
+    pub(crate) budget: Arc<Budget>,
+    slots: Mutex<Slots<B>>,
+    forgotten: Mutex<Forgotten>,
+}
+
+struct Slots<B: Base> {
+    shares: Shares<Pushed>,
+    slots: HashMap<Pushed, Slot<B>>,
+}
+
+/// The newest look of all that was forgotten, nanoseconds since the Unix epoch.
+#[derive(Default)]
+struct Forgotten {
+    /// By service: what one forgets is no reason to doubt what another counts.
+    by_service: HashMap<u64, u64>,
+    others: u64,
+}
+
+fn service_of(workload: &Workload) -> u64 {
+    id::key("service", &[&workload.namespace, &workload.service])
+}
+
+fn is_in_use<B: Base>(slots: &HashMap<Pushed, Slot<B>>, pushed: &Pushed) -> bool {
+    slots.get(pushed).is_some_and(|slot| Arc::strong_count(slot) > 1)
+}
+
+impl<B: Base> Senders<B> {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Senders<B>> {
+        Arc::new(Senders {
+            slots: Mutex::new(Slots {
+                shares: Shares::new(bounds.senders),
+                slots: HashMap::new(),
+            }),
+            budget: Budget::new(bounds),
+            forgotten: Mutex::default(),
+        })
+    }
+
+    /// The place of a process and a kind of counters, if there is one for its sender. A process that has to make room
+    /// begins anew with its next push; one that is in use does not make room.
+    pub(crate) fn slot(&self, sender: SenderKey, workload: &Workload, kind: &str, now_s: i64) -> Option<Slot<B>> {
+        let mut slots = self.slots.lock();
+        let Slots { shares, slots } = &mut *slots;
+        let pushed = (workload.clone(), kind.to_owned());
+        let group = service_of(workload);
+        let holder = Holder { sender, group };
+        let admission = shares.admit_unless(&pushed, holder, now_s, |key| is_in_use(slots, key));
+        for gone in admission.gone {
+            self.forget(&gone, slots.remove(&gone));
+        }
+        let place = || Arc::clone(slots.entry(pushed).or_default());
+        admission.admitted.then(place)
+    }
+
+    /// Room for what a look saw; who has more than the share makes room for who has less.
+    pub(crate) fn remember(&self, sender: SenderKey, baseline: B) -> Option<Remembered<B>> {
+        let mut baseline = baseline;
+        loop {
+            baseline = match self.budget.remember(sender, baseline) {
+                Ok(remembered) => return Some(remembered),
+                Err(baseline) => baseline,
+            };
+            let largest = self.budget.above_share(sender, baseline.rows())?;
+            let mut slots = self.slots.lock();
+            let Slots { shares, slots } = &mut *slots;
+            let gone = shares.give_up(largest, |key| is_in_use(slots, key))?;
+            self.forget(&gone, slots.remove(&gone));
+        }
+    }
+
+    /// Forgets those whose last look was before an instant.
+    pub(crate) fn forget_before(&self, unix_ns: u64) {
+        let mut slots = self.slots.lock();
+        let Slots { shares, slots } = &mut *slots;
+        slots.retain(|pushed, slot| {
+            let taken = |last: &Arc<Remembered<B>>| last.seen().taken_unix_ns();
+            let is_old = || {
+                let last = slot.try_lock().ok()?;
+                Some(last.as_ref().is_none_or(|last| taken(last) < unix_ns))
+            };
+            let goes = Arc::strong_count(slot) == 1 && is_old() == Some(true);
+            if goes {
+                self.forget(pushed, Some(Arc::clone(slot)));
+                shares.remove(pushed);
+            }
+            !goes
+        });
+    }
+
+    fn forget(&self, pushed: &Pushed, slot: Option<Slot<B>>) {
+        // Nobody else has it, so it is not locked.
+        if let Some(slot) = slot
+            && let Ok(last) = slot.try_lock()
+            && let Some(last) = last.as_ref()
+        {
+            self.forgot(&pushed.0, last.seen().taken_unix_ns());
+        }
+    }
+
+    /// Something of a process of which the last look was then is forgotten.
+    pub(crate) fn forgot(&self, workload: &Workload, unix_ns: u64) {
+        if unix_ns == 0 {
+            return;
+        }
+        let mut forgotten = self.forgotten.lock();
+        if forgotten.by_service.len() >= MOST_FORGETFUL {
+            let newest = forgotten.by_service.drain().map(|(_, unix_ns)| unix_ns).max();
+            forgotten.others = forgotten.others.max(newest.unwrap_or(0));
+        }
+        let newest = forgotten.by_service.entry(service_of(workload)).or_default();
+        *newest = (*newest).max(unix_ns);
+    }
+
+    /// The newest look of what was forgotten of a service: what began later and is not known was never seen.
+    pub(crate) fn forgotten_unix_ns(&self, workload: &Workload) -> u64 {
+        let forgotten = self.forgotten.lock();
+        let of_service = forgotten.by_service.get(&service_of(workload)).copied();
+        of_service.unwrap_or(0).max(forgotten.others)
+    }
+}
+
+impl Senders {
     /// Replaces the values of the chosen profiles by what they grew since the last look.
     pub(crate) fn look(
-        self: &Arc<Budget>,
+        &self,
+        sender: SenderKey,
         last: Option<&Remembered>,
         profiles: &mut Vec<Profile>,
         now_unix_ns: i64,
@@ -155,11 +372,11 @@ impl Budget {
         if last.is_some_and(|last| last.taken_unix_ns() > now_unix_ns) {
             return leave_out(profiles, "cumulative_out_of_order");
         }
-        let limit = self.bounds.rows_per_profile;
+        let limit = self.budget.rows_per_profile();
         let Ok(difference) = cumulative::difference(last, profiles, now_unix_ns, limit, &chosen) else {
             return leave_out(profiles, "max_cumulative_rows_per_profile");
         };
-        let Some(next) = self.remember(difference.baseline) else {
+        let Some(next) = self.remember(sender, difference.baseline) else {
             return leave_out(profiles, "max_cumulative_rows");
         };
         Look {
@@ -168,127 +385,6 @@ impl Budget {
             restarted: difference.restarted,
             left_out: Vec::new(),
         }
-    }
-}
-
-/// One look at a process while its file is read: the last look goes in, the new one comes out.
-#[derive(Debug, Clone)]
-pub(crate) struct Looking {
-    budget: Arc<Budget>,
-    last: Option<Arc<Remembered>>,
-    looked: Arc<Mutex<Look>>,
-}
-
-impl Looking {
-    pub(crate) fn new(budget: &Arc<Budget>, last: Option<Arc<Remembered>>) -> Looking {
-        Looking {
-            budget: Arc::clone(budget),
-            last,
-            looked: Arc::default(),
-        }
-    }
-
-    /// [`Budget::look`]; says when the look before was, and which samples were left out.
-    pub(crate) fn look(
-        &self,
-        profiles: &mut Vec<Profile>,
-        now_unix_ns: i64,
-        chosen: impl Fn(&ProfileType) -> bool,
-    ) -> (Option<i64>, Vec<(&'static str, u64)>) {
-        let mut look = self.budget.look(self.last.as_deref(), profiles, now_unix_ns, chosen);
-        let seen = (look.since_unix_ns, std::mem::take(&mut look.left_out));
-        *self.looked.lock() = look;
-        seen
-    }
-
-    /// What is to be remembered now that the growth is on disk, and whether the process is a new one.
-    pub(crate) fn stored(self) -> (Option<Arc<Remembered>>, bool) {
-        let look = std::mem::take(&mut *self.looked.lock());
-        (look.next.map(Arc::new).or(self.last), look.restarted)
-    }
-}
-
-/// Place of what a sender pushed last; held while its next push is taken in, so that two pushes never use one base.
-pub(crate) type Slot<B = Baseline> = Arc<tokio::sync::Mutex<Option<Arc<Remembered<B>>>>>;
-
-/// What those who push their counters pushed last.
-pub(crate) struct Senders<B: Base = Baseline> {
-    pub(crate) budget: Arc<Budget>,
-    slots: Mutex<Slots<B>>,
-    forgotten_unix_ns: AtomicU64,
-}
-
-struct Slots<B: Base> {
-    uses: u64,
-    /// By process and kind of counters; with the number of the last use.
-    slots: HashMap<(Workload, String), (u64, Slot<B>)>,
-}
-
-impl<B: Base> Senders<B> {
-    pub(crate) fn new(budget: Arc<Budget>) -> Senders<B> {
-        let slots = Slots {
-            uses: 0,
-            slots: HashMap::new(),
-        };
-        Senders {
-            budget,
-            slots: Mutex::new(slots),
-            forgotten_unix_ns: AtomicU64::new(0),
-        }
-    }
-
-    /// The place of a process and a kind of counters. When there are too many, the one used longest ago is forgotten, and
-    /// its next push begins anew; one that is in use is not.
-    pub(crate) fn slot(&self, workload: &Workload, kind: &str) -> Slot<B> {
-        let mut slots = self.slots.lock();
-        let Slots { uses, slots } = &mut *slots;
-        *uses += 1;
-        let key = (workload.clone(), kind.to_owned());
-        if !slots.contains_key(&key) && slots.len() >= self.budget.bounds.senders.max(1) {
-            let free = slots.iter().filter(|(_, (_, slot))| Arc::strong_count(slot) == 1);
-            let oldest = free.min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
-            if let Some((_, slot)) = oldest.and_then(|key| slots.remove(&key)) {
-                self.forget(&slot);
-            }
-        }
-        let (used, slot) = slots.entry(key).or_default();
-        *used = *uses;
-        Arc::clone(slot)
-    }
-
-    /// Forgets those whose last look was before an instant.
-    pub(crate) fn forget_before(&self, unix_ns: u64) {
-        self.slots.lock().slots.retain(|_, (_, slot)| {
-            let taken = |last: &Arc<Remembered<B>>| last.seen().taken_unix_ns();
-            let is_old = || {
-                let last = slot.try_lock().ok()?;
-                Some(last.as_ref().is_none_or(|last| taken(last) < unix_ns))
-            };
-            let goes = Arc::strong_count(slot) == 1 && is_old() == Some(true);
-            if goes {
-                self.forget(slot);
-            }
-            !goes
-        });
-    }
-
-    fn forget(&self, slot: &Slot<B>) {
-        // Nobody else has it, so it is not locked.
-        if let Ok(last) = slot.try_lock()
-            && let Some(last) = last.as_ref()
-        {
-            self.forgot(last.seen().taken_unix_ns());
-        }
-    }
-
-    /// Something of which the last look was then is forgotten.
-    pub(crate) fn forgot(&self, unix_ns: u64) {
-        self.forgotten_unix_ns.fetch_max(unix_ns, Ordering::Relaxed);
-    }
-
-    /// The newest look of all that was forgotten: what began later and is not known was never seen.
-    pub(crate) fn forgotten_unix_ns(&self) -> u64 {
-        self.forgotten_unix_ns.load(Ordering::Relaxed)
     }
 }
 
@@ -308,24 +404,37 @@ mod tests {
         vec![builder.finish()]
     }
 
-    fn bounds(rows: usize, rows_per_profile: usize) -> Bounds {
-        Bounds {
+    const NOBODY: SenderKey = SenderKey::Unknown;
+
+    fn senders(rows: usize, rows_per_profile: usize) -> Arc<Senders> {
+        Senders::new(Bounds {
             rows,
             rows_per_profile,
-            senders: 2,
+            senders: 4,
+        })
+    }
+
+    fn who(instance: &str) -> Workload {
+        Workload {
+            instance: instance.to_owned(),
+            ..Workload::default()
         }
+    }
+
+    fn address(last: u8) -> SenderKey {
+        SenderKey::of_address(std::net::IpAddr::from([10, 0, 0, last]))
     }
 
     #[test]
     fn what_does_not_fit_is_left_out_and_the_look_before_stays() {
-        let budget = Budget::new(bounds(10, 6));
+        let senders = senders(10, 6);
         let look = |last: Option<&Remembered>, stacks, value, at| {
             let mut profiles = profiles(stacks, value);
-            let look = budget.look(last, &mut profiles, at, is_cumulative);
+            let look = senders.look(NOBODY, last, &mut profiles, at, is_cumulative);
             (look, profiles.iter().map(Profile::total).sum::<i64>())
         };
         let (first, total) = look(None, 4, 10, 1);
-        assert_eq!((total, budget.used()), (0, 4));
+        assert_eq!((total, senders.budget.used()), (0, 4));
         let first = first.next.unwrap();
         let (too_many, total) = look(Some(&first), 7, 20, 2);
         assert!(too_many.next.is_none());
@@ -342,27 +451,59 @@ mod tests {
         let (second, total) = look(Some(&first), 4, 20, 3);
         assert_eq!((total, second.since_unix_ns, second.restarted), (40, Some(1), false));
         drop((first, second));
-        assert_eq!(budget.used(), 0, "what is forgotten is given back");
+        assert_eq!(senders.budget.used(), 0, "what is forgotten is given back");
     }
 
     #[test]
-    fn the_sender_that_was_used_longest_ago_is_forgotten() {
-        let senders: Senders = Senders::new(Budget::new(bounds(10, 10)));
-        let who = |instance: &str| Workload {
-            instance: instance.to_owned(),
+    fn made_up_processes_of_one_sender_do_not_make_another_forget() {
+        let senders = senders(10, 10);
+        let place = |sender, name: &str| senders.slot(sender, &who(name), "", 0);
+        let known = place(address(1), "known").unwrap();
+        drop(known);
+        for n in 0..20 {
+            place(address(2), &format!("made up {n}"));
+        }
+        assert!(place(address(2), "another").is_none(), "it holds its share");
+        let slots = senders.slots.lock();
+        assert!(slots.slots.contains_key(&(who("known"), String::new())));
+        assert_eq!((slots.slots.len(), slots.shares.len()), (4, 4));
+        drop(slots);
+        // A place that is in use is not taken away.
+        let used: Vec<_> = (0..3)
+            .map(|n| place(address(2), &format!("made up {n}")).unwrap())
+            .collect();
+        assert!(place(address(3), "new").is_none());
+        drop(used);
+        assert!(place(address(3), "new").is_some());
+        assert_eq!(senders.forgotten_unix_ns(&who("x")), 0, "nothing was seen of them");
+    }
+
+    #[test]
+    fn rows_of_a_sender_with_more_than_its_share_make_room() {
+        let senders = senders(10, 10);
+        let push = |sender, name: &str, stacks, at| {
+            let slot = senders.slot(sender, &who(name), "", 0).unwrap();
+            let mut profiles = profiles(stacks, 1);
+            let look = senders.look(sender, None, &mut profiles, at, is_cumulative);
+            let fits = look.next.is_some();
+            *slot.try_lock().unwrap() = look.next.map(Arc::new);
+            fits
+        };
+        assert!(push(address(2), "a", 4, 7) && push(address(2), "b", 6, 8));
+        assert!(!push(address(2), "c", 1, 9), "all of it is its own");
+        assert!(push(address(1), "known", 5, 9));
+        assert_eq!(senders.budget.used(), 5);
+        assert!(push(address(2), "d", 5, 9), "there is room again");
+        assert!(!push(address(1), "more", 1, 9), "more than its share");
+        assert!(senders.forgotten_unix_ns(&who("a")) >= 7);
+        let other = Workload {
+            service: "other".to_owned(),
             ..Workload::default()
         };
-        let places = |name: &str| Arc::downgrade(&senders.slot(&who(name), ""));
-        let (a, b) = (places("a"), places("b"));
-        assert!(std::sync::Weak::ptr_eq(&a, &places("a")));
-        places("c");
-        assert!(std::sync::Weak::ptr_eq(&a, &places("a")));
-        assert!(!std::sync::Weak::ptr_eq(&b, &places("b")));
-        // One that is in use stays.
-        let used = senders.slot(&who("b"), "");
-        places("d");
-        places("e");
-        assert!(Arc::ptr_eq(&used, &senders.slot(&who("b"), "")));
-        assert_eq!(senders.forgotten_unix_ns(), 0, "nothing was seen of them");
+        assert_eq!(
+            senders.forgotten_unix_ns(&other),
+            0,
+            "no reason to doubt what others count"
+        );
     }
 }

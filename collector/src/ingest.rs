@@ -25,6 +25,8 @@ mod raw_grpc;
 pub(crate) mod refusals;
 pub(crate) mod refused;
 mod rpc;
+pub(crate) mod sender;
+pub(crate) mod shares;
 mod unread;
 mod untaken;
 mod upload;
@@ -38,7 +40,7 @@ use std::{
 
 use bytes::Bytes;
 use emberline_model::{
-    Batch, BatchId, Signal, WorkloadWindow,
+    Batch, BatchId, Signal, Workload, WorkloadWindow,
     otlp::{self, Decoded, Rejected},
     time::Clock,
     weight::memory_of,
@@ -54,13 +56,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use self::{
     cardinality::Cardinality,
     growing::{Growing, Held},
-    limits::{IngestLimits, Outcome},
+    limits::{IngestLimits, Outcome, TOO_MANY_WORKLOADS},
     memory::Memory,
     refusals::Refusals,
     refused::Refused,
+    sender::SenderKey,
 };
 use crate::{
-    cumulative::{Bounds, Budget, Senders},
+    cumulative::{Bounds, Senders, Slot},
     self_metrics::SelfMetrics,
     symbols::reporters::Reporters,
 };
@@ -84,7 +87,7 @@ pub(crate) struct Ingest {
     pub(crate) config: IngestConfig,
     names: Arc<Mutex<Cardinality>>,
     turns: Semaphore,
-    pub(crate) cumulative: Senders,
+    pub(crate) cumulative: Arc<Senders>,
     growing: Arc<Growing>,
     pub(crate) refusals: Refusals,
     pub(crate) reporters: Arc<Reporters>,
@@ -213,11 +216,11 @@ pub(crate) fn signal_name(signal: Signal) -> &'static str {
 impl Ingest {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, config: IngestConfig, metrics: SelfMetrics) -> Ingest {
         let turns = Semaphore::new(config.max_concurrent_requests.max(1));
-        let cumulative = Senders::new(Budget::new(Bounds {
+        let cumulative = Senders::new(Bounds {
             rows: config.limits.max_cumulative_rows,
             rows_per_profile: config.limits.max_cumulative_rows_per_profile,
             senders: config.limits.max_cumulative_senders,
-        }));
+        });
         let growing = Bounds {
             rows: config.limits.max_cumulative_buckets,
             rows_per_profile: config.limits.max_cumulative_buckets_per_process,
@@ -225,11 +228,13 @@ impl Ingest {
         };
         let growing = Arc::new(Growing::new(growing, config.limits.max_future, clock.now_unix_ns()));
         let memory = Memory::new(config.max_request_bytes);
+        let mut names = Cardinality::new(&config.limits);
+        names.restore(&store.remembered_names(), clock.now_unix_s());
         Ingest {
             store,
             clock,
             config,
-            names: Arc::default(),
+            names: Arc::new(Mutex::new(names)),
             turns,
             cumulative,
             growing,
@@ -256,9 +261,41 @@ impl Ingest {
         }
     }
 
+    /// How full the tables of names are, who fills them, and who was refused.
+    pub(crate) fn shares(&self) -> serde_json::Value {
+        self.names.lock().json()
+    }
+
+    /// Keeps what lasted of the names, for the next start. Blocks for the disk.
+    pub(crate) fn keep_names(&self) {
+        let (records, sizes) = {
+            let mut names = self.names.lock();
+            (names.records(), names.sizes())
+        };
+        for (table, used, limit) in sizes {
+            self.metrics.names(table, used, limit);
+        }
+        if let Some(records) = records
+            && let Err(error) = self.store.remember_names(&records)
+        {
+            tracing::warn!(%error, "the names that are known cannot be written down; a restart may forget some");
+        }
+    }
+
+    /// The place of a process that pushes its counters; a refusal is counted.
+    pub(crate) fn place_of(&self, sender: SenderKey, workload: &Workload, kind: &str) -> Result<Slot, Refused> {
+        let slot = self.cumulative.slot(sender, workload, kind, self.clock.now_unix_s());
+        slot.ok_or_else(|| {
+            let refused = Refused::NoPlace("`max_cumulative_senders` processes push counters".to_owned());
+            self.count_refusal(signal_name(Signal::Profiles), &refused);
+            refused
+        })
+    }
+
     /// Stores a request; resolves when it is on disk. `id` is the text of the batch id header.
     pub(crate) async fn accept(
         &self,
+        sender: SenderKey,
         id: Option<&[u8]>,
         payload: Payload,
         wire_bytes: usize,
@@ -267,7 +304,7 @@ impl Ingest {
         let name = signal_name(signal);
         self.metrics.ingest_bytes(name, wire_bytes);
         let started = Instant::now();
-        let result = self.accept_uncounted(id, payload, wire_bytes).await;
+        let result = self.accept_uncounted(sender, id, payload, wire_bytes).await;
         match &result {
             Ok((accepted, appended)) => {
                 let outcome = match appended {
@@ -304,6 +341,7 @@ impl Ingest {
 
     async fn accept_uncounted(
         &self,
+        sender: SenderKey,
         id: Option<&[u8]>,
         payload: Payload,
         bytes: usize,
@@ -318,20 +356,27 @@ impl Ingest {
         let received_unix_ns = received_unix_ms.saturating_mul(1_000_000);
         let decoded = reading(signal, move || payload.decode(received_unix_ns, most_memory)).await?;
         let (id, decoded) = own_id(id, decoded);
-        let mut held = self.growing.hold(&decoded.cumulative, received_unix_ns).await;
+        let mut held = self.growing.hold(sender, &decoded.cumulative, received_unix_ns).await;
         let check = move || {
             let mut decoded = decoded;
             held.grow(&mut decoded, most_memory);
             let now_unix_s = received_unix_ms.div_euclid(1000);
-            let (windows, outcome) = limits::apply(decoded, &mut names.lock(), &limits, now_unix_s);
+            let (windows, outcome) = limits::apply(decoded, sender, &mut names.lock(), &limits, now_unix_s);
             Ok((windows, outcome, held))
         };
         let (windows, outcome, held) = reading(signal, check).await?;
         if signal == Signal::Requests {
-            self.refusals.add(&outcome.rejected, received_unix_ms);
+            self.refusals.add(sender, &outcome.rejected, received_unix_ms);
         }
         room.shrink_to(memory::held_by(&windows));
         let accepted = Accepted::of(&windows, outcome);
+        let is_full = |rejected: &Rejected| rejected.reason == TOO_MANY_WORKLOADS;
+        // Nothing of it is stored, so that it can be sent again. Of a request that is stored in part the rest is
+        // told and not asked for again: the part that was stored would come twice.
+        if windows.is_empty() && !accepted.outcome.rejected.is_empty() && accepted.outcome.rejected.iter().all(is_full)
+        {
+            return Err(Refused::NoPlace(accepted.message()));
+        }
         if is_foreign && windows.is_empty() && accepted.rejected() > 0 {
             return Err(Refused::NothingKept(accepted.message()));
         }
@@ -350,8 +395,8 @@ impl Ingest {
     }
 
     /// Notes that what was accepted came from an address.
-    pub(crate) fn came_from(&self, address: Option<IpAddr>, accepted: &Accepted) {
-        if let Some(address) = address {
+    pub(crate) fn came_from(&self, sender: SenderKey, accepted: &Accepted) {
+        if let Some(address) = sender.address() {
             let builds = accepted.builds.iter().map(String::as_str);
             self.reporters.note(address, builds, self.clock.now_unix_ms());
         }

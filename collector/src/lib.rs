@@ -26,7 +26,7 @@ mod symbols;
 mod verdict;
 
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
-pub use ingest::limits::IngestLimits;
+pub use ingest::{limits::IngestLimits, sender::SenderAddress};
 pub use notify::InvalidUrl;
 pub use symbols::claims::{SymbolClaim, forget_symbol_file, symbol_claims};
 pub use symbols::reader::read_symbols;

@@ -53,7 +53,7 @@ use self::{
 };
 use crate::{
     cumulative::{Looking, Remembered},
-    ingest::{Accepted, Ingest, Payload, refused::Refused},
+    ingest::{Accepted, Ingest, Payload, refused::Refused, sender::SenderKey},
     self_metrics::SelfMetrics,
 };
 
@@ -250,7 +250,7 @@ impl Scraper {
             gauges_until: last.gauges_until,
         };
         let bytes = file.len();
-        let looking = Looking::new(&self.ingest.cumulative.budget, last.counters.clone());
+        let looking = Looking::new(&self.ingest.cumulative, SenderKey::Scraper, last.counters.clone());
         let gauges_until = Arc::new(AtomicI64::new(last.gauges_until));
         let reader = {
             let (looking, gauges_until) = (looking.clone(), Arc::clone(&gauges_until));
@@ -258,7 +258,7 @@ impl Scraper {
         };
         let accepted = self
             .ingest
-            .accept(None, Payload::Foreign(Box::new(reader)), bytes)
+            .accept(SenderKey::Scraper, None, Payload::Foreign(Box::new(reader)), bytes)
             .await?;
         let restarted;
         (last.counters, restarted) = looking.stored();

@@ -44,6 +44,12 @@ struct ReceiverLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    table: &'static str,
+    what: &'static str,
+}
+
 type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The collector's counters; a clone counts into the same ones.
@@ -65,6 +71,7 @@ pub(crate) struct SelfMetrics {
     scrapes: Family<JobLabels, Counter>,
     scrape_profiles: Family<JobStateLabels, Gauge>,
     cumulative_rows: Gauge,
+    names: Family<TableLabels, Gauge>,
 }
 
 impl SelfMetrics {
@@ -88,6 +95,7 @@ impl SelfMetrics {
             scrapes: Family::default(),
             scrape_profiles: Family::default(),
             cumulative_rows: Gauge::default(),
+            names: Family::default(),
         }
     }
 
@@ -172,6 +180,11 @@ impl SelfMetrics {
             "cumulative_rows",
             "Stacks remembered of counters that grow from the start of a process",
             self.cumulative_rows.clone(),
+        );
+        r.register(
+            "names",
+            "Entries of the tables of names that senders choose (workloads, names), and their limits, every half minute",
+            self.names.clone(),
         );
     }
 
@@ -260,6 +273,13 @@ impl SelfMetrics {
 
     pub(crate) fn cumulative_rows(&self, rows: usize) {
         self.cumulative_rows.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn names(&self, table: &'static str, used: usize, limit: usize) {
+        for (what, entries) in [("used", used), ("limit", limit)] {
+            let gauge = self.names.get_or_create(&TableLabels { table, what });
+            gauge.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        }
     }
 
     /// Requests of a signal by outcome, for the status page.

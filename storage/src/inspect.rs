@@ -24,7 +24,7 @@ use crate::{
     journal::inspect as segments,
     lock::DirLock,
     parts::{self, PartName, ROW_KINDS},
-    store::ALERTS_FILE,
+    store::{ALERTS_FILE, NAMES_FILE},
 };
 
 pub use delete::{DeleteFromError, delete};
@@ -131,7 +131,8 @@ impl Layout {
         };
         let hot = database::path_of(data_dir);
         let engine_files = [hot.clone(), database::wal_of(&hot)];
-        let records = [deletions::FILE, history::FILE, ALERTS_FILE, checks::FILE].map(|file| data_dir.join(file));
+        let records =
+            [deletions::FILE, history::FILE, ALERTS_FILE, NAMES_FILE, checks::FILE].map(|file| data_dir.join(file));
         Ok(Layout {
             journal: list(segments::folder(data_dir))?,
             parts: list(parts::folder(data_dir))?,

@@ -23,7 +23,7 @@
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
 //! `parts/<kind>-<hour>-<hours>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,
 //! `parts/compacted-<hour>-<hours>-<sequence>.commit`,
-//! `symbols/<build>.sym`, `deleted.bin`, `releases.bin`, `alerts.bin`, `secret.bin`, `quarantine/`, `tmp/`.
+//! `symbols/<build>.sym`, `deleted.bin`, `releases.bin`, `alerts.bin`, `names.bin`, `secret.bin`, `quarantine/`, `tmp/`.
 
 mod checks;
 mod dedup;

@@ -28,6 +28,8 @@ use crate::{
 
 /// What the collector remembers of its alerts, below the data directory.
 pub(crate) const ALERTS_FILE: &str = "alerts.bin";
+/// Which names the collector knows, below the data directory.
+pub(crate) const NAMES_FILE: &str = "names.bin";
 
 /// A store; clones are the same one. It closes when the last clone is dropped, or with [`Store::close`].
 #[derive(Clone)]
@@ -299,6 +301,20 @@ impl Store {
             tracing::warn!(%error, "what is remembered of alerts cannot be written anew");
         }
         all
+    }
+
+    /// Keeps which names the collector knows, all of them anew. Durable when it returns; blocks for that long.
+    pub fn remember_names(&self, records: &[Vec<u8>]) -> std::io::Result<()> {
+        let shared = &self.inner.shared;
+        records::write(&*shared.disk, &shared.options.data_dir, NAMES_FILE, records.iter())
+    }
+
+    /// What was given to [`Store::remember_names`] last, without what damage cost: such names are new again when they are
+    /// next used. Blocks.
+    pub fn remembered_names(&self) -> Vec<Vec<u8>> {
+        let shared = &self.inner.shared;
+        let now = shared.clock.now_unix_ms();
+        records::read(&*shared.disk, &shared.options.data_dir, NAMES_FILE, now).all
     }
 
     /// The state of the store.

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, Request, header};
 use tokio::sync::SemaphorePermit;
 
-use super::{Ingest, memory::Room, refused::Refused};
+use super::{Ingest, memory::Room, refused::Refused, sender::SenderKey};
 
 /// A compression that is spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub(crate) fn essence(headers: &HeaderMap) -> &str {
 
 /// What a request holds while it is taken in: its turn, and room in memory for its body.
 pub(crate) struct Place<'i> {
+    /// Who sent it.
+    pub(crate) sender: SenderKey,
     _turn: SemaphorePermit<'i>,
     _room: Room,
 }
@@ -64,6 +66,7 @@ pub(crate) async fn receive(ingest: &Ingest, request: Request<Body>) -> Result<(
     let timeout = ingest.config.request_timeout;
     let receive = async {
         let (parts, body) = request.into_parts();
+        let sender = SenderKey::of(&parts.extensions);
         let limit = ingest.config.max_request_bytes;
         let mut room = ingest.memory.body();
         let encoding = Encoding::parse(parts.headers.get(header::CONTENT_ENCODING))?;
@@ -76,6 +79,7 @@ pub(crate) async fn receive(ingest: &Ingest, request: Request<Body>) -> Result<(
             parts.headers,
             message,
             Place {
+                sender,
                 _turn: turn,
                 _room: room,
             },
@@ -124,11 +128,13 @@ pub(super) async fn receive_grpc(
         frame = plain.freeze();
         parts.headers.remove("grpc-encoding");
     }
+    let sender = SenderKey::of(&parts.extensions);
     let turn = ingest.turn().await?;
     let request = Request::from_parts(parts, Body::from(frame));
     Ok((
         request,
         Place {
+            sender,
             _turn: turn,
             _room: room,
         },

@@ -15,11 +15,12 @@ use emberline_storage::Store;
 use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::sender::SenderKey;
 use crate::{
     self_metrics::SelfMetrics,
     symbols::{
         files::{DebugFiles, Kept, Origin},
-        reporters::{self, Reporters},
+        reporters::Reporters,
         unwanted::Unwanted,
     },
 };
@@ -116,7 +117,7 @@ impl DebugInfo for DebugInfoService {
 
 /// Where a call comes from.
 fn request_address<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.remote_addr().map(|address| reporters::network(address.ip()))
+    SenderKey::of(request.extensions()).address()
 }
 
 type Failure = (&'static str, Status);

@@ -2,8 +2,8 @@
 //!
 //! Guarantees: what a process exported last stays known until the growth since then is on disk, and while one of its
 //! exports is taken in no other one is compared with the same look; what is remembered is bounded
-//! (`max_cumulative_buckets`, `max_cumulative_buckets_per_process`, `max_workloads` processes), and what does not fit is
-//! said and counted by a later export that does. A sender that leaves before its answer changes nothing of that.
+//! (`max_cumulative_buckets`, `max_cumulative_buckets_per_process`, `max_workloads` processes) and divided among those who send,
+//! and what does not fit is said and counted by a later export that does. A sender that leaves before its answer changes nothing of that.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,8 @@ use emberline_model::{
 };
 use tokio::sync::OwnedMutexGuard;
 
-use crate::cumulative::{Bounds, Budget, Remembered, Senders};
+use super::{limits::TOO_MANY_WORKLOADS, sender::SenderKey};
+use crate::cumulative::{Bounds, Remembered, Senders};
 
 /// A process that exported nothing for so long is forgotten, in nanoseconds.
 const IDLE_NS: i64 = 3_600_000_000_000;
@@ -29,7 +30,7 @@ const SWEEP_EVERY_NS: i64 = 60_000_000_000;
 
 /// The last exports of all processes.
 pub(super) struct Growing {
-    senders: Senders<Streams>,
+    senders: Arc<Senders<Streams>>,
     /// Exports before it were not seen.
     started_unix_ns: i64,
     swept_unix_ns: AtomicI64,
@@ -41,22 +42,23 @@ pub(super) struct Growing {
 #[derive(Default)]
 pub(super) struct Held {
     places: Vec<Place>,
-    sure_since_unix_ns: u64,
     latest_unix_ns: u64,
-    budget: Option<Arc<Budget>>,
+    /// Whose they are, and where they are remembered.
+    by: Option<(SenderKey, Arc<Senders<Streams>>)>,
 }
 
 struct Place {
     process: (Workload, u128),
     last: OwnedMutexGuard<Option<Arc<Remembered<Streams>>>>,
     next: Option<Arc<Remembered<Streams>>>,
+    sure_since_unix_ns: u64,
     forgotten_unix_ns: u64,
 }
 
 impl Growing {
     pub(super) fn new(bounds: Bounds, max_future: Duration, now_unix_ns: i64) -> Growing {
         Growing {
-            senders: Senders::new(Budget::new(bounds)),
+            senders: Senders::new(bounds),
             started_unix_ns: now_unix_ns,
             swept_unix_ns: AtomicI64::new(now_unix_ns),
             max_future,
@@ -68,8 +70,8 @@ impl Growing {
         self.senders.budget.used()
     }
 
-    /// Waits for the places of all processes that sent these points.
-    pub(super) async fn hold(&self, points: &[CumulativePoint], now_unix_ns: i64) -> Held {
+    /// Waits for the places of all processes that sent these points; some may get none.
+    pub(super) async fn hold(&self, sender: SenderKey, points: &[CumulativePoint], now_unix_ns: i64) -> Held {
         if points.is_empty() {
             return Held::default();
         }
@@ -89,23 +91,27 @@ impl Growing {
         // Everybody waits in the same order, so that two requests never wait for each other.
         processes.sort_unstable();
         processes.dedup();
+        let started = u64::try_from(self.started_unix_ns).unwrap_or(0);
         let mut places = Vec::with_capacity(processes.len());
         for process in processes {
-            let slot = self.senders.slot(&process.0, &format!("{:032x}", process.1));
+            let (now_s, kind) = (now_unix_ns.div_euclid(1_000_000_000), format!("{:032x}", process.1));
+            let Some(slot) = self.senders.slot(sender, &process.0, &kind, now_s) else {
+                continue;
+            };
             places.push(Place {
                 last: slot.lock_owned().await,
+                // Later than the place is there: who made room for it was forgotten before.
+                sure_since_unix_ns: started.max(self.senders.forgotten_unix_ns(&process.0)),
                 process,
                 next: None,
                 forgotten_unix_ns: 0,
             });
         }
-        let started = u64::try_from(self.started_unix_ns).unwrap_or(0);
         let future_ns = u64::try_from(self.max_future.as_nanos()).unwrap_or(u64::MAX);
         Held {
             places,
-            sure_since_unix_ns: started.max(self.senders.forgotten_unix_ns()),
             latest_unix_ns: u64::try_from(now_unix_ns).unwrap_or(0).saturating_add(future_ns),
-            budget: Some(Arc::clone(&self.senders.budget)),
+            by: Some((sender, Arc::clone(&self.senders))),
         }
     }
 
@@ -113,7 +119,7 @@ impl Growing {
     pub(super) fn stored(&self, held: Held) {
         for mut place in held.places {
             if let Some(next) = place.next {
-                self.senders.forgot(place.forgotten_unix_ns);
+                self.senders.forgot(&place.process.0, place.forgotten_unix_ns);
                 *place.last = Some(next);
             }
         }
@@ -128,7 +134,7 @@ impl Held {
 
     /// Puts what the points grew into the windows of the request, which may unfold to so many bytes.
     pub(super) fn grow(&mut self, decoded: &mut Decoded, most_memory: u64) {
-        let Some(budget) = &self.budget else { return };
+        let Some((sender, senders)) = &self.by else { return };
         let mut room = otlp::bucket_room(most_memory);
         let mut by_process: HashMap<(Workload, u128), Vec<CumulativePoint>> = HashMap::new();
         for point in std::mem::take(&mut decoded.cumulative) {
@@ -143,11 +149,11 @@ impl Held {
         for place in &mut self.places {
             let points = by_process.remove(&place.process).unwrap_or_default();
             let seen = place.last.as_ref().map(|last| last.seen());
-            let growth = otlp::grow(seen, &points, self.sure_since_unix_ns, &mut room);
-            let next = if growth.next.buckets() > budget.rows_per_profile() {
+            let growth = otlp::grow(seen, &points, place.sure_since_unix_ns, &mut room);
+            let next = if growth.next.buckets() > senders.budget.rows_per_profile() {
                 Err("max_cumulative_buckets_per_process")
             } else {
-                budget.remember(growth.next).ok_or("max_cumulative_buckets")
+                senders.remember(*sender, growth.next).ok_or("max_cumulative_buckets")
             };
             match next {
                 Ok(next) => {
@@ -157,6 +163,9 @@ impl Held {
                 }
                 Err(reason) => decoded.refuse_points(&points, reason),
             }
+        }
+        for points in by_process.into_values() {
+            decoded.refuse_points(&points, TOO_MANY_WORKLOADS);
         }
     }
 }

@@ -161,8 +161,14 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         ),
         "too_many_workloads" => (
             ITEMS,
-            "more processes report than are kept apart",
-            "name instances by what stays the same when a process is replaced",
+            "more processes report than are kept apart, and this sender and service have their share",
+            "name instances by what stays the same when a process is replaced; `ingest.shares` of the server's status says \
+             who fills the table",
+        ),
+        "too_many_profile_types" => (
+            SAMPLES,
+            "the service has reported more types of profiles than are kept apart",
+            "name types by what they measure, without numbers that change",
         ),
         "too_many_profiles" => (
             SAMPLES,

@@ -18,7 +18,7 @@ use emberline_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{cardinality::Cardinality, profile_limits};
+use super::{cardinality::Cardinality, profile_limits, sender::SenderKey};
 
 /// Limits of what senders may send.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +97,9 @@ const PROTOCOLS: [&str; 4] = ["http/1.1", "http/2", "grpc", "tcp"];
 /// Method that is not among those.
 const OTHER_METHOD: &str = "_OTHER";
 
+/// Reason of windows whose process gets no place: the one refusal of a part that may be sent again.
+pub(super) const TOO_MANY_WORKLOADS: &str = "too_many_workloads";
+
 /// What was left out and what was kept in another form.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -114,6 +117,7 @@ pub(super) fn count(list: &mut Vec<Rejected>, reason: &'static str, count: u64) 
 /// Applies all limits; the windows that remain can be stored.
 pub(crate) fn apply(
     decoded: Decoded,
+    sender: SenderKey,
     names: &mut Cardinality,
     limits: &IngestLimits,
     now_unix_s: i64,
@@ -127,7 +131,7 @@ pub(crate) fn apply(
         let refused = if windows.len() >= limits.max_windows_per_request {
             Some("too_many_windows")
         } else {
-            refuse_window(&window, names, limits, now_unix_s)
+            refuse_window(&window, sender, names, limits, now_unix_s)
         };
         match refused {
             Some(reason) => {
@@ -139,9 +143,9 @@ pub(crate) fn apply(
                 rejected.add_to(&mut outcome.rejected);
             }
             None => {
-                limit_requests(&mut window, names, limits, now_unix_s, &mut outcome);
+                limit_requests(&mut window, sender, names, limits, now_unix_s, &mut outcome);
                 let held_profiles = !window.profiles.is_empty();
-                profile_limits::apply(&mut window, names, limits, now_unix_s, &mut outcome);
+                profile_limits::apply(&mut window, sender, names, limits, now_unix_s, &mut outcome);
                 if held_profiles && window.profiles.is_empty() {
                     // None of them could be kept, so this is no window in which nothing was sampled.
                     window.has_profiles = false;
@@ -163,6 +167,7 @@ fn items(window: &WorkloadWindow) -> u64 {
 
 fn refuse_window(
     window: &WorkloadWindow,
+    sender: SenderKey,
     names: &mut Cardinality,
     limits: &IngestLimits,
     now_s: i64,
@@ -177,12 +182,13 @@ fn refuse_window(
     if window.length_s > limits.max_window_seconds {
         return Some("window_too_long");
     }
-    let admitted = names.admit_workload(&window.workload, window.component, limits, now_s);
-    (!admitted).then_some("too_many_workloads")
+    let admitted = names.admit_workload(sender, &window.workload, window.component, now_s);
+    (!admitted).then_some(TOO_MANY_WORKLOADS)
 }
 
 fn limit_requests(
     window: &mut WorkloadWindow,
+    sender: SenderKey,
     names: &mut Cardinality,
     limits: &IngestLimits,
     now_s: i64,
@@ -215,20 +221,20 @@ fn limit_requests(
         if let Cow::Owned(template) = route::normalise(&series.route) {
             series.route = template;
         }
-        if series.route != ROUTE_OTHER && !names.admit_route(&window.workload, &series.route, limits, now_s) {
+        if series.route != ROUTE_OTHER && !names.admit_route(sender, &window.workload, &series.route, now_s) {
             ROUTE_OTHER.clone_into(&mut series.route);
             count(&mut outcome.changed, "max_routes_per_service", 1);
         }
         if series
             .peer
             .as_ref()
-            .is_some_and(|peer| !names.admit_peer(&window.workload, peer, limits, now_s))
+            .is_some_and(|peer| !names.admit_peer(sender, &window.workload, peer, now_s))
         {
             series.peer = None;
             count(&mut outcome.changed, "max_peers_per_service", 1);
         }
         if !series.destination.is_empty()
-            && !names.admit_peer(&window.workload, &named(&series.destination), limits, now_s)
+            && !names.admit_peer(sender, &window.workload, &named(&series.destination), now_s)
         {
             series.destination.clear();
             count(&mut outcome.changed, "max_peers_per_service", 1);
@@ -391,7 +397,13 @@ mod tests {
             window(now + 590),
             long,
         ];
-        let (kept, outcome) = apply(decoded(windows), &mut Cardinality::default(), &limits, now);
+        let (kept, outcome) = apply(
+            decoded(windows),
+            SenderKey::Unknown,
+            &mut Cardinality::new(&limits),
+            &limits,
+            now,
+        );
         assert_eq!(
             kept.iter().map(|w| w.start_unix_s).collect::<Vec<_>>(),
             [now, now + 590]
@@ -431,7 +443,13 @@ mod tests {
             .collect();
         window.profiles = vec![profile];
         let limits = IngestLimits::default();
-        let (kept, outcome) = apply(decoded(vec![window]), &mut Cardinality::default(), &limits, 100);
+        let (kept, outcome) = apply(
+            decoded(vec![window]),
+            SenderKey::Unknown,
+            &mut Cardinality::new(&limits),
+            &limits,
+            100,
+        );
         assert!(outcome.changed.is_empty());
         let routes: Vec<_> = kept[0]
             .requests
@@ -473,7 +491,13 @@ mod tests {
             })
             .collect();
         window.profiles = vec![profile];
-        let (kept, outcome) = apply(decoded(vec![window]), &mut Cardinality::default(), &limits, 100);
+        let (kept, outcome) = apply(
+            decoded(vec![window]),
+            SenderKey::Unknown,
+            &mut Cardinality::new(&limits),
+            &limits,
+            100,
+        );
         let routes: Vec<_> = kept[0]
             .requests
             .iter()
@@ -497,7 +521,13 @@ mod tests {
         };
         let mut window = window(100);
         window.requests = (0..10).map(|n| series(&format!("/{n}"), 5)).collect();
-        let (kept, outcome) = apply(decoded(vec![window]), &mut Cardinality::default(), &limits, 100);
+        let (kept, outcome) = apply(
+            decoded(vec![window]),
+            SenderKey::Unknown,
+            &mut Cardinality::new(&limits),
+            &limits,
+            100,
+        );
         assert_eq!(kept[0].requests.len(), 3);
         assert_eq!(kept[0].requests.iter().map(|s| s.duration.count()).sum::<u64>(), 10);
         assert_eq!(kept[0].requests.iter().map(|s| s.response_bytes).sum::<u64>(), 20);
@@ -530,7 +560,8 @@ mod tests {
         window.profiles = vec![profile, bytes];
         let (kept, outcome) = apply(
             decoded(vec![window]),
-            &mut Cardinality::default(),
+            SenderKey::Unknown,
+            &mut Cardinality::new(&IngestLimits::default()),
             &IngestLimits::default(),
             100,
         );

@@ -21,10 +21,15 @@ use opentelemetry_proto::tonic::collector::{
     profiles::v1development::{ExportProfilesPartialSuccess, ExportProfilesServiceResponse},
 };
 use prost::Message;
-use tonic::{Code, Status, metadata::MetadataMap, service::Routes};
+use tonic::{Code, Status, service::Routes};
 
-use super::{Accepted, Ingest, Payload, body, raw_grpc, refused::Refused, rpc, untaken::Untaken};
-use crate::symbols::reporters;
+use super::{
+    Accepted, Ingest, Payload, body,
+    raw_grpc::{self, Call},
+    refused::Refused,
+    rpc,
+    untaken::Untaken,
+};
 
 /// Where profiles are sent to.
 const EXPORT_PROFILES: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
@@ -40,17 +45,13 @@ pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
     };
     let profiles = {
         let ingest = Arc::clone(&ingest);
-        post(move |request: Request<Body>| {
-            let address = reporters::address(request.extensions());
-            let call = move |ingest, metadata, message| export_profiles(ingest, address, metadata, message);
-            raw_grpc::unary(Arc::clone(&ingest), call, request)
-        })
+        post(move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), export_profiles, request))
     };
     let router = Routes::default().into_axum_router();
     let mut router = router.route(EXPORT_METRICS, metrics).route(EXPORT_PROFILES, profiles);
     for signal in Untaken::ALL {
         let ingest = Arc::clone(&ingest);
-        let call = move |ingest, metadata, message| signal.export(ingest, metadata, message);
+        let call = move |ingest, _: Call, message| signal.export(ingest, message);
         let serve = move |request: Request<Body>| raw_grpc::unary(Arc::clone(&ingest), call, request);
         router = router.route(signal.method(), post(serve));
     }
@@ -58,25 +59,22 @@ pub(crate) fn routes(ingest: Arc<Ingest>) -> Routes {
     Routes::from(router.layer(middleware::from_fn_with_state(ingest, guard)))
 }
 
-async fn export_metrics(ingest: Arc<Ingest>, metadata: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
-    let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
+async fn export_metrics(ingest: Arc<Ingest>, call: Call, message: Bytes) -> Result<Vec<u8>, Status> {
+    let id = call.metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
     let bytes = message.len();
-    let accepted = ingest.accept(id, Payload::MetricsBytes(message), bytes).await;
+    let accepted = ingest
+        .accept(call.sender, id, Payload::MetricsBytes(message), bytes)
+        .await;
     let accepted = accepted.map_err(|refused| refused.to_status())?;
     Ok(metrics_response(&accepted).encode_to_vec())
 }
 
-async fn export_profiles(
-    ingest: Arc<Ingest>,
-    address: Option<IpAddr>,
-    metadata: MetadataMap,
-    message: Bytes,
-) -> Result<Vec<u8>, Status> {
-    let id = metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
+async fn export_profiles(ingest: Arc<Ingest>, call: Call, message: Bytes) -> Result<Vec<u8>, Status> {
+    let id = call.metadata.get(BATCH_ID_HEADER).map(|value| value.as_encoded_bytes());
     let bytes = message.len();
-    let accepted = ingest.accept(id, Payload::Profiles(message), bytes).await;
+    let accepted = ingest.accept(call.sender, id, Payload::Profiles(message), bytes).await;
     let accepted = accepted.map_err(|refused| refused.to_status())?;
-    ingest.came_from(address, &accepted);
+    ingest.came_from(call.sender, &accepted);
     Ok(profiles_response(&accepted).encode_to_vec())
 }
 

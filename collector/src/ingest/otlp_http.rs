@@ -73,7 +73,7 @@ async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Resp
         Form::Protobuf => refused.to_http(),
         Form::Json => refused.to_json(),
     };
-    let (headers, message, _place) = match body::receive(ingest, request).await {
+    let (headers, message, place) = match body::receive(ingest, request).await {
         Ok(received) => received,
         Err(refused) => {
             ingest.count_refusal(signal_name(signal), &refused);
@@ -88,7 +88,7 @@ async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Resp
         (Signal::Profiles, Form::Json) => Payload::ProfilesJson(message),
     };
     let id = headers.get(BATCH_ID_HEADER).map(HeaderValue::as_bytes);
-    match ingest.accept(id, payload, bytes).await {
+    match ingest.accept(place.sender, id, payload, bytes).await {
         Ok(accepted) => {
             let body = match (form, signal) {
                 (Form::Protobuf, Signal::Requests) => otlp_grpc::metrics_response(&accepted).encode_to_vec(),

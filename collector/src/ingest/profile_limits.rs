@@ -18,6 +18,7 @@ use emberline_model::{
 use super::{
     cardinality::Cardinality,
     limits::{IngestLimits, MAX_BYTES, MAX_COUNT, Outcome, count},
+    sender::SenderKey,
 };
 
 /// Largest value of one sample, in nanoseconds per second of its window: 275 CPUs in one stack.
@@ -34,6 +35,7 @@ const OVER_THE_LIMIT: &str = "[over the limit]";
 /// Applies the limits to the profiles of a window.
 pub(super) fn apply(
     window: &mut WorkloadWindow,
+    sender: SenderKey,
     names: &mut Cardinality,
     limits: &IngestLimits,
     now_s: i64,
@@ -48,6 +50,14 @@ pub(super) fn apply(
             Rejected::of("too_many_profiles", &over.profile_type.0, samples).add_to(&mut outcome.rejected);
         }
     }
+    window.profiles.retain(|profile| {
+        let is_known = names.admit_profile_type(sender, &window.workload, &profile.profile_type.0, now_s);
+        if !is_known {
+            let samples = profile.samples.len().max(1) as u64;
+            Rejected::of("too_many_profile_types", &profile.profile_type.0, samples).add_to(&mut outcome.rejected);
+        }
+        is_known
+    });
     window.profiles.retain(|profile| {
         let claimed = impossible_cpu(profile, window.length_s);
         if let Some((spent_s, length_s)) = claimed {
@@ -84,14 +94,14 @@ pub(super) fn apply(
                 labels.route = template;
             }
             let named = !labels.route.is_empty() && labels.route != ROUTE_OTHER;
-            if named && !names.admit_route(&window.workload, &labels.route, limits, now_s) {
+            if named && !names.admit_route(sender, &window.workload, &labels.route, now_s) {
                 ROUTE_OTHER.clone_into(&mut labels.route);
                 count(&mut outcome.changed, "max_routes_per_service", 1);
             }
             if labels
                 .peer
                 .as_ref()
-                .is_some_and(|peer| !names.admit_peer(&window.workload, peer, limits, now_s))
+                .is_some_and(|peer| !names.admit_peer(sender, &window.workload, peer, now_s))
             {
                 labels.peer = None;
                 count(&mut outcome.changed, "max_peers_per_service", 1);

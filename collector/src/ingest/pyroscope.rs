@@ -104,7 +104,7 @@ impl Asked {
 
     async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
         let count = |refused: &Refused| ingest.count_refusal("profiles", refused);
-        let (_, message, _place) = body::receive(ingest, request).await.inspect_err(count)?;
+        let (_, message, place) = body::receive(ingest, request).await.inspect_err(count)?;
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let form = match &self.boundary {
             Some(boundary) => Form::read(message, boundary).await.inspect_err(count)?,
@@ -119,15 +119,19 @@ impl Asked {
         let kind = form.types.as_ref().map(cumulative_types).unwrap_or_default();
         if kind.is_empty() || workload.instance == UNKNOWN {
             let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns, None);
-            return ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await;
+            return ingest
+                .accept(place.sender, None, Payload::Foreign(Box::new(reader)), bytes)
+                .await;
         }
-        let mut last = ingest.cumulative.slot(workload, &kind).lock_owned().await;
-        let looking = Looking::new(&ingest.cumulative.budget, last.clone());
+        let slot = ingest.place_of(place.sender, workload, &kind)?;
+        let mut last = slot.lock_owned().await;
+        let looking = Looking::new(&ingest.cumulative, place.sender, last.clone());
         let reader = {
             let looking = looking.clone();
             move |received_unix_ns| self.read(&form, limit, received_unix_ns, Some(&looking))
         };
-        let accepted = ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
+        let reader = Payload::Foreign(Box::new(reader));
+        let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)
     }

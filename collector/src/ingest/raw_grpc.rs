@@ -16,12 +16,18 @@ use tonic::{
     server::{Grpc, UnaryService},
 };
 
-use super::Ingest;
+use super::{Ingest, sender::SenderKey};
+
+/// What comes with a message.
+pub(super) struct Call {
+    pub(super) sender: SenderKey,
+    pub(super) metadata: MetadataMap,
+}
 
 /// Serves one call.
 pub(super) async fn unary<C, F, A>(ingest: Arc<Ingest>, call: C, request: Request<Body>) -> Response<Body>
 where
-    C: Fn(Arc<Ingest>, MetadataMap, Bytes) -> F + Send + Sync + 'static,
+    C: Fn(Arc<Ingest>, Call, Bytes) -> F + Send + Sync + 'static,
     F: Future<Output = Result<A, Status>> + Send + 'static,
     A: Answer,
 {
@@ -62,7 +68,7 @@ impl Answer for tonic::Response<Vec<u8>> {
 
 impl<C, F, A> UnaryService<Bytes> for Method<C, F>
 where
-    C: Fn(Arc<Ingest>, MetadataMap, Bytes) -> F,
+    C: Fn(Arc<Ingest>, Call, Bytes) -> F,
     F: Future<Output = Result<A, Status>> + Send + 'static,
     A: Answer,
 {
@@ -70,8 +76,9 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let (metadata, _, message) = request.into_parts();
-        let answer = (self.call)(Arc::clone(&self.ingest), metadata, message);
+        let (metadata, extensions, message) = request.into_parts();
+        let sender = SenderKey::of(&extensions);
+        let answer = (self.call)(Arc::clone(&self.ingest), Call { sender, metadata }, message);
         Box::pin(async move { answer.await.map(Answer::into_response) })
     }
 }

@@ -1,15 +1,20 @@
 //! Metrics that were left out, for the log and the status page: which service sent what, why it was left out, what to do.
 //!
-//! Guarantees: at most [`MOST_ROWS`] rows, those that were not seen for the longest time go first; a row is logged when it
-//! appears and then at most once an hour, so that a sender that goes on does not fill the log.
+//! Guarantees: at most [`MOST_ROWS`] rows, divided among those who send ([`super::shares`]), so that nobody's made-up metrics
+//! push another's rows out; points without a row are counted as `other`. A row is logged when it appears and then at most once
+//! an hour, so that a sender that goes on does not fill the log.
 
 use std::{collections::HashMap, sync::Arc};
 
-use emberline_model::otlp::Rejected;
+use emberline_model::{id, otlp::Rejected};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::left_out::Told;
+use super::{
+    left_out::Told,
+    sender::SenderKey,
+    shares::{Holder, Shares},
+};
 
 /// Rows that are kept.
 const MOST_ROWS: usize = 200;
@@ -32,17 +37,35 @@ struct Seen {
     remedy: String,
 }
 
+#[derive(Debug)]
+struct Rows {
+    shares: Shares<Row>,
+    seen: HashMap<Row, Seen>,
+    /// Points that have no row.
+    other: Seen,
+}
+
 /// The rows; a clone shows the same ones.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Refusals(Arc<Mutex<HashMap<Row, Seen>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Refusals(Arc<Mutex<Rows>>);
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals(Arc::new(Mutex::new(Rows {
+            shares: Shares::new(MOST_ROWS),
+            seen: HashMap::new(),
+            other: Seen::default(),
+        })))
+    }
+}
 
 impl Refusals {
     /// Adds what a request left out.
-    pub(super) fn add(&self, rejected: &[Rejected], now_unix_ms: i64) {
+    pub(super) fn add(&self, sender: SenderKey, rejected: &[Rejected], now_unix_ms: i64) {
         if rejected.is_empty() {
             return;
         }
-        let mut rows = self.0.lock();
+        let rows = &mut *self.0.lock();
         for one in rejected {
             let row = Row {
                 service: one.service.clone(),
@@ -50,13 +73,20 @@ impl Refusals {
                 shape: one.shape,
                 reason: one.reason,
             };
-            if !rows.contains_key(&row) && rows.len() >= MOST_ROWS {
-                let oldest = rows.iter().min_by_key(|(row, seen)| (seen.last_unix_ms, *row));
-                if let Some(oldest) = oldest.map(|(row, _)| row.clone()) {
-                    rows.remove(&oldest);
-                }
+            let holder = Holder {
+                sender,
+                group: id::key("service", &[&one.service]),
+            };
+            let admission = rows.shares.admit(&row, holder, now_unix_ms.div_euclid(1_000));
+            for gone in admission.gone {
+                rows.seen.remove(&gone);
             }
-            let seen = rows.entry(row).or_insert(Seen {
+            if !admission.admitted {
+                rows.other.points = rows.other.points.saturating_add(one.count);
+                rows.other.last_unix_ms = now_unix_ms;
+                continue;
+            }
+            let seen = rows.seen.entry(row).or_insert(Seen {
                 logged_unix_ms: i64::MIN,
                 remedy: Told::of(one).advice(),
                 ..Seen::default()
@@ -85,12 +115,20 @@ impl Refusals {
 
     /// The rows, newest first.
     pub(crate) fn json(&self) -> Value {
-        let mut rows: Vec<(Row, Seen)> = self
-            .0
-            .lock()
-            .iter()
-            .map(|(row, seen)| (row.clone(), seen.clone()))
-            .collect();
+        let (mut rows, other) = {
+            let rows = self.0.lock();
+            let seen = rows.seen.iter().map(|(row, seen)| (row.clone(), seen.clone()));
+            (seen.collect::<Vec<_>>(), rows.other.clone())
+        };
+        if other.points > 0 {
+            let row = Row {
+                service: "other".to_owned(),
+                metric: "other".to_owned(),
+                shape: "",
+                reason: "too_many_rows",
+            };
+            rows.push((row, other));
+        }
         rows.sort_by(|a, b| (b.1.last_unix_ms, &a.0).cmp(&(a.1.last_unix_ms, &b.0)));
         let shown = rows.into_iter().map(|(row, seen)| {
             json!({
@@ -111,19 +149,26 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_bounded_and_the_newest_stay() {
+    fn rows_are_bounded_and_one_sender_does_not_push_anothers_out() {
         let refusals = Refusals::default();
+        let address = |last: u8| SenderKey::of_address(std::net::IpAddr::from([10, 0, 0, last]));
         for at in 0..300 {
-            refusals.add(&[refused(&format!("m{at}"))], at);
-            refusals.add(&[refused("often")], at);
+            refusals.add(address(1), &[refused("often")], at);
+            refusals.add(address(2), &[refused(&format!("m{at}"))], at);
         }
+        refusals.add(address(3), &[refused("new")], 400);
         let shown = refusals.json();
-        assert_eq!(shown.as_array().unwrap().len(), MOST_ROWS);
-        assert_eq!(shown[0]["metric"], "m299");
+        assert_eq!(shown.as_array().unwrap().len(), MOST_ROWS + 1);
+        assert_eq!(shown[0]["metric"], "new");
+        let row = |metric: &str| {
+            let rows = shown.as_array().unwrap().iter();
+            rows.clone().find(|row| row["metric"] == metric).unwrap()
+        };
         assert_eq!(
-            (&shown[1]["metric"], &shown[1]["points"], &shown[1]["last_ms"]),
-            (&"often".into(), &600.into(), &299.into())
+            (&row("often")["points"], &row("often")["last_ms"]),
+            (&600.into(), &299.into())
         );
-        assert!(shown[1]["remedy"].as_str().unwrap().contains("histogram"));
+        assert_eq!(row("other")["points"], 202);
+        assert!(row("often")["remedy"].as_str().unwrap().contains("histogram"));
     }
 }

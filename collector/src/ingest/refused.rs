@@ -66,6 +66,9 @@ pub(crate) enum Refused {
         /// How much that is.
         bytes: usize,
     },
+    /// The process gets no place among those that report.
+    #[error("there is no place for another process of this sender now (`max_workloads`); send again later: {0}")]
+    NoPlace(String),
     /// Something else than what is spoken here.
     #[error("content type `{content_type}` is not accepted; send {accepted}")]
     ContentType {
@@ -136,6 +139,7 @@ impl Refused {
             Refused::TooLarge { .. } => "too_large",
             Refused::TooHeavy(_) => "too_heavy",
             Refused::NoRoom { .. } => "no_room",
+            Refused::NoPlace(_) => "too_many_workloads",
             Refused::ContentType { .. } => "content_type",
             Refused::ContentEncoding(_) => "content_encoding",
             Refused::Profile(_) => "undecodable",
@@ -155,6 +159,7 @@ impl Refused {
             Refused::Overloaded { .. } | Refused::NoRoom { .. } | Refused::TimedOut { .. } => {
                 Some(Duration::from_secs(1))
             }
+            Refused::NoPlace(_) => Some(LONGEST_PAUSE),
             Refused::Store(error) if !error.is_retryable() => None,
             Refused::Store(AppendError::DiskFull { .. } | AppendError::Io { .. }) => Some(LONGEST_PAUSE),
             Refused::Store(_) => Some(Duration::from_secs(1)),
@@ -179,6 +184,7 @@ impl Refused {
             Refused::ContentType { .. } | Refused::ContentEncoding(_) | Refused::Format { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
+            Refused::NoPlace(_) => StatusCode::TOO_MANY_REQUESTS,
             // 408 is not among the codes that OTLP senders retry; 503 is, and the fault may be the network's.
             refused if refused.retry_after().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -355,6 +361,7 @@ mod tests {
         let others = [
             Refused::Overloaded { limit: 1 },
             Refused::NoRoom { bytes: 1 },
+            Refused::NoPlace(String::new()),
             Refused::TimedOut { seconds: 30 },
         ];
         for refused in stores.chain(others) {

@@ -20,7 +20,12 @@ use emberline_model::{
 };
 use tonic::metadata::MetadataMap;
 
-use super::{Accepted, Ingest, Payload, body, left_out, otlp_grpc, raw_grpc, refused::Refused};
+use super::{
+    Accepted, Ingest, Payload, body, left_out, otlp_grpc,
+    raw_grpc::{self, Call},
+    refused::Refused,
+    sender::SenderKey,
+};
 
 /// Reads a message: its bytes, the limit for what it unfolds to, and when it was received.
 type Read = fn(&[u8], usize, i64) -> Result<Decoded, SeriesError>;
@@ -79,8 +84,8 @@ impl Method {
     }
 
     async fn unary(self, ingest: Arc<Ingest>, request: Request<Body>) -> Response<Body> {
-        let call = move |ingest: Arc<Ingest>, _, message: Bytes| async move {
-            let taken = self.take(&ingest, message, self.protobuf).await;
+        let call = move |ingest: Arc<Ingest>, call: Call, message: Bytes| async move {
+            let taken = self.take(&ingest, call.sender, message, self.protobuf).await;
             let accepted = taken.map_err(|refused| refused.to_status())?;
             let mut headers = http::HeaderMap::new();
             left_out::in_header(&accepted, &mut headers);
@@ -116,14 +121,14 @@ impl Method {
                 return refused.to_connect();
             }
         };
-        let (_, message, _place) = match body::receive(&ingest, request).await {
+        let (_, message, place) = match body::receive(&ingest, request).await {
             Ok(received) => received,
             Err(refused) => {
                 ingest.count_refusal("profiles", &refused);
                 return refused.to_connect();
             }
         };
-        let accepted = match self.take(&ingest, message, read).await {
+        let accepted = match self.take(&ingest, place.sender, message, read).await {
             Ok(accepted) => accepted,
             Err(refused) => return refused.to_connect(),
         };
@@ -138,12 +143,14 @@ impl Method {
         response
     }
 
-    async fn take(self, ingest: &Ingest, message: Bytes, read: Read) -> Result<Accepted, Refused> {
+    async fn take(self, ingest: &Ingest, sender: SenderKey, message: Bytes, read: Read) -> Result<Accepted, Refused> {
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let reader = move |received_unix_ns| {
             read(&message, limit, received_unix_ns).map_err(|error| Refused::of_series(&error, limit))
         };
-        ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await
+        ingest
+            .accept(sender, None, Payload::Foreign(Box::new(reader)), bytes)
+            .await
     }
 }
 

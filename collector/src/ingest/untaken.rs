@@ -10,7 +10,7 @@ use bytes::Bytes;
 use emberline_model::otlp;
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
 use prost::Message;
-use tonic::{Status, metadata::MetadataMap};
+use tonic::Status;
 
 use super::{Ingest, refused::Refused};
 
@@ -108,7 +108,7 @@ impl Untaken {
     }
 
     /// A call over gRPC.
-    pub(super) async fn export(self, ingest: Arc<Ingest>, _: MetadataMap, message: Bytes) -> Result<Vec<u8>, Status> {
+    pub(super) async fn export(self, ingest: Arc<Ingest>, message: Bytes) -> Result<Vec<u8>, Status> {
         let items = self
             .count(&ingest, &message, false)
             .map_err(|refused| refused.to_status())?;

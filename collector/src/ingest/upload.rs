@@ -219,25 +219,28 @@ impl Asked {
 
     async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
         let received = body::receive(ingest, request).await;
-        let (_, file, _place) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
+        let (_, file, place) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
         let (bytes, limit) = (file.len(), ingest.config.max_request_bytes);
         if self.cumulative.is_empty() {
             let reader = move |received_unix_ns| self.read(&file, limit, received_unix_ns, None);
-            return ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await;
+            return ingest
+                .accept(place.sender, None, Payload::Foreign(Box::new(reader)), bytes)
+                .await;
         }
         let kind = format!(
             "{},{}",
             self.sender.name.as_deref().unwrap_or_default(),
             self.cumulative.join(",")
         );
-        let slot = ingest.cumulative.slot(&self.sender.workload, &kind);
+        let slot = ingest.place_of(place.sender, &self.sender.workload, &kind)?;
         let mut last = slot.lock_owned().await;
-        let looking = Looking::new(&ingest.cumulative.budget, last.clone());
+        let looking = Looking::new(&ingest.cumulative, place.sender, last.clone());
         let reader = {
             let looking = looking.clone();
             move |received_unix_ns| self.read(&file, limit, received_unix_ns, Some(&looking))
         };
-        let accepted = ingest.accept(None, Payload::Foreign(Box::new(reader)), bytes).await?;
+        let reader = Payload::Foreign(Box::new(reader));
+        let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)
     }

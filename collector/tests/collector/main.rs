@@ -6,6 +6,7 @@ mod accepted_or_said;
 mod catalogue;
 mod debuginfo;
 mod exemplars;
+mod fair_shares;
 mod files_of_profilers;
 mod hostile_files;
 mod notifications;

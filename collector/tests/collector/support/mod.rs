@@ -100,7 +100,10 @@ impl Server {
                     .await
                     .unwrap();
             }),
-            tokio::spawn(async move { axum::serve(http_listener, http_routes).await.unwrap() }),
+            tokio::spawn(async move {
+                let service = http_routes.into_make_service_with_connect_info::<SocketAddr>();
+                axum::serve(http_listener, service).await.unwrap();
+            }),
         ];
         Server {
             collector,
@@ -113,6 +116,11 @@ impl Server {
             servers,
             keep: None,
         }
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn clock_s(&self) -> i64 {
+        self.clock.now_unix_s()
     }
 
     /// Starts symbol worker, verdict runner and notifiers.

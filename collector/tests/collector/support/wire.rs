@@ -18,7 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends bytes and answers the status and everything that came back until the server closed.
 pub async fn raw(address: SocketAddr, bytes: &[u8]) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    raw_on(TcpStream::connect(address).await.unwrap(), bytes).await
+}
+
+async fn raw_on(mut stream: TcpStream, bytes: &[u8]) -> (u16, String) {
     // The server may answer and close before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
@@ -32,12 +35,17 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> (u16, String) {
 
 /// One POST without keep-alive.
 pub async fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+    post_on(TcpStream::connect(address).await.unwrap(), path, headers, body).await
+}
+
+/// The same on a connection that is there.
+pub async fn post_on(stream: TcpStream, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
     let mut request = format!("POST {path} HTTP/1.1\r\nHost: collector\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-    raw(address, &[request.as_bytes(), body].concat()).await
+    raw_on(stream, &[request.as_bytes(), body].concat()).await
 }
 
 /// The path of a metrics request over gRPC.

@@ -4,3 +4,4 @@
 
 mod metadata;
 mod sources;
+mod supply;

@@ -1,0 +1,111 @@
+//! Who sends: the address at the other end of a connection, and nothing that a request says of itself.
+//!
+//! Guarantees: what a client writes into a request never chooses its sender. Of IPv6 the network of 64 bits counts, because
+//! one machine has all addresses of it. Where no address is known, all senders are one.
+//!
+//! Wrong on purpose: who sends through a gateway shares the gateway's place; services are told apart within it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use http::Extensions;
+use tonic::transport::server::TcpConnectInfo;
+
+/// The address at the other end of a connection. Whoever accepts connections puts it into the extensions of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SenderAddress(pub IpAddr);
+
+/// A sender, as shares are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum SenderKey {
+    /// Nobody said where the request came from.
+    Unknown,
+    /// This server's own scrapes.
+    Scraper,
+    /// A machine, or a network of IPv6.
+    Address(IpAddr),
+}
+
+impl SenderKey {
+    /// The sender of a request.
+    pub(crate) fn of(extensions: &Extensions) -> SenderKey {
+        let stated = || extensions.get::<SenderAddress>().map(|address| address.0);
+        let http = || extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let grpc = || Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip());
+        match stated().or_else(http).or_else(grpc) {
+            Some(address) => SenderKey::of_address(address),
+            None => SenderKey::Unknown,
+        }
+    }
+
+    pub(crate) fn of_address(address: IpAddr) -> SenderKey {
+        SenderKey::Address(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 => v4,
+        })
+    }
+
+    /// The machine, or the network of IPv6; none where nobody said it, and of this server itself.
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        match self {
+            SenderKey::Address(address) => Some(address),
+            SenderKey::Unknown | SenderKey::Scraper => None,
+        }
+    }
+
+    /// Reads what [`std::fmt::Display`] wrote.
+    pub(crate) fn parse(text: &str) -> SenderKey {
+        match text {
+            "scraper" => SenderKey::Scraper,
+            text => {
+                let address = text.strip_suffix("/64").unwrap_or(text).parse();
+                address.map_or(SenderKey::Unknown, SenderKey::of_address)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for SenderKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SenderKey::Unknown => f.write_str("unknown"),
+            SenderKey::Scraper => f.write_str("scraper"),
+            SenderKey::Address(IpAddr::V6(network)) => write!(f, "{network}/64"),
+            SenderKey::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_machine_are_one_sender() {
+        let key = |text: &str| SenderKey::of_address(text.parse().unwrap());
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+        assert_eq!(key("2001:db8:1:2:3:4:5:6"), key("2001:db8:1:2::7"));
+        assert_ne!(key("2001:db8:1:2::7"), key("2001:db8:1:3::7"));
+        for sender in [
+            key("10.0.0.1"),
+            key("2001:db8::1"),
+            SenderKey::Scraper,
+            SenderKey::Unknown,
+        ] {
+            assert_eq!(SenderKey::parse(&sender.to_string()), sender);
+        }
+    }
+
+    #[test]
+    fn what_the_connection_says_is_found_whoever_accepted_it() {
+        let mut extensions = Extensions::new();
+        assert_eq!(SenderKey::of(&extensions), SenderKey::Unknown);
+        extensions.insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 2], 9))));
+        assert_eq!(SenderKey::of(&extensions).to_string(), "127.0.0.2");
+        extensions.insert(SenderAddress(IpAddr::from([127, 0, 0, 3])));
+        assert_eq!(SenderKey::of(&extensions).to_string(), "127.0.0.3");
+    }
+}
