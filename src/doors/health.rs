@@ -85,3 +85,40 @@ fn in_http(status: StatusCode, body: &[u8]) -> Vec<u8> {
     head.push_str("\r\n");
     [head.as_bytes(), body].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn told(sent: &[u8]) -> String {
+        let router = Router::new().route("/-/ready", get(async || "all is well"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        client.write_all(sent).await.unwrap();
+        answer_shortly(stream, &router).await;
+        let mut answer = String::new();
+        // A reset is an end, too: what was sent is not read to its end.
+        let _ = client.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn without_a_place_the_server_says_that_it_lives_and_nothing_else() {
+        let ready = told(b"GET /-/ready HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(
+            ready.starts_with("HTTP/1.1 200 OK\r\n") && ready.ends_with("all is well"),
+            "{ready}"
+        );
+        for other in ["GET /api/v1/status", "POST /-/ready", "GET /-/ready/x"] {
+            let refused = told(format!("{other} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await;
+            assert!(refused.starts_with("HTTP/1.1 503 "), "{other}: {refused}");
+            assert!(refused.contains("\r\nRetry-After: 2\r\n"), "{other}: {refused}");
+        }
+        assert_eq!(told(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, "");
+        assert_eq!(told(b"GET /-/ready HTTP/1.1\r\n").await, "", "half a head has a second");
+    }
+}

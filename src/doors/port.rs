@@ -227,11 +227,10 @@ impl Port {
             .filter(|seat| of.is_none_or(|address| address == seat.address))
             .filter_map(|seat| {
                 let since = seat.keeps_waiting_since()?;
-                let order = match seat.order() {
-                    _ if of_requests && seat.requests() == 0 => return None,
-                    1 if now.saturating_sub(since) < ticks(GRACE) => 3,
-                    order => order,
-                };
+                if of_requests && seat.requests() == 0 {
+                    return None;
+                }
+                let order = seat.order(since, now, ticks(GRACE));
                 let held = seats.of_address.get(&seat.address).copied().unwrap_or_default();
                 Some((Reverse(held), order, since, seat))
             })

@@ -24,6 +24,10 @@ const SILENT: Duration = Duration::from_secs(12);
 /// Between requests.
 const IDLE: Duration = Duration::from_secs(75);
 const IDLE_WHEN_SCARCE: Duration = Duration::from_secs(10);
+/// Those that come again and again: proxies report every ten seconds.
+const REGULAR_WHEN_SCARCE: Duration = Duration::from_secs(15);
+/// Requests in so many different ticks make a connection one that is in use.
+const REGULAR: u32 = 4;
 /// For [`SOME_BYTES`] of a body or an answer.
 const STALLED: Duration = Duration::from_secs(30);
 const STALLED_WHEN_SCARCE: Duration = Duration::from_secs(5);
@@ -98,8 +102,9 @@ pub(super) struct Seat {
     working: AtomicU32,
     /// Steps that requests took.
     steps: AtomicU32,
-    /// A request was answered.
-    served: AtomicBool,
+    /// Ticks in which requests were answered, and the last of them.
+    served: AtomicU32,
+    last_served: AtomicU64,
     /// HTTP/2: the bytes do not tell where a head begins.
     framed: AtomicBool,
     /// Tick at which something came to an end: the connection began, a body was whole, an answer was ready or sent.
@@ -125,7 +130,8 @@ impl Seat {
             requests: AtomicU32::new(0),
             working: AtomicU32::new(0),
             steps: AtomicU32::new(0),
-            served: AtomicBool::new(false),
+            served: AtomicU32::new(0),
+            last_served: AtomicU64::new(0),
             framed: AtomicBool::new(false),
             last_end: AtomicU64::new(now),
             head_since: AtomicU64::new(0),
@@ -221,12 +227,16 @@ impl Seat {
     }
 
     /// In which order connections go to make room: those that never finished a request, those that hold one and do not go
-    /// on with it, those between two requests; of each the one that waits longest.
-    pub(super) fn order(&self) -> u8 {
+    /// on with it, those between two requests, those whose request has just begun, those that come again and again; of each
+    /// the one that waits longest.
+    pub(super) fn order(&self, since: u64, now: u64, grace: u64) -> u8 {
+        let is_fresh = now.saturating_sub(since) < grace;
         match (self.served.load(Relaxed), self.requests()) {
-            (false, 0) => 0,
+            (REGULAR.., 0) => 4,
+            (_, 1..) if is_fresh => 3,
             (_, 1..) => 1,
-            (true, 0) => 2,
+            (1.., 0) => 2,
+            (0, 0) => 0,
         }
     }
 
@@ -247,6 +257,11 @@ impl Seat {
         }
         let blocked = self.blocked_since.load(Relaxed);
         let (head, served) = (self.head_since.load(Relaxed), self.served.load(Relaxed));
+        let when_scarce = if served < REGULAR {
+            IDLE_WHEN_SCARCE
+        } else {
+            REGULAR_WHEN_SCARCE
+        };
         if blocked > 0 {
             // What was taken since counts, but not what was worked on before.
             let since = blocked.max(self.marked.load(Relaxed));
@@ -255,10 +270,10 @@ impl Seat {
             over(since, STALLED, STALLED_WHEN_SCARCE).then_some((Told::Leave, Reason::SlowSender))
         } else if head > 0 {
             over(head, HEAD, HEAD_WHEN_SCARCE).then_some((Told::Leave, Reason::SlowHead))
-        } else if !served {
+        } else if served == 0 {
             over(self.last_end.load(Relaxed), SILENT, IDLE_WHEN_SCARCE).then_some((Told::Leave, Reason::Silent))
         } else {
-            over(self.last_end.load(Relaxed), IDLE, IDLE_WHEN_SCARCE).then_some((Told::Finish, Reason::Idle))
+            over(self.last_end.load(Relaxed), IDLE, when_scarce).then_some((Told::Finish, Reason::Idle))
         }
     }
 }
@@ -320,7 +335,12 @@ impl Drop for Course {
             WORKING => {
                 self.seat.working.fetch_sub(1, Relaxed);
             }
-            ANSWERING => self.seat.served.store(true, Relaxed),
+            ANSWERING => {
+                let now = self.clock.load(Relaxed);
+                if self.seat.last_served.swap(now, Relaxed) != now {
+                    self.seat.served.fetch_add(1, Relaxed);
+                }
+            }
             _ => {}
         }
         self.seat.requests.fetch_sub(1, Relaxed);
@@ -418,6 +438,27 @@ mod tests {
         assert!(seat.tell(Told::Leave, 3));
         seat.stays();
         assert_eq!(seat.keeps_waiting_since(), None, "told to leave, it leaves");
+    }
+
+    #[test]
+    fn who_comes_again_and_again_goes_last() {
+        let order = |seat: &Seat| seat.order(1, 1, 4);
+        let ((new, _), (once, clock), (regular, later)) = (seat(), seat(), seat());
+        let answer = |seat: &Arc<Seat>, clock: &Arc<AtomicU64>| {
+            let course = Course::begin(seat, clock);
+            course.arrived();
+            course.answered();
+        };
+        // Twenty at once are one time.
+        (0..20).for_each(|_| answer(&once, &clock));
+        for tick in 1..=u64::from(REGULAR) {
+            later.store(tick, Relaxed);
+            answer(&regular, &later);
+        }
+        assert_eq!([order(&new), order(&once), order(&regular)], [0, 2, 4]);
+        let _held = Course::begin(&once, &clock);
+        assert_eq!(once.order(1, 1, 4), 3);
+        assert_eq!(once.order(1, 5, 4), 1);
     }
 
     #[test]

@@ -47,16 +47,20 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         },
     );
     let peak = server.peak_rss_mb();
-    let p99 = seen.ingest_quantile_ms(0.99);
+    let p99 = flood::quantile(&seen.ingest_ms, 0.99);
     println!(
         "flood of {PER_PORT} connections a port for {time:?}: {} opened, {peak:.1} MB",
         seen.opened
     );
     println!(
-        "ingest p50 {:.0} ms, p99 {p99:.0} ms of {}, not taken {:?}",
-        seen.ingest_quantile_ms(0.5),
+        "ingest p50 {:.0} ms, p99 {p99:.0} ms of {}, not taken {:?}; with a connection each {:.0} and {:.0} ms of {}, not taken {:?}",
+        flood::quantile(&seen.ingest_ms, 0.5),
         seen.ingest_ms.len(),
-        seen.ingest_failed
+        seen.ingest_failed,
+        flood::quantile(&seen.fresh_ms, 0.5),
+        flood::quantile(&seen.fresh_ms, 0.99),
+        seen.fresh_ms.len(),
+        seen.fresh_failed
     );
     println!(
         "/-/ready asked {} times, not 200: {:?}",
