@@ -8,3 +8,4 @@ mod errors;
 mod functions;
 mod latency;
 mod support;
+mod warm_up;
