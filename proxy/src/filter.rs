@@ -11,7 +11,7 @@ use emberline_model::Side;
 use http::{request, response};
 
 use crate::{
-    telemetry::{PeerId, ResponseFlags},
+    telemetry::{PeerId, ResponseFlags, Source},
     wire::headers::{check_request, strip_connection_headers},
 };
 
@@ -22,6 +22,8 @@ pub(crate) struct Exchange {
     pub(crate) side: Side,
     /// The caller introduced itself, so it wants to know who answers.
     pub(crate) introduced: bool,
+    /// Where the other end is, for the share of names that it may bring.
+    pub(crate) source: Source,
     /// Who is at the other end.
     pub(crate) peer: Option<PeerId>,
 }
@@ -31,6 +33,7 @@ impl Exchange {
         Exchange {
             side,
             introduced: false,
+            source: Source::OWN,
             peer: None,
         }
     }

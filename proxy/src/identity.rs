@@ -34,7 +34,7 @@ impl Identity {
         let Entry::Occupied(entry) = headers.entry(&PEER) else {
             return false;
         };
-        exchange.peer = self.telemetry.peers().resolve(entry.get().as_bytes());
+        exchange.peer = self.telemetry.peers().resolve(entry.get().as_bytes(), exchange.source);
         entry.remove_entry_mult();
         true
     }
@@ -60,7 +60,7 @@ impl Filter for Identity {
             }
             Side::Client if exchange.introduced => {
                 if let Some(value) = head.headers.get(&PEER) {
-                    exchange.peer = self.telemetry.peers().resolve(value.as_bytes());
+                    exchange.peer = self.telemetry.peers().resolve(value.as_bytes(), exchange.source);
                 }
             }
             Side::Client => {
