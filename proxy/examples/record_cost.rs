@@ -5,7 +5,7 @@
 use std::{hint::black_box, sync::Arc, time::Instant};
 
 use emberline_model::{Side, time::SystemClock};
-use emberline_proxy::telemetry::{Protocol, RequestRecord, ResponseFlags, Telemetry, TelemetryOptions};
+use emberline_proxy::telemetry::{Protocol, RequestRecord, ResponseFlags, Source, Telemetry, TelemetryOptions};
 
 const ROUNDS: usize = 15;
 const CALLS: u64 = 200_000;
@@ -28,7 +28,7 @@ fn main() {
         .map(|n| telemetry.route(&format!("/route/{n}/{{id}}")))
         .collect();
     let header = "v1;demo;frontend;v1;frontend-1";
-    let peer = telemetry.peers().resolve(header.as_bytes());
+    let peer = telemetry.peers().resolve(header.as_bytes(), Source::OWN);
     let series: Vec<_> = routes
         .iter()
         .map(|route| telemetry.series(telemetry.label(Side::Server, *route, peer), "GET", Protocol::Http1))
@@ -55,7 +55,7 @@ fn main() {
         black_box(telemetry.series(label, "GET", Protocol::Http1));
     });
     let peer_ns = best(|_| {
-        black_box(telemetry.peers().resolve(black_box(header.as_bytes())));
+        black_box(telemetry.peers().resolve(black_box(header.as_bytes()), Source::OWN));
     });
     let in_flight_ns = best(|_| drop(telemetry.start_request(Side::Server)));
     let clock_ns = best(|_| {

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
+
+use crate::budget::Full;
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -47,7 +50,12 @@ pub(crate) struct Counters {
     pub(crate) reloads_refused: Count,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     broken: Mutex<BTreeMap<&'static str, u64>>,
+    full: Mutex<BTreeMap<&'static str, u64>>,
+    warned: Mutex<Option<Instant>>,
 }
+
+/// Time between two warnings of the same kind.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 impl Counters {
     /// Counts a connection as open until the guard is dropped.
@@ -60,6 +68,22 @@ impl Counters {
     /// Counts a request that was refused before it went anywhere.
     pub(crate) fn refuse(&self, reason: &'static str) {
         *self.refused.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Counts a connection or request that found no place, and says once a minute that there are such.
+    pub(crate) fn refuse_connection(&self, full: Full) {
+        *self.full.lock().entry(full.0).or_default() += 1;
+        let mut warned = self.warned.lock();
+        if warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        drop(warned);
+        tracing::warn!(
+            cause = full.0,
+            "callers are refused because others hold all there is: if they are wanted, raise the process's memory limit, \
+             LimitNOFILE, or limits.memory_bytes, limits.max_connections and limits.share_of_caller"
+        );
     }
 
     /// Counts a caller's connection that ended with an error.
@@ -139,6 +163,11 @@ impl Collector for CounterMetrics {
             ConstCounter::new(count.get()).encode(metric)?;
         }
         let families = [
+            (
+                "emberline_proxy_overloads",
+                "Connections closed and requests refused because there was no place for them, by what ran out",
+                &counters.full,
+            ),
             (
                 "emberline_proxy_requests_refused",
                 "Requests refused for what they were, by reason",

@@ -11,7 +11,7 @@ use emberline_model::Side;
 use http::{request, response};
 
 use crate::{
-    telemetry::{PeerId, ResponseFlags},
+    telemetry::{PeerId, ResponseFlags, Source},
     wire::headers::{check_request, strip_connection_headers},
 };
 
@@ -22,6 +22,10 @@ pub(crate) struct Exchange {
     pub(crate) side: Side,
     /// The caller introduced itself, so it wants to know who answers.
     pub(crate) introduced: bool,
+    /// What the other end says of itself counts.
+    pub(crate) is_trusted: bool,
+    /// Where the other end is, for the share of names that it may bring.
+    pub(crate) source: Source,
     /// Who is at the other end.
     pub(crate) peer: Option<PeerId>,
 }
@@ -31,6 +35,8 @@ impl Exchange {
         Exchange {
             side,
             introduced: false,
+            is_trusted: true,
+            source: Source::OWN,
             peer: None,
         }
     }
@@ -51,6 +57,26 @@ pub(crate) struct Refused {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
     pub(crate) flags: ResponseFlags,
+}
+
+impl Refused {
+    /// There is no memory for this request.
+    pub(crate) const OVERLOADED: Refused = Refused {
+        status: 503,
+        reason: "overloaded",
+        flags: ResponseFlags::OM,
+    };
+
+    /// What the caller is told.
+    pub(crate) fn message(&self) -> String {
+        if *self == Refused::OVERLOADED {
+            return "as many requests are on their way as limits.memory_bytes allows; a retry may help".to_owned();
+        }
+        format!(
+            "this request is refused: {}; the caller has to be corrected",
+            self.reason
+        )
+    }
 }
 
 /// One step.

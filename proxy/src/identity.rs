@@ -2,7 +2,8 @@
 //!
 //! Guarantees: what a caller or a destination said about itself never passes this process as if it were somebody
 //! else's word; the application never sees the header, and nobody outside the mesh does: a response carries it only
-//! to a caller that introduced itself.
+//! to a caller that introduced itself and whose word counts ([`crate::config::IdentityRule`]). Of any other caller the
+//! header is removed and neither counted nor answered.
 //!
 //! Wrong on purpose: without mutual TLS the header is a claim, not a proof; it labels telemetry and decides nothing.
 
@@ -34,9 +35,11 @@ impl Identity {
         let Entry::Occupied(entry) = headers.entry(&PEER) else {
             return false;
         };
-        exchange.peer = self.telemetry.peers().resolve(entry.get().as_bytes());
+        if exchange.is_trusted {
+            exchange.peer = self.telemetry.peers().resolve(entry.get().as_bytes(), exchange.source);
+        }
         entry.remove_entry_mult();
-        true
+        exchange.is_trusted
     }
 }
 
@@ -60,7 +63,7 @@ impl Filter for Identity {
             }
             Side::Client if exchange.introduced => {
                 if let Some(value) = head.headers.get(&PEER) {
-                    exchange.peer = self.telemetry.peers().resolve(value.as_bytes());
+                    exchange.peer = self.telemetry.peers().resolve(value.as_bytes(), exchange.source);
                 }
             }
             Side::Client => {

@@ -44,6 +44,7 @@
 //! connections; `record` ends it as one [`telemetry::RequestRecord`]; [`export`] ships the window.
 
 pub(crate) mod body;
+pub(crate) mod budget;
 pub(crate) mod cluster;
 pub mod config;
 pub(crate) mod counters;

@@ -2,27 +2,23 @@
 //!
 //! Guarantees: a second process on the same address is an error at the start, also with several workers, whose sockets
 //! share the address (`SO_REUSEPORT`); the accept loop outlives everything that `accept` can say, also running out of
-//! file descriptors, and recovers within a second; a listener holds at most `max_connections`, further ones wait in the
-//! kernel's queue.
+//! file descriptors, and recovers within a second; a connection that is accepted has a place in the [`crate::budget`],
+//! one that finds none is closed at once and counted.
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener as StdTcpListener},
+    net::{IpAddr, SocketAddr, TcpListener as StdTcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::{
-    cluster,
-    counters::{Counters, OpenConnection},
-    drain::Draining,
-};
+use crate::{budget::Budget, cluster, counters::OpenConnection, drain::Draining, wire::io::Guard};
+
+#[cfg(test)]
+use crate::counters::Counters;
 
 /// Length of the kernel's queue of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -106,40 +102,47 @@ fn open(address: SocketAddr, share: bool) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts until the drain is asked for; `serve` is called for each connection and must not block.
+/// Accepts until the drain is asked for; `serve` is called for each connection and must not block. `has_shares` where a
+/// caller's address may only hold its share.
 pub(crate) async fn accept(
     listener: TcpListener,
-    max_connections: usize,
-    counters: Arc<Counters>,
+    budget: Arc<Budget>,
+    has_shares: bool,
     mut draining: Draining,
     mut serve: impl FnMut(TcpStream, Admission),
 ) {
-    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+    let counters = Arc::clone(budget.counters());
     let mut pause = FIRST_PAUSE;
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = draining.asked() => return,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, caller)) => {
                 pause = FIRST_PAUSE;
-                cluster::prepare(&stream);
-                serve(
-                    stream,
-                    Admission {
-                        _open: counters.open_connection(),
-                        _place: place,
-                    },
-                );
+                match budget.admit(has_shares.then_some(caller.ip())) {
+                    Ok(guard) => {
+                        cluster::prepare(&stream);
+                        serve(
+                            stream,
+                            Admission {
+                                _open: counters.open_connection(),
+                                guard,
+                                caller: caller.ip(),
+                            },
+                        );
+                    }
+                    Err(full) => {
+                        drop(stream);
+                        counters.refuse_connection(full);
+                    }
+                }
+                if budget.is_crowded() {
+                    // So that those who were asked to make place do before the next one comes.
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if is_of_one_connection(&error) => counters.accept_errors.add(),
             Err(error) => {
@@ -157,23 +160,30 @@ pub(crate) async fn accept(
     }
 }
 
-/// A place among the connections of a listener; given up when dropped.
+/// A place among the connections; given up when dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     _open: OpenConnection,
-    _place: tokio::sync::OwnedSemaphorePermit,
+    pub(crate) guard: Arc<Guard>,
+    /// Address of who is at the other end.
+    pub(crate) caller: IpAddr,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let account = Arc::clone(self.guard.account());
+        account.budget().leave(&self.guard);
+    }
 }
 
 #[cfg(test)]
 impl Admission {
-    /// To a listener with one place.
+    /// Of a caller of this machine.
     pub(crate) fn for_test(counters: &Arc<Counters>) -> Admission {
-        let place = Arc::new(Semaphore::new(1))
-            .try_acquire_owned()
-            .expect("the place is free");
         Admission {
             _open: counters.open_connection(),
-            _place: place,
+            guard: Guard::for_test(),
+            caller: IpAddr::from([127, 0, 0, 1]),
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::{
     body::BoxError,
     cluster::{BodyFailure, UpstreamError},
     grpc,
+    server::stall::Stall,
     telemetry::{
         DestinationId, InFlight, Label, Meters, OpenId, PeerId, Protocol, RequestRecord, ResponseFlags, RouteId,
         SeriesId, Telemetry,
@@ -91,6 +92,9 @@ pub(crate) struct Tracker {
     in_flight: Option<InFlight>,
     /// The caller's connection, which counts its requests too.
     guard: Option<Arc<Guard>>,
+    /// Bytes of the budget that it holds.
+    charged: usize,
+    stall: Option<Arc<Stall>>,
     started: Instant,
     sent_upstream: Option<Instant>,
     side: Side,
@@ -139,6 +143,8 @@ impl Tracker {
             in_flight: Some(telemetry.start_request(side)),
             telemetry: telemetry.clone(),
             guard: None,
+            charged: 0,
+            stall: None,
             started,
             sent_upstream: None,
             side,
@@ -255,6 +261,13 @@ impl Tracker {
         self.guard.as_ref().is_some_and(|guard| guard.cause().is_none())
     }
 
+    /// `charged` bytes go back to the budget when it ends; whoever watches over the stream learns from `stall` when its
+    /// caller is waited for.
+    pub(crate) fn holds(&mut self, charged: usize, stall: Option<Arc<Stall>>) {
+        self.charged = charged;
+        self.stall = stall;
+    }
+
     pub(crate) fn flag(&mut self, flags: ResponseFlags) {
         self.flags.insert(flags);
     }
@@ -322,6 +335,9 @@ impl Tracker {
     /// Takes note of bytes that go to the caller; `more` may follow.
     fn pass(&mut self, length: u64, more: bool) {
         self.response_bytes += length;
+        if let Some(stall) = &self.stall {
+            stall.begin();
+        }
         if self.protocol == Protocol::Grpc {
             if self.answered.is_none() {
                 self.answered = Some(self.started.elapsed());
@@ -339,6 +355,9 @@ impl Tracker {
 
     /// The caller asks for more: it has taken what it was given.
     fn asked(&mut self) {
+        if let Some(stall) = &self.stall {
+            stall.end();
+        }
         if let Some(since) = self.handed_over.take() {
             self.reading += since.elapsed();
         }
@@ -383,6 +402,7 @@ impl Tracker {
         }
         if let Some(guard) = &self.guard {
             guard.end();
+            guard.account().give(self.charged);
         }
         let counted = self
             .open

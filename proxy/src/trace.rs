@@ -1,7 +1,8 @@
 //! W3C trace context: a request that carries a `traceparent` keeps it, one that carries none or a broken one gets one.
 //!
 //! Guarantee: a valid `traceparent` and its `tracestate` pass untouched, because this process reports no spans and a
-//! parent nobody reports would tear the caller's trace apart.
+//! parent nobody reports would tear the caller's trace apart. Of a caller whose word does not count the trace's id and
+//! parent pass and nothing else: whether it is sampled is drawn as for a new trace, and `tracestate` goes.
 //!
 //! Source: W3C Trace Context, level 1, sections 3.2 and 4.
 
@@ -10,10 +11,11 @@ use std::{
     hash::{BuildHasher, Hasher},
 };
 
+use emberline_model::Side;
 use http::{HeaderName, HeaderValue, request, response};
 
 use crate::{
-    config::TraceConfig,
+    config::{TraceConfig, TraceTrust},
     filter::{Exchange, Filter, Flow},
 };
 
@@ -23,43 +25,77 @@ pub(crate) static TRACESTATE: HeaderName = HeaderName::from_static("tracestate")
 /// Gives a trace to requests that have none.
 #[derive(Debug)]
 pub(crate) struct Trace {
+    create: bool,
+    trust: TraceTrust,
     /// Share of new traces that are sampled, in 2^-32.
     sampled: u64,
 }
 
 impl Trace {
-    /// The filter that a configuration asks for, if it asks for one.
-    pub(crate) fn filter(config: &TraceConfig) -> Option<Box<dyn Filter>> {
-        config
-            .create
-            .then(|| Box::new(Trace::new(config.sampled)) as Box<dyn Filter>)
+    /// The filter that a configuration asks for.
+    pub(crate) fn filter(config: &TraceConfig) -> Box<dyn Filter> {
+        Box::new(Trace::new(config))
     }
 
-    fn new(sampled: f64) -> Trace {
+    fn new(config: &TraceConfig) -> Trace {
         Trace {
-            sampled: (sampled.clamp(0.0, 1.0) * 4_294_967_296.0) as u64,
+            create: config.create,
+            trust: config.trust,
+            sampled: (config.sampled.clamp(0.0, 1.0) * 4_294_967_296.0) as u64,
+        }
+    }
+
+    fn draw(&self) -> bool {
+        (random() >> 32) < self.sampled
+    }
+
+    /// Whose flag says nothing here.
+    fn is_stranger(&self, exchange: &Exchange) -> bool {
+        match self.trust {
+            TraceTrust::Identity => !exchange.is_trusted,
+            TraceTrust::Everybody => false,
+            TraceTrust::Nobody => exchange.side == Side::Server,
         }
     }
 
     fn create(&self) -> HeaderValue {
         let (high, low, span) = (random(), random() | 1, random() | 1);
-        let flags = u8::from((random() >> 32) < self.sampled);
         let mut text = [0_u8; 55];
         text[..3].copy_from_slice(b"00-");
         write_hex(&mut text[3..19], high);
         write_hex(&mut text[19..35], low);
         text[35] = b'-';
         write_hex(&mut text[36..52], span);
-        text[52..].copy_from_slice(if flags == 1 { b"-01" } else { b"-00" });
+        text[52..].copy_from_slice(if self.draw() { b"-01" } else { b"-00" });
         HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
     }
 }
 
 impl Filter for Trace {
-    fn on_request(&self, _exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
         let mut given = head.headers.get_all(&TRACEPARENT).iter();
         let first = given.next();
-        if given.next().is_none() && first.is_some_and(|value| is_valid(value.as_bytes())) {
+        if given.next().is_none()
+            && let Some(value) = first
+            && is_valid(value.as_bytes())
+        {
+            if self.is_stranger(exchange) {
+                let mut text = value.as_bytes().to_vec();
+                // Later versions may give other bits and what follows the flags a meaning.
+                text.truncate(53);
+                text[..2].copy_from_slice(b"00");
+                text.extend(if self.draw() { b"01" } else { b"00" });
+                let value = HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value");
+                head.headers.insert(&TRACEPARENT, value);
+                head.headers.remove(&TRACESTATE);
+            }
+            return Flow::Continue;
+        }
+        if !self.create {
+            if self.is_stranger(exchange) {
+                head.headers.remove(&TRACEPARENT);
+                head.headers.remove(&TRACESTATE);
+            }
             return Flow::Continue;
         }
         head.headers.insert(&TRACEPARENT, self.create());
@@ -113,20 +149,28 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use emberline_model::Side;
-
     use super::*;
 
+    fn trace(sampled: f64) -> Trace {
+        Trace::new(&TraceConfig {
+            sampled,
+            ..TraceConfig::default()
+        })
+    }
+
     fn after(filter: &Trace, values: &[&str]) -> Vec<String> {
+        after_of(filter, true, values)
+    }
+
+    fn after_of(filter: &Trace, is_trusted: bool, values: &[&str]) -> Vec<String> {
         let mut request = http::Request::builder().header("tracestate", "a=b");
         for value in values {
             request = request.header("traceparent", *value);
         }
         let mut head = request.body(()).unwrap().into_parts().0;
-        assert_eq!(
-            filter.on_request(&mut Exchange::new(Side::Server), &mut head),
-            Flow::Continue
-        );
+        let mut exchange = Exchange::new(Side::Server);
+        exchange.is_trusted = is_trusted;
+        assert_eq!(filter.on_request(&mut exchange, &mut head), Flow::Continue);
         head.headers
             .get_all("traceparent")
             .iter()
@@ -136,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_valid_traceparent_passes_and_anything_else_is_replaced_by_a_valid_one() {
-        let filter = Trace::new(1.0);
+        let filter = trace(1.0);
         let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let later = "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what-comes";
         for kept in [valid, later] {
@@ -162,9 +206,41 @@ mod tests {
     }
 
     #[test]
+    fn a_strangers_flag_decides_nothing_and_its_trace_goes_on() {
+        let (first, id) = (
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-",
+            "0af7651916cd43dd8448eb211c80319c",
+        );
+        for (sampled, flag) in [(0.0, "00"), (1.0, "01")] {
+            for theirs in ["00", "01"] {
+                let given = after_of(&trace(sampled), false, &[&format!("{first}{theirs}")]);
+                assert_eq!(given, [format!("{first}{flag}")]);
+            }
+            let later = after_of(
+                &trace(sampled),
+                false,
+                &[&format!("01-{id}-b7ad6b7169203331-ff-what-comes")],
+            );
+            assert_eq!(later, [format!("{first}{flag}")]);
+        }
+        let passive = Trace::new(&TraceConfig {
+            create: false,
+            ..TraceConfig::default()
+        });
+        assert_eq!(after_of(&passive, false, &["x"]), Vec::<String>::new());
+        assert_eq!(after_of(&passive, true, &["x"]), ["x"]);
+        let open = Trace::new(&TraceConfig {
+            trust: TraceTrust::Everybody,
+            sampled: 0.0,
+            ..TraceConfig::default()
+        });
+        assert_eq!(after_of(&open, false, &[&format!("{first}01")]), [format!("{first}01")]);
+    }
+
+    #[test]
     fn the_share_of_sampled_traces_is_the_configured_one() {
         let sampled = |share: f64| {
-            let filter = Trace::new(share);
+            let filter = trace(share);
             (0..10_000)
                 .filter(|_| filter.create().as_bytes().ends_with(b"01"))
                 .count()

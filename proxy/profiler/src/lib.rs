@@ -59,6 +59,11 @@
 //!   mostly of that kind.
 //! - Inside code without frame pointers (libc, C++ libraries) only the innermost frame and the first caller in the
 //!   program's own text are kept; frames between them are missing.
+//! - Polls have to nest. A section that ends reads the label of the one around it from that one's task, on the argument
+//!   that the poll around it has not returned. Code that switches stacks inside a poll (stackful coroutines) can have it
+//!   return first; what is read then is freed memory. Do not poll [`LabeledBy`] inside such a coroutine, or keep the
+//!   switches inside one poll. Holding the task's label instead would cost two counter updates at every poll.
+//! - It must never be unloaded: the signal handler stays.
 //! - It must be linked into the executable: thread-locals of a library loaded at run time are not safe to touch for the
 //!   first time in a signal handler.
 //!

@@ -11,6 +11,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -26,13 +27,18 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, task::coop::unconstrained};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    task::coop::unconstrained,
+};
 
 use super::{BodyFailure, Destination, Upload, UpstreamError};
 use crate::{
     body::{BoxError, RequestBody},
+    budget::Budget,
     config::Timeouts,
-    wire::io::IdleTimer,
+    wire::io::{IdleTimer, SMALL_READ, poll_read_up_to},
 };
 
 /// Bounds of a pool.
@@ -51,8 +57,51 @@ impl Default for Http1Options {
         Http1Options {
             max_idle: 256,
             idle: Duration::from_secs(60),
-            max_header_bytes: 65_536,
+            max_header_bytes: 16_384,
         }
+    }
+}
+
+/// What is read of a response at once, at most.
+const MOST_READ_BYTES: usize = 128 << 10;
+
+/// A socket that is read in small pieces when memory is short.
+#[derive(Debug)]
+struct Thrifty {
+    stream: TcpStream,
+    budget: Arc<Budget>,
+}
+
+impl AsyncRead for Thrifty {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = if self.budget.is_tight() { SMALL_READ } else { usize::MAX };
+        poll_read_up_to(&mut self.stream, cx, buf, most)
+    }
+}
+
+impl AsyncWrite for Thrifty {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -60,7 +109,7 @@ impl Default for Http1Options {
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<RequestBody>,
-    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, RequestBody>>>,
+    driver: Pin<Box<http1::Connection<TokioIo<Thrifty>, RequestBody>>>,
     /// The driver has returned and must not be polled again.
     has_ended: bool,
     timer: IdleTimer,
@@ -82,7 +131,11 @@ impl Connection {
         let stream = destination.connect(timeouts).await?;
         let (sender, driver) = http1::Builder::new()
             .max_header_size(destination.http1.options.max_header_bytes)
-            .handshake(TokioIo::new(stream))
+            .max_buf_size(destination.http1.options.max_header_bytes.max(MOST_READ_BYTES))
+            .handshake(TokioIo::new(Thrifty {
+                stream,
+                budget: Arc::clone(destination.budget()),
+            }))
             .await
             .map_err(|error| UpstreamError::from_hyper(&destination.address, error))?;
         Ok(Connection {
@@ -309,8 +362,8 @@ impl Destination {
 fn is_reset(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
             return matches!(
                 io.kind(),
                 ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected

@@ -26,6 +26,10 @@ use crate::{body::RequestBody, config::Timeouts, grpc, telemetry::Label, wire::i
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What a response that nobody takes may hold. A small part of the connection's window (the library's 5 MiB), so that
+/// callers who do not read leave it to the others.
+const STREAM_WINDOW: u32 = 256 << 10;
+
 /// The connection of a destination.
 #[derive(Debug)]
 pub(crate) struct Http2Slot {
@@ -67,6 +71,7 @@ impl Destination {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
             .max_header_list_size(u32::try_from(self.http2.max_header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream))
             .await

@@ -28,10 +28,11 @@ use tokio::net::TcpStream;
 
 use crate::{
     body::{LastMove, RequestBody},
+    budget::Budget,
     config::{Address, Timeouts},
     counters::Counters,
     grpc,
-    telemetry::{PeerId, ResponseFlags},
+    telemetry::{PeerId, ResponseFlags, Source},
     wire::io::IdleTimer,
 };
 
@@ -188,22 +189,38 @@ pub(crate) struct Destination {
     pub(crate) http2: Http2Slot,
     /// The release that answered last: whom the next request is for, before it is answered.
     last_peer: Mutex<Option<PeerId>>,
-    counters: Arc<Counters>,
+    /// Of whose shares the names are that it says.
+    source: Source,
+    budget: Arc<Budget>,
 }
 
 impl Destination {
-    pub(crate) fn new(address: Address, options: Http1Options, counters: Arc<Counters>) -> Arc<Destination> {
+    pub(crate) fn new(address: Address, options: Http1Options, budget: Arc<Budget>) -> Arc<Destination> {
         Arc::new(Destination {
             http2: Http2Slot::new(options.max_header_bytes),
             http1: Http1Pool::new(options),
+            source: Source::of_destination(&address),
             address,
             last_peer: Mutex::new(None),
-            counters,
+            budget,
         })
     }
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Of whose share the names are that it says.
+    pub(crate) fn source(&self) -> Source {
+        self.source
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    fn counters(&self) -> &Counters {
+        self.budget.counters()
     }
 
     /// How its connections are kept.
@@ -242,19 +259,19 @@ impl Destination {
         };
         match result {
             Ok(stream) => {
-                self.counters.upstream_connections.add();
+                self.counters().upstream_connections.add();
                 prepare(&stream);
                 Ok(stream)
             }
             Err(error) => {
-                self.counters.upstream_failures.add();
+                self.counters().upstream_failures.add();
                 Err(error)
             }
         }
     }
 
     fn count_retry(&self) {
-        self.counters.retries.add();
+        self.counters().retries.add();
     }
 }
 
@@ -301,11 +318,11 @@ impl Cluster {
     }
 
     /// A service at equal addresses.
-    pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, counters: &Arc<Counters>) -> Cluster {
+    pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
         Cluster::new(
             addresses
                 .iter()
-                .map(|&a| (Destination::new(a.into(), options, Arc::clone(counters)), 1)),
+                .map(|&a| (Destination::new(a.into(), options, Arc::clone(budget)), 1)),
         )
     }
 
@@ -353,10 +370,11 @@ mod tests {
     use super::*;
 
     fn cluster(weights: &[u32]) -> Cluster {
+        let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
         Cluster::new(weights.iter().enumerate().map(|(at, &weight)| {
             let address = SocketAddr::from(([127, 0, 0, 1], 1000 + at as u16));
             (
-                Destination::new(address.into(), Http1Options::default(), Arc::default()),
+                Destination::new(address.into(), Http1Options::default(), Arc::clone(&budget)),
                 weight,
             )
         }))

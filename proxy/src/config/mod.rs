@@ -8,15 +8,18 @@
 //! profiler: {hz: 99, enabled: true}
 //! routes: ["/cart/{id}", "/checkout"]          # this workload's own API
 //! inbound:                                     # requests to this workload
-//!   - {listen: 127.0.0.1:8080, to: 127.0.0.1:9080, protocol: auto}   # auto, http1, http2 or tcp
+//!   - listen: 127.0.0.1:8080
+//!     to: 127.0.0.1:9080
+//!     protocol: auto                           # auto, http1, http2 or tcp
+//!     trusted_callers: [10.0.0.0/8]            # who may introduce itself; or `identity: ignore` or `trusted`
 //! outbound:                                    # requests of this workload to others
 //!   - listen: 127.0.0.1:8081
 //!     service: checkout
 //!     routes: ["/checkout", "/quote/{id}"]
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000}
-//! limits: {max_connections: 10000, max_header_bytes: 65536}
-//! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent
+//! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
+//! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
 //! drain_seconds: 10
 //! ```
 //!
@@ -27,6 +30,7 @@
 
 mod explain;
 mod scalar;
+mod trust;
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
@@ -36,6 +40,8 @@ use serde::{Deserialize, Serialize};
 use crate::route::{RouteTable, Template};
 pub use explain::{ConfigError, Problem};
 pub use scalar::Address;
+pub(crate) use trust::Trust;
+pub use trust::{IdentityRule, Network};
 
 /// The largest configuration file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -141,7 +147,8 @@ impl Default for ProfilerConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Found out per connection from its first bytes. When the client is silent for `limits.detect_ms` the destination is
+    /// Found out per connection from its first bytes. Where the listener has routes, HTTP is spoken there: HTTP/2 is its
+    /// preface, and whatever is not HTTP/1 either is refused. Elsewhere what is not HTTP is carried as TCP. When the client is silent for `limits.detect_ms` the destination is
     /// connected, and whoever speaks first decides; protocols whose server speaks first lose that time: give those `tcp`.
     #[default]
     Auto,
@@ -165,6 +172,13 @@ pub struct Inbound {
     /// What is spoken.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Whether callers may introduce themselves, decide what is sampled, and learn who answers. Left out: those with
+    /// private addresses may, where the listener's own address is private or unspecified.
+    #[serde(default)]
+    pub identity: Option<IdentityRule>,
+    /// Networks of the callers that may.
+    #[serde(default)]
+    pub trusted_callers: Vec<Network>,
     /// Times.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -248,16 +262,24 @@ impl Timeouts {
 }
 
 /// Bounds on what others can make the proxy hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections of each listener of a worker; further ones wait in the kernel's queue.
-    #[serde(deserialize_with = "scalar::positive")]
-    pub max_connections: usize,
-    /// Bytes of a request's or response's head.
+    /// Memory for callers: their connections, heads and requests on their way, together. Left out: half of what the
+    /// memory limit of the process's cgroup leaves beside its own needs ([`crate::machine`]).
+    #[serde(deserialize_with = "scalar::optional_memory")]
+    pub memory_bytes: Option<usize>,
+    /// Connections of callers, of all listeners and workers together. Left out: as many as descriptors allow. When there
+    /// are so many, a connection without a request makes place for a new one; when there is none, the new one is closed.
+    #[serde(deserialize_with = "scalar::optional_positive")]
+    pub max_connections: Option<usize>,
+    /// The part of these bounds that one caller's address may hold of inbound listeners, 0.01 to 1.
+    #[serde(deserialize_with = "scalar::share")]
+    pub share_of_caller: f64,
+    /// Bytes of a request's or response's head, and of a list of headers in HTTP/2.
     #[serde(deserialize_with = "scalar::header_bytes")]
     pub max_header_bytes: usize,
-    /// To send a whole head once its first byte came, in milliseconds.
+    /// To send a whole head once its first byte came, and to begin HTTP/2, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub header_ms: u64,
     /// A caller's connection without a request, in milliseconds.
@@ -270,7 +292,7 @@ pub struct Limits {
     /// milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub detect_ms: u64,
-    /// Open connections kept for each destination of a worker while nothing uses them.
+    /// Open connections kept for each destination of a worker while nothing uses them; fewer where descriptors are few.
     #[serde(deserialize_with = "scalar::positive")]
     pub max_idle_connections: usize,
     /// Concurrent streams of an HTTP/2 connection.
@@ -281,22 +303,40 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            max_connections: 10_000,
-            max_header_bytes: 65_536,
+            memory_bytes: None,
+            max_connections: None,
+            share_of_caller: 0.75,
+            max_header_bytes: 16_384,
             header_ms: 10_000,
             keep_alive_ms: 75_000,
             body_idle_ms: 60_000,
             detect_ms: 1_000,
             max_idle_connections: 256,
-            max_streams: 256,
+            max_streams: 100,
         }
     }
 }
 
-/// Trace context (W3C `traceparent`) of requests that carry none; one that is there is passed on untouched.
+/// Whose `sampled` flag decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceTrust {
+    /// That of callers who may introduce themselves.
+    #[default]
+    Identity,
+    /// Everybody's.
+    Everybody,
+    /// Nobody's.
+    Nobody,
+}
+
+/// Trace context (W3C `traceparent`): new ones for requests that carry none. One that is there is passed on untouched,
+/// but for the `sampled` flag of callers that are not trusted, which is drawn anew, and their `tracestate`.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TraceConfig {
+    /// Whose `sampled` flag decides what applications record.
+    pub trust: TraceTrust,
     /// Whether to give such requests a new trace.
     pub create: bool,
     /// Share of the new traces whose `sampled` flag is set, 0 to 1: what applications with a parent-based sampler
@@ -308,6 +348,7 @@ pub struct TraceConfig {
 impl Default for TraceConfig {
     fn default() -> Self {
         TraceConfig {
+            trust: TraceTrust::default(),
             create: true,
             sampled: 0.01,
         }
@@ -420,6 +461,12 @@ fn contradictions(config: &Config, text: &str) -> Vec<Problem> {
         }
     }
     for inbound in &config.inbound {
+        if inbound.identity == Some(IdentityRule::Ignore) && !inbound.trusted_callers.is_empty() {
+            problems.push(Problem::new(
+                explain::line_of_nth(text, "trusted_callers", 1),
+                "`identity: ignore` trusts nobody: remove it, or remove `trusted_callers`",
+            ));
+        }
         if inbound.to == Address::Socket(inbound.listen) {
             let line = explain::line_of_nth(text, &inbound.listen.to_string(), 1);
             problems.push(Problem::new(

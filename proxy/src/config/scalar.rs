@@ -6,6 +6,7 @@ use std::{fmt, net::SocketAddr, str::FromStr};
 use emberline_model::workload::MAX_NAME_CHARS;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::Network;
 use crate::route::Template;
 
 /// `host:port`: an IP address, or a name that is looked up for every new connection.
@@ -74,6 +75,18 @@ impl Serialize for Address {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
         deserializer.deserialize_str(Text("an address such as 127.0.0.1:9080", str::parse))
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
+        deserializer.deserialize_str(Text("a range of addresses such as 10.0.0.0/8", str::parse))
     }
 }
 
@@ -164,6 +177,14 @@ pub(super) fn drain_seconds<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::E
 
 pub(super) fn positive<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     whole(d, 1, 10_000_000, "a number").map(|n| n as usize)
+}
+
+pub(super) fn optional_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
+    positive(d).map(Some)
+}
+
+pub(super) fn optional_memory<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
+    whole(d, 1 << 20, 1 << 40, "bytes").map(|n| Some(n as usize))
 }
 
 pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {

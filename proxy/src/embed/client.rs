@@ -24,9 +24,9 @@ use http_body_util::BodyExt;
 use super::{Api, CURRENT};
 use crate::{
     body::{BoxError, EitherBody, RequestBody},
+    budget::Budget,
     cluster::{Cluster, Http1Options, UpstreamError},
     config::Timeouts,
-    counters::Counters,
     filter::{Exchange, run_on_request, run_on_response},
     record::{Recorded, Tracker},
     server::forward::UpstreamBody,
@@ -80,13 +80,13 @@ impl Client {
         api: Api,
         addresses: &[SocketAddr],
         telemetry: Telemetry,
-        counters: &Arc<Counters>,
+        budget: &Arc<Budget>,
     ) -> Client {
         let inner = Inner {
             service: service.to_owned(),
             host: HeaderValue::from_str(service).ok().filter(|host| !host.is_empty()),
             api,
-            cluster: Cluster::of_addresses(addresses, Http1Options::default(), counters),
+            cluster: Cluster::of_addresses(addresses, Http1Options::default(), budget),
             destination: telemetry.destination(service),
             telemetry,
         };
@@ -175,6 +175,9 @@ impl Client {
         exchange.introduced = false;
         let route = inner.api.route_of(head.uri.path());
         let destination = inner.cluster.pick();
+        if let Some(destination) = destination {
+            exchange.source = destination.source();
+        }
         let expected = destination.and_then(|destination| destination.last_peer());
         let mut tracker = Tracker::start(
             &inner.telemetry,

@@ -5,7 +5,9 @@
 //! and nobody else anything; [`Mesh::shutdown`] returns when what was in flight has ended and the last window is
 //! acknowledged, or when the time for that is up.
 //!
-//! Wrong on purpose: no upgrades (WebSocket), and no limits on what the service itself holds.
+//! Wrong on purpose: no upgrades (WebSocket), and no limits on what the service itself holds. Of the memory that the
+//! process may use callers get as much as in a proxy, which knows of nothing else that needs memory: a service that needs
+//! most of it sets [`Limits::memory_bytes`].
 
 mod client;
 mod serve;
@@ -25,7 +27,8 @@ pub use serve::ServeError;
 
 use crate::{
     body::{BoxError, RequestBody},
-    config::{Limits, TraceConfig},
+    budget::Budget,
+    config::{IdentityRule, Limits, Network, TraceConfig},
     drain::Drain,
     export::ExportError,
     filter::{Filter, Hygiene},
@@ -75,6 +78,8 @@ pub struct MeshBuilder {
     drain: Duration,
     limits: Limits,
     trace: TraceConfig,
+    identity: Option<IdentityRule>,
+    trusted_callers: Vec<Network>,
     clock: Arc<dyn Clock>,
 }
 
@@ -106,6 +111,14 @@ impl MeshBuilder {
     /// Bounds of connections and heads.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Whose word counts that introduces itself: as `identity` and `trusted_callers` of an inbound listener say. By
+    /// default that of callers with private addresses, where the listener's address is private or unspecified.
+    pub fn identity(mut self, rule: Option<IdentityRule>, trusted_callers: impl IntoIterator<Item = Network>) -> Self {
+        self.identity = rule;
+        self.trusted_callers = trusted_callers.into_iter().collect();
         self
     }
 
@@ -147,15 +160,15 @@ impl MeshBuilder {
         let filters: Vec<Box<dyn Filter>> = vec![
             Box::new(Hygiene { strip: false }),
             Box::new(Identity::new(telemetry.clone(), &self.workload)),
+            Trace::filter(&self.trace),
         ];
         let inner = Inner {
-            server: Api::new(
-                routes,
-                &telemetry,
-                filters.into_iter().chain(Trace::filter(&self.trace)).collect(),
-            ),
+            server: Api::new(routes, &telemetry, filters),
             workload: self.workload,
+            budget: Budget::new(&self.limits, &reporting.counters),
             limits: self.limits,
+            identity: self.identity,
+            trusted_callers: self.trusted_callers,
             trace: self.trace,
             drain: Drain::new(),
             drain_limit: self.drain,
@@ -195,7 +208,10 @@ impl Api {
 struct Inner {
     workload: Workload,
     server: Api,
+    budget: Arc<Budget>,
     limits: Limits,
+    identity: Option<IdentityRule>,
+    trusted_callers: Vec<Network>,
     trace: TraceConfig,
     drain: Drain,
     drain_limit: Duration,
@@ -232,6 +248,8 @@ impl Mesh {
             drain: Duration::from_secs(10),
             limits: Limits::default(),
             trace: TraceConfig::default(),
+            identity: None,
+            trusted_callers: Vec::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -272,19 +290,13 @@ impl Mesh {
             RouteTable::default()
         });
         let telemetry = &self.inner.reporting.telemetry;
-        let identity: Box<dyn Filter> = Box::new(Identity::new(telemetry.clone(), &self.inner.workload));
-        let filters = std::iter::once(identity)
-            .chain(Trace::filter(&self.inner.trace))
-            .collect();
+        let filters: Vec<Box<dyn Filter>> = vec![
+            Box::new(Identity::new(telemetry.clone(), &self.inner.workload)),
+            Trace::filter(&self.inner.trace),
+        ];
         let api = Api::new(routes, telemetry, filters);
         let addresses: Vec<SocketAddr> = addresses.into_iter().collect();
-        Client::new(
-            service,
-            api,
-            &addresses,
-            telemetry.clone(),
-            &self.inner.reporting.counters,
-        )
+        Client::new(service, api, &addresses, telemetry.clone(), &self.inner.budget)
     }
 
     /// Spawns a task whose work counts to the request that is being served, and whose calls continue its trace.

@@ -23,13 +23,15 @@ use tower::ServiceExt;
 use super::{CURRENT, Inner, RequestContext};
 use crate::{
     body::{BoxError, EitherBody, RequestBody},
+    budget,
+    config::Trust,
     filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
     listener,
     record::{Recorded, Tracker},
     server::{Caller, Handle, HttpSettings, first_bytes, reply::Reply},
-    telemetry::{DestinationId, ResponseFlags, Telemetry},
+    telemetry::{DestinationId, ResponseFlags, Source, Telemetry},
     trace::{TRACEPARENT, TRACESTATE},
-    wire::detect::Detected,
+    wire::detect::{Detected, Expected},
 };
 
 /// Why serving ended.
@@ -54,32 +56,38 @@ where
     let http = HttpSettings::new(inner.limits);
     let counters = Arc::clone(&inner.reporting.counters);
     let draining = inner.drain.join();
-    let max_connections = inner.limits.max_connections;
+    let trust = Arc::new(Trust::of(address.ip(), inner.identity, &inner.trusted_callers));
     listener::accept(
         listener,
-        max_connections,
-        Arc::clone(&counters),
+        Arc::clone(&inner.budget),
+        true,
         draining.clone(),
         move |mut stream, admission| {
             let handler = Application {
                 inner: Arc::clone(&inner),
+                trust: Arc::clone(&trust),
                 service: service.clone(),
             };
             let (http, counters, draining) = (http.clone(), Arc::clone(&counters), draining.clone());
             tokio::spawn(async move {
-                let _admission = admission;
-                let wait = Duration::from_millis(http.limits().header_ms);
-                match first_bytes(&mut stream, wait, &draining, &counters).await {
-                    Some((Detected::Http2, prefix)) => {
-                        http.serve_http2(stream, prefix, handler, draining, &counters).await;
+                let admission = &admission;
+                let serving = async {
+                    let wait = Duration::from_millis(http.limits().header_ms);
+                    match first_bytes(&mut stream, Expected::Http, wait, &draining, &counters).await {
+                        Some((Detected::Http2, prefix)) => {
+                            http.serve_http2(stream, prefix, admission, handler, draining, &counters)
+                                .await;
+                        }
+                        // What is neither is answered as the HTTP/1 that it is not: with a 400. A caller that has been
+                        // silent for so long keeps its connection for later, which only HTTP/1 does.
+                        Some((Detected::Http1 | Detected::Tcp | Detected::Silent, prefix)) => {
+                            http.serve_http1(stream, prefix, admission, handler, draining, &counters)
+                                .await;
+                        }
+                        Some((Detected::Nothing, _)) | None => {}
                     }
-                    // What is neither is answered as the HTTP/1 that it is not: with a 400. A caller that has been silent
-                    // for so long keeps its connection for later, which only HTTP/1 does.
-                    Some((Detected::Http1 | Detected::Tcp | Detected::Silent, prefix)) => {
-                        http.serve_http1(stream, prefix, handler, draining, &counters).await;
-                    }
-                    Some((Detected::Nothing, _)) | None => {}
-                }
+                };
+                admission.guard.until_asked_to_leave(serving).await;
             });
         },
     )
@@ -90,6 +98,7 @@ where
 /// The application as one connection sees it.
 struct Application<S> {
     inner: Arc<Inner>,
+    trust: Arc<Trust>,
     service: S,
 }
 
@@ -119,7 +128,14 @@ where
         let (mut head, body) = request.into_parts();
         let number = caller.guard.begin();
         let mut exchange = Exchange::new(Side::Server);
+        exchange.is_trusted = self.trust.trusts(caller.address);
+        exchange.source = Source::of_caller(caller.address);
+        let charged = caller.charge(&head, budget::SERVED);
         let flow = match caller.guard.refusal_of(number) {
+            None if let Err(full) = charged => {
+                inner.reporting.counters.refuse_connection(full);
+                Flow::Answer(Refused::OVERLOADED)
+            }
             Some(refusal) => {
                 let flags = ResponseFlags::DPE;
                 Flow::Answer(Refused {
@@ -135,7 +151,8 @@ where
         let (peer, destination) = (exchange.peer, DestinationId::NONE);
         let mut tracker = Tracker::start(telemetry, &head, Side::Server, route, peer, destination, started)
             .of_connection(Arc::clone(&caller.guard));
-        caller.label_request(tracker.label());
+        let (charged, _, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
+        tracker.holds(charged, stall);
         let mut body = RequestBody::incoming(body);
         if !body.is_end_stream() {
             body.count_into(tracker.request_bytes());
@@ -149,11 +166,7 @@ where
             };
             if let Flow::Answer(refused) = flow {
                 served.inner.reporting.counters.refuse(refused.reason);
-                let message = format!(
-                    "this request is refused: {}; the caller has to be corrected",
-                    refused.reason
-                );
-                return served.answer(refused.status, refused.reason, refused.flags, message, true);
+                return served.answer(refused.status, refused.reason, refused.flags, refused.message(), true);
             }
             let context = RequestContext {
                 traceparent: head.headers.get(&TRACEPARENT).cloned(),

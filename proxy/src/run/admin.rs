@@ -1,15 +1,19 @@
 //! The admin port: `/live`, `/ready`, `/metrics`, `/config`, `/profile`. On a thread of its own, which also watches the
 //! configuration file.
 //!
-//! Guarantees: answers come from memory and never wait for the data path; at most [`MAX_CONNECTIONS`] callers at once.
+//! Guarantees: answers come from memory and never wait for the data path. There are [`MAX_CONNECTIONS`] places; when they
+//! are taken the oldest connection gives its up, so that a probe, which asks at once, is answered whoever holds the
+//! others. A connection is for one request and ends after [`LIFE`] in any case. The long pages are given to
+//! [`MAX_PAGES`] callers at once, since each holds its page until it is read; `/live` and `/ready` have no such limit.
 //! `/ready` is 503 from the moment a stop begins, so that load balancers look elsewhere while requests in flight end.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::TcpListener as StdTcpListener,
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
+    thread,
     time::Duration,
 };
 
@@ -19,26 +23,34 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinHandle,
 };
 
 use super::{NOTICE, Shared};
 
-/// Callers served at once; further ones wait.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 32;
+/// Long pages being given out at once.
+const MAX_PAGES: usize = 4;
 /// To send a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// To do everything.
+const LIFE: Duration = Duration::from_secs(30);
+/// What the library may read of a head.
+const HEAD_BYTES: usize = 16 << 10;
 
 /// Starts the thread.
 pub(super) fn start(
     socket: StdTcpListener,
     shared: Arc<Shared>,
     ends: watch::Receiver<bool>,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("emberline-admin".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
@@ -74,12 +86,9 @@ async fn watch_file(shared: &Shared) {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let pages = Arc::new(Semaphore::new(MAX_PAGES));
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
@@ -88,21 +97,44 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 continue;
             }
         };
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let _place = place;
+        open.retain(|connection| !connection.is_finished());
+        while open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let (shared, pages) = (Arc::clone(&shared), Arc::clone(&pages));
+        open.push_back(tokio::spawn(async move {
+            // Given up with the connection, when the page has been read or never will be.
+            let page: Mutex<Option<OwnedSemaphorePermit>> = Mutex::default();
             let service = service_fn(|request| {
-                let response = answer(&shared, &request);
+                let is_short = matches!(request.uri().path(), "/live" | "/ready");
+                let permit = if is_short {
+                    None
+                } else {
+                    Arc::clone(&pages).try_acquire_owned().ok()
+                };
+                let response = if is_short || permit.is_some() {
+                    answer(&shared, &request)
+                } else {
+                    plain(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "others are reading as many pages as there may be at once: try again\n",
+                    )
+                };
+                *page.lock() = permit;
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            // A caller that leaves early is its own loss.
-            let _ = served;
-        });
+                .keep_alive(false)
+                .max_header_size(HEAD_BYTES)
+                .max_buf_size(HEAD_BYTES)
+                .serve_connection(TokioIo::new(stream), service);
+            // A caller that leaves early, or does not read, is its own loss.
+            let _ = tokio::time::timeout(LIFE, served).await;
+        }));
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use emberline_model::{Side, Workload};
 
 use crate::{
+    budget::Budget,
     cluster::{Cluster, Destination, Http1Options},
-    config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig},
-    counters::Counters,
+    config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig, Trust},
     filter::{Filter, Hygiene},
     identity::Identity,
     route::{DuplicateTemplate, RouteTable, Template},
@@ -19,9 +19,11 @@ use crate::{
 /// What plans are made with.
 pub(super) struct Parts<'a> {
     pub(super) telemetry: &'a Telemetry,
-    pub(super) counters: &'a Arc<Counters>,
+    pub(super) budget: &'a Arc<Budget>,
     pub(super) workload: &'a Workload,
     pub(super) limits: Limits,
+    /// Idle connections to each destination.
+    pub(super) max_idle: usize,
     pub(super) trace: TraceConfig,
 }
 
@@ -32,6 +34,7 @@ pub(super) struct Wanted<'a> {
     service: &'a str,
     protocol: Protocol,
     routes: &'a [Template],
+    trust: Trust,
     destinations: Vec<(&'a Address, u32)>,
     timeouts: Timeouts,
 }
@@ -43,6 +46,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
         service: "",
         protocol: inbound.protocol,
         routes: &config.routes,
+        trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
         destinations: vec![(&inbound.to, 1)],
         timeouts: inbound.timeouts,
     });
@@ -51,6 +55,8 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
         service: &outbound.service,
         protocol: outbound.protocol,
         routes: &outbound.routes,
+        // The workload itself, which says nothing that counts.
+        trust: Trust::Everybody,
         destinations: outbound.destinations.iter().map(|d| (&d.address, d.weight)).collect(),
         timeouts: outbound.timeouts,
     });
@@ -61,7 +67,7 @@ impl Wanted<'_> {
     /// Makes the plan; destinations that the `previous` one has already keep their connections.
     pub(super) fn plan(&self, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
         let options = Http1Options {
-            max_idle: parts.limits.max_idle_connections,
+            max_idle: parts.max_idle,
             idle: self.timeouts.idle(),
             max_header_bytes: parts.limits.max_header_bytes,
         };
@@ -70,17 +76,20 @@ impl Wanted<'_> {
                 .and_then(|plan| plan.cluster.find(address))
                 .filter(|known| known.options() == options)
                 .cloned()
-                .unwrap_or_else(|| Destination::new(address.clone(), options, Arc::clone(parts.counters)))
+                .unwrap_or_else(|| Destination::new(address.clone(), options, Arc::clone(parts.budget)))
         };
         let routes = RouteTable::new(self.routes)?;
         let filters: Vec<Box<dyn Filter>> = vec![
             Box::new(Hygiene { strip: true }),
             Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
+            Trace::filter(&parts.trace),
         ];
         Ok(Plan {
             side: self.side,
             destination: parts.telemetry.destination(self.service),
             protocol: self.protocol,
+            has_routes: !self.routes.is_empty(),
+            trust: self.trust.clone(),
             route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
             routes,
             cluster: Cluster::new(
@@ -89,7 +98,7 @@ impl Wanted<'_> {
                     .map(|(address, weight)| (destination(address), *weight)),
             ),
             timeouts: self.timeouts,
-            filters: filters.into_iter().chain(Trace::filter(&parts.trace)).collect(),
+            filters,
         })
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::plan::{Parts, wanted};
 use crate::{
+    budget::Budget,
     config::{self, Config},
     reporting::Reporting,
     route::DuplicateTemplate,
@@ -59,6 +60,7 @@ pub(super) struct Reloader {
     status: Mutex<Status>,
     /// By worker, then by listener: inbound ones first.
     forwarders: Vec<Vec<Arc<Forwarder>>>,
+    budget: Arc<Budget>,
     file: Option<PathBuf>,
 }
 
@@ -78,7 +80,8 @@ impl Reloader {
     ) -> Result<Reloader, DuplicateTemplate> {
         let http = HttpSettings::new(config.limits);
         let workload = Workload::from(&config.workload);
-        let parts = parts_of(&config, &workload, reporting);
+        let budget = Budget::new(&config.limits, &reporting.counters);
+        let parts = parts_of(&config, &workload, reporting, &budget);
         let mut forwarders = Vec::new();
         for _ in 0..config.workers {
             let mut listeners = Vec::new();
@@ -88,6 +91,7 @@ impl Reloader {
                     telemetry: reporting.telemetry.clone(),
                     counters: Arc::clone(&reporting.counters),
                     http: http.clone(),
+                    budget: Arc::clone(&budget),
                 }));
             }
             forwarders.push(listeners);
@@ -103,6 +107,7 @@ impl Reloader {
             started_with: config,
             status: Mutex::new(status),
             forwarders,
+            budget,
             file,
         })
     }
@@ -170,7 +175,7 @@ impl Reloader {
         let workload = Workload::from(&self.started_with.workload);
         let parts = Parts {
             trace: config.trace,
-            ..parts_of(&self.started_with, &workload, reporting)
+            ..parts_of(&self.started_with, &workload, reporting, &self.budget)
         };
         let started = addresses(&self.started_with);
         let new = addresses(&config);
@@ -207,12 +212,23 @@ impl Reloader {
     }
 }
 
-fn parts_of<'a>(config: &Config, workload: &'a Workload, reporting: &'a Reporting) -> Parts<'a> {
+fn parts_of<'a>(
+    config: &Config,
+    workload: &'a Workload,
+    reporting: &'a Reporting,
+    budget: &'a Arc<Budget>,
+) -> Parts<'a> {
+    let destinations = config.inbound.len() + config.outbound.iter().map(|o| o.destinations.len()).sum::<usize>();
+    let pools = destinations.max(1) * usize::from(config.workers.max(1));
     Parts {
         telemetry: &reporting.telemetry,
-        counters: &reporting.counters,
+        budget,
         workload,
         limits: config.limits,
+        max_idle: config
+            .limits
+            .max_idle_connections
+            .min((budget.room().idle_upstreams / pools).max(1)),
         trace: config.trace,
     }
 }

@@ -3,6 +3,7 @@
 use std::{io, net::TcpListener as StdTcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
+use emberline_model::Side;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Shared;
@@ -11,7 +12,7 @@ use crate::{
     drain::Draining,
     listener::{self, Admission},
     server::{self, forward::Forwarder, tcp::FirstWord},
-    wire::detect::Detected,
+    wire::detect::{Detected, Expected},
 };
 
 /// How often connections to destinations are looked over.
@@ -42,15 +43,21 @@ async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, sh
             }
         };
         let draining = shared.drain.join();
-        let max_connections = forwarder.http.limits().max_connections;
-        let counters = Arc::clone(&forwarder.counters);
+        // Outbound listeners have one caller: the workload itself.
+        let has_shares = forwarder.plan.load().side == Side::Server;
         tokio::spawn(listener::accept(
             listener,
-            max_connections,
-            counters,
+            Arc::clone(&forwarder.budget),
+            has_shares,
             draining.clone(),
             move |stream, admission| {
-                tokio::spawn(serve(stream, Arc::clone(&forwarder), draining.clone(), admission));
+                let (forwarder, draining) = (Arc::clone(&forwarder), draining.clone());
+                tokio::spawn(async move {
+                    let guard = &admission.guard;
+                    guard
+                        .until_asked_to_leave(serve(stream, forwarder, draining, &admission))
+                        .await;
+                });
             },
         ));
     }
@@ -77,8 +84,16 @@ async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, sh
 }
 
 /// One connection, whatever it speaks.
-async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, _admission: Admission) {
-    let protocol = forwarder.plan.load().protocol;
+async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, admission: &Admission) {
+    let (protocol, expected) = {
+        let plan = forwarder.plan.load();
+        let expected = if plan.has_routes {
+            Expected::Http
+        } else {
+            Expected::Anything
+        };
+        (plan.protocol, expected)
+    };
     let mut upstream = None;
     let (detected, prefix) = match protocol {
         Protocol::Http1 => (Detected::Http1, Bytes::new()),
@@ -87,13 +102,13 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
         Protocol::Auto => {
             let wait = Duration::from_millis(forwarder.http.limits().detect_ms);
             loop {
-                match server::first_bytes(&mut stream, wait, &draining, &forwarder.counters).await {
+                match server::first_bytes(&mut stream, expected, wait, &draining, &forwarder.counters).await {
                     Some((Detected::Silent, _)) => {}
                     Some(found) => break found,
                     None => return,
                 }
                 // Boxed: most callers speak at once.
-                match Box::pin(forwarder.first_word(&stream, &draining)).await {
+                match Box::pin(forwarder.first_word(&stream, expected, &draining)).await {
                     FirstWord::Caller => {}
                     FirstWord::Destination(connected) => {
                         upstream = Some(*connected);
@@ -108,14 +123,15 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
     match detected {
         Detected::Http1 => {
             let http = forwarder.http.clone();
-            http.serve_http1(stream, prefix, forwarder, draining, &counters).await;
+            http.serve_http1(stream, prefix, admission, forwarder, draining, &counters)
+                .await;
         }
         Detected::Http2 => {
             let http = forwarder.http.clone();
             // Boxed, and TCP below too, so that the many connections of HTTP/1 do not pay for their size.
-            Box::pin(http.serve_http2(stream, prefix, forwarder, draining, &counters)).await;
+            Box::pin(http.serve_http2(stream, prefix, admission, forwarder, draining, &counters)).await;
         }
-        Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, upstream, draining)).await,
+        Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, upstream, admission, draining)).await,
         Detected::Silent | Detected::Nothing => {}
     }
 }
@@ -137,7 +153,7 @@ mod tests {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let forwarder = reloader().listeners_of(0).remove(0);
             let admission = Admission::for_test(&Arc::<Counters>::default());
-            let task = serve(stream, forwarder, Drain::new().join(), admission);
+            let task = serve(stream, forwarder, Drain::new().join(), &admission);
             let size = size_of_val(&task);
             assert!(size <= 3_000, "{size} bytes");
         });

@@ -22,13 +22,14 @@ use hyper::body::Incoming;
 use super::{Caller, Handle, HttpSettings, reply::Reply};
 use crate::{
     body::{BoxError, EitherBody, RequestBody},
+    budget::{self, Budget},
     cluster::{Cluster, Destination, Http1Body, UpstreamError},
-    config::{Protocol as ListenerProtocol, Timeouts},
+    config::{Protocol as ListenerProtocol, Timeouts, Trust},
     counters::Counters,
     filter::{Exchange, Filter, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
     route::RouteTable,
-    telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Telemetry},
+    telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Source, Telemetry},
 };
 
 /// What a listener does with its requests; replaced as a whole by a reload.
@@ -37,6 +38,10 @@ pub(crate) struct Plan {
     /// Inbound listeners are on the server's side, outbound ones on the client's.
     pub(crate) side: Side,
     pub(crate) protocol: ListenerProtocol,
+    /// HTTP is spoken here, whatever comes.
+    pub(crate) has_routes: bool,
+    /// Whose word counts.
+    pub(crate) trust: Trust,
     pub(crate) routes: RouteTable,
     /// Telemetry's number of each route, by position in `routes`.
     pub(crate) route_ids: Vec<RouteId>,
@@ -63,6 +68,7 @@ pub(crate) struct Forwarder {
     pub(crate) telemetry: Telemetry,
     pub(crate) counters: Arc<Counters>,
     pub(crate) http: HttpSettings,
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// The body of a carried response.
@@ -119,7 +125,16 @@ impl Handle for Arc<Forwarder> {
         let (mut head, body) = request.into_parts();
         let number = caller.guard.begin();
         let mut exchange = Exchange::new(plan.side);
+        if plan.side == Side::Server {
+            exchange.is_trusted = plan.trust.trusts(caller.address);
+            exchange.source = Source::of_caller(caller.address);
+        }
+        let charged = caller.charge(&head, budget::REQUEST);
         let flow = match caller.guard.refusal_of(number) {
+            None if let Err(full) = charged => {
+                self.counters.refuse_connection(full);
+                Flow::Answer(Refused::OVERLOADED)
+            }
             Some(refusal) => {
                 let flags = ResponseFlags::DPE;
                 Flow::Answer(Refused {
@@ -132,21 +147,31 @@ impl Handle for Arc<Forwarder> {
         };
         let route = plan.route_of(head.uri.path());
         let (side, peer) = (plan.side, exchange.peer);
-        let tracker = Tracker::start(&self.telemetry, &head, side, route, peer, plan.destination, started)
+        let mut tracker = Tracker::start(&self.telemetry, &head, side, route, peer, plan.destination, started)
             .of_connection(Arc::clone(&caller.guard));
+        let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
+        tracker.holds(charged, stall);
         let mut carried = Carried {
-            task_label: caller.label_request(tracker.label()),
+            task_label,
             forwarder: Arc::clone(self),
             plan,
             exchange,
             tracker,
             grpc_status: None,
         };
+        // What is refused goes at once, and not when its task has its turn.
+        let request = match flow {
+            Flow::Continue => Ok((head, body)),
+            Flow::Answer(refused) => Err(refused),
+        };
         async move {
-            if let Flow::Answer(refused) = flow {
-                carried.forwarder.counters.refuse(refused.reason);
-                return carried.refuse(refused);
-            }
+            let (head, body) = match request {
+                Ok(request) => request,
+                Err(refused) => {
+                    carried.forwarder.counters.refuse(refused.reason);
+                    return carried.refuse(refused);
+                }
+            };
             let Some(destination) = carried.plan.cluster.pick().cloned() else {
                 let (reason, flags) = ("no_destination", ResponseFlags::UH);
                 return carried.answer(
@@ -180,11 +205,12 @@ struct Carried {
 impl Carried {
     /// Until the destination says who it is, it is who it was.
     fn expect_answer_of(&mut self, destination: &Destination) {
-        if self.plan.side == Side::Client
-            && let Some(peer) = destination.last_peer()
-        {
-            self.exchange.peer = Some(peer);
-            self.follow_peer();
+        if self.plan.side == Side::Client {
+            self.exchange.source = destination.source();
+            if let Some(peer) = destination.last_peer() {
+                self.exchange.peer = Some(peer);
+                self.follow_peer();
+            }
         }
     }
 
@@ -260,11 +286,7 @@ impl Carried {
     }
 
     fn refuse(self, refused: Refused) -> Response<ResponseBody> {
-        let message = format!(
-            "this request is refused: {}; the caller has to be corrected",
-            refused.reason
-        );
-        self.answer(refused.status, refused.reason, refused.flags, message, true)
+        self.answer(refused.status, refused.reason, refused.flags, refused.message(), true)
     }
 
     /// An answer of our own.

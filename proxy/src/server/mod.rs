@@ -7,40 +7,48 @@
 
 pub(crate) mod forward;
 pub(crate) mod reply;
+pub(crate) mod stall;
 pub(crate) mod tcp;
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use emberline_model::Side;
 use emberline_profiler::{Labeled, LabeledBy, TaskLabel};
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use stall::{Stall, Watched};
 use tokio::net::TcpStream;
 
 use crate::{
     body::BoxError,
+    budget::{self, Full},
     cluster,
     config::Limits,
     counters::Counters,
     drain::Draining,
+    listener::Admission,
     telemetry::{Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
     wire::{
-        detect::{Detected, detect},
+        detect::{Detected, Expected, detect},
         io::{CallerTimes, Guard, GuardedIo},
     },
 };
 
-/// The library reads into at least so much.
-const LEAST_BUFFER_BYTES: usize = 65_536;
+/// What the library may read at once and queue for a caller, at least.
+const LEAST_BUFFER_BYTES: usize = 32_768;
+/// Windows of bodies over HTTP/2: of a stream and of all of a connection, which is what [`budget::HTTP2`] pays for.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 128 << 10;
 
 /// What the requests of one connection share.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) guard: Arc<Guard>,
+    pub(crate) address: IpAddr,
     labels: Labels,
 }
 
@@ -49,37 +57,49 @@ enum Labels {
     /// HTTP/1: one request at a time, the connection's task works for it.
     OfConnection(TaskLabel),
     /// HTTP/2: every stream has a task; the label of the one that is about to be spawned.
-    OfNextStream(Mutex<Option<TaskLabel>>),
+    OfNextStream(Mutex<Option<(TaskLabel, Arc<Stall>)>>),
 }
 
 impl Caller {
-    /// Makes everything from now on that works for this request count to `label`. Must be called while the request
-    /// is handed over, before anything is awaited.
-    pub(crate) fn label_request(&self, label: Label) -> TaskLabel {
+    /// Makes everything from now on that works for this request count to `label`, and a stream hold what it is `charged`:
+    /// what is left of that for the request itself to hold, the label, and who waits for the stream's caller. Must be
+    /// called while the request is handed over, before anything is awaited.
+    pub(crate) fn hand_over(&self, label: Label, charged: usize) -> (usize, TaskLabel, Option<Arc<Stall>>) {
         match &self.labels {
             Labels::OfConnection(task_label) => {
                 task_label.set(label);
-                task_label.clone()
+                (charged, task_label.clone(), None)
             }
             Labels::OfNextStream(next) => {
-                let task_label = TaskLabel::new(label);
-                *next.lock() = Some(task_label.clone());
-                task_label
+                let (task_label, stall) = (TaskLabel::new(label), Arc::new(Stall::charged(charged)));
+                *next.lock() = Some((task_label.clone(), Arc::clone(&stall)));
+                (0, task_label, Some(stall))
             }
         }
     }
 
-    fn take_stream_label(&self) -> TaskLabel {
+    fn take_stream(&self) -> (TaskLabel, Arc<Stall>) {
         match &self.labels {
-            Labels::OfConnection(task_label) => task_label.clone(),
+            Labels::OfConnection(task_label) => (task_label.clone(), Arc::default()),
             Labels::OfNextStream(next) => next.lock().take().unwrap_or_default(),
         }
+    }
+
+    /// Charges a request, `base` bytes and its head; what was charged is to be given back.
+    pub(crate) fn charge(&self, head: &request::Parts, base: usize) -> Result<usize, Full> {
+        let cost = match self.labels {
+            // The head came byte by byte, so it is as long as it is.
+            Labels::OfConnection(_) => base,
+            Labels::OfNextStream(_) => base + budget::cost_of(&head.headers),
+        };
+        self.guard.account().take_for_request(cost).map(|()| cost)
     }
 }
 
 /// Finds out what a new connection speaks; `None` when it ended, or the drain was asked for, before it said anything.
 pub(crate) async fn first_bytes(
     stream: &mut TcpStream,
+    expected: Expected,
     wait: Duration,
     draining: &Draining,
     counters: &Counters,
@@ -87,7 +107,7 @@ pub(crate) async fn first_bytes(
     let mut draining = draining.clone();
     let found = tokio::select! {
         biased;
-        found = detect(stream, wait) => found,
+        found = detect(stream, expected, wait) => found,
         () = draining.asked() => return None,
     };
     if found.is_err() {
@@ -148,14 +168,16 @@ impl HttpSettings {
         &self,
         stream: TcpStream,
         prefix: Bytes,
+        admission: &Admission,
         handler: H,
         draining: Draining,
         counters: &Counters,
     ) {
-        let guard = Arc::new(Guard::default());
+        let guard = Arc::clone(&admission.guard);
         let task_label = TaskLabel::new(Label::NONE);
         let caller = Arc::new(Caller {
             guard: Arc::clone(&guard),
+            address: admission.caller,
             labels: Labels::OfConnection(task_label.clone()),
         });
         let io = GuardedIo::http1(
@@ -186,18 +208,28 @@ impl HttpSettings {
         &self,
         stream: TcpStream,
         prefix: Bytes,
+        admission: &Admission,
         handler: H,
         draining: Draining,
         counters: &Counters,
     ) {
-        let guard = Arc::new(Guard::default());
+        let guard = Arc::clone(&admission.guard);
+        if let Err(full) = guard.account().take(budget::HTTP2) {
+            counters.refuse_connection(full);
+            return;
+        }
+        let _charge = Charge(&guard, budget::HTTP2);
         let labels = Labels::OfNextStream(Mutex::default());
         let caller = Arc::new(Caller {
             guard: Arc::clone(&guard),
+            address: admission.caller,
             labels,
         });
-        let io = GuardedIo::opaque(stream, prefix, self.caller_times(), Arc::clone(&guard));
-        let executor = StreamExecutor(Arc::clone(&caller));
+        let io = GuardedIo::http2(stream, prefix, self.caller_times(), Arc::clone(&guard));
+        let executor = StreamExecutor {
+            caller: Arc::clone(&caller),
+            limit: self.caller_times().body_idle,
+        };
         let service = service_fn(move |request| {
             let answering = handler.handle(&caller, request);
             async move { Ok::<_, Infallible>(answering.await) }
@@ -207,6 +239,9 @@ impl HttpSettings {
             .keep_alive_interval(cluster::PING_EVERY)
             .keep_alive_timeout(cluster::PING_TIMEOUT)
             .max_concurrent_streams(self.limits.max_streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(LEAST_BUFFER_BYTES)
             .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(io), service);
         // The connection's own work belongs to all its streams and so carries no label.
@@ -215,9 +250,21 @@ impl HttpSettings {
     }
 }
 
+/// Bytes that go back to the budget.
+pub(crate) struct Charge<'a>(pub(crate) &'a Guard, pub(crate) usize);
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.0.account().give(self.1);
+    }
+}
+
 /// Spawns the tasks of HTTP/2 streams with the label that their request was given a moment before.
 #[derive(Debug, Clone)]
-struct StreamExecutor(Arc<Caller>);
+struct StreamExecutor {
+    caller: Arc<Caller>,
+    limit: Duration,
+}
 
 impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
@@ -225,7 +272,9 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, stream: F) {
-        tokio::spawn(LabeledBy::new(self.0.take_stream_label(), stream));
+        let (label, stall) = self.caller.take_stream();
+        let watched = Watched::new(stream, stall, self.limit, Arc::clone(&self.caller.guard));
+        tokio::spawn(LabeledBy::new(label, watched));
     }
 }
 

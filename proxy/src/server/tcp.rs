@@ -25,14 +25,19 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::forward::{Forwarder, Plan};
+use super::{
+    Charge,
+    forward::{Forwarder, Plan},
+};
 use crate::{
+    budget,
     cluster::{Destination, UpstreamError},
     config::Timeouts,
     drain::Draining,
+    listener::Admission,
     record::nanoseconds,
     telemetry::{InFlight, Label, Meters, OpenId, Protocol, RequestRecord, ResponseFlags, SeriesId, Telemetry},
-    wire::io::GuardedIo,
+    wire::{detect::Expected, io::GuardedIo},
 };
 
 /// Size of each direction's buffer: what one system call moves at most.
@@ -90,9 +95,15 @@ enum End {
 impl Forwarder {
     /// Connects the destination of a silent caller and waits for who speaks first. A caller that opened its connection
     /// in advance, as pools of HTTP clients do, is the same as before once it speaks.
-    pub(crate) async fn first_word(&self, stream: &TcpStream, draining: &Draining) -> FirstWord {
+    /// Where HTTP is expected it is the caller who speaks first: its silence costs no connection to a destination.
+    pub(crate) async fn first_word(&self, stream: &TcpStream, expected: Expected, draining: &Draining) -> FirstWord {
         let plan = self.plan.load_full();
+        let limit = match expected {
+            Expected::Http => self.http.caller_times().keep_alive,
+            Expected::Anything => plan.timeouts.idle(),
+        };
         let destination = match plan.cluster.pick() {
+            _ if expected == Expected::Http => None,
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
             Some(destination) => Connected::open(destination, &plan.timeouts).await.ok(),
             None => None,
@@ -111,7 +122,7 @@ impl Forwarder {
                 return if matches!(caller, Ok(1..)) { FirstWord::Caller } else { FirstWord::Nobody };
             }
             spoke = destination_speaks => matches!(spoke, Ok(1..)),
-            () = tokio::time::sleep(plan.timeouts.idle()) => false,
+            () = tokio::time::sleep(limit) => false,
             () = draining.asked() => false,
         };
         match destination {
@@ -127,8 +138,17 @@ impl Forwarder {
         stream: TcpStream,
         prefix: Bytes,
         upstream: Option<Connected>,
+        admission: &Admission,
         draining: Draining,
     ) {
+        let guard = &admission.guard;
+        if let Err(full) = guard.account().take(budget::TCP) {
+            self.counters.refuse_connection(full);
+            return;
+        }
+        let _charge = Charge(guard, budget::TCP);
+        // It makes place for nobody, however silent it is.
+        guard.begin();
         let plan = self.plan.load_full();
         let mut record = Record::begin(&self.telemetry, &plan);
         let (sent, received) = (Arc::clone(&record.sent), Arc::clone(&record.received));
@@ -150,7 +170,7 @@ impl Forwarder {
                 }
             };
             record.connected_after = Some(upstream.after);
-            let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::default());
+            let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::clone(guard));
             let mut caller = Metered {
                 inner: caller,
                 bytes: Arc::clone(&sent),
@@ -176,6 +196,7 @@ impl Forwarder {
             End::Failed(flags) => (flags != ResponseFlags::SI, flags),
         };
         drop(record);
+        guard.end();
         drop(draining);
     }
 }

@@ -1,7 +1,7 @@
 //! Histograms per (series, status, error): the inside of a window and of the totals.
 //!
 //! Guarantees: adding costs one hash lookup and one array increment; a table never holds more than its limit of cells
-//! plus a few for `other`; merging adds counts, so it loses nothing, in any order.
+//! plus a few for each route; merging adds counts, so it loses nothing, in any order.
 
 use std::{
     collections::HashMap,
@@ -47,20 +47,20 @@ pub(super) struct CellKey {
 
 impl CellKey {
     fn packed(self) -> u64 {
-        (u64::from(self.series.bits()) << 17) | (u64::from(self.status) << 1) | u64::from(self.error)
+        (self.series.bits() << 17) | (u64::from(self.status) << 1) | u64::from(self.error)
     }
 
     fn unpacked(packed: u64) -> CellKey {
         CellKey {
-            series: SeriesId::from_bits((packed >> 17) as u32),
+            series: SeriesId::from_bits(packed >> 17),
             status: (packed >> 1) as u16,
             error: packed & 1 == 1,
         }
     }
 
-    /// Where a key counts once the table is full: route `other`, with the status cut to its class, so that these
-    /// cells are few however many statuses a peer makes up.
-    fn folded(self) -> CellKey {
+    /// Where a key counts once the table is full: in what its series folds into, with the status cut to its class, so
+    /// that these cells are few however many statuses a peer makes up.
+    fn folded(self, fold: impl FnOnce(SeriesId) -> SeriesId) -> CellKey {
         let status = match self.series.protocol() {
             // grpc-status 2 is UNKNOWN; numbers above 16 are not defined.
             Protocol::Grpc if self.status > 16 => 2,
@@ -68,7 +68,7 @@ impl CellKey {
             _ => self.status / 100 * 100,
         };
         CellKey {
-            series: self.series.other(),
+            series: fold(self.series),
             status,
             error: self.error,
         }
@@ -92,6 +92,8 @@ pub(super) struct Cell {
     base: i16,
     counts: Vec<u64>,
     touched: bool,
+    /// Start in seconds of the last window that was merged into it.
+    last: i64,
 }
 
 /// Counts are allocated by whole octaves: latencies of one route cluster, and growing stays rare.
@@ -152,6 +154,7 @@ impl Cell {
     }
 
     fn merge(&mut self, other: &Cell) {
+        self.last = self.last.max(other.last);
         self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
         self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);
         self.open += other.open;
@@ -203,15 +206,20 @@ impl Cells {
         Cells::new(self.limit)
     }
 
+    /// Without a limit, for what is put together from tables that have one.
+    pub(super) fn unlimited() -> Cells {
+        Cells::new(usize::MAX)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
-    fn cell(&mut self, key: CellKey) -> &mut Cell {
+    fn cell(&mut self, key: CellKey, fold: impl FnOnce(SeriesId) -> SeriesId) -> &mut Cell {
         let mut packed = key.packed();
         let mut at = self.by_key.get(&packed).copied();
         if at.is_none() && self.cells.len() >= self.limit {
-            packed = key.folded().packed();
+            packed = key.folded(fold).packed();
             at = self.by_key.get(&packed).copied();
         }
         let at = at.unwrap_or_else(|| {
@@ -223,32 +231,73 @@ impl Cells {
         &mut self.cells[at as usize].1
     }
 
-    pub(super) fn add(&mut self, record: &RequestRecord) {
-        self.cell(CellKey {
+    /// Counts a request; `fold` says what a series counts as when there is no room.
+    pub(super) fn add(&mut self, record: &RequestRecord, fold: impl FnOnce(SeriesId) -> SeriesId) {
+        let key = CellKey {
             series: record.series,
             status: record.status,
             error: record.error,
-        })
-        .add(record);
+        };
+        self.cell(key, fold).add(record);
     }
 
     /// Adds what is still open, and what it moved until now.
-    pub(super) fn add_open(&mut self, series: SeriesId, status: u16, count: OpenCount) {
-        let cell = self.cell(CellKey {
+    pub(super) fn add_open(
+        &mut self,
+        series: SeriesId,
+        status: u16,
+        count: OpenCount,
+        fold: impl FnOnce(SeriesId) -> SeriesId,
+    ) {
+        let key = CellKey {
             series,
             status,
             error: false,
-        });
+        };
+        let cell = self.cell(key, fold);
         cell.open += count.open;
         cell.request_bytes = cell.request_bytes.saturating_add(count.moved.request);
         cell.response_bytes = cell.response_bytes.saturating_add(count.moved.response);
     }
 
     /// Adds the counts of another table.
-    pub(super) fn merge(&mut self, other: &Cells) {
+    pub(super) fn merge(&mut self, other: &Cells, fold: impl Fn(SeriesId) -> SeriesId) {
         for (packed, cell) in &other.cells {
-            self.cell(CellKey::unpacked(*packed)).merge(cell);
+            self.cell(CellKey::unpacked(*packed), &fold).merge(cell);
         }
+    }
+
+    /// Notes the window that the cells are of.
+    pub(super) fn stamp(&mut self, window: i64) {
+        for (_, cell) in &mut self.cells {
+            cell.last = window;
+        }
+    }
+
+    /// The last window of each series.
+    pub(super) fn note_last(&self, into: &mut HashMap<SeriesId, i64>) {
+        for (packed, cell) in &self.cells {
+            let last = into.entry(CellKey::unpacked(*packed).series).or_insert(cell.last);
+            *last = cell.last.max(*last);
+        }
+    }
+
+    /// The same counts with other series, where `name` gives any another one.
+    pub(super) fn renamed(&self, name: impl Fn(SeriesId) -> SeriesId) -> Option<Cells> {
+        let renamed = |packed: u64| {
+            let key = CellKey::unpacked(packed);
+            let series = name(key.series);
+            (series != key.series).then_some(CellKey { series, ..key })
+        };
+        if !self.cells.iter().any(|(packed, _)| renamed(*packed).is_some()) {
+            return None;
+        }
+        let mut cells = Cells::new(self.limit);
+        for (packed, cell) in &self.cells {
+            let key = renamed(*packed).unwrap_or(CellKey::unpacked(*packed));
+            cells.cell(key, |series| series).merge(cell);
+        }
+        Some(cells)
     }
 
     /// The cells, sorted by key so that equal contents give equal batches.

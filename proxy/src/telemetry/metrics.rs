@@ -45,6 +45,27 @@ impl Collector for Telemetry {
         for ((name, _), count) in ResponseFlags::ALL.into_iter().zip(counters.flags) {
             ConstCounter::new(count).encode(flags.encode_family(&[("flag", name)])?)?;
         }
+        let mut folded = encoder.encode_descriptor(
+            "emberline_proxy_names_folded",
+            "Names counted to `other` because there was no place: requests for peers, combinations for labels and series",
+            None,
+            MetricType::Counter,
+        )?;
+        let full = [
+            ("labels", "full", counters.labels_folded),
+            ("series", "full", counters.series_folded),
+        ];
+        let of_peers = counters.peers_folded.map(|(cause, count)| ("peers", cause, count));
+        for (table, cause, count) in of_peers.into_iter().chain(full) {
+            ConstCounter::new(count).encode(folded.encode_family(&[("table", table), ("cause", cause)])?)?;
+        }
+        let peers = encoder.encode_descriptor(
+            "emberline_proxy_peers",
+            "Releases at the other end that are kept apart now",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::try_from(counters.peers).unwrap_or(i64::MAX)).encode(peers)?;
         let plain = [
             (
                 "emberline_proxy_upstream_responses",

@@ -5,26 +5,31 @@
 //!   of this process, read under the same lock that a cut takes. However late a window is cut, nothing moves to
 //!   another window, is lost or counted twice.
 //! - **Bounded.** Routes, peers, labels and series have limits ([`TelemetryOptions`]); what exceeds them is counted under
-//!   the route `other` (or the peer `other@other`), never dropped. Overflowing HTTP statuses fold into their class.
+//!   the peer `other@other` and its own route, never dropped. Overflowing HTTP statuses fold into their class. How much
+//!   was folded and why is at `/metrics`, and a warning says so at most once a minute.
+//! - **Forgetting.** Once in a window the tables are looked over ([`Telemetry::record`] notices): names that nobody used
+//!   for an hour go, and when a table is full those go first that did not last (`peers`, `names`).
 //! - **Cheap.** No allocation and no shared lock for what was seen before: every thread has its own shard, whose lock
 //!   nobody else wants except the cut every 10 s.
 //!
 //! What is open for long (`open`) counts its bytes in each window and itself when it has ended.
 //!
-//! Wrong on purpose: names are never forgotten while the process lives. A sidecar that meets more than
-//! [`TelemetryOptions::max_peers`] releases in its life reports the later ones as `other@other` until it restarts. A
-//! request counts in the window in which it *ended*; the two ends of one request may see different windows.
+//! Wrong on purpose: totals of a peer that is forgotten go on as totals of `other@other`. A request counts in the window
+//! in which it *ended*; the two ends of one request may see different windows.
+//!
+//! Locks are taken in this order: a shard, names, peers.
 
 mod cells;
 mod metrics;
 mod names;
 mod open;
+mod peer_table;
 mod peers;
 mod record;
 mod shard;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{
         Arc,
@@ -42,20 +47,22 @@ use names::Names;
 pub use names::{DestinationId, RouteId, SeriesId};
 pub(crate) use open::{Meters, OpenId};
 use parking_lot::RwLock;
-pub use peers::{InvalidPeer, PEER_HEADER, PeerId, PeerTable, encode_peer, parse_peer};
+pub use peer_table::PeerTable;
+pub use peers::{InvalidPeer, PEER_HEADER, PeerId, Source, encode_peer, parse_peer};
 pub use record::{Protocol, RequestRecord, ResponseFlags};
 use shard::Shard;
 
 /// Limits of one process's telemetry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TelemetryOptions {
-    /// Series (label, method, protocol, status, error) kept apart per window; the rest counts as route `other`.
+    /// Series (label, method, protocol, status, error) kept apart per window; the rest counts to its route, without peer
+    /// and method.
     pub max_series: usize,
-    /// Peer releases kept apart over the life of the process; the rest is `other@other`.
+    /// Peer releases kept apart at a time; the rest is `other@other`.
     pub max_peers: usize,
     /// Route templates kept apart over the life of the process; the rest is route `other`.
     pub max_routes: usize,
-    /// Labels (side, route, peer) kept apart over the life of the process; the rest is route `other` of its side.
+    /// Labels (side, route, peer) with a peer kept apart at a time; the rest has the peer `other@other`.
     pub max_labels: usize,
     /// Finished windows kept per shard until they are taken; older ones are dropped from the windows (and counted)
     /// but stay in the totals. 0 for a process without an exporter.
@@ -76,6 +83,12 @@ impl Default for TelemetryOptions {
         }
     }
 }
+
+/// How long a name is kept that nobody uses, in seconds.
+const FORGET_AFTER_S: i64 = 3600;
+const WINDOW_S: i64 = WINDOW_SECONDS as i64;
+/// Time between two warnings of the same kind, in seconds.
+const WARN_EVERY_S: i64 = 60;
 
 /// Which windows [`Telemetry::take_windows`] takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +112,10 @@ struct Shared {
     shards: Box<[Shard]>,
     /// The last window whose end has counted what is open.
     counted_open: AtomicI64,
+    /// Start of the window in which names were looked over last.
+    looked_over: AtomicI64,
+    /// When somebody was warned last that names are folded, and of how many.
+    warned: parking_lot::Mutex<(i64, u64)>,
     /// What is dropped from now on was cut off by this process.
     cut_off: AtomicBool,
 }
@@ -139,15 +156,18 @@ impl Telemetry {
             n => n,
         };
         let now_ns = clock.now_unix_ns();
+        let window = window_start(clock.now_unix_s());
         let shards = (0..shards.next_power_of_two())
             .map(|_| Shard::new(&options, now_ns))
             .collect();
         let shared = Shared {
             clock,
-            names: RwLock::new(Names::new(&options)),
-            peers: PeerTable::new(options.max_peers),
+            names: RwLock::new(Names::new(&options, window)),
+            peers: PeerTable::new(options.max_peers, window),
             shards,
             counted_open: AtomicI64::new(i64::MIN),
+            looked_over: AtomicI64::new(window),
+            warned: parking_lot::Mutex::new((i64::MIN, 0)),
             cut_off: AtomicBool::new(false),
         };
         Telemetry {
@@ -197,7 +217,7 @@ impl Telemetry {
             return *label;
         }
         let known = self.shared.names.read().find_label(key);
-        let label = known.unwrap_or_else(|| self.shared.names.write().label(key));
+        let label = known.unwrap_or_else(|| self.shared.names.write().label(key, &self.shared.peers));
         if state.labels.len() < MOST_CACHED {
             state.labels.insert(key.packed(), label);
         }
@@ -222,10 +242,14 @@ impl Telemetry {
         if let Some(series) = state.series.get(&key.packed()) {
             return *series;
         }
-        let known = self.shared.names.read().find_series(key);
-        let series = known.unwrap_or_else(|| self.shared.names.write().series(key));
+        let (series, fold) = {
+            let mut names = self.shared.names.write();
+            let series = names.series(key, &self.shared.peers);
+            (series, names.fold_of(series, &self.shared.peers))
+        };
         if state.series.len() < MOST_CACHED {
             state.series.insert(key.packed(), series);
+            state.folds.insert(series.bits(), fold);
         }
         series
     }
@@ -233,7 +257,76 @@ impl Telemetry {
     /// Counts one finished request into the window of now. Call it exactly once per request, when its response body
     /// ended or was given up.
     pub fn record(&self, record: &RequestRecord) {
-        self.shard().record(&*self.shared.clock, record);
+        if self.shard().record(&*self.shared.clock, record) {
+            self.look_over();
+        }
+    }
+
+    /// Looks the tables of names over, once in a window.
+    #[cold]
+    fn look_over(&self) {
+        let shared = &*self.shared;
+        let now_s = shared.clock.now_unix_s();
+        let window = window_start(now_s);
+        if shared.looked_over.swap(window, Ordering::Relaxed) == window {
+            return;
+        }
+        let mut last = HashMap::new();
+        let mut open = BTreeMap::new();
+        for shard in &shared.shards {
+            shard.note_last(&mut last);
+            shard.open.note(&mut open);
+        }
+        last.extend(open.into_keys().map(|series| (series, window)));
+        // Its windows before this one have been counted by what their requests said of themselves.
+        let heard = shared
+            .names
+            .read()
+            .peers_of(last.iter().filter(|(_, at)| **at >= window - WINDOW_S).map(|(s, _)| s));
+        let forgot_peers = shared.peers.look_over(window, &heard);
+        let (is_new, renames) = {
+            let mut names = shared.names.write();
+            let is_new = names.look_over(window, &last, &shared.peers) || forgot_peers;
+            let renames: HashMap<SeriesId, SeriesId> =
+                last.keys().map(|series| (*series, names.canonical(*series))).collect();
+            (is_new, renames)
+        };
+        if is_new {
+            for shard in &shared.shards {
+                shard.rename(|series| renames.get(&series).copied().unwrap_or(series));
+            }
+        }
+        self.warn_of_folded(now_s);
+    }
+
+    /// Says once a minute at most that names find no place.
+    fn warn_of_folded(&self, now_s: i64) {
+        let shared = &*self.shared;
+        let (peers, names) = (shared.peers.folded(), shared.names.read().folded());
+        let folded = peers.iter().sum::<u64>() + names.labels + names.series;
+        let mut warned = shared.warned.lock();
+        if folded <= warned.1 || now_s < warned.0.saturating_add(WARN_EVERY_S) {
+            return;
+        }
+        *warned = (now_s, folded);
+        drop(warned);
+        let counts = peer_table::CAUSES.into_iter().zip(peers);
+        let causes: Vec<String> = counts
+            .filter(|(_, n)| *n > 0)
+            .map(|(cause, n)| format!("{cause} {n}"))
+            .collect();
+        tracing::warn!(
+            peers = causes.join(", "),
+            labels = names.labels,
+            series = names.series,
+            "more names than there are places for: requests are counted to `other@other`; if callers are strangers, set \
+             `trusted_callers` of the listener"
+        );
+    }
+
+    /// Takes the series of forgotten peers for what they are folded into.
+    fn fold_forgotten(&self) {
+        self.shared.names.write().forget_peers(&self.shared.peers);
     }
 
     /// Counts a request as in flight until the guard is dropped, on any thread.
@@ -296,11 +389,14 @@ impl Telemetry {
                     std::collections::btree_map::Entry::Vacant(entry) => {
                         entry.insert(window.cells);
                     }
-                    std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(&window.cells),
+                    std::collections::btree_map::Entry::Occupied(mut entry) => {
+                        entry.get_mut().merge(&window.cells, SeriesId::other);
+                    }
                 }
             }
         }
         self.add_open(cut, &mut merged);
+        self.fold_forgotten();
         let names = self.shared.names.read();
         merged
             .into_iter()
@@ -329,32 +425,34 @@ impl Telemetry {
         let mut state = self.shared.shards[0].state.lock();
         let cells = windows.entry(start).or_insert_with(|| state.totals.empty_like());
         for ((series, status), count) in open {
-            cells.add_open(series, status, count);
+            cells.add_open(series, status, count, SeriesId::other);
             // How many are open is nothing to add up.
-            state
-                .totals
-                .add_open(series, status, open::OpenCount { open: 0, ..count });
+            let moved = open::OpenCount { open: 0, ..count };
+            state.totals.add_open(series, status, moved, SeriesId::other);
         }
     }
 
     /// Everything recorded since the start, up to now: one entry per label combination.
     pub fn totals(&self) -> Vec<RequestSeries> {
-        let mut totals: Option<cells::Cells> = None;
+        let mut totals = cells::Cells::unlimited();
         for shard in &self.shared.shards {
             let state = shard.state.lock();
-            let totals = totals.get_or_insert_with(|| state.totals.empty_like());
-            totals.merge(&state.totals);
-            totals.merge(&state.current.cells);
+            totals.merge(&state.totals, SeriesId::other);
+            totals.merge(&state.current.cells, SeriesId::other);
         }
-        totals
-            .map(|cells| self.shared.names.read().describe(&cells, &self.shared.peers))
-            .unwrap_or_default()
+        self.fold_forgotten();
+        self.shared.names.read().describe(&totals, &self.shared.peers)
     }
 
     /// Counts that have no place in a window.
     pub fn counters(&self) -> Counters {
+        let names = self.shared.names.read().folded();
         let mut counters = Counters {
             peers_invalid: self.shared.peers.invalid(),
+            peers: self.shared.peers.len(),
+            peers_folded: std::array::from_fn(|at| (peer_table::CAUSES[at], self.shared.peers.folded()[at])),
+            labels_folded: names.labels,
+            series_folded: names.series,
             ..Counters::default()
         };
         for shard in &self.shared.shards {
@@ -377,6 +475,14 @@ pub struct Counters {
     pub windows_lost: u64,
     /// Identity headers that did not parse.
     pub peers_invalid: u64,
+    /// Peers that have a place now.
+    pub peers: usize,
+    /// Requests whose peer found no place, by cause.
+    pub peers_folded: [(&'static str, u64); 3],
+    /// Combinations of route and peer that found no place.
+    pub labels_folded: u64,
+    /// Combinations of route, peer, method, protocol and destination that found no place.
+    pub series_folded: u64,
     /// Requests that waited for an upstream.
     pub upstream_count: u64,
     /// How long they waited together, in seconds.

@@ -1,17 +1,29 @@
 //! Small numbers for routes, labels and series, so that the data path hashes integers and formats nothing.
 //!
-//! Guarantees: equal things get equal numbers, numbers are never reused, every table is bounded and folds what exceeds
-//! it into `other`. Labels 1 and 2 are `other` of the client and the server side; series with index 0 are `other` of
-//! their side and protocol.
+//! Guarantees: equal things get equal numbers for as long as they are known. Numbers are never reused: a window, an open
+//! request or a sampled stack that still holds the number of something forgotten finds what it was folded into, not
+//! somebody else. Every table is bounded. What exceeds it loses its peer first (`other@other`), then its method, and
+//! keeps its route: of every configured route the label without a peer, the one with `other@other` and one series of
+//! each protocol have their places, whatever strangers do. Those of peers are forgotten with their peer, or after an hour
+//! without a request, or when room is needed and the last two windows did not hold them.
+//!
+//! A label's lowest bit is its side, so that even one that is long forgotten says that much. Labels 2 and 3 are `other`
+//! of the client and the server side; series with index 0 are `other` of their side and protocol.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use emberline_model::{
     LabelSet, RequestSeries, Side,
     workload::{ROUTE_OTHER, clean_name},
 };
 
-use super::{Label, PeerId, PeerTable, Protocol, TelemetryOptions, cells::Cells};
+use super::{
+    FORGET_AFTER_S, Label, PeerId, PeerTable, Protocol, TelemetryOptions, WINDOW_S,
+    cells::{CellKey, Cells},
+};
 
 /// A route template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,15 +46,15 @@ impl DestinationId {
 /// Requests that agree in label, method, protocol and destination. Holds side and protocol in its low bits, so that a full table
 /// can fold it without looking anything up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeriesId(u32);
+pub struct SeriesId(u64);
 
 impl SeriesId {
-    fn new(index: u32, side: Side, protocol: Protocol) -> SeriesId {
-        let side = u32::from(side == Side::Server);
-        SeriesId((index << 3) | (side << 2) | protocol as u32)
+    fn new(index: u64, side: Side, protocol: Protocol) -> SeriesId {
+        let side = u64::from(side == Side::Server);
+        SeriesId((index << 3) | (side << 2) | protocol as u64)
     }
 
-    fn index(self) -> u32 {
+    fn index(self) -> u64 {
         self.0 >> 3
     }
 
@@ -51,7 +63,7 @@ impl SeriesId {
     }
 
     pub(super) fn protocol(self) -> Protocol {
-        Protocol::from_bits(self.0)
+        Protocol::from_bits(self.0 as u32)
     }
 
     /// The series `other` of the same side and protocol.
@@ -59,11 +71,11 @@ impl SeriesId {
         SeriesId(self.0 & 7)
     }
 
-    pub(super) fn bits(self) -> u32 {
+    pub(super) fn bits(self) -> u64 {
         self.0
     }
 
-    pub(super) fn from_bits(bits: u32) -> SeriesId {
+    pub(super) fn from_bits(bits: u64) -> SeriesId {
         SeriesId(bits)
     }
 }
@@ -81,6 +93,9 @@ pub(super) fn method_code(method: &str) -> u8 {
         .unwrap_or(METHODS.len() - 1) as u8
 }
 
+/// The code of `_OTHER`.
+const OTHER_METHOD: u8 = METHODS.len() as u8 - 1;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LabelKey {
     pub(super) side: Side,
@@ -94,6 +109,18 @@ impl LabelKey {
         let peer = self.peer.map_or(0, |p| u64::from(p.index()) + 1);
         (u64::from(self.side == Side::Server) << 63) | (peer << 32) | u64::from(self.route.0)
     }
+
+    /// What it is when its peer has no place. Of these there are two for each side of a route, and they always have one.
+    fn folded(self) -> LabelKey {
+        LabelKey {
+            peer: self.peer.map(|_| PeerId::OTHER),
+            ..self
+        }
+    }
+
+    fn is_folded(self) -> bool {
+        self == self.folded()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +133,56 @@ pub(super) struct SeriesKey {
 
 impl SeriesKey {
     pub(super) fn packed(self) -> u64 {
-        // Labels are fewer than 2^28.
         (u64::from(self.destination.0) << 48)
             | (u64::from(self.label.get()) << 12)
             | (u64::from(self.method) << 4)
             | self.protocol as u64
     }
+}
+
+/// Something with a number.
+#[derive(Debug)]
+struct Entry<K> {
+    key: K,
+    /// Start of the last window that held it, in seconds.
+    last: i64,
+}
+
+/// What numbers of things forgotten stand for; the oldest are forgotten as well.
+#[derive(Debug)]
+struct Gone<K, V> {
+    by_number: HashMap<K, V>,
+    in_order: VecDeque<K>,
+    most: usize,
+}
+
+impl<K: Copy + Eq + std::hash::Hash, V> Gone<K, V> {
+    fn new(most: usize) -> Gone<K, V> {
+        Gone {
+            by_number: HashMap::new(),
+            in_order: VecDeque::new(),
+            most,
+        }
+    }
+
+    fn push(&mut self, number: K, value: V) {
+        if self.in_order.len() >= self.most
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.by_number.remove(&oldest);
+        }
+        self.in_order.push_back(number);
+        self.by_number.insert(number, value);
+    }
+}
+
+/// Things folded since the start, and what is of them in this window.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Folded {
+    /// Labels, each counted once in a window for every thread that met it.
+    pub(super) labels: u64,
+    /// Series, likewise.
+    pub(super) series: u64,
 }
 
 /// The tables behind the numbers.
@@ -121,10 +192,26 @@ pub(super) struct Names {
     route_ids: HashMap<Arc<str>, RouteId>,
     /// The first is the empty name of [`DestinationId::NONE`].
     destinations: Vec<String>,
-    labels: Vec<LabelKey>,
+    labels: HashMap<u32, Entry<LabelKey>>,
     label_ids: HashMap<u64, Label>,
-    series: Vec<SeriesKey>,
+    gone_labels: Gone<u32, LabelKey>,
+    last_label: u32,
+    series: HashMap<u64, Entry<SeriesKey>>,
     series_ids: HashMap<u64, SeriesId>,
+    gone_series: Gone<u64, SeriesId>,
+    last_series: u64,
+    /// Those that are not folded: what the limits are about.
+    own_labels: usize,
+    own_series: usize,
+    /// New ones in the running window.
+    new_labels: usize,
+    new_series: usize,
+    /// Room was made in this window already.
+    made_room: bool,
+    /// Start of the running window, in seconds.
+    window: i64,
+    folded: Folded,
+    folded_before: Folded,
     max_routes: usize,
     max_labels: usize,
     max_series: usize,
@@ -136,34 +223,48 @@ const MOST_DESTINATIONS: usize = 1 << 12;
 /// Numbers that no table may exceed, whatever the settings say, so that packed keys stay unique.
 const MOST_NUMBERS: usize = 1 << 28;
 
+/// The last number of a label, its side left out.
+const LAST_LABEL: u32 = (1 << 31) - 2;
+
 impl Names {
-    pub(super) fn new(options: &TelemetryOptions) -> Names {
+    pub(super) fn new(options: &TelemetryOptions, window: i64) -> Names {
         let other: Arc<str> = Arc::from(ROUTE_OTHER);
         let mut names = Names {
             routes: vec![Arc::clone(&other)],
             route_ids: HashMap::from([(other, RouteId::OTHER)]),
             destinations: vec![String::new()],
-            labels: Vec::new(),
+            labels: HashMap::new(),
             label_ids: HashMap::new(),
-            // Index 0 is `other` of each side and protocol; its key is never read.
-            series: vec![SeriesKey {
-                label: Label::NONE,
-                method: 0,
-                protocol: Protocol::Http1,
-                destination: DestinationId::NONE,
-            }],
+            gone_labels: Gone::new(options.max_labels.clamp(16, MOST_NUMBERS) * 4),
+            last_label: 0,
+            series: HashMap::new(),
             series_ids: HashMap::new(),
+            gone_series: Gone::new(options.max_series.clamp(16, MOST_NUMBERS) * 4),
+            // Index 0 is `other` of each side and protocol.
+            last_series: 0,
+            own_labels: 0,
+            own_series: 0,
+            new_labels: 0,
+            new_series: 0,
+            made_room: false,
+            window,
+            folded: Folded::default(),
+            folded_before: Folded::default(),
             max_routes: options.max_routes.min(MOST_NUMBERS),
-            max_labels: options.max_labels.clamp(2, MOST_NUMBERS),
+            max_labels: options.max_labels.min(MOST_NUMBERS),
             max_series: options.max_series.min(MOST_NUMBERS),
         };
         for side in [Side::Client, Side::Server] {
-            names.label(LabelKey {
+            let number = Names::other_label(side).get();
+            let key = LabelKey {
                 side,
                 route: RouteId::OTHER,
                 peer: None,
-            });
+            };
+            names.labels.insert(number, Entry { key, last: window });
+            names.label_ids.insert(key.packed(), Label::new(number));
         }
+        names.last_label = 1;
         names
     }
 
@@ -199,54 +300,223 @@ impl Names {
     }
 
     fn other_label(side: Side) -> Label {
-        Label::new(match side {
-            Side::Client => 1,
-            Side::Server => 2,
-        })
+        Label::new(2 + u32::from(side == Side::Server))
     }
 
-    /// The label of a key, if it has one or can never get one.
+    fn side_of(label: Label) -> Side {
+        if label.get() & 1 == 0 {
+            Side::Client
+        } else {
+            Side::Server
+        }
+    }
+
+    /// The label of a key, if it has one.
     pub(super) fn find_label(&self, key: LabelKey) -> Option<Label> {
-        let known = self.label_ids.get(&key.packed()).copied();
-        known.or_else(|| (self.labels.len() >= self.max_labels).then(|| Names::other_label(key.side)))
+        self.label_ids.get(&key.packed()).copied()
     }
 
-    pub(super) fn label(&mut self, key: LabelKey) -> Label {
+    /// The label of a key, or of what it is folded into.
+    pub(super) fn label(&mut self, key: LabelKey, peers: &PeerTable) -> Label {
+        let key = match key.peer {
+            Some(peer) if !peers.is_known(peer) => key.folded(),
+            _ => key,
+        };
         if let Some(known) = self.find_label(key) {
             return known;
         }
-        self.labels.push(key);
+        if !key.is_folded() {
+            let has_room = self.new_labels < 2 * self.max_labels
+                && (self.own_labels < self.max_labels || self.make_room(peers) && self.own_labels < self.max_labels);
+            if !has_room {
+                self.folded.labels += 1;
+                return self.label(key.folded(), peers);
+            }
+            self.own_labels += 1;
+        }
+        if self.last_label >= LAST_LABEL {
+            return Names::other_label(key.side);
+        }
+        self.new_labels += 1;
         // 0 is the profiler's word for "no label".
-        let label = Label::new(self.labels.len() as u32);
+        self.last_label += 1;
+        let label = Label::new((self.last_label << 1) | u32::from(key.side == Side::Server));
+        self.labels.insert(label.get(), Entry { key, last: self.window });
         self.label_ids.insert(key.packed(), label);
         label
     }
 
-    fn label_key(&self, label: Label) -> Option<&LabelKey> {
-        self.labels.get((label.get() as usize).checked_sub(1)?)
+    /// What a label that was given out stands for.
+    fn label_key(&self, label: Label) -> Option<LabelKey> {
+        let number = label.get();
+        if let Some(known) = self.labels.get(&number) {
+            return Some(known.key);
+        }
+        if let Some(folded) = self.gone_labels.by_number.get(&number) {
+            return Some(*folded);
+        }
+        // Long forgotten: its side is all that is left.
+        (number > 3 && number >> 1 <= self.last_label).then(|| LabelKey {
+            side: Names::side_of(label),
+            route: RouteId::OTHER,
+            peer: None,
+        })
     }
 
-    /// The series of a key, if it has one or can never get one.
+    /// The series of a key, if it has one.
     pub(super) fn find_series(&self, key: SeriesKey) -> Option<SeriesId> {
         if let Some(known) = self.series_ids.get(&key.packed()) {
             return Some(*known);
         }
-        let side = self.label_key(key.label).map_or(Side::Server, |label| label.side);
-        let other = SeriesId::new(0, side, key.protocol);
+        let side = Names::side_of(key.label);
         let says_other =
             key.method == 0 && key.label == Names::other_label(side) && key.destination == DestinationId::NONE;
-        (says_other || self.label_key(key.label).is_none() || self.series.len() > self.max_series).then_some(other)
+        (says_other || self.label_key(key.label).is_none()).then_some(SeriesId::new(0, side, key.protocol))
     }
 
-    pub(super) fn series(&mut self, key: SeriesKey) -> SeriesId {
+    /// The series of a key, or of what it is folded into, and what that one folds into.
+    pub(super) fn series(&mut self, key: SeriesKey, peers: &PeerTable) -> SeriesId {
         if let Some(known) = self.find_series(key) {
             return known;
         }
-        let side = self.label_key(key.label).map_or(Side::Server, |label| label.side);
-        let id = SeriesId::new(self.series.len() as u32, side, key.protocol);
-        self.series.push(key);
+        let folded = self.folded_key(key, peers);
+        if key != folded {
+            let is_gone = !self.labels.contains_key(&key.label.get());
+            let has_room = !is_gone
+                && self.new_series < 2 * self.max_series
+                && (self.own_series < self.max_series || self.make_room(peers) && self.own_series < self.max_series);
+            if !has_room {
+                self.folded.series += u64::from(!is_gone);
+                return self.series(folded, peers);
+            }
+            self.own_series += 1;
+        }
+        self.new_series += 1;
+        self.last_series += 1;
+        let id = SeriesId::new(self.last_series, Names::side_of(key.label), key.protocol);
+        self.series.insert(id.index(), Entry { key, last: self.window });
         self.series_ids.insert(key.packed(), id);
         id
+    }
+
+    /// What a series is when it has no place: of its route, without peer and method.
+    fn folded_key(&mut self, key: SeriesKey, peers: &PeerTable) -> SeriesKey {
+        let label = match self.label_key(key.label) {
+            Some(label) => self.label(label.folded(), peers),
+            None => Names::other_label(Names::side_of(key.label)),
+        };
+        SeriesKey {
+            label,
+            method: OTHER_METHOD,
+            ..key
+        }
+    }
+
+    /// What a series folds into, to be known before it has to.
+    pub(super) fn fold_of(&mut self, series: SeriesId, peers: &PeerTable) -> SeriesId {
+        let Some(key) = self.series.get(&series.index()).map(|known| known.key) else {
+            return self.canonical(series);
+        };
+        let folded = self.folded_key(key, peers);
+        if folded == key {
+            return series;
+        }
+        self.series(folded, peers)
+    }
+
+    /// The series itself while it is known, else what it was folded into.
+    pub(super) fn canonical(&self, series: SeriesId) -> SeriesId {
+        if self.series.contains_key(&series.index()) {
+            return series;
+        }
+        let folded = self.gone_series.by_number.get(&series.index()).copied();
+        // A folded series is never forgotten.
+        folded.unwrap_or_else(|| series.other())
+    }
+
+    /// Forgets what the last two windows did not hold, once in a window.
+    fn make_room(&mut self, peers: &PeerTable) -> bool {
+        if std::mem::replace(&mut self.made_room, true) {
+            return false;
+        }
+        self.forget(self.window - WINDOW_S, true, peers)
+    }
+
+    /// Forgets labels and series of peers that are not known any more or that no window since `oldest` held; those
+    /// without a peer only when room is needed. Whether there were any.
+    fn forget(&mut self, oldest: i64, needs_room: bool, peers: &PeerTable) -> bool {
+        let is_known = |key: &LabelKey| key.peer.is_none_or(|peer| peers.is_known(peer));
+        let labels: Vec<(u32, LabelKey)> = self
+            .labels
+            .iter()
+            .filter(|(_, label)| !label.key.is_folded() && (label.last < oldest || !is_known(&label.key)))
+            .map(|(number, label)| (*number, label.key))
+            .collect();
+        let gone: HashSet<u32> = labels.iter().map(|(number, _)| *number).collect();
+        let mut series: Vec<u64> = Vec::new();
+        for (index, known) in &self.series {
+            let number = known.key.label.get();
+            let has_no_peer = self.labels.get(&number).is_some_and(|label| label.key.is_folded());
+            let is_folded = has_no_peer && known.key.method == OTHER_METHOD;
+            let is_old = known.last < oldest && (needs_room || !has_no_peer);
+            if !is_folded && (is_old || gone.contains(&number)) {
+                series.push(*index);
+            }
+        }
+        for index in &series {
+            if let Some(key) = self.series.get(index).map(|known| known.key) {
+                // Before its label goes, which says what it folds into.
+                let folded_key = self.folded_key(key, peers);
+                let folded = self.series(folded_key, peers);
+                self.series.remove(index);
+                self.series_ids.remove(&key.packed());
+                self.gone_series.push(*index, folded);
+                self.own_series -= 1;
+            }
+        }
+        for (number, key) in &labels {
+            self.labels.remove(number);
+            self.label_ids.remove(&key.packed());
+            self.gone_labels.push(*number, key.folded());
+            self.own_labels -= 1;
+        }
+        !(labels.is_empty() && series.is_empty())
+    }
+
+    /// Folds what belongs to peers that are not known any more.
+    pub(super) fn forget_peers(&mut self, peers: &PeerTable) {
+        self.forget(i64::MIN, false, peers);
+    }
+
+    /// Notes what the windows until `window` held (`last`: start of the last window of each series), and forgets what
+    /// nobody spoke of for long. Whether caches of numbers are to be emptied.
+    pub(super) fn look_over(&mut self, window: i64, last: &HashMap<SeriesId, i64>, peers: &PeerTable) -> bool {
+        for (series, at) in last {
+            if let Some(known) = self.series.get_mut(&series.index()) {
+                known.last = known.last.max(*at);
+                if let Some(label) = self.labels.get_mut(&known.key.label.get()) {
+                    label.last = label.last.max(*at);
+                }
+            }
+        }
+        self.window = window;
+        let (forgot, made_room) = (self.forget(window - FORGET_AFTER_S, false, peers), self.made_room);
+        (self.made_room, self.new_labels, self.new_series) = (false, 0, 0);
+        let folded = self.folded != std::mem::replace(&mut self.folded_before, self.folded);
+        forgot || made_room || folded
+    }
+
+    /// Peers of the labels of series.
+    pub(super) fn peers_of<'a>(&self, series: impl Iterator<Item = &'a SeriesId>) -> HashSet<PeerId> {
+        series
+            .filter_map(|series| self.series.get(&series.index()))
+            .filter_map(|series| self.label_key(series.key.label)?.peer)
+            .collect()
+    }
+
+    /// What found no place, since the start.
+    pub(super) fn folded(&self) -> Folded {
+        self.folded
     }
 
     pub(super) fn label_set(&self, label: Label, peers: &PeerTable) -> LabelSet {
@@ -268,15 +538,19 @@ impl Names {
         }
     }
 
-    /// The cells with their names written out.
+    /// The cells with their names written out. Those of forgotten series are added to what they were folded into.
     pub(super) fn describe(&self, cells: &Cells, peers: &PeerTable) -> Vec<RequestSeries> {
-        let describe = |(key, cell): (super::cells::CellKey, &super::cells::Cell)| {
+        let renamed = cells.renamed(|series| self.canonical(series));
+        let cells = renamed.as_ref().unwrap_or(cells);
+        let describe = |(key, cell): (CellKey, &super::cells::Cell)| {
             // Index 0 is `other`; an index that this telemetry never gave out can only be counted there too.
-            let (label, method, destination) = match self.series.get(key.series.index() as usize) {
-                Some(series) if key.series.index() > 0 => {
-                    (series.label, METHODS[usize::from(series.method)], series.destination)
-                }
-                _ => (Names::other_label(key.series.side()), "", DestinationId::NONE),
+            let (label, method, destination) = match self.series.get(&key.series.index()) {
+                Some(series) => (
+                    series.key.label,
+                    METHODS[usize::from(series.key.method)],
+                    series.key.destination,
+                ),
+                None => (Names::other_label(key.series.side()), "", DestinationId::NONE),
             };
             let labels = self.label_set(label, peers);
             RequestSeries {

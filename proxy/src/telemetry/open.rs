@@ -95,6 +95,11 @@ impl OpenTable {
             .map_or(Bytes::default(), |entry| entry.counted)
     }
 
+    /// Names the series of what is open.
+    pub(super) fn note(&self, into: &mut BTreeMap<SeriesId, ()>) {
+        into.extend(self.0.lock().iter().map(|(_, entry)| (entry.series, ())));
+    }
+
     /// Adds what is open, by series and status, and marks the bytes that moved as counted.
     pub(super) fn count(&self, into: &mut BTreeMap<(SeriesId, u16), OpenCount>) {
         for (_, entry) in self.0.lock().iter_mut() {

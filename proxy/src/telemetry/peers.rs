@@ -1,22 +1,25 @@
 //! Who is at the other end: the identity header that proxies exchange, and small numbers for releases.
 //!
-//! Guarantees: the same release always has the same [`PeerId`]; both tables are bounded (unknown releases over the limit
-//! become `other@other`; the cache of raw header values is emptied when full, which costs a parse and nothing else);
-//! a value that does not parse is no peer and is counted.
+//! Guarantees: the same release has the same [`PeerId`] for as long as it is known, and no number is given out twice; all
+//! tables are bounded. Names are claims of others, so they do not last by themselves: one that was heard in a single
+//! window gives its place to the next one, one that lasted keeps it until it has been silent for an hour. One
+//! [`Source`] never holds more than a quarter of the places for names that have not lasted, and brings at most twice as
+//! many in a window. What finds no place is `other@other`, counted by cause. A value that does not parse is no peer and
+//! is counted.
 //!
-//! Wrong on purpose: the instance in the header is read but not kept, because edges are between releases.
+//! Wrong on purpose: the instance in the header is read but not kept, because edges are between releases. Numbers end
+//! after 2^31 releases, which takes a stranger two hundred days; from then on new ones are `other@other`.
 
 use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
 };
 
 use emberline_model::{
-    Release, Workload,
+    Workload,
     batch::percent_encode,
-    workload::{ROUTE_OTHER, UNKNOWN, clean_name},
+    workload::{UNKNOWN, clean_name},
 };
-use parking_lot::RwLock;
 
 /// The header by which a workload introduces itself: `v1;<namespace>;<service>;<version>;<instance>`, each
 /// percent-encoded. On requests from caller to callee; on responses back when the request carried one.
@@ -24,9 +27,6 @@ pub const PEER_HEADER: &str = "x-emberline-peer";
 
 /// Longest header value read.
 const MAX_HEADER_BYTES: usize = 4096;
-
-/// Raw header values remembered per known release (instances of a release have values of their own).
-const RAW_VALUES_PER_PEER: usize = 8;
 
 /// A release at the other end of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,8 +36,36 @@ impl PeerId {
     /// Stands for all releases over the limit.
     pub const OTHER: PeerId = PeerId(0);
 
+    pub(super) fn new(number: u32) -> PeerId {
+        PeerId(number)
+    }
+
     pub(super) fn index(self) -> u32 {
         self.0
+    }
+}
+
+/// Where a name was heard: what shares of the tables are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source(u64);
+
+impl Source {
+    /// This process itself, which has no share to keep to.
+    pub const OWN: Source = Source(0);
+
+    /// A caller. Of an IPv6 address the first half counts, since the second is the caller's to choose.
+    pub fn of_caller(address: IpAddr) -> Source {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Source(u64::from(u32::from(v4)) | (1 << 32)),
+            IpAddr::V6(v6) => Source((u128::from(v6) >> 64) as u64 | (1 << 63)),
+        }
+    }
+
+    /// A destination, by its address as it was written.
+    pub fn of_destination(address: &impl Hash) -> Source {
+        let mut hasher = DefaultHasher::new();
+        address.hash(&mut hasher);
+        Source(hasher.finish() | 1)
     }
 }
 
@@ -116,93 +144,4 @@ pub fn parse_peer(value: &[u8]) -> Result<Workload, InvalidPeer> {
         }
     }
     Ok(workload)
-}
-
-/// Releases that introduced themselves.
-#[derive(Debug)]
-pub struct PeerTable {
-    tables: RwLock<Tables>,
-    max_peers: usize,
-    invalid: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Tables {
-    releases: Vec<Release>,
-    ids: HashMap<Release, PeerId>,
-    // The keys come from the network: this map keeps the standard hasher, which is proof against chosen collisions.
-    by_raw_value: HashMap<Box<[u8]>, PeerId>,
-}
-
-impl PeerTable {
-    pub(super) fn new(max_peers: usize) -> PeerTable {
-        let other = Release {
-            namespace: String::new(),
-            service: ROUTE_OTHER.to_owned(),
-            version: ROUTE_OTHER.to_owned(),
-        };
-        let tables = Tables {
-            releases: vec![other.clone()],
-            ids: HashMap::from([(other, PeerId::OTHER)]),
-            by_raw_value: HashMap::new(),
-        };
-        PeerTable {
-            tables: RwLock::new(tables),
-            max_peers: max_peers.min(1 << 28),
-            invalid: AtomicU64::new(0),
-        }
-    }
-
-    /// The peer that a header value introduces; `None` (and counted) when the value is not one. A value seen before
-    /// costs one hash lookup.
-    pub fn resolve(&self, header_value: &[u8]) -> Option<PeerId> {
-        if let Some(known) = self.tables.read().by_raw_value.get(header_value) {
-            return Some(*known);
-        }
-        let Ok(workload) = parse_peer(header_value) else {
-            self.invalid.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        let peer = self.intern(&workload.release());
-        let mut tables = self.tables.write();
-        if tables.by_raw_value.len() >= self.max_peers.max(1) * RAW_VALUES_PER_PEER {
-            tables.by_raw_value.clear();
-        }
-        tables.by_raw_value.insert(header_value.into(), peer);
-        Some(peer)
-    }
-
-    /// The id of a release known in another way than by a header; over the limit [`PeerId::OTHER`].
-    pub fn intern(&self, release: &Release) -> PeerId {
-        if let Some(known) = self.tables.read().ids.get(release) {
-            return *known;
-        }
-        let mut tables = self.tables.write();
-        if let Some(known) = tables.ids.get(release) {
-            return *known;
-        }
-        if tables.releases.len() > self.max_peers {
-            return PeerId::OTHER;
-        }
-        let id = PeerId(tables.releases.len() as u32);
-        tables.releases.push(release.clone());
-        tables.ids.insert(release.clone(), id);
-        id
-    }
-
-    /// The release of an id.
-    pub fn release(&self, peer: PeerId) -> Release {
-        let tables = self.tables.read();
-        // Ids of another table than this one are answered as `other` rather than with a panic.
-        tables
-            .releases
-            .get(peer.0 as usize)
-            .unwrap_or(&tables.releases[0])
-            .clone()
-    }
-
-    /// Header values that did not parse.
-    pub fn invalid(&self) -> u64 {
-        self.invalid.load(Ordering::Relaxed)
-    }
 }

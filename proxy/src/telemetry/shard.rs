@@ -4,7 +4,10 @@
 //! step a record that comes after a cut is never counted into the window that was cut. A clock that steps back by less
 //! than a window goes on counting into the running window; one that steps further starts the older window anew.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use emberline_model::{
     Side,
@@ -59,6 +62,8 @@ pub(super) struct ShardState {
     pub(super) labels: IdMap<Label>,
     /// Series this shard has met, by packed key.
     pub(super) series: IdMap<SeriesId>,
+    /// What those series fold into, by their bits.
+    pub(super) folds: IdMap<SeriesId>,
     pub(super) current: Window,
     finished: Vec<Window>,
     windows_kept: usize,
@@ -75,6 +80,7 @@ impl Shard {
         let state = ShardState {
             labels: IdMap::default(),
             series: IdMap::default(),
+            folds: IdMap::default(),
             current: Window::at(now_ns, Cells::new(options.max_series)),
             finished: Vec::new(),
             windows_kept: options.windows_kept,
@@ -91,16 +97,42 @@ impl Shard {
         }
     }
 
-    pub(super) fn record(&self, clock: &dyn Clock, record: &RequestRecord) {
+    /// Counts a request. Whether it was the first of a window.
+    pub(super) fn record(&self, clock: &dyn Clock, record: &RequestRecord) -> bool {
         let mut state = self.state.lock();
-        state.roll(clock.now_unix_ns());
-        state.current.cells.add(record);
+        let rolled = state.roll(clock.now_unix_ns());
+        let ShardState { current, folds, .. } = &mut *state;
+        current.cells.add(record, |series| folded(folds, series));
         if let Some(upstream_ns) = record.upstream_ns {
             state.upstream_count += 1;
             state.upstream_ns += u128::from(upstream_ns);
         }
         if !record.flags.is_empty() {
             state.count_flags(record.flags);
+        }
+        rolled
+    }
+
+    /// The last window of each series.
+    pub(super) fn note_last(&self, into: &mut HashMap<SeriesId, i64>) {
+        let mut state = self.state.lock();
+        let running = state.current.start_unix_s();
+        state.current.cells.stamp(running);
+        state.current.cells.note_last(into);
+        state.totals.note_last(into);
+    }
+
+    /// Forgets what it knows of numbers, and counts what some of them counted to others.
+    pub(super) fn rename(&self, name: impl Fn(SeriesId) -> SeriesId) {
+        let mut state = self.state.lock();
+        state.labels.clear();
+        state.series.clear();
+        state.folds.clear();
+        if let Some(cells) = state.totals.renamed(&name) {
+            state.totals = cells;
+        }
+        if let Some(cells) = state.current.cells.renamed(&name) {
+            state.current.cells = cells;
         }
     }
 
@@ -126,24 +158,32 @@ impl Shard {
     }
 }
 
+/// What a series counts as when its table is full.
+fn folded(folds: &IdMap<SeriesId>, series: SeriesId) -> SeriesId {
+    folds.get(&series.bits()).copied().unwrap_or_else(|| series.other())
+}
+
 impl ShardState {
-    /// Makes the running window the one of now.
-    fn roll(&mut self, now_ns: i64) {
+    /// Makes the running window the one of now. Whether it was another.
+    fn roll(&mut self, now_ns: i64) -> bool {
         let ended = now_ns >= self.current.end_ns;
         let stepped_back = now_ns < self.current.start_ns.saturating_sub(WINDOW_NS);
         if ended || stepped_back {
             self.finish_current(now_ns);
         }
+        ended || stepped_back
     }
 
     #[cold]
     fn finish_current(&mut self, now_ns: i64) {
         let next = Window::at(now_ns, self.totals.empty_like());
-        let done = std::mem::replace(&mut self.current, next);
+        let mut done = std::mem::replace(&mut self.current, next);
         if done.cells.is_empty() {
             return;
         }
-        self.totals.merge(&done.cells);
+        done.cells.stamp(done.start_unix_s());
+        let ShardState { totals, folds, .. } = self;
+        totals.merge(&done.cells, |series| folded(folds, series));
         if self.windows_kept == 0 {
             return;
         }

@@ -4,11 +4,14 @@
 //! method and names HTTP, or that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, carried without looking at it:
 //! RTSP, SIP, ICAP and many a text protocol begin like HTTP.
 //!
+//! Where the listener has routes it is HTTP that is expected, and nothing goes past the checks of HTTP: what does not begin
+//! with the preface of HTTP/2 is given to the parser of HTTP/1, which answers 400 to what is none ([`Expected::Http`]).
+//!
 //! Silence says nothing: clients of HTTP open connections before they need them. Who speaks first on a silent connection
 //! decides (`server::tcp`).
 //!
-//! Wrong on purpose: a client that makes up a method and sends its request line in pieces more than `limits.detect_ms`
-//! apart is carried as TCP.
+//! Wrong on purpose: where there are no routes, a client that makes up a method and sends its request line in pieces more
+//! than `limits.detect_ms` apart is carried as TCP.
 
 use std::{io, time::Duration};
 
@@ -50,6 +53,23 @@ pub(crate) enum Detected {
     Silent,
     /// Nothing: the connection ended without a byte.
     Nothing,
+}
+
+/// What may be spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// HTTP and any other protocol.
+    Anything,
+    /// HTTP alone.
+    Http,
+}
+
+/// Judges the first bytes where only HTTP may come; `None` when more are needed.
+fn classify_http(bytes: &[u8]) -> Option<Detected> {
+    if bytes.starts_with(PREFACE) {
+        return Some(Detected::Http2);
+    }
+    (!PREFACE.starts_with(bytes)).then_some(Detected::Http1)
 }
 
 /// Judges the first bytes; `None` when more are needed. What was said of fewer bytes stays true, so that the answer does
@@ -111,24 +131,33 @@ fn classify_silent(bytes: &[u8]) -> Detected {
 
 /// Reads until the protocol is known, for at most `wait`; gives back what was read. Bytes that end before they mean
 /// anything are TCP.
-pub(crate) async fn detect<T: AsyncRead + Unpin>(io: &mut T, wait: Duration) -> io::Result<(Detected, Bytes)> {
+pub(crate) async fn detect<T: AsyncRead + Unpin>(
+    io: &mut T,
+    expected: Expected,
+    wait: Duration,
+) -> io::Result<(Detected, Bytes)> {
     let mut bytes = BytesMut::with_capacity(1024);
     let reading = async {
         loop {
-            if let Some(detected) = classify(&bytes) {
+            let found = match expected {
+                Expected::Anything => classify(&bytes),
+                Expected::Http => classify_http(&bytes),
+            };
+            if let Some(detected) = found {
                 return Ok::<_, io::Error>(detected);
             }
             if io.read_buf(&mut bytes).await? == 0 {
-                return Ok(if bytes.is_empty() {
-                    Detected::Nothing
-                } else {
-                    Detected::Tcp
+                return Ok(match expected {
+                    _ if bytes.is_empty() => Detected::Nothing,
+                    Expected::Anything => Detected::Tcp,
+                    Expected::Http => Detected::Http1,
                 });
             }
         }
     };
     let detected = match tokio::time::timeout(wait, reading).await {
         Ok(result) => result?,
+        Err(_) if expected == Expected::Http && !bytes.is_empty() => Detected::Http1,
         Err(_) => classify_silent(&bytes),
     };
     Ok((detected, bytes.freeze()))
@@ -213,6 +242,22 @@ mod tests {
             (b"ab\x00", Some(Detected::Tcp)),
         ] {
             assert_eq!(classify(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn where_http_is_expected_everything_else_is_left_to_its_parser() {
+        for (bytes, expected) in [
+            (&b""[..], None),
+            (&PREFACE[..23], None),
+            (PREFACE, Some(Detected::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Some(Detected::Http1)),
+            (b"\r\n", Some(Detected::Http1)),
+            (b" ", Some(Detected::Http1)),
+            (b"\x16\x03\x01", Some(Detected::Http1)),
+            (b"PURGE", Some(Detected::Http1)),
+        ] {
+            assert_eq!(classify_http(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
 

@@ -134,6 +134,16 @@ impl Framing {
         self.state == State::Head || (self.state == State::Idle && !self.carry.is_empty())
     }
 
+    /// Bytes of the head that has begun and not ended.
+    pub(crate) fn unfinished_head(&self) -> usize {
+        let whole_lines = if self.state == State::Head { self.head_bytes } else { 0 };
+        if self.is_in_head() {
+            whole_lines + self.carry.len()
+        } else {
+            0
+        }
+    }
+
     /// Looks at the next bytes of the connection.
     ///
     /// # Errors
@@ -223,7 +233,13 @@ impl Framing {
             _ => (line, false),
         };
         match self.state {
-            State::Idle if text.is_empty() && strict => {} // Empty lines before a request are allowed.
+            // Empty lines before a request are allowed, as many as a head may have bytes.
+            State::Idle if text.is_empty() && strict => {
+                self.head_bytes += 2;
+                if self.head_bytes > self.max_head_bytes {
+                    return Err(Broken::HeadTooLong);
+                }
+            }
             State::Idle => {
                 self.state = State::Head;
                 self.head = Head::default();
@@ -339,7 +355,10 @@ impl Framing {
                 self.state = State::ChunkSize;
                 self.head_bytes = 0;
             }
-            (false, Some(length)) if length > 0 => self.state = State::Fixed(length),
+            (false, Some(length)) if length > 0 => {
+                self.state = State::Fixed(length);
+                self.head_bytes = 0;
+            }
             _ => self.begin_idle(),
         }
     }

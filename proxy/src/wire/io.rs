@@ -2,32 +2,44 @@
 //!
 //! Guarantees: what [`Framing`] refuses is known to the [`Guard`] before the parser hands the request on; a head that
 //! is not whole after `header`, a body that does not move for `body_idle`, a caller that does not take its response
-//! for `body_idle`, and a connection without a request for `keep_alive` end with an error that names the setting. A
-//! connection has one timer for reading, made once and moved from then on, because making one per request shows in
-//! the CPU time of a request.
+//! for `body_idle`, and a connection without a request for `keep_alive` end with an error that names the setting; so
+//! does one of HTTP/2 that has not begun after `header`. A connection has one timer for reading, made once and moved
+//! from then on, because making one per request shows in the CPU time of a request. What an unfinished head holds beyond
+//! the first buffer is charged to the [`crate::budget`].
 //!
-//! Wrong on purpose: HTTP/2 streams have no idle limit (watch streams of gRPC are silent for long); dead peers of
-//! HTTP/2 are found by PING.
+//! Wrong on purpose: HTTP/2 streams have no idle limit (watch streams of gRPC are silent for long), and neither have its
+//! connections; dead peers are found by PING, idle ones make place when there are too many.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
 
 use super::framing::{Broken, Framing, Refusal};
+use crate::budget::{Account, Full};
+
+/// What an unfinished head holds without being charged: it fits the buffer that every connection has.
+const FREE_HEAD_BYTES: usize = 4096;
+/// The preface of HTTP/2 and the head of the frame that has to follow.
+const HTTP2_BEGIN_BYTES: usize = 24 + 9;
+/// One less than what the library's smallest buffer holds, so that it stays the smallest.
+pub(crate) const SMALL_READ: usize = 8191;
+/// What HTTP/2 reads in a turn when memory is short: a few lists of compressed headers.
+const PIECE_OF_HEADS: usize = 2048;
 
 /// A timer that exists once it was needed and is cheap while it is not.
 #[derive(Debug, Default)]
@@ -53,8 +65,8 @@ impl IdleTimer {
     }
 }
 
-/// What a connection and those who serve its requests know of each other.
-#[derive(Debug, Default)]
+/// What a connection, those who serve its requests, and the [`crate::budget`] know of each other.
+#[derive(Debug)]
 pub(crate) struct Guard {
     /// Number and cause of the first refused request; 0 while there is none.
     refused: AtomicU64,
@@ -64,7 +76,20 @@ pub(crate) struct Guard {
     ended: AtomicU64,
     /// Position in [`CAUSES`] of what ended the connection from this side, plus one.
     cause: AtomicU64,
+    /// Who pays for it.
+    account: Arc<Account>,
+    /// Its number among the places; [`NO_PLACE`] once it was given back.
+    place: AtomicUsize,
+    /// Since when it has no request, in the budget's time.
+    quiet_since: AtomicUsize,
+    /// Bytes charged for an unfinished head.
+    head: AtomicUsize,
+    /// It is to make place for another one.
+    to_leave: AtomicBool,
+    task: AtomicWaker,
 }
+
+const NO_PLACE: usize = usize::MAX;
 
 /// Why a connection was ended from this side: name in metrics, and the message of the error.
 type Cause = (&'static str, &'static str);
@@ -76,15 +101,22 @@ const RESPONSE_TIMEOUT: Cause = (
     "response_timeout",
     "the caller did not take its response for limits.body_idle_ms",
 );
+const NOT_BEGUN: Cause = ("header_timeout", "HTTP/2 was not begun within limits.header_ms");
+const NO_MEMORY: Cause = (
+    "no_memory_for_head",
+    "heads of all connections hold as much as limits.memory_bytes allows",
+);
 const HEAD_TOO_LONG: Cause = ("head_too_long", "a request head is longer than limits.max_header_bytes");
 const MALFORMED_CHUNK: Cause = ("malformed_chunk", "the chunked framing of a request body is malformed");
-const CAUSES: [Cause; 6] = [
+const CAUSES: [Cause; 8] = [
     HEADER_TIMEOUT,
     BODY_TIMEOUT,
     KEEP_ALIVE_TIMEOUT,
     RESPONSE_TIMEOUT,
     HEAD_TOO_LONG,
     MALFORMED_CHUNK,
+    NOT_BEGUN,
+    NO_MEMORY,
 ];
 
 const REFUSALS: [Refusal; 6] = [
@@ -97,6 +129,89 @@ const REFUSALS: [Refusal; 6] = [
 ];
 
 impl Guard {
+    /// Of a connection that has a place.
+    pub(crate) fn at(account: Arc<Account>, place: usize, now: usize) -> Guard {
+        Guard {
+            refused: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            cause: AtomicU64::new(0),
+            account,
+            place: AtomicUsize::new(place),
+            quiet_since: AtomicUsize::new(now),
+            head: AtomicUsize::new(0),
+            to_leave: AtomicBool::new(false),
+            task: AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Its place, the first time.
+    pub(crate) fn take_place(&self) -> Option<usize> {
+        let place = self.place.swap(NO_PLACE, Ordering::Relaxed);
+        (place != NO_PLACE).then_some(place)
+    }
+
+    /// What its unfinished head is charged, the first time.
+    pub(crate) fn take_head(&self) -> usize {
+        self.head.swap(0, Ordering::Relaxed)
+    }
+
+    /// True once a request has been answered.
+    pub(crate) fn has_served(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn quiet_since(&self) -> usize {
+        self.quiet_since.load(Ordering::Relaxed)
+    }
+
+    /// Has the connection end, because its place is needed.
+    pub(crate) fn ask_to_leave(&self) {
+        self.to_leave.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.to_leave.load(Ordering::Acquire)
+    }
+
+    /// Runs what serves the connection, to its end or until the place is needed.
+    pub(crate) async fn until_asked_to_leave<F: Future>(&self, serving: F) {
+        let mut serving = pin!(serving);
+        let mut is_registered = false;
+        poll_fn(|cx| {
+            // Once is enough: the task keeps its waker.
+            if !is_registered {
+                is_registered = true;
+                self.task.register(cx.waker());
+            }
+            if self.is_to_leave() {
+                return Poll::Ready(());
+            }
+            serving.as_mut().poll(cx).map(|_| ())
+        })
+        .await;
+    }
+
+    /// Charges an unfinished head of so many bytes, which the buffers hold up to three times.
+    fn charge_head(&self, length: usize) -> Result<(), Full> {
+        let (wanted, charged) = (
+            3 * length.saturating_sub(FREE_HEAD_BYTES),
+            self.head.load(Ordering::Relaxed),
+        );
+        if wanted > charged {
+            self.account.take(wanted - charged)?;
+        } else {
+            self.account.give(charged - wanted);
+        }
+        self.head.store(wanted, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn set(&self, number: u64, refusal: Refusal) {
         let code = REFUSALS.iter().position(|&r| r == refusal).unwrap_or_default() as u64;
         self.refused.store((number << 8) | code, Ordering::Relaxed);
@@ -110,6 +225,7 @@ impl Guard {
     /// Counts a request that has ended.
     pub(crate) fn end(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
+        self.quiet_since.store(self.account.budget().tick(), Ordering::Relaxed);
     }
 
     /// Why this side ended the connection, if it did: the name in metrics.
@@ -127,7 +243,7 @@ impl Guard {
         io::Error::new(io::ErrorKind::ConnectionAborted, cause.1)
     }
 
-    fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
     }
 
@@ -136,6 +252,12 @@ impl Guard {
         let packed = self.refused.load(Ordering::Relaxed);
         let refused = packed >> 8;
         (refused != 0 && number >= refused).then(|| REFUSALS[(packed & 0xff) as usize])
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.account.give(self.take_head());
     }
 }
 
@@ -157,6 +279,10 @@ pub(crate) struct GuardedIo<T> {
     /// Bytes that protocol detection has read already.
     prefix: Bytes,
     framing: Option<Framing>,
+    /// Bytes that are missing until HTTP/2 has begun.
+    to_begin: usize,
+    /// Of HTTP/2: whether it may read now when memory is short.
+    turn: Option<bool>,
     guard: Arc<Guard>,
     times: CallerTimes,
     read_timer: IdleTimer,
@@ -172,12 +298,23 @@ impl<T> GuardedIo<T> {
         }
     }
 
+    /// A connection of HTTP/2.
+    pub(crate) fn http2(inner: T, prefix: Bytes, times: CallerTimes, guard: Arc<Guard>) -> Self {
+        GuardedIo {
+            to_begin: HTTP2_BEGIN_BYTES,
+            turn: Some(true),
+            ..GuardedIo::opaque(inner, prefix, times, guard)
+        }
+    }
+
     /// A connection whose bytes are not looked at.
     pub(crate) fn opaque(inner: T, prefix: Bytes, times: CallerTimes, guard: Arc<Guard>) -> Self {
         GuardedIo {
             inner,
             prefix,
             framing: None,
+            to_begin: 0,
+            turn: None,
             guard,
             times,
             read_timer: IdleTimer::default(),
@@ -187,6 +324,9 @@ impl<T> GuardedIo<T> {
 
     /// How long the next byte may take, and the setting that says so.
     fn read_limit(&self) -> Option<(Duration, Cause)> {
+        if self.to_begin > 0 {
+            return Some((self.times.header, NOT_BEGUN));
+        }
         let framing = self.framing.as_ref()?;
         if framing.is_idle() {
             Some((self.times.keep_alive, KEEP_ALIVE_TIMEOUT))
@@ -203,7 +343,22 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         let this = &mut *self;
         let before = buf.filled().len();
         if this.prefix.is_empty() {
-            match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            let is_tight = this.guard.account.budget().is_tight();
+            if is_tight && let Some(turn) = &mut this.turn {
+                // The library unpacks all the heads that it can read before it hands over the first, and nothing is charged
+                // until then: it gets a few at a time.
+                *turn = !*turn;
+                if *turn {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            let most = match this.turn {
+                _ if !is_tight => usize::MAX,
+                Some(_) => PIECE_OF_HEADS,
+                None => SMALL_READ,
+            };
+            match poll_read_up_to(&mut this.inner, cx, buf, most) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     let Some((limit, cause)) = this.read_limit() else {
@@ -224,6 +379,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
             buf.put_slice(&this.prefix[..length]);
             this.prefix.advance(length);
         }
+        if this.to_begin > 0 {
+            this.to_begin = this.to_begin.saturating_sub(buf.filled().len() - before);
+        }
         let Some(framing) = &mut this.framing else {
             return Poll::Ready(Ok(()));
         };
@@ -239,6 +397,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
             };
             return Poll::Ready(Err(this.guard.end_connection(cause)));
         }
+        let head = framing.unfinished_head();
+        if (head > FREE_HEAD_BYTES || this.guard.head.load(Ordering::Relaxed) > 0)
+            && this.guard.charge_head(head).is_err()
+        {
+            buf.set_filled(before);
+            return Poll::Ready(Err(this.guard.end_connection(NO_MEMORY)));
+        }
         // A head has one time for all its bytes, however many reads it takes; a body has it anew with each.
         if !(head_was_open && framing.is_in_head()) {
             this.read_timer.disarm();
@@ -248,6 +413,24 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads so many bytes at most; few when memory is short, because the library makes its buffers as large as the pieces are.
+#[inline]
+pub(crate) fn poll_read_up_to<T: AsyncRead + Unpin>(
+    inner: &mut T,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    if buf.remaining() <= most {
+        return Pin::new(inner).poll_read(cx, buf);
+    }
+    let mut small = ReadBuf::new(buf.initialize_unfilled_to(most));
+    ready!(Pin::new(inner).poll_read(cx, &mut small))?;
+    let length = small.filled().len();
+    buf.advance(length);
+    Poll::Ready(Ok(()))
 }
 
 impl<T> GuardedIo<T> {
@@ -295,6 +478,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
 }
 
 #[cfg(test)]
+impl Guard {
+    /// Of a connection with all the room there is.
+    pub(crate) fn for_test() -> Arc<Guard> {
+        let limits = crate::config::Limits::default();
+        crate::budget::Budget::new(&limits, &Arc::default())
+            .admit(None)
+            .expect("there is room")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -316,7 +510,7 @@ mod tests {
     #[test]
     fn a_refusal_is_known_with_the_bytes_that_cause_it() {
         runtime().block_on(async {
-            let guard = Arc::new(Guard::default());
+            let guard = Guard::for_test();
             let (client, mut server) = tokio::io::duplex(4096);
             let prefix = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             let mut io = GuardedIo::http1(client, prefix, TIMES, 8192, guard.clone());
@@ -347,7 +541,7 @@ mod tests {
     #[test]
     fn a_connection_without_a_request_ends_and_one_that_waits_for_its_response_does_not() {
         runtime().block_on(async {
-            let guard = Arc::new(Guard::default());
+            let guard = Guard::for_test();
             let (mut io, server) = io_after(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &guard);
             let mut buf = [0; 4096];
             assert_eq!(io.read(&mut buf).await.unwrap(), 27);
@@ -376,7 +570,7 @@ mod tests {
                     TIMES.body_idle * 3 / 2,
                 ),
             ] {
-                let (mut io, mut server) = io_after(sent, &Arc::default());
+                let (mut io, mut server) = io_after(sent, &Guard::for_test());
                 let started = Instant::now();
                 let drip = tokio::spawn(async move {
                     // Longer than any of the times in all, each pause shorter than a body's.

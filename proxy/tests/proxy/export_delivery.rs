@@ -6,7 +6,7 @@ use crate::export_support::{FakeCollector, ManualClock, eventually};
 use emberline_model::{BatchId, Component, Side, Signal, Workload, time::Clock};
 use emberline_proxy::{
     export::{DropReason, ExportError, ExportOptions, Exporter, ExporterHandle, FlushReport},
-    telemetry::{Protocol, RequestRecord, ResponseFlags, Telemetry, TelemetryOptions},
+    telemetry::{Protocol, RequestRecord, ResponseFlags, Source, Telemetry, TelemetryOptions},
 };
 use tonic::Status;
 
@@ -328,7 +328,7 @@ fn what_arrives_equals_what_was_recorded() {
     let sender = Sender::start(options(collector.url()));
     let telemetry = sender.telemetry.clone();
     let header = b"v1;shop;front;v2;front-1";
-    let peers = [None, telemetry.peers().resolve(header)];
+    let peers = [None, telemetry.peers().resolve(header, Source::OWN)];
     let kinds = [
         ("GET", Protocol::Http1, 200),
         ("POST", Protocol::Grpc, 14),

@@ -13,22 +13,22 @@ use emberline_model::{
     Histogram, LabelSet, Release, RequestSeries, Side, Workload, time::Clock, workload::ROUTE_OTHER,
 };
 use emberline_proxy::telemetry::{
-    Cut, Label, PeerId, Protocol, RequestRecord, ResponseFlags, RouteId, SeriesId, Telemetry, TelemetryOptions,
+    Cut, Label, PeerId, Protocol, RequestRecord, ResponseFlags, RouteId, SeriesId, Source, Telemetry, TelemetryOptions,
     encode_peer, parse_peer,
 };
 use proptest::prelude::*;
 
 /// A window boundary, in milliseconds.
 const START_MS: i64 = 1_700_000_000_000;
-const START_S: i64 = START_MS / 1000;
+pub(crate) const START_S: i64 = START_MS / 1000;
 
-fn telemetry(options: TelemetryOptions) -> (Arc<ManualClock>, Telemetry) {
+pub(crate) fn telemetry(options: TelemetryOptions) -> (Arc<ManualClock>, Telemetry) {
     let clock = ManualClock::at_ms(START_MS);
     let telemetry = Telemetry::new(options, Arc::clone(&clock) as Arc<dyn Clock>);
     (clock, telemetry)
 }
 
-fn request(series: SeriesId, status: u16, duration_ns: u64) -> RequestRecord {
+pub(crate) fn request(series: SeriesId, status: u16, duration_ns: u64) -> RequestRecord {
     RequestRecord {
         series,
         status,
@@ -47,7 +47,7 @@ fn series_of(telemetry: &Telemetry, side: Side, route: &str) -> SeriesId {
     telemetry.series(label, "GET", Protocol::Http1)
 }
 
-fn count(series: &[RequestSeries]) -> u64 {
+pub(crate) fn count(series: &[RequestSeries]) -> u64 {
     series.iter().map(|s| s.duration.count()).sum()
 }
 
@@ -258,7 +258,7 @@ fn routes_over_the_limit_are_one_visible_other() {
 }
 
 #[test]
-fn labels_and_series_over_the_limit_are_one_visible_other_per_side_and_protocol() {
+fn labels_and_series_over_the_limit_keep_side_route_and_protocol() {
     for options in [
         TelemetryOptions {
             max_labels: 10,
@@ -273,26 +273,35 @@ fn labels_and_series_over_the_limit_are_one_visible_other_per_side_and_protocol(
         let mut labels = BTreeSet::new();
         for n in 0..100 {
             let side = if n % 2 == 0 { Side::Client } else { Side::Server };
-            let label = telemetry.label(side, telemetry.route(&format!("/{n}")), None);
+            let route = telemetry.route(&format!("/{}", n % 4));
+            let label = telemetry.label(side, route, Some(telemetry.peers().intern(&release(n))));
             labels.insert(label);
             telemetry.record(&request(telemetry.series(label, "GET", Protocol::Http2), 200, 1));
         }
         let series = &telemetry.take_windows(Cut::All)[&START_S];
-        assert!(labels.len() <= options.max_labels, "{options:?}");
-        assert!(series.len() <= 12, "{options:?}: {}", series.len());
+        assert!(labels.len() <= 100.min(options.max_labels + 8), "{options:?}");
+        assert!(series.len() <= 20, "{options:?}: {}", series.len());
         assert_eq!(count(series), 100);
-        for side in [Side::Client, Side::Server] {
-            let of_side: Vec<_> = series.iter().filter(|s| s.side == side).collect();
+        for n in 0..4 {
+            let side = if n % 2 == 0 { Side::Client } else { Side::Server };
+            let of_route = |s: &&RequestSeries| s.side == side && s.route == format!("/{n}") && s.protocol == "http/2";
+            let of_route: Vec<_> = series.iter().filter(of_route).collect();
             assert_eq!(
-                of_side.iter().map(|s| s.duration.count()).sum::<u64>(),
-                50,
-                "sides stay apart"
-            );
-            assert!(
-                of_side.iter().any(|s| s.route == ROUTE_OTHER && s.protocol == "http/2"),
+                of_route.iter().map(|s| s.duration.count()).sum::<u64>(),
+                25,
                 "{options:?}"
             );
+            let is_other = |s: &&RequestSeries| s.peer.as_ref().is_some_and(|peer| peer.service == ROUTE_OTHER);
+            assert!(of_route.iter().copied().any(|s| is_other(&s)), "{options:?}");
         }
+    }
+}
+
+fn release(n: u32) -> Release {
+    Release {
+        namespace: String::new(),
+        service: format!("made-up-{n}"),
+        version: "v1".into(),
     }
 }
 
@@ -316,9 +325,10 @@ fn made_up_statuses_do_not_grow_the_window() {
     assert_eq!(kept.duration.count(), 2, "what was known before goes on");
     let folded: BTreeSet<u16> = window
         .iter()
-        .filter(|s| s.route == ROUTE_OTHER)
+        .filter(|s| s.method == "_OTHER")
         .map(|s| s.status)
         .collect();
+    assert!(!folded.is_empty());
     assert!(folded.iter().all(|status| status % 100 == 0), "{folded:?}");
 }
 
@@ -359,9 +369,9 @@ fn peers_over_the_limit_are_one_visible_other() {
         encode_peer(&workload)
     };
     let peers = telemetry.peers();
-    let a = peers.resolve(value("a", "1").as_bytes()).unwrap();
+    let a = peers.resolve(value("a", "1").as_bytes(), Source::OWN).unwrap();
     assert_eq!(
-        peers.resolve(value("a", "2").as_bytes()),
+        peers.resolve(value("a", "2").as_bytes(), Source::OWN),
         Some(a),
         "instances of a release are one peer"
     );
@@ -373,17 +383,17 @@ fn peers_over_the_limit_are_one_visible_other() {
             version: "v1".into()
         }
     );
-    let b = peers.resolve(value("b", "1").as_bytes()).unwrap();
+    let b = peers.resolve(value("b", "1").as_bytes(), Source::OWN).unwrap();
     assert_ne!(a, b);
+    peers.resolve(value("b", "1").as_bytes(), Source::OWN);
+    let c = peers.resolve(value("c", "1").as_bytes(), Source::OWN);
+    assert_ne!(c, Some(PeerId::OTHER), "the one with the fewest requests makes place");
     for n in 0..1000 {
         let instance = n.to_string();
-        assert_eq!(peers.resolve(value("c", &instance).as_bytes()), Some(PeerId::OTHER));
-        assert_eq!(
-            peers.resolve(value("a", &instance).as_bytes()),
-            Some(a),
-            "known peers go on"
-        );
+        peers.resolve(value(&format!("d{n}"), &instance).as_bytes(), Source::OWN);
     }
+    let late = peers.resolve(value("e", "1").as_bytes(), Source::OWN);
+    assert_eq!(late, Some(PeerId::OTHER), "a window has so many new ones");
     assert_eq!(peers.release(PeerId::OTHER).to_string(), "other@other");
 }
 
@@ -405,7 +415,7 @@ fn identity_headers_that_are_none_are_refused_and_counted() {
     ];
     for value in bad {
         assert_eq!(
-            telemetry.peers().resolve(value),
+            telemetry.peers().resolve(value, Source::OWN),
             None,
             "{}",
             String::from_utf8_lossy(value)

@@ -10,14 +10,14 @@ collector: {endpoint: \"http://127.0.0.1:4317\"}
 profiler: {hz: 99, enabled: true}
 routes: [\"/cart/{id}\", \"/checkout\"]
 inbound:
-  - {listen: 127.0.0.1:8080, to: 127.0.0.1:9080, protocol: auto}
+  - {listen: 127.0.0.1:8080, to: 127.0.0.1:9080, protocol: auto, trusted_callers: [10.0.0.0/8]}
 outbound:
   - listen: 127.0.0.1:8081
     service: checkout
     routes: [\"/checkout\", \"/quote/{id}\"]
     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: checkout-v2:9102, weight: 50}]
     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000}
-limits: {max_connections: 10000, max_header_bytes: 65536}
+limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
 trace: {create: true, sampled: 0.5}
 drain_seconds: 10
 ";

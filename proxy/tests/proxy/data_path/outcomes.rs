@@ -273,18 +273,18 @@ fn requests_carry_the_name_of_whom_they_are_for_also_when_nobody_is_there() {
         })
         .await;
         let app = App::named("payments").await;
-        let listener = |service: &str, to: SocketAddr| {
+        let listener = |service: &str, routes: &str, to: SocketAddr| {
             format!(
-                "{{listen: 127.0.0.1:0, service: {service}, routes: [\"/pay\"], destinations: [{{address: {to}}}]}}"
+                "{{listen: 127.0.0.1:0, service: {service}, routes: [{routes}], destinations: [{{address: {to}}}]}}"
             )
         };
         let text = yaml(
             "shop",
             &format!(
                 "limits: {{detect_ms: 50}}\noutbound: [{}, {}, {}]",
-                listener("payments", app.address),
-                listener("checkout", nobody().await),
-                listener("postgres", database)
+                listener("payments", "\"/pay\"", app.address),
+                listener("checkout", "\"/pay\"", nobody().await),
+                listener("postgres", "", database)
             ),
         );
         let proxy = proxy(&text);

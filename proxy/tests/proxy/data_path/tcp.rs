@@ -63,7 +63,7 @@ fn detection_tells_http_from_other_bytes_on_one_port() {
             let _ = stream.write_all(answer).await;
         })
         .await;
-        let proxy = inbound("mixed", "\"/\"", app, "");
+        let proxy = inbound("mixed", "", app, "");
         let address = proxy.addresses().inbound[0];
         assert_eq!(get(address, "/").await.1, "ok");
         for bytes in [

@@ -1,0 +1,416 @@
+//! What callers may make this process hold: one sum of memory and of connections for all listeners and workers.
+//!
+//! Policy: nothing waits in line for a place. When places or memory are out, a connection without a request gives its up: first
+//! those that never had one (silent, or with half a head), then those that have been idle the longest. A connection that
+//! finds no place is closed, a request that finds no memory is answered 503, a head that finds none ends its connection;
+//! each is counted by cause. One caller's address holds at most a share of it all, of inbound listeners, so that whoever
+//! fills its share leaves the others theirs.
+//!
+//! Memory is charged by what things cost at most in this process ([`CONNECTION`], [`REQUEST`], ...), not by what the
+//! allocator says, so that the answer is the same on every machine. Bodies are streamed, and the buffers they pass
+//! through are part of these costs; when half of the memory is given away they are kept at their smallest
+//! ([`Budget::is_tight`]).
+//!
+//! Wrong on purpose: the end of a response over HTTP/1 stays in the library's buffer until the caller takes it, after its
+//! request was counted as over; a connection in that state makes place like an idle one, and ends after
+//! `limits.body_idle_ms`.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use crate::{config::Limits, counters::Counters, machine, wire::io::Guard};
+
+/// A caller's connection: its task, the library's two buffers of 8 KiB, and what the kernel keeps.
+pub(crate) const CONNECTION: usize = 20 << 10;
+/// What HTTP/2 adds to a connection: its buffers, tables of header compression, and a window of bodies.
+pub(crate) const HTTP2: usize = 192 << 10;
+/// A request on its way: the connection to its destination, and the response's buffers.
+pub(crate) const REQUEST: usize = 40 << 10;
+/// A request that the application itself answers.
+pub(crate) const SERVED: usize = 16 << 10;
+/// A connection of bytes that nobody looks into: two buffers and the destination's end.
+pub(crate) const TCP: usize = 40 << 10;
+/// A header in a map, besides the bytes of its name and value.
+const HEADER: usize = 128;
+
+/// What the process needs beside callers: its code, its tables of names, and the queue of batches.
+const OWN_BYTES: u64 = 24 << 20;
+/// Assumed where nothing limits memory.
+const UNLIMITED_BYTES: u64 = 512 << 20;
+/// Descriptors of this process's own: listeners, the exporter, the admin port, files.
+const OWN_DESCRIPTORS: u64 = 128;
+
+/// Why something found no place; the name in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full(pub(crate) &'static str);
+
+/// What of a machine is there for callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Bytes.
+    pub(crate) bytes: usize,
+    /// Connections.
+    pub(crate) connections: usize,
+    /// Connections to destinations that may be kept while nothing uses them.
+    pub(crate) idle_upstreams: usize,
+}
+
+impl Room {
+    /// Of this machine and what is written; warns where both do not fit.
+    pub(crate) fn of(limits: &Limits) -> Room {
+        let memory = machine::memory_limit_bytes().unwrap_or(UNLIMITED_BYTES);
+        let descriptors = machine::raise_descriptors();
+        let room = Room::within(limits, memory, descriptors);
+        if limits.max_connections.is_some_and(|wanted| wanted > room.connections) {
+            tracing::warn!(
+                descriptors,
+                allowed = room.connections,
+                "limits.max_connections is more than descriptors allow: raise LimitNOFILE, or lower it"
+            );
+        }
+        tracing::info!(bytes = room.bytes, connections = room.connections, "room for callers");
+        room
+    }
+
+    fn within(limits: &Limits, memory: u64, descriptors: u64) -> Room {
+        let derived = (memory.saturating_sub(OWN_BYTES) / 2).max(4 << 20);
+        let free = descriptors.saturating_sub(OWN_DESCRIPTORS).max(descriptors / 2);
+        // Every connection of a caller may need one to a destination, and a few are kept that nobody uses.
+        let connections = usize::try_from(free * 2 / 5).unwrap_or(usize::MAX).max(1);
+        Room {
+            bytes: limits
+                .memory_bytes
+                .unwrap_or(usize::try_from(derived).unwrap_or(usize::MAX)),
+            connections: limits.max_connections.unwrap_or(connections).min(connections),
+            idle_upstreams: usize::try_from(free / 5).unwrap_or(usize::MAX).max(1),
+        }
+    }
+}
+
+/// The sums.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    room: Room,
+    share: f64,
+    bytes: AtomicUsize,
+    connections: AtomicUsize,
+    callers: Mutex<HashMap<IpAddr, Weak<Account>>>,
+    places: Mutex<Slab<Arc<Guard>>>,
+    counters: Arc<Counters>,
+    /// Counts up with every request: who was quiet the longest has the smallest.
+    clock: AtomicUsize,
+}
+
+/// What one caller's address holds.
+#[derive(Debug)]
+pub(crate) struct Account {
+    budget: Arc<Budget>,
+    /// Where a share counts.
+    caller: Option<IpAddr>,
+    most_bytes: usize,
+    most_connections: usize,
+    bytes: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: &Limits, counters: &Arc<Counters>) -> Arc<Budget> {
+        Budget::with(Room::of(limits), limits, counters)
+    }
+
+    pub(crate) fn with(room: Room, limits: &Limits, counters: &Arc<Counters>) -> Arc<Budget> {
+        Arc::new(Budget {
+            room,
+            share: limits.share_of_caller,
+            bytes: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            callers: Mutex::default(),
+            places: Mutex::default(),
+            counters: Arc::clone(counters),
+            clock: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        self.room
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Most of it is given away: buffers are to stay small.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.bytes.load(Relaxed) > self.room.bytes / 2
+    }
+
+    /// Places run out.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.is_tight() || self.connections.load(Relaxed) > self.room.connections / 2
+    }
+
+    /// The time in requests.
+    pub(crate) fn tick(&self) -> usize {
+        self.clock.fetch_add(1, Relaxed)
+    }
+
+    /// A place for a new connection. `caller` is given where callers have shares.
+    pub(crate) fn admit(self: &Arc<Self>, caller: Option<IpAddr>) -> Result<Arc<Guard>, Full> {
+        let account = self.account(caller.map(|address| address.to_canonical()));
+        if account.connections.load(Relaxed) >= account.most_connections
+            && !self.make_room(|guard| Arc::ptr_eq(guard.account(), &account))
+        {
+            return Err(Full("connections_of_caller"));
+        }
+        if self.connections.load(Relaxed) >= self.room.connections && !self.make_room(|_| true) {
+            return Err(Full("connections"));
+        }
+        if let Err(full) = account.take(CONNECTION) {
+            let own = full.0 == "memory_of_caller";
+            if !self.make_room(|guard| !own || Arc::ptr_eq(guard.account(), &account))
+                || account.take(CONNECTION).is_err()
+            {
+                return Err(full);
+            }
+        }
+        account.connections.fetch_add(1, Relaxed);
+        self.connections.fetch_add(1, Relaxed);
+        let mut places = self.places.lock();
+        let place = places.vacant_entry();
+        let guard = Arc::new(Guard::at(account, place.key(), self.tick()));
+        place.insert(Arc::clone(&guard));
+        Ok(guard)
+    }
+
+    fn account(self: &Arc<Self>, caller: Option<IpAddr>) -> Arc<Account> {
+        let new = |share: f64| {
+            let part = |of: usize| ((of as f64 * share) as usize).max(1);
+            Arc::new(Account {
+                budget: Arc::clone(self),
+                caller,
+                most_bytes: part(self.room.bytes),
+                most_connections: part(self.room.connections),
+                bytes: AtomicUsize::new(0),
+                connections: AtomicUsize::new(0),
+            })
+        };
+        let Some(address) = caller else { return new(1.0) };
+        let mut callers = self.callers.lock();
+        if let Some(known) = callers.get(&address).and_then(Weak::upgrade) {
+            return known;
+        }
+        let account = new(self.share);
+        callers.insert(address, Arc::downgrade(&account));
+        account
+    }
+
+    /// Ends connections without a request, a few at a time because looking for them takes a look at all. Whether there
+    /// were any.
+    fn make_room(&self, of: impl Fn(&Guard) -> bool) -> bool {
+        let mut quiet: Vec<(bool, usize, Arc<Guard>)> = Vec::new();
+        let places = self.places.lock();
+        let most = (places.len() / 64).clamp(1, 32);
+        for (_, guard) in &*places {
+            if !guard.is_busy() && of(guard) {
+                quiet.push((guard.has_served(), guard.quiet_since(), Arc::clone(guard)));
+            }
+        }
+        drop(places);
+        let most = most.min(quiet.len());
+        if most == 0 {
+            return false;
+        }
+        quiet.select_nth_unstable_by_key(most - 1, |(served, since, _)| (*served, *since));
+        for (_, _, guard) in &quiet[..most] {
+            self.leave(guard);
+            guard.ask_to_leave();
+            self.counters.connection_broke("made_place");
+        }
+        true
+    }
+
+    /// Gives a connection's place back, once.
+    pub(crate) fn leave(&self, guard: &Guard) {
+        let Some(place) = guard.take_place() else { return };
+        self.places.lock().try_remove(place);
+        let account = guard.account();
+        account.connections.fetch_sub(1, Relaxed);
+        self.connections.fetch_sub(1, Relaxed);
+        account.give(CONNECTION + guard.take_head());
+    }
+
+    /// Bytes given away.
+    #[cfg(test)]
+    fn used(&self) -> (usize, usize) {
+        (self.connections.load(Relaxed), self.bytes.load(Relaxed))
+    }
+}
+
+impl Account {
+    /// Takes bytes, or says whose bound they exceed.
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), Full> {
+        let own = self.bytes.fetch_add(bytes, Relaxed) + bytes;
+        let all = self.budget.bytes.fetch_add(bytes, Relaxed) + bytes;
+        if own <= self.most_bytes && all <= self.budget.room.bytes {
+            return Ok(());
+        }
+        self.give(bytes);
+        Err(Full(if all > self.budget.room.bytes {
+            "memory"
+        } else {
+            "memory_of_caller"
+        }))
+    }
+
+    /// Gives bytes back.
+    pub(crate) fn give(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.budget.bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Takes bytes for a request; where there are none, connections without one give theirs.
+    pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), Full> {
+        let mut taken = self.take(bytes);
+        for _ in 0..4 {
+            let Err(full) = taken else { break };
+            let own = full.0 == "memory_of_caller";
+            if !self
+                .budget
+                .make_room(|guard| !own || std::ptr::eq(Arc::as_ptr(guard.account()), self))
+            {
+                break;
+            }
+            taken = self.take(bytes);
+        }
+        taken
+    }
+
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Some(caller) = self.caller {
+            let mut callers = self.budget.callers.lock();
+            // Another one of the same caller may have taken its place.
+            if callers.get(&caller).is_some_and(|known| known.strong_count() == 0) {
+                callers.remove(&caller);
+            }
+        }
+    }
+}
+
+/// What a list of headers costs in memory, which compression may have made of a few bytes.
+pub(crate) fn cost_of(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| HEADER + name.as_str().len() + value.len())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(bytes: usize, connections: usize) -> Arc<Budget> {
+        let room = Room {
+            bytes,
+            connections,
+            idle_upstreams: 1,
+        };
+        Budget::with(room, &Limits::default(), &Arc::default())
+    }
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, 0, last]))
+    }
+
+    #[test]
+    fn limits_follow_from_the_machine_and_fit_it() {
+        let limits = Limits::default();
+        let small = Room::within(&limits, 64 << 20, 1024);
+        assert_eq!(
+            (small.bytes, small.connections, small.idle_upstreams),
+            (20 << 20, 358, 179)
+        );
+        // Callers, their destinations, idle ones and the process's own.
+        assert!(2 * small.connections + small.idle_upstreams + 128 <= 1024);
+        let unit = Room::within(&limits, 256 << 20, 65_536);
+        assert_eq!((unit.bytes, unit.connections), (116 << 20, 26_163));
+        let written = Limits {
+            memory_bytes: Some(5 << 20),
+            max_connections: Some(50),
+            ..limits
+        };
+        let room = Room::within(&written, 64 << 20, 1024);
+        assert_eq!((room.bytes, room.connections), (5 << 20, 50));
+        assert_eq!(Room::within(&limits, 1, 1).connections, 1);
+    }
+
+    #[test]
+    fn a_new_connection_takes_the_place_of_one_that_never_had_a_request() {
+        let budget = budget(1 << 20, 3);
+        let served = budget.admit(None).unwrap();
+        served.begin();
+        served.end();
+        let busy = budget.admit(None).unwrap();
+        busy.begin();
+        let silent = budget.admit(None).unwrap();
+        let fourth = budget.admit(None).unwrap();
+        assert_eq!(
+            [&served, &busy, &silent, &fourth].map(|guard| guard.is_to_leave()),
+            [false, false, true, false]
+        );
+        fourth.begin();
+        // Then the one that has been idle, and then nobody.
+        let fifth = budget.admit(None).unwrap();
+        assert!(served.is_to_leave());
+        fifth.begin();
+        assert_eq!(budget.admit(None).unwrap_err(), Full("connections"));
+        assert_eq!(budget.used(), (3, 3 * CONNECTION));
+        for guard in [served, busy, silent, fourth, fifth] {
+            budget.leave(&guard);
+        }
+        assert_eq!(budget.used(), (0, 0), "each place is given back once");
+    }
+
+    #[test]
+    fn one_caller_leaves_the_others_their_part() {
+        let budget = budget(100 * CONNECTION, 8);
+        let mut greedy = Vec::new();
+        for _ in 0..6 {
+            let guard = budget.admit(ip(1)).unwrap();
+            guard.begin();
+            greedy.push(guard);
+        }
+        assert_eq!(budget.admit(ip(1)).unwrap_err(), Full("connections_of_caller"));
+        let other = budget.admit(ip(2)).unwrap();
+        let account = greedy[0].account();
+        assert!(account.take(69 * CONNECTION).is_ok());
+        assert_eq!(account.take(CONNECTION), Err(Full("memory_of_caller")));
+        assert!(other.account().take(20 * CONNECTION).is_ok());
+        assert_eq!(other.account().take(20 * CONNECTION), Err(Full("memory")));
+    }
+
+    #[test]
+    fn accounts_of_callers_that_left_are_forgotten() {
+        let budget = budget(1 << 20, 8);
+        for last in 0..200 {
+            let guard = budget.admit(ip(last)).unwrap();
+            budget.leave(&guard);
+        }
+        assert_eq!(budget.callers.lock().len(), 0);
+    }
+}
