@@ -274,3 +274,99 @@ impl AlertBook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use emberline_model::{
+        alert::ComparisonMode,
+        time::{Clock, SystemClock},
+    };
+    use emberline_storage::Options;
+
+    use super::*;
+
+    const RECEIVER: &str = "webhook";
+
+    fn book() -> (AlertBook, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::open(Options::new(folder.path()), clock).unwrap();
+        (AlertBook::open(store, BTreeSet::from([RECEIVER.to_owned()])), folder)
+    }
+
+    fn judged(state: AlertStatus, changed_ms: i64) -> Vec<Judged> {
+        let alert = Alert {
+            id: format!("pay {changed_ms}"),
+            state,
+            kind: "latency".to_owned(),
+            namespace: "demo".to_owned(),
+            service: "pay".to_owned(),
+            baseline: "v1".to_owned(),
+            candidate: "v2".to_owned(),
+            route: "/pay".to_owned(),
+            source: None,
+            mode: ComparisonMode::Concurrent,
+            started_ms: changed_ms,
+            updated_ms: changed_ms,
+            resolved_ms: None,
+            sentence: String::new(),
+            function: None,
+            functions: Vec::new(),
+            latency: Default::default(),
+            e_value: 5_000.0,
+            alpha: 0.001,
+            windows: 3,
+            client_server: Default::default(),
+            folded: Vec::new(),
+            diff_url: String::new(),
+            suppressed_reason: None,
+            ended_reason: None,
+        };
+        vec![Judged { alert, changed_ms }]
+    }
+
+    fn shown(book: &AlertBook, judged: Vec<Judged>, now_ms: i64, hold: bool) -> Vec<(AlertStatus, i64)> {
+        let all = book.reconcile(judged, now_ms, hold, |_| "gone".to_owned());
+        all.iter().map(|alert| (alert.state, alert.started_ms)).collect()
+    }
+
+    #[test]
+    fn the_windows_that_an_alert_was_stated_from_do_not_state_it_again_when_it_is_over() {
+        use AlertStatus::{Firing, Resolved};
+        let (book, _folder) = book();
+        assert_eq!(shown(&book, judged(Firing, 100), 200, false), [(Firing, 100)]);
+        assert_eq!(shown(&book, Vec::new(), 300, false), [(Resolved, 100)]);
+        assert_eq!(shown(&book, judged(Firing, 100), 400, false), [(Resolved, 100)]);
+        assert!(book.open_alerts().is_empty());
+        // What began after its end is another one.
+        assert_eq!(shown(&book, judged(Firing, 350), 500, false), [(Firing, 350)]);
+        assert_eq!(book.open_alerts().len(), 1);
+    }
+
+    #[test]
+    fn nothing_ends_while_senders_may_still_deliver() {
+        use AlertStatus::{Firing, Resolved};
+        let (book, _folder) = book();
+        shown(&book, judged(Firing, 100), 200, false);
+        assert_eq!(shown(&book, judged(Resolved, 150), 300, true), [(Firing, 100)]);
+        assert_eq!(shown(&book, Vec::new(), 300, true), [(Firing, 100)]);
+        assert_eq!(shown(&book, judged(Resolved, 150), 400, false), [(Resolved, 100)]);
+    }
+
+    #[test]
+    fn what_a_receiver_heard_is_not_taken_back_and_its_end_is_owed() {
+        let (book, _folder) = book();
+        shown(&book, judged(AlertStatus::Firing, 100), 200, false);
+        let alert = book.open_alerts();
+        book.note(RECEIVER, &alert, Told::Firing, 210);
+        book.note(RECEIVER, &alert, Told::Perhaps, 220);
+        let entry = book.entries().remove(0);
+        assert_eq!(
+            (entry.told[RECEIVER].told, entry.told[RECEIVER].at_ms),
+            (Told::Firing, 210)
+        );
+        assert!(entry.owes(&BTreeSet::from([RECEIVER.to_owned()])));
+        book.note(RECEIVER, &alert, Told::Resolved, 300);
+        assert!(!book.entries()[0].owes(&BTreeSet::from([RECEIVER.to_owned()])));
+    }
+}

@@ -166,11 +166,11 @@ impl Sender {
         windows
     }
 
-    fn resource(&self, instance: String) -> Resource {
+    fn resource(&self, instance: &str) -> Resource {
         let attributes = [
             ("service.name", self.service.as_str()),
             ("service.version", self.version),
-            ("service.instance.id", &instance),
+            ("service.instance.id", instance),
         ];
         Resource {
             attributes: attributes.into_iter().map(|(key, value)| text(key, value)).collect(),
@@ -208,7 +208,7 @@ impl Sender {
             false => "i1".to_owned(),
         };
         ResourceMetrics {
-            resource: Some(self.resource(instance)),
+            resource: Some(self.resource(&instance)),
             scope_metrics: vec![ScopeMetrics {
                 metrics: vec![metric],
                 ..ScopeMetrics::default()
@@ -237,7 +237,7 @@ impl Sender {
             ..otlp::Profile::default()
         };
         otlp::ResourceProfiles {
-            resource: Some(self.resource("i1".to_owned())),
+            resource: Some(self.resource("i1")),
             scope_profiles: vec![otlp::ScopeProfiles {
                 profiles: vec![profile],
                 ..otlp::ScopeProfiles::default()
@@ -390,7 +390,7 @@ async fn a_cost_per_request_is_the_true_one_whatever_is_sent_when_and_under_whic
                             metrics: later(metrics, phases_ms.0),
                             profiles: later(profiles, phases_ms.1),
                             foreign,
-                            flushes: (at / 2 + side) % 2 == 0,
+                            flushes: (at / 2 + side).is_multiple_of(2),
                             lives: lives[(at / 2 + side) % 3].clone(),
                             served,
                             samples,
