@@ -81,7 +81,7 @@ impl DebugInfo for DebugInfoService {
         &self,
         request: Request<ShouldUploadRequest>,
     ) -> Result<Response<ShouldUploadResponse>, Status> {
-        let address = request_address(&request);
+        let address = reporters::address(request.extensions());
         let asked = request.into_inner();
         let from = self.origin(&asked.build_id, address);
         match self.files.wanted(&asked.build_id, asked.size, &from) {
@@ -98,7 +98,7 @@ impl DebugInfo for DebugInfoService {
     }
 
     async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
-        let address = request_address(&request);
+        let address = reporters::address(request.extensions());
         match self.take(address, request.into_inner()).await {
             Ok(received_bytes) => {
                 self.metrics.debuginfo("stored");
@@ -112,11 +112,6 @@ impl DebugInfo for DebugInfoService {
             }
         }
     }
-}
-
-/// Where a call comes from.
-fn request_address<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.remote_addr().map(|address| reporters::network(address.ip()))
 }
 
 type Failure = (&'static str, Status);

@@ -27,7 +27,7 @@ pub(crate) fn address(extensions: &http::Extensions) -> Option<IpAddr> {
 }
 
 /// An address, or the network of one of IPv6.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
+fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
