@@ -33,7 +33,6 @@ mod upload;
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };

@@ -257,6 +257,11 @@ impl prometheus_client::collector::Collector for StoreMetrics {
             ),
             ("request_rows", "Request rows made visible", stats.request_rows),
             ("window_rows", "Window rows made visible", stats.window_rows),
+            (
+                "id_collisions",
+                "Contents whose identifier another one had, kept apart from it",
+                stats.id_collisions,
+            ),
             ("queries", "Questions asked", stats.queries),
             (
                 "query_timeouts",

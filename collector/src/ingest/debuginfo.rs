@@ -82,7 +82,7 @@ impl DebugInfo for DebugInfoService {
         &self,
         request: Request<ShouldUploadRequest>,
     ) -> Result<Response<ShouldUploadResponse>, Status> {
-        let address = request_address(&request);
+        let address = SenderKey::of(request.extensions()).address();
         let asked = request.into_inner();
         let from = self.origin(&asked.build_id, address);
         match self.files.wanted(&asked.build_id, asked.size, &from) {
@@ -99,7 +99,7 @@ impl DebugInfo for DebugInfoService {
     }
 
     async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
-        let address = request_address(&request);
+        let address = SenderKey::of(request.extensions()).address();
         match self.take(address, request.into_inner()).await {
             Ok(received_bytes) => {
                 self.metrics.debuginfo("stored");
@@ -113,11 +113,6 @@ impl DebugInfo for DebugInfoService {
             }
         }
     }
-}
-
-/// Where a call comes from.
-fn request_address<T>(request: &Request<T>) -> Option<IpAddr> {
-    SenderKey::of(request.extensions()).address()
 }
 
 type Failure = (&'static str, Status);

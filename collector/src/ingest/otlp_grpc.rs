@@ -5,7 +5,7 @@
 //! itself refuses (too many bytes after decompression, bytes that are no message) is said in the words of
 //! [`super::refused`]: by default such requests would be answered with codes that make senders try again for ever.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,

@@ -125,7 +125,8 @@ impl DebugFiles {
         clock: Arc<dyn Clock>,
         surroundings: Box<dyn Surroundings>,
     ) -> io::Result<DebugFiles> {
-        let dir = claims::folder(data_dir);
+        // Absolute: the process that reads has another working directory.
+        let dir = std::path::absolute(claims::folder(data_dir))?;
         fs::create_dir_all(&dir)?;
         let files = DebugFiles {
             dir,
@@ -197,12 +198,11 @@ impl DebugFiles {
         if let Some(claim) = claims::read(&self.dir, build)
             && !claim.loses_against(from.reported_unix_ms)
         {
-            match claim.refused {
-                Some(why) if self.clock.now_unix_ms() - claim.refused_unix_ms < REMEMBER_UNREADABLE_MS => {
-                    return Err(Unwanted::RefusedBefore(why));
-                }
-                None if claims::file_path(&self.dir, build).exists() => return Err(Unwanted::Stored),
-                _ => {}
+            if let Some(why) = self.refusal(&claim) {
+                return Err(Unwanted::RefusedBefore(why.to_owned()));
+            }
+            if claims::file_path(&self.dir, build).exists() {
+                return Err(Unwanted::Stored);
             }
         }
         if state.receiving.contains_key(build) {
@@ -258,6 +258,12 @@ impl DebugFiles {
         self.remember_unreadable(claim, why);
         // Gone already is as good.
         let _ = fs::remove_file(claims::file_path(&self.dir, build));
+    }
+
+    /// Why the file of a claim was refused, as long as that is remembered.
+    fn refusal<'a>(&self, claim: &'a SymbolClaim) -> Option<&'a str> {
+        let age_ms = self.clock.now_unix_ms().saturating_sub(claim.refused_unix_ms);
+        claim.refused.as_deref().filter(|_| age_ms < REMEMBER_UNREADABLE_MS)
     }
 
     fn remember_unreadable(&self, claim: SymbolClaim, why: String) {
@@ -325,12 +331,17 @@ impl DebugFiles {
         let before = claims::read(&self.dir, build);
         let path = claims::file_path(&self.dir, build);
         let is_same = before.as_ref().is_some_and(|before| before.digest == claim.digest);
-        if let Some(why) = before
-            .as_ref()
-            .filter(|_| is_same)
-            .and_then(|before| before.refused.clone())
-        {
-            return Err(Unwanted::RefusedBefore(why));
+        if let Some(before) = &before {
+            match self.refusal(before) {
+                Some(why) if is_same => return Err(Unwanted::RefusedBefore(why.to_owned())),
+                // Its file made room for others; the names that were found in it are still there.
+                None if !is_same && before.refused.is_none() && !before.loses_against(claim.reported_unix_ms) => {
+                    let why = "the names of this build are from another file, and its sender has the better claim; \
+                               `emberline store symbols forget` removes them";
+                    return Err(Unwanted::RefusedBefore(why.to_owned()));
+                }
+                _ => {}
+            }
         }
         if let Err(why) = reader::is_readable(temporary, self.limits.unpacked_bytes) {
             // Of a file that has a place, the claim stays.

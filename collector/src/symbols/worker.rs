@@ -71,7 +71,11 @@ struct Memory {
 enum Outcome {
     /// Names were stored; there may be more to look up.
     Stored,
-    /// There is nothing more to do for this build now.
+    /// They are looked up later.
+    Waits,
+    /// There is no file.
+    NoFile,
+    /// There will be no names of this file.
     Over,
 }
 
@@ -119,41 +123,41 @@ impl SymbolWorker {
                 continue;
             }
             let mut offsets = offsets;
-            let mut has_file = false;
             // To the end, because the process that read this file may have to make room for one that reads the next.
-            while let Outcome::Stored = self.look_up(memory, &mapping, &offsets, &mut has_file).await {
+            let left = loop {
+                let more = match self.look_up(memory, &mapping, &offsets).await {
+                    Outcome::NoFile => {
+                        without_file += offsets.len();
+                        break 0;
+                    }
+                    Outcome::Waits => break offsets.len(),
+                    Outcome::Over => break 0,
+                    Outcome::Stored if offsets.len() < BATCH => break 0,
+                    Outcome::Stored => self.store.unresolved(BATCH),
+                };
                 let key = mapping.key();
-                let more = self
-                    .store
-                    .unresolved(BATCH)
-                    .into_iter()
-                    .find(|(other, _)| other.key() == key);
-                match more {
-                    Some((_, more)) if offsets.len() >= BATCH => offsets = more,
-                    _ => break,
+                match more.into_iter().find(|(other, _)| other.key() == key) {
+                    Some((_, more)) => offsets = more,
+                    None => break 0,
                 }
-            }
-            match has_file {
-                true => waiting += offsets.len(),
-                false => without_file += offsets.len(),
-            }
+            };
+            waiting += left;
         }
         self.metrics.symbol_queue("worker", waiting);
         self.metrics.symbol_queue("file", without_file);
     }
 
     /// Looks up some locations of one build.
-    async fn look_up(&self, memory: &mut Memory, mapping: &Mapping, offsets: &[u64], has_file: &mut bool) -> Outcome {
+    async fn look_up(&self, memory: &mut Memory, mapping: &Mapping, offsets: &[u64]) -> Outcome {
         let build = mapping.build_id.as_str();
         let file = match self.files.begin_reading(build) {
-            None => return Outcome::Over,
+            None => return Outcome::NoFile,
             Some(Err(why)) => {
                 self.give_up(mapping, offsets.len(), "refused", &why);
                 return Outcome::Over;
             }
             Some(Ok(file)) => file,
         };
-        *has_file = true;
         let started = Instant::now();
         let read = memory.reader.frames(&file.path, offsets).await;
         memory.last_read = Instant::now();
@@ -190,13 +194,13 @@ impl SymbolWorker {
                 } else {
                     memory.resting.insert(build.to_owned(), Instant::now() + EVERY * *kills);
                 }
-                return Outcome::Over;
+                return Outcome::Waits;
             }
             Err(ReadError::NotStarted(why)) => {
                 self.metrics.symbol_read("not_started");
                 tracing::error!("addresses get no names: {why}; `symbol_reader` is to be set");
                 memory.not_before = Some(Instant::now() + NOT_STARTED);
-                return Outcome::Over;
+                return Outcome::Waits;
             }
         };
         memory.kills.remove(build);
@@ -219,14 +223,14 @@ impl SymbolWorker {
                 tracing::debug!(build, count, named, "looked up locations");
                 Outcome::Stored
             }
-            Ok(Ok(false)) => Outcome::Over,
+            Ok(Ok(false)) => Outcome::Waits,
             Ok(Err(error)) => {
                 tracing::warn!("symbols were not stored: {error}");
-                Outcome::Over
+                Outcome::Waits
             }
             Err(error) => {
                 tracing::error!("storing symbols failed: {error}");
-                Outcome::Over
+                Outcome::Waits
             }
         }
     }

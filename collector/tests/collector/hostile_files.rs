@@ -501,3 +501,27 @@ async fn files_that_nothing_stored_refers_to_make_room_first() {
     assert_eq!([used, unused, BUILD].map(there), [true, false, true]);
     server.stop().await;
 }
+
+/// A file goes when others need the room; its names stay, and are no stranger's to change.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_whose_file_made_room_are_not_a_strangers_to_replace() {
+    let server = Server::start(|_| {}).await;
+    let bytes = packed(BUILD, 100);
+    let size = bytes.len() as u64;
+    let mut owner = client_from(&server, "127.0.0.3").await;
+    upload(&mut owner, BUILD, size, &bytes).await.unwrap();
+    std::fs::remove_file(server.dir.join(format!("debuginfo/{BUILD}.debug"))).unwrap();
+    let mut stranger = client_from(&server, "127.0.0.2").await;
+    let planted = [&bytes[..], b"!"].concat();
+    let refused = upload(&mut stranger, BUILD, planted.len() as u64, &planted)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("names of this build"),
+        "{}",
+        refused.message()
+    );
+    upload(&mut owner, BUILD, size, &bytes).await.unwrap();
+    server.stop().await;
+}
