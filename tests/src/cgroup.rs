@@ -13,13 +13,13 @@ use std::{
 
 /// A cgroup with a limit of memory; removed when dropped, after its processes.
 #[derive(Debug)]
-pub(crate) struct MemoryCgroup {
+pub struct MemoryCgroup {
     folder: PathBuf,
 }
 
 impl MemoryCgroup {
     /// A new one that holds this many bytes; nothing where the system gives this process none.
-    pub(crate) fn new(limit_bytes: u64) -> Option<MemoryCgroup> {
+    pub fn new(limit_bytes: u64) -> Option<MemoryCgroup> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("emberline-test-{}-{number}", std::process::id());
@@ -35,7 +35,7 @@ impl MemoryCgroup {
     }
 
     /// The file to which a process writes its number to join.
-    pub(crate) fn joining(&self) -> PathBuf {
+    pub fn joining(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 }

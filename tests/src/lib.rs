@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cgroup::MemoryCgroup;
+pub use cgroup::MemoryCgroup;
 use serde_json::Value;
 
 /// Held by a test that starts a mesh: two at once would measure each other.

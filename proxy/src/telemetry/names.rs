@@ -326,8 +326,10 @@ impl Names {
             return known;
         }
         if !key.is_folded() {
-            let has_room = self.new_labels < 2 * self.max_labels
-                && (self.own_labels < self.max_labels || self.make_room(peers) && self.own_labels < self.max_labels);
+            if self.own_labels >= self.max_labels {
+                self.make_room(peers);
+            }
+            let has_room = self.own_labels < self.max_labels && self.new_labels < 2 * self.max_labels;
             if !has_room {
                 self.folded.labels += 1;
                 return self.label(key.folded(), peers);
@@ -382,9 +384,10 @@ impl Names {
         let folded = self.folded_key(key, peers);
         if key != folded {
             let is_gone = !self.labels.contains_key(&key.label.get());
-            let has_room = !is_gone
-                && self.new_series < 2 * self.max_series
-                && (self.own_series < self.max_series || self.make_room(peers) && self.own_series < self.max_series);
+            if self.own_series >= self.max_series {
+                self.make_room(peers);
+            }
+            let has_room = !is_gone && self.own_series < self.max_series && self.new_series < 2 * self.max_series;
             if !has_room {
                 self.folded.series += u64::from(!is_gone);
                 return self.series(folded, peers);
@@ -435,11 +438,10 @@ impl Names {
     }
 
     /// Forgets what the last two windows did not hold, once in a window.
-    fn make_room(&mut self, peers: &PeerTable) -> bool {
-        if std::mem::replace(&mut self.made_room, true) {
-            return false;
+    fn make_room(&mut self, peers: &PeerTable) {
+        if !std::mem::replace(&mut self.made_room, true) {
+            self.forget(self.window - WINDOW_S, true, peers);
         }
-        self.forget(self.window - WINDOW_S, true, peers)
     }
 
     /// Forgets labels and series of peers that are not known any more or that no window since `oldest` held; those

@@ -9,6 +9,7 @@ mod export_profiles;
 mod export_support;
 mod export_telemetry;
 mod hostile_collector;
+mod siege;
 
 /// Runs `body` as the test `name` in a process of its own: a process has one sampler, which would sample the other tests
 /// as well.

@@ -11,6 +11,7 @@ mod compare;
 mod cost;
 mod demo;
 mod hostile;
+mod hostile_proxy;
 mod ingest;
 mod languages;
 mod load;
@@ -70,7 +71,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 18] = [
+const BENCHES: [Bench; 19] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -82,6 +83,7 @@ const BENCHES: [Bench; 18] = [
     ("ingest", ingest::run),
     ("load", load::run),
     ("hostile", hostile::run),
+    ("hostile_proxy", hostile_proxy::run),
     ("disk_full", campaign::disk_full),
     ("replay", campaign::replay),
     ("kill", campaign::kill),

@@ -4,18 +4,22 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::support::*;
+use crate::siege;
 
 /// A running program; killed when the test ends, however it ends.
 struct Running {
     child: Child,
     admin: SocketAddr,
     inbound: SocketAddr,
+    /// The second inbound listener, if there is one.
+    second: Option<SocketAddr>,
 }
 
 impl Drop for Running {
@@ -53,9 +57,12 @@ fn run(folder: &std::path::Path, text: &str, limit: &str) -> Running {
         let end = rest.find([' ', ']', ',', '\n']).unwrap();
         rest[..end].parse().unwrap()
     };
+    let (_, listeners) = line.split_once("inbound=[").unwrap();
+    let (listeners, _) = listeners.split_once(']').unwrap();
     Running {
         admin: after("admin="),
         inbound: after("inbound=["),
+        second: listeners.split(", ").nth(1).map(|second| second.parse().unwrap()),
         child,
     }
 }
@@ -272,5 +279,56 @@ fn the_admin_port_shows_metrics_configuration_and_a_profile() {
             ),
             405
         );
+    });
+}
+
+#[test]
+fn a_siege_does_not_bring_the_program_down() {
+    block_on(async {
+        let (answering, stuck) = (siege::answering_app().await, siege::stuck_app().await);
+        let folder = tempfile::tempdir().unwrap();
+        // What a container of 64 MiB gives it.
+        let text = yaml(
+            "cart",
+            &format!(
+                "limits: {{memory_bytes: 20971520, keep_alive_ms: 5000, header_ms: 2000}}\nroutes: [\"/\", \"/big\"]\n\
+                 inbound: [{{listen: 127.0.0.1:0, to: {answering}}}, {{listen: 127.0.0.1:0, to: {stuck}}}]"
+            ),
+        );
+        let mut running = run(folder.path(), &text, "ulimit -n 1024;");
+        let target = siege::Target {
+            answering: running.inbound,
+            stuck: running.second.unwrap(),
+            admin: running.admin,
+            at_a_time: 120,
+            in_all: 1_000,
+        };
+        let (how_long, done) = (Duration::from_secs(6), Arc::<siege::Done>::default());
+        let laid = tokio::spawn(siege::lay(target, how_long, Arc::clone(&done)));
+        let every = Duration::from_millis(5);
+        let (caller, probe) = tokio::join!(
+            siege::behave(target.answering, "/", every, how_long),
+            siege::behave(target.admin, "/ready", 10 * every, how_long)
+        );
+        laid.await.unwrap();
+        assert!(running.child.try_wait().unwrap().is_none(), "it has ended");
+        let metrics = get(running.admin, "/metrics").await.1;
+        let said = metrics
+            .lines()
+            .filter(|l| l.contains("overloads_total") || l.contains("broken_total"));
+        let said: Vec<&str> = said.collect();
+        assert_eq!(probe.failed, 0, "{said:#?}");
+        assert!(
+            !caller.latencies.is_empty() && caller.failed == 0,
+            "{}: {said:#?}",
+            caller.failed
+        );
+        let reasons = ["made_place", "overloads"];
+        assert!(reasons.iter().all(|reason| metrics.contains(reason)), "{said:#?}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        println!("peak {peak_kb} kB, p99 {:.1} ms, {done:?}", caller.quantile_ms(0.99));
+        assert!(peak_kb < 64 << 10, "{peak_kb} kB: {said:#?}");
     });
 }
