@@ -3,6 +3,7 @@
 
 use std::{
     env, fs, io,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -24,12 +25,25 @@ fn main() {
         println!("cargo::warning=no place beside the binaries found for {LIBRARY}");
         return;
     };
-    if let Err(error) = place(&library, &binaries.join(LIBRARY)) {
+    // Tests and benches lie in folders of their own; what ships looks beside itself alone.
+    let placed = place(&library, &binaries.join(LIBRARY))
+        .and_then(|()| link_in(&binaries.join("deps")))
+        .and_then(|()| link_in(&binaries.join("examples")));
+    if let Err(error) = placed {
         println!(
             "cargo::error=cannot copy {} to {}: {error}",
             library.display(),
             binaries.display()
         );
+    }
+}
+
+/// Makes the library of the folder above found in this one.
+fn link_in(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    match symlink(Path::new("..").join(LIBRARY), folder.join(LIBRARY)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -278,19 +278,21 @@ fn idle_closed(held: Vec<Held>) -> Option<Duration> {
     None
 }
 
-/// Asks what costs most: expressions that match everything, and groups of everything.
+/// What costs most to answer: expressions that match everything, and groups of everything.
+pub const QUESTIONS: [&str; 4] = [
+    "/api/v1/merge?from=now-1h&limit=0&selector=%7Bservice%3D~%22(.*a.*)*%7C(.%2Bb)%2B%7C.*%22%7D",
+    "/api/v1/series?from=now-1h&group_by=service,version,instance,route,side,component,namespace",
+    "/api/v1/heatmap?from=now-1h",
+    "/api/v1/topology?from=now-1h",
+];
+
+/// Asks one after the other.
 fn ask(web: SocketAddr, number: usize, stop: &AtomicBool) {
-    let questions = [
-        "/api/v1/merge?from=now-1h&limit=0&selector=%7Bservice%3D~%22(.*a.*)*%7C(.%2Bb)%2B%7C.*%22%7D",
-        "/api/v1/series?from=now-1h&group_by=service,version,instance,route,side,component,namespace",
-        "/api/v1/heatmap?from=now-1h",
-        "/api/v1/topology?from=now-1h",
-    ];
     for at in number.. {
         if stop.load(Relaxed) {
             return;
         }
         // Refused ones come again at once, as from somebody who does not listen.
-        let _ = get(web, questions[at % questions.len()]);
+        let _ = get(web, QUESTIONS[at % QUESTIONS.len()]);
     }
 }

@@ -37,8 +37,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{Web, error::ApiError, pyroscope::MAX_BODY_BYTES};
 
-/// Heavy questions that are answered at a time. The store answers two at a time; the third has its trees built meanwhile.
-pub(crate) const HEAVY_AT_ONCE: usize = 3;
+/// Heavy questions that are answered at a time, as many as the store answers: the trees of a third only take memory.
+pub(crate) const HEAVY_AT_ONCE: usize = 2;
 /// How long a heavy question waits for its turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a question with a body may take to arrive.
