@@ -6,13 +6,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # (a house rule compares them), so that nothing is compiled twice.
 BUILD := cargo build --release --locked
 
-.PHONY: help setup ui build demo test check bench sbom advisories clean
+.PHONY: help setup ui build demo test check bench fuzz sbom advisories clean
 
 help:
 	@echo "make demo    build everything and run the sample mesh with a planted regression"
 	@echo "make test    all tests, the end-to-end and browser tests included"
 	@echo "make check   formatting, clippy, the UI's lint and types, licences, house rules"
 	@echo "make bench   benches; NAME=proxy runs one; figures go to $(TARGET)/figures.json"
+	@echo "make fuzz    a search for inputs that break a decoder; MINUTES=10, NAME=pprof, PROGRAMS=1 for all decoders"
 	@echo "make sbom    what a release is made of, as CycloneDX, in $(TARGET)/emberline.cdx.json"
 
 setup:
@@ -44,6 +45,9 @@ check: ui
 bench: build
 	$(BUILD) --workspace --examples
 	cargo bench --locked --workspace --bench figures -- $(NAME)
+
+fuzz:
+	MINUTES=$(or $(MINUTES),10) PROGRAMS=$(PROGRAMS) tests/fuzz/run.sh $(NAME)
 
 sbom: setup
 	$(BUILD) --workspace --example sbom

@@ -23,6 +23,8 @@ mod notify;
 pub mod scrape;
 mod self_metrics;
 mod symbols;
+#[doc(hidden)]
+pub mod untrusted;
 mod verdict;
 
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};

@@ -64,6 +64,8 @@ pub(crate) mod server;
 mod stop;
 pub mod telemetry;
 pub(crate) mod trace;
+#[doc(hidden)]
+pub mod untrusted;
 pub(crate) mod wire;
 
 pub use body::{BoxError, RequestBody};

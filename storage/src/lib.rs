@@ -50,6 +50,8 @@ mod records;
 mod stats;
 mod store;
 mod symbols;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use deletions::{DeleteProgress, Deleted};
 pub use error::{AppendError, DeleteError, OpenError, QueryError, StateError, SymbolError};

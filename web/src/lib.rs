@@ -38,6 +38,8 @@ mod stacks;
 mod times;
 mod tree_columns;
 mod ui;
+#[doc(hidden)]
+pub mod untrusted;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -49,16 +49,19 @@ impl<'t> Rows<'t> {
     pub(super) fn row(&mut self, at: usize, table: &mut Table) -> Result<usize, ReadError> {
         let mut stack = Vec::new();
         let mut next = Some(at);
+        let mut steps = 0;
         while let Some(at) = next {
             let node = &self.nodes[at];
             next = node.parent;
-            if node.is_root() {
-                continue;
-            }
-            if stack.len() >= MAX_DEPTH {
+            // Roots are steps, too: one that calls itself has no end, and no frame.
+            steps += 1;
+            if steps > MAX_DEPTH + 1 {
                 return Err(ReadError::Content(format!(
                     "node {at} lies under more than {MAX_DEPTH} others, or under itself"
                 )));
+            }
+            if node.is_root() {
+                continue;
             }
             let frame = match self.frames.get(&at) {
                 Some(&frame) => frame,

@@ -383,6 +383,24 @@ fn recordings_that_lead_round_or_unfold_without_end_are_refused() {
 }
 
 #[test]
+fn a_root_that_calls_itself_is_refused() {
+    let root = |id: u32, child: u32| {
+        let frame = r#"{"functionName":"(root)","url":"","lineNumber":-1}"#;
+        format!(r#"{{"id":{id},"callFrame":{frame},"children":[{child}]}}"#)
+    };
+    let file = |nodes: &[String]| {
+        let nodes = nodes.join(",");
+        format!(r#"{{"nodes":[{nodes}],"startTime":0,"endTime":10,"samples":[1],"timeDeltas":[1]}}"#)
+    };
+    refused(Format::CpuProfile, file(&[root(1, 1)]).as_bytes(), "under itself");
+    refused(
+        Format::CpuProfile,
+        file(&[root(1, 2), root(2, 1)]).as_bytes(),
+        "under itself",
+    );
+}
+
+#[test]
 fn chains_with_a_sample_at_every_node_are_refused_by_their_weight() {
     let nodes: Vec<String> = (1..4000)
         .map(|id| {

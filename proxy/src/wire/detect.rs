@@ -74,7 +74,7 @@ fn classify_http(bytes: &[u8]) -> Option<Detected> {
 
 /// Judges the first bytes; `None` when more are needed. What was said of fewer bytes stays true, so that the answer does
 /// not depend on how they came.
-fn classify(bytes: &[u8]) -> Option<Detected> {
+pub(crate) fn classify(bytes: &[u8]) -> Option<Detected> {
     if bytes.starts_with(PREFACE) {
         return Some(Detected::Http2);
     }

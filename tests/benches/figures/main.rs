@@ -20,6 +20,7 @@ mod profiler;
 mod proxy;
 mod queries;
 mod service;
+mod soak;
 mod store;
 mod tree;
 
@@ -91,10 +92,11 @@ const BENCHES: [Bench; 19] = [
     ("build", build::run),
     ("clients", clients::run),
     ("languages", languages::run),
+    ("soak", soak::run),
 ];
 
-/// A cold build and a server under load take many minutes of two cores, and clients are fetched from the network.
-const ONLY_WHEN_ASKED: [&str; 4] = ["build", "load", "clients", "languages"];
+/// A cold build, a server under load and a soak take many minutes of two cores, and clients are fetched from the network.
+const ONLY_WHEN_ASKED: [&str; 5] = ["build", "load", "clients", "languages", "soak"];
 
 fn main() {
     // `cargo bench` adds flags of its own.
