@@ -94,3 +94,36 @@ export function portsIn(status: Record<string, unknown>): PortRow[] {
       .map(([reason, times]) => [reason.replaceAll("_", " "), times]),
   }));
 }
+
+/** A bounded table of names that senders choose. */
+export interface NameTable {
+  name: string;
+  used: number;
+  limit: number;
+  isFull: boolean;
+  /** Who holds most of it. */
+  largest: string;
+  /** Names that got no place, by sender. */
+  refused: string;
+}
+
+/** The tables of names, and who found no place in them. */
+export function tablesIn(status: Record<string, unknown>): NameTable[] {
+  type Shares = {
+    [table: string]: { used: number; limit: number; is_full: boolean; largest_senders: { sender: string; entries: number }[] };
+  };
+  const ingest = status.ingest as { shares?: { refused?: { table: string; sender: string; count: number }[] } } | null | undefined;
+  const { refused = [], ...tables } = ingest?.shares ?? {};
+  return Object.entries(tables as Shares).map(([name, table]) => ({
+    name,
+    used: table.used,
+    limit: table.limit,
+    isFull: table.is_full,
+    largest: table.largest_senders.map(({ sender, entries }) => `${sender} ${entries}`).join(", "),
+    refused: refused
+      // Routes, peers and types of profiles share one table of names.
+      .filter((row) => (row.table === "workloads") === (name === "workloads"))
+      .map(({ sender, table: kind, count: times }) => `${sender} ${times} ${kind.replaceAll("_", " ")}`)
+      .join(", "),
+  }));
+}

@@ -3,7 +3,7 @@ import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
 import { perNote } from "../src/compare/choose";
 import { isApart, quantileName } from "../src/latency";
-import { countersIn, portsIn, receivedIn, refusedIn, targetsIn } from "../src/status";
+import { countersIn, portsIn, receivedIn, refusedIn, tablesIn, targetsIn } from "../src/status";
 import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
@@ -271,7 +271,12 @@ test("the status page shows every signal, and targets that are down first", () =
       ],
     },
   ]);
-  expect([receivedIn({}), targetsIn({}), portsIn({})]).toEqual([[], [], []]);
+  const workloads = { used: 3, limit: 3, is_full: true, largest_senders: [{ sender: "10.0.0.1", entries: 2 }] };
+  const shares = { workloads, refused: [{ table: "workloads", sender: "10.0.0.1", count: 9 }] };
+  expect(tablesIn({ ingest: { shares } })).toEqual([
+    { name: "workloads", used: 3, limit: 3, isFull: true, largest: "10.0.0.1 2", refused: "10.0.0.1 9 workloads" },
+  ]);
+  expect([receivedIn({}), targetsIn({}), portsIn({}), tablesIn({})]).toEqual([[], [], [], []]);
 });
 
 test("the waiting page names metrics that were left out, durations of requests first", () => {

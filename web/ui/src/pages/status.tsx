@@ -5,7 +5,7 @@ import { useAnswer } from "../answer";
 import { ago, bytes, count, MISSING, moment, plural } from "../format";
 import { Failure, Skeleton } from "../parts/states";
 import { Sentence } from "../parts/sentence";
-import { countersIn, type Counter, type PortRow, portsIn, receivedIn, refusedIn, type RefusedMetric, type Target, targetsIn } from "../status";
+import { countersIn, type Counter, type PortRow, portsIn, type NameTable, receivedIn, refusedIn, type RefusedMetric, tablesIn, type Target, targetsIn } from "../status";
 
 export function StatusPage() {
   const answer = useAnswer(askStatus());
@@ -39,6 +39,7 @@ export function StatusPage() {
       <Received rows={receivedIn(status)} />
       <Targets targets={targetsIn(status)} />
       <Connections ports={portsIn(status)} />
+      <Names tables={tablesIn(status)} />
       <Counters title="Store" note="since the start" counters={counters.filter((counter) => counter.section === "store" && !counter.isLoss)} />
       <Counters title="Symbols" note="names of addresses" counters={counters.filter((counter) => counter.section === "symbols")} />
     </div>
@@ -182,6 +183,38 @@ function Connections({ ports }: { ports: readonly PortRow[] }) {
                 <th scope="row">{port}</th>
                 <td class="number">{count(open)}</td>
                 <td>{reasons.length === 0 ? MISSING : reasons.map(([reason, times]) => `${reason} ${count(times)}`).join(", ")}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </Panel>
+  );
+}
+
+function Names({ tables }: { tables: readonly NameTable[] }) {
+  if (tables.length === 0) return null;
+  return (
+    <Panel title="Names of senders" note={tables.some((table) => table.isFull) ? "full: new names of who holds most find no place" : "room for all"}>
+      <div class="table-scroll">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Table</th>
+              <th scope="col" class="number">Held</th>
+              <th scope="col" class="number">Room for</th>
+              <th scope="col">Held by most</th>
+              <th scope="col">Without a place</th>
+            </tr>
+          </thead>
+          <tbody>
+            {tables.map((table) => (
+              <tr key={table.name}>
+                <th scope="row">{table.name}</th>
+                <td class="number">{count(table.used)}</td>
+                <td class="number">{count(table.limit)}</td>
+                <td>{table.largest || MISSING}</td>
+                <td>{table.refused || MISSING}</td>
               </tr>
             ))}
           </tbody>
