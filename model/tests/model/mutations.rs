@@ -438,7 +438,7 @@ proptest! {
     #[test]
     fn debug_information_messages(changes in changes()) {
         use emberline_model::proto::v1::{UploadHeader, UploadRequest, upload_request::Part};
-        let header = UploadHeader { build_id: "00ff".into(), path: "/bin/shop".into(), size: 9 };
+        let header = UploadHeader { build_id: "00ff".into(), path: "/bin/shop".into(), size: 9, ..UploadHeader::default() };
         for part in [Part::Header(header), Part::Chunk(vec![1, 2, 3])] {
             let bytes = changed(UploadRequest { part: Some(part) }.encode_to_vec(), &changes);
             if let Ok(read) = UploadRequest::decode(bytes.as_slice()) {

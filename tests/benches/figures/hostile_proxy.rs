@@ -19,7 +19,7 @@ mod siege;
 
 const MEMORY_BYTES: u64 = 64 << 20;
 const DESCRIPTORS: u32 = 1024;
-/// Attempts of each kind; half heads, of which the issue speaks, are among them.
+/// Attempts of each kind; half heads are among them.
 const ATTEMPTS: u64 = 5_000;
 const AT_A_TIME: usize = 400;
 const SECONDS: i64 = 60;
