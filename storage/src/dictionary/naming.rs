@@ -51,9 +51,9 @@ impl FunctionTable {
     }
 
     /// The index of a function as it is described: one function may lie in files of several services.
-    fn described(&mut self, info: FunctionInfo) -> u32 {
+    fn described(&mut self, info: &FunctionInfo) -> u32 {
         let key = id::key("description", &[&info.module, &info.file]) ^ info.id;
-        self.find(key, &info, |there, info| {
+        self.find(key, info, |there, info| {
             (&there.name, &there.module, &there.file) == (&info.name, &info.module, &info.file)
         })
     }
@@ -92,7 +92,7 @@ pub(super) fn name_locations(
     for &Located { id, ref place } in locations {
         match place.as_deref() {
             Some(Place::Named { functions }) => {
-                let indices = functions.iter().map(|f| table.described(f.clone()));
+                let indices = functions.iter().map(|f| table.described(f));
                 named.indices.extend(indices);
             }
             Some(Place::Native { mapping, offset }) => {
@@ -105,7 +105,7 @@ pub(super) fn name_locations(
                 match of_build.functions(*offset) {
                     Some(functions) => {
                         named.indices.extend(functions.map(|f| {
-                            table.described(FunctionInfo {
+                            table.described(&FunctionInfo {
                                 id: f.id,
                                 name: f.name.clone(),
                                 module: module_of(mapping),
@@ -115,10 +115,10 @@ pub(super) fn name_locations(
                         }));
                         if named.indices.len() == before {
                             let info = FunctionInfo::without_symbol(module_of(mapping));
-                            named.indices.push(table.described(info));
+                            named.indices.push(table.described(&info));
                         }
                     }
-                    None => named.indices.push(table.described(FunctionInfo {
+                    None => named.indices.push(table.described(&FunctionInfo {
                         id,
                         name: format!("0x{offset:x}"),
                         module: module_of(mapping),
@@ -128,7 +128,7 @@ pub(super) fn name_locations(
                 }
             }
             // Written in the same transaction as the stack: only a damaged file can lack it.
-            None => named.indices.push(table.described(FunctionInfo {
+            None => named.indices.push(table.described(&FunctionInfo {
                 id,
                 name: "[unknown location]".to_owned(),
                 module: String::new(),

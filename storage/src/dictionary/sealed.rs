@@ -63,7 +63,7 @@ pub(super) fn find_stacks(
             return Ok(());
         };
         dictionary::find_stacks(bytes, &locations, &salted, wanted, |id, stack| {
-            found.push((id, stack.into()))
+            found.push((id, stack.into()));
         })
     })
 }
