@@ -46,6 +46,15 @@ export function StatusPage() {
   );
 }
 
+/** A table that may be wider than the screen; reached by the keyboard, too, as there may be nothing else in it to focus. */
+function Scroll({ title, children }: { title: string; children: ComponentChildren }) {
+  return (
+    <div class="table-scroll" role="group" aria-label={`${title}, table`} tabIndex={0}>
+      {children}
+    </div>
+  );
+}
+
 function Panel({ title, note, children }: { title: string; note: string; children: ComponentChildren }) {
   return (
     <section class="panel" aria-label={title}>
@@ -68,7 +77,7 @@ function LeftOut({ metrics }: { metrics: readonly RefusedMetric[] }) {
   }
   return (
     <Panel title="Left out" note={`${plural(metrics.length, "kind")} of data, the last seen first`}>
-      <div class="table-scroll">
+      <Scroll title="Left out">
         <table>
           <thead>
             <tr>
@@ -93,7 +102,7 @@ function LeftOut({ metrics }: { metrics: readonly RefusedMetric[] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </Panel>
   );
 }
@@ -101,7 +110,7 @@ function LeftOut({ metrics }: { metrics: readonly RefusedMetric[] }) {
 function Received({ rows }: { rows: ReturnType<typeof receivedIn> }) {
   return (
     <Panel title="Received" note="since the start; stored means on disk">
-      <div class="table-scroll">
+      <Scroll title="Received">
         <table>
           <thead>
             <tr>
@@ -122,7 +131,7 @@ function Received({ rows }: { rows: ReturnType<typeof receivedIn> }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </Panel>
   );
 }
@@ -132,7 +141,7 @@ function Targets({ targets }: { targets: readonly Target[] }) {
   const down = targets.filter((target) => target.state === "down").length;
   return (
     <Panel title="Scraped" note={down === 0 ? plural(targets.length, "profile") : `${down} of ${plural(targets.length, "profile")} down`}>
-      <div class="table-scroll">
+      <Scroll title="Scraped">
         <table>
           <thead>
             <tr>
@@ -159,7 +168,7 @@ function Targets({ targets }: { targets: readonly Target[] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </Panel>
   );
 }
@@ -168,7 +177,7 @@ function Connections({ ports }: { ports: readonly PortRow[] }) {
   if (ports.length === 0) return null;
   return (
     <Panel title="Connections" note="refused and ended since the start">
-      <div class="table-scroll">
+      <Scroll title="Connections">
         <table>
           <thead>
             <tr>
@@ -187,7 +196,7 @@ function Connections({ ports }: { ports: readonly PortRow[] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </Panel>
   );
 }
@@ -196,7 +205,7 @@ function Names({ tables }: { tables: readonly NameTable[] }) {
   if (tables.length === 0) return null;
   return (
     <Panel title="Names of senders" note={tables.some((table) => table.isFull) ? "full: new names of who holds most find no place" : "room for all"}>
-      <div class="table-scroll">
+      <Scroll title="Names of senders">
         <table>
           <thead>
             <tr>
@@ -219,7 +228,7 @@ function Names({ tables }: { tables: readonly NameTable[] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </Panel>
   );
 }
