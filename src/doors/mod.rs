@@ -178,7 +178,7 @@ impl Doors {
                 () = self.stop.cancelled() => return,
             }
             let now = self.clock.fetch_add(1, Relaxed) + 1;
-            if now % SWEEP_TICKS != 0 {
+            if !now.is_multiple_of(SWEEP_TICKS) {
                 continue;
             }
             let ports = self.ports.lock().clone();

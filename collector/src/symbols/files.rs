@@ -378,7 +378,7 @@ impl DebugFiles {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("debug") => files.push((data.modified()?, path, data.len())),
                 Some("claim") if !path.with_extension("debug").exists() => {
-                    claims_alone.push((data.modified()?, path, 0))
+                    claims_alone.push((data.modified()?, path, 0));
                 }
                 _ => {}
             }

@@ -72,7 +72,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 19] = [
+const BENCHES: [Bench; 20] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),

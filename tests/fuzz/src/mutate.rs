@@ -56,7 +56,7 @@ pub struct Numbers(pub u64);
 
 impl Numbers {
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -66,7 +66,7 @@ impl Numbers {
 
     /// One below `bound`, or 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.number() % bound.max(1) as u64) as usize
     }
 }
 
@@ -75,7 +75,7 @@ pub fn changed(seeds: &[Vec<u8>], run: u64) -> Vec<u8> {
     let mut numbers = Numbers(run);
     let mut bytes = match numbers.below(seeds.len().max(1)) {
         // Noise now and then: beginnings that no seed has.
-        _ if numbers.below(50) == 0 => (0..numbers.below(64)).map(|_| numbers.next() as u8).collect(),
+        _ if numbers.below(50) == 0 => (0..numbers.below(64)).map(|_| numbers.number() as u8).collect(),
         at => seeds.get(at).cloned().unwrap_or_default(),
     };
     for _ in 0..=numbers.below(5) {
@@ -91,7 +91,7 @@ fn change(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], numbers: &mut Numbers) {
     let here = at.min(end);
     match numbers.below(11) {
         0 if at < bytes.len() => bytes[at] ^= 1 << numbers.below(8),
-        1 if at < bytes.len() => bytes[at] = numbers.next() as u8,
+        1 if at < bytes.len() => bytes[at] = numbers.number() as u8,
         2 => drop(bytes.drain(here..end)),
         3 => {
             let piece = bytes[here..end].repeat(1 + numbers.below(4));

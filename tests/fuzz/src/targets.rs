@@ -141,12 +141,12 @@ pub const TARGETS: &[Target] = &[
     }),
     target(
         "pyroscope_push",
-        |b| decoded(series::read_push(b, LIMIT, NOW_NS).ok()),
+        |b| decoded(series::read_push(b, LIMIT, NOW_NS).ok().as_ref()),
         || seeds::bodies(&["push.v1.PusherService-Push-proto.http"]),
     ),
     target(
         "pyroscope_push_json",
-        |b| decoded(series::read_push_json(b, LIMIT, NOW_NS).ok()),
+        |b| decoded(series::read_push_json(b, LIMIT, NOW_NS).ok().as_ref()),
         || {
             seeds::texts(&[
                 r#"{"series":[{"labels":[{"name":"service_name","value":"a"}],"samples":[{"rawProfile":"CgYKBAoCCAE=","ID":"1"}]}]}"#,
@@ -155,7 +155,7 @@ pub const TARGETS: &[Target] = &[
     ),
     target(
         "parca_write_raw",
-        |b| decoded(series::read_write_raw(b, LIMIT, NOW_NS).ok()),
+        |b| decoded(series::read_write_raw(b, LIMIT, NOW_NS).ok().as_ref()),
         || seeds::bodies(&["push.v1.PusherService-Push-proto.http"]),
     ),
     target("pyroscope_name", app_name, || {
@@ -177,11 +177,9 @@ pub const TARGETS: &[Target] = &[
         ])
     }),
     #[cfg(feature = "programs")]
-    target(
-        "journal_frames",
-        |b| emberline_storage::untrusted::journal_frames(b),
-        || vec![emberline_storage::untrusted::framed(&seeds::batches())],
-    ),
+    target("journal_frames", emberline_storage::untrusted::journal_frames, || {
+        vec![emberline_storage::untrusted::framed(&seeds::batches())]
+    }),
     #[cfg(feature = "programs")]
     target("part_name", on_text!(emberline_storage::untrusted::part_name), || {
         seeds::texts(&["samples-497222-1-1-2-3-4-0000abcd.parquet"])
@@ -213,35 +211,27 @@ pub const TARGETS: &[Target] = &[
         ])
     }),
     #[cfg(feature = "programs")]
-    target(
-        "http1_framing",
-        |b| emberline_proxy::untrusted::http1_framing(b),
-        || {
-            seeds::texts(&[
-                "POST /a HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: u\r\n\r\n",
-                "GET / HTTP/1.1\r\nHost: b\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: b\r\n\r\n",
-            ])
-        },
-    ),
+    target("http1_framing", emberline_proxy::untrusted::http1_framing, || {
+        seeds::texts(&[
+            "POST /a HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: u\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: b\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+        ])
+    }),
     #[cfg(feature = "programs")]
-    target(
-        "protocol",
-        |b| emberline_proxy::untrusted::protocol(b),
-        || {
-            seeds::texts(&[
-                "\r\nGET / HTTP/1.1\r\n",
-                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-                "BREW /x HTTP/1.1\r\n",
-                "\u{16}\u{3}\u{1}",
-            ])
-        },
-    ),
+    target("protocol", emberline_proxy::untrusted::protocol, || {
+        seeds::texts(&[
+            "\r\nGET / HTTP/1.1\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "BREW /x HTTP/1.1\r\n",
+            "\u{16}\u{3}\u{1}",
+        ])
+    }),
     #[cfg(feature = "programs")]
     target("peer_identity", peer_identity, || {
         seeds::texts(&["v1;shop;check%20out;v2;a-1", "v1;;a;;"])
     }),
     #[cfg(feature = "programs")]
-    target("elf", |b| emberline_collector::untrusted::elf(b), || vec![elf()]),
+    target("elf", emberline_collector::untrusted::elf, || vec![elf()]),
 ];
 
 fn fits(profiles: &[Profile]) {
@@ -252,7 +242,7 @@ fn fits(profiles: &[Profile]) {
     }
 }
 
-fn decoded(decoded: Option<Decoded>) {
+fn decoded(decoded: Option<&Decoded>) {
     for window in decoded.iter().flat_map(|decoded| &decoded.windows) {
         fits(&window.profiles);
     }
@@ -297,7 +287,7 @@ fn otlp_metrics(bytes: &[u8]) {
     let mut room = otlp::bucket_room(MOST_MEMORY);
     let growth = otlp::grow(None::<&Streams>, &read.cumulative, 0, &mut room);
     otlp::grow(Some(&growth.next), &read.cumulative, 0, &mut room);
-    decoded(Some(read));
+    decoded(Some(&read));
 }
 
 fn otlp_metrics_json(bytes: &[u8]) {
@@ -311,7 +301,7 @@ fn otlp_profiles(bytes: &[u8]) {
         return;
     }
     if let Ok((request, _)) = otlp::read_profiles_counting(bytes) {
-        decoded(otlp::decode_profiles_within(&request, MOST_MEMORY).ok());
+        decoded(otlp::decode_profiles_within(&request, MOST_MEMORY).ok().as_ref());
     }
 }
 
