@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use emberline_fuzz::{TARGETS, Target, mutate};
 
-/// So that the smoke stays a matter of a minute of one core.
-const EXECUTIONS: u64 = 200_000;
+/// Some seconds of one core.
+const EXECUTIONS: u64 = 1_000_000;
 
 fn fails(target: &Target, input: &[u8]) -> bool {
     catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_err()
