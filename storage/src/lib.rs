@@ -41,6 +41,7 @@ mod lock;
 #[cfg(test)]
 mod mutations;
 mod options;
+mod packed_frames;
 mod parts;
 mod quarantine;
 mod questions;
@@ -58,6 +59,7 @@ pub use error::{AppendError, DeleteError, OpenError, QueryError, StateError, Sym
 pub use history::ReleaseBeginning;
 pub use journal::{Appended, Lsn};
 pub use options::Options;
+pub use packed_frames::PackedFrames;
 pub use questions::{
     costs::{CostQuery, CostRow},
     exemplars::{ExemplarQuery, ExemplarRow, Exemplars},

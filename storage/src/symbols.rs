@@ -18,7 +18,7 @@ use emberline_model::{Frame, Mapping, function, id};
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
-use crate::{disk::Disk, error::SymbolError, framing, ids::IdMap, stats::Counters};
+use crate::{disk::Disk, error::SymbolError, framing, ids::IdMap, packed_frames::PackedFrames, stats::Counters};
 
 const MAGIC: &[u8] = b"EMBSYMB1";
 
@@ -172,7 +172,7 @@ impl Symbols {
         let mut bytes = Vec::new();
         for part in located.chunks(LOCATIONS_PER_RECORD) {
             sequence += 1;
-            framing::encode(&mut bytes, sequence, 0, &Record::of(part).encode_to_vec());
+            framing::encode(&mut bytes, sequence, 0, &PackedFrames::of(part).encode_to_vec());
         }
         self.append(&path, &bytes).map_err(|source| SymbolError::Io {
             path: path.clone(),
@@ -329,8 +329,10 @@ fn read(bytes: &[u8]) -> (BuildSymbols, u64) {
     let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
     for frame in &scan.frames {
         symbols.records = frame.sequence;
-        match Record::decode(&bytes[frame.payload.clone()]) {
-            Ok(record) => record.into_symbols(&mut symbols),
+        match PackedFrames::decode(&bytes[frame.payload.clone()]) {
+            Ok(record) => record
+                .frames()
+                .for_each(|(offset, frames)| symbols.insert(offset, &frames)),
             Err(_) => damaged += 1,
         }
     }
@@ -360,70 +362,11 @@ pub(crate) fn intact(bytes: &[u8]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     for frame in framing::scan(bytes, MAGIC.len(), 0).frames {
         let payload = &bytes[frame.payload];
-        if Record::decode(payload).is_ok() {
+        if PackedFrames::decode(payload).is_ok() {
             framing::encode(&mut out, frame.sequence, frame.stamp, payload);
         }
     }
     out
-}
-
-/// What one call stored; texts are written once.
-#[derive(Clone, PartialEq, Message)]
-struct Record {
-    #[prost(string, repeated, tag = "1")]
-    texts: Vec<String>,
-    #[prost(message, repeated, tag = "2")]
-    located: Vec<Located>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Located {
-    #[prost(uint64, tag = "1")]
-    offset: u64,
-    /// Function, file (indices into the texts) and line of each frame.
-    #[prost(uint32, repeated, tag = "2")]
-    frames: Vec<u32>,
-}
-
-impl Record {
-    fn of(located: &[(u64, Vec<Frame>)]) -> Record {
-        let mut record = Record::default();
-        let mut known: HashMap<&str, u32> = HashMap::new();
-        for (offset, frames) in located {
-            let mut numbers = Vec::with_capacity(frames.len() * 3);
-            for frame in frames {
-                for text in [&frame.function, &frame.file] {
-                    let index = *known.entry(text).or_insert_with(|| {
-                        record.texts.push(text.clone());
-                        (record.texts.len() - 1) as u32
-                    });
-                    numbers.push(index);
-                }
-                numbers.push(frame.line);
-            }
-            record.located.push(Located {
-                offset: *offset,
-                frames: numbers,
-            });
-        }
-        record
-    }
-
-    fn into_symbols(self, symbols: &mut BuildSymbols) {
-        let text = |index: u32| self.texts.get(index as usize).cloned().unwrap_or_default();
-        for located in &self.located {
-            let frames: Vec<Frame> = located
-                .frames
-                .chunks_exact(3)
-                .map(|n| Frame {
-                    function: text(n[0]),
-                    file: text(n[1]),
-                    line: n[2],
-                })
-                .collect();
-            symbols.insert(located.offset, &frames);
-        }
-    }
 }
 
 #[cfg(test)]

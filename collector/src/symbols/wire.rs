@@ -5,12 +5,10 @@
 //!
 //! Form: the process begins with [`HELLO`]; then each message is its length (four bytes, the lowest first) and a protobuf.
 
-use std::{
-    collections::HashMap,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
 use emberline_model::Frame;
+use emberline_storage::PackedFrames;
 use prost::Message;
 
 /// What a process that reads symbols says first: other programs do not.
@@ -42,19 +40,8 @@ pub(super) struct Answer {
     /// What could not be forbidden; empty where everything is.
     #[prost(string, tag = "2")]
     pub(super) unconfined: String,
-    #[prost(string, repeated, tag = "3")]
-    texts: Vec<String>,
-    #[prost(message, repeated, tag = "4")]
-    located: Vec<Located>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Located {
-    #[prost(uint64, tag = "1")]
-    offset: u64,
-    /// Function and file as indices of texts, and line, of each frame.
-    #[prost(uint32, repeated, tag = "2")]
-    frames: Vec<u32>,
+    #[prost(message, optional, tag = "3")]
+    found: Option<PackedFrames>,
 }
 
 impl Answer {
@@ -66,40 +53,15 @@ impl Answer {
     }
 
     pub(super) fn of(found: &[(u64, Vec<Frame>)]) -> Answer {
-        let mut answer = Answer::default();
-        let mut known: HashMap<&str, u32> = HashMap::new();
-        for (offset, frames) in found {
-            let mut numbers = Vec::with_capacity(frames.len() * 3);
-            for frame in frames {
-                for text in [&frame.function, &frame.file] {
-                    let index = *known.entry(text).or_insert_with(|| {
-                        answer.texts.push(text.clone());
-                        (answer.texts.len() - 1) as u32
-                    });
-                    numbers.push(index);
-                }
-                numbers.push(frame.line);
-            }
-            answer.located.push(Located {
-                offset: *offset,
-                frames: numbers,
-            });
+        Answer {
+            found: Some(PackedFrames::of(found)),
+            ..Answer::default()
         }
-        answer
     }
 
     /// The frames at each offset.
     pub(super) fn frames(self) -> Vec<(u64, Vec<Frame>)> {
-        let text = |index: u32| self.texts.get(index as usize).cloned().unwrap_or_default();
-        let located = self.located.iter().map(|located| {
-            let frames = located.frames.chunks_exact(3).map(|n| Frame {
-                function: text(n[0]),
-                file: text(n[1]),
-                line: n[2],
-            });
-            (located.offset, frames.collect())
-        });
-        located.collect()
+        self.found.unwrap_or_default().frames().collect()
     }
 }
 
@@ -164,7 +126,6 @@ mod tests {
         let mut bytes = Vec::new();
         write(&mut bytes, &Answer::of(&found)).unwrap();
         let answer: Answer = read(&mut bytes.as_slice()).unwrap().unwrap();
-        assert_eq!(answer.texts.len(), 3, "each once");
         assert_eq!(answer.frames(), found);
         assert_eq!(read::<Answer>(&mut &b""[..]).unwrap(), None);
     }

@@ -303,12 +303,7 @@ fn both_count(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<bool, Failure
     sql.bind(SERIES_REQUESTS.to_owned());
     who.push(&mut sql);
     sql.push(" GROUP BY d.namespace, d.service, d.version HAVING count(DISTINCT d.component) > 1 LIMIT 1");
-    let mut found = false;
-    sql.run(reader, |columns| {
-        found |= columns.rows() > 0;
-        Ok(())
-    })?;
-    Ok(found)
+    sql.finds_any(reader)
 }
 
 /// Beside whom proxies stand, and when that one counted itself.

@@ -270,10 +270,5 @@ fn has_stacks_of_routes(
         .bind(query.component.code());
     who.push(&mut sql);
     sql.push(" AND s.label_set IN (SELECT label_set FROM label_sets WHERE route <> '') LIMIT 1");
-    let mut found = false;
-    sql.run(reader, |columns| {
-        found |= columns.rows() > 0;
-        Ok(())
-    })?;
-    Ok(found)
+    sql.finds_any(reader)
 }

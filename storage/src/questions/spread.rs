@@ -30,12 +30,7 @@ pub(super) fn is_needed(reader: &Reader<'_>, span: &Span, query: &SelectedQuery)
         .push(" AND w.workload_id IN (SELECT e.workload_id FROM series e WHERE e.series_id IN (");
     push_series(&mut sql, query);
     sql.push(")) LIMIT 1");
-    let mut found = false;
-    sql.run(reader, |columns| {
-        found |= columns.rows() > 0;
-        Ok(())
-    })?;
-    Ok(found)
+    sql.finds_any(reader)
 }
 
 /// Adds the samples as [`Sql::samples`] does, each row once in every step that its window lies in; `ts` is the start of the step.

@@ -244,6 +244,16 @@ impl Sql {
         result
     }
 
+    /// True when it has a row; it should ask for one at most.
+    pub(crate) fn finds_any(&self, reader: &Reader<'_>) -> Result<bool, Failure> {
+        let mut found = false;
+        self.run(reader, |columns| {
+            found |= columns.rows() > 0;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn verify(&self, reader: &Reader<'_>, again: bool) -> Result<(), Failure> {
         let mut damaged = Vec::new();
         for part in &self.parts {
