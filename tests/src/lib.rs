@@ -15,7 +15,11 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -85,10 +89,17 @@ impl Drop for Scratch {
     }
 }
 
-/// A port that nothing listens on at this moment.
+/// A port that nothing listens on at this moment; below those that the system gives to outgoing connections, one of which may
+/// have it before it is listened on.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = TAKEN.fetch_add(1, Ordering::Relaxed) + std::process::id().wrapping_mul(97);
+        let port = 10_000 + (number % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Asks `check` until it gives a value, at most until the deadline.
