@@ -28,7 +28,7 @@ pub mod untrusted;
 mod verdict;
 
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
-pub use ingest::{limits::IngestLimits, sender::SenderAddress};
+pub use ingest::limits::IngestLimits;
 pub use notify::InvalidUrl;
 pub use symbols::claims::{SymbolClaim, forget_symbol_file, symbol_claims};
 pub use symbols::reader::read_symbols;

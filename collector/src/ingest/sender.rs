@@ -11,10 +11,6 @@ use axum::extract::ConnectInfo;
 use http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 
-/// The address at the other end of a connection. Whoever accepts connections puts it into the extensions of each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SenderAddress(pub IpAddr);
-
 /// A sender, as shares are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum SenderKey {
@@ -29,10 +25,9 @@ pub(crate) enum SenderKey {
 impl SenderKey {
     /// The sender of a request.
     pub(crate) fn of(extensions: &Extensions) -> SenderKey {
-        let stated = || extensions.get::<SenderAddress>().map(|address| address.0);
         let http = || extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let grpc = || Some(extensions.get::<TcpConnectInfo>()?.remote_addr()?.ip());
-        match stated().or_else(http).or_else(grpc) {
+        match http().or_else(grpc) {
             Some(address) => SenderKey::of_address(address),
             None => SenderKey::Unknown,
         }
@@ -105,7 +100,5 @@ mod tests {
         assert_eq!(SenderKey::of(&extensions), SenderKey::Unknown);
         extensions.insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 2], 9))));
         assert_eq!(SenderKey::of(&extensions).to_string(), "127.0.0.2");
-        extensions.insert(SenderAddress(IpAddr::from([127, 0, 0, 3])));
-        assert_eq!(SenderKey::of(&extensions).to_string(), "127.0.0.3");
     }
 }

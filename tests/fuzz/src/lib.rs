@@ -3,7 +3,8 @@
 //!
 //! Two drivers share them: `tests/fuzz/main.rs` runs the corpora and a fixed number of changed inputs with every test run,
 //! `libfuzzer/` searches guided by coverage (`make fuzz`). Seeds are the fixtures of real programs and what the product
-//! itself writes; `corpus/` holds what a search found worth keeping and every input that ever failed.
+//! itself writes; `corpus/` holds what a search found worth keeping and what once failed; what
+//! could harm other programs is made by a test of its decoder instead.
 //!
 //! Not among the targets: forms of `/ingest` and packed bodies (they are read by async code, and have properties of their
 //! own), and debug information, which a library reads.
