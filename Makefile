@@ -6,10 +6,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # (a house rule compares them), so that nothing is compiled twice.
 BUILD := cargo build --release --locked
 
-.PHONY: help setup ui build demo test check bench fuzz sbom advisories clean
+.PHONY: help setup ui build demo picture test check bench fuzz sbom advisories clean
 
 help:
 	@echo "make demo    build everything and run the sample mesh with a planted regression"
+	@echo "make picture take the README's picture of Compare from a running sample mesh"
 	@echo "make test    all tests, the end-to-end and browser tests included"
 	@echo "make check   formatting, clippy, the UI's lint and types, licences, house rules"
 	@echo "make bench   benches; NAME=proxy runs one; figures go to $(TARGET)/figures.json"
@@ -27,6 +28,10 @@ build: ui
 
 demo: build
 	$(TARGET)/release/emberline demo $(ARGS)
+
+picture: build
+	@deploy/dev/setup.sh browser
+	node web/ui/e2e/picture.mjs $(abspath $(TARGET))/release/emberline docs/compare.png
 
 test: ui
 	@deploy/dev/setup.sh browser

@@ -1,4 +1,4 @@
-//! The figures the README states. `make bench` runs all, `make bench NAME=proxy` one; each prints what it measured and
+//! The figures that `docs/figures.md` states. `make bench` runs all, `make bench NAME=proxy` one; each prints what it measured and
 //! replaces its entries in `target/figures.json`: `[{name, value, unit, peer, ratio, n, command}]`.
 //!
 //! Guarantees: what is compared with a peer runs beside it, interleaved, in one run; the figures are CPU time per unit
@@ -34,7 +34,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One measured number.
 pub(crate) struct Figure {
-    /// Its name in the README.
+    /// Its name in `docs/figures.md`.
     pub(crate) name: &'static str,
     /// As measured.
     pub(crate) value: f64,

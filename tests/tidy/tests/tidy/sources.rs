@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
@@ -11,7 +11,7 @@ fn root() -> PathBuf {
 }
 
 /// Files below the root that belong to the project, with their text.
-fn files(extensions: &[&str]) -> Vec<(PathBuf, String)> {
+pub(crate) fn files(extensions: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {

@@ -1,0 +1,99 @@
+//! Rules about what is written for readers: links lead somewhere, figures are printed by a bench, the README stays short.
+
+use std::{collections::BTreeSet, path::Path};
+
+use crate::sources::{files, root};
+
+/// The landing page: what does not fit belongs into `docs/`.
+const README_LINES: usize = 120;
+
+#[test]
+fn the_readme_is_a_landing_page() {
+    let lines = std::fs::read_to_string(root().join("README.md"))
+        .unwrap()
+        .lines()
+        .count();
+    assert!(
+        lines <= README_LINES,
+        "README.md has {lines} lines; move details to docs/"
+    );
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut checked = 0;
+    for (path, text) in files(&[".md"]) {
+        let folder = root().join(path.parent().unwrap_or(Path::new("")));
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains(' ') {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                root().join(&path)
+            } else {
+                folder.join(file)
+            };
+            assert!(target.exists(), "{}: {link} leads nowhere", path.display());
+            checked += 1;
+            if heading.is_empty() {
+                continue;
+            }
+            let there = std::fs::read_to_string(&target).unwrap();
+            let found = there
+                .lines()
+                .any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(found, "{}: {link}: no such heading", path.display());
+        }
+    }
+    assert!(checked > 10, "no links found");
+}
+
+/// A heading as hosts of Markdown name it.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Names in the first column of the tables of figures, without the suffixes that a range has (`1h`, `24h`).
+#[test]
+fn stated_figures_are_printed_by_a_bench() {
+    let text = std::fs::read_to_string(root().join("docs/figures.md")).unwrap();
+    let benches: String = files(&[".rs"])
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("tests/benches"))
+        .map(|(_, text)| text)
+        .collect();
+    let names: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .filter_map(|line| line.split(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| name.contains('_'))
+        .collect();
+    assert!(names.len() > 15, "no figures found");
+    let unknown: Vec<_> = names.iter().filter(|name| !is_printed(&benches, name)).collect();
+    assert!(unknown.is_empty(), "no bench prints {unknown:?}");
+}
+
+/// Some names are put together: `compare_{hours}h_cpu_ms`.
+fn is_printed(benches: &str, name: &str) -> bool {
+    let parts: Vec<&str> = name.split('_').collect();
+    let general = |at: usize| {
+        let mut parts = parts.clone();
+        let digits = parts[at].trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = parts[at][digits.len()..].to_owned();
+        let hole = format!("}}{unit}");
+        parts[at] = &hole;
+        let (before, after) = (parts[..at].join("_"), parts[at..].join("_"));
+        benches.contains(&format!("{before}_{{")) && benches.contains(&after)
+    };
+    benches.contains(&format!("\"{name}\""))
+        || parts
+            .iter()
+            .enumerate()
+            .any(|(at, part)| part.starts_with(|c: char| c.is_ascii_digit()) && general(at))
+}
