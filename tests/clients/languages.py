@@ -39,6 +39,7 @@ NODE_PACKAGES = [
 # Long beside the 10 ms between two samples: what a profiler counts between them goes to whatever runs at the second one.
 COST_MS = {"v1": 50, "v2": 150}
 REQUESTS_PER_S = 2
+RECORDING_S = 30
 # How far the stated cost of the changed function may be from the program's own clock; twice that for the first release, which
 # has a third of the samples. Python's profilers look at threads from outside and take one that waits for a core, or for them,
 # for one that computes.
@@ -142,6 +143,16 @@ class Bench:
             get(port, f"/quote/{number}")
             time.sleep(max(0.0, 1 / REQUESTS_PER_S - (time.time() - began)))
 
+    def spy(self, version, pid):
+        """Recordings of py-spy, one after the other: one of the whole time would be one window, which judges nothing."""
+        for number in range(max(1, round(self.seconds / RECORDING_S))):
+            name, began = f"spy-{version}-{number}", time.time()
+            raw = self.folder / f"{name}.raw"
+            record = [self.folder / "venv/bin/py-spy", "record", "--format", "raw", "--rate", "100"]
+            self.spawn(*record, "--duration", RECORDING_S, "--output", raw, "--pid", pid, name=name).wait(60 + RECORDING_S)
+            window = {"from": int(began), "until": int(began) + RECORDING_S}
+            post(self.http, "/api/ingest", raw.read_bytes(), service="pyotel", version=version, sample_rate=100, **window)
+
     def run(self):
         targets = {"goproxy": {v: free_port() for v in COST_MS}} if self.go else {}
         self.serve(targets)
@@ -182,18 +193,11 @@ class Bench:
                     delay = len(threads) / 4 / REQUESTS_PER_S
                     threads.append(threading.Thread(target=self.load, args=(entry, delay)))
                     if service == "pyotel":
-                        raw = self.folder / f"{name}.raw"
-                        record = [self.folder / "venv/bin/py-spy", "record", "--format", "raw", "--rate", "100"]
-                        record += ["--duration", int(self.seconds), "--output", raw, "--pid", child.pid]
-                        spies.append((version, raw, time.time(), self.spawn(*record, name=f"spy-{version}")))
-            for thread in threads:
+                        spies.append(threading.Thread(target=self.spy, args=(version, child.pid)))
+            for thread in [*threads, *spies]:
                 thread.start()
-            for thread in threads:
+            for thread in [*threads, *spies]:
                 thread.join()
-            for version, raw, began, spy in spies:
-                spy.wait(60)
-                window = {"from": int(began), "until": int(began + self.seconds)}
-                post(self.http, "/api/ingest", raw.read_bytes(), service="pyotel", version=version, sample_rate=100, **window)
             for (service, version), port in applications.items():
                 clocks[service, version] = json.loads(get(port, "/clock"))
             for version, began, java in recordings:
