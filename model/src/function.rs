@@ -63,8 +63,10 @@ pub fn frame(name: &str, file: &str, line: u32) -> Frame {
             Some((_, in_line)) if line == 0 => line = in_line,
             _ => {}
         }
-        name = Cow::Owned(normalised(inner, &file).into_owned());
-        if place::split(&name).place.is_none() {
+        let next = normalised(inner, &file);
+        let is_done = *next == *name || place::split(&next).place.is_none();
+        name = Cow::Owned(next.into_owned());
+        if is_done {
             break;
         }
     }

@@ -12,6 +12,7 @@ pub mod flamebearer;
 pub mod foreign;
 pub mod function;
 pub mod histogram;
+pub mod host;
 pub mod id;
 mod int_map;
 mod lossy;

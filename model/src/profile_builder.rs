@@ -11,11 +11,38 @@ use crate::{
     workload::LabelSet,
 };
 
+/// How many names are remembered as they were spelt, and for each how many places.
+const MAX_NAMES: usize = 1 << 16;
+const MAX_PLACES: usize = 4;
+
+/// Locations of frames as their sender spelt them: a format that repeats names in every stack has each normalised once.
+#[derive(Debug, Default)]
+struct Spelt(HashMap<Box<str>, Vec<(Box<str>, u32, u32)>>);
+
+impl Spelt {
+    fn location(&self, name: &str, file: &str, line: u32) -> Option<u32> {
+        let mut places = self.0.get(name)?.iter();
+        let found = places.find(|place| place.1 == line && *place.0 == *file)?;
+        Some(found.2)
+    }
+
+    fn remember(&mut self, name: &str, file: &str, line: u32, location: u32) {
+        if self.0.len() >= MAX_NAMES {
+            return;
+        }
+        let places = self.0.entry(name.into()).or_default();
+        if places.len() < MAX_PLACES {
+            places.push((file.into(), line, location));
+        }
+    }
+}
+
 /// A profile being built.
 #[derive(Debug)]
 pub struct ProfileBuilder {
     profile: Profile,
     frames: HashMap<Frame, u32>,
+    spelt: Spelt,
     stacks: HashMap<Vec<u32>, u32>,
     labels: HashMap<LabelSet, u32>,
     rows: HashMap<(u32, u32), usize>,
@@ -30,6 +57,7 @@ impl ProfileBuilder {
         ProfileBuilder {
             profile,
             frames: HashMap::new(),
+            spelt: Spelt::default(),
             stacks: HashMap::new(),
             labels: HashMap::new(),
             rows: HashMap::new(),
@@ -39,14 +67,19 @@ impl ProfileBuilder {
     /// The location of a frame the sender names; names are cut, cleaned and normalised.
     pub fn frame(&mut self, name: &str, file: &str, line: u32) -> u32 {
         let name = if name.is_empty() { "[unknown]" } else { name };
+        if let Some(location) = self.spelt.location(name, file, line) {
+            return location;
+        }
         let frame = function::frame(name, file, line);
         let locations = &mut self.profile.locations;
-        *self.frames.entry(frame).or_insert_with_key(|frame| {
+        let location = *self.frames.entry(frame).or_insert_with_key(|frame| {
             locations.push(Location::Named {
                 frames: vec![frame.clone()],
             });
             locations.len() as u32 - 1
-        })
+        });
+        self.spelt.remember(name, file, line, location);
+        location
     }
 
     /// Adds to the row of a stack (locations, leaf first) and its labels, and answers which row that is. A stack without
@@ -97,5 +130,39 @@ impl ProfileBuilder {
     /// The profile.
     pub fn finish(self) -> Profile {
         self.profile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remembered_spelling_is_the_frame_it_was() {
+        let mut builder = ProfileBuilder::new(ProfileType::cpu(), 1);
+        let spellings: Vec<_> = (0..3 * MAX_PLACES as u32)
+            .flat_map(|line| {
+                [
+                    ("price", "shop/a.py", line),
+                    ("price", "shop/b.py", line),
+                    ("price.cold", "shop/a.c", line),
+                ]
+            })
+            .collect();
+        let first: Vec<u32> = spellings
+            .iter()
+            .map(|&(name, file, line)| builder.frame(name, file, line))
+            .collect();
+        let again: Vec<u32> = spellings
+            .iter()
+            .map(|&(name, file, line)| builder.frame(name, file, line))
+            .collect();
+        assert_eq!(first, again);
+        for (&(name, file, line), &location) in spellings.iter().zip(&first) {
+            let expected = Location::Named {
+                frames: vec![function::frame(name, file, line)],
+            };
+            assert_eq!(builder.profile.locations[location as usize], expected);
+        }
     }
 }

@@ -28,6 +28,8 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use slab::Slab;
 
+use emberline_model::host::host_of;
+
 use crate::{config::Limits, counters::Counters, machine, wire::io::Guard};
 
 /// A caller's connection: its task, the library's two buffers of 8 KiB, and what the kernel keeps.
@@ -166,7 +168,7 @@ impl Budget {
 
     /// A place for a new connection. `caller` is given where callers have shares.
     pub(crate) fn admit(self: &Arc<Self>, caller: Option<IpAddr>) -> Result<Arc<Guard>, Full> {
-        let account = self.account(caller.map(|address| address.to_canonical()));
+        let account = self.account(caller.map(host_of));
         if account.connections.load(Relaxed) >= account.most_connections
             && !self.make_room(|guard| Arc::ptr_eq(guard.account(), &account))
         {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo};
+use emberline_model::host::host_of;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -161,7 +162,7 @@ impl Port {
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, waits: OwnedSemaphorePermit) {
         // Answers are written whole.
         let _ = stream.set_nodelay(true);
-        let address = peer.ip().to_canonical();
+        let address = host_of(peer.ip());
         let has_its_share = {
             let seats = self.seats.lock();
             let held = seats.of_address.get(&address);

@@ -14,7 +14,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -28,6 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::BytesMut;
+use emberline_model::host::host_of;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
@@ -67,13 +68,7 @@ type Asker = Option<IpAddr>;
 
 fn asker(request: &Request) -> Asker {
     let ConnectInfo(address) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-    Some(match address.ip().to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    })
+    Some(host_of(address.ip()))
 }
 
 /// The places for questions.

@@ -5,9 +5,10 @@
 //!
 //! Wrong on purpose: who sends through a gateway shares the gateway's place; services are told apart within it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
+use emberline_model::host::host_of;
 use http::Extensions;
 use tonic::transport::server::TcpConnectInfo;
 
@@ -34,13 +35,7 @@ impl SenderKey {
     }
 
     pub(crate) fn of_address(address: IpAddr) -> SenderKey {
-        SenderKey::Address(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-            v4 => v4,
-        })
+        SenderKey::Address(host_of(address))
     }
 
     /// The machine, or the network of IPv6; none where nobody said it, and of this server itself.

@@ -2,7 +2,7 @@
 //!
 //! Guarantee: only a file of a known kind of source is split off, so a name that merely looks like one stays whole.
 
-use super::language::by_file;
+use super::{language::by_file, marks::Marks};
 
 /// A name and what it said about its place.
 pub(super) struct Placed<'n> {
@@ -24,12 +24,15 @@ pub(super) fn split(name: &str) -> Placed<'_> {
     let Some(&last) = name.as_bytes().last() else {
         return whole;
     };
+    // Most names are paths of functions: all but one of these forms have a blank.
+    let has_blank = Marks::of(name).has(b' ');
     let found = match last {
-        b')' => in_brackets(name),
-        b'0'..=b'9' => at_the_end(name).or_else(|| between(name)),
+        b')' if has_blank => in_brackets(name),
+        b'0'..=b'9' if has_blank => at_the_end(name).or_else(|| between(name)),
+        b'0'..=b'9' => between(name),
         _ => None,
     };
-    let found = found.or_else(|| in_front(name));
+    let found = found.or_else(|| has_blank.then(|| in_front(name))?);
     match found {
         Some((name, file, line)) => Placed {
             name: if name.is_empty() { "(anonymous)" } else { name },
@@ -70,9 +73,9 @@ fn at_the_end(name: &str) -> Option<(&str, &str, u32)> {
 /// `./price.js:price:12`.
 fn between(name: &str) -> Option<(&str, &str, u32)> {
     let (head, line) = name.rsplit_once(':')?;
+    let line = line.parse().ok().filter(|&line| line > 0)?;
     let (file, name) = head.rsplit_once(':')?;
     let is_name = !name.is_empty() && !name.bytes().all(|byte| byte.is_ascii_digit());
-    let line = line.parse().ok().filter(|&line| line > 0)?;
     (is_name && by_file(file).is_some()).then_some((name, file, line))
 }
 
