@@ -103,6 +103,13 @@ impl Identified<'_> {
             id = salted();
         } else {
             let known = self.known.get(&id).copied();
+            if known == Some(check) {
+                return Stored {
+                    row: Identity { id, check },
+                    is_new: false,
+                    is_collision,
+                };
+            }
             let known = known.or_else(|| self.sealed.and_then(|sealed| sealed.get(id)));
             if known.is_some_and(|known| known != check) {
                 id = salted();
