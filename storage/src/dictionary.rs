@@ -32,7 +32,7 @@ const IDS_PER_QUERY: usize = 8192;
 #[derive(Debug)]
 enum Place {
     Native { mapping: Arc<Mapping>, offset: u64 },
-    Named { functions: Vec<FunctionInfo> },
+    Named { functions: Box<[Arc<FunctionInfo>]> },
 }
 
 impl Place {
@@ -41,8 +41,7 @@ impl Place {
         match self {
             Place::Native { .. } => 64,
             Place::Named { functions } => {
-                let of_functions = functions.iter().map(|f| 120 + f.name.len() + f.file.len());
-                64 + of_functions.sum::<usize>()
+                64 + functions.iter().map(|f| naming::bytes_of(f)).sum::<usize>()
             }
         }
     }
@@ -172,7 +171,7 @@ fn read_places(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Arc<Place>)
                 _ => {
                     let frames = functions.texts(row)?.into_iter().zip(files.texts(row)?);
                     Place::Named {
-                        functions: frames.map(|(name, file)| named(name, file)).collect(),
+                        functions: frames.map(|(name, file)| Arc::new(named(name, file))).collect(),
                     }
                 }
             };

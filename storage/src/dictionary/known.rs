@@ -107,6 +107,7 @@ impl Generation {
             + self.leaves.len() * STACK_BYTES
             + self.locations.len() * LOCATION_BYTES
             + self.place_bytes
+            + self.named.table.own_bytes()
     }
 
     /// Names what has no names yet; everything, after symbols came.

@@ -105,7 +105,7 @@ pub(super) fn find_places(
                 (Location::Named { frames }, _) => Place::Named {
                     functions: frames
                         .iter()
-                        .map(|f| named(f.function.clone(), f.file.clone()))
+                        .map(|f| Arc::new(named(f.function.clone(), f.file.clone())))
                         .collect(),
                 },
             };
