@@ -79,9 +79,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     std::thread::sleep(Duration::from_secs(60));
     let after = server.rss_mb();
     let own_after = server.own_memory_mb();
-    println!(
-        "memory before {before:.1} MB, a minute after {after:.1} MB; its own {own_before:.1} and {own_after:.1}"
-    );
+    println!("memory before {before:.1} MB, a minute after {after:.1} MB; its own {own_before:.1} and {own_after:.1}");
     server.stop();
     ensure!(peak <= MOST_MB, "{peak} MB");
     ensure!(p99 <= 1_000.0, "p99 of ingest: {p99} ms");

@@ -157,7 +157,10 @@ async fn answers_that_need_more_memory_than_one_may_hold_are_refused_by_reason()
     for light in ["/api/v1/status", "/api/v1/services?from=now-2m"] {
         assert_eq!(world.get(light).await.status, StatusCode::OK, "{light}");
     }
-    let counted = format!("emberline_web_questions_refused_total{{reason=\"size\"}} {}\n", questions.len());
+    let counted = format!(
+        "emberline_web_questions_refused_total{{reason=\"size\"}} {}\n",
+        questions.len()
+    );
     let metrics = world.get("/metrics").await;
     assert!(metrics.text().contains(&counted), "{}", metrics.text());
 }
