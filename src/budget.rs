@@ -42,6 +42,8 @@ pub(crate) struct Budget {
     pub(crate) requests: usize,
     /// Bytes of large answers that nobody has taken yet.
     pub(crate) answer_bytes: u64,
+    /// Bytes that answers to heavy questions hold while they are put together.
+    pub(crate) answer_memory_bytes: u64,
 }
 
 impl Budget {
@@ -64,6 +66,7 @@ impl Budget {
             head_bytes: (memory / 32).max(1 << 20),
             requests: ((memory / 8 / REQUEST_BYTES) as usize).max(64),
             answer_bytes: (memory / 16).max(4 << 20),
+            answer_memory_bytes: (memory * 3 / 8).max(32 << 20),
         }
     }
 

@@ -135,6 +135,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     state.allow_delete = args.allow_delete;
     state.allowed_hosts = Arc::clone(&hosts);
     state.max_answer_bytes = budget.answer_bytes;
+    state.answer_memory_bytes = budget.answer_memory_bytes;
     state.connection_status = {
         let doors = Arc::clone(&doors);
         Arc::new(move || doors.status())

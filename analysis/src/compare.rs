@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
+    sync::Arc,
 };
 
 use emberline_model::{
@@ -224,7 +225,7 @@ fn add_to_tree(side: &SideData, index: usize, tree: &mut TreeBuilder, callers: &
             }
         }
         if below.is_none() {
-            paths.functions.push(tree.function(&FunctionInfo::unknown()));
+            paths.functions.push(tree.function(&Arc::new(FunctionInfo::unknown())));
         }
         paths.places.insert(stack, first..paths.functions.len());
     }

@@ -84,6 +84,8 @@ pub fn flamebearer(tree: &FlameTree, both: bool) -> Flamebearer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -95,13 +97,13 @@ mod tests {
             let frames: Vec<u32> = frames
                 .iter()
                 .map(|&id| {
-                    tree.function(&FunctionInfo {
+                    tree.function(&Arc::new(FunctionInfo {
                         id,
                         name: format!("f{id}"),
                         module: String::new(),
                         file: String::new(),
                         unresolved: false,
-                    })
+                    }))
                 })
                 .collect();
             tree.add(&frames, *side, *value, 1);

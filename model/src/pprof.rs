@@ -7,7 +7,7 @@ mod places;
 mod prune;
 mod read;
 
-use std::{collections::HashMap, io::Write};
+use std::{collections::HashMap, io::Write, sync::Arc};
 
 use flate2::{Compression, write::GzEncoder};
 use prost::Message;
@@ -20,7 +20,7 @@ use crate::{
     function,
     profile::{Frame, Location, Profile, ProfileType},
     proto::pprof as pb,
-    resolve::ResolvedStacks,
+    resolve::{FunctionInfo, ResolvedStacks},
     unpack::UnpackError,
     weight::TooHeavy,
 };
@@ -234,9 +234,8 @@ pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
         let indices = frames.iter().map(|frame| {
             let id = function::function_id(frame);
             *by_id.entry(id).or_insert_with(|| {
-                resolved
-                    .functions
-                    .push(crate::resolve::FunctionInfo::named(frame.clone()));
+                let info = FunctionInfo::named(frame.clone());
+                resolved.functions.push(Arc::new(info));
                 resolved.functions.len() as u32 - 1
             })
         });
@@ -253,7 +252,6 @@ pub fn resolve_named(profile: &Profile) -> ResolvedStacks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::FunctionInfo;
 
     fn resolved() -> ResolvedStacks {
         let info = |id: u64| FunctionInfo {
@@ -265,7 +263,7 @@ mod tests {
         };
         let stacks = [(7, vec![0u32, 1].into_boxed_slice()), (8, vec![1].into_boxed_slice())];
         ResolvedStacks {
-            functions: vec![info(0), info(1)],
+            functions: vec![Arc::new(info(0)), Arc::new(info(1))],
             stacks: stacks.into_iter().collect(),
         }
     }

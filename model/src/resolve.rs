@@ -2,6 +2,8 @@
 //! included; a location appears as its address until its symbols were looked up, and as `[file]` when that file names
 //! no function there; never as a gap.
 
+use std::sync::Arc;
+
 use crate::{
     function, id,
     int_map::IntMap,
@@ -62,8 +64,8 @@ impl FunctionInfo {
 /// Stacks as paths of functions.
 #[derive(Debug, Clone, Default)]
 pub struct ResolvedStacks {
-    /// Functions mentioned, each once.
-    pub functions: Vec<FunctionInfo>,
+    /// Functions mentioned, each once. Whoever knows them shares them: what strangers call theirs may be long and many.
+    pub functions: Vec<Arc<FunctionInfo>>,
     /// What each stack consists of.
     pub stacks: StackTree,
 }

@@ -4,7 +4,7 @@
 //! occurrence, so the total of either is the function's total; direct callers, and direct callees with what the function
 //! does itself, add up to that total. Computed on all stacks before a display limit cuts anything.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     resolve::{FunctionInfo, ResolvedStacks, StackValue},
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     /// `None`: nobody called (the thread begins here), or nothing was called (the stack ends here).
-    pub function: Option<FunctionInfo>,
+    pub function: Option<Arc<FunctionInfo>>,
     /// Value of stacks that pass through both.
     pub value: Pair,
     /// Samples of those stacks.
@@ -26,7 +26,7 @@ pub struct Neighbour {
 #[derive(Debug, Clone)]
 pub struct Sandwich {
     /// The function.
-    pub function: FunctionInfo,
+    pub function: Arc<FunctionInfo>,
     /// Its exact sums.
     pub totals: FunctionTotals,
     /// Direct callers, the largest first.
@@ -89,7 +89,7 @@ pub fn sandwich(
         callees.add(&frames, side, row.value, row.samples);
     }
     Sandwich {
-        function: resolved.functions[wanted as usize].clone(),
+        function: Arc::clone(&resolved.functions[wanted as usize]),
         totals,
         direct_callers: sorted(resolved, direct_callers),
         direct_callees: sorted(resolved, direct_callees),
@@ -102,7 +102,7 @@ fn sorted(resolved: &ResolvedStacks, sums: Sums) -> Vec<Neighbour> {
     let mut neighbours: Vec<Neighbour> = sums
         .into_iter()
         .map(|(function, (value, samples))| Neighbour {
-            function: function.map(|f| resolved.functions[f as usize].clone()),
+            function: function.map(|f| Arc::clone(&resolved.functions[f as usize])),
             value,
             samples,
         })
@@ -130,7 +130,7 @@ mod tests {
         };
         let numbered = stacks.iter().enumerate();
         ResolvedStacks {
-            functions: (0..functions).map(info).collect(),
+            functions: (0..functions).map(info).map(Arc::new).collect(),
             stacks: numbered
                 .map(|(id, s)| (id as u64, s.clone().into_boxed_slice()))
                 .collect(),

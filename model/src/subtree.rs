@@ -106,6 +106,8 @@ fn cut(part: &[Node], ids: &[u64], limit: Option<usize>) -> (Vec<Node>, Vec<u64>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -117,13 +119,13 @@ mod tests {
             let frames: Vec<u32> = frames
                 .iter()
                 .map(|&id| {
-                    tree.function(&FunctionInfo {
+                    tree.function(&Arc::new(FunctionInfo {
                         id,
                         name: format!("f{id}"),
                         module: String::new(),
                         file: String::new(),
                         unresolved: false,
-                    })
+                    }))
                 })
                 .collect();
             tree.add(&frames, *side, *value, 1);

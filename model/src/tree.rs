@@ -9,6 +9,7 @@ use std::{
     borrow::Cow,
     cmp::Reverse,
     collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
 use crate::{
@@ -59,7 +60,7 @@ pub struct Node {
 #[derive(Debug, Clone, Default)]
 pub struct FlameTree {
     /// Functions, each once; the order is that of first appearance.
-    pub functions: Vec<FunctionInfo>,
+    pub functions: Vec<Arc<FunctionInfo>>,
     /// Exact sums, parallel to `functions`.
     pub totals: Vec<FunctionTotals>,
     /// Preorder.
@@ -75,7 +76,7 @@ impl FlameTree {
     /// What each function is called where a name is all there is to see: two of one name, in two files, are told apart by
     /// their modules.
     pub fn told_apart(&self) -> Vec<Cow<'_, str>> {
-        let mut first: HashMap<&str, &FunctionInfo> = HashMap::with_capacity(self.functions.len());
+        let mut first: HashMap<&str, &Arc<FunctionInfo>> = HashMap::with_capacity(self.functions.len());
         let mut twins: HashSet<&str> = HashSet::new();
         for function in self.functions.iter().filter(|f| !f.unresolved) {
             let known = first.entry(&function.name).or_insert(function);
@@ -83,11 +84,12 @@ impl FlameTree {
                 twins.insert(&function.name);
             }
         }
-        let name =
-            |function: &'_ FunctionInfo| match twins.contains(function.name.as_str()) && !function.module.is_empty() {
-                true => Some(format!("{} ({})", function.name, function.module)),
-                false => None,
-            };
+        let name = |function: &'_ Arc<FunctionInfo>| match twins.contains(function.name.as_str())
+            && !function.module.is_empty()
+        {
+            true => Some(format!("{} ({})", function.name, function.module)),
+            false => None,
+        };
         let names = self.functions.iter().map(|f| match name(f) {
             Some(name) => Cow::Owned(name),
             None => Cow::Borrowed(f.name.as_str()),
@@ -99,7 +101,7 @@ impl FlameTree {
 /// Adds up stacks.
 #[derive(Default)]
 pub struct TreeBuilder {
-    functions: Vec<FunctionInfo>,
+    functions: Vec<Arc<FunctionInfo>>,
     by_id: IntMap<u32>,
     /// Steps are functions.
     paths: PathTree,
@@ -152,11 +154,11 @@ impl TreeBuilder {
     }
 
     /// The index of a function in this tree; the first description of an id wins.
-    pub fn function(&mut self, info: &FunctionInfo) -> u32 {
+    pub fn function(&mut self, info: &Arc<FunctionInfo>) -> u32 {
         let next = self.functions.len() as u32;
         let index = *self.by_id.entry(info.id).or_insert(next);
         if index == next {
-            self.functions.push(info.clone());
+            self.functions.push(Arc::clone(info));
         }
         index
     }
@@ -205,7 +207,7 @@ impl TreeBuilder {
         let (named, unknown): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_named);
         self.add_resolved(resolved, named);
         for row in unknown {
-            let function = self.function(&FunctionInfo::unknown());
+            let function = self.function(&Arc::new(FunctionInfo::unknown()));
             self.add(&[function], row.side, row.value, row.samples);
         }
     }
@@ -447,7 +449,7 @@ fn kept_nodes(sums: &[Sums], limit: Option<usize>) -> Vec<bool> {
 }
 
 /// Rank of each function by name, then by id, so that ordering children compares integers.
-fn name_ranks(functions: &[FunctionInfo]) -> Vec<u32> {
+fn name_ranks(functions: &[Arc<FunctionInfo>]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..functions.len() as u32).collect();
     order.sort_unstable_by(|&a, &b| {
         let (a, b) = (&functions[a as usize], &functions[b as usize]);
@@ -468,14 +470,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn info(id: u64) -> FunctionInfo {
-        FunctionInfo {
+    fn info(id: u64) -> Arc<FunctionInfo> {
+        Arc::new(FunctionInfo {
             id,
             name: format!("f{id}"),
             module: String::new(),
             file: String::new(),
             unresolved: false,
-        }
+        })
     }
 
     fn build(stacks: &[(Vec<u64>, usize, i64)]) -> TreeBuilder {
@@ -566,7 +568,7 @@ mod tests {
             rows in prop::collection::vec((any::<prop::sample::Index>(), 0usize..2, 0i64..1000), 0..80),
             (all, same_id, times) in (any::<bool>(), any::<bool>(), 1usize..3),
         ) {
-            let functions: Vec<FunctionInfo> = (0..5).map(|f| info(if same_id && f == 4 { 3 } else { f })).collect();
+            let functions: Vec<Arc<FunctionInfo>> = (0..5).map(|f| info(if same_id && f == 4 { 3 } else { f })).collect();
             let resolved = ResolvedStacks {
                 stacks: (0..).zip(&stacks).map(|(id, frames)| (id, frames.iter().copied())).collect(),
                 functions,

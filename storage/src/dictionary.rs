@@ -1,7 +1,7 @@
 //! Stacks with names. Guarantee: every frame of every stack asked for is there, inlined ones included, leaf first; a
 //! location without a symbol appears as its address. Stacks and locations never change, so they stay in memory while they
-//! are asked for; names do arrive later, and are looked up anew when some did. The memory is bounded; an answer larger than
-//! it is still whole.
+//! are asked for; names do arrive later, and are looked up anew when some did. The memory is bounded; what an answer needs
+//! beyond it counts as the answer's ([`crate::answers`]).
 
 mod known;
 mod naming;
@@ -13,10 +13,11 @@ use emberline_model::{
     Frame, Mapping,
     resolve::{FunctionInfo, ResolvedStacks},
 };
-use known::{Answer, KnownStacks};
+use known::{Answer, KnownStacks, Missing};
 use parking_lot::Mutex;
 
 use crate::{
+    answers::Holding,
     error::QueryError,
     hot::Shared,
     ids::{IdMap, IdSet},
@@ -28,11 +29,18 @@ use crate::{
 /// Ids asked for per query.
 const IDS_PER_QUERY: usize = 8192;
 
+/// What a stack that is asked for takes while it is looked for, beside its path, in bytes.
+const ID_BYTES: usize = 64;
+/// What an answer takes of the memory at a time that is more than is kept.
+const STEP_BYTES: usize = 4 << 20;
+/// What a stack takes on its way from a file, beside its locations, and a location likewise, in bytes.
+const READ_BYTES: usize = 48;
+
 /// Where a location leads.
 #[derive(Debug)]
 enum Place {
     Native { mapping: Arc<Mapping>, offset: u64 },
-    Named { functions: Vec<FunctionInfo> },
+    Named { functions: Box<[Arc<FunctionInfo>]> },
 }
 
 impl Place {
@@ -40,16 +48,17 @@ impl Place {
     fn bytes(&self) -> usize {
         match self {
             Place::Native { .. } => 64,
-            Place::Named { functions } => {
-                let of_functions = functions.iter().map(|f| 120 + f.name.len() + f.file.len());
-                64 + of_functions.sum::<usize>()
-            }
+            Place::Named { functions } => 64 + functions.iter().map(|f| naming::bytes_of(f)).sum::<usize>(),
         }
     }
 }
 
 /// Locations, leaf first.
 type Stack = Box<[u64]>;
+
+fn bytes_of_stack(stack: &Stack) -> usize {
+    READ_BYTES + 8 * stack.len()
+}
 
 /// What is in memory in front of the dictionary tables and parts.
 pub(crate) struct Dictionary {
@@ -67,19 +76,39 @@ impl Dictionary {
 
     /// Names the frames of stacks. A stack that is not known is left out.
     pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
+        let holding = Holding::current();
+        holding.add((ids.len() * ID_BYTES) as u64).await?;
         let mut answer = Answer::default();
         let missing = self.known.lock().give(&self.symbols, ids, &mut answer);
         if !missing.is_empty() {
             let read = look_for(shared, missing.into_iter().collect(), read_stacks, sealed::find_stacks).await?;
             let mut places: IdMap<Option<Arc<Place>>> = IdMap::default();
+            let mut beyond = 0;
             loop {
-                let inserted = self.known.lock().insert(&self.symbols, &read, &places, &mut answer);
-                let Err(unknown) = inserted else { break };
-                places.extend(unknown.iter().map(|&id| (id, None)));
-                let found = look_for(shared, unknown, read_places, sealed::find_places).await?;
-                places.extend(found.into_iter().map(|(id, place)| (id, Some(place))));
+                let inserted = self
+                    .known
+                    .lock()
+                    .insert(&self.symbols, &read, &places, &mut answer, beyond);
+                match inserted {
+                    Ok(()) => break,
+                    Err(Missing::Places(unknown)) => {
+                        places.extend(unknown.iter().map(|&id| (id, None)));
+                        let found = look_for(shared, unknown, read_places, sealed::find_places).await?;
+                        places.extend(found.into_iter().map(|(id, place)| (id, Some(place))));
+                    }
+                    Err(Missing::Room) => {
+                        // It begins anew each time.
+                        let more = STEP_BYTES.max(beyond);
+                        holding.add(more as u64).await?;
+                        beyond += more;
+                    }
+                }
             }
+            let stacks = read.iter().map(|(_, stack)| bytes_of_stack(stack));
+            let places = places.values().flatten().map(|place| READ_BYTES + place.bytes());
+            holding.give_back((beyond + stacks.sum::<usize>() + places.sum::<usize>()) as u64);
         }
+        holding.add(answer.bytes() as u64).await?;
         Ok(Arc::new(answer.into_resolved()))
     }
 }
@@ -128,7 +157,7 @@ fn by_ids(
 }
 
 fn read_stacks(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Stack)>, Failure> {
-    let mut stacks = Vec::with_capacity(ids.len());
+    let (mut stacks, mut bytes) = (Vec::with_capacity(ids.len()), 0);
     by_ids(
         reader,
         "SELECT stack_id, locations FROM stacks",
@@ -137,9 +166,11 @@ fn read_stacks(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Stack)>, Fa
         |columns| {
             let locations = columns.list(1)?;
             for (row, &id) in columns.u64(0)?.iter().enumerate() {
-                stacks.push((id, locations.u64(row)?.into()));
+                let stack: Stack = locations.u64(row)?.into();
+                bytes += bytes_of_stack(&stack);
+                stacks.push((id, stack));
             }
-            Ok(())
+            reader.hold(std::mem::take(&mut bytes))
         },
     )?;
     Ok(stacks)
@@ -147,7 +178,7 @@ fn read_stacks(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Stack)>, Fa
 
 fn read_places(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Arc<Place>)>, Failure> {
     let mut mappings: HashMap<(String, String), Arc<Mapping>> = HashMap::new();
-    let mut places = Vec::with_capacity(ids.len());
+    let (mut places, mut bytes) = (Vec::with_capacity(ids.len()), 0);
     let select = "SELECT location_id, file_offset, m.build_id, m.path, functions, files
         FROM locations LEFT JOIN mappings m USING (mapping_id)";
     by_ids(reader, select, "location_id", ids, |columns| {
@@ -172,13 +203,14 @@ fn read_places(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Arc<Place>)
                 _ => {
                     let frames = functions.texts(row)?.into_iter().zip(files.texts(row)?);
                     Place::Named {
-                        functions: frames.map(|(name, file)| named(name, file)).collect(),
+                        functions: frames.map(|(name, file)| Arc::new(named(name, file))).collect(),
                     }
                 }
             };
+            bytes += READ_BYTES + place.bytes();
             places.push((id[row], Arc::new(place)));
         }
-        Ok(())
+        reader.hold(std::mem::take(&mut bytes))
     })?;
     Ok(places)
 }

@@ -181,6 +181,24 @@ pub enum QueryError {
         /// What the engine said.
         message: String,
     },
+    /// Its answer would hold more memory than one may.
+    #[error(
+        "the answer needs more memory than the {megabytes} MB that one may hold here; ask for a shorter range, one service, or a tree with a lower `limit`, or give the server more memory"
+    )]
+    AnswerTooLarge {
+        /// What it may hold.
+        megabytes: u64,
+    },
+    /// Other answers hold the memory.
+    #[error(
+        "another large answer holds the {megabytes} MB that one may hold here, and did for the {seconds} s that this one waits; ask again in a moment"
+    )]
+    NoRoom {
+        /// What one may hold.
+        megabytes: u64,
+        /// How long a question waits.
+        seconds: u64,
+    },
     /// The query engine is being reopened or rebuilt from the journal.
     #[error("the query engine is being repaired from the journal ({message}); ask again in a few seconds")]
     Unavailable {
@@ -201,7 +219,10 @@ pub enum QueryError {
 impl QueryError {
     /// True when asking again can succeed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, QueryError::Unavailable { .. } | QueryError::Closed)
+        matches!(
+            self,
+            QueryError::NoRoom { .. } | QueryError::Unavailable { .. } | QueryError::Closed
+        )
     }
 }
 

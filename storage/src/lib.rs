@@ -15,8 +15,8 @@
 //!   manifest. No crash stores a row twice or loses one.
 //! - No damage stops a start. A flipped bit, a torn tail or a full disk costs at most what it hit, and is counted in
 //!   [`StoreStats`].
-//! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, the number and
-//!   the time of questions; errors name the setting.
+//! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, what answers hold,
+//!   the number and the time of questions; errors name the setting.
 //!
 //! What it leaves to later on purpose: symbol files are kept for good.
 //!
@@ -25,6 +25,7 @@
 //! `parts/compacted-<hour>-<hours>-<sequence>.commit`,
 //! `symbols/<build>.sym`, `deleted.bin`, `releases.bin`, `alerts.bin`, `names.bin`, `secret.bin`, `quarantine/`, `tmp/`.
 
+mod answers;
 mod checks;
 mod dedup;
 mod deletions;
@@ -54,6 +55,7 @@ mod symbols;
 #[doc(hidden)]
 pub mod untrusted;
 
+pub use answers::{AnswerMemory, Holding};
 pub use deletions::{DeleteProgress, Deleted};
 pub use error::{AppendError, DeleteError, OpenError, QueryError, StateError, SymbolError};
 pub use history::ReleaseBeginning;

@@ -2,10 +2,12 @@
 //!
 //! Guarantees: at most `reader_connections` questions run at a time; each is interrupted when it takes too long
 //! or when nobody waits for it any more; one that found no memory beside the others is asked once more a moment later,
-//! before it is refused as too large; when the engine has to be closed, running questions are interrupted and
+//! before it is refused as too large; one whose rows are more than its share waits for the large place without a connection
+//! ([`crate::answers`]); when the engine has to be closed, running questions are interrupted and
 //! waited for, so that no two instances ever have the file open.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 
 use crate::{
+    answers::{Holding, Short},
     error::QueryError,
     hot::failure::{self, Kind},
     parts::Part,
@@ -86,6 +89,9 @@ impl Running {
 pub(crate) struct Reader<'a> {
     connection: &'a Connection,
     running: &'a Running,
+    holding: &'a Holding,
+    /// What this run took of it.
+    held: Cell<u64>,
 }
 
 /// Why a question's code stopped.
@@ -96,6 +102,8 @@ pub(crate) enum Failure {
     Question(QueryError),
     /// These parts are damaged: without them there is an answer.
     Parts(Vec<Arc<Part>>),
+    /// Another question has the place for large answers: to be asked again with it.
+    NoRoom,
     /// Interrupted.
     Cancelled,
 }
@@ -129,6 +137,21 @@ impl Reader<'_> {
             each(&chunk)?;
         }
         Ok(())
+    }
+
+    /// Counts what is about to be held of the answer, in bytes.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), Failure> {
+        self.holding.take(bytes as u64).map_err(|short| match short {
+            Short::Now => Failure::NoRoom,
+            Short::Ever => self.holding.too_large().into(),
+        })?;
+        self.held.set(self.held.get() + bytes as u64);
+        Ok(())
+    }
+
+    /// What was held is gone.
+    fn let_go(&self) {
+        self.holding.give_back(self.held.take());
     }
 
     /// Runs code whose queries all see the same state.
@@ -223,30 +246,38 @@ impl Readers {
         F: Fn(&Reader<'_>) -> Result<T, Failure> + Send + 'static,
     {
         self.counters.queries.add(1);
-        let permit = self
-            .semaphore
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| QueryError::Closed)?;
-        let running = Arc::new(Running {
-            deadline: Instant::now() + self.limit,
-            cancelled: AtomicBool::new(false),
-            timed_out: AtomicBool::new(false),
-            handle: Mutex::new(None),
-        });
-        let guard = CancelOnDrop(running.clone());
-        let shared = self.shared.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let result = shared.run(&running, &question);
-            drop(permit);
-            (result, running.timed_out.load(Ordering::Relaxed))
-        });
-        let (result, timed_out) = task.await.map_err(|error| QueryError::Internal {
-            message: error.to_string(),
-        })?;
-        drop(guard);
-        result.map_err(|failure| self.explain(failure, timed_out))
+        let holding = Holding::current();
+        let mut question = question;
+        loop {
+            let permit = self
+                .semaphore
+                .clone()
+                .acquire_owned()
+                .await
+                .map_err(|_| QueryError::Closed)?;
+            let running = Arc::new(Running {
+                deadline: Instant::now() + self.limit,
+                cancelled: AtomicBool::new(false),
+                timed_out: AtomicBool::new(false),
+                handle: Mutex::new(None),
+            });
+            let guard = CancelOnDrop(running.clone());
+            let (shared, held) = (self.shared.clone(), holding.clone());
+            let task = tokio::task::spawn_blocking(move || {
+                let result = shared.run(&running, &held, &question);
+                drop(permit);
+                (result, running.timed_out.load(Ordering::Relaxed), question)
+            });
+            let (result, timed_out, asked) = task.await.map_err(|error| QueryError::Internal {
+                message: error.to_string(),
+            })?;
+            drop(guard);
+            match result {
+                Err(Failure::NoRoom) => holding.wait().await?,
+                result => return result.map_err(|failure| self.explain(failure, timed_out)),
+            }
+            question = asked;
+        }
     }
 
     /// Reads for the store itself: beside the questions that are counted, and until the engine has to be closed. Blocks.
@@ -257,7 +288,7 @@ impl Readers {
             timed_out: AtomicBool::new(false),
             handle: Mutex::new(None),
         });
-        self.shared.run(&running, &code)
+        self.shared.run(&running, &Holding::default(), &code)
     }
 
     fn explain(&self, failure: Failure, timed_out: bool) -> QueryError {
@@ -272,6 +303,12 @@ impl Readers {
             Failure::Cancelled => {
                 return QueryError::Unavailable {
                     message: self.shared.state.lock().why_closed.clone(),
+                };
+            }
+            // It was waited for; only a question that is not counted comes here, and that one is not refused.
+            Failure::NoRoom => {
+                return QueryError::Unavailable {
+                    message: "no memory".to_owned(),
                 };
             }
             // Whoever asks takes the parts out and asks again; this is for one who does not.
@@ -300,23 +337,33 @@ impl Shared {
     fn run<T>(
         self: &Arc<Self>,
         running: &Arc<Running>,
+        holding: &Holding,
         question: &impl Fn(&Reader<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (connection, generation) = self.take(running)?;
         let reader = Reader {
             connection: &connection,
             running,
+            holding,
+            held: Cell::new(0),
+        };
+        let again = || {
+            reader.let_go();
+            question(&reader)
         };
         // A panic in a question must not keep its place among the running ones, or closing would wait for ever.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match question(&reader) {
             Err(Failure::Engine(error)) => match failure::kind(&error) {
-                Kind::MissingTable => question(&reader),
-                Kind::Memory => reader.pause(MEMORY_PAUSE).and_then(|()| question(&reader)),
+                Kind::MissingTable => again(),
+                Kind::Memory => reader.pause(MEMORY_PAUSE).and_then(|()| again()),
                 _ => Err(Failure::Engine(error)),
             },
             result => result,
         }));
-        let healthy = matches!(&result, Ok(Ok(_) | Err(Failure::Question(_))));
+        if !matches!(&result, Ok(Ok(_))) {
+            reader.let_go();
+        }
+        let healthy = matches!(&result, Ok(Ok(_) | Err(Failure::Question(_) | Failure::NoRoom)));
         self.give_back(running, connection, generation, healthy);
         result.unwrap_or_else(|_| {
             Err(Failure::Question(QueryError::Internal {

@@ -5,6 +5,7 @@
 //! server closes is opened anew, at most once a second each. Every well-behaved request meanwhile is measured.
 
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -66,6 +67,10 @@ pub struct Seen {
     pub ready_asked: usize,
     /// Connections opened, first and anew.
     pub opened: usize,
+    /// The most memory of its own that the server was seen to hold, in MB.
+    pub own_memory_mb: f64,
+    /// Answers to heavy questions by status; 0 where the connection broke.
+    pub answers: BTreeMap<u16, usize>,
     /// How long after the last was opened all that had sent nothing whole were closed.
     pub idle_closed_after: Option<Duration>,
 }
@@ -128,9 +133,9 @@ pub fn run(server: &Server, flood: Flood) -> Seen {
             .into_iter()
             .map(|address| scope.spawn(move || hold(address, flood.per_port, stop, opened)))
             .collect();
-        for number in 0..flood.askers {
-            scope.spawn(move || ask(server.web, number, stop));
-        }
+        let askers: Vec<_> = (0..flood.askers)
+            .map(|number| scope.spawn(move || ask(server.web, number, stop)))
+            .collect();
         if flood.with_attacks {
             scope.spawn(move || {
                 let attacks = hostile::attacks();
@@ -139,6 +144,14 @@ pub fn run(server: &Server, flood: Flood) -> Seen {
                 }
             });
         }
+        let memory = scope.spawn(move || {
+            let mut most = 0f64;
+            while !stop.load(Relaxed) {
+                most = most.max(server.own_memory_mb());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        });
         let ready = scope.spawn(move || {
             let (mut asked, mut failed) = (0, Vec::new());
             while !stop.load(Relaxed) {
@@ -162,6 +175,12 @@ pub fn run(server: &Server, flood: Flood) -> Seen {
         (seen.ingest_ms, seen.ingest_failed) = kept.join().expect("sending does not panic");
         (seen.fresh_ms, seen.fresh_failed) = fresh.join().expect("sending does not panic");
         (seen.ready_asked, seen.not_ready) = ready.join().expect("asking does not panic");
+        seen.own_memory_mb = memory.join().expect("looking does not panic");
+        for statuses in askers {
+            for status in statuses.join().expect("asking does not panic") {
+                *seen.answers.entry(status).or_default() += 1;
+            }
+        }
         let held: Vec<_> = holders
             .into_iter()
             .flat_map(|h| h.join().expect("holding does not panic"))
@@ -286,13 +305,12 @@ pub const QUESTIONS: [&str; 4] = [
     "/api/v1/topology?from=now-1h",
 ];
 
-/// Asks one after the other.
-fn ask(web: SocketAddr, number: usize, stop: &AtomicBool) {
-    for at in number.. {
-        if stop.load(Relaxed) {
-            return;
-        }
-        // Refused ones come again at once, as from somebody who does not listen.
-        let _ = get(web, QUESTIONS[at % QUESTIONS.len()]);
-    }
+/// Asks one after the other; the statuses.
+fn ask(web: SocketAddr, number: usize, stop: &AtomicBool) -> Vec<u16> {
+    // Refused ones come again at once, as from somebody who does not listen.
+    let questions = QUESTIONS.iter().cycle().skip(number);
+    let asked = questions.take_while(|_| !stop.load(Relaxed));
+    asked
+        .map(|question| get(web, question).map_or(0, |answer| answer.status))
+        .collect()
 }

@@ -267,6 +267,11 @@ impl Server {
         self.memory_mb("VmRSS:")
     }
 
+    /// What of it is the process's own and not pages of files, which the system may drop.
+    pub fn own_memory_mb(&self) -> f64 {
+        self.memory_mb("RssAnon:")
+    }
+
     fn memory_mb(&self, counted: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server runs");
         let line = status

@@ -74,12 +74,22 @@ impl ApiError {
     }
 }
 
+/// Why a question was refused that could be answered if there were fewer or more memory; goes with the response, to be
+/// counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refusal(pub(crate) &'static str);
+
+const NO_ROOM: &str = "no_memory_for_answer";
+const TOO_LARGE: &str = "answer_too_large";
+
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> ApiError {
         let (status, code) = match &error {
             QueryError::BadRange { .. } => (StatusCode::BAD_REQUEST, "bad_range"),
             QueryError::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "query_timeout"),
             QueryError::TooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "query_too_large"),
+            QueryError::AnswerTooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, TOO_LARGE),
+            QueryError::NoRoom { .. } => (StatusCode::SERVICE_UNAVAILABLE, NO_ROOM),
             QueryError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             QueryError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "store_closed"),
             QueryError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -104,6 +114,11 @@ impl IntoResponse for ApiError {
             retry: self.retry,
         };
         let mut response = (self.status, Json(ErrorBody { error: detail })).into_response();
+        match self.code {
+            NO_ROOM => drop(response.extensions_mut().insert(Refusal("memory"))),
+            TOO_LARGE => drop(response.extensions_mut().insert(Refusal("size"))),
+            _ => {}
+        }
         if self.retry {
             response
                 .headers_mut()
@@ -131,6 +146,15 @@ mod tests {
             ),
             (QueryError::Timeout { seconds: 30 }, 504, false),
             (QueryError::TooLarge { message: message() }, 422, false),
+            (QueryError::AnswerTooLarge { megabytes: 1 }, 422, false),
+            (
+                QueryError::NoRoom {
+                    megabytes: 1,
+                    seconds: 10,
+                },
+                503,
+                true,
+            ),
             (QueryError::Unavailable { message: message() }, 503, true),
             (QueryError::Closed, 503, true),
             (QueryError::Internal { message: message() }, 500, false),

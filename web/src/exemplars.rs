@@ -117,12 +117,7 @@ pub(crate) async fn stacks(
         sum.value = sum.value.saturating_add(row.value);
         sum.samples += 1;
     }
-    let ids: Vec<u64> = sums.keys().copied().collect();
-    let resolved = store.resolve(&ids).await?;
-    Ok(Stacks {
-        rows: sums.into_values().collect(),
-        resolved,
-    })
+    Stacks::named(store, sums.into_values().collect(), None).await
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! One file per endpoint under `api`, one per export format under `exports`; `pyroscope` is the interface that
 //! Grafana's data source speaks.
 
+mod answer;
 mod api;
 mod catalog;
 mod cost;
@@ -45,7 +46,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
 use emberline_model::{alert::AlertsBoard, function::OwnCode, time::Clock};
-use emberline_storage::Store;
+use emberline_storage::{AnswerMemory, Store};
 use prometheus_client::registry::Registry;
 use tower_http::{
     CompressionLevel,
@@ -94,6 +95,8 @@ pub struct WebState {
     pub max_request_seconds: u64,
     /// Bytes of large answers that were not taken yet, of all requests together.
     pub max_answer_bytes: u64,
+    /// Bytes that answers to heavy questions may hold together while they are put together.
+    pub answer_memory_bytes: u64,
     /// `DELETE` of a service is answered.
     pub allow_delete: bool,
     /// Names by which browsers may call this server.
@@ -119,6 +122,7 @@ impl WebState {
             max_questions: 64,
             max_request_seconds: 120,
             max_answer_bytes: 64 << 20,
+            answer_memory_bytes: 256 << 20,
             allow_delete: false,
             allowed_hosts: Arc::default(),
             connection_status: Arc::new(|| serde_json::json!({})),
@@ -131,7 +135,8 @@ pub(crate) struct Shared {
     given: WebState,
     http: metrics::HttpMetrics,
     layouts: layout::LayoutMemory,
-    places: limits::Places,
+    places: Arc<limits::Places>,
+    answer_memory: AnswerMemory,
 }
 
 impl std::ops::Deref for Shared {
@@ -151,7 +156,8 @@ pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-
 /// The whole web service: API, metrics, health and the user interface on every other address.
 pub fn router(state: WebState) -> Router {
     let web: Web = Arc::new(Shared {
-        places: limits::Places::new(state.max_questions, state.max_answer_bytes),
+        places: Arc::new(limits::Places::new(state.max_questions, state.max_answer_bytes)),
+        answer_memory: AnswerMemory::new(state.answer_memory_bytes, limits::HEAVY_AT_ONCE),
         given: state,
         http: metrics::HttpMetrics::new(),
         layouts: layout::LayoutMemory::default(),

@@ -4,11 +4,13 @@
 //! Guarantees: at most [`WebState::max_questions`](crate::WebState::max_questions) requests are under way, waiting
 //! included, and of one address at most half as many; more are refused at once (503, 429) and can be asked again. Of heavy
 //! ones [`HEAVY_AT_ONCE`] are answered at a time, the addresses taking turns, and none waits longer than [`LONGEST_WAIT`];
-//! light ones never wait for their turn, so that lists and the status are there while somebody asks for everything. A request that
+//! light ones never wait for their turn, so that lists and the status are there while somebody asks for everything. Heavy ones
+//! count what they hold ([`WebState::answer_memory_bytes`](crate::WebState::answer_memory_bytes)), and keep their turn until
+//! all work for them has ended, also when nobody waits for the answer any more. A request that
 //! takes longer than [`WebState::max_request_seconds`](crate::WebState::max_request_seconds) with everything it waits for
 //! is dropped, and its questions in the store with it. A request whose connection is closed is dropped, too, and counted.
 //! Large answers that nobody has taken yet hold at most [`WebState::max_answer_bytes`](crate::WebState::max_answer_bytes)
-//! together. Health, metrics and pages are never refused.
+//! together; a larger one is refused. Health, metrics and pages are never refused.
 //!
 //! Wrong on purpose: askers behind one proxy are one address; a network of IPv6 (/64) is one, too.
 
@@ -36,7 +38,11 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{Web, error::ApiError, pyroscope::MAX_BODY_BYTES};
+use crate::{
+    Web,
+    error::{ApiError, Refusal},
+    pyroscope::MAX_BODY_BYTES,
+};
 
 /// Heavy questions that are answered at a time, as many as the store answers: the trees of a third only take memory.
 pub(crate) const HEAVY_AT_ONCE: usize = 2;
@@ -98,7 +104,7 @@ struct Place<'p> {
 }
 
 /// A heavy one whose turn it is.
-struct Turn<'p>(&'p Places);
+struct Turn(Arc<Places>);
 
 /// Why a question is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,12 +141,12 @@ impl Places {
     }
 
     /// Waits for the turn of a heavy question.
-    async fn turn(&self, asker: Asker) -> Turn<'_> {
+    async fn turn(self: &Arc<Self>, asker: Asker) -> Turn {
         let told = {
             let mut taken = self.taken.lock();
             if taken.heavy < HEAVY_AT_ONCE {
                 taken.heavy += 1;
-                return Turn(self);
+                return Turn(Arc::clone(self));
             }
             let (tell, told) = oneshot::channel();
             match taken.waiting.iter_mut().find(|(of, _)| *of == asker) {
@@ -152,7 +158,7 @@ impl Places {
         let mut told = Told { places: self, told };
         // The other end is kept until it is told.
         let _ = (&mut told.told).await;
-        Turn(self)
+        Turn(Arc::clone(self))
     }
 
     fn pass_on(&self) {
@@ -193,7 +199,7 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         self.0.pass_on();
     }
@@ -281,23 +287,20 @@ pub(crate) async fn hold(State(web): State<Web>, request: Request, next: Next) -
         .is_some_and(|path| LIGHT.contains(&path.as_str()));
     let limit = Duration::from_secs(web.max_request_seconds);
     let running = web.http.begin();
+    let answer = async { in_room(&web, next.run(request).await).await };
     let asked = async {
-        let _turn = if is_heavy {
-            match tokio::time::timeout(LONGEST_WAIT, web.places.turn(asker)).await {
-                Ok(turn) => Some(turn),
-                Err(_) => {
-                    web.http.refuse("turn");
-                    let message = format!(
-                        "other questions are being answered, and the turn of this one did not come within {} s: ask again in a moment",
-                        LONGEST_WAIT.as_secs()
-                    );
-                    return refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", message, true);
-                }
-            }
-        } else {
-            None
+        if !is_heavy {
+            return answer.await;
+        }
+        let Ok(turn) = tokio::time::timeout(LONGEST_WAIT, web.places.turn(asker)).await else {
+            web.http.refuse("turn");
+            let message = format!(
+                "other questions are being answered, and the turn of this one did not come within {} s: ask again in a moment",
+                LONGEST_WAIT.as_secs()
+            );
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", message, true);
         };
-        in_room(&web, next.run(request).await).await
+        web.answer_memory.count(turn, answer).await
     };
     let answer = tokio::time::timeout(limit, asked).await;
     running.answered();
@@ -356,9 +359,21 @@ async fn arrived(request: Request) -> Result<Request, ApiError> {
 
 /// The answer with its room, if it is large.
 async fn in_room(web: &Web, response: Response) -> Response {
+    if let Some(Refusal(reason)) = response.extensions().get() {
+        web.http.refuse(reason);
+    }
     let bytes = response.body().size_hint().lower();
     if bytes <= SMALL_ANSWER {
         return response;
+    }
+    if bytes > web.max_answer_bytes {
+        web.http.refuse("size");
+        let message = format!(
+            "the answer is {} MB long, and `max_answer_bytes` allows {}: ask for a shorter range, a lower `limit` or `functions_limit`",
+            bytes / 1_000_000,
+            web.max_answer_bytes / 1_000_000
+        );
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, "answer_too_large", message, false);
     }
     match web.places.room(bytes).await {
         Some(room) => response.map(|body| Body::new(Held { body, _room: room })),
@@ -413,7 +428,7 @@ mod tests {
 
     #[test]
     fn addresses_take_turns_and_who_leaves_is_passed_over() {
-        let places = Places::new(64, 1 << 20);
+        let places = Arc::new(Places::new(64, 1 << 20));
         let order = RefCell::new(Vec::new());
         let mut context = Context::from_waker(Waker::noop());
         let (places, order) = (&places, &order);

@@ -105,7 +105,7 @@ impl HttpMetrics {
         let refused = Family::<Refused, Counter>::default();
         registry.register(
             "questions_refused",
-            "Questions refused because of others, by reason: all places taken, the asker's places taken, no turn, answers not taken",
+            "Questions refused because of others, by reason: all places taken, the asker's places taken, no turn, answers not taken, memory held by others, larger than an answer may be",
             refused.clone(),
         );
         HttpMetrics {

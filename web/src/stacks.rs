@@ -9,7 +9,7 @@ use emberline_model::{
     resolve::{ResolvedStacks, StackValue},
     tree::TreeBuilder,
 };
-use emberline_storage::{LabelFilter, Range, SelectedQuery, Store};
+use emberline_storage::{Holding, LabelFilter, Range, SelectedQuery, Store};
 
 use crate::error::ApiError;
 
@@ -22,13 +22,52 @@ pub(crate) struct Stacks {
     pub(crate) resolved: Arc<ResolvedStacks>,
 }
 
+/// What a tree takes while it is put together and told, in bytes: of each path, of each path that is shown, of each row,
+/// of each function beside its names.
+const PATH_BYTES: usize = 64;
+const SHOWN_BYTES: usize = 176;
+const ROW_BYTES: usize = 48;
+const FUNCTION_BYTES: usize = 176;
+/// What the name of a function takes in a tree that is shown, beside its text, which is there twice.
+const NAME_BYTES: usize = 128;
+
+/// What so many paths take in a tree of which so many nodes are shown, about, in bytes.
+pub(crate) fn bytes_of_paths(paths: usize, shown: Option<usize>) -> usize {
+    paths * PATH_BYTES + paths.min(shown.unwrap_or(usize::MAX)) * SHOWN_BYTES
+}
+
 impl Stacks {
-    /// Fetches what a selection holds; `None` selects nothing.
+    /// Names the stacks of rows, when there is room for the tree that they make, of which so many nodes are shown.
+    pub(crate) async fn named(store: &Store, rows: Vec<StackValue>, shown: Option<usize>) -> Result<Stacks, ApiError> {
+        let ids: Vec<u64> = rows.iter().map(|row| row.stack_id).collect();
+        let stacks = Stacks {
+            resolved: store.resolve(&ids).await?,
+            rows,
+        };
+        Holding::current().add(stacks.bytes_of_tree(shown) as u64).await?;
+        Ok(stacks)
+    }
+
+    /// What the tree takes, about, in bytes.
+    fn bytes_of_tree(&self, shown: Option<usize>) -> usize {
+        let (paths, functions) = (self.resolved.stacks.paths().len(), &self.resolved.functions);
+        let names = functions
+            .iter()
+            .take(shown.unwrap_or(usize::MAX))
+            .map(|f| NAME_BYTES + 2 * f.name.len());
+        bytes_of_paths(paths, shown)
+            + self.rows.len() * ROW_BYTES
+            + functions.len() * FUNCTION_BYTES
+            + names.sum::<usize>()
+    }
+
+    /// Fetches what a selection holds; `None` selects nothing. So many nodes of the tree will be shown.
     pub(crate) async fn selected(
         store: &Store,
         profile_type: &str,
         filters: Option<Vec<LabelFilter>>,
         range: Range,
+        shown: Option<usize>,
     ) -> Result<Stacks, ApiError> {
         let Some(filters) = filters else {
             return Ok(Stacks::default());
@@ -38,8 +77,8 @@ impl Stacks {
             ..SelectedQuery::new(profile_type, filters, range)
         };
         let rows = store.selected(query).await?;
-        let rows: Vec<StackValue> = rows
-            .iter()
+        let rows = rows
+            .into_iter()
             .map(|row| StackValue {
                 stack_id: row.stack_id,
                 side: 0,
@@ -47,9 +86,7 @@ impl Stacks {
                 samples: row.samples,
             })
             .collect();
-        let ids: Vec<u64> = rows.iter().map(|row| row.stack_id).collect();
-        let resolved = store.resolve(&ids).await?;
-        Ok(Stacks { rows, resolved })
+        Stacks::named(store, rows, shown).await
     }
 
     /// Sum of all values.
@@ -76,13 +113,15 @@ impl Stacks {
     }
 }
 
-/// Runs long work off the threads that serve connections; building a tree walks every stack.
+/// Runs long work off the threads that serve connections; building a tree walks every stack. What it holds counts as the
+/// question's.
 pub(crate) async fn blocking<T, F>(work: F) -> Result<T, ApiError>
 where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
+    let holding = Holding::current();
+    tokio::task::spawn_blocking(move || holding.during(work))
         .await
         .map_err(|error| ApiError::internal(format!("the answer cannot be put together: {error}")))
 }

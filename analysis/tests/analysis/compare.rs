@@ -36,7 +36,7 @@ fn resolved_as(names: &[&str]) -> Arc<ResolvedStacks> {
     });
     let stacks = STACKS.iter().enumerate();
     Arc::new(ResolvedStacks {
-        functions: functions.collect(),
+        functions: functions.map(Arc::new).collect(),
         stacks: stacks.map(|(at, s)| (at as u64, s.iter().copied())).collect(),
     })
 }
@@ -117,7 +117,8 @@ fn grown(stack: [&'static str; 4], own: &[String]) -> (emberline_model::alert::G
             .enumerate()
             .map(|(at, s)| (at as u64, s.iter().copied()))
             .collect();
-        resolved.functions.iter_mut().for_each(|f| f.module.clear());
+        let functions = resolved.functions.iter_mut().map(Arc::make_mut);
+        functions.for_each(|f| f.module.clear());
         side.resolved = Arc::new(resolved);
         side
     };

@@ -68,7 +68,7 @@ fn second_of(function: &str) -> Vec<u8> {
         unresolved: false,
     };
     let resolved = ResolvedStacks {
-        functions: vec![info],
+        functions: vec![info.into()],
         stacks: [(7, vec![0u32].into_boxed_slice())].into_iter().collect(),
     };
     let meta = PprofMeta {

@@ -29,7 +29,7 @@ fn pprof(profile_type: &str, value: i64) -> Vec<u8> {
         unresolved: false,
     };
     let resolved = ResolvedStacks {
-        functions: vec![info],
+        functions: vec![info.into()],
         stacks: [(7, vec![0u32].into_boxed_slice())].into_iter().collect(),
     };
     let meta = PprofMeta {

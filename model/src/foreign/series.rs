@@ -227,7 +227,7 @@ mod tests {
             unresolved: false,
         };
         let resolved = ResolvedStacks {
-            functions: vec![info],
+            functions: vec![std::sync::Arc::new(info)],
             stacks: [(7, vec![0u32].into_boxed_slice())].into_iter().collect(),
         };
         let meta = PprofMeta {

@@ -11,7 +11,7 @@
 //! Wrong on purpose: libraries that no list names and whose files are not known count as own code; so does everything of a
 //! program in C whose files are not known, besides the C library. Set the service's prefixes then.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,10 +72,11 @@ pub struct Program {
 
 impl Program {
     /// Looks at all functions of an answer. `own` are the prefixes set for the service ([`OwnCode::of`]).
-    pub fn of(functions: &[FunctionInfo], own: &[String]) -> Program {
+    pub fn of<F: Borrow<FunctionInfo>>(functions: &[F], own: &[String]) -> Program {
         let mut counts = [0u64; RULES.len()];
         let every = functions.len().div_ceil(MOST_LOOKED_AT).max(1);
-        for function in functions.iter().step_by(every).filter(|f| !f.unresolved) {
+        let looked_at = functions.iter().map(F::borrow).step_by(every);
+        for function in looked_at.filter(|f| !f.unresolved) {
             let told = tell(&function.name, &function.file, Marks::of(&function.name));
             for (count, rules) in counts.iter_mut().zip(RULES) {
                 let is_runtime = rules.is_managed && is_runtime(rules, &function.name);

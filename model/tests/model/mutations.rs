@@ -165,7 +165,7 @@ fn pprof() -> Vec<u8> {
         unresolved: false,
     };
     let resolved = ResolvedStacks {
-        functions: vec![info(1, "leaf"), info(2, "main")],
+        functions: vec![info(1, "leaf").into(), info(2, "main").into()],
         stacks: [(7, vec![0u32, 1].into_boxed_slice())].into_iter().collect(),
     };
     let meta = PprofMeta {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use emberline_model::{
@@ -87,7 +88,7 @@ fn a_function_of_one_source_is_one_in_the_files_of_two_builds() {
         if let Some(name) = name.strip_suffix(".v1.pb.gz") {
             let other = path.with_file_name(format!("{name}.v2.pb.gz"));
             let functions = [read(&path), read(&other)].map(|all| {
-                let of = |f: &emberline_model::resolve::FunctionInfo| (f.id, f.name.clone());
+                let of = |f: &Arc<emberline_model::resolve::FunctionInfo>| (f.id, f.name.clone());
                 all.functions.iter().map(of).collect::<BTreeSet<_>>()
             });
             assert_eq!(functions[0], functions[1], "{name}");

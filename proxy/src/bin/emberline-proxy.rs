@@ -7,6 +7,11 @@ use emberline_proxy::{Proxy, Reloaded, config, stdin_closed};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// A siege leaves glibc's heaps full of holes; this allocator gives them back, as in the server. The library has none: who embeds
+/// it keeps theirs, and nothing of this one is linked.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Carries a workload's requests, samples its own stacks, and reports both.
 #[derive(Debug, Parser)]
 #[command(name = "emberline-proxy", version, about)]

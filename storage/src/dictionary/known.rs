@@ -107,6 +107,7 @@ impl Generation {
             + self.leaves.len() * STACK_BYTES
             + self.locations.len() * LOCATION_BYTES
             + self.place_bytes
+            + self.named.table.own_bytes()
     }
 
     /// Names what has no names yet; everything, after symbols came.
@@ -179,12 +180,26 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// What it takes, about, in bytes; of a function its places in tables, for what it is called is shared.
+    pub(super) fn bytes(&self) -> usize {
+        self.paths.len() * 12 + self.table.functions.len() * 48
+    }
+
     pub(super) fn into_resolved(self) -> ResolvedStacks {
         ResolvedStacks {
             functions: self.table.functions,
             stacks: StackTree::new(self.paths, self.has_twins, self.leaves),
         }
     }
+}
+
+/// What stacks that were read lack before they can be taken in.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// Where these locations lead.
+    Places(Vec<u64>),
+    /// Memory beyond what is kept.
+    Room,
 }
 
 /// Everything that is in memory.
@@ -247,14 +262,16 @@ impl KnownStacks {
     }
 
     /// Takes in stacks that were read, each with its locations, leaf first, and adds them to an answer. `places` are those of
-    /// locations that were looked for. When there are more to look for, nothing is done, and these are returned.
+    /// locations that were looked for, `beyond` the bytes that the answer may take for it above the limit. What is missing is
+    /// returned, and the answer has none of them yet; what is here already is found again.
     pub(super) fn insert(
         &mut self,
         symbols: &Symbols,
         read: &[(u64, Stack)],
         places: &IdMap<Option<Arc<Place>>>,
         answer: &mut Answer,
-    ) -> Result<(), Vec<u64>> {
+        beyond: usize,
+    ) -> Result<(), Missing> {
         let mut unknown = IdSet::default();
         for &location in read.iter().flat_map(|(_, leaf_first)| leaf_first) {
             if !places.contains_key(&location) && self.place(location).is_none() {
@@ -262,11 +279,18 @@ impl KnownStacks {
             }
         }
         if !unknown.is_empty() {
-            return Err(unknown.into_iter().collect());
+            return Err(Missing::Places(unknown.into_iter().collect()));
         }
         let mut leaves = Vec::with_capacity(read.len());
-        let mut incomplete = Vec::new();
         for (id, leaf_first) in read {
+            if self.young.bytes() + self.old.bytes() > self.limit.saturating_add(beyond) {
+                if self.old.locations.is_empty() {
+                    return Err(Missing::Room);
+                }
+                // What is less asked for goes first, and with it where some locations led.
+                self.old = Generation::default();
+                return self.insert(symbols, read, places, answer, beyond);
+            }
             let (mut leaf, mut is_whole) = (PathTree::ROOT, true);
             for &location in leaf_first.iter().rev() {
                 let old = &self.old;
@@ -277,17 +301,13 @@ impl KnownStacks {
                 is_whole &= self.young.locations[number as usize].place.is_some();
                 leaf = self.young.stacks.child(leaf, number);
             }
-            self.young.leaves.insert(*id, leaf);
             leaves.push((*id, leaf));
-            if !is_whole {
-                incomplete.push(*id);
+            // Only a damaged file lacks what was written together with the stack: to be looked for again.
+            if is_whole {
+                self.young.leaves.insert(*id, leaf);
             }
         }
         self.young.give(symbols, leaves, answer);
-        // Only a damaged file lacks what was written together with the stack: to be looked for again.
-        for id in incomplete {
-            self.young.leaves.remove(&id);
-        }
         self.forget();
         Ok(())
     }
@@ -367,9 +387,15 @@ mod tests {
         let missing = Vec::from_iter(known.give(symbols, ids, &mut answer));
         let read: Vec<(u64, Stack)> = missing.iter().map(|&id| (id, stack(id))).collect();
         let mut places = IdMap::default();
-        while let Err(unknown) = known.insert(symbols, &read, &places, &mut answer) {
-            assert!(unknown.iter().all(|id| !places.contains_key(id)), "asked for twice");
-            places.extend(unknown.into_iter().map(|id| (id, place(id))));
+        let mut beyond = 0;
+        while let Err(missing) = known.insert(symbols, &read, &places, &mut answer, beyond) {
+            match missing {
+                Missing::Places(unknown) => {
+                    assert!(unknown.iter().all(|id| !places.contains_key(id)), "asked for twice");
+                    places.extend(unknown.into_iter().map(|id| (id, place(id))));
+                }
+                Missing::Room => beyond += 1_000,
+            }
         }
         let resolved = answer.into_resolved();
         let name = |f: u32| resolved.functions[f as usize].name.clone();

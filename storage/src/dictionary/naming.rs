@@ -15,20 +15,32 @@ use crate::{
 /// Functions, each once by whatever tells them apart.
 #[derive(Default)]
 pub(super) struct FunctionTable {
-    pub(super) functions: Vec<FunctionInfo>,
+    pub(super) functions: Vec<Arc<FunctionInfo>>,
     by_key: IdMap<u32>,
+    /// What the functions take that nobody else holds, about, in bytes.
+    own_bytes: usize,
 }
+
+/// What a function takes beside its names: itself, and its places in the tables of those who share it, in bytes.
+pub(super) const FUNCTION_BYTES: usize = 160;
+
+/// What a function takes, about, in bytes.
+pub(super) fn bytes_of(info: &FunctionInfo) -> usize {
+    FUNCTION_BYTES + info.name.len() + info.module.len() + info.file.len()
+}
+
+type Sameness = fn(&FunctionInfo, &FunctionInfo) -> bool;
 
 impl FunctionTable {
     /// The index of a function by its identifier; the first description wins. Another name that has the same identifier, as
     /// somebody can make on purpose, gets another one.
-    pub(super) fn identified(&mut self, info: &FunctionInfo) -> u32 {
+    pub(super) fn identified(&mut self, info: &Arc<FunctionInfo>) -> u32 {
         self.find(info.id, info, |there, info| there.name == info.name)
     }
 
     /// The index of a function at a key. What is not the same as what is there already is kept at another key, and that is
     /// then its identifier where two had one.
-    fn find(&mut self, mut key: u64, info: &FunctionInfo, same: fn(&FunctionInfo, &FunctionInfo) -> bool) -> u32 {
+    fn find(&mut self, mut key: u64, info: &Arc<FunctionInfo>, same: Sameness) -> u32 {
         let mut id = info.id;
         loop {
             match self.by_key.get(&key) {
@@ -46,16 +58,34 @@ impl FunctionTable {
         }
         let index = self.functions.len() as u32;
         self.by_key.insert(key, index);
-        self.functions.push(FunctionInfo { id, ..info.clone() });
+        self.functions.push(match id == info.id {
+            true => Arc::clone(info),
+            false => Arc::new(FunctionInfo { id, ..(**info).clone() }),
+        });
         index
     }
 
     /// The index of a function as it is described: one function may lie in files of several services.
-    fn described(&mut self, info: &FunctionInfo) -> u32 {
+    fn described(&mut self, info: &Arc<FunctionInfo>) -> u32 {
         let key = id::key("description", &[&info.module, &info.file]) ^ info.id;
         self.find(key, info, |there, info| {
             (&there.name, &there.module, &there.file) == (&info.name, &info.module, &info.file)
         })
+    }
+
+    /// The same of one that is described here.
+    fn described_here(&mut self, info: FunctionInfo) -> u32 {
+        let (before, bytes) = (self.functions.len(), bytes_of(&info));
+        let index = self.described(&Arc::new(info));
+        if self.functions.len() > before {
+            self.own_bytes += bytes;
+        }
+        index
+    }
+
+    /// What the functions take that only this table holds, about, in bytes.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.own_bytes
     }
 }
 
@@ -105,7 +135,7 @@ pub(super) fn name_locations(
                 match of_build.functions(*offset) {
                     Some(functions) => {
                         named.indices.extend(functions.map(|f| {
-                            table.described(&FunctionInfo {
+                            table.described_here(FunctionInfo {
                                 id: f.id,
                                 name: f.name.clone(),
                                 module: module_of(mapping),
@@ -115,10 +145,10 @@ pub(super) fn name_locations(
                         }));
                         if named.indices.len() == before {
                             let info = FunctionInfo::without_symbol(module_of(mapping));
-                            named.indices.push(table.described(&info));
+                            named.indices.push(table.described_here(info));
                         }
                     }
-                    None => named.indices.push(table.described(&FunctionInfo {
+                    None => named.indices.push(table.described_here(FunctionInfo {
                         id,
                         name: format!("0x{offset:x}"),
                         module: module_of(mapping),
@@ -128,7 +158,7 @@ pub(super) fn name_locations(
                 }
             }
             // Written in the same transaction as the stack: only a damaged file can lack it.
-            None => named.indices.push(table.described(&FunctionInfo {
+            None => named.indices.push(table.described_here(FunctionInfo {
                 id,
                 name: "[unknown location]".to_owned(),
                 module: String::new(),

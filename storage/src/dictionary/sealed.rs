@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use emberline_model::Location;
 
-use super::{Place, Stack, named};
+use super::{Place, READ_BYTES, Stack, bytes_of_stack, named};
 use crate::{
     checks::Salted,
     error::QueryError,
@@ -18,13 +18,13 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// Reads the parts of a kind until nothing is wanted any more.
+/// Reads the parts of a kind until nothing is wanted any more; `each` says how many bytes it took out.
 fn each_part(
     shared: &Shared,
     reader: &Reader<'_>,
     kind: Kind,
     wanted: &mut IdSet,
-    mut each: impl FnMut(&PartSet, &Part, &[u8], &mut IdSet) -> io::Result<()>,
+    mut each: impl FnMut(&PartSet, &Part, &[u8], &mut IdSet) -> io::Result<usize>,
 ) -> Result<(), Failure> {
     // One state for all: a part must not be replaced between its stacks and its names.
     let parts = shared.parts();
@@ -34,7 +34,13 @@ fn each_part(
         }
         reader.check()?;
         let intact = match part.read() {
-            Ok(Some(bytes)) => each(&parts, part, &bytes, wanted).is_ok(),
+            Ok(Some(bytes)) => match each(&parts, part, &bytes, wanted) {
+                Ok(taken) => {
+                    reader.hold(taken)?;
+                    true
+                }
+                Err(_) => false,
+            },
             Ok(None) => false,
             Err(error) => {
                 return Err(QueryError::Unavailable {
@@ -60,11 +66,15 @@ pub(super) fn find_stacks(
     each_part(shared, reader, Kind::Stacks, wanted, |parts, part, bytes, wanted| {
         let Some((locations, salted)) = location_ids(shared, parts, part) else {
             // Stacks without their names are of no use, and are no damage of this file.
-            return Ok(());
+            return Ok(0);
         };
+        let mut taken = 0;
         dictionary::find_stacks(bytes, &locations, &salted, wanted, |id, stack| {
-            found.push((id, stack.into()));
-        })
+            let stack: Stack = stack.into();
+            taken += bytes_of_stack(&stack);
+            found.push((id, stack));
+        })?;
+        Ok(taken)
     })
 }
 
@@ -92,6 +102,7 @@ pub(super) fn find_places(
     each_part(shared, reader, Kind::Names, wanted, |_, _, bytes, wanted| {
         let names: Names = dictionary::read_names(bytes)?;
         let salted = Salted::new(&shared.checks, &names.salted);
+        let mut taken = 0;
         dictionary::each_location(bytes, &names, &salted, |entry| {
             if !wanted.remove(&entry.id) {
                 return;
@@ -105,11 +116,13 @@ pub(super) fn find_places(
                 (Location::Named { frames }, _) => Place::Named {
                     functions: frames
                         .iter()
-                        .map(|f| named(f.function.clone(), f.file.clone()))
+                        .map(|f| Arc::new(named(f.function.clone(), f.file.clone())))
                         .collect(),
                 },
             };
+            taken += READ_BYTES + place.bytes();
             found.push((entry.id, Arc::new(place)));
-        })
+        })?;
+        Ok(taken)
     })
 }

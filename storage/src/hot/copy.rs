@@ -47,7 +47,7 @@ impl From<Failure> for Problem {
         match failure {
             Failure::Engine(error) => Problem::Engine(error.to_string()),
             Failure::Question(error) => Problem::Engine(error.to_string()),
-            Failure::Cancelled => Problem::Engine("closed".to_owned()),
+            Failure::NoRoom | Failure::Cancelled => Problem::Engine("closed".to_owned()),
             Failure::Parts(parts) => Problem::Damaged(parts),
         }
     }

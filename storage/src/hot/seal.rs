@@ -56,7 +56,9 @@ impl From<Failure> for SealError {
         match failure {
             Failure::Engine(error) => SealError::Engine(error),
             Failure::Question(error) => SealError::Internal(error.to_string()),
-            Failure::Parts(_) | Failure::Cancelled => SealError::Internal("sealing was cancelled".to_owned()),
+            Failure::Parts(_) | Failure::NoRoom | Failure::Cancelled => {
+                SealError::Internal("sealing was cancelled".to_owned())
+            }
         }
     }
 }

@@ -173,6 +173,9 @@ struct Sums {
     open: u64,
 }
 
+/// What a row takes with its names and durations while it becomes a part of an answer, in bytes.
+const ROW_BYTES: usize = 1024;
+
 /// Answers a request query.
 pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -> Result<Vec<RequestRow>, Failure> {
     if span.is_empty() {
@@ -185,7 +188,11 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
     let mut sums: HashMap<Key, Sums> = HashMap::new();
     each(reader, span, query, covered.as_ref(), |columns, row, counts| {
         let duration = duration(columns, row)?;
-        let sums = sums.entry(key(columns, row, &counts, query)?).or_default();
+        let key = key(columns, row, &counts, query)?;
+        if !sums.contains_key(&key) {
+            reader.hold(ROW_BYTES)?;
+        }
+        let sums = sums.entry(key).or_default();
         sums.counted += duration.count() as f64 * counts.share;
         sums.duration.merge(&duration);
         let (request_bytes, response_bytes) = (columns.u64(22)?, columns.u64(23)?);

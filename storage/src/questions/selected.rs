@@ -245,6 +245,10 @@ pub(super) fn push_sample_filters(sql: &mut Sql, query: &SelectedQuery) {
     }
 }
 
+/// What a row takes until it is a part of an answer, and each of its labels, in bytes.
+const ROW_BYTES: usize = 112;
+const LABEL_BYTES: usize = 64;
+
 /// What the values of a series are multiplied with.
 #[derive(Clone, Copy)]
 enum Weighing<'a> {
@@ -386,6 +390,7 @@ pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) 
             .map(|at| columns.text(at + 2))
             .collect::<Result<Vec<_>, _>>()?;
         let after = query.by.len() + 2;
+        reader.hold(columns.rows() * (ROW_BYTES + LABEL_BYTES * labels.len()))?;
         let (value, samples, windows) = (columns.i64(after)?, columns.u64(after + 1)?, columns.u64(after + 2)?);
         for row in 0..columns.rows() {
             rows.push(SelectedRow {

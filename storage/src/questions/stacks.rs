@@ -77,6 +77,9 @@ pub struct StackRows {
     pub samples: u64,
 }
 
+/// What a row takes until it is a part of an answer, in bytes.
+const ROW_BYTES: usize = 80;
+
 /// How samples are selected by their label.
 pub(super) enum Labels<'a> {
     /// As a stack query says.
@@ -209,6 +212,7 @@ pub(super) fn sums(
     sql.run(reader, |columns| {
         let (window, stack) = (columns.u32(0)?, columns.u64(1)?);
         let (value, samples) = (columns.i64(2)?, columns.u64(3)?);
+        reader.hold(columns.rows() * ROW_BYTES)?;
         for row in 0..columns.rows() {
             answer.value = answer.value.saturating_add(value[row]);
             answer.samples = answer.samples.saturating_add(samples[row]);

@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         get(server.web, question)?;
     }
     std::thread::sleep(Duration::from_secs(20));
-    let before = server.rss_mb();
+    let (before, own_before) = (server.rss_mb(), server.own_memory_mb());
     let time = Duration::from_secs(setting("EMBERLINE_BENCH_SECONDS").unwrap_or(60).max(10).unsigned_abs());
     let seen = flood::run(
         &server,
@@ -53,9 +53,10 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     let peak = server.peak_rss_mb();
     let p99 = flood::quantile(&seen.ingest_ms, 0.99);
     println!(
-        "flood of {PER_PORT} connections a port for {time:?}: {} opened, {peak:.1} MB",
-        seen.opened
+        "flood of {PER_PORT} connections a port for {time:?}: {} opened, {peak:.1} MB, {:.1} of them its own and not pages of files",
+        seen.opened, seen.own_memory_mb
     );
+    println!("answers to heavy questions by status: {:?}", seen.answers);
     println!(
         "ingest p50 {:.0} ms, p99 {p99:.0} ms of {}, not taken {:?}; with a connection each {:.0} and {:.0} ms of {}, not taken {:?}",
         flood::quantile(&seen.ingest_ms, 0.5),
@@ -77,7 +78,8 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     println!("{:#}", get_json(server.web, "/api/v1/status")?["connections"]);
     std::thread::sleep(Duration::from_secs(60));
     let after = server.rss_mb();
-    println!("memory before {before:.1} MB, a minute after {after:.1} MB");
+    let own_after = server.own_memory_mb();
+    println!("memory before {before:.1} MB, a minute after {after:.1} MB; its own {own_before:.1} and {own_after:.1}");
     server.stop();
     ensure!(peak <= MOST_MB, "{peak} MB");
     ensure!(p99 <= 1_000.0, "p99 of ingest: {p99} ms");

@@ -104,7 +104,7 @@ async fn besiege() -> Result<Vec<Figure>> {
     });
     let behave = |how_long| siege::behave(target.answering, "/", EVERY, how_long);
     let before = behave(CALM).await;
-    let (rss, own) = (proxy.megabytes("VmRSS:")?, "VmHWM:");
+    let rss = proxy.megabytes("VmRSS:")?;
     println!(
         "{:22} {:6.1} MB  p99 {:7.2} ms",
         "before",
@@ -120,7 +120,7 @@ async fn besiege() -> Result<Vec<Figure>> {
     );
     laid.await?;
     ensure!(proxy.0.try_wait()?.is_none(), "the proxy has ended");
-    let peak = proxy.megabytes(own)?;
+    let peak = proxy.megabytes("VmHWM:")?;
     println!(
         "{:22} {:6.1} MB  p99 {:7.2} ms  p50 {:.2} ms, {} answered, {} failed; /ready {} of {}",
         "during (peak)",

@@ -1,6 +1,6 @@
 //! The difference of two trees of 220,000 nodes each: adding up both sides, exact function tables, and the largest nodes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Result, ensure};
 use emberline_model::{
@@ -69,7 +69,7 @@ fn side(which: u64) -> SideStacks {
     }
     SideStacks {
         resolved: ResolvedStacks {
-            functions: functions.collect(),
+            functions: functions.map(Arc::new).collect(),
             stacks: resolved.into_iter().collect(),
         },
         rows,

@@ -1,15 +1,13 @@
 //! `/api/v1/alerts`: what the verdict runner states.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::alert::{Alert, AlertStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     openapi::nouns,
     params::{ALERT_STATE, Parameter, Params},

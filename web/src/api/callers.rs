@@ -3,10 +3,7 @@
 //! Guarantees: self and total are exact and count a stack once however often the function recurs in it; the values of
 //! `callers` add up to the total, and so do those of `callees`; neither depends on `limit`.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::{
     function::Program,
     resolve::ResolvedStacks,
@@ -21,6 +18,7 @@ use super::{
 };
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     names::suggestion,
     params::{self, FROM, FUNCTION, LIMIT, PROFILE_TYPE, Parameter, Params, SELECTOR, TO, shorten},
@@ -98,7 +96,8 @@ pub(crate) async fn callers(State(web): State<Web>, RawQuery(query): RawQuery) -
     let limit = super::tree_limit(&params)?;
     let wanted = params.text(&FUNCTION).unwrap_or_default().to_owned();
     let selection = Selection::read(&web, &params).await?;
-    let stacks = selection.stacks(&web).await?;
+    // Of two trees.
+    let stacks = selection.stacks(&web, limit.map(|limit| 2 * limit)).await?;
     let answer = blocking(move || -> Result<Callers, ApiError> {
         let function = find(&stacks.resolved, &wanted)?;
         let program = Program::of(&stacks.resolved.functions, &[]);

@@ -5,15 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     params::{FROM, Parameter, Params, TO},
 };

@@ -9,13 +9,14 @@ use emberline_model::{
     comparison::{Per, SideData},
     workload::Component,
 };
-use emberline_storage::{Range, SideQuery};
+use emberline_storage::{Holding, Range, SideQuery};
 
 use crate::{
     Web,
     catalog::{self, KnownService},
     error::ApiError,
     params::{BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, Params, ROUTE},
+    stacks::{self, blocking},
 };
 
 /// Two releases to compare.
@@ -92,8 +93,10 @@ impl Question {
         let route = self.route.clone();
         let own = web.own_code.of(&self.known.service).to_vec();
         let profile_type = self.profile_type.clone();
-        // Comparing walks every stack of every window: long work has no place on the threads that serve connections.
-        let compared = tokio::task::spawn_blocking(move || {
+        let bytes = bytes_of(&sides.baseline, tree_limit) + bytes_of(&sides.candidate, tree_limit);
+        Holding::current().add(bytes as u64).await?;
+        // Comparing walks every stack of every window.
+        blocking(move || {
             compare(
                 &sides.baseline,
                 &sides.candidate,
@@ -106,10 +109,8 @@ impl Question {
                     own: &own,
                 },
             )
-        });
-        compared
-            .await
-            .map_err(|error| ApiError::internal(format!("the comparison failed: {error}")))
+        })
+        .await
     }
 
     /// The shortest range that holds both sides'.
@@ -119,6 +120,26 @@ impl Question {
             to_unix_s: self.baseline_range.to_unix_s.max(self.candidate_range.to_unix_s),
         }
     }
+}
+
+/// What a function takes in the table of a comparison, beside its names, and in each piece of time, in bytes.
+const FUNCTION_BYTES: usize = 400;
+const PIECE_OF_FUNCTION_BYTES: usize = 40;
+
+/// What comparing takes for a side, about, in bytes.
+fn bytes_of(side: &SideData, shown: Option<usize>) -> usize {
+    let (paths, functions) = (side.resolved.stacks.paths(), &side.resolved.functions);
+    let mut depths: Vec<usize> = vec![0];
+    for (parent, _) in paths.below_root() {
+        depths.push(depths[parent as usize] + 1);
+    }
+    let stacks = side.windows.iter().flat_map(|window| &window.stacks);
+    let nodes = stacks.filter_map(|(stack, ..)| side.resolved.stacks.node(*stack));
+    let frames: usize = nodes.map(|node| depths[node as usize]).sum();
+    let names: usize = functions.iter().map(|f| FUNCTION_BYTES + 2 * f.name.len()).sum();
+    frames.min(functions.len() * side.windows.len()) * PIECE_OF_FUNCTION_BYTES
+        + names
+        + stacks::bytes_of_paths(paths.len(), shown)
 }
 
 fn has_no_stacks(side: &SideData) -> bool {

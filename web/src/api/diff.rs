@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use axum::{
-    Json,
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
@@ -22,6 +21,7 @@ use utoipa::ToSchema;
 use super::comparison::Question;
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     exports::{self, Format, svg::Labels},
     openapi::nouns,

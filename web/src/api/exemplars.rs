@@ -5,10 +5,7 @@
 
 use std::collections::HashMap;
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::{Side, resolve::ResolvedStacks};
 use emberline_storage::Exemplars as Found;
 use serde::Serialize;
@@ -17,6 +14,7 @@ use utoipa::ToSchema;
 use super::merge::{Selection, SelectionQuery, check_type};
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     exemplars::{Links, query},
     params::{EXEMPLARS_LIMIT, FROM, PROFILE_TYPE, Parameter, Params, SELECTOR, SPAN_ID, TO, TRACE_ID},

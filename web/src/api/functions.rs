@@ -1,10 +1,7 @@
 //! `/api/v1/functions`: the function table alone, of one release (`version`) or of a comparison (`baseline`,
 //! `candidate`). Guarantee: the same rows as `/api/v1/profile` and `/api/v1/diff` show, without a tree.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::comparison::{FunctionRow, Per, SideSummary};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,6 +13,7 @@ use super::{
 };
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     openapi::nouns,
     params::{

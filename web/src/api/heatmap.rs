@@ -5,10 +5,7 @@
 //! the same question (for what is summed). Buckets are the same for all questions, four for each doubling; those between
 //! the lowest and the highest that are used are named. Cells come as columns; empty ones are left out.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_storage::{HeatCell, SelectedQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,6 +13,7 @@ use utoipa::ToSchema;
 use super::merge::{Selection, SelectionQuery, check_type};
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     over_time,
     params::{FROM, PROFILE_TYPE, Parameter, Params, SELECTOR, STEP, TO},

@@ -5,10 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::ProfileType;
 use emberline_storage::{Label, SampleSeries};
 use serde::Serialize;
@@ -16,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     params::{FROM, LABEL, Parameter, Params, SELECTOR, TO},
     selector::{self, Known, Selector},

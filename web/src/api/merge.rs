@@ -5,7 +5,6 @@
 //! counted by.
 
 use axum::{
-    Json,
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
@@ -18,6 +17,7 @@ use utoipa::ToSchema;
 use super::profile::{Described, FunctionsCut, ProfileFunction, Shape};
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     exports::{self, About, Format},
     names::suggestion,
@@ -101,9 +101,10 @@ impl Selection {
         }
     }
 
-    /// The stacks; a profile type that nobody sent is refused by name instead of an empty answer.
-    pub(super) async fn stacks(&self, web: &Web) -> Result<Stacks, ApiError> {
-        let stacks = Stacks::selected(&web.store, &self.profile_type.0, self.filters.clone(), self.range).await?;
+    /// The stacks, for a tree of which so many nodes are shown; a profile type that nobody sent is refused by name instead of an empty answer.
+    pub(super) async fn stacks(&self, web: &Web, shown: Option<usize>) -> Result<Stacks, ApiError> {
+        let filters = self.filters.clone();
+        let stacks = Stacks::selected(&web.store, &self.profile_type.0, filters, self.range, shown).await?;
         if stacks.rows.is_empty() {
             check_type(web, &self.profile_type, self.range).await?;
         }
@@ -146,7 +147,8 @@ pub(crate) async fn merge(
     params.no_node_in_files(!format.is_answer())?;
     let shape = Shape::read(&params)?;
     let selection = Selection::read(&web, &params).await?;
-    let stacks = selection.stacks(&web).await?;
+    let shown = shape.shown().filter(|_| format.is_answer());
+    let stacks = selection.stacks(&web, shown).await?;
     if !format.is_answer() {
         return blocking(move || export(&selection, &stacks, format)).await?;
     }

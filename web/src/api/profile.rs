@@ -4,8 +4,9 @@
 //! `limit`; exports are written from the uncut tree. `cost` is of the time that both signals cover, so its
 //! `cpu_ns` can be less than `total`.
 
+use std::sync::Arc;
+
 use axum::{
-    Json,
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
@@ -18,11 +19,12 @@ use emberline_model::{
 };
 use emberline_storage::{Dividing, Range, RequestQuery, StackQuery, WorkloadFilter};
 use http::HeaderMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::{
     Web,
+    answer::Json,
     catalog::{self, KnownService},
     error::{ApiError, ErrorBody},
     exports::{self, About, Format},
@@ -105,9 +107,12 @@ struct ProfileCost {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ProfileFunction {
     /// 16 hexadecimal digits.
-    id: String,
-    name: String,
-    module: String,
+    #[schema(value_type = String)]
+    id: IdOf,
+    #[schema(value_type = String)]
+    name: NameOf,
+    #[schema(value_type = String)]
+    module: ModuleOf,
     /// Value of stacks that end in it.
     #[serde(rename = "self")]
     self_value: i64,
@@ -118,6 +123,25 @@ pub(super) struct ProfileFunction {
     /// Code that the application's owner did not write.
     library: bool,
 }
+
+/// A function as text that is written when it is sent: a table may have hundreds of thousands.
+macro_rules! told_as {
+    ($name:ident, $tell:ident, $info:ident => $text:expr) => {
+        #[derive(Debug, Clone)]
+        struct $name(Arc<FunctionInfo>);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $info = &self.0;
+                serializer.$tell(&$text)
+            }
+        }
+    };
+}
+
+told_as!(IdOf, collect_str, info => format_args!("{:016x}", info.id));
+told_as!(NameOf, serialize_str, info => info.name);
+told_as!(ModuleOf, serialize_str, info => info.module);
 
 /// Rows left out of a function table.
 #[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
@@ -184,7 +208,7 @@ impl Question {
         })
     }
 
-    async fn find(&self, web: &Web) -> Result<Found, ApiError> {
+    async fn find(&self, web: &Web, shown: Option<usize>) -> Result<Found, ApiError> {
         let release = self.known.release(&self.version);
         let who = WorkloadFilter {
             instance: self.instance.clone(),
@@ -230,18 +254,13 @@ impl Question {
             )
             .await?;
         }
-        let ids: Vec<u64> = sums.rows.iter().map(|row| row.stack_id).collect();
-        let resolved = web.store.resolve(&ids).await?;
         let rows = sums.rows.iter().map(|row| StackValue {
             stack_id: row.stack_id,
             side: 0,
             value: row.value,
             samples: row.samples,
         });
-        let stacks = Stacks {
-            rows: rows.collect(),
-            resolved,
-        };
+        let stacks = Stacks::named(&web.store, rows.collect(), shown).await?;
         let cpu_ns_per_request = (divisor > 0.0).then(|| complete.value as f64 / divisor);
         let cost = ProfileCost {
             cpu_ns: complete.value,
@@ -253,7 +272,7 @@ impl Question {
 
     /// Answers as `shape` says.
     pub(super) async fn answer(self, web: &Web, shape: Shape) -> Result<ProfileAnswer, ApiError> {
-        let found = self.find(web).await?;
+        let found = self.find(web, shape.shown()).await?;
         let own = web.own_code.of(&self.known.service).to_vec();
         blocking(move || self.describe(&found, shape, &own)).await?
     }
@@ -341,6 +360,11 @@ impl Shape {
         })
     }
 
+    /// How many nodes are shown of the tree that is built; all, where a part is looked for in it.
+    pub(super) fn shown(&self) -> Option<usize> {
+        self.tree_limit.filter(|_| self.node.is_none())
+    }
+
     /// Builds the tree and the function table; the table is exact whatever is cut.
     pub(super) fn describe(self, stacks: &Stacks, own: &[String]) -> Result<Described, ApiError> {
         let shown = match self.node {
@@ -362,7 +386,7 @@ impl Shape {
         functions.sort_by(|a, b| {
             (b.self_value, b.total)
                 .cmp(&(a.self_value, a.total))
-                .then_with(|| (&a.name, &a.id).cmp(&(&b.name, &b.id)))
+                .then_with(|| (&a.name.0.name, a.id.0.id).cmp(&(&b.name.0.name, b.id.0.id)))
         });
         let mut functions_cut = FunctionsCut::default();
         for row in functions.drain(self.functions_limit.unwrap_or(usize::MAX).min(functions.len())..) {
@@ -384,11 +408,11 @@ impl Shape {
 
 impl ProfileFunction {
     /// A row of the table.
-    pub(super) fn of(info: &FunctionInfo, totals: &FunctionTotals, program: &Program) -> ProfileFunction {
+    pub(super) fn of(info: &Arc<FunctionInfo>, totals: &FunctionTotals, program: &Program) -> ProfileFunction {
         ProfileFunction {
-            id: format!("{:016x}", info.id),
-            name: info.name.clone(),
-            module: info.module.clone(),
+            id: IdOf(Arc::clone(info)),
+            name: NameOf(Arc::clone(info)),
+            module: ModuleOf(Arc::clone(info)),
             self_value: totals.self_value[0],
             total: totals.total[0],
             samples: totals.samples[0],
@@ -428,6 +452,6 @@ pub(crate) async fn profile(
         };
         return blocking(write).await?;
     }
-    let found = question.find(&web).await?;
+    let found = question.find(&web, None).await?;
     blocking(move || question.export(&found, format)).await?
 }

@@ -4,10 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::{ProfileType, Side, workload::Component};
 use emberline_storage::{
     Complete, Range, ReportQuery, ReportRow, RequestQuery, RequestRow, StackQuery, Step, WorkloadFilter,
@@ -18,6 +15,7 @@ use utoipa::ToSchema;
 use super::{services::Release, workloads_of};
 use crate::{
     Web,
+    answer::Json,
     catalog::{self, KnownService},
     cost::{self, Cost, Costs},
     error::{ApiError, ErrorBody},

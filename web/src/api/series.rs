@@ -3,16 +3,14 @@
 //! Guarantees: points of all series, those cut included, add up to what `/api/v1/merge` says of the same question (for
 //! `sum`); a step in which nothing was reported has no point. The number of points and of series is bounded.
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::merge::{Selection, SelectionQuery, check_type};
 use crate::{
     Web,
+    answer::Json,
     error::{ApiError, ErrorBody},
     over_time::{self, Aggregation, OverTime, Series},
     params::{AGGREGATION, FROM, GROUP_BY, PROFILE_TYPE, Parameter, Params, SELECTOR, SERIES_LIMIT, STEP, TO},

@@ -6,10 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::{Side, alert::Alert, workload::Component};
 use emberline_storage::{Range, RequestQuery, RequestRow, Step};
 use serde::Serialize;
@@ -20,7 +17,9 @@ use super::{
     workloads_of,
 };
 use crate::{
-    Web, catalog,
+    Web,
+    answer::Json,
+    catalog,
     cost::{Cost, Costs},
     error::{ApiError, ErrorBody},
     openapi::nouns,

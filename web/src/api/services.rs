@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::{Side, workload::Component};
 use emberline_storage::{Range, ReleaseInfo, RequestQuery, WorkloadFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web, catalog,
+    Web,
+    answer::Json,
+    catalog,
     error::{ApiError, ErrorBody},
     params::{FROM, Parameter, Params, TO},
     red::Red,

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::{
-    Json,
-    extract::{RawQuery, State},
-};
+use axum::extract::{RawQuery, State};
 use emberline_model::{Release, alert::AlertStatus, workload::Component};
 use emberline_storage::{Range, RequestQuery, Step, WorkloadFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web, catalog,
+    Web,
+    answer::Json,
+    catalog,
     cost::{self, Cost},
     edges::{self, Edge, End, Reported, Served},
     error::{ApiError, ErrorBody},

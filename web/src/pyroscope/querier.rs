@@ -144,11 +144,17 @@ fn pair(name: &str, value: &str) -> pb::LabelPair {
     }
 }
 
-/// Stacks of one profile type that a selector selects.
-pub(super) async fn stacks(web: &Web, profile_type: &str, selector: &str, range: Range) -> Result<Stacks, ApiError> {
+/// Stacks of one profile type that a selector selects; so many nodes of their tree will be shown.
+pub(super) async fn stacks(
+    web: &Web,
+    profile_type: &str,
+    selector: &str,
+    range: Range,
+    shown: Option<usize>,
+) -> Result<Stacks, ApiError> {
     let selector = Selector::lenient(selector)?;
     let filters = selector.filters(&web.store, profile_type, range).await?;
-    Stacks::selected(&web.store, profile_type, filters, range).await
+    Stacks::selected(&web.store, profile_type, filters, range, shown).await
 }
 
 /// Keeps the stacks that begin with these functions, from the outermost on.
@@ -214,8 +220,8 @@ fn flame_graph(graph: Flamebearer) -> pb::FlameGraph {
     }
 }
 
-/// The stacks of one side of a question, as its fields select them.
-async fn merged(web: &Web, q: pb::SelectMergeStacktracesRequest) -> Result<Stacks, RpcError> {
+/// The stacks of one side of a question, as its fields select them; so many nodes of their tree will be shown.
+async fn merged(web: &Web, q: pb::SelectMergeStacktracesRequest, shown: Option<usize>) -> Result<Stacks, RpcError> {
     only_flame_graphs(q.format)?;
     no_profile_ids(&q.profile_id_selector)?;
     let links = Links::read(
@@ -224,7 +230,7 @@ async fn merged(web: &Web, q: pb::SelectMergeStacktracesRequest) -> Result<Stack
     )?;
     let range = range_ms(q.start, q.end)?;
     let mut found = match links.is_empty() {
-        true => stacks(web, &q.profile_type_id, &q.label_selector, range).await?,
+        true => stacks(web, &q.profile_type_id, &q.label_selector, range, shown).await?,
         false => {
             let selector = Selector::lenient(&q.label_selector)?;
             let filters = selector.filters(&web.store, &q.profile_type_id, range).await?;
@@ -240,7 +246,7 @@ pub(super) async fn select_merge_stacktraces(
     q: pb::SelectMergeStacktracesRequest,
 ) -> Result<pb::SelectMergeStacktracesResponse, RpcError> {
     let limit = node_limit(q.max_nodes)?;
-    let found = merged(web, q).await?;
+    let found = merged(web, q, Some(limit)).await?;
     let graph = blocking(move || flamebearer(&found.tree().finish(Some(limit)), false)).await?;
     Ok(pb::SelectMergeStacktracesResponse {
         flamegraph: Some(flame_graph(graph)),
@@ -284,6 +290,7 @@ pub(super) async fn select_merge_profile(
             profile_id_selector: q.profile_id_selector,
             ..pb::SelectMergeStacktracesRequest::default()
         },
+        None,
     )
     .await?;
     let written = blocking(move || -> Result<pprof::Profile, ApiError> {
@@ -402,7 +409,7 @@ pub(super) async fn diff(web: &Web, q: pb::DiffRequest) -> Result<pb::DiffRespon
         return Err(RpcError::invalid("`left` and `right` must be of one profile type"));
     }
     let limit = node_limit(left.max_nodes)?.max(node_limit(right.max_nodes)?);
-    let (left, right) = tokio::try_join!(merged(web, left), merged(web, right))?;
+    let (left, right) = tokio::try_join!(merged(web, left, Some(limit)), merged(web, right, Some(limit)))?;
     let graph = blocking(move || tree_of_both(&left, &right, limit)).await?;
     Ok(pb::DiffResponse {
         flamegraph: Some(pb::FlameGraphDiff {

@@ -5,10 +5,7 @@
 
 use std::collections::HashMap;
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::extract::{Query, State};
 use emberline_model::{
     ProfileType,
     flamebearer::{Flamebearer, flamebearer},
@@ -23,6 +20,7 @@ use super::{
 };
 use crate::{
     Web,
+    answer::Json,
     error::ApiError,
     over_time::{Aggregation, Series, step},
     selector::Selector,
@@ -141,7 +139,7 @@ pub(super) async fn render(State(web): State<Web>, given: Given) -> Result<Json<
         }
     };
     let line = |by: &'static [String]| over_time(&web, &profile_type, selector, by, step_s, aggregation, range);
-    let (found, all) = tokio::try_join!(stacks(&web, &profile_type, selector, range), line(&[]))?;
+    let (found, all) = tokio::try_join!(stacks(&web, &profile_type, selector, range, Some(limit)), line(&[]))?;
     let graph = blocking(move || flamebearer(&found.tree().finish(Some(limit)), false)).await?;
     let mut answer = described(&graph, &profile_type, false);
     answer["timeline"] = timeline(all.first(), step_s, range, aggregation);
@@ -173,8 +171,8 @@ pub(super) async fn render_diff(State(web): State<Web>, given: Given) -> Result<
     let right_range = range(&web, &given, "rightFrom", "rightUntil")?;
     let limit = limit(&given)?;
     let (left, right) = tokio::try_join!(
-        stacks(&web, &left_type, left, left_range),
-        stacks(&web, &left_type, right, right_range)
+        stacks(&web, &left_type, left, left_range, Some(limit)),
+        stacks(&web, &left_type, right, right_range, Some(limit))
     )?;
     let graph = blocking(move || tree_of_both(&left, &right, limit)).await?;
     Ok(Json(described(&graph, &left_type, true)))

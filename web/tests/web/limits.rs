@@ -110,9 +110,10 @@ async fn one_address_keeps_nobody_else_from_asking() {
 #[tokio::test]
 async fn large_answers_that_nobody_takes_are_bounded_together() {
     let mut world = World::new(shop()).await;
-    world.state.max_answer_bytes = 1 << 10;
-    world.router = emberline_web::router(world.state.clone());
     let page = "/api/v1/diff?service=checkout&from=now-2m&format=html";
+    let bytes = world.get(page).await.body.len() as u64;
+    world.state.max_answer_bytes = bytes + (16 << 10);
+    world.router = emberline_web::router(world.state.clone());
     let first = world.router.clone().oneshot(asked_from(1, page)).await.unwrap();
     assert_eq!(first.status(), StatusCode::OK);
     let refused = world.send(asked_from(2, page)).await;
@@ -120,4 +121,46 @@ async fn large_answers_that_nobody_takes_are_bounded_together() {
     assert_eq!(refused.json()["error"]["code"], "too_many_answers");
     drop(first);
     assert_eq!(world.send(asked_from(2, page)).await.status, StatusCode::OK);
+    // One that would never fit is not waited for.
+    world.state.max_answer_bytes = bytes - 1;
+    world.router = emberline_web::router(world.state.clone());
+    let refused = world.send(asked_from(2, page)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused.json()["error"]["code"], "answer_too_large");
+    assert!(refused.text().contains("max_answer_bytes"), "{}", refused.text());
+}
+
+/// Whatever kind of heavy question it is, it is refused before its answer is put together, and counted.
+#[tokio::test]
+async fn answers_that_need_more_memory_than_one_may_hold_are_refused_by_reason() {
+    let mut world = World::new(shop()).await;
+    let questions = [
+        "/api/v1/merge?from=now-2m",
+        "/api/v1/profile?service=checkout&from=now-2m",
+        "/api/v1/diff?service=checkout&from=now-2m",
+        "/api/v1/series?from=now-2m&group_by=service,route",
+        "/api/v1/topology?from=now-2m",
+        "/pyroscope/render?query=process_cpu:cpu:nanoseconds:cpu:nanoseconds{}&from=now-2m&until=now",
+    ];
+    for question in questions {
+        let answer = world.get(question).await;
+        assert_eq!(answer.status, StatusCode::OK, "{question}: {}", answer.text());
+    }
+    world.state.answer_memory_bytes = 80;
+    world.router = emberline_web::router(world.state.clone());
+    for question in questions {
+        let refused = world.get(question).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{question}");
+        assert_eq!(refused.json()["error"]["code"], "answer_too_large", "{question}");
+        assert_eq!(refused.json()["error"]["retry"], false);
+    }
+    for light in ["/api/v1/status", "/api/v1/services?from=now-2m"] {
+        assert_eq!(world.get(light).await.status, StatusCode::OK, "{light}");
+    }
+    let counted = format!(
+        "emberline_web_questions_refused_total{{reason=\"size\"}} {}\n",
+        questions.len()
+    );
+    let metrics = world.get("/metrics").await;
+    assert!(metrics.text().contains(&counted), "{}", metrics.text());
 }
