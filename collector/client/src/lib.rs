@@ -15,8 +15,16 @@
 //! used. Certificates are not looked up in lists of revoked ones.
 
 mod address;
+mod connect;
+mod error;
+mod exchange;
 mod roots;
+mod stream;
 mod tls;
 
 pub use address::{Address, InvalidAddress};
+pub use connect::{Connector, Speaks};
+pub use error::{Error, cause};
+pub use exchange::{Client, Reply};
+pub use stream::Stream;
 pub use tls::{Tls, TlsError};
