@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use emberline_client::Tls;
 
 /// Continuous profiling for a service mesh: which release, route and function got slower.
 #[derive(Parser)]
@@ -109,6 +110,8 @@ pub(crate) struct ServeArgs {
     /// URL to POST each alert to as JSON; may be given several times.
     #[arg(long = "webhook", env = "EMBERLINE_WEBHOOK", value_delimiter = ',')]
     pub(crate) webhooks: Vec<String>,
+    #[command(flatten)]
+    pub(crate) receiver_tls: ReceiverTlsArgs,
     /// Seconds after its first window in which an instance warms up: how slow it is meanwhile raises no alert.
     #[arg(long, env = "EMBERLINE_WARM_UP_SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(crate) warm_up_seconds: u64,
@@ -263,6 +266,85 @@ pub(crate) struct ServerArgs {
     /// How long to wait for an answer.
     #[arg(long, default_value_t = 60, global = true)]
     pub(crate) timeout_seconds: u64,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
+
+/// TLS to a server with an `https://` address.
+#[derive(Args, Default)]
+pub(crate) struct TlsArgs {
+    /// CAs (PEM) that the certificate of an https server may be signed by, instead of those that the system trusts.
+    #[arg(long, env = "EMBERLINE_CA_FILE", value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to an https server that demands one.
+    #[arg(long, env = "EMBERLINE_CERT_FILE", value_name = "FILE", global = true)]
+    cert_file: Option<PathBuf>,
+    /// Private key (PEM) of --cert-file.
+    #[arg(long, env = "EMBERLINE_KEY_FILE", value_name = "FILE", global = true)]
+    key_file: Option<PathBuf>,
+    /// Name that the certificate of an https server is for, where it is not the host of its address.
+    #[arg(long, env = "EMBERLINE_SERVER_NAME", value_name = "NAME", global = true)]
+    server_name: Option<String>,
+}
+
+impl TlsArgs {
+    pub(crate) fn settings(&self) -> Tls {
+        Tls {
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            server_name: self.server_name.clone(),
+        }
+    }
+}
+
+/// TLS to `https://` receivers of alerts.
+#[derive(Args, Clone)]
+pub(crate) struct ReceiverTlsArgs {
+    /// CAs (PEM) that the certificate of an https Alertmanager may be signed by, instead of those that the system trusts.
+    #[arg(long, env = "EMBERLINE_ALERTMANAGER_CA_FILE", value_name = "FILE")]
+    alertmanager_ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to an Alertmanager that demands one.
+    #[arg(long, env = "EMBERLINE_ALERTMANAGER_CERT_FILE", value_name = "FILE")]
+    alertmanager_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of --alertmanager-cert-file.
+    #[arg(long, env = "EMBERLINE_ALERTMANAGER_KEY_FILE", value_name = "FILE")]
+    alertmanager_key_file: Option<PathBuf>,
+    /// Name that the certificate of an Alertmanager is for, where it is not the host of its address.
+    #[arg(long, env = "EMBERLINE_ALERTMANAGER_SERVER_NAME", value_name = "NAME")]
+    alertmanager_server_name: Option<String>,
+    /// CAs (PEM) that the certificate of an https webhook may be signed by, instead of those that the system trusts.
+    #[arg(long, env = "EMBERLINE_WEBHOOK_CA_FILE", value_name = "FILE")]
+    webhook_ca_file: Option<PathBuf>,
+    /// Certificate (PEM) to show to a webhook that demands one.
+    #[arg(long, env = "EMBERLINE_WEBHOOK_CERT_FILE", value_name = "FILE")]
+    webhook_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of --webhook-cert-file.
+    #[arg(long, env = "EMBERLINE_WEBHOOK_KEY_FILE", value_name = "FILE")]
+    webhook_key_file: Option<PathBuf>,
+    /// Name that the certificate of a webhook is for, where it is not the host of its address.
+    #[arg(long, env = "EMBERLINE_WEBHOOK_SERVER_NAME", value_name = "NAME")]
+    webhook_server_name: Option<String>,
+}
+
+impl ReceiverTlsArgs {
+    pub(crate) fn alertmanager(&self) -> Tls {
+        Tls {
+            ca_file: self.alertmanager_ca_file.clone(),
+            cert_file: self.alertmanager_cert_file.clone(),
+            key_file: self.alertmanager_key_file.clone(),
+            server_name: self.alertmanager_server_name.clone(),
+        }
+    }
+
+    pub(crate) fn webhook(&self) -> Tls {
+        Tls {
+            ca_file: self.webhook_ca_file.clone(),
+            cert_file: self.webhook_cert_file.clone(),
+            key_file: self.webhook_key_file.clone(),
+            server_name: self.webhook_server_name.clone(),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -462,6 +544,8 @@ pub(crate) struct ImportArgs {
     /// OTLP/HTTP address of the server.
     #[arg(long, env = "EMBERLINE_URL", default_value = "http://127.0.0.1:4318")]
     pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     /// Form of the report.
     #[arg(long, value_enum, default_value_t = TableOutput::Table)]
     pub(crate) output: TableOutput,

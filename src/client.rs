@@ -1,23 +1,22 @@
-//! The one HTTP client of the commands.
+//! A running server, as the commands ask it.
 //!
 //! Guarantees: an answer is bounded in bytes and in time; a server that cannot be reached, an address that cannot work
 //! and an answer that is none are told with the option to change; what the server refuses is told in its own words.
-//! What it gets wrong on purpose: only `http:` is spoken, as the server does, and each request has a connection of
-//! its own.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use emberline_client::{Address, Client, Error};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::Value;
+
+use crate::cli::TlsArgs;
 
 /// A server, as an option of a command names it.
 pub(crate) struct Server {
-    /// Its address, without a slash at the end.
-    base: String,
+    client: Client,
+    address: Address,
     /// The option that chooses another.
     option: &'static str,
     /// How long an answer may take.
@@ -71,19 +70,22 @@ impl Target {
 }
 
 impl Server {
-    /// Refuses what is no address with `http:` and a host.
-    pub(crate) fn new(address: &str, option: &'static str, limit: Duration, advice: &'static str) -> Result<Server> {
-        let uri: Uri = address
-            .parse()
-            .with_context(|| format!("{option} {address} is not an address: use one like http://127.0.0.1:4040"))?;
-        if uri.scheme_str() != Some("http") {
-            bail!("{option} {address}: it must begin with http: (TLS is not spoken), as http://127.0.0.1:4040");
-        }
-        if uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
-            bail!("{option} {address}: give a host and at most a path, as http://127.0.0.1:4040");
+    /// Refuses what is no address, and certificates that cannot be used.
+    pub(crate) fn new(
+        address: &str,
+        option: &'static str,
+        tls: &TlsArgs,
+        limit: Duration,
+        advice: &'static str,
+    ) -> Result<Server> {
+        let read = Address::parse(address);
+        let read = read.map_err(|error| anyhow!("{option}: {error}; use one like http://127.0.0.1:4040"))?;
+        if read.path().contains('?') {
+            bail!("{option} {read}: give a host and at most a path, as http://127.0.0.1:4040");
         }
         Ok(Server {
-            base: address.trim_end_matches('/').to_owned(),
+            client: Client::new(&tls.settings())?,
+            address: read,
             option,
             limit,
             advice,
@@ -92,40 +94,33 @@ impl Server {
 
     /// Sends a request and reads the answer, at most `max_bytes` of it.
     pub(crate) async fn send(&self, method: Method, target: Target, body: Bytes, max_bytes: usize) -> Result<Answer> {
-        let sent = self.send_without_limit(method, target, body, max_bytes);
-        tokio::time::timeout(self.limit, sent)
-            .await
-            .with_context(|| format!("no answer from {} within {:?}{}", self.base, self.limit, self.advice))?
+        let path = format!("{}{}", self.address.path().trim_end_matches('/'), target.finish());
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        if !request.body().is_empty() {
+            let bytes = header::HeaderValue::from_static("application/octet-stream");
+            request.headers_mut().insert(header::CONTENT_TYPE, bytes);
+        }
+        let address = self.address.clone().with_path(&path);
+        let exchange = async {
+            let reply = self.client.send(&address, request, self.limit).await?;
+            let (status, headers) = (reply.status, reply.headers.clone());
+            let body = reply.read(max_bytes).await?;
+            Ok(Answer { status, headers, body })
+        };
+        exchange.await.map_err(|error| self.explain(&error))
     }
 
-    async fn send_without_limit(
-        &self,
-        method: Method,
-        target: Target,
-        body: Bytes,
-        max_bytes: usize,
-    ) -> Result<Answer> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{}", self.base, target.finish()));
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/octet-stream");
-        }
-        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        let response = client.request(request.body(Full::new(body))?).await.with_context(|| {
-            format!(
-                "cannot reach {}: is `emberline serve` running there? Choose another with {}",
-                self.base, self.option
-            )
-        })?;
-        let (head, body) = response.into_parts();
-        match Limited::new(body, max_bytes).collect().await {
-            Ok(body) => Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body: body.to_bytes(),
-            }),
-            Err(error) => bail!("the answer of {} did not arrive whole: {error}", self.base),
+    /// A failure, with the option to change.
+    fn explain(&self, error: &Error) -> anyhow::Error {
+        let Server { address, option, .. } = self;
+        match error {
+            Error::TimedOut(limit) => anyhow!("no answer from {address} within {limit:?}{}", self.advice),
+            Error::TooLarge(_) => anyhow!("the answer of {address} did not arrive whole: {error}"),
+            Error::Lookup(..) | Error::Connect(..) | Error::ConnectTimedOut(..) => anyhow!(
+                "cannot reach {address}: {error}: is `emberline serve` running there? Choose another with {option}"
+            ),
+            _ => anyhow!("cannot ask {address}: {error} ({option})"),
         }
     }
 
@@ -145,7 +140,7 @@ impl Server {
             Some(message) => anyhow::anyhow!("{message}"),
             None => anyhow::anyhow!(
                 "{} answered {}: is it an emberline server, and {} its right port?",
-                self.base,
+                self.address,
                 answer.status,
                 self.option
             ),
@@ -153,8 +148,8 @@ impl Server {
     }
 
     /// The server, for messages.
-    pub(crate) fn address(&self) -> &str {
-        &self.base
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
     }
 }
 
@@ -184,15 +179,12 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_work_name_the_option() {
-        let new = |address| Server::new(address, "--server", Duration::from_secs(1), "").map(|_| ());
-        assert!(new("http://[::1]:4040/behind/a/proxy/").is_ok());
-        for wrong in [
-            "https://example.org",
-            "localhost:4040",
-            "http://",
-            "x y",
-            "http://h/?a=b",
-        ] {
+        let new =
+            |address| Server::new(address, "--server", &TlsArgs::default(), Duration::from_secs(1), "").map(|_| ());
+        for right in ["http://[::1]:4040/behind/a/proxy/", "https://example.org"] {
+            assert!(new(right).is_ok(), "{right}");
+        }
+        for wrong in ["ftp://example.org", "localhost:4040", "http://", "x y", "http://h/?a=b"] {
             let error = new(wrong).unwrap_err().to_string();
             assert!(error.contains("--server") && error.contains("http"), "{wrong}: {error}");
         }

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &ImportArgs) -> Result<ExitCode> {
 
 /// Sends all files, one after the other.
 async fn import(args: &ImportArgs) -> Result<Vec<Report>> {
-    let server = Server::new(&args.url, "--url", LIMIT, "")?;
+    let server = Server::new(&args.url, "--url", &args.tls, LIMIT, "")?;
     let mut reports = Vec::with_capacity(args.files.len());
     let progress = Progress::of_files(args.files.len());
     for (at, path) in args.files.iter().enumerate() {

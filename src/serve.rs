@@ -113,7 +113,9 @@ async fn serve(args: ServeArgs) -> Result<()> {
             .clone()
             .unwrap_or_else(|| format!("http://{web_address}")),
         alertmanager_urls: args.alertmanagers.clone(),
+        alertmanager_tls: args.receiver_tls.alertmanager(),
         webhook_urls: args.webhooks.clone(),
+        webhook_tls: args.receiver_tls.webhook(),
         scrape,
         verdict: VerdictConfig {
             own_code: own_code.clone(),

@@ -161,7 +161,7 @@ impl Running {
 
 fn status(args: &ServerArgs) -> Result<Value> {
     let limit = Duration::from_secs(args.timeout_seconds);
-    let server = Server::new(&args.server, "--server", limit, ": raise --timeout-seconds")?;
+    let server = Server::new(&args.server, "--server", &args.tls, limit, ": raise --timeout-seconds")?;
     let answer = client::run(server.get(Target::new("/api/v1/status"), MAX_STATUS_BYTES))?;
     serde_json::from_slice(&answer).context("the server's answer is not JSON; is it an emberline server?")
 }

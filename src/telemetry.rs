@@ -1,13 +1,33 @@
 //! The server's own logs and traces: `tracing` to standard error, and spans as OTLP when an endpoint is given.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use emberline_client::{Address, Connector, Speaks, Tls};
+use hyper_util::rt::TokioIo;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Ships the last spans when dropped.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
+
+/// Longest call that sends spans.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection for gRPC that is opened when it is used; with TLS, the system's roots decide.
+fn channel(endpoint: &str) -> Result<Channel> {
+    let address = Address::parse(endpoint)?;
+    let connector = Connector::new(&Tls::default(), Speaks::Http2)?;
+    let endpoint = Endpoint::from_shared(endpoint.to_owned())?.timeout(TRACES_TIMEOUT);
+    Ok(endpoint.connect_with_connector_lazy(service_fn(move |_| {
+        let (connector, address) = (connector.clone(), address.clone());
+        async move { connector.connect(&address).await.map(TokioIo::new) }
+    })))
+}
 
 /// Sets up logging, and tracing if an endpoint is given. Must be called inside a tokio runtime.
 pub(crate) fn start(filter: &str, traces_endpoint: Option<&str>) -> Result<Telemetry> {
@@ -22,9 +42,10 @@ pub(crate) fn start(filter: &str, traces_endpoint: Option<&str>) -> Result<Telem
         Some(endpoint) => {
             let exporter = opentelemetry_otlp::SpanExporter::builder()
                 .with_tonic()
-                .with_endpoint(endpoint)
+                .with_timeout(TRACES_TIMEOUT)
+                .with_channel(channel(endpoint).context("`--traces-endpoint` cannot be used")?)
                 .build();
-            let exporter = exporter.with_context(|| format!("`--traces-endpoint {endpoint}` cannot be used"))?;
+            let exporter = exporter.context("`--traces-endpoint` cannot be used")?;
             let resource = Resource::builder().with_service_name("emberline").build();
             Some(
                 SdkTracerProvider::builder()

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
+use emberline_client::{Tls, TlsError};
 use emberline_model::{
     alert::{Alert, AlertsBoard},
     time::Clock,
@@ -23,7 +24,7 @@ use crate::{
         limits::IngestLimits,
         otlp_grpc, otlp_http,
     },
-    notify::{InvalidUrl, Notifier, Receiver},
+    notify::{InvalidReceiver, Notifier, Receiver},
     scrape::{ScrapeConfig, Scraper},
     self_metrics::SelfMetrics,
     symbols::{
@@ -73,8 +74,12 @@ pub struct CollectorConfig {
     pub external_url: String,
     /// Addresses of Alertmanagers (`http://host:9093`); each gets all alerts.
     pub alertmanager_urls: Vec<String>,
+    /// TLS to those of them that are `https`.
+    pub alertmanager_tls: Tls,
     /// Addresses that get a POST for each alert that fires or is resolved.
     pub webhook_urls: Vec<String>,
+    /// TLS to those of them that are `https`.
+    pub webhook_tls: Tls,
     /// How releases are judged.
     pub verdict: VerdictConfig,
     /// Targets whose profiles are fetched; none when not given.
@@ -100,7 +105,9 @@ impl CollectorConfig {
             lookback: Duration::from_secs(3600),
             external_url: "http://127.0.0.1:4040".to_owned(),
             alertmanager_urls: Vec::new(),
+            alertmanager_tls: Tls::default(),
             webhook_urls: Vec::new(),
+            webhook_tls: Tls::default(),
             verdict: VerdictConfig::default(),
             scrape: None,
         }
@@ -119,8 +126,16 @@ pub enum CollectorError {
         source: std::io::Error,
     },
     /// A receiver of alerts has an address that cannot be used.
-    #[error("`alertmanager_urls` or `webhook_urls`: {0}")]
-    Receiver(#[from] InvalidUrl),
+    #[error("alerts cannot be sent: {0}")]
+    Receiver(#[from] InvalidReceiver),
+    /// TLS to the targets of a job cannot be used.
+    #[error("`tls_config` of job `{job}` in the scrape configuration: {source}")]
+    ScrapeTls {
+        /// The job.
+        job: String,
+        /// What is wrong.
+        source: TlsError,
+    },
 }
 
 /// The store around the folder of debug information.
@@ -157,7 +172,10 @@ pub struct Collector {
 impl Collector {
     /// Sets up a collector on an open store. Nothing runs yet.
     pub fn new(config: CollectorConfig, store: Store, clock: Arc<dyn Clock>) -> Result<Collector, CollectorError> {
-        let receivers = Receiver::parse_all(&config.alertmanager_urls, &config.webhook_urls)?;
+        let receivers = Receiver::parse_all(
+            (&config.alertmanager_urls, &config.alertmanager_tls),
+            (&config.webhook_urls, &config.webhook_tls),
+        )?;
         let files = FileLimits {
             max_bytes: config.debuginfo_max_bytes,
             total_bytes: config.debuginfo_total_bytes,
@@ -195,14 +213,10 @@ impl Collector {
             memory: Mutex::new(Memory::default()),
         };
         let ingest = Arc::new(Ingest::new(store.clone(), Arc::clone(&clock), ingest, metrics.clone()));
-        let scraper = config.scrape.map(|scrape| {
-            Arc::new(Scraper::new(
-                scrape,
-                Arc::clone(&ingest),
-                Arc::clone(&clock),
-                metrics.clone(),
-            ))
-        });
+        let scraper = config
+            .scrape
+            .map(|scrape| Scraper::new(scrape, Arc::clone(&ingest), Arc::clone(&clock), metrics.clone()).map(Arc::new));
+        let scraper = scraper.transpose()?;
         Ok(Collector {
             ingest,
             scraper,

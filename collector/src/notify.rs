@@ -7,7 +7,8 @@
 //! What was delivered is remembered across a restart ([`crate::alert_book`]), so that the end of each alert is told too.
 //!
 //! Wrong on purpose: a message whose delivery was interrupted is sent again, so receivers must know an alert by its id or
-//! its labels. A receiver whose address changed is another one, and does not hear of the end of what the old one heard. Only `http:` is spoken; put a TLS client proxy in between where `https:` is needed.
+//! its labels. A receiver whose address changed (host, port or path) is another one, and does not hear of the end
+//! of what the old one heard.
 
 mod alertmanager;
 mod delivery;
@@ -15,5 +16,5 @@ mod http_post;
 pub(crate) mod rfc3339;
 mod webhook;
 
+pub use delivery::InvalidReceiver;
 pub(crate) use delivery::{Notifier, Receiver};
-pub use http_post::InvalidUrl;

@@ -29,6 +29,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use emberline_client::Client;
 use emberline_model::{
     foreign::{
         Sender, Times,
@@ -49,9 +50,11 @@ use self::{
     board::{Board, Row, STATES},
     config::{Endpoint, Job, Keeps},
     discovery::Discovery,
+    fetch::Fetcher,
     target::Target,
 };
 use crate::{
+    collector::CollectorError,
     cumulative::{Looking, Remembered},
     ingest::{Accepted, Ingest, Payload, refused::Refused, sender::SenderKey},
     self_metrics::SelfMetrics,
@@ -69,6 +72,8 @@ const NO_LENGTH_NS: i64 = 10 * 1_000_000_000;
 /// Fetches the profiles of all jobs.
 pub(crate) struct Scraper {
     config: ScrapeConfig,
+    /// One for each job.
+    fetchers: Vec<Fetcher>,
     ingest: Arc<Ingest>,
     clock: Arc<dyn Clock>,
     metrics: SelfMetrics,
@@ -98,8 +103,19 @@ impl Scraper {
         ingest: Arc<Ingest>,
         clock: Arc<dyn Clock>,
         metrics: SelfMetrics,
-    ) -> Scraper {
-        Scraper {
+    ) -> Result<Scraper, CollectorError> {
+        let fetcher = |job: &Job| match Client::new(&job.tls) {
+            Ok(client) => Ok(Fetcher {
+                client,
+                scheme: job.scheme,
+            }),
+            Err(source) => Err(CollectorError::ScrapeTls {
+                job: job.name.clone(),
+                source,
+            }),
+        };
+        Ok(Scraper {
+            fetchers: config.jobs.iter().map(fetcher).collect::<Result<_, _>>()?,
             reads: Semaphore::new(config.limits.max_concurrent_reads),
             places: Arc::new(Semaphore::new(config.limits.max_targets.min(Semaphore::MAX_PERMITS))),
             config,
@@ -107,20 +123,20 @@ impl Scraper {
             clock,
             metrics,
             board: Board::default(),
-        }
+        })
     }
 
     /// Scrapes until it is stopped.
     pub(crate) async fn run(self: Arc<Scraper>, stop: CancellationToken) {
         let mut jobs = JoinSet::new();
-        for job in self.config.jobs.clone() {
-            jobs.spawn(Arc::clone(&self).run_job(Arc::new(job)));
+        for (job, fetcher) in self.config.jobs.clone().into_iter().zip(self.fetchers.clone()) {
+            jobs.spawn(Arc::clone(&self).run_job(Arc::new(job), fetcher));
         }
         // Dropping the jobs ends them, and they end what they started.
         stop.cancelled().await;
     }
 
-    async fn run_job(self: Arc<Scraper>, job: Arc<Job>) {
+    async fn run_job(self: Arc<Scraper>, job: Arc<Job>, fetcher: Fetcher) {
         let mut discovery = Discovery::new((*job).clone(), self.config.folder.clone());
         let mut running: BTreeMap<Target, Running> = BTreeMap::new();
         let pause = discovery.pause().map_or(LOOK_EVERY, |pause| pause.min(LOOK_EVERY));
@@ -138,7 +154,7 @@ impl Scraper {
                     ));
                     break;
                 };
-                running.insert(target.clone(), self.start(&job, target, place));
+                running.insert(target.clone(), self.start(&job, &fetcher, target, place));
             }
             if self.board.set_problems(&job.name, &found.problems) {
                 for problem in &found.problems {
@@ -153,7 +169,13 @@ impl Scraper {
         }
     }
 
-    fn start(self: &Arc<Scraper>, job: &Arc<Job>, target: &Target, place: OwnedSemaphorePermit) -> Running {
+    fn start(
+        self: &Arc<Scraper>,
+        job: &Arc<Job>,
+        fetcher: &Fetcher,
+        target: &Target,
+        place: OwnedSemaphorePermit,
+    ) -> Running {
         let mut running = Running {
             tasks: Vec::with_capacity(job.endpoints.len()),
             rows: Vec::with_capacity(job.endpoints.len()),
@@ -168,32 +190,34 @@ impl Scraper {
             };
             self.board.open(row.clone());
             running.rows.push(row.clone());
-            let task = Arc::clone(self).scrape_for_ever(Arc::clone(job), row, endpoint.clone());
+            let task = Arc::clone(self).scrape_for_ever(Arc::clone(job), fetcher.clone(), row, endpoint.clone());
             running.tasks.push(tokio::spawn(task).abort_handle());
         }
         running
     }
 
-    async fn scrape_for_ever(self: Arc<Scraper>, job: Arc<Job>, row: Row, endpoint: Endpoint) {
+    async fn scrape_for_ever(self: Arc<Scraper>, job: Arc<Job>, fetcher: Fetcher, row: Row, endpoint: Endpoint) {
         let first = Instant::now() + spread(&row, job.interval);
         let mut ticks = tokio::time::interval_at(first, job.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = Last::default();
         loop {
             ticks.tick().await;
-            self.scrape(&job, &row, &endpoint, &mut last).await;
+            self.scrape((&job, &fetcher), &row, &endpoint, &mut last).await;
         }
     }
 
     /// Scrapes once and says on the board how it went.
-    async fn scrape(&self, job: &Job, row: &Row, endpoint: &Endpoint, last: &mut Last) {
+    async fn scrape(&self, (job, fetcher): (&Job, &Fetcher), row: &Row, endpoint: &Endpoint, last: &mut Last) {
         let began = Instant::now();
         let bounds = fetch::Bounds {
             time: job.timeout + Duration::from_secs(endpoint.seconds),
             bytes: self.config.limits.max_profile_bytes,
             reads: &self.reads,
         };
-        let fetched = fetch::get(&row.target.address, row.target.trust, &endpoint.path, bounds).await;
+        let fetched = fetcher
+            .get(&row.target.address, row.target.trust, &endpoint.path, bounds)
+            .await;
         let outcome = match fetched {
             Ok(file) => self
                 .take(row, endpoint, file, last)

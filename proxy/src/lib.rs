@@ -71,6 +71,7 @@ pub(crate) mod wire;
 pub use body::{BoxError, RequestBody};
 pub use config::Config;
 pub use embed::{Client, ClientBody, ClientError, Mesh, MeshBuilder, MeshError, ServeError, ShutdownReport};
+pub use emberline_client::Tls;
 pub use emberline_model::Workload;
 pub use reporting::ProfilerOptions;
 pub use run::{Addresses, BindError, Proxy, Reloaded, StartError, StopReport};

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use crate::{
+    config::CollectorConfig,
     counters::{CounterMetrics, Counters},
     export::{ExportError, ExportOptions, Exporter, ExporterHandle, FlushReport, model_profile},
     telemetry::{Telemetry, TelemetryOptions},
@@ -61,13 +62,13 @@ pub(crate) const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 impl Reporting {
     /// Starts the sampler and the export.
     pub(crate) fn start(
-        endpoint: Option<&str>,
+        collector: Option<&CollectorConfig>,
         workload: &Workload,
         component: Component,
         profiler: ProfilerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Reporting, ExportError> {
-        let windows_kept = if endpoint.is_some() {
+        let windows_kept = if collector.is_some() {
             TelemetryOptions::default().windows_kept
         } else {
             0
@@ -80,10 +81,13 @@ impl Reporting {
             Arc::clone(&clock),
         );
         let profiler = start_profiler(profiler);
-        let way = match endpoint {
+        let way = match collector {
             None => Way::Nowhere(profiler),
-            Some(endpoint) => {
-                let options = ExportOptions::new(endpoint, workload.clone(), component);
+            Some(CollectorConfig { endpoint, tls }) => {
+                let options = ExportOptions {
+                    tls: tls.clone(),
+                    ..ExportOptions::new(endpoint, workload.clone(), component)
+                };
                 Way::Collector(Exporter::start(
                     options,
                     telemetry.clone(),

@@ -35,7 +35,7 @@ impl Target {
     pub(crate) fn ask(self, server: &ServerArgs) -> Result<Vec<u8>> {
         let limit = Duration::from_secs(server.timeout_seconds);
         let advice = ": raise --timeout-seconds or ask for a shorter range";
-        let server = Server::new(&server.server, "--server", limit, advice)?;
+        let server = Server::new(&server.server, "--server", &server.tls, limit, advice)?;
         client::run(async { Ok(server.get(self, MAX_ANSWER_BYTES).await?.to_vec()) })
     }
 

@@ -3,18 +3,23 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use emberline_client::{Address, Client, Tls};
+use http::Request;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep};
 
 use super::process::{Directory, Process, free_port};
+
+/// Longest wait for an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The longest answer; alerts with their evidence are far shorter.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// `emberline serve` as a child process.
 pub(crate) struct Server {
     process: Process,
+    client: Client,
     arguments: Vec<String>,
     directory: std::path::PathBuf,
     web: SocketAddr,
@@ -53,6 +58,7 @@ impl Server {
         let process = Process::start("server", &program, &arguments, directory)?;
         let mut server = Server {
             process,
+            client: Client::new(&Tls::default())?,
             arguments,
             directory: directory.path().to_path_buf(),
             web,
@@ -109,30 +115,15 @@ impl Server {
         Ok(answer["alerts"].as_array().cloned().unwrap_or_default())
     }
 
-    /// One request without keep-alive; the demo asks twice a second.
+    /// One request; the demo asks twice a second.
     async fn get(&self, path: &str) -> Result<(u16, Vec<u8>)> {
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.web).await?;
-            let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.web);
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            anyhow::Ok(answer)
-        };
-        let answer = timeout(Duration::from_secs(10), exchange)
-            .await
-            .context("the server does not answer")??;
-        let split = answer
-            .windows(4)
-            .position(|w| w == b"\r\n\r\n")
-            .context("not an HTTP answer")?;
-        let head = String::from_utf8_lossy(&answer[..split]);
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|s| s.parse().ok())
-            .context("not an HTTP answer")?;
-        Ok((status, answer[split + 4..].to_vec()))
+        let address = Address::new(false, &self.web.ip().to_string(), self.web.port()).with_path(path);
+        let reply = self
+            .client
+            .send(&address, Request::new(Bytes::new()), ANSWER_LIMIT)
+            .await?;
+        let status = reply.status.as_u16();
+        Ok((status, reply.read(MAX_ANSWER_BYTES).await?.to_vec()))
     }
 
     /// Ends the server in order.

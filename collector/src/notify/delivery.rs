@@ -6,13 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use emberline_client::{Client, InvalidAddress, Tls, TlsError};
 use emberline_model::{alert::Alert, id, time::Clock};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     alertmanager,
-    http_post::{InvalidUrl, Outcome, Target},
+    http_post::{Outcome, Target},
     webhook,
 };
 use crate::{
@@ -63,27 +64,42 @@ impl Receiver {
             Kind::Alertmanager => "alertmanager",
             Kind::Webhook => "webhook",
         };
-        format!("{:016x}", id::key(kind, &[self.target.name(), self.target.path()]))
+        format!("{:016x}", id::key(kind, &[&self.target.name(), self.target.path()]))
     }
 
-    /// Reads the configured addresses.
-    pub(crate) fn parse_all(alertmanagers: &[String], webhooks: &[String]) -> Result<Vec<Receiver>, InvalidUrl> {
+    /// Reads the configured addresses, and the files of their TLS settings.
+    pub(crate) fn parse_all(
+        alertmanagers: (&[String], &Tls),
+        webhooks: (&[String], &Tls),
+    ) -> Result<Vec<Receiver>, InvalidReceiver> {
         let mut receivers = Vec::new();
-        for url in alertmanagers {
-            let target = Target::parse(url)?.with_path(alertmanager::PATH);
-            receivers.push(Receiver {
-                kind: Kind::Alertmanager,
-                target,
-            });
-        }
-        for url in webhooks {
-            receivers.push(Receiver {
-                kind: Kind::Webhook,
-                target: Target::parse(url)?,
-            });
+        for (kind, setting, (urls, tls)) in [
+            (Kind::Alertmanager, "alertmanager", alertmanagers),
+            (Kind::Webhook, "webhook", webhooks),
+        ] {
+            let client = Client::new(tls).map_err(|error| InvalidReceiver::Tls(setting, error))?;
+            for url in urls {
+                let target = Target::parse(url, &client).map_err(|error| InvalidReceiver::Address(setting, error))?;
+                let target = match kind {
+                    Kind::Alertmanager => target.with_path(alertmanager::PATH),
+                    Kind::Webhook => target,
+                };
+                receivers.push(Receiver { kind, target });
+            }
         }
         Ok(receivers)
     }
+}
+
+/// A receiver of alerts that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidReceiver {
+    /// Its address is none.
+    #[error("{0}: {1}")]
+    Address(&'static str, InvalidAddress),
+    /// Its TLS settings cannot be used.
+    #[error("TLS to the {0}: {1}")]
+    Tls(&'static str, TlsError),
 }
 
 /// A message and what it tells.
@@ -226,7 +242,7 @@ impl Notifier {
                 "refused"
             }
         };
-        self.metrics.notification(receiver, counted);
+        self.metrics.notification(&receiver, counted);
         !matches!(outcome, Outcome::Retry(_))
     }
 }

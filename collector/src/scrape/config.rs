@@ -6,7 +6,8 @@
 //! scrape_configs:
 //!   - job_name: shop
 //!     scrape_interval: 15s
-//!     scheme: http
+//!     scheme: http                             # or https
+//!     tls_config: {ca_file: ca.pem, cert_file: own.pem, key_file: own.key, server_name: shop}   # of https; read again
 //!     path_prefix: ""                          # before every path below
 //!     static_configs:
 //!       - {targets: ["10.0.0.1:6060"], labels: {service: shop, version: v2, namespace: prod}}
@@ -30,7 +31,7 @@
 //! jobs of different names, rules that can work and profiles that fit into their interval.
 //!
 //! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there;
-//! `https` is refused, because no TLS is spoken yet; a name without `type` means A where a `port` stands beside it, and SRV
+//! of `tls_config` there is no `insecure_skip_verify`; a name without `type` means A where a `port` stands beside it, and SRV
 //! otherwise, while Prometheus always means SRV.
 
 use std::{
@@ -40,6 +41,7 @@ use std::{
     time::Duration,
 };
 
+use emberline_client::Tls;
 use serde::Deserialize;
 
 use super::{
@@ -153,9 +155,10 @@ impl Default for Limits {
 }
 
 /// A way a target may be reached.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Scheme {
+pub(super) enum Scheme {
+    #[default]
     Http,
     Https,
 }
@@ -169,7 +172,9 @@ struct RawJob {
     #[serde(default, deserialize_with = "duration::read_some")]
     scrape_timeout: Option<Duration>,
     #[serde(default)]
-    scheme: Option<Scheme>,
+    scheme: Scheme,
+    #[serde(default)]
+    tls_config: Tls,
     #[serde(default)]
     path_prefix: String,
     #[serde(default)]
@@ -342,6 +347,8 @@ pub(super) struct Job {
     pub(super) name: String,
     pub(super) interval: Duration,
     pub(super) timeout: Duration,
+    pub(super) scheme: Scheme,
+    pub(super) tls: Tls,
     pub(super) groups: Vec<Group>,
     pub(super) files: Vec<FileDiscovery>,
     pub(super) dns: Vec<DnsDiscovery>,
@@ -395,6 +402,7 @@ pub fn parse(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError>
         problems,
     };
     let file: File = serde_yaml_ng::from_str(text).map_err(|error| invalid(vec![problem_of(&error)]))?;
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let mut problems = Vec::new();
     let mut names = HashSet::new();
     let mut jobs = Vec::with_capacity(file.scrape_configs.len());
@@ -407,7 +415,7 @@ pub fn parse(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError>
             ));
         }
         let mut found = Vec::new();
-        let job = job(raw, &file.global, &mut found);
+        let job = job(raw, &file.global, &folder, &mut found);
         problems.extend(found.into_iter().map(|message| (line, message)));
         jobs.push(job);
     }
@@ -430,7 +438,7 @@ pub fn parse(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError>
         return Err(invalid(problems));
     }
     Ok(ScrapeConfig {
-        folder: path.parent().map(Path::to_owned).unwrap_or_default(),
+        folder,
         limits: file.limits,
         jobs,
     })
@@ -450,15 +458,18 @@ fn line_of(text: &str, words: &[&str]) -> usize {
     text.lines().position(holds).map_or(1, |at| at + 1)
 }
 
-fn job(raw: RawJob, global: &Global, problems: &mut Vec<String>) -> Job {
+fn job(raw: RawJob, global: &Global, folder: &Path, problems: &mut Vec<String>) -> Job {
     let name = raw.job_name;
     if name.is_empty() {
         problems.push("`job_name` is empty: write a name".to_owned());
     }
-    if matches!(raw.scheme, Some(Scheme::Https)) {
+    if raw.scheme == Scheme::Http && !raw.tls_config.is_empty() {
         problems.push(format!(
-            "`scheme: https` of job `{name}` is not supported: TLS is not spoken; scrape through a local TLS client proxy"
+            "`tls_config` of job `{name}` is not used without `scheme: https`: write that, or leave `tls_config` out"
         ));
+    }
+    if let Err(error) = raw.tls_config.check() {
+        problems.push(format!("`tls_config` of job `{name}`: {error}"));
     }
     if !raw.path_prefix.is_empty() && (!raw.path_prefix.starts_with('/') || raw.path_prefix.ends_with('/')) {
         problems.push(format!(
@@ -477,7 +488,7 @@ fn job(raw: RawJob, global: &Global, problems: &mut Vec<String>) -> Job {
         ));
     }
     let targets = raw.static_configs.iter().flat_map(|group| &group.targets);
-    problems.extend(targets.filter_map(|target| super::target::address(target).err()));
+    problems.extend(targets.filter_map(|target| super::target::address(target, raw.scheme).err()));
     for pattern in raw.file_sd_configs.iter().flat_map(|discovery| &discovery.files) {
         let (folder, file) = pattern.rsplit_once('/').unwrap_or(("", pattern));
         if folder.contains('*') || file.matches('*').count() > 1 {
@@ -505,6 +516,8 @@ fn job(raw: RawJob, global: &Global, problems: &mut Vec<String>) -> Job {
         name,
         interval,
         timeout,
+        scheme: raw.scheme,
+        tls: raw.tls_config.in_folder(folder),
         groups: raw.static_configs,
         files: raw.file_sd_configs,
         dns: raw.dns_sd_configs,
@@ -609,6 +622,11 @@ mod tests {
             ]
         );
         assert_eq!(config.folder, Path::new("/etc"));
+        assert_eq!((job.scheme, job.tls.is_empty()), (Scheme::Http, true));
+        let text = one_job("    scheme: https\n    tls_config: {ca_file: tls/ca.pem, server_name: shop}\n");
+        let job = &read(&text).unwrap().jobs[0];
+        assert_eq!(job.scheme, Scheme::Https);
+        assert_eq!(job.tls.ca_file.as_deref(), Some(Path::new("/etc/tls/ca.pem")));
     }
 
     #[test]
@@ -636,7 +654,22 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line() {
         for (text, line, said) in [
             (one_job("    job: x\n"), 4, "unknown key `job`"),
-            (one_job("    scheme: https\n"), 2, "TLS is not spoken"),
+            (one_job("    scheme: ftp\n"), 4, "unknown variant `ftp`"),
+            (
+                one_job("    tls_config: {ca_file: ca.pem}\n"),
+                2,
+                "not used without `scheme: https`",
+            ),
+            (
+                one_job("    scheme: https\n    tls_config: {cert_file: own.pem}\n"),
+                2,
+                "`cert_file` is set without `key_file`",
+            ),
+            (
+                one_job("    scheme: https\n    tls_config: {insecure_skip_verify: true}\n"),
+                5,
+                "unknown key `insecure_skip_verify`",
+            ),
             (
                 one_job("    scrape_interval: 5s\n    scrape_timeout: 6s\n"),
                 2,
@@ -707,7 +740,7 @@ mod tests {
         #[test]
         fn text_of_any_kind_is_read_or_refused(
             lines in proptest::collection::vec((0usize..4, proptest::sample::select(vec![
-                "scrape_configs:", "- job_name: a", "- job_name: b", "scheme: https", "scheme: http", "static_configs:",
+                "scrape_configs:", "- job_name: a", "- job_name: b", "scheme: https", "scheme: http", "tls_config: {ca_file: [x], server_name: 'a b'}", "static_configs:",
                 "- targets: ['127.0.0.1:1', 'x']", "labels: {service: s}", "dns_sd_configs: [{names: [a.b], type: SRV, port: 99999}]",
                 "file_sd_configs: [{files: ['*.yaml', '/etc/../*']}]", "relabel_configs: [{source_labels: [a], regex: '((', action: drop}]",
                 "profiles: {heap: {enabled: 7}, profile: {seconds: 99999999999}}", "scrape_interval: 9999999y", "scrape_timeout: -1s",

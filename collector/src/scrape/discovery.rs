@@ -98,7 +98,7 @@ impl Discovery {
             }
         }
         for (group, trust) in &groups {
-            for target in Target::of_group(&self.job.name, group, *trust, &self.job.rules) {
+            for target in Target::of_group(&self.job.name, group, *trust, &self.job.rules, self.job.scheme) {
                 match target {
                     Ok(target) if found.targets.len() < max_targets => {
                         found.targets.insert(target);

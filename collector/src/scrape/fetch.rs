@@ -1,4 +1,4 @@
-//! One GET of a profile over plain HTTP.
+//! One GET of a profile.
 //!
 //! Guarantees: an attempt ends after its limit, whatever the target does; no more than the limit of bytes is read;
 //! redirects are not followed. The address that is connected to is checked, not the name: link-local addresses (where
@@ -6,36 +6,25 @@
 //! operator wrote its address or `localhost`, so that no name server can lead a scrape there.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Semaphore};
+use emberline_client::{Client, Error};
+use http::{HeaderValue, Request, StatusCode, header};
+use tokio::sync::Semaphore;
 
-use super::target::{Address, Trust};
-
-/// Addresses of a name that are tried.
-const MAX_ADDRESSES: usize = 4;
-/// Bytes of an error page that are read.
-const MAX_ERROR_BYTES: usize = 4 * 1024;
+use super::{
+    config::Scheme,
+    target::{Address, Trust},
+};
 
 /// Why a profile was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("cannot look up `{0}`: {1}")]
-    Lookup(String, std::io::Error),
-    #[error("{0} is {1}; such addresses are not scraped")]
-    Forbidden(IpAddr, &'static str),
-    #[error("cannot connect to {0}: {1}")]
-    Connect(SocketAddr, std::io::Error),
-    #[error("the answer cannot be read: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("the address cannot be asked: {0}")]
-    Request(#[from] http::Error),
+    #[error(transparent)]
+    Exchange(Error),
     #[error("it answered {status}: {words}")]
     Status { status: StatusCode, words: String },
     #[error("it answered {0}, a redirect, which is not followed; scrape the final address")]
@@ -44,10 +33,18 @@ pub(super) enum FetchError {
     Encoding(String),
     #[error("the answer has more than {0} bytes (`max_profile_bytes`); raise the limit of the scrape configuration")]
     TooLarge(usize),
-    #[error("the answer ended early: {0}")]
-    Broken(String),
     #[error("no whole answer within {0:?} (`scrape_timeout`)")]
     TimedOut(Duration),
+}
+
+impl From<Error> for FetchError {
+    fn from(error: Error) -> FetchError {
+        match error {
+            Error::TooLarge(limit) => FetchError::TooLarge(limit),
+            Error::TimedOut(limit) => FetchError::TimedOut(limit),
+            error => FetchError::Exchange(error),
+        }
+    }
 }
 
 /// What bounds an attempt.
@@ -61,89 +58,68 @@ pub(super) struct Bounds<'a> {
     pub(super) reads: &'a Semaphore,
 }
 
-/// Fetches a path.
-pub(super) async fn get(address: &Address, trust: Trust, path: &str, bounds: Bounds<'_>) -> Result<Bytes, FetchError> {
-    match tokio::time::timeout(bounds.time, attempt(address, trust, path, bounds)).await {
-        Ok(fetched) => fetched,
-        Err(_) => Err(FetchError::TimedOut(bounds.time)),
-    }
+/// How the targets of a job are reached.
+#[derive(Debug, Clone)]
+pub(super) struct Fetcher {
+    pub(super) client: Client,
+    pub(super) scheme: Scheme,
 }
 
-async fn attempt(address: &Address, trust: Trust, path: &str, bounds: Bounds<'_>) -> Result<Bytes, FetchError> {
-    let stream = connect(address, trust).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = AbortOnDrop(tokio::spawn(connection));
-    let request = Request::get(path)
-        .header(header::HOST, address.authority())
-        .header(header::ACCEPT_ENCODING, "identity")
-        .header(header::USER_AGENT, concat!("emberline/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    if status.is_redirection() {
-        return Err(FetchError::Redirect(status));
-    }
-    // Waiting for the head takes a socket only; from here on it takes memory.
-    let _turn = bounds.reads.acquire().await.expect("the semaphore is never closed");
-    if status != StatusCode::OK {
-        let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await;
-        let words = body.map(|body| {
-            String::from_utf8_lossy(&body.to_bytes())
-                .trim()
-                .chars()
-                .take(200)
-                .collect()
-        });
-        return Err(FetchError::Status {
-            status,
-            // The status says enough.
-            words: words.unwrap_or_default(),
-        });
-    }
-    if let Some(encoding) = answer.headers().get(header::CONTENT_ENCODING) {
-        let encoding = String::from_utf8_lossy(encoding.as_bytes());
-        if !encoding.eq_ignore_ascii_case("identity") {
-            return Err(FetchError::Encoding(encoding.chars().take(40).collect()));
+impl Fetcher {
+    /// Fetches a path.
+    pub(super) async fn get(
+        &self,
+        address: &Address,
+        trust: Trust,
+        path: &str,
+        bounds: Bounds<'_>,
+    ) -> Result<Bytes, FetchError> {
+        // The turn below may take its time.
+        match tokio::time::timeout(bounds.time, self.attempt(address, trust, path, bounds)).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(FetchError::TimedOut(bounds.time)),
         }
     }
-    let body = Limited::new(answer.into_body(), bounds.bytes).collect().await;
-    let body = body.map_err(|error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
-        Some(_) => FetchError::TooLarge(bounds.bytes),
-        None => FetchError::Broken(error.to_string()),
-    })?;
-    drop(connection);
-    Ok(body.to_bytes())
-}
 
-/// The task of a connection must not outlive an attempt that timed out.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn connect(address: &Address, trust: Trust) -> Result<TcpStream, FetchError> {
-    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
-    let found = found.map_err(|error| FetchError::Lookup(address.host.clone(), error))?;
-    let named_here = address.host.parse::<IpAddr>().is_ok() || address.host.eq_ignore_ascii_case("localhost");
-    let may_be_here = trust == Trust::Written && named_here;
-    let mut last = None;
-    for socket in found.take(MAX_ADDRESSES) {
-        if let Some(why) = forbidden(socket.ip(), may_be_here) {
-            last = Some(FetchError::Forbidden(socket.ip(), why));
-            continue;
+    async fn attempt(
+        &self,
+        address: &Address,
+        trust: Trust,
+        path: &str,
+        bounds: Bounds<'_>,
+    ) -> Result<Bytes, FetchError> {
+        let named_here = address.host.parse::<IpAddr>().is_ok() || address.host.eq_ignore_ascii_case("localhost");
+        let client = self
+            .client
+            .clone()
+            .refusing(match trust == Trust::Written && named_here {
+                true => |ip| forbidden(ip, true),
+                false => |ip| forbidden(ip, false),
+            });
+        let is_https = self.scheme == Scheme::Https;
+        let target = emberline_client::Address::new(is_https, &address.host, address.port).with_path(path);
+        let mut request = Request::new(Bytes::new());
+        let identity = HeaderValue::from_static("identity");
+        request.headers_mut().insert(header::ACCEPT_ENCODING, identity);
+        let reply = client.send(&target, request, bounds.time).await?;
+        let status = reply.status;
+        if status.is_redirection() {
+            return Err(FetchError::Redirect(status));
         }
-        match TcpStream::connect(socket).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(FetchError::Connect(socket, error)),
+        // Waiting for the head takes a socket only; from here on it takes memory.
+        let _turn = bounds.reads.acquire().await.expect("the semaphore is never closed");
+        if status != StatusCode::OK {
+            let words = reply.words().await;
+            return Err(FetchError::Status { status, words });
         }
+        if let Some(encoding) = reply.headers.get(header::CONTENT_ENCODING) {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes());
+            if !encoding.eq_ignore_ascii_case("identity") {
+                return Err(FetchError::Encoding(encoding.chars().take(40).collect()));
+            }
+        }
+        Ok(reply.read(bounds.bytes).await?)
     }
-    Err(last.unwrap_or_else(|| {
-        let nothing = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
-        FetchError::Lookup(address.host.clone(), nothing)
-    }))
 }
 
 /// Why an address must not be connected to.
@@ -235,19 +211,37 @@ mod tests {
     async fn a_name_of_this_machine_is_not_enough() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let address = |host: &str| Address {
-            host: host.to_owned(),
-            port,
+        tokio::spawn(async move {
+            // Closed at once, which is an answer that cannot be read.
+            while listener.accept().await.is_ok() {}
+        });
+        let fetcher = Fetcher {
+            client: Client::new(&emberline_client::Tls::default()).unwrap(),
+            scheme: Scheme::Http,
         };
-        assert!(connect(&address("127.0.0.1"), Trust::Written).await.is_ok());
+        let reads = Semaphore::new(1);
+        let get = async |host: &str, trust| {
+            let address = Address {
+                host: host.to_owned(),
+                port,
+            };
+            let bounds = Bounds {
+                time: Duration::from_secs(60),
+                bytes: 1,
+                reads: &reads,
+            };
+            fetcher.get(&address, trust, "/", bounds).await.unwrap_err()
+        };
+        let error = get("127.0.0.1", Trust::Written).await;
+        assert!(matches!(error, FetchError::Exchange(Error::Http(_))), "{error}");
         for (host, trust) in [("127.0.0.1", Trust::Looked), ("169.254.169.254", Trust::Written)] {
-            let error = connect(&address(host), trust).await.unwrap_err();
-            assert!(matches!(error, FetchError::Forbidden(..)), "{error}");
+            let error = get(host, trust).await;
+            assert!(matches!(error, FetchError::Exchange(Error::Forbidden(..))), "{error}");
         }
         // Numbers that the system's resolver takes for an address are checked after it did.
-        let error = connect(&address("2130706433"), Trust::Written).await.unwrap_err();
+        let error = get("2130706433", Trust::Written).await;
         assert!(
-            matches!(error, FetchError::Forbidden(..) | FetchError::Lookup(..)),
+            matches!(error, FetchError::Exchange(Error::Forbidden(..) | Error::Lookup(..))),
             "{error}"
         );
     }

@@ -6,7 +6,7 @@
 use emberline_model::foreign::Sender;
 
 use super::{
-    config::Group,
+    config::{Group, Scheme},
     relabel::{Labels, Rule, relabel},
 };
 
@@ -29,8 +29,8 @@ impl Address {
     }
 }
 
-/// Reads `host:port`; a missing port is 80.
-pub(super) fn address(text: &str) -> Result<Address, String> {
+/// Reads `host:port`; a missing port is the scheme's.
+pub(super) fn address(text: &str, scheme: Scheme) -> Result<Address, String> {
     let wrong = || format!("`{text}` is not the address of a target: write for example `10.0.0.1:6060`");
     let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
     let host = authority.host().trim_matches(['[', ']']);
@@ -38,7 +38,10 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
         return Err(wrong());
     }
     let port = match text.strip_prefix(authority.host()) {
-        Some("") => 80,
+        Some("") => match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        },
         _ => authority.port_u16().filter(|port| *port > 0).ok_or_else(wrong)?,
     };
     Ok(Address {
@@ -74,6 +77,7 @@ impl Target {
         group: &Group,
         trust: Trust,
         rules: &[Rule],
+        scheme: Scheme,
     ) -> impl Iterator<Item = Result<Target, String>> {
         group.targets.iter().filter_map(move |target| {
             let mut labels = group.labels.clone();
@@ -85,7 +89,7 @@ impl Target {
             };
             labels.retain(|name, _| !name.starts_with("__"));
             labels.entry("instance".to_owned()).or_insert_with(|| at.clone());
-            Some(address(&at).map(|address| Target { address, labels, trust }))
+            Some(address(&at, scheme).map(|address| Target { address, labels, trust }))
         })
     }
 
@@ -112,14 +116,15 @@ mod tests {
             ("[::1]:6060", "::1", 6060),
             ("[::1]", "::1", 80),
         ] {
-            let read = address(text).unwrap();
+            let read = address(text, Scheme::Http).unwrap();
             assert_eq!((read.host.as_str(), read.port), (host, port), "{text}");
         }
-        assert_eq!(address("[::1]:7").unwrap().authority(), "[::1]:7");
+        assert_eq!(address("shop.prod", Scheme::Https).unwrap().port, 443);
+        assert_eq!(address("[::1]:7", Scheme::Http).unwrap().authority(), "[::1]:7");
         for wrong in [
             "", ":80", "http://a", "a/b", "u:p@a:1", "a:0", "a:99999", "a:", "a b", "a:x",
         ] {
-            assert!(address(wrong).is_err(), "{wrong}");
+            assert!(address(wrong, Scheme::Http).is_err(), "{wrong}");
         }
     }
 
@@ -131,7 +136,7 @@ mod tests {
         .unwrap();
         let rules: Vec<Rule> =
             serde_yaml_ng::from_str("[{source_labels: [__address__], regex: 'b:.*', action: drop}]").unwrap();
-        let targets: Vec<_> = Target::of_group("shop", &group, Trust::Written, &rules).collect();
+        let targets: Vec<_> = Target::of_group("shop", &group, Trust::Written, &rules, Scheme::Http).collect();
         let [Ok(target)] = targets.as_slice() else {
             panic!("{targets:?}");
         };
@@ -153,7 +158,7 @@ mod tests {
         let group: Group = serde_yaml_ng::from_str("{targets: ['a:1']}").unwrap();
         let rules: Vec<Rule> =
             serde_yaml_ng::from_str("[{target_label: __address__, replacement: 'http://x/'}]").unwrap();
-        let target = Target::of_group("shop", &group, Trust::Written, &rules).next();
+        let target = Target::of_group("shop", &group, Trust::Written, &rules, Scheme::Http).next();
         assert!(target.unwrap().unwrap_err().contains("`http://x/`"));
     }
 }

@@ -13,6 +13,7 @@ mod notifications;
 mod otlp_defaults;
 mod otlp_grpc;
 mod otlp_http;
+mod over_tls;
 mod profiles_of_others;
 mod pushed_counters;
 mod real_clients;

@@ -192,15 +192,19 @@ async fn redirects_are_not_followed_and_a_refusal_is_final() {
 async fn addresses_that_cannot_work_are_refused_at_the_start() {
     let server = Server::start(|_| {}).await;
     for (url, words) in [
-        ("https://am:9093", "https is not supported"),
-        ("am:9093", "not an http address"),
+        ("ftp://am:9093", "not an http or https address"),
+        ("am:9093", "alertmanager: `am:9093` is not an http or https address"),
+        ("http://user:SECRET@am:9093", "password in the address"),
     ] {
         let config = CollectorConfig {
             alertmanager_urls: vec![url.to_owned()],
             ..CollectorConfig::new(&server.dir)
         };
         match Collector::new(config, server.store.clone(), server.clock.clone()) {
-            Err(error @ CollectorError::Receiver(_)) => assert!(error.to_string().contains(words), "{error}"),
+            Err(error @ CollectorError::Receiver(_)) => {
+                assert!(error.to_string().contains(words), "{error}");
+                assert!(!format!("{error} {error:?}").contains("SECRET"), "{error:?}");
+            }
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("{url} was accepted"),
         }

@@ -5,6 +5,7 @@
 //! workers: 1                                   # threads of the data path
 //! admin: 127.0.0.1:15000                       # /live /ready /metrics /config /profile
 //! collector: {endpoint: "http://127.0.0.1:4317"}   # leave out: telemetry stays here, /metrics only
+//!   # https://collector:4317 with tls: {ca_file: ca.pem, cert_file: own.pem, key_file: own.key, server_name: collector}
 //! profiler: {hz: 99, enabled: true}
 //! routes: ["/cart/{id}", "/checkout"]          # this workload's own API
 //! inbound:                                     # requests to this workload
@@ -34,6 +35,7 @@ mod trust;
 
 use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 
+use emberline_client::Tls;
 use emberline_model::Workload;
 use serde::{Deserialize, Serialize};
 
@@ -117,9 +119,12 @@ impl From<&WorkloadConfig> for Workload {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CollectorConfig {
-    /// `http://host:port` of its OTLP/gRPC port.
+    /// `http://host:port` of its OTLP/gRPC port; `https://` for TLS.
     #[serde(deserialize_with = "scalar::endpoint")]
     pub endpoint: String,
+    /// TLS to an `https` endpoint. Files are meant from the folder of this one, and read again when they change.
+    #[serde(default, skip_serializing_if = "Tls::is_empty")]
+    pub tls: Tls,
 }
 
 /// The sampler of this process.
@@ -407,7 +412,11 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(path, &text)
+    let mut config = parse(path, &text)?;
+    if let (Some(collector), Some(folder)) = (&mut config.collector, path.parent()) {
+        collector.tls = collector.tls.in_folder(folder);
+    }
+    Ok(config)
 }
 
 /// Checks the text of a configuration; `path` only names it in messages.
@@ -458,6 +467,16 @@ fn contradictions(config: &Config, text: &str) -> Vec<Problem> {
                 line,
                 format!("{address} is listened on twice: give each listener its own port"),
             ));
+        }
+    }
+    if let Some(collector) = &config.collector {
+        let line = explain::line_of_nth(text, "tls", 1);
+        if !collector.endpoint.starts_with("https:") && !collector.tls.is_empty() {
+            let message = "`collector.tls` is not used without an `https://` endpoint: write one, or leave `tls` out";
+            problems.push(Problem::new(line, message));
+        }
+        if let Err(error) = collector.tls.check() {
+            problems.push(Problem::new(line, format!("collector.tls: {error}")));
         }
     }
     for inbound in &config.inbound {

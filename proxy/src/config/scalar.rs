@@ -259,16 +259,12 @@ pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> 
 pub(super) fn endpoint<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     d.deserialize_str(Text("an endpoint such as http://127.0.0.1:4317", |text| {
         let wrong = |problem: &str| {
-            format!("`{text}` is not a collector's endpoint ({problem}): write for example `http://127.0.0.1:4317`")
+            format!("the collector's endpoint cannot be used ({problem}): write for example `http://127.0.0.1:4317` or `https://collector:4317`")
         };
+        let address = emberline_client::Address::parse(text).map_err(|error| wrong(&error.to_string()))?;
         let uri: http::Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("TLS to the collector is not supported")),
-            _ => return Err(wrong("it must begin with `http://`")),
-        }
-        if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
-            return Err(wrong("host and port are needed"));
+        if uri.port_u16().is_none() {
+            return Err(wrong(&format!("`{address}` has no port")));
         }
         Ok(text.trim_end_matches('/').to_owned())
     }))

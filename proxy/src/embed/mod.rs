@@ -14,6 +14,7 @@ mod serve;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use emberline_client::Tls;
 use emberline_model::{
     Component, Workload,
     time::{Clock, SystemClock},
@@ -28,7 +29,7 @@ pub use serve::ServeError;
 use crate::{
     body::{BoxError, RequestBody},
     budget::Budget,
-    config::{IdentityRule, Limits, Network, TraceConfig},
+    config::{CollectorConfig, IdentityRule, Limits, Network, TraceConfig},
     drain::Drain,
     export::ExportError,
     filter::{Filter, Hygiene},
@@ -72,7 +73,7 @@ pub enum MeshError {
 #[must_use = "call `start`"]
 pub struct MeshBuilder {
     workload: Workload,
-    collector: Option<String>,
+    collector: Option<CollectorConfig>,
     routes: Vec<String>,
     profiler: ProfilerOptions,
     drain: Duration,
@@ -86,7 +87,19 @@ pub struct MeshBuilder {
 impl MeshBuilder {
     /// Where telemetry goes, for example `http://127.0.0.1:4317`. Without it telemetry stays in [`Mesh::metrics`].
     pub fn collector(mut self, endpoint: impl Into<String>) -> Self {
-        self.collector = Some(endpoint.into());
+        self.collector = Some(CollectorConfig {
+            endpoint: endpoint.into(),
+            tls: Tls::default(),
+        });
+        self
+    }
+
+    /// The same over TLS, for example `https://emberline:4317`. Files are read again when they change.
+    pub fn collector_with_tls(mut self, endpoint: impl Into<String>, tls: Tls) -> Self {
+        self.collector = Some(CollectorConfig {
+            endpoint: endpoint.into(),
+            tls,
+        });
         self
     }
 
@@ -148,9 +161,8 @@ impl MeshBuilder {
             .map(|r| Template::parse(r))
             .collect::<Result<Vec<_>, _>>()?;
         let routes = RouteTable::new(&templates)?;
-        let endpoint = self.collector.as_deref();
         let reporting = Reporting::start(
-            endpoint,
+            self.collector.as_ref(),
             &self.workload,
             Component::Application,
             self.profiler,

@@ -15,47 +15,14 @@ use tonic::{
     codec::CompressionEncoding,
     codegen::http::uri::PathAndQuery,
     metadata::{AsciiMetadataValue, MetadataMap},
-    transport::Endpoint,
 };
 
 use super::{
-    DropReason, ExportError, ExportOptions,
+    DropReason,
     answer::{GuardedChannel, MAX_ANSWER_BYTES},
     backoff::MOST_ASKED_FOR,
     queue::QueuedBatch,
 };
-
-/// The most bytes read of an answer's headers or trailers.
-const MAX_ANSWER_HEADER_BYTES: u32 = 16 << 10;
-
-/// Checks the endpoint and sets its limits; does not connect.
-pub(super) fn endpoint(options: &ExportOptions) -> Result<Endpoint, ExportError> {
-    let wrong = |problem| ExportError::Endpoint {
-        endpoint: options.endpoint.clone(),
-        problem,
-    };
-    let endpoint = Endpoint::from_shared(options.endpoint.clone()).map_err(|_| wrong("is not an URL"))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(wrong("asks for TLS, which this build cannot speak to the collector")),
-        _ => return Err(wrong("does not begin with `http://`")),
-    }
-    if endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err(wrong("names no host"));
-    }
-    Ok(endpoint
-        .connect_timeout(options.call_timeout.min(Duration::from_secs(5)))
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(30)))
-        // A connection that died without a word is noticed within half a minute; one that is used is never pinged.
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_while_idle(true)
-        .keep_alive_timeout(Duration::from_secs(10))
-        .http2_max_header_list_size(MAX_ANSWER_HEADER_BYTES)
-        // What may arrive before it is read; the default is megabytes.
-        .initial_stream_window_size(MAX_ANSWER_BYTES as u32)
-        .initial_connection_window_size(MAX_ANSWER_BYTES as u32))
-}
 
 /// What to do after a failed attempt.
 #[derive(Debug, PartialEq)]
@@ -249,18 +216,5 @@ mod tests {
             judge(&Status::from_error(broken.into())),
             Failure::Retry { after: None }
         );
-    }
-
-    #[test]
-    fn endpoints_that_cannot_work_are_refused_at_the_start() {
-        let check = |url: &str| {
-            let options = ExportOptions::new(url, Default::default(), Default::default());
-            endpoint(&options).map(|_| ()).map_err(|e| e.to_string())
-        };
-        assert!(check("http://127.0.0.1:4317").is_ok());
-        assert!(check("https://collector:4317").unwrap_err().contains("TLS"));
-        assert!(check("collector:4317").is_err());
-        assert!(check("/var/run/x").is_err());
-        assert!(check("").is_err());
     }
 }

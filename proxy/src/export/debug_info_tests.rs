@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
-use tonic::{Code, transport::Endpoint};
+use tonic::Code;
 
 use super::*;
+use crate::export::channel::Plan;
 
 #[path = "../../tests/proxy/export_support/mod.rs"]
 mod support;
@@ -50,7 +51,7 @@ impl Talk {
             ..ExportOptions::new(collector.url(), Default::default(), Default::default())
         };
         let shared = Arc::new(Shared::new(1 << 20));
-        let channel = GuardedChannel(Endpoint::from_shared(collector.url()).unwrap().connect_lazy());
+        let channel = Plan::new(&options).unwrap().open_when_used();
         let (news, inbox) = mpsc::unbounded_channel();
         spawn(channel, &options, Arc::clone(&shared), inbox);
         Talk {

@@ -15,6 +15,7 @@
 
 mod answer;
 mod backoff;
+mod channel;
 mod client;
 mod debug_info;
 mod elf;
@@ -30,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use emberline_client::{InvalidAddress, Tls, TlsError};
 use emberline_model::{
     Component, Profile, Workload,
     time::{Clock, WINDOW_SECONDS},
@@ -46,8 +48,10 @@ use crate::telemetry::Telemetry;
 /// What to export, where to and within which limits.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
-    /// Where the collector listens for OTLP/gRPC, for example `http://127.0.0.1:4317`.
+    /// Where the collector listens for OTLP/gRPC, for example `http://127.0.0.1:4317`; `https://` for TLS.
     pub endpoint: String,
+    /// TLS to it, where it is `https`.
+    pub tls: Tls,
     /// Who reports.
     pub workload: Workload,
     /// Whose process it is: the application's (library embedded) or the proxy's.
@@ -76,6 +80,7 @@ impl ExportOptions {
     pub fn new(endpoint: impl Into<String>, workload: Workload, component: Component) -> ExportOptions {
         ExportOptions {
             endpoint: endpoint.into(),
+            tls: Tls::default(),
             workload,
             component,
             queue_bytes: 8 << 20,
@@ -93,14 +98,12 @@ impl ExportOptions {
 /// Why an exporter did not start. A retry does not help; the settings have to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The endpoint is not an URL this build can speak to.
-    #[error("collector.endpoint `{endpoint}` {problem}; write it as `http://HOST:4317`")]
-    Endpoint {
-        /// As configured.
-        endpoint: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    /// The endpoint is no URL that can be spoken to.
+    #[error("collector.endpoint: {0}; write it as `http://HOST:4317` or `https://HOST:4317`")]
+    Endpoint(#[from] InvalidAddress),
+    /// The TLS settings cannot be used.
+    #[error("collector.tls: {0}")]
+    Tls(#[from] TlsError),
     /// The operating system refused a thread or runtime.
     #[error("the export thread could not be started (limits on processes or open files of this service?): {0}")]
     Thread(#[from] std::io::Error),
@@ -145,7 +148,7 @@ impl Exporter {
         profiler: Option<Profiler>,
         clock: Arc<dyn Clock>,
     ) -> Result<ExporterHandle, ExportError> {
-        let endpoint = client::endpoint(&options)?;
+        let channel = channel::Plan::new(&options)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared::new(options.queue_bytes));
         let profiler = profiler.map(Arc::new);
@@ -170,7 +173,7 @@ impl Exporter {
         std::thread::Builder::new()
             .name("emberline-export".to_owned())
             .spawn(move || {
-                runtime.block_on(run(options, endpoint, cutter, clock, shared, inbox, news, builds));
+                runtime.block_on(run(options, channel, cutter, clock, shared, inbox, news, builds));
                 // Uploads and calls in flight end here; nobody waits for them any more.
                 runtime.shutdown_timeout(Duration::from_millis(100));
                 if let Some(Ok(profiler)) = profiler.map(Arc::try_unwrap) {
@@ -226,7 +229,7 @@ impl ExporterHandle {
 /// The export thread.
 async fn run(
     options: ExportOptions,
-    endpoint: tonic::transport::Endpoint,
+    channel: channel::Plan,
     mut cutter: windows::Cutter,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
@@ -234,7 +237,7 @@ async fn run(
     news: Option<mpsc::UnboundedSender<debug_info::BuildNews>>,
     builds: mpsc::UnboundedReceiver<debug_info::BuildNews>,
 ) {
-    let channel = answer::GuardedChannel(endpoint.connect_lazy());
+    let channel = channel.open_when_used();
     debug_info::spawn(channel.clone(), &options, Arc::clone(&shared), builds);
     let sender = sender::Sender::new(channel, &options, clock, Arc::clone(&shared), news);
     let sending = tokio::spawn(sender.run());

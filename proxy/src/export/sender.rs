@@ -3,8 +3,9 @@
 //! Guarantee: the next batch is not begun before the one in front is acknowledged or dropped, so a collector sees
 //! batches in order and each batch id any number of times in a row.
 
-use std::{sync::Arc, time::Instant};
+use std::{error::Error, sync::Arc, time::Instant};
 
+use emberline_client::cause;
 use emberline_model::{BatchId, Signal, time::Clock};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -109,7 +110,7 @@ impl Sender {
             "the collector at {} answered {:?}: {}",
             self.endpoint,
             status.code(),
-            bounded(status.message())
+            words(status)
         );
         self.shared.dropped(reason, &batch.id, &why);
     }
@@ -123,7 +124,7 @@ impl Sender {
             endpoint = %self.endpoint,
             code = ?status.code(),
             "the collector cannot take telemetry now ({}); traffic is not affected, telemetry waits in memory (setting queue_bytes) and is sent again",
-            bounded(status.message()),
+            words(status),
         );
     }
 
@@ -143,11 +144,13 @@ impl Sender {
     }
 }
 
-/// The collector's words are not trusted with the log.
-fn bounded(message: &str) -> String {
-    message
-        .chars()
-        .take(200)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+/// What a failed call comes down to. The collector's words are not trusted with the log.
+fn words(status: &Status) -> String {
+    let words = match status.source() {
+        // Made on this side out of a connection that broke or was not opened; the reason is further in.
+        Some(source) => cause(source),
+        None => status.message().to_owned(),
+    };
+    let visible = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    visible.take(300).collect()
 }

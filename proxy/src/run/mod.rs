@@ -125,12 +125,17 @@ impl Proxy {
         }
 
         let workload = Workload::from(&config.workload);
-        let endpoint = config.collector.as_ref().map(|collector| collector.endpoint.as_str());
         let profiler = ProfilerOptions {
             enabled: config.profiler.enabled,
             hz: config.profiler.hz,
         };
-        let reporting = Reporting::start(endpoint, &workload, Component::Proxy, profiler, Arc::new(SystemClock))?;
+        let reporting = Reporting::start(
+            config.collector.as_ref(),
+            &workload,
+            Component::Proxy,
+            profiler,
+            Arc::new(SystemClock),
+        )?;
         let reloader = Reloader::new(config, file, &reporting)?;
         let shared = Arc::new(Shared {
             reporting,

@@ -292,6 +292,7 @@ pub(super) mod tests {
         new.admin.set_port(1);
         new.collector = Some(config::CollectorConfig {
             endpoint: "http://127.0.0.1:1".into(),
+            tls: Default::default(),
         });
         new.profiler.hz = 7;
         new.limits.header_ms = 7;

@@ -8,6 +8,7 @@ mod export_forgetting;
 mod export_profiles;
 mod export_support;
 mod export_telemetry;
+mod export_tls;
 mod hostile_collector;
 mod siege;
 

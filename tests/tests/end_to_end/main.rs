@@ -9,5 +9,6 @@ mod demo;
 mod figures;
 mod hostile_connections;
 mod hostile_memory;
+mod over_tls;
 mod proxy_memory;
 mod store_files;

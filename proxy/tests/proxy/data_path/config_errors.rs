@@ -104,9 +104,20 @@ fn every_message_has_the_line_and_says_what_to_write() {
         ),
         (
             "http://127.0.0.1:4317",
-            "https://127.0.0.1:4317",
-            "proxy.yaml:4: collector.endpoint: `https://127.0.0.1:4317` is not a collector's endpoint (TLS to the \
-             collector is not supported): write for example `http://127.0.0.1:4317`",
+            "ftp://127.0.0.1:4317",
+            "proxy.yaml:4: collector.endpoint: the collector's endpoint cannot be used (`ftp://127.0.0.1:4317` is not an http or \
+             https address: it must begin with http:// or https://): write for example `http://127.0.0.1:4317` or \
+             `https://collector:4317`",
+        ),
+        (
+            "endpoint: \"http://127.0.0.1:4317\"",
+            "endpoint: \"https://127.0.0.1:4317\", tls: {cert_file: own.pem}",
+            "proxy.yaml:4: collector.tls: `cert_file` is set without `key_file`: set both, or neither",
+        ),
+        (
+            "endpoint: \"http://127.0.0.1:4317\"",
+            "endpoint: \"http://127.0.0.1:4317\", tls: {ca_file: ca.pem}",
+            "proxy.yaml:4: `collector.tls` is not used without an `https://` endpoint: write one, or leave `tls` out",
         ),
         (
             "\"/cart/{id}\"",

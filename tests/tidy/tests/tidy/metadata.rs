@@ -79,10 +79,19 @@ fn crates_depend_only_along_the_arrows() {
         ("emberline-profiler", &[]),
         ("emberline-analysis", &["emberline-model"]),
         ("emberline-storage", &["emberline-model"]),
-        ("emberline-proxy", &["emberline-model", "emberline-profiler"]),
+        ("emberline-client", &["emberline-model"]),
+        (
+            "emberline-proxy",
+            &["emberline-client", "emberline-model", "emberline-profiler"],
+        ),
         (
             "emberline-collector",
-            &["emberline-analysis", "emberline-model", "emberline-storage"],
+            &[
+                "emberline-analysis",
+                "emberline-client",
+                "emberline-model",
+                "emberline-storage",
+            ],
         ),
         (
             "emberline-web",
@@ -93,6 +102,7 @@ fn crates_depend_only_along_the_arrows() {
             "emberline",
             &[
                 "emberline-analysis",
+                "emberline-client",
                 "emberline-collector",
                 "emberline-model",
                 "emberline-proxy",

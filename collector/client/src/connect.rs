@@ -1,0 +1,162 @@
+//! Opening connections.
+//!
+//! Guarantees: looking up the name, connecting and the TLS handshake together end when their time is over; of a name's addresses
+//! at most [`MAX_ADDRESSES`] are tried, each with its share of the time that is left. Which addresses may be connected to is asked
+//! of the address itself, after the look-up, so that no name server leads anywhere.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::{SignatureScheme, client::ResolvesClientCert, pki_types::ServerName, sign::CertifiedKey};
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::TlsConnector;
+
+use crate::{Address, Error, Stream, Tls, TlsError, stream::Story, tls::Source};
+
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 4;
+/// Longest time to open a connection.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What is spoken on a connection; a server with TLS is told (ALPN, RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, which gRPC needs.
+    Http2,
+}
+
+/// Opens connections to peers. Cheap to clone; clones share the certificates.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    tls: Arc<Source>,
+    speaks: Speaks,
+    limit: Duration,
+    refused: fn(IpAddr) -> Option<&'static str>,
+}
+
+impl Connector {
+    /// Reads the files of the settings.
+    ///
+    /// # Errors
+    /// When the settings contradict themselves or a file cannot be used.
+    pub fn new(tls: &Tls, speaks: Speaks) -> Result<Connector, TlsError> {
+        Ok(Connector {
+            tls: Arc::new(Source::new(tls)?),
+            speaks,
+            limit: LIMIT,
+            refused: |_| None,
+        })
+    }
+
+    /// Gives up on a connection earlier than after ten seconds.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Connector {
+        self.limit = limit.min(LIMIT);
+        self
+    }
+
+    /// Refuses addresses for which the function says why.
+    #[must_use]
+    pub fn refusing(mut self, refused: fn(IpAddr) -> Option<&'static str>) -> Connector {
+        self.refused = refused;
+        self
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When there is none in time, or TLS fails.
+    pub async fn connect(&self, address: &Address) -> Result<Stream, Error> {
+        let opened = tokio::time::timeout(self.limit, self.open(address)).await;
+        opened.unwrap_or_else(|_| Err(Error::ConnectTimedOut(address.to_string(), self.limit)))
+    }
+
+    async fn open(&self, address: &Address) -> Result<Stream, Error> {
+        let stream = self.dial(address.host(), address.port()).await?;
+        if !address.is_https() {
+            return Ok(Stream::plain(stream));
+        }
+        let material = self.tls.current()?;
+        let configured = self.tls.server_name();
+        let name = configured.unwrap_or(address.host());
+        let server_name = ServerName::try_from(name.to_owned());
+        let server_name = server_name.map_err(|_| TlsError::ServerName(name.to_owned()))?;
+        let story = Story {
+            name: name.to_owned(),
+            is_configured: configured.is_some(),
+            trusts_system: self.tls.trusts_system(),
+            has_certificate: material.own.is_some(),
+            was_asked: Arc::default(),
+        };
+        let mut config = material.config;
+        config.client_auth_cert_resolver = Arc::new(Own {
+            certificate: material.own,
+            was_asked: Arc::clone(&story.was_asked),
+        });
+        config.alpn_protocols = match self.speaks {
+            Speaks::Http1 => vec![b"http/1.1".to_vec()],
+            Speaks::Http2 => vec![b"h2".to_vec()],
+        };
+        match TlsConnector::from(Arc::new(config)).connect(server_name, stream).await {
+            Ok(stream) => Ok(Stream::tls(stream, story)),
+            Err(error) => Err(story.explain(&error)),
+        }
+    }
+
+    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Error> {
+        let until = Instant::now() + self.limit;
+        let found = tokio::net::lookup_host((host, port)).await;
+        let found: Vec<_> = found
+            .map_err(|error| Error::Lookup(host.to_owned(), error))?
+            .take(MAX_ADDRESSES)
+            .collect();
+        let mut last = None;
+        for (at, socket) in found.iter().enumerate() {
+            if let Some(why) = (self.refused)(socket.ip()) {
+                last = Some(Error::Forbidden(socket.ip(), why));
+                continue;
+            }
+            let share = until.saturating_duration_since(Instant::now()) / (found.len() - at) as u32;
+            match tokio::time::timeout(share, TcpStream::connect(socket)).await {
+                Ok(Ok(stream)) => {
+                    // What is written is written whole; waiting for more only delays it.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => last = Some(Error::Connect(*socket, error)),
+                Err(_) => last = Some(Error::ConnectTimedOut(socket.to_string(), share)),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let nothing = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+            Error::Lookup(host.to_owned(), nothing)
+        }))
+    }
+}
+
+/// Gives our certificate, if there is one, and notes that it was asked for.
+#[derive(Debug)]
+struct Own {
+    certificate: Option<Arc<CertifiedKey>>,
+    was_asked: Arc<AtomicBool>,
+}
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.was_asked.store(true, Ordering::Relaxed);
+        self.certificate.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        // Whether one is asked for is news without one, too.
+        true
+    }
+}

@@ -1,0 +1,215 @@
+//! What can go wrong between us and a peer, in words that say what to do.
+
+use std::{
+    error::Error as StdError,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
+
+use crate::tls::TlsError;
+
+/// Why an exchange failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name has no address.
+    #[error("cannot look up `{0}`: {1}")]
+    Lookup(String, io::Error),
+    /// The address must not be connected to.
+    #[error("{0} is {1}; such addresses are not connected to")]
+    Forbidden(IpAddr, &'static str),
+    /// Nobody listens there, or the way is closed.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, io::Error),
+    /// TLS settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] TlsError),
+    /// The peers do not agree on TLS.
+    #[error("{0}")]
+    Tls(String),
+    /// No connection in time.
+    #[error("no connection to {0} within {1:?}")]
+    ConnectTimedOut(String, Duration),
+    /// No whole answer in time.
+    #[error("no whole answer within {0:?}")]
+    TimedOut(Duration),
+    /// The request is none.
+    #[error("the request cannot be sent: {0}")]
+    Request(#[from] http::Error),
+    /// The connection ended, or what came is not HTTP.
+    #[error("the answer cannot be read: {0}")]
+    Http(String),
+    /// More than is read.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// What an error comes down to: ours where there is one within, else the innermost.
+pub fn cause(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    loop {
+        if let Some(ours) = ours(innermost) {
+            return ours.to_string();
+        }
+        match innermost.source() {
+            Some(source) => innermost = source,
+            None => return innermost.to_string(),
+        }
+    }
+}
+
+/// Ours, also where an I/O error wraps it.
+fn ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref().or_else(|| wrapped?.downcast_ref())
+}
+
+/// Says what to do about a client certificate that is asked for.
+pub(crate) const DEMANDED: &str =
+    "the server demands a client certificate: set `cert_file` and `key_file` to one that its CA signed";
+/// Says that a peer which was to speak HTTP speaks TLS.
+pub(crate) const SPEAKS_TLS: &str =
+    "the server speaks TLS at this port: write `https://` (`scheme: https` for scrape targets)";
+/// Says that a peer which was to speak TLS does not.
+const SPEAKS_PLAIN: &str = "the server does not speak TLS at this port: write `http://` (`scheme: http` for scrape targets), or use its TLS port";
+
+/// What of a connection tells what an error on it means.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Circumstances<'a> {
+    /// The name that the certificate has to be for.
+    pub(crate) name: &'a str,
+    /// Whether it was configured apart from the address.
+    pub(crate) is_configured: bool,
+    /// Whether the system's roots decide.
+    pub(crate) trusts_system: bool,
+    /// The server asked for a client certificate and got none.
+    pub(crate) owes_certificate: bool,
+    /// It got one.
+    pub(crate) sent_certificate: bool,
+}
+
+/// An I/O error of a TLS connection.
+pub(crate) fn explain(error: &io::Error, at: Circumstances<'_>) -> String {
+    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return in_words(tls, at);
+    }
+    match error.kind() {
+        _ if at.owes_certificate => format!("{DEMANDED} (it closed the connection without one)"),
+        io::ErrorKind::UnexpectedEof => {
+            "the server closed the connection during the TLS handshake; does it speak TLS at this port?".to_owned()
+        }
+        _ => format!("the TLS connection broke: {error}"),
+    }
+}
+
+fn in_words(error: &rustls::Error, at: Circumstances<'_>) -> String {
+    use rustls::Error as Tls;
+    match error {
+        Tls::InvalidCertificate(why) => certificate(why, at),
+        Tls::InvalidMessage(InvalidMessage::InvalidContentType) => SPEAKS_PLAIN.to_owned(),
+        Tls::AlertReceived(alert) => refusal(*alert, at),
+        Tls::NoApplicationProtocol => "the server speaks TLS, but not the version of HTTP that is needed".to_owned(),
+        Tls::PeerIncompatible(why) => {
+            format!("the server speaks no TLS that is spoken here (1.2 and 1.3 are): {why:?}")
+        }
+        other => format!("TLS failed: {other}"),
+    }
+}
+
+/// What is wrong with a server's certificate.
+fn certificate(why: &CertificateError, at: Circumstances<'_>) -> String {
+    let date =
+        |time: rustls::pki_types::UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+    let what = "the server's certificate";
+    match why {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("{what} expired on {}: renew it there", date(*not_after))
+        }
+        CertificateError::Expired => format!("{what} has expired: renew it there"),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "{what} is not valid before {}, and the clock here says {}: set the clock or renew the certificate",
+            date(*not_before),
+            date(*time)
+        ),
+        CertificateError::NotValidYet => format!("{what} is not valid yet: check the clock here"),
+        CertificateError::NotValidForNameContext { presented, .. } => wrong_name(presented, at),
+        CertificateError::NotValidForName => wrong_name(&[], at),
+        CertificateError::UnknownIssuer if at.trusts_system => format!(
+            "{what} is signed by a CA that this system does not trust: set `ca_file` to the certificate of that CA (PEM)"
+        ),
+        CertificateError::UnknownIssuer => format!(
+            "{what} is not signed by a CA of `ca_file`: put the certificate of its CA there (PEM), and have the server send the \
+             certificates between"
+        ),
+        CertificateError::BadSignature => format!(
+            "{what} is not signed by the CA that is trusted under the name of its own: that CA has a new key; set `ca_file` to its \
+             present certificate"
+        ),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            format!("{what} is not made for servers: its extended key usage must include serverAuth")
+        }
+        CertificateError::Other(other) => match other.to_string().as_str() {
+            said if said.contains("CaUsedAsEndEntity") => format!(
+                "{what} is that of a CA (basicConstraints CA:TRUE), as `openssl req -x509` makes it: make one with `-addext \
+                 basicConstraints=CA:FALSE`, or sign another one with it"
+            ),
+            said if said.contains("UnsupportedCertVersion") => format!(
+                "{what} is X.509 version 1, which names no hosts: sign it with extensions (`openssl x509 -req -copy_extensions copy`, \
+                 with subjectAltName in the request)"
+            ),
+            said => format!("{what} cannot be used: {said}"),
+        },
+        other => format!("{what} cannot be used: {other}"),
+    }
+}
+
+fn wrong_name(presented: &[String], at: Circumstances<'_>) -> String {
+    // As the library writes them: `DnsName("a")`, `IpAddress(10.0.0.1)`.
+    let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+    let names = match names.as_slice() {
+        [] => "it names none in subjectAltName, and its common name does not count".to_owned(),
+        names => format!("it is for {}", names.join(", ")),
+    };
+    let remedy = match at.is_configured {
+        true => "correct `server_name`",
+        false => "use such a name in the address, or set `server_name` to one",
+    };
+    format!("the server's certificate is not for `{}`: {names}; {remedy}", at.name)
+}
+
+/// A name without the kind that is written around it.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
+}
+
+/// What a server says when it ends the handshake.
+fn refusal(alert: AlertDescription, at: Circumstances<'_>) -> String {
+    use AlertDescription as Alert;
+    let ours = |why: &str| format!("the server does not take the client certificate of `cert_file`: {why}");
+    match alert {
+        Alert::CertificateRequired => DEMANDED.to_owned(),
+        _ if at.owes_certificate => format!("{DEMANDED} (it said {alert:?})"),
+        Alert::UnknownCA | Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::DecryptError
+            if at.sent_certificate =>
+        {
+            ours("it has to be signed by a CA that the server knows, for clients (clientAuth)")
+        }
+        Alert::CertificateExpired if at.sent_certificate => ours("it has expired; renew it"),
+        Alert::CertificateRevoked if at.sent_certificate => ours("it was revoked; renew it"),
+        Alert::AccessDenied | Alert::CertificateUnknown if at.sent_certificate => ours(&format!("it said {alert:?}")),
+        Alert::UnrecognisedName => format!(
+            "the server knows no host `{}`: correct the address or `server_name`",
+            at.name
+        ),
+        Alert::NoApplicationProtocol => {
+            "the server speaks TLS, but not the version of HTTP that is needed (HTTP/2 for gRPC)".to_owned()
+        }
+        Alert::ProtocolVersion => {
+            "the server speaks no version of TLS that is spoken here (1.2 and 1.3 are)".to_owned()
+        }
+        other => format!("the server ended the TLS handshake: {other:?}"),
+    }
+}

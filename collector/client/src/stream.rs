@@ -1,0 +1,155 @@
+//! A connection, with TLS or without, whose errors say what they mean.
+//!
+//! Guarantees: an error that TLS gave is explained where it arises, so that it needs not be known again behind the layers of HTTP
+//! and gRPC. A server that asks for a client certificate judges it (in TLS 1.3) when the handshake is over on our side: what the
+//! first read or write then meets is explained as well. A peer that answers plain HTTP with an alert of TLS is told as such.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::error::{Circumstances, DEMANDED, Error, SPEAKS_TLS, explain};
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Stream {
+    inner: Inner,
+    /// Nothing was read yet.
+    is_fresh: bool,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Plain(TcpStream),
+    Tls(Box<Tls>),
+}
+
+#[derive(Debug)]
+struct Tls {
+    stream: TlsStream<TcpStream>,
+    story: Story,
+}
+
+/// What is remembered of a handshake for errors that come later.
+#[derive(Debug, Clone)]
+pub(crate) struct Story {
+    pub(crate) name: String,
+    pub(crate) is_configured: bool,
+    pub(crate) trusts_system: bool,
+    pub(crate) has_certificate: bool,
+    /// The server asked for a client certificate.
+    pub(crate) was_asked: Arc<AtomicBool>,
+}
+
+impl Story {
+    pub(crate) fn explain(&self, error: &io::Error) -> Error {
+        Error::Tls(explain(error, self.circumstances()))
+    }
+
+    fn circumstances(&self) -> Circumstances<'_> {
+        let was_asked = self.was_asked.load(Ordering::Relaxed);
+        Circumstances {
+            name: &self.name,
+            is_configured: self.is_configured,
+            trusts_system: self.trusts_system,
+            owes_certificate: was_asked && !self.has_certificate,
+            sent_certificate: was_asked && self.has_certificate,
+        }
+    }
+}
+
+impl Stream {
+    pub(crate) fn plain(stream: TcpStream) -> Stream {
+        Stream {
+            inner: Inner::Plain(stream),
+            is_fresh: true,
+        }
+    }
+
+    pub(crate) fn tls(stream: TlsStream<TcpStream>, story: Story) -> Stream {
+        Stream {
+            inner: Inner::Tls(Box::new(Tls { stream, story })),
+            is_fresh: true,
+        }
+    }
+
+    /// Explains an error; what comes later in the life of a connection is a plain one.
+    fn explained(&self, error: io::Error) -> io::Error {
+        match &self.inner {
+            Inner::Tls(tls) if self.is_fresh || error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                io::Error::new(error.kind(), tls.story.explain(&error))
+            }
+            _ => error,
+        }
+    }
+
+    /// Judges the first bytes that came.
+    fn judge_first(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !std::mem::replace(&mut self.is_fresh, false) {
+            return Ok(());
+        }
+        let why = match &self.inner {
+            // The head of an alert (RFC 8446, section 5.1); no HTTP begins like that.
+            Inner::Plain(_) if bytes.starts_with(&[0x15, 0x03]) => SPEAKS_TLS,
+            Inner::Tls(tls) if bytes.is_empty() && tls.story.circumstances().owes_certificate => DEMANDED,
+            _ => return Ok(()),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidData, Error::Tls(why.to_owned())))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_read(context, buffer),
+        };
+        match polled {
+            Poll::Ready(Ok(())) => Poll::Ready(self.judge_first(&buffer.filled()[before..])),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.explained(error))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_write(context, bytes),
+        };
+        polled.map_err(|error| self.explained(error))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(context),
+        };
+        polled.map_err(|error| self.explained(error))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(context),
+        }
+    }
+}
