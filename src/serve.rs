@@ -132,6 +132,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     state.ui_dir = args.ui_dir.clone();
     state.registries = vec![Arc::new(registry)];
     state.ingest_status = collector.status_probe();
+    state.losses = collector.losses_probe();
     state.allow_delete = args.allow_delete;
     state.allowed_hosts = Arc::clone(&hosts);
     state.max_answer_bytes = budget.answer_bytes;
