@@ -29,7 +29,7 @@ demo: build
 	$(TARGET)/release/emberline demo $(ARGS)
 
 test: ui
-	@deploy/dev/setup.sh browser
+	@deploy/dev/setup.sh tests
 	npm run --silent --prefix web/ui test
 	$(BUILD)
 	cargo test --release --locked --workspace --tests

@@ -9,4 +9,5 @@ mod demo;
 mod figures;
 mod hostile_connections;
 mod hostile_memory;
+mod metrics;
 mod store_files;
