@@ -142,7 +142,7 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "older_than_retention" => (
             ITEMS,
             "they are older than anything that is kept",
-            "send sooner, set the sender's clock, upload with `time=received`, or raise --retention-hours",
+            "send sooner, set the sender's clock, upload with `time=received`, or raise `retention_hours`",
         ),
         "in_the_future" => (
             ITEMS,
