@@ -64,6 +64,10 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let loaded = args.settings.load()?;
     let settings = &loaded.settings;
     let _telemetry = telemetry::start(&settings.server.log, settings.server.traces_endpoint.as_deref())?;
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for warning in config::unknown_variables(variables) {
+        tracing::warn!("{warning}");
+    }
     let budget = Budget::of(machine::memory_limit_bytes(), machine::raise_descriptors());
     let hosts = AllowedHosts::new(
         settings.web.allowed_hosts.iter().map(String::as_str),

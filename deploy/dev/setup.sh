@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts in place what the build needs and the repository does not hold. Run by `make setup`; safe to repeat.
 #   setup.sh            the build: Rust, a C compiler, Node 20, the prebuilt DuckDB library, the UI's packages
-#   setup.sh tests      also what tests use: Chromium, and promtool where apt can fetch it (its tests are skipped without)
+#   setup.sh browser    also Chromium, for what opens the pages
+#   setup.sh tests      that, and promtool where apt can fetch it (its tests are skipped without)
 #   setup.sh verify     only compares what is in third_party (or in the folder that follows) with third_party.sha512
 # What is fetched is compared with a SHA-512 of ours before it is unpacked, and what is there already at each set-up.
 # Installs with apt when run as root on Debian; otherwise it names exactly what is missing and stops.
@@ -105,7 +106,7 @@ fetch_promtool() {
     rm -rf "$work"
 }
 
+case "${1:-}" in browser | tests) need chromium chromium ;; esac
 if [ "${1:-}" = tests ]; then
-    need chromium chromium
     command -v promtool >/dev/null || [ -x "$third_party/prometheus/promtool" ] || fetch_promtool
 fi

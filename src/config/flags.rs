@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint,
 use super::{
     ConfigError, Given, Loaded, Origin,
     keys::{self, Key},
-    load,
+    load, text,
 };
 
 /// Settings that `-h` shows; `--help` shows all.
@@ -99,6 +99,31 @@ impl Flag {
             (None, _) => argument,
         }
     }
+}
+
+/// Variables that are no settings: the file, and what other commands read.
+const OTHER_VARIABLES: [&str; 3] = ["EMBERLINE_CONFIG", "EMBERLINE_SERVER", "EMBERLINE_URL"];
+
+/// Warnings about variables that look like settings and are none: each would be ignored in silence.
+pub(crate) fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    const PREFIX: &str = "EMBERLINE_";
+    let known: Vec<String> = keys::all()
+        .map(|(_, key)| key.variable().replace(PREFIX, "").to_lowercase())
+        .collect();
+    let warning = |name: String| {
+        let setting = name.strip_prefix(PREFIX)?.to_lowercase();
+        if known.contains(&setting) || OTHER_VARIABLES.contains(&name.as_str()) {
+            return None;
+        }
+        let hint = match text::nearest(&setting, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {PREFIX}{}?", near.to_uppercase()),
+            None => "`emberline config reference` lists the settings".to_owned(),
+        };
+        Some(format!(
+            "{name} in the environment is not a setting and is ignored: {hint}"
+        ))
+    };
+    names.into_iter().filter_map(warning).collect()
 }
 
 impl Args for ServerSettingsArgs {

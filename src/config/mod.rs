@@ -21,6 +21,8 @@ mod keys;
 mod reference;
 mod show;
 mod source;
+#[cfg(test)]
+mod tests;
 mod text;
 mod value;
 
@@ -34,7 +36,7 @@ use emberline_collector::scrape::{self, ScrapeConfig};
 use serde_yaml_ng::Value;
 
 pub(crate) use apply::{collector_config, store_options};
-pub(crate) use flags::ServerSettingsArgs;
+pub(crate) use flags::{ServerSettingsArgs, unknown_variables};
 pub(crate) use keys::Settings;
 use keys::{Key, SECTIONS, Section};
 pub(crate) use reference::reference;

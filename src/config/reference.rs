@@ -135,6 +135,7 @@ impl Tree {
             bounds.get("positive").cloned().unwrap_or_default(),
         );
         bounds.insert("share".to_owned(), "0 to 1".to_owned());
+        bounds.insert("share_of_caller".to_owned(), "0.01 to 1".to_owned());
         let smallest = emberline_proxy::config::parse(std::path::Path::new("proxy.yaml"), SMALLEST_PROXY);
         Tree {
             items,

@@ -4,6 +4,7 @@
 
 mod abandoned_questions;
 mod bad_input;
+mod configuration;
 mod cross_site;
 mod demo;
 mod figures;
