@@ -34,7 +34,7 @@ picture: build
 	node web/ui/e2e/picture.mjs $(abspath $(TARGET))/release/emberline docs/compare.png
 
 test: ui
-	@deploy/dev/setup.sh browser
+	@deploy/dev/setup.sh tests
 	npm run --silent --prefix web/ui test
 	$(BUILD)
 	cargo test --release --locked --workspace --tests

@@ -1,20 +1,23 @@
-//! `emberline check`: is a configuration file right? The same code as the start of the proxy, and of the server that scrapes.
+//! `emberline check` and `emberline config`: is a configuration right, and what does it come to? The same code as the start of
+//! the proxy and of the server.
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 
-use crate::cli::CheckArgs;
+use crate::{
+    ask::print,
+    cli::{CheckArgs, ConfigCommand},
+    config,
+};
 
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let wrong = if is_for_scraping(&args.file) {
-        emberline_collector::scrape::load(&args.file)
-            .err()
-            .map(|error| error.to_string())
-    } else {
+    let wrong = if is_of_proxy(&args.file) {
         emberline_proxy::config::load(&args.file)
             .err()
             .map(|error| error.to_string())
+    } else {
+        config::load(Some(&args.file), &[]).err().map(|error| error.to_string())
     };
     match wrong {
         None => {
@@ -28,9 +31,19 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     }
 }
 
-/// True when a line begins with the one key that a scrape configuration must have. A file that cannot be read is left to
-/// the proxy's check, which says why.
-fn is_for_scraping(path: &Path) -> bool {
+pub(crate) fn config(command: &ConfigCommand) -> Result<ExitCode> {
+    match command {
+        ConfigCommand::Show(args) => print(config::show(&args.load()?).as_bytes()),
+        ConfigCommand::Reference => print(config::reference().as_bytes()),
+    }
+}
+
+/// Sections that only the server's file has are not among a proxy's keys. A file with neither is taken for a proxy's, whose check
+/// says what is missing.
+fn is_of_proxy(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().any(|line| line.starts_with("scrape_configs:"))
+    !text.lines().any(|line| {
+        let name = line.split(':').next().unwrap_or_default();
+        config::is_section(name.trim_matches(['"', '\'']))
+    })
 }

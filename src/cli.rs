@@ -1,9 +1,11 @@
-//! The command line, as data. Every option of the server has an environment twin.
+//! The command line, as data. The server's options are its settings ([`crate::config`]).
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use emberline_client::Tls;
+
+use crate::config::ServerSettingsArgs;
 
 /// Continuous profiling for a service mesh: which release, route and function got slower.
 #[derive(Parser)]
@@ -32,8 +34,11 @@ pub(crate) enum Command {
     /// Read debug information for a server: what it starts in a process of its own.
     #[command(hide = true)]
     ReadSymbols,
-    /// Check a configuration file: a proxy's, or one for scraping.
+    /// Check a configuration file: the server's or a proxy's.
     Check(CheckArgs),
+    /// Show the server's configuration, or what can be configured.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -43,103 +48,19 @@ pub(crate) enum Command {
 
 #[derive(Args, Clone)]
 pub(crate) struct ServeArgs {
-    /// Directory for everything that is kept; made when missing.
-    #[arg(long, env = "EMBERLINE_DATA_DIR", default_value = "emberline-data")]
-    pub(crate) data_dir: PathBuf,
-    /// Address of the pages and the API.
-    #[arg(long, env = "EMBERLINE_LISTEN", default_value = "127.0.0.1:4040")]
-    pub(crate) listen: SocketAddr,
-    /// Address for OTLP over gRPC.
-    #[arg(long, env = "EMBERLINE_OTLP_GRPC", default_value = "127.0.0.1:4317")]
-    pub(crate) otlp_grpc: SocketAddr,
-    /// Address for OTLP over HTTP.
-    #[arg(long, env = "EMBERLINE_OTLP_HTTP", default_value = "127.0.0.1:4318")]
-    pub(crate) otlp_http: SocketAddr,
-    /// Hours that single samples are kept.
-    #[arg(long, env = "EMBERLINE_RETENTION_HOURS", default_value_t = 72)]
-    pub(crate) retention_hours: u64,
-    /// Days that requests, and sums of samples per hour, are kept.
-    #[arg(long, env = "EMBERLINE_ROLLUP_RETENTION_DAYS", default_value_t = 30)]
-    pub(crate) rollup_retention_days: u64,
-    /// Disk space for samples, in MB; when they take more, the oldest go before their time.
-    #[arg(long, env = "EMBERLINE_SAMPLES_LIMIT_MB", default_value_t = 16384)]
-    pub(crate) samples_limit_mb: u64,
-    /// Disk space for requests and sums per hour, in MB; when they take more, the oldest hours go.
-    #[arg(long, env = "EMBERLINE_ROLLUP_LIMIT_MB", default_value_t = 8192)]
-    pub(crate) rollup_limit_mb: u64,
-    /// Memory that the query engine may use, in MB.
-    #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 192)]
-    pub(crate) memory_limit_mb: u64,
-    /// Threads of the query engine.
-    #[arg(long, env = "EMBERLINE_QUERY_THREADS", default_value_t = 1)]
-    pub(crate) query_threads: usize,
-    /// Largest request accepted, in MB after unpacking.
-    #[arg(long, env = "EMBERLINE_MAX_REQUEST_MB", default_value_t = 16)]
-    pub(crate) max_request_mb: usize,
-    /// Largest debug information file accepted, in MB.
-    #[arg(long, env = "EMBERLINE_MAX_DEBUG_FILE_MB", default_value_t = 512)]
-    pub(crate) max_debug_file_mb: u64,
-    /// What compressed sections of such a file may unpack to, in MB.
-    #[arg(long, env = "EMBERLINE_MAX_UNPACKED_DEBUG_MB", default_value_t = 96)]
-    pub(crate) max_unpacked_debug_mb: u64,
-    /// Memory of the process that reads such a file, in MB, beside its program and the pages of the file.
-    #[arg(long, env = "EMBERLINE_SYMBOL_MEMORY_MB", default_value_t = 192)]
-    pub(crate) symbol_memory_mb: u64,
-    /// Seconds that it may take to look up some thousand addresses of one file.
-    #[arg(long, env = "EMBERLINE_SYMBOL_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) symbol_seconds: u64,
-    /// How this server is reached from outside, for links in alerts; the listen address if not given.
-    #[arg(long, env = "EMBERLINE_EXTERNAL_URL")]
-    pub(crate) external_url: Option<String>,
-    /// A name by which browsers reach this server, beside that of --external-url, addresses and names without a dot; may be
-    /// given several times. Other programs may use any name.
-    #[arg(
-        long = "allowed-host",
-        env = "EMBERLINE_ALLOWED_HOST",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
-    pub(crate) allowed_hosts: Vec<String>,
-    /// Let `DELETE /api/v1/services/NAME?confirm=NAME` delete what a service reported. There is no login: whoever reaches the
-    /// port may call it.
-    #[arg(long, env = "EMBERLINE_ALLOW_DELETE")]
-    pub(crate) allow_delete: bool,
-    /// Alertmanager to send alerts to (its base URL); may be given several times.
-    #[arg(long = "alertmanager", env = "EMBERLINE_ALERTMANAGER", value_delimiter = ',')]
-    pub(crate) alertmanagers: Vec<String>,
-    /// URL to POST each alert to as JSON; may be given several times.
-    #[arg(long = "webhook", env = "EMBERLINE_WEBHOOK", value_delimiter = ',')]
-    pub(crate) webhooks: Vec<String>,
     #[command(flatten)]
-    pub(crate) receiver_tls: ReceiverTlsArgs,
-    /// Seconds after its first window in which an instance warms up: how slow it is meanwhile raises no alert.
-    #[arg(long, env = "EMBERLINE_WARM_UP_SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u64).range(..=3600))]
-    pub(crate) warm_up_seconds: u64,
-    /// Targets whose profiles are fetched, in the words of Prometheus' `scrape_configs`; none if not given.
-    #[arg(long, env = "EMBERLINE_SCRAPE_CONFIG")]
-    pub(crate) scrape_config: Option<PathBuf>,
-    /// Where to send the server's own traces, as OTLP over gRPC; off if not given.
-    #[arg(long, env = "EMBERLINE_TRACES_ENDPOINT")]
-    pub(crate) traces_endpoint: Option<String>,
-    /// What is own code of a service, where its language's rules do not tell: `SERVICE=PREFIX,PREFIX`, beginnings of names
-    /// of functions (`io.shop.`) or of source files (`src/`); several times for several services, in the variable with `;`
-    /// between them.
-    #[arg(
-        long = "own-code",
-        env = "EMBERLINE_OWN_CODE",
-        value_name = "SERVICE=PREFIX,PREFIX",
-        value_delimiter = ';'
-    )]
-    pub(crate) own_code: Vec<String>,
-    /// Serve the pages from this directory instead of the built-in ones (for work on the pages).
-    #[arg(long, env = "EMBERLINE_UI_DIR")]
-    pub(crate) ui_dir: Option<PathBuf>,
-    /// What to log, in the form of `RUST_LOG`.
-    #[arg(long, env = "EMBERLINE_LOG", default_value = "info")]
-    pub(crate) log: String,
+    pub(crate) settings: ServerSettingsArgs,
     /// End when standard input is closed, so that the server does not outlive whoever started it.
     #[arg(long, hide = true)]
     pub(crate) exit_on_stdin_close: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what a server started this way would use, and where each value comes from.
+    Show(Box<ServerSettingsArgs>),
+    /// Print every key of the server's file and of a proxy's: type, default, what is allowed, what it does.
+    Reference,
 }
 
 #[derive(Args, Clone)]
@@ -294,55 +215,6 @@ impl TlsArgs {
             cert_file: self.cert_file.clone(),
             key_file: self.key_file.clone(),
             server_name: self.server_name.clone(),
-        }
-    }
-}
-
-/// TLS to `https://` receivers of alerts.
-#[derive(Args, Clone)]
-pub(crate) struct ReceiverTlsArgs {
-    /// CAs (PEM) that the certificate of an https Alertmanager may be signed by, instead of those that the system trusts.
-    #[arg(long, env = "EMBERLINE_ALERTMANAGER_CA_FILE", value_name = "FILE")]
-    alertmanager_ca_file: Option<PathBuf>,
-    /// Certificate (PEM) to show to an Alertmanager that demands one.
-    #[arg(long, env = "EMBERLINE_ALERTMANAGER_CERT_FILE", value_name = "FILE")]
-    alertmanager_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of --alertmanager-cert-file.
-    #[arg(long, env = "EMBERLINE_ALERTMANAGER_KEY_FILE", value_name = "FILE")]
-    alertmanager_key_file: Option<PathBuf>,
-    /// Name that the certificate of an Alertmanager is for, where it is not the host of its address.
-    #[arg(long, env = "EMBERLINE_ALERTMANAGER_SERVER_NAME", value_name = "NAME")]
-    alertmanager_server_name: Option<String>,
-    /// CAs (PEM) that the certificate of an https webhook may be signed by, instead of those that the system trusts.
-    #[arg(long, env = "EMBERLINE_WEBHOOK_CA_FILE", value_name = "FILE")]
-    webhook_ca_file: Option<PathBuf>,
-    /// Certificate (PEM) to show to a webhook that demands one.
-    #[arg(long, env = "EMBERLINE_WEBHOOK_CERT_FILE", value_name = "FILE")]
-    webhook_cert_file: Option<PathBuf>,
-    /// Private key (PEM) of --webhook-cert-file.
-    #[arg(long, env = "EMBERLINE_WEBHOOK_KEY_FILE", value_name = "FILE")]
-    webhook_key_file: Option<PathBuf>,
-    /// Name that the certificate of a webhook is for, where it is not the host of its address.
-    #[arg(long, env = "EMBERLINE_WEBHOOK_SERVER_NAME", value_name = "NAME")]
-    webhook_server_name: Option<String>,
-}
-
-impl ReceiverTlsArgs {
-    pub(crate) fn alertmanager(&self) -> Tls {
-        Tls {
-            ca_file: self.alertmanager_ca_file.clone(),
-            cert_file: self.alertmanager_cert_file.clone(),
-            key_file: self.alertmanager_key_file.clone(),
-            server_name: self.alertmanager_server_name.clone(),
-        }
-    }
-
-    pub(crate) fn webhook(&self) -> Tls {
-        Tls {
-            ca_file: self.webhook_ca_file.clone(),
-            cert_file: self.webhook_cert_file.clone(),
-            key_file: self.webhook_key_file.clone(),
-            server_name: self.webhook_server_name.clone(),
         }
     }
 }
@@ -620,7 +492,7 @@ pub(crate) struct StoreCheckArgs {
 
 #[derive(Args)]
 pub(crate) struct CheckArgs {
-    /// The configuration file of an `emberline-proxy`.
+    /// The file that is given as `--config` to `emberline serve` or to `emberline-proxy`.
     pub(crate) file: PathBuf,
 }
 

@@ -5,6 +5,7 @@ mod budget;
 mod check;
 mod cli;
 mod client;
+mod config;
 mod demo;
 mod diff;
 mod doors;
@@ -40,6 +41,7 @@ fn main() -> std::process::ExitCode {
         cli::Command::Store(args) => store::run(&args),
         cli::Command::ReadSymbols => Ok(emberline_collector::read_symbols()),
         cli::Command::Check(args) => check::run(&args),
+        cli::Command::Config(command) => check::config(&command),
         cli::Command::Completions { shell } => {
             cli::completions(shell);
             Ok(std::process::ExitCode::SUCCESS)

@@ -6,13 +6,10 @@
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use emberline_collector::{Collector, CollectorConfig, IngestLimits, VerdictConfig, scrape};
-use emberline_model::{
-    function::OwnCode,
-    time::{Clock, SystemClock},
-};
+use emberline_collector::Collector;
+use emberline_model::time::{Clock, SystemClock};
 use emberline_proxy::{machine, stop_requested};
-use emberline_storage::{Options, Store};
+use emberline_storage::Store;
 use emberline_web::{AllowedHosts, WebState, protect};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpSocket};
@@ -20,6 +17,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::{
     budget::Budget,
     cli::ServeArgs,
+    config,
     doors::{Doors, Speaks},
     telemetry,
 };
@@ -63,66 +61,36 @@ fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 }
 
 async fn serve(args: ServeArgs) -> Result<()> {
-    let _telemetry = telemetry::start(&args.log, args.traces_endpoint.as_deref())?;
-    let scrape = args.scrape_config.as_deref().map(scrape::load).transpose()?;
+    let loaded = args.settings.load()?;
+    let settings = &loaded.settings;
+    let _telemetry = telemetry::start(&settings.server.log, settings.server.traces_endpoint.as_deref())?;
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for warning in config::unknown_variables(variables) {
+        tracing::warn!("{warning}");
+    }
     let budget = Budget::of(machine::memory_limit_bytes(), machine::raise_descriptors());
     let hosts = AllowedHosts::new(
-        args.allowed_hosts.iter().map(String::as_str),
-        args.external_url.as_deref(),
+        settings.web.allowed_hosts.iter().map(String::as_str),
+        settings.web.external_url.as_deref(),
     );
     let hosts = hosts.map_err(|name| {
-        anyhow::anyhow!("--allowed-host (EMBERLINE_ALLOWED_HOST): `{name}` is no name of a host: write it as in `emberline.example.com`")
+        anyhow::anyhow!("`allowed_hosts` (--allowed-host, EMBERLINE_ALLOWED_HOST): `{name}` is not a host name: write it as in `emberline.example.com`")
     })?;
     let hosts = Arc::new(hosts);
-    let web_listener = bind(args.listen, "--listen")?;
-    let grpc_listener = bind(args.otlp_grpc, "--otlp-grpc")?;
-    let http_listener = bind(args.otlp_http, "--otlp-http")?;
+    let (otlp_grpc, otlp_http) = (settings.ingest.otlp_grpc, settings.ingest.otlp_http);
+    let web_listener = bind(settings.web.listen, "--listen")?;
+    let grpc_listener = bind(otlp_grpc, "--otlp-grpc")?;
+    let http_listener = bind(otlp_http, "--otlp-http")?;
     let web_address = web_listener.local_addr()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let retention = Duration::from_secs(args.retention_hours.saturating_mul(3600));
-    let options = Options {
-        memory_limit_mb: args.memory_limit_mb,
-        duckdb_threads: args.query_threads,
-        retention,
-        rollup_retention: Duration::from_secs(args.rollup_retention_days.saturating_mul(24 * 3600)),
-        samples_limit_mb: args.samples_limit_mb,
-        rollup_limit_mb: args.rollup_limit_mb,
-        ..Options::new(&args.data_dir)
-    };
+    let options = config::store_options(settings);
     // Opening may replay a journal, which takes a while and must not hold up the runtime.
     let store = {
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || Store::open(options, clock)).await??
     };
-    let own_code = OwnCode::parse(args.own_code.iter().map(String::as_str))
-        .map_err(|error| anyhow::anyhow!("--own-code (EMBERLINE_OWN_CODE): {error}"))?;
-    let config = CollectorConfig {
-        limits: IngestLimits {
-            retention,
-            ..IngestLimits::default()
-        },
-        max_request_bytes: args.max_request_mb << 20,
-        debuginfo_max_bytes: args.max_debug_file_mb << 20,
-        debuginfo_unpacked_max_bytes: args.max_unpacked_debug_mb << 20,
-        symbol_reader: Some(vec!["/proc/self/exe".into(), "read-symbols".into()]),
-        symbol_memory_bytes: args.symbol_memory_mb << 20,
-        symbol_seconds: args.symbol_seconds,
-        external_url: args
-            .external_url
-            .clone()
-            .unwrap_or_else(|| format!("http://{web_address}")),
-        alertmanager_urls: args.alertmanagers.clone(),
-        alertmanager_tls: args.receiver_tls.alertmanager(),
-        webhook_urls: args.webhooks.clone(),
-        webhook_tls: args.receiver_tls.webhook(),
-        scrape,
-        verdict: VerdictConfig {
-            own_code: own_code.clone(),
-            ..VerdictConfig::with_warm_up(Duration::from_secs(args.warm_up_seconds))
-        },
-        ..CollectorConfig::new(&args.data_dir)
-    };
+    let config = config::collector_config(&loaded, &web_address.to_string());
     let collector = Collector::new(config, store.clone(), Arc::clone(&clock))?;
     let mut registry = Registry::default();
     collector.register(&mut registry);
@@ -130,13 +98,16 @@ async fn serve(args: ServeArgs) -> Result<()> {
     doors.register(&mut registry);
     let mut state = WebState::new(store.clone(), collector.alerts(), clock);
     state.version = env!("CARGO_PKG_VERSION").to_owned();
-    state.own_code = Arc::new(own_code);
-    state.ui_dir = args.ui_dir.clone();
+    state.own_code = Arc::new(settings.web.own_code.clone());
+    state.ui_dir = settings.web.ui_dir.clone();
+    state.max_questions = usize::try_from(settings.web.max_questions)?;
+    state.max_request_seconds = settings.web.max_request_seconds;
     state.registries = vec![Arc::new(registry)];
     state.ingest_status = collector.status_probe();
-    state.allow_delete = args.allow_delete;
+    state.losses = collector.losses_probe();
+    state.allow_delete = settings.web.allow_delete;
     state.allowed_hosts = Arc::clone(&hosts);
-    state.max_answer_bytes = budget.answer_bytes;
+    state.max_answer_bytes = settings.web.max_answer_bytes.unwrap_or(budget.answer_bytes);
     state.answer_memory_bytes = budget.answer_memory_bytes;
     state.connection_status = {
         let doors = Arc::clone(&doors);
@@ -153,9 +124,9 @@ async fn serve(args: ServeArgs) -> Result<()> {
     tracing::info!("{}", budget.in_words());
     tracing::info!(
         "ready: pages and API on http://{web_address}, OTLP on {} (gRPC) and {} (HTTP), data in {}",
-        args.otlp_grpc,
-        args.otlp_http,
-        args.data_dir.display()
+        otlp_grpc,
+        otlp_http,
+        settings.server.data_dir.display()
     );
 
     stop_requested(args.exit_on_stdin_close).await;

@@ -5,6 +5,7 @@ use std::{collections::HashSet, ffi::OsString, path::PathBuf, sync::Arc, time::D
 use emberline_client::{Tls, TlsError};
 use emberline_model::{
     alert::{Alert, AlertsBoard},
+    metric::LossCount,
     time::Clock,
 };
 use emberline_storage::{QueryError, Store};
@@ -126,7 +127,7 @@ pub enum CollectorError {
         source: std::io::Error,
     },
     /// A receiver of alerts has an address that cannot be used.
-    #[error("alerts cannot be sent: {0}")]
+    #[error("`alertmanagers` or `webhooks`: {0}")]
     Receiver(#[from] InvalidReceiver),
     /// TLS to the targets of a job cannot be used.
     #[error("`tls_config` of job `{job}` in the scrape configuration: {source}")]
@@ -299,6 +300,12 @@ impl Collector {
     /// Makes the collector's counters part of a registry.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics.register(registry);
+    }
+
+    /// Answers how much of each kind of loss there was since the start.
+    pub fn losses_probe(&self) -> Arc<dyn Fn() -> Vec<LossCount> + Send + Sync> {
+        let metrics = self.metrics.clone();
+        Arc::new(move || metrics.losses())
     }
 
     /// Answers what was taken in since the start, for the status page:

@@ -30,6 +30,7 @@ mod verdict;
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
 pub use ingest::limits::IngestLimits;
 pub use notify::InvalidReceiver;
+pub use self_metrics::METRICS;
 pub use symbols::claims::{SymbolClaim, forget_symbol_file, symbol_claims};
 pub use symbols::reader::read_symbols;
 pub use verdict::VerdictConfig;

@@ -60,7 +60,7 @@ use crate::{
     self_metrics::SelfMetrics,
 };
 
-pub use config::{ScrapeConfig, ScrapeConfigError, load, parse};
+pub use config::{ScrapeConfig, ScrapeConfigError, parse, parse_section};
 
 /// Longest pause between two looks at how a job does.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

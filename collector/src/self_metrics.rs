@@ -3,10 +3,15 @@
 //! Guarantee: labels are bounded: signals, outcomes and reasons are fixed words of the program, receivers and jobs are
 //! those of the configuration; nothing a sender writes becomes a label.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use emberline_model::metric::{Condition, Kind, Loss, LossCount, Metric, Unit};
+use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit as RegisteredUnit},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,143 +57,199 @@ struct TableLabels {
 
 type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// The collector's counters; a clone counts into the same ones.
-#[derive(Debug, Clone)]
-pub(crate) struct SelfMetrics {
-    ingest_requests: Family<RequestLabels, Counter>,
-    ingest_items: Family<RequestLabels, Counter>,
-    ingest_bytes: Family<SignalLabel, Counter>,
-    ack_seconds: Timings<SignalLabel>,
-    debuginfo: Family<OutcomeLabel, Counter>,
-    symbol_locations: Family<OutcomeLabel, Counter>,
-    symbol_queue: Family<OutcomeLabel, Gauge>,
-    symbol_reads: Family<OutcomeLabel, Counter>,
-    verdict_seconds: Histogram,
-    verdict_runs: Family<OutcomeLabel, Counter>,
-    verdict_units: Gauge,
-    alerts: Family<OutcomeLabel, Gauge>,
-    notifications: Family<ReceiverLabels, Counter>,
-    scrapes: Family<JobLabels, Counter>,
-    scrape_profiles: Family<JobStateLabels, Gauge>,
-    cumulative_rows: Gauge,
-    names: Family<TableLabels, Gauge>,
+const SIGNALS: [&str; 2] = ["metrics", "profiles"];
+
+fn ack_buckets() -> Histogram {
+    Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0])
+}
+
+fn run_buckets() -> Histogram {
+    Histogram::new([0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0])
+}
+
+/// A family whose series are there from the start, so that the first count is seen as growth.
+fn outcomes(words: &[&'static str]) -> Family<OutcomeLabel, Counter> {
+    let family = Family::<OutcomeLabel, Counter>::default();
+    for &outcome in words {
+        drop(family.get_or_create(&OutcomeLabel { outcome }));
+    }
+    family
+}
+
+fn requests() -> Family<RequestLabels, Counter> {
+    let family = Family::<RequestLabels, Counter>::default();
+    for signal in SIGNALS {
+        for outcome in ["stored", "duplicate"] {
+            drop(family.get_or_create(&RequestLabels {
+                signal,
+                outcome,
+                reason: "",
+            }));
+        }
+    }
+    family
+}
+
+macro_rules! self_metrics {
+    ( $( $field:ident: $type:ty = $new:expr, $kind:ident, $unit:ident, $help:literal, $loss:expr; )* ) => {
+        /// The collector's counters; a clone counts into the same ones.
+        #[derive(Debug, Clone)]
+        pub(crate) struct SelfMetrics {
+            $( $field: $type, )*
+            /// What the losses of the list add up to, by metric: families cannot be walked through.
+            lost: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+        }
+
+        /// Every metric of the collector.
+        pub const METRICS: &[Metric] = &[
+            $( Metric {
+                name: concat!("emberline_collector_", stringify!($field)),
+                help: $help,
+                kind: Kind::$kind,
+                unit: Unit::$unit,
+                loss: $loss,
+            }, )*
+        ];
+
+        impl SelfMetrics {
+            pub(crate) fn new() -> SelfMetrics {
+                SelfMetrics {
+                    $( $field: $new, )*
+                    lost: Arc::default(),
+                }
+            }
+        }
+
+        impl Collector for SelfMetrics {
+            fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+                let mut metrics = METRICS.iter();
+                $( self.$field.encode(describe(&mut encoder, metrics.next())?)?; )*
+                Ok(())
+            }
+        }
+    };
+}
+
+self_metrics! {
+    ingest_requests: Family<RequestLabels, Counter> = requests(), Counter, Count,
+        "OTLP requests by signal, outcome (stored, duplicate, refused, retry_later, nothing_to_store, not_taken) and reason",
+        Loss::only(
+            Loss::failed("The answer and the log (level debug) tell the sender why; limits that can be raised are named there."),
+            &[Condition::is("outcome", &["refused"])],
+        );
+    ingest_items: Family<RequestLabels, Counter> = Family::default(), Counter, Count,
+        "Data points and samples left out or kept in another form, by signal, outcome and reason",
+        Loss::only(
+            Loss::failed("The Status page names what was left out, from whom, and what to set."),
+            // What is no subject of this server is no loss.
+            &[Condition::is("outcome", &["left_out"]), Condition::is_not("reason", &["unknown_metric", "not_taken"])],
+        );
+    ingest_bytes: Family<SignalLabel, Counter> = Family::default(), Counter, Bytes,
+        "Bytes of OTLP messages, decompressed", None;
+    ingest_ack_seconds: Timings<SignalLabel> = Family::new_with_constructor(ack_buckets), Histogram, Seconds,
+        "Time from a decoded message to the batch being on disk", None;
+    debuginfo_uploads: Family<OutcomeLabel, Counter> = outcomes(&["stored", "replaced"]), Counter, Count,
+        "Debug information files received, by outcome",
+        Loss::only(
+            Loss::failed("Functions of this build stay without names: the log of the sender says why it was refused."),
+            &[Condition::is_not("outcome", &["stored", "replaced"])],
+        );
+    symbol_locations: Family<OutcomeLabel, Counter> = outcomes(&["named", "without_symbol", "failed"]), Counter, Count,
+        "Locations looked up, by outcome (named, without_symbol, failed)",
+        Loss::only(
+            Loss::failed("They are shown as addresses: the log names the build and why its file is of no use."),
+            &[Condition::is("outcome", &["failed"])],
+        );
+    symbol_queue: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
+        "Locations without a name, by what they wait for (worker, file)", None;
+    symbol_reads: Family<OutcomeLabel, Counter> = outcomes(&["done", "refused", "killed", "not_started"]), Counter, Count,
+        "Questions to the process that reads symbols, by outcome (done, refused, killed, not_started)",
+        Loss::only(
+            Loss::failed("Raise `symbol_memory_mb` or `symbol_seconds` if the log says that they were reached."),
+            &[Condition::is("outcome", &["killed", "not_started"])],
+        );
+    verdict_run_seconds: Histogram = run_buckets(), Histogram, Seconds,
+        "Time of a verdict run", None;
+    verdict_runs: Family<OutcomeLabel, Counter> = outcomes(&["done", "failed"]), Counter, Count,
+        "Verdict runs, by outcome (done, failed)",
+        Loss::only(
+            Loss::failed("Releases are not judged while it fails; the same windows are judged again. The log names the cause."),
+            &[Condition::is("outcome", &["failed"])],
+        );
+    verdict_units: Gauge = Gauge::default(), Gauge, Count,
+        "Units (source, service, route) judged in the newest run", None;
+    alerts: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
+        "Alerts on the board, by state", None;
+    notifications: Family<ReceiverLabels, Counter> = Family::default(), Counter, Count,
+        "Messages to receivers, by receiver and outcome (delivered, retried, refused)",
+        Loss::only(
+            Loss::lost("The receiver refused an alert, which was dropped: the log has its answer; check the address in `alertmanagers` or `webhooks`."),
+            &[Condition::is("outcome", &["refused"])],
+        );
+    scrapes: Family<JobLabels, Counter> = Family::default(), Counter, Count,
+        "Profiles scraped, by job and outcome (stored, failed)",
+        Loss::only(
+            Loss::failed("The Status page says what went wrong with which target."),
+            &[Condition::is("outcome", &["failed"])],
+        );
+    scrape_profiles: Family<JobStateLabels, Gauge> = Family::default(), Gauge, Count,
+        "Profiles of targets that are scraped, by job and state (up, down, unknown)", None;
+    cumulative_rows: Gauge = Gauge::default(), Gauge, Count,
+        "Stacks remembered of counters that grow from the start of a process", None;
+    names: Family<TableLabels, Gauge> = Family::default(), Gauge, Count,
+        "Entries of the tables of names that senders choose (workloads, names), and their limits, every half minute", None;
+}
+
+/// Writes what a metric is, also of families that hold nothing yet: dashboards and rules are checked against it.
+fn describe<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    metric: Option<&'e Metric>,
+) -> Result<MetricEncoder<'e>, std::fmt::Error> {
+    let metric = metric.ok_or(std::fmt::Error)?;
+    let (stem, unit) = metric.stem();
+    let kind = match metric.kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Histogram => MetricType::Histogram,
+    };
+    let unit = match unit {
+        Some(Unit::Bytes) => Some(&RegisteredUnit::Bytes),
+        Some(Unit::Seconds) => Some(&RegisteredUnit::Seconds),
+        Some(Unit::Count) | None => None,
+    };
+    encoder.encode_descriptor(stem, metric.help, unit, kind)
 }
 
 impl SelfMetrics {
-    pub(crate) fn new() -> SelfMetrics {
-        let ack_buckets: fn() -> Histogram =
-            || Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]);
-        SelfMetrics {
-            ingest_requests: Family::default(),
-            ingest_items: Family::default(),
-            ingest_bytes: Family::default(),
-            ack_seconds: Family::new_with_constructor(ack_buckets),
-            debuginfo: Family::default(),
-            symbol_locations: Family::default(),
-            symbol_queue: Family::default(),
-            symbol_reads: Family::default(),
-            verdict_seconds: Histogram::new([0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]),
-            verdict_runs: Family::default(),
-            verdict_units: Gauge::default(),
-            alerts: Family::default(),
-            notifications: Family::default(),
-            scrapes: Family::default(),
-            scrape_profiles: Family::default(),
-            cumulative_rows: Gauge::default(),
-            names: Family::default(),
+    /// Makes the counters part of a registry.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.clone()));
+    }
+
+    /// How much of each kind of loss there was since the start.
+    pub(crate) fn losses(&self) -> Vec<LossCount> {
+        let lost = self.lost.lock();
+        let of = |metric: &Metric| LossCount::of(metric, lost.get(metric.name).copied().unwrap_or(0));
+        METRICS.iter().filter_map(of).collect()
+    }
+
+    /// Adds to what was lost, if the series with these labels is about losses.
+    fn note(&self, name: &'static str, labels: &[(&str, &str)], count: u64) {
+        let metric = METRICS.iter().find(|metric| metric.name == name);
+        let Some(loss) = metric.and_then(|metric| metric.loss) else {
+            return;
+        };
+        let holds = |condition: &Condition| {
+            let value = labels.iter().find(|(label, _)| *label == condition.label);
+            value.is_some_and(|(_, value)| condition.holds(value))
+        };
+        if loss.of.iter().all(holds) {
+            *self.lost.lock().entry(name).or_default() += count;
         }
     }
 
-    /// Makes the counters part of a registry.
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        let r = registry.sub_registry_with_prefix("emberline_collector");
-        r.register(
-            "ingest_requests",
-            "OTLP requests by signal, outcome (stored, duplicate, refused, retry_later) and reason",
-            self.ingest_requests.clone(),
-        );
-        r.register(
-            "ingest_items",
-            "Data points and samples left out or kept in another form, by signal and reason",
-            self.ingest_items.clone(),
-        );
-        r.register_with_unit(
-            "ingest",
-            "Bytes of OTLP messages, decompressed",
-            Unit::Bytes,
-            self.ingest_bytes.clone(),
-        );
-        r.register_with_unit(
-            "ingest_ack",
-            "Time from a decoded message to the batch being on disk",
-            Unit::Seconds,
-            self.ack_seconds.clone(),
-        );
-        r.register(
-            "debuginfo_uploads",
-            "Debug information files received, by outcome",
-            self.debuginfo.clone(),
-        );
-        r.register(
-            "symbol_locations",
-            "Locations looked up, by outcome (named, without_symbol, failed)",
-            self.symbol_locations.clone(),
-        );
-        r.register(
-            "symbol_queue",
-            "Locations without a name, by what they wait for (worker, file)",
-            self.symbol_queue.clone(),
-        );
-        r.register(
-            "symbol_reads",
-            "Questions to the process that reads symbols, by outcome (done, refused, killed, not_started)",
-            self.symbol_reads.clone(),
-        );
-        r.register_with_unit(
-            "verdict_run",
-            "Time of a verdict run",
-            Unit::Seconds,
-            self.verdict_seconds.clone(),
-        );
-        r.register(
-            "verdict_runs",
-            "Verdict runs, by outcome (done, failed)",
-            self.verdict_runs.clone(),
-        );
-        r.register(
-            "verdict_units",
-            "Units (source, service, route) judged in the newest run",
-            self.verdict_units.clone(),
-        );
-        r.register("alerts", "Alerts on the board, by state", self.alerts.clone());
-        r.register(
-            "notifications",
-            "Messages to receivers, by receiver and outcome (delivered, retried, refused)",
-            self.notifications.clone(),
-        );
-        r.register(
-            "scrapes",
-            "Profiles scraped, by job and outcome (stored, failed)",
-            self.scrapes.clone(),
-        );
-        r.register(
-            "scrape_profiles",
-            "Profiles of targets that are scraped, by job and state (up, down, unknown)",
-            self.scrape_profiles.clone(),
-        );
-        r.register(
-            "cumulative_rows",
-            "Stacks remembered of counters that grow from the start of a process",
-            self.cumulative_rows.clone(),
-        );
-        r.register(
-            "names",
-            "Entries of the tables of names that senders choose (workloads, names), and their limits, every half minute",
-            self.names.clone(),
-        );
-    }
-
     pub(crate) fn ingest_request(&self, signal: &'static str, outcome: &'static str, reason: &'static str) {
+        self.note("emberline_collector_ingest_requests", &[("outcome", outcome)], 1);
         self.ingest_requests
             .get_or_create(&RequestLabels {
                 signal,
@@ -199,6 +260,11 @@ impl SelfMetrics {
     }
 
     pub(crate) fn ingest_items(&self, signal: &'static str, outcome: &'static str, reason: &'static str, count: u64) {
+        self.note(
+            "emberline_collector_ingest_items",
+            &[("outcome", outcome), ("reason", reason)],
+            count,
+        );
         self.ingest_items
             .get_or_create(&RequestLabels {
                 signal,
@@ -215,14 +281,22 @@ impl SelfMetrics {
     }
 
     pub(crate) fn ack_seconds(&self, signal: &'static str, seconds: f64) {
-        self.ack_seconds.get_or_create(&SignalLabel { signal }).observe(seconds);
+        self.ingest_ack_seconds
+            .get_or_create(&SignalLabel { signal })
+            .observe(seconds);
     }
 
     pub(crate) fn debuginfo(&self, outcome: &'static str) {
-        self.debuginfo.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.note("emberline_collector_debuginfo_uploads", &[("outcome", outcome)], 1);
+        self.debuginfo_uploads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn symbols(&self, outcome: &'static str, locations: usize) {
+        self.note(
+            "emberline_collector_symbol_locations",
+            &[("outcome", outcome)],
+            locations as u64,
+        );
         self.symbol_locations
             .get_or_create(&OutcomeLabel { outcome })
             .inc_by(locations as u64);
@@ -236,12 +310,14 @@ impl SelfMetrics {
     }
 
     pub(crate) fn symbol_read(&self, outcome: &'static str) {
+        self.note("emberline_collector_symbol_reads", &[("outcome", outcome)], 1);
         self.symbol_reads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn verdict_run(&self, outcome: &'static str, seconds: f64, units: usize) {
+        self.note("emberline_collector_verdict_runs", &[("outcome", outcome)], 1);
         self.verdict_runs.get_or_create(&OutcomeLabel { outcome }).inc();
-        self.verdict_seconds.observe(seconds);
+        self.verdict_run_seconds.observe(seconds);
         self.verdict_units.set(i64::try_from(units).unwrap_or(i64::MAX));
     }
 
@@ -252,6 +328,7 @@ impl SelfMetrics {
     }
 
     pub(crate) fn notification(&self, receiver: &str, outcome: &'static str) {
+        self.note("emberline_collector_notifications", &[("outcome", outcome)], 1);
         self.notifications
             .get_or_create(&ReceiverLabels {
                 receiver: receiver.to_owned(),
@@ -261,6 +338,7 @@ impl SelfMetrics {
     }
 
     pub(crate) fn scrape(&self, job: &str, outcome: &'static str) {
+        self.note("emberline_collector_scrapes", &[("outcome", outcome)], 1);
         let job = job.to_owned();
         self.scrapes.get_or_create(&JobLabels { job, outcome }).inc();
     }
@@ -298,5 +376,66 @@ impl SelfMetrics {
         self.ingest_bytes
             .get(&SignalLabel { signal })
             .map_or(0, |counter| counter.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_list_is_at_metrics_with_its_kind() {
+        let (metrics, mut registry, mut page) = (SelfMetrics::new(), Registry::default(), String::new());
+        metrics.register(&mut registry);
+        text::encode(&mut page, &registry).unwrap();
+        for metric in METRICS {
+            let line = format!("# TYPE {} {}\n", metric.name, metric.kind.word());
+            assert!(page.contains(&line), "{line} is not in\n{page}");
+        }
+        assert_eq!(page.matches("# TYPE ").count(), METRICS.len());
+    }
+
+    #[test]
+    fn losses_are_the_series_that_the_list_names() {
+        let metrics = SelfMetrics::new();
+        let lost = |name: &str| {
+            let losses = metrics.losses();
+            let of = losses
+                .iter()
+                .find(|loss| loss.name == format!("emberline_collector_{name}"));
+            of.unwrap().count
+        };
+        metrics.ingest_request("metrics", "stored", "");
+        metrics.ingest_items("metrics", "changed", "max_routes_per_service", 5);
+        metrics.ingest_items("metrics", "left_out", "unknown_metric", 5);
+        assert_eq!((lost("ingest_requests"), lost("ingest_items")), (0, 0));
+        metrics.ingest_request("metrics", "refused", "too_large");
+        metrics.ingest_items("metrics", "left_out", "older_than_retention", 3);
+        metrics.debuginfo("stored");
+        metrics.debuginfo("stalled");
+        metrics.symbols("failed", 9);
+        metrics.symbol_read("killed");
+        metrics.verdict_run("failed", 0.1, 1);
+        metrics.notification("http://a", "refused");
+        metrics.scrape("go", "failed");
+        assert_eq!(
+            (lost("ingest_requests"), lost("ingest_items"), lost("symbol_locations")),
+            (1, 3, 9)
+        );
+        for name in [
+            "debuginfo_uploads",
+            "symbol_reads",
+            "verdict_runs",
+            "notifications",
+            "scrapes",
+        ] {
+            assert_eq!(lost(name), 1, "{name}");
+        }
+        assert_eq!(
+            metrics.losses().len(),
+            METRICS.iter().filter(|metric| metric.loss.is_some()).count()
+        );
     }
 }

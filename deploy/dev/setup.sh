@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts in place what the build needs and the repository does not hold. Run by `make setup`; safe to repeat.
 #   setup.sh            the build: Rust, a C compiler, Node 20, the prebuilt DuckDB library, the UI's packages
-#   setup.sh browser    also Chromium, for the browser tests
+#   setup.sh browser    also Chromium, for what opens the pages
+#   setup.sh tests      that, and promtool where apt can fetch it (its tests are skipped without)
 #   setup.sh verify     only compares what is in third_party (or in the folder that follows) with third_party.sha512
 # What is fetched is compared with a SHA-512 of ours before it is unpacked, and what is there already at each set-up.
 # Installs with apt when run as root on Debian; otherwise it names exactly what is missing and stops.
@@ -91,6 +92,21 @@ if ! cmp -s "$lock" web/ui/node_modules/.emberline-lock; then
     cp "$lock" web/ui/node_modules/.emberline-lock
 fi
 
-if [ "${1:-}" = browser ]; then
-    need chromium chromium
+# Out of Debian's package, which apt checks, and without installing it: its service would start to scrape.
+fetch_promtool() {
+    local work
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    if (cd "$work" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked) >/dev/null 2>&1; then
+        mkdir -p "$third_party/prometheus"
+        cp "$work/unpacked/usr/bin/promtool" "$third_party/prometheus/promtool"
+    else
+        echo "setup: promtool cannot be fetched (Debian's package prometheus); tests of the alert rules are skipped"
+    fi
+    rm -rf "$work"
+}
+
+case "${1:-}" in browser | tests) need chromium chromium ;; esac
+if [ "${1:-}" = tests ]; then
+    command -v promtool >/dev/null || [ -x "$third_party/prometheus/promtool" ] || fetch_promtool
 fi

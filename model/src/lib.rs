@@ -17,6 +17,7 @@ pub mod id;
 mod int_map;
 mod lossy;
 pub mod merge;
+pub mod metric;
 pub mod otlp;
 pub mod path_tree;
 pub mod pprof;

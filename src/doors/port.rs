@@ -123,6 +123,15 @@ impl Port {
         if speaks == Speaks::Http2 {
             http = http.http2_only();
         }
+        for reason in super::REFUSALS {
+            // There from the start, so that the first one is seen as growth.
+            drop(
+                doors
+                    .counts
+                    .refused
+                    .get_or_create(&super::ReasonLabels { port: name, reason }),
+            );
+        }
         Port {
             name,
             speaks,

@@ -91,7 +91,7 @@ pub enum AppendError {
     #[error("the store is closing; send again later")]
     Closed,
     /// A window lies before everything that is kept.
-    #[error("a window that starts at {start_unix_s} lies before {oldest_unix_s}, the oldest kept (`retention`)")]
+    #[error("a window that starts at {start_unix_s} lies before {oldest_unix_s}, the oldest kept (`retention_hours`)")]
     TooOld {
         /// Start of the window, seconds since the Unix epoch.
         start_unix_s: i64,
@@ -100,7 +100,7 @@ pub enum AppendError {
     },
     /// A window lies in the future.
     #[error(
-        "a window that starts at {start_unix_s} lies after {newest_unix_s} (`max_future`); the sender's clock is wrong"
+        "a window that starts at {start_unix_s} lies after {newest_unix_s} (`max_future_seconds`); the sender's clock is wrong"
     )]
     TooNew {
         /// Start of the window, seconds since the Unix epoch.

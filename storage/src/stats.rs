@@ -1,11 +1,14 @@
 //! What the store counts about itself. Guarantee: nothing that is refused, cut, skipped or repaired goes
 //! uncounted. The counters start at zero with the process; sizes and LSNs are read when asked.
+//!
+//! The list in this file is the only one: it makes the counters, their snapshot, the status answer and `/metrics`.
 
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use emberline_model::metric::{Kind, Loss, LossCount, Metric, Unit};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -23,47 +26,166 @@ impl Counter {
     }
 }
 
-/// Shared by all threads of a store.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) batches_stored: Counter,
-    pub(crate) duplicates: Counter,
-    pub(crate) journal_groups: Counter,
-    pub(crate) journal_sync_failures: Counter,
-    pub(crate) journal_segments_removed: Counter,
-    pub(crate) journal_records_lost: Counter,
-    pub(crate) journal_bytes_damaged: Counter,
-    pub(crate) journal_tail_bytes_cut: Counter,
-    pub(crate) journal_unreadable_batches: Counter,
-    pub(crate) dedup_rebuilds: Counter,
-    pub(crate) symbol_records_damaged: Counter,
-    pub(crate) hot_rebuilds: Counter,
-    pub(crate) hot_reopens: Counter,
-    pub(crate) hot_failures: Counter,
-    pub(crate) batches_skipped: Counter,
-    pub(crate) sample_rows: Counter,
-    pub(crate) request_rows: Counter,
-    pub(crate) window_rows: Counter,
-    pub(crate) expired_windows: Counter,
-    pub(crate) hours_dropped: Counter,
-    pub(crate) sample_parts_dropped: Counter,
-    pub(crate) seals: Counter,
-    pub(crate) seal_failures: Counter,
-    pub(crate) compactions: Counter,
-    pub(crate) compaction_failures: Counter,
-    pub(crate) parts_quarantined: Counter,
-    pub(crate) sealed_rows_lost: Counter,
-    pub(crate) services_deleted: Counter,
-    pub(crate) deletion_failures: Counter,
-    pub(crate) deletions_lost: Counter,
-    pub(crate) releases_forgotten: Counter,
-    pub(crate) alerts_forgotten: Counter,
-    pub(crate) id_collisions: Counter,
-    pub(crate) queries: Counter,
-    pub(crate) query_timeouts: Counter,
-    pub(crate) query_failures: Counter,
-    rejected: Mutex<BTreeMap<&'static str, u64>>,
-    last_hot_error: Mutex<Option<String>>,
+macro_rules! store_metrics {
+    (
+        gauges { $( $gauge:ident: $gauge_unit:ident, $gauge_help:literal; )* }
+        counters { $( $counter:ident: $unit:ident, $help:literal, $loss:expr; )* }
+    ) => {
+        /// Shared by all threads of a store.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $( pub(crate) $counter: Counter, )*
+            rejected: Mutex<BTreeMap<&'static str, u64>>,
+            last_hot_error: Mutex<Option<String>>,
+        }
+
+        /// What is read when asked.
+        #[derive(Debug)]
+        pub(crate) struct Gauges {
+            $( pub(crate) $gauge: u64, )*
+            pub(crate) hot_available: bool,
+        }
+
+        /// The state of a store at one moment.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+        pub struct StoreStats {
+            $( #[doc = $gauge_help] pub $gauge: u64, )*
+            /// The query engine is open.
+            pub hot_available: bool,
+            /// What last went wrong with the query engine; cleared when it works again.
+            pub hot_error: Option<String>,
+            /// Batches refused, by reason.
+            pub rejected: BTreeMap<&'static str, u64>,
+            $( #[doc = $help] pub $counter: u64, )*
+        }
+
+        impl StoreStats {
+            /// Every metric of the store.
+            pub const METRICS: &[Metric] = &[
+                $( Metric {
+                    name: concat!("emberline_store_", stringify!($gauge)),
+                    help: $gauge_help,
+                    kind: Kind::Gauge,
+                    unit: Unit::$gauge_unit,
+                    loss: None,
+                }, )*
+                HOT_AVAILABLE,
+                StoreStats::REJECTED,
+                $( Metric {
+                    name: concat!("emberline_store_", stringify!($counter)),
+                    help: $help,
+                    kind: Kind::Counter,
+                    unit: Unit::$unit,
+                    loss: $loss,
+                }, )*
+            ];
+
+            pub(crate) fn of(gauges: &Gauges, counters: &Counters) -> StoreStats {
+                StoreStats {
+                    $( $gauge: gauges.$gauge, )*
+                    hot_available: gauges.hot_available,
+                    hot_error: counters.last_hot_error.lock().clone(),
+                    rejected: counters.rejected.lock().clone(),
+                    $( $counter: counters.$counter.get(), )*
+                }
+            }
+
+            /// The value of a metric of the list; of refused batches all of them.
+            pub fn value(&self, metric: &Metric) -> u64 {
+                match metric.name {
+                    $( concat!("emberline_store_", stringify!($gauge)) => self.$gauge, )*
+                    $( concat!("emberline_store_", stringify!($counter)) => self.$counter, )*
+                    name if name == HOT_AVAILABLE.name => u64::from(self.hot_available),
+                    name if name == StoreStats::REJECTED.name => self.rejected.values().sum(),
+                    _ => 0,
+                }
+            }
+        }
+    };
+}
+
+const HOT_AVAILABLE: Metric = Metric {
+    name: "emberline_store_hot_available",
+    help: "1 while the query engine is open",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    loss: None,
+};
+
+const CHECK_DISK: &str =
+    "Check the disk and its file system (`dmesg`, SMART); copies of what was damaged are in the folder `quarantine`.";
+const SEE_LOG: &str = "The log of the server names the cause; it is tried again by itself.";
+
+store_metrics! {
+    gauges {
+        journal_bytes: Bytes, "Bytes of all journal segments";
+        journal_segments: Count, "Journal segments";
+        hot_bytes: Bytes, "Bytes of the query engine's file and its write-ahead log";
+        free_bytes: Bytes, "Bytes free on the disk of the data directory";
+        queued_bytes: Bytes, "Bytes of batches that wait for the journal";
+        lsn_durable: Count, "Number of the last batch on disk";
+        lsn_applied: Count, "Number of the last batch visible to questions";
+        hours: Count, "Hours held";
+        sealed_hours: Count, "Hours of which a part is sealed";
+        sealed_files: Count, "Files of sealed parts";
+        sealed_bytes: Bytes, "Bytes of sealed parts";
+        sealed_rows: Count, "Rows of sealed parts: samples, requests and windows";
+        deletion_files_left: Count, "Sealed files that still hold something of a deleted service; they are rewritten one after the other";
+        dictionary_stacks: Count, "Stacks in the dictionary";
+        dictionary_locations: Count, "Locations in the dictionary";
+        queries_running: Count, "Questions under way in the query engine";
+    }
+    counters {
+        batches_stored: Count, "Batches stored", None;
+        duplicates: Count, "Batches that had been stored before and were acknowledged again", None;
+        journal_groups: Count, "Groups of batches written with one sync each", None;
+        journal_sync_failures: Count, "Writes or syncs of the journal that failed",
+            Loss::failed("Batches are refused and senders try again until the disk works: check it and its free space.");
+        journal_segments_removed: Count, "Journal segments removed because everything in them is sealed", None;
+        journal_records_lost: Count, "Batches known to be lost to damage of the journal", Loss::lost(CHECK_DISK);
+        journal_bytes_damaged: Bytes, "Damaged bytes between intact records of the journal", Loss::lost(CHECK_DISK);
+        journal_tail_bytes_cut: Bytes, "Bytes cut from the end of the journal at the start: torn, zero or damaged",
+            Loss::failed("Expected once after a crash of the machine, where no batch in them was acknowledged. Otherwise check the disk.");
+        journal_unreadable_batches: Count, "Intact records of the journal that do not decode to a batch",
+            Loss::lost("Another version of the server may have written them: start that one again, or report it.");
+        dedup_rebuilds: Count, "Times the memory of senders was rebuilt because its checkpoint was damaged", Loss::failed(CHECK_DISK);
+        symbol_records_damaged: Count, "Damaged places in symbol files; these locations are looked up again", Loss::failed(CHECK_DISK);
+        hot_rebuilds: Count, "Times the query engine's file was set aside and rebuilt from the journal and the sealed parts",
+            Loss::failed("Nothing is lost by it. If it happens again, check the disk and the memory limit of the process.");
+        hot_reopens: Count, "Times the query engine was closed and opened again after a fatal error",
+            Loss::failed("Nothing is lost by it. If it happens again, raise `memory_limit_mb` or report the error in the log.");
+        hot_failures: Count, "Transactions of the query engine that failed", Loss::failed(SEE_LOG);
+        batches_skipped: Count, "Batches that could not be made visible and were skipped; they stay in the journal until their hours are sealed",
+            Loss::lost("Keep a copy of the folder `journal` and report the error in the log: they are still in there.");
+        sample_rows: Count, "Sample rows made visible", None;
+        request_rows: Count, "Request rows made visible", None;
+        window_rows: Count, "Window rows made visible", None;
+        expired_windows: Count, "Windows not made visible because their hour is past retention",
+            Loss::lost("Their senders were cut off for longer than `retention_hours`: raise it, or see why they were.");
+        hours_dropped: Count, "Hours dropped by retention", None;
+        sample_parts_dropped: Count, "Sample parts dropped by retention whose hours are kept as sums", None;
+        seals: Count, "Times an hour was sealed", None;
+        seal_failures: Count, "Times sealing an hour failed; tried again a minute later",
+            Loss::failed("The journal grows until it succeeds: check free disk space and `memory_limit_mb`; the log names the cause.");
+        compactions: Count, "Times that parts of several hours became one", None;
+        compaction_failures: Count, "Compactions that failed; they are tried again", Loss::failed(SEE_LOG);
+        parts_quarantined: Count, "Sealed files that were damaged or gone", Loss::lost(CHECK_DISK);
+        sealed_rows_lost: Count, "Rows of sealed files that were damaged or gone", Loss::lost(CHECK_DISK);
+        services_deleted: Count, "Services deleted by name", None;
+        deletion_failures: Count, "Times deleting a service failed; tried again a minute later", Loss::failed(SEE_LOG);
+        deletions_lost: Count, "Deletions of services forgotten because of damage: what was left of these services is back",
+            Loss::lost("Delete these services again, then check the disk.");
+        releases_forgotten: Count, "Releases whose beginning was forgotten because of damage; it is read from their windows",
+            Loss::lost("State those again that were stated (`POST /api/v1/releases`), then check the disk.");
+        alerts_forgotten: Count, "Alerts of which damage made the server forget which receivers know them",
+            Loss::lost("Receivers may hear of one twice, or not of its end: look at those that are open, then check the disk.");
+        id_collisions: Count, "Rows of the dictionary whose identifier another content had, as somebody can make on purpose; they are kept apart",
+            Loss::failed("Nothing is lost by it, but nobody meets one by chance: somebody sends made-up names.");
+        queries: Count, "Questions asked", None;
+        query_timeouts: Count, "Questions interrupted because they took longer than `max_query_seconds`",
+            Loss::failed("Ask for shorter ranges, or raise `max_query_seconds` or `query_threads`.");
+        query_failures: Count, "Questions that failed otherwise", Loss::failed("The log and the answer name the cause.");
+    }
 }
 
 impl Counters {
@@ -71,131 +193,82 @@ impl Counters {
         *self.rejected.lock().entry(reason).or_default() += 1;
     }
 
-    pub(crate) fn rejected(&self) -> BTreeMap<&'static str, u64> {
-        self.rejected.lock().clone()
-    }
-
     pub(crate) fn set_hot_error(&self, error: Option<String>) {
         *self.last_hot_error.lock() = error;
     }
+}
 
-    pub(crate) fn hot_error(&self) -> Option<String> {
-        self.last_hot_error.lock().clone()
+impl StoreStats {
+    /// The one family with a label (`reason`). The sender is told of each, and the collector counts what becomes of its
+    /// request.
+    pub const REJECTED: Metric = Metric {
+        name: "emberline_store_rejected",
+        help: "Batches refused, by reason",
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        loss: None,
+    };
+
+    /// How much of each kind of loss there was since the start.
+    pub fn losses(&self) -> Vec<LossCount> {
+        let of = |metric: &Metric| LossCount::of(metric, self.value(metric));
+        StoreStats::METRICS.iter().filter_map(of).collect()
     }
 }
 
-/// The state of a store at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct StoreStats {
-    /// Bytes of all journal segments.
-    pub journal_bytes: u64,
-    /// Number of journal segments.
-    pub journal_segments: u64,
-    /// Bytes of DuckDB's file and its write-ahead log.
-    pub hot_bytes: u64,
-    /// Bytes free on the disk.
-    pub free_bytes: u64,
-    /// Bytes of batches that wait for the journal.
-    pub queued_bytes: u64,
-    /// Number of the last batch on disk.
-    pub lsn_durable: u64,
-    /// Number of the last batch visible to questions.
-    pub lsn_applied: u64,
-    /// The query engine is open.
-    pub hot_available: bool,
-    /// What last went wrong with the query engine; cleared when it works again.
-    pub hot_error: Option<String>,
-    /// Batches stored.
-    pub batches_stored: u64,
-    /// Batches that had been stored before and were acknowledged again.
-    pub duplicates: u64,
-    /// Batches refused, by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
-    /// Groups written with one sync each.
-    pub journal_groups: u64,
-    /// Writes or syncs of the journal that failed.
-    pub journal_sync_failures: u64,
-    /// Journal segments removed by retention.
-    pub journal_segments_removed: u64,
-    /// Batches known to be lost to damage of the journal.
-    pub journal_records_lost: u64,
-    /// Damaged bytes between intact records of the journal.
-    pub journal_bytes_damaged: u64,
-    /// Bytes cut from the end of the journal at start: torn, zero or damaged.
-    pub journal_tail_bytes_cut: u64,
-    /// Intact records that do not decode to a batch.
-    pub journal_unreadable_batches: u64,
-    /// Times the memory of senders was rebuilt because its checkpoint was damaged.
-    pub dedup_rebuilds: u64,
-    /// Damaged places in symbol files.
-    pub symbol_records_damaged: u64,
-    /// Times DuckDB's file was set aside and rebuilt from the journal.
-    pub hot_rebuilds: u64,
-    /// Times DuckDB was closed and opened again after a fatal error.
-    pub hot_reopens: u64,
-    /// Transactions of the query engine that failed.
-    pub hot_failures: u64,
-    /// Batches that could not be made visible and were skipped; they stay in the journal until their hours are sealed.
-    pub batches_skipped: u64,
-    /// Sample rows made visible.
-    pub sample_rows: u64,
-    /// Request rows made visible.
-    pub request_rows: u64,
-    /// Window rows made visible.
-    pub window_rows: u64,
-    /// Windows not made visible because their hour is past retention.
-    pub expired_windows: u64,
-    /// Hours dropped by retention.
-    pub hours_dropped: u64,
-    /// Sample parts dropped by retention whose hours are kept as sums.
-    pub sample_parts_dropped: u64,
-    /// Hours held.
-    pub hours: u64,
-    /// Hours of which a part is sealed.
-    pub sealed_hours: u64,
-    /// Files of sealed parts.
-    pub sealed_files: u64,
-    /// Their bytes.
-    pub sealed_bytes: u64,
-    /// Their rows: samples, requests and windows.
-    pub sealed_rows: u64,
-    /// Times an hour was sealed.
-    pub seals: u64,
-    /// Times that failed; tried again a minute later.
-    pub seal_failures: u64,
-    /// Times that parts of several hours became one.
-    pub compactions: u64,
-    /// Compactions that failed; they are tried again.
-    pub compaction_failures: u64,
-    /// Sealed files that were damaged or gone.
-    pub parts_quarantined: u64,
-    /// Rows that these held, by their names.
-    pub sealed_rows_lost: u64,
-    /// Services deleted by name.
-    pub services_deleted: u64,
-    /// Sealed files that still hold something of a deleted service; they are written anew one after the other.
-    pub deletion_files_left: u64,
-    /// Times that failed; tried again a minute later.
-    pub deletion_failures: u64,
-    /// Deletions of services that damage made forgotten: what was left of these services is back.
-    pub deletions_lost: u64,
-    /// Releases whose beginning damage made forgotten: it is read from their windows, unless it was stated.
-    pub releases_forgotten: u64,
-    /// Alerts of which damage made forgotten whom they were told to.
-    pub alerts_forgotten: u64,
-    /// Rows of the dictionary whose identifier another content had already, as somebody can make on purpose: they are kept
-    /// apart from it.
-    pub id_collisions: u64,
-    /// Stacks in the dictionary.
-    pub dictionary_stacks: u64,
-    /// Locations in the dictionary.
-    pub dictionary_locations: u64,
-    /// Questions under way in the query engine.
-    pub queries_running: u64,
-    /// Questions asked.
-    pub queries: u64,
-    /// Questions interrupted because they took too long.
-    pub query_timeouts: u64,
-    /// Questions that failed otherwise.
-    pub query_failures: u64,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_the_status_is_a_metric_with_its_value() {
+        let mut status = serde_json::to_value(StoreStats::default()).unwrap();
+        let fields = status.as_object_mut().unwrap();
+        fields.remove("hot_error");
+        assert_eq!(fields.len(), StoreStats::METRICS.len());
+        for metric in StoreStats::METRICS {
+            let field = metric.name.strip_prefix("emberline_store_").unwrap();
+            assert!(fields.remove(field).is_some(), "{field} is not in the status");
+        }
+        let counters = Counters::default();
+        counters.sealed_rows_lost.add(7);
+        let gauges = Gauges {
+            journal_bytes: 3,
+            journal_segments: 0,
+            hot_bytes: 0,
+            free_bytes: 0,
+            queued_bytes: 0,
+            lsn_durable: 0,
+            lsn_applied: 0,
+            hours: 0,
+            sealed_hours: 0,
+            sealed_files: 0,
+            sealed_bytes: 0,
+            sealed_rows: 0,
+            deletion_files_left: 0,
+            dictionary_stacks: 0,
+            dictionary_locations: 0,
+            queries_running: 0,
+            hot_available: true,
+        };
+        let stats = StoreStats::of(&gauges, &counters);
+        let of = |name| {
+            let metric = StoreStats::METRICS.iter().find(|metric| metric.name == name).unwrap();
+            stats.value(metric)
+        };
+        assert_eq!(of("emberline_store_sealed_rows_lost"), 7);
+        assert_eq!(
+            (of("emberline_store_journal_bytes"), of("emberline_store_hot_available")),
+            (3, 1)
+        );
+        assert_eq!(stats.losses().iter().map(|loss| loss.count).sum::<u64>(), 7);
+    }
+
+    #[test]
+    fn only_counters_are_losses_and_each_says_what_to_do() {
+        for metric in StoreStats::METRICS {
+            assert!(metric.loss.is_none() || metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.loss.is_none_or(|loss| loss.remedy.len() > 20), "{}", metric.name);
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
     questions::services::{self, ServiceInfo},
     range::Range,
     records::{self, Records},
-    stats::{Counters, StoreStats},
+    stats::{Counters, Gauges, StoreStats},
     symbols::{BuildInfo, Symbols},
 };
 
@@ -320,10 +320,9 @@ impl Store {
     /// The state of the store.
     pub fn stats(&self) -> StoreStats {
         let shared = &self.inner.shared;
-        let counters = &shared.counters;
         let (journal_segments, journal_bytes) = self.inner.journal.size();
         let sealed = shared.parts().size();
-        StoreStats {
+        let gauges = Gauges {
             journal_bytes,
             journal_segments,
             hot_bytes: shared.bytes(),
@@ -331,55 +330,18 @@ impl Store {
             queued_bytes: self.inner.journal.queued_bytes() as u64,
             lsn_durable: self.inner.journal.durable(),
             lsn_applied: shared.applied(),
-            hot_available: shared.readers.is_open(),
-            hot_error: counters.hot_error(),
-            batches_stored: counters.batches_stored.get(),
-            duplicates: counters.duplicates.get(),
-            rejected: counters.rejected(),
-            journal_groups: counters.journal_groups.get(),
-            journal_sync_failures: counters.journal_sync_failures.get(),
-            journal_segments_removed: counters.journal_segments_removed.get(),
-            journal_records_lost: counters.journal_records_lost.get(),
-            journal_bytes_damaged: counters.journal_bytes_damaged.get(),
-            journal_tail_bytes_cut: counters.journal_tail_bytes_cut.get(),
-            journal_unreadable_batches: counters.journal_unreadable_batches.get(),
-            dedup_rebuilds: counters.dedup_rebuilds.get(),
-            symbol_records_damaged: counters.symbol_records_damaged.get(),
-            hot_rebuilds: counters.hot_rebuilds.get(),
-            hot_reopens: counters.hot_reopens.get(),
-            hot_failures: counters.hot_failures.get(),
-            batches_skipped: counters.batches_skipped.get(),
-            sample_rows: counters.sample_rows.get(),
-            request_rows: counters.request_rows.get(),
-            window_rows: counters.window_rows.get(),
-            expired_windows: counters.expired_windows.get(),
-            hours_dropped: counters.hours_dropped.get(),
-            sample_parts_dropped: counters.sample_parts_dropped.get(),
             hours: shared.known.sources.read().hours(),
             sealed_hours: sealed.hours,
             sealed_files: sealed.files,
             sealed_bytes: sealed.bytes,
             sealed_rows: sealed.rows,
-            seals: counters.seals.get(),
-            seal_failures: counters.seal_failures.get(),
-            compactions: counters.compactions.get(),
-            compaction_failures: counters.compaction_failures.get(),
-            parts_quarantined: counters.parts_quarantined.get(),
-            sealed_rows_lost: counters.sealed_rows_lost.get(),
-            services_deleted: counters.services_deleted.get(),
             deletion_files_left: shared.deletions.lock().files_left(),
-            deletion_failures: counters.deletion_failures.get(),
-            deletions_lost: counters.deletions_lost.get(),
-            releases_forgotten: counters.releases_forgotten.get(),
-            alerts_forgotten: counters.alerts_forgotten.get(),
-            id_collisions: counters.id_collisions.get(),
             dictionary_stacks: shared.known.stacks.load(Ordering::Relaxed),
             dictionary_locations: shared.known.locations.load(Ordering::Relaxed),
             queries_running: shared.readers.running() as u64,
-            queries: counters.queries.get(),
-            query_timeouts: counters.query_timeouts.get(),
-            query_failures: counters.query_failures.get(),
-        }
+            hot_available: shared.readers.is_open(),
+        };
+        StoreStats::of(&gauges, &shared.counters)
     }
 
     /// Writes what was handed over, applies it, checkpoints, and gives the data directory free. Appends and questions

@@ -99,7 +99,7 @@ class Bench:
         self.go, self.java = compile_services(self.folder)
         self.children, self.services = [], []
         self.web, self.grpc, self.http = free_port(), free_port(), free_port()
-        self.scrape = self.folder / "scrape.yaml"
+        self.config = self.folder / "emberline.yaml"
 
     def spawn(self, *command, name, **options):
         log = open(self.folder / f"{name}.log", "wb")
@@ -115,10 +115,10 @@ class Bench:
             for version, port in versions.items()
         ]
         config = {"job_name": "go", "static_configs": jobs, "profiles": {"profile": {"seconds": 10}}}
-        self.scrape.write_text(json.dumps({"scrape_configs": [config]}))
+        self.config.write_text(json.dumps({"scrape": {"scrape_configs": [config]}}))
         data = self.folder / f"data-{self.web}"
         ports = ["--listen", f"127.0.0.1:{self.web}", "--otlp-grpc", f"127.0.0.1:{self.grpc}"]
-        ports += ["--otlp-http", f"127.0.0.1:{self.http}", "--scrape-config", self.scrape]
+        ports += ["--otlp-http", f"127.0.0.1:{self.http}", "--config", self.config]
         self.spawn(self.binaries / "emberline", "serve", "--data-dir", data, *ports, name="server")
         wait_for("ready server", lambda: get(self.web, "/-/ready"))
 

@@ -3,6 +3,7 @@
 //! Guarantees: tests that start a mesh run one at a time ([`serial`]); no wait depends on the machine's speed,
 //! only its generous deadline does; every process started here ends with the value that started it.
 
+pub mod alert_rules;
 pub mod bulk;
 mod cgroup;
 pub mod flood;

@@ -45,7 +45,7 @@ pub mod untrusted;
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
-use emberline_model::{alert::AlertsBoard, function::OwnCode, time::Clock};
+use emberline_model::{alert::AlertsBoard, function::OwnCode, metric::LossCount, time::Clock};
 use emberline_storage::{AnswerMemory, Store};
 use prometheus_client::registry::Registry;
 use tower_http::{
@@ -65,6 +65,9 @@ pub type ReadyProbe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Gives a part of `/api/v1/status` that another crate knows.
 pub type StatusProbe = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// Gives how much of each kind of loss another crate counted.
+pub type LossesProbe = Arc<dyn Fn() -> Vec<LossCount> + Send + Sync>;
 
 /// What the web service answers from.
 #[derive(Clone)]
@@ -87,6 +90,8 @@ pub struct WebState {
     pub ready: ReadyProbe,
     /// The `ingest` part of `/api/v1/status`.
     pub ingest_status: StatusProbe,
+    /// What was lost besides the store's losses.
+    pub losses: LossesProbe,
     /// What is own code of which service, where that is set.
     pub own_code: Arc<OwnCode>,
     /// Requests of the API under way at most, those that wait for the store included.
@@ -118,6 +123,7 @@ impl WebState {
             registries: Vec::new(),
             ready: Arc::new(|| Ok(())),
             ingest_status: Arc::new(|| serde_json::json!({})),
+            losses: Arc::new(Vec::new),
             own_code: Arc::default(),
             max_questions: 64,
             max_request_seconds: 120,

@@ -8,6 +8,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use emberline_model::metric as model;
+use emberline_storage::StoreStats;
 use http::header;
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
@@ -18,7 +20,7 @@ use prometheus_client::{
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
     },
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 use crate::{Web, error::ApiError};
@@ -103,6 +105,10 @@ impl HttpMetrics {
             abandoned.clone(),
         );
         let refused = Family::<Refused, Counter>::default();
+        // There from the start, so that the first one is seen as growth.
+        for reason in ["all", "asker", "turn", "readers"] {
+            drop(refused.get_or_create(&Refused { reason }));
+        }
         registry.register(
             "questions_refused",
             "Questions refused because of others, by reason: all places taken, the asker's places taken, no turn, answers not taken, memory held by others, larger than an answer may be",
@@ -160,139 +166,53 @@ pub(crate) async fn count(State(web): State<Web>, request: Request, next: Next) 
 
 /// The store's counters, read when asked.
 #[derive(Debug)]
-struct StoreMetrics(emberline_storage::StoreStats);
+struct StoreMetrics(StoreStats);
 
 impl prometheus_client::collector::Collector for StoreMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let stats = &self.0;
-        let gauges = [
-            ("journal_bytes", "Bytes of all journal segments", stats.journal_bytes),
-            ("journal_segments", "Journal segments", stats.journal_segments),
-            ("hot_bytes", "Bytes of the query engine's files", stats.hot_bytes),
-            (
-                "free_bytes",
-                "Bytes free on the disk of the data directory",
-                stats.free_bytes,
-            ),
-            (
-                "queued_bytes",
-                "Bytes of batches that wait for the journal",
-                stats.queued_bytes,
-            ),
-            ("lsn_durable", "Number of the last batch on disk", stats.lsn_durable),
-            (
-                "lsn_applied",
-                "Number of the last batch visible to questions",
-                stats.lsn_applied,
-            ),
-            ("hours", "Hours held", stats.hours),
-            (
-                "deletion_files_left",
-                "Sealed files that still hold something of a deleted service",
-                stats.deletion_files_left,
-            ),
-            (
-                "queries_running",
-                "Questions under way in the query engine",
-                stats.queries_running,
-            ),
-            (
-                "available",
-                "1 while the query engine is open",
-                u64::from(stats.hot_available),
-            ),
-        ];
-        for (name, help, value) in gauges {
+        for metric in StoreStats::METRICS {
+            let (stem, unit) = metric.stem();
+            let unit = unit.map(|unit| match unit {
+                model::Unit::Bytes => Unit::Bytes,
+                model::Unit::Seconds => Unit::Seconds,
+                model::Unit::Count => Unit::Other(String::new()),
+            });
+            let value = self.0.value(metric);
             let gauge = ConstGauge::new(value as f64);
-            gauge.encode(encoder.encode_descriptor(
-                &format!("emberline_store_{name}"),
-                help,
-                None,
-                gauge.metric_type(),
-            )?)?;
-        }
-        let counters = [
-            ("batches_stored", "Batches stored", stats.batches_stored),
-            (
-                "batches_duplicate",
-                "Batches that had been stored before",
-                stats.duplicates,
-            ),
-            (
-                "batches_skipped",
-                "Batches that could not be made visible",
-                stats.batches_skipped,
-            ),
-            (
-                "journal_groups",
-                "Groups written with one sync each",
-                stats.journal_groups,
-            ),
-            (
-                "journal_sync_failures",
-                "Writes or syncs of the journal that failed",
-                stats.journal_sync_failures,
-            ),
-            (
-                "journal_records_lost",
-                "Batches known to be lost to damage",
-                stats.journal_records_lost,
-            ),
-            (
-                "hot_rebuilds",
-                "Times the query engine was rebuilt from the journal",
-                stats.hot_rebuilds,
-            ),
-            (
-                "hot_failures",
-                "Transactions of the query engine that failed",
-                stats.hot_failures,
-            ),
-            ("sample_rows", "Sample rows made visible", stats.sample_rows),
-            ("services_deleted", "Services deleted by name", stats.services_deleted),
-            (
-                "deletion_failures",
-                "Deletions of services that failed and are tried again",
-                stats.deletion_failures,
-            ),
-            ("request_rows", "Request rows made visible", stats.request_rows),
-            ("window_rows", "Window rows made visible", stats.window_rows),
-            (
-                "id_collisions",
-                "Contents whose identifier another one had, kept apart from it",
-                stats.id_collisions,
-            ),
-            ("queries", "Questions asked", stats.queries),
-            (
-                "query_timeouts",
-                "Questions interrupted because they took too long",
-                stats.query_timeouts,
-            ),
-            (
-                "query_failures",
-                "Questions that failed otherwise",
-                stats.query_failures,
-            ),
-        ];
-        for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(
-                &format!("emberline_store_{name}"),
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
-        }
-        let mut rejected = encoder.encode_descriptor(
-            "emberline_store_batches_rejected",
-            "Batches refused, by reason",
-            None,
-            MetricType::Counter,
-        )?;
-        for (&reason, &count) in &stats.rejected {
-            ConstCounter::new(count).encode(rejected.encode_family(&[("reason", reason)])?)?;
+            let kind = match metric.kind {
+                model::Kind::Counter => MetricType::Counter,
+                model::Kind::Gauge | model::Kind::Histogram => MetricType::Gauge,
+            };
+            let mut encoder = encoder.encode_descriptor(stem, metric.help, unit.as_ref(), kind)?;
+            match kind {
+                MetricType::Counter if metric.name == StoreStats::REJECTED.name => {
+                    for (&reason, &count) in &self.0.rejected {
+                        ConstCounter::new(count).encode(encoder.encode_family(&[("reason", reason)])?)?;
+                    }
+                }
+                MetricType::Counter => counter.encode(encoder)?,
+                _ => gauge.encode(encoder)?,
+            }
         }
         Ok(())
+    }
+}
+
+/// When this process began, under the name that all programs use: what is counted at a start was there before anybody
+/// looked, so that alert rules need to know how long ago that was.
+#[derive(Debug)]
+struct Started(i64);
+
+impl prometheus_client::collector::Collector for Started {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let gauge = ConstGauge::new(self.0 as f64 / 1_000.0);
+        gauge.encode(encoder.encode_descriptor(
+            "process_start_time",
+            "Start of the process, seconds since the Unix epoch",
+            Some(&Unit::Seconds),
+            gauge.metric_type(),
+        )?)
     }
 }
 
@@ -301,6 +221,7 @@ pub(crate) async fn page(State(web): State<Web>) -> Result<Response, ApiError> {
     let mut page = String::new();
     let mut store = Registry::default();
     store.register_collector(Box::new(StoreMetrics(web.store.stats())));
+    store.register_collector(Box::new(Started(web.started_ms)));
     let registries = [&web.http.registry, &store]
         .into_iter()
         .chain(web.registries.iter().map(|r| &**r));

@@ -142,21 +142,21 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "older_than_retention" => (
             ITEMS,
             "they are older than anything that is kept",
-            "send sooner, set the sender's clock, upload with `time=received`, or raise --retention-hours",
+            "send sooner, set the sender's clock, upload with `time=received`, or raise `retention_hours`",
         ),
         "in_the_future" => (
             ITEMS,
-            "they begin more than ten minutes from now",
+            "they begin further in the future than `max_future_seconds`",
             "set the sender's clock",
         ),
         "window_too_long" => (
             ITEMS,
-            "they cover more than a day",
+            "they cover more than `max_window_seconds`",
             "report more often (metrics: `OTEL_METRIC_EXPORT_INTERVAL`, milliseconds)",
         ),
         "too_many_windows" => (
             ITEMS,
-            "the request has more windows than are taken at once",
+            "the request has more windows than `max_windows_per_request`",
             "send several requests",
         ),
         "too_many_workloads" => (

@@ -1,12 +1,12 @@
 //! How much memory requests may hold together.
 //!
-//! Guarantees: bodies that are being read or unpacked hold at most [`BODIES`] times `max_request_bytes`, counted as they
+//! Guarantees: bodies that are being read or unpacked hold at most [`BODIES`] times `max_request_mb`, counted as they
 //! arrive, so that a sender that stalls holds what it has sent and not what it has announced; what is decoded holds at
 //! most [`MEMORY_FACTOR`] times as much. Who has to wait longer than a moment is told to send again; whoever decodes
 //! waits for nobody who has yet to read, so somebody always gets on.
 //!
 //! Wrong on purpose: the buffers of connections are not counted (hyper bounds each), nor the batches that the store has
-//! taken over (it bounds them itself). Senders that stall after many megabytes keep that room until `request_timeout`
+//! taken over (it bounds them itself). Senders that stall after many megabytes keep that room until `request_timeout_seconds`
 //! cuts them off; others are told to send again meanwhile.
 
 use std::{sync::Arc, time::Duration};
@@ -173,7 +173,7 @@ mod tests {
         second.grow_to(1 << 20).await.unwrap();
         let refused = second.grow_to(2 << 20).await.unwrap_err();
         assert!(refused.retry_after().is_some(), "{refused}");
-        assert!(refused.to_string().contains("`max_request_bytes`"), "{refused}");
+        assert!(refused.to_string().contains("`max_request_mb`"), "{refused}");
         first.shrink_to(1 << 20);
         second.grow_to(3 << 20).await.unwrap();
         drop(second);

@@ -1,7 +1,7 @@
 //! Unary gRPC methods that take their message as bytes: for requests whose layout is found out from the bytes, and for
 //! those that come over other protocols as well.
 //!
-//! Guarantees: what is decompressed stays below `max_request_bytes`; what the transport refuses is said in the words of
+//! Guarantees: what is decompressed stays below `max_request_mb`; what the transport refuses is said in the words of
 //! [`super::refused`], by the guard that all gRPC services share.
 
 use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};

@@ -47,7 +47,7 @@ pub(crate) enum Refused {
     },
     /// More bytes than allowed.
     #[error(
-        "the request has more than {limit} bytes after decompression (`max_request_bytes`); send smaller batches or raise \
+        "the request has more than {limit} bytes after decompression (`max_request_mb`); send smaller batches or raise \
          the setting of the collector"
     )]
     TooLarge {
@@ -55,12 +55,12 @@ pub(crate) enum Refused {
         limit: usize,
     },
     /// Small on the wire and large in memory.
-    #[error("the request was not read: {0} (the limit is eight times `max_request_bytes`)")]
+    #[error("the request was not read: {0} (the limit is eight times `max_request_mb`)")]
     TooHeavy(#[from] TooHeavy),
     /// Other requests hold the memory that there is for them.
     #[error(
         "the requests that are being taken in hold all of the {bytes} bytes of memory they may (a multiple of \
-         `max_request_bytes`); send again later"
+         `max_request_mb`); send again later"
     )]
     NoRoom {
         /// How much that is.
@@ -103,7 +103,7 @@ pub(crate) enum Refused {
     #[error("content encoding `{0}` is not accepted; send `gzip`, `zstd` or no compression")]
     ContentEncoding(String),
     /// The body did not arrive in time.
-    #[error("the request was not complete after {seconds} s (`request_timeout`); send it again")]
+    #[error("the request was not complete after {seconds} s (`request_timeout_seconds`); send it again")]
     TimedOut {
         /// The setting.
         seconds: u64,
@@ -387,7 +387,7 @@ mod tests {
 
         let large = Refused::TooLarge { limit: 5 };
         assert_eq!(large.to_status().code(), Code::OutOfRange);
-        assert!(large.to_status().message().contains("max_request_bytes"));
+        assert!(large.to_status().message().contains("max_request_mb"));
         assert_eq!(large.to_http().status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert!(large.to_http().headers().get("retry-after").is_none());
     }

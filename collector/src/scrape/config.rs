@@ -1,4 +1,4 @@
-//! The scrape configuration (YAML), in the words of Prometheus.
+//! The scrape configuration (YAML), in the words of Prometheus; the section `scrape` of the server's file.
 //!
 //! ```yaml
 //! global: {scrape_interval: 15s, scrape_timeout: 10s}
@@ -57,22 +57,6 @@ const CPU_SECONDS: u64 = 10;
 /// A scrape configuration that cannot be used. A retry helps once the file is mended.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeConfigError {
-    /// The file cannot be read.
-    #[error("{}: cannot read the scrape configuration: {source}; check the path and its permissions", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is larger than any configuration.
-    #[error("{}: more than the {limit} bytes of a configuration; is this the right file?", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The most that is read.
-        limit: u64,
-    },
     /// The file says something wrong.
     #[error("{}", Places(path, problems))]
     Invalid {
@@ -104,21 +88,39 @@ pub struct ScrapeConfig {
     pub(super) jobs: Vec<Job>,
 }
 
+impl ScrapeConfig {
+    /// Names of the jobs.
+    pub fn jobs(&self) -> Vec<&str> {
+        self.jobs.iter().map(|job| job.name.as_str()).collect()
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// What holds for all jobs that do not say otherwise.
     #[serde(default)]
     global: Global,
+    /// Bounds of what scraping may take.
     #[serde(default)]
     limits: Limits,
+    /// The jobs; at least one.
     scrape_configs: Vec<RawJob>,
+}
+
+/// A configuration of the server, of which only this section is looked at.
+#[derive(Deserialize)]
+struct Whole {
+    scrape: File,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Global {
+    /// How often a target is scraped; 15s.
     #[serde(deserialize_with = "duration::read")]
     scrape_interval: Duration,
+    /// How long an answer may take; 10s, at most the interval.
     #[serde(deserialize_with = "duration::read")]
     scrape_timeout: Duration,
 }
@@ -136,11 +138,11 @@ impl Default for Global {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Limits {
-    /// Targets of all jobs together; each has at most six connections.
+    /// Targets of all jobs together, 1000; each has at most six connections.
     pub(super) max_targets: usize,
-    /// Answers that are read and unpacked at the same time.
+    /// Answers that are read and unpacked at the same time, 4.
     pub(super) max_concurrent_reads: usize,
-    /// Most bytes of one profile, packed and unpacked.
+    /// Most bytes of one profile, packed and unpacked, 16777216.
     pub(super) max_profile_bytes: usize,
 }
 
@@ -166,25 +168,36 @@ pub(super) enum Scheme {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawJob {
+    /// Name of the job; each has its own.
     job_name: String,
+    /// As in `global`, for this job.
     #[serde(default, deserialize_with = "duration::read_some")]
     scrape_interval: Option<Duration>,
+    /// As in `global`, for this job.
     #[serde(default, deserialize_with = "duration::read_some")]
     scrape_timeout: Option<Duration>,
+    /// How targets are reached.
     #[serde(default)]
     scheme: Scheme,
+    /// TLS to targets whose scheme is `https`, as in Prometheus.
     #[serde(default)]
     tls_config: Tls,
+    /// Stands before every path below, for example `/admin`.
     #[serde(default)]
     path_prefix: String,
+    /// Targets that are written down.
     #[serde(default)]
     static_configs: Vec<Group>,
+    /// Targets in files.
     #[serde(default)]
     file_sd_configs: Vec<FileDiscovery>,
+    /// Targets behind names.
     #[serde(default)]
     dns_sd_configs: Vec<DnsDiscovery>,
+    /// Rules that name, keep or drop targets, as in Prometheus.
     #[serde(default)]
     relabel_configs: Vec<Rule>,
+    /// What is fetched of each target. All but `allocs` is on unless switched off.
     #[serde(default)]
     profiles: RawProfiles,
 }
@@ -193,7 +206,9 @@ struct RawJob {
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Group {
+    /// Addresses, `host:port`.
     pub(super) targets: Vec<String>,
+    /// Labels of these targets: `service`, `version`, `namespace`, `instance` and others for rules.
     #[serde(default)]
     pub(super) labels: Labels,
 }
@@ -201,9 +216,9 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileDiscovery {
-    /// Paths; the last part may hold one `*`.
+    /// Paths of files with lists of `{targets, labels}`; the last part may hold one `*`.
     pub(super) files: Vec<String>,
-    /// How often the files are looked at.
+    /// How often the files are looked at; 5s.
     #[serde(default = "five_seconds", deserialize_with = "duration::read")]
     pub(super) refresh_interval: Duration,
     /// Whether the files may name this machine: whoever writes them then has the server ask what listens here.
@@ -214,12 +229,15 @@ pub(super) struct FileDiscovery {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DnsDiscovery {
+    /// Names that are looked up.
     pub(super) names: Vec<String>,
+    /// Which records; A where a `port` is given, SRV otherwise.
     #[serde(default, rename = "type")]
     record: Option<Record>,
     /// Of A and AAAA, which have none of their own.
     #[serde(default)]
     port: Option<u16>,
+    /// How often the names are looked up; 30s.
     #[serde(default = "thirty_seconds", deserialize_with = "duration::read")]
     pub(super) refresh_interval: Duration,
 }
@@ -268,19 +286,28 @@ fn thirty_seconds() -> Duration {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawProfiles {
+    /// CPU time, over some seconds.
     profile: RawProfile,
+    /// Memory in use, and allocations where `allocs` is off.
     heap: RawProfile,
+    /// Allocations; off unless switched on.
     allocs: RawProfile,
+    /// Waiting for locks.
     mutex: RawProfile,
+    /// Waiting on synchronisation.
     block: RawProfile,
+    /// Goroutines that are there.
     goroutine: RawProfile,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawProfile {
+    /// Whether it is fetched.
     enabled: Option<bool>,
+    /// Where; `/debug/pprof/` and its name if not given.
     path: Option<String>,
+    /// Of `profile` alone: how long it measures, 10 or a second less than the interval.
     seconds: Option<u64>,
 }
 
@@ -356,24 +383,6 @@ pub(super) struct Job {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
-/// Reads and checks a scrape configuration.
-///
-/// # Errors
-/// When it cannot be read, is not YAML of this shape, or contradicts itself.
-pub fn load(path: &Path) -> Result<ScrapeConfig, ScrapeConfigError> {
-    let text = read_bounded(path).map_err(|error| match error {
-        Unread::Io(source) => ScrapeConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        },
-        Unread::TooLarge => ScrapeConfigError::TooLarge {
-            path: path.to_owned(),
-            limit: MAX_FILE_BYTES,
-        },
-    })?;
-    parse(path, &text)
-}
-
 /// Why a file was not read.
 pub(super) enum Unread {
     Io(std::io::Error),
@@ -395,13 +404,37 @@ pub(super) fn read_bounded(path: &Path) -> Result<String, Unread> {
 /// Checks the text of a scrape configuration; `path` names it in messages, and its folder is where file names begin.
 ///
 /// # Errors
-/// As [`load`].
+/// When it is not YAML of this shape, or contradicts itself.
 pub fn parse(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError> {
+    match serde_yaml_ng::from_str(text) {
+        Ok(file) => checked(path, text, file),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// The same for the section `scrape` of a whole configuration.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_section(path: &Path, text: &str) -> Result<ScrapeConfig, ScrapeConfigError> {
+    match serde_yaml_ng::from_str::<Whole>(text) {
+        Ok(whole) => checked(path, text, whole.scrape),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &serde_yaml_ng::Error) -> ScrapeConfigError {
+    ScrapeConfigError::Invalid {
+        path: path.to_owned(),
+        problems: vec![problem_of(error)],
+    }
+}
+
+fn checked(path: &Path, text: &str, file: File) -> Result<ScrapeConfig, ScrapeConfigError> {
     let invalid = |problems| ScrapeConfigError::Invalid {
         path: path.to_owned(),
         problems,
     };
-    let file: File = serde_yaml_ng::from_str(text).map_err(|error| invalid(vec![problem_of(&error)]))?;
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let mut problems = Vec::new();
     let mut names = HashSet::new();

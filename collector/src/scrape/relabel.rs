@@ -37,18 +37,25 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
+    /// Labels whose values are looked at, joined.
     #[serde(default)]
     source_labels: Vec<String>,
+    /// What stands between them; `;`.
     #[serde(default = "semicolon")]
     separator: String,
+    /// What they must match as a whole; anything if not given.
     #[serde(default = "anything", deserialize_with = "anchored")]
     regex: Regex,
+    /// Of `hashmod`: into how many parts.
     #[serde(default)]
     modulus: u64,
+    /// The label that is set.
     #[serde(default)]
     target_label: String,
+    /// What it is set to; `$1`.
     #[serde(default = "first_group")]
     replacement: String,
+    /// What is done; `replace` if not given.
     #[serde(default)]
     action: Action,
 }

@@ -40,7 +40,7 @@ const SIGXCPU: i32 = 24;
 /// What reading a file may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadLimits {
-    /// Setting `symbol_memory_bytes`.
+    /// Setting `symbol_memory_mb`.
     pub(super) memory_bytes: u64,
     /// Setting `symbol_seconds`.
     pub(super) seconds: u64,
@@ -138,7 +138,7 @@ impl SymbolReader {
             ))
         };
         let Some((program, arguments)) = self.program.split_first() else {
-            return Err(not_started("`symbol_reader` is empty".to_owned()));
+            return Err(not_started("no program is given that reads symbols".to_owned()));
         };
         let spawned = Command::new(program)
             .args(arguments)
@@ -182,7 +182,7 @@ impl SymbolReader {
         match status.and_then(|status| status.signal()) {
             Some(SIGKILL) => ReadError::Killed("the process that read it was killed".to_owned()),
             Some(SIGABRT) => ReadError::File(format!(
-                "reading it needs more than {memory_bytes} bytes of memory (`symbol_memory_bytes`; `--symbol-memory-mb`)"
+                "reading it needs more than {memory_bytes} bytes of memory (`symbol_memory_mb`)"
             )),
             Some(SIGXCPU) => ReadError::File(format!(
                 "reading it needs more than {seconds} s of CPU time (`symbol_seconds`)"

@@ -46,11 +46,11 @@ const MAX_FILES: usize = 10_000;
 
 /// Settings of the folder.
 pub(crate) struct FileLimits {
-    /// `debuginfo_max_bytes`.
+    /// `max_debug_file_mb`.
     pub(crate) max_bytes: u64,
-    /// `debuginfo_total_bytes`.
+    /// `max_debug_files_mb`.
     pub(crate) total_bytes: u64,
-    /// `debuginfo_unpacked_max_bytes`.
+    /// `max_unpacked_debug_mb`.
     pub(crate) unpacked_bytes: u64,
     /// Bytes of the disk that stay free.
     pub(crate) keep_free_bytes: u64,
@@ -399,7 +399,7 @@ impl DebugFiles {
                 break;
             }
             if path != newest {
-                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removes debug information: `debuginfo_total_bytes`");
+                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removes debug information: all of it together is more than `max_debug_files_mb`");
                 fs::remove_file(&path)?;
                 if !is_referred_to(&path) {
                     let _ = fs::remove_file(path.with_extension("claim"));

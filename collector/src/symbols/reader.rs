@@ -69,9 +69,9 @@ pub(super) fn is_readable(path: &Path, unpacked_limit: u64) -> Result<(), String
         Ok(bytes) if bytes <= unpacked_limit => Ok(()),
         Ok(u64::MAX) => Err("its table of sections is too long to be looked at".to_owned()),
         Ok(bytes) => Err(format!(
-            "its compressed sections unpack to {bytes} bytes by what they say, and `debuginfo_unpacked_max_bytes` is {unpacked_limit}; \
+            "its compressed sections unpack to {bytes} bytes by what they say, and `max_unpacked_debug_mb` allows {unpacked_limit}; \
              send it without compression, without what is not needed (`strip --strip-debug` leaves names of functions), or raise \
-             the setting (`--max-unpacked-debug-mb`)"
+             the setting"
         )),
         Err(error) => Err(error.to_string()),
     }

@@ -29,7 +29,7 @@ pub(crate) enum Unwanted {
     TooManyOfAddress,
     /// Larger than allowed.
     #[error(
-        "too large: {size} bytes, and `debuginfo_max_bytes` is {limit}; send a file without what is not needed, or raise the setting"
+        "too large: {size} bytes, and `max_debug_file_mb` allows {limit}; send a file without what is not needed, or raise the setting"
     )]
     TooLarge {
         /// Its size.

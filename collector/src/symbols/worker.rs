@@ -198,7 +198,7 @@ impl SymbolWorker {
             }
             Err(ReadError::NotStarted(why)) => {
                 self.metrics.symbol_read("not_started");
-                tracing::error!("addresses get no names: {why}; `symbol_reader` is to be set");
+                tracing::error!("addresses get no names: {why}");
                 memory.not_before = Some(Instant::now() + NOT_STARTED);
                 return Outcome::Waits;
             }

@@ -148,7 +148,7 @@ async fn c1_bombs_nested_and_of_many_members_stop_at_the_limit() {
         )
         .await;
         assert_eq!(status, 413, "{text}");
-        assert!(text.contains("max_request_bytes"), "{text}");
+        assert!(text.contains("max_request_mb"), "{text}");
     }
     // Nested where only one level may be: what is inside is no message.
     let twice = gzip(&gzip(&encode_profiles(&shop()).encode_to_vec()));

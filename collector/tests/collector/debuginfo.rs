@@ -165,7 +165,7 @@ async fn too_large_files_are_refused_before_and_while_they_are_sent() {
     let mut client = DebugInfoClient::new(server.channel().await);
     let (wanted, reason) = should(&mut client, "aa11", 1001).await;
     assert!(
-        !wanted && reason.contains("too large: 1001 bytes, and `debuginfo_max_bytes` is 1000"),
+        !wanted && reason.contains("too large: 1001 bytes, and `max_debug_file_mb` allows 1000"),
         "{reason}"
     );
     let refused = upload(&mut client, "aa11", 1001, &[0; 1001]).await.unwrap_err();

@@ -173,7 +173,7 @@ async fn what_sections_say_they_unpack_to_is_refused_before_it_is_unpacked_also_
     let mut client = DebugInfoClient::new(server.channel().await);
     let refused = upload(&mut client, BUILD, size, &bytes).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    for word in ["209715200 bytes", "`debuginfo_unpacked_max_bytes` is 100663296"] {
+    for word in ["209715200 bytes", "`max_unpacked_debug_mb` allows 100663296"] {
         assert!(refused.message().contains(word), "{}", refused.message());
     }
     server.stop().await;
@@ -211,7 +211,7 @@ async fn a_file_that_needs_more_memory_than_allowed_is_refused_and_the_server_li
     server.spawn_tasks();
     let why = refusal(&server, BUILD).await;
     assert!(
-        why.contains("more than 67108864 bytes of memory (`symbol_memory_bytes`"),
+        why.contains("more than 67108864 bytes of memory (`symbol_memory_mb`"),
         "{why}"
     );
     server.append(vec![window_of("shop", "abcd")]).await;

@@ -178,7 +178,7 @@ async fn too_many_bytes_are_refused_for_good_and_name_the_setting() {
         let refused = metrics.export(encode_requests(&big)).await.unwrap_err();
         // Senders retry RESOURCE_EXHAUSTED, which would never end.
         assert_eq!(refused.code(), Code::OutOfRange, "{compression:?} {refused}");
-        assert!(refused.message().contains("`max_request_bytes`"), "{refused}");
+        assert!(refused.message().contains("`max_request_mb`"), "{refused}");
     }
     assert_eq!(requests_stored(&server).await, 0);
     server.stop().await;

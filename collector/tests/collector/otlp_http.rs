@@ -185,7 +185,7 @@ async fn a_bomb_stops_at_the_decompressed_limit() {
         )
         .await;
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{encoding}");
-        assert!(answer.text().contains("`max_request_bytes`"), "{}", answer.text());
+        assert!(answer.text().contains("`max_request_mb`"), "{}", answer.text());
     }
     server.stop().await;
 }

@@ -156,7 +156,7 @@ async fn refusals_of_files_name_what_was_wrong_and_store_nothing() {
             "/api/ingest?service=shop",
             gzip(&vec![b'a'; 8 << 20]),
             413,
-            "`max_request_bytes`",
+            "`max_request_mb`",
         ),
         (aged.as_str(), b"a 1".to_vec(), 400, "older_than_retention"),
     ] {

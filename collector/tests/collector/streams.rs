@@ -58,7 +58,7 @@ async fn a_prefix_that_claims_four_gigabytes_is_refused_before_they_come() {
     let answer = sender.send_request(grpc(EXPORT_METRICS, body)).await.unwrap();
     let (code, text) = status(answer).await;
     assert_eq!(code, (tonic::Code::OutOfRange as i32).to_string(), "{text}");
-    assert!(text.contains("max_request_bytes"), "{text}");
+    assert!(text.contains("max_request_mb"), "{text}");
     server.stop().await;
 }
 

@@ -279,7 +279,7 @@ pub struct Limits {
     #[serde(deserialize_with = "scalar::optional_positive")]
     pub max_connections: Option<usize>,
     /// The part of these bounds that one caller's address may hold of inbound listeners, 0.01 to 1.
-    #[serde(deserialize_with = "scalar::share")]
+    #[serde(deserialize_with = "scalar::share_of_caller")]
     pub share_of_caller: f64,
     /// Bytes of a request's or response's head, and of a list of headers in HTTP/2.
     #[serde(deserialize_with = "scalar::header_bytes")]

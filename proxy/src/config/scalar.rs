@@ -195,33 +195,44 @@ pub(super) fn header_bytes<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::
     whole(d, 8_192, 16_777_216, "bytes").map(|n| n as usize)
 }
 
-pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    struct Share;
-    impl de::Visitor<'_> for Share {
-        type Value = f64;
+/// Reads a share from `low` to 1.
+struct Share {
+    low: f64,
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a share from 0 to 1")
-        }
+impl de::Visitor<'_> for Share {
+    type Value = f64;
 
-        fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
-            if (0.0..=1.0).contains(&number) {
-                return Ok(number);
-            }
-            Err(E::custom(format!(
-                "{number} is out of range: write a share from 0 to 1"
-            )))
-        }
-
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
-            self.visit_f64(number as f64)
-        }
-
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
-            self.visit_f64(number as f64)
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a share from {} to 1", self.low)
     }
-    d.deserialize_f64(Share)
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<f64, E> {
+        if (self.low..=1.0).contains(&number) {
+            return Ok(number);
+        }
+        Err(E::custom(format!(
+            "{number} is out of range: write a share from {} to 1",
+            self.low
+        )))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<f64, E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<f64, E> {
+        self.visit_f64(number as f64)
+    }
+}
+
+pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    d.deserialize_f64(Share { low: 0.0 })
+}
+
+/// With nothing at all no caller could connect.
+pub(super) fn share_of_caller<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    d.deserialize_f64(Share { low: 0.01 })
 }
 
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{RawQuery, State};
+use emberline_model::metric::{LossCount, Unit};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -29,6 +30,8 @@ pub(crate) struct Status {
     ready: bool,
     /// Why not.
     not_ready_reason: Option<String>,
+    /// What was lost, damaged or failed since the start, by kind; kinds with a count of 0 as well.
+    losses: Vec<LossRow>,
     /// Counters and sizes of the store.
     #[schema(value_type = Object)]
     store: emberline_storage::StoreStats,
@@ -42,6 +45,34 @@ pub(crate) struct Status {
     symbols: Symbols,
     /// Prefixes of own code, by service, where they are set (`--own-code`).
     own_code: BTreeMap<String, Vec<String>>,
+}
+
+/// A counter whose growth means that something was lost, damaged or failed.
+#[derive(Debug, Serialize, ToSchema)]
+struct LossRow {
+    /// Name of the metric, without `_total`.
+    name: &'static str,
+    /// What it counts.
+    help: &'static str,
+    /// What to do about it.
+    remedy: &'static str,
+    /// `count`, `bytes` or `seconds`.
+    #[schema(value_type = String)]
+    unit: Unit,
+    /// How many since the start.
+    count: u64,
+}
+
+impl From<LossCount> for LossRow {
+    fn from(loss: LossCount) -> LossRow {
+        LossRow {
+            name: loss.name,
+            help: loss.help,
+            remedy: loss.remedy,
+            unit: loss.unit,
+            count: loss.count,
+        }
+    }
 }
 
 /// How many addresses have names.
@@ -68,13 +99,16 @@ pub(crate) async fn status(State(web): State<Web>, RawQuery(query): RawQuery) ->
         symbols.locations += build.locations;
         symbols.resolved += build.resolved;
     }
+    let store = web.store.stats();
+    let losses = store.losses().into_iter().chain((web.losses)());
     Ok(Json(Status {
         version: web.version.clone(),
         pid: std::process::id(),
         started_ms: web.started_ms,
         ready: not_ready_reason.is_none(),
         not_ready_reason,
-        store: web.store.stats(),
+        losses: losses.map(LossRow::from).collect(),
+        store,
         ingest: (web.ingest_status)(),
         connections: (web.connection_status)(),
         symbols,

@@ -398,5 +398,5 @@ export function alertsOf(now) {
 
 export function statusOf(now, started) {
   const received = Math.floor((now - started) / 1000);
-  return { version: "0.1.0", started_ms: started, ready: true, not_ready_reason: null, store: { journal_bytes: 0, hot_rows: 0, lsn_acked: 0 }, ingest: { connections: received > 2 ? 1 : 0, requests_batches: 0, profiles_batches: 0, rejected: 0 }, symbols: { builds: 0, waiting_locations: 0 } };
+  return { version: "0.1.0", started_ms: started, ready: true, not_ready_reason: null, losses: [], store: { journal_bytes: 0, hot_rows: 0, lsn_acked: 0 }, ingest: { connections: received > 2 ? 1 : 0, requests_batches: 0, profiles_batches: 0, rejected: 0 }, symbols: { builds: 0, waiting_locations: 0 } };
 }

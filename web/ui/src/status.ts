@@ -23,19 +23,33 @@ export interface Counter {
   key: string;
   name: string;
   value: number;
-  /** More than zero means that something was lost, damaged or failed. */
+  /** It is one of the losses. */
   isLoss: boolean;
 }
 
-const LOSS = /lost|damaged|fail|quarantined|unreadable|skipped|rebuilds|reopens|timeouts|tail_bytes_cut|files_left|forgotten/;
+/** What was lost, damaged or failed, as the server says it. */
+export interface Loss {
+  /** Name of the metric. */
+  name: string;
+  help: string;
+  remedy: string;
+  unit: string;
+  count: number;
+}
+
+/** Kinds of losses that happened. */
+export function lossesIn(status: Record<string, unknown>): Loss[] {
+  return ((status.losses ?? []) as Loss[]).filter((loss) => loss.count > 0);
+}
 
 /** The plain numbers of a status answer, two levels deep, named in words. */
 export function countersIn(status: Record<string, unknown>): Counter[] {
+  const losses = new Set(((status.losses ?? []) as Loss[]).map((loss) => loss.name));
   return ["ingest", "store", "symbols"].flatMap((section) => {
     const values = status[section];
     if (typeof values !== "object" || values === null) return [];
     return Object.entries(values).flatMap(([key, value]) =>
-      typeof value === "number" ? [{ section, key, name: key.replaceAll("_", " "), value, isLoss: LOSS.test(key) }] : [],
+      typeof value === "number" ? [{ section, key, name: key.replaceAll("_", " "), value, isLoss: losses.has(`emberline_${section}_${key}`) }] : [],
     );
   });
 }

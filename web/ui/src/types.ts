@@ -362,6 +362,7 @@ export interface Status {
   started_ms: number;
   ready: boolean;
   not_ready_reason: string | null;
+  losses: { name: string; help: string; remedy: string; unit: string; count: number }[];
   store: Record<string, unknown>;
   ingest: Record<string, unknown>;
   symbols: Record<string, unknown>;

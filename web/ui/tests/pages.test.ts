@@ -3,7 +3,7 @@ import { alertsOf, servicePageOf, topologyOf } from "../dev/fixture-data.mjs";
 import { evidenceWords, inOrder, oneIn, splitWords } from "../src/alerts/words";
 import { perNote } from "../src/compare/choose";
 import { isApart, quantileName } from "../src/latency";
-import { countersIn, portsIn, receivedIn, refusedIn, tablesIn, targetsIn } from "../src/status";
+import { countersIn, lossesIn, portsIn, receivedIn, refusedIn, tablesIn, targetsIn } from "../src/status";
 import { align, axisEnds, loneWindows, requestsPerSecond, tickLabels } from "../src/service/series";
 import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
@@ -240,12 +240,18 @@ describe("alerts in words", () => {
 });
 
 test("the waiting page shows whatever counters the server has", () => {
-  const counters = countersIn({ version: "1", ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7, journal_records_lost: 1 }, symbols: null });
+  const counters = countersIn({ version: "1", ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7, hot_rows_gone: 1 }, symbols: null, losses: [{ name: "emberline_store_hot_rows_gone", count: 1 }] });
   expect(counters.map(({ section, name, value, isLoss }) => [section, name, value, isLoss])).toEqual([
     ["ingest", "batches", 3, false],
     ["store", "lsn acked", 7, false],
-    ["store", "journal records lost", 1, true],
+    ["store", "hot rows gone", 1, true],
   ]);
+});
+
+test("only losses that happened are shown, as the server names them", () => {
+  const loss = (name: string, count: number) => ({ name, help: "Rows", remedy: "Check the disk.", unit: "count", count });
+  expect(lossesIn({ losses: [loss("a", 0), loss("b", 2)] }).map(({ name, count }) => [name, count])).toEqual([["b", 2]]);
+  expect(lossesIn({})).toEqual([]);
 });
 
 test("the status page shows every signal, and targets that are down first", () => {

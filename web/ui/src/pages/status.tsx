@@ -5,7 +5,7 @@ import { useAnswer } from "../answer";
 import { ago, bytes, count, MISSING, moment, plural } from "../format";
 import { Failure, Skeleton } from "../parts/states";
 import { Sentence } from "../parts/sentence";
-import { countersIn, type Counter, type PortRow, portsIn, type NameTable, receivedIn, refusedIn, type RefusedMetric, tablesIn, type Target, targetsIn } from "../status";
+import { countersIn, type Counter, type Loss, lossesIn, type PortRow, portsIn, type NameTable, receivedIn, refusedIn, type RefusedMetric, tablesIn, type Target, targetsIn } from "../status";
 
 export function StatusPage() {
   const answer = useAnswer(askStatus());
@@ -13,7 +13,7 @@ export function StatusPage() {
   if (data === null) return answer.error === null ? <Skeleton rows={10} label="Loading the status" /> : <Failure error={answer.error} onRetry={answer.retry} />;
   const status = data as unknown as Record<string, unknown>;
   const counters = countersIn(status);
-  const losses = counters.filter((counter) => counter.isLoss && counter.value > 0);
+  const losses = lossesIn(status);
   return (
     <div class="status" data-ready={!answer.isStale}>
       <header class="page-head">
@@ -34,7 +34,7 @@ export function StatusPage() {
           </p>
         </div>
       )}
-      {losses.length > 0 && <Counters title="Lost or damaged" note="since the start; the log says what and why" counters={losses} />}
+      {losses.length > 0 && <Losses losses={losses} />}
       <LeftOut metrics={refusedIn(status, 200)} />
       <Received rows={receivedIn(status)} />
       <Targets targets={targetsIn(status)} />
@@ -64,6 +64,37 @@ function Panel({ title, note, children }: { title: string; note: string; childre
       </header>
       {children}
     </section>
+  );
+}
+
+function Losses({ losses }: { losses: readonly Loss[] }) {
+  return (
+    <Panel title="Lost or damaged" note="since the start; the log says when">
+      <Scroll title="Lost or damaged">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">What</th>
+              <th scope="col" class="number">How many</th>
+              <th scope="col">What to do</th>
+            </tr>
+          </thead>
+          <tbody>
+            {losses.map((loss) => (
+              <tr key={loss.name}>
+                <th scope="row" title={loss.name}>
+                  <Sentence text={loss.help} />
+                </th>
+                <td class="number">{loss.unit === "bytes" ? bytes(loss.count) : count(loss.count)}</td>
+                <td>
+                  <Sentence text={loss.remedy} />
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </Panel>
   );
 }
 

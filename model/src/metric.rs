@@ -1,0 +1,188 @@
+//! What a server counts about itself, as a list: each crate writes one, from which its counters, their snapshot, the status
+//! answer, `/metrics`, the alert rules in `deploy/prometheus` and the checks of the dashboards are made.
+//!
+//! Guarantee: whether a counter is a loss is said in the list, beside what to do about it, and nowhere else.
+
+use serde::Serialize;
+
+/// How a metric moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It only grows, from zero at the start of the process.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How often values fell into buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// As OpenMetrics writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a metric is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+}
+
+impl Unit {
+    fn suffix(self) -> &'static str {
+        match self {
+            Unit::Count => "",
+            Unit::Bytes => "_bytes",
+            Unit::Seconds => "_seconds",
+        }
+    }
+}
+
+/// A condition on a label: its value is one of these (or none of them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condition {
+    /// The label.
+    pub label: &'static str,
+    /// The values; of a condition that excludes, those that are not meant.
+    pub values: &'static [&'static str],
+    /// Whether the values are the ones that are not meant.
+    pub excludes: bool,
+}
+
+impl Condition {
+    /// The label has one of these values.
+    pub const fn is(label: &'static str, values: &'static [&'static str]) -> Condition {
+        Condition {
+            label,
+            values,
+            excludes: false,
+        }
+    }
+
+    /// The label has none of these values.
+    pub const fn is_not(label: &'static str, values: &'static [&'static str]) -> Condition {
+        Condition {
+            label,
+            values,
+            excludes: true,
+        }
+    }
+
+    /// Whether a value of the label is meant.
+    pub fn holds(&self, value: &str) -> bool {
+        self.values.contains(&value) != self.excludes
+    }
+}
+
+/// Why growth of a counter matters to an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Of which series of the family; all of them when empty.
+    pub of: &'static [Condition],
+    /// What was kept already is gone, or an alert did not reach its receiver; otherwise something failed that is tried again,
+    /// or that its sender was told of.
+    pub is_final: bool,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl Loss {
+    /// Something is gone for good.
+    pub const fn lost(remedy: &'static str) -> Option<Loss> {
+        Some(Loss {
+            of: &[],
+            is_final: true,
+            remedy,
+        })
+    }
+
+    /// Something failed.
+    pub const fn failed(remedy: &'static str) -> Option<Loss> {
+        Some(Loss {
+            of: &[],
+            is_final: false,
+            remedy,
+        })
+    }
+
+    /// Of some series of the family only.
+    pub const fn only(loss: Option<Loss>, of: &'static [Condition]) -> Option<Loss> {
+        match loss {
+            Some(loss) => Some(Loss { of, ..loss }),
+            None => None,
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its whole name, without the `_total` of counters.
+    pub name: &'static str,
+    /// What it counts, in one line.
+    pub help: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// What it is counted in.
+    pub unit: Unit,
+    /// What its growth means, where that is bad.
+    pub loss: Option<Loss>,
+}
+
+impl Metric {
+    /// The name of its samples at `/metrics`.
+    pub fn sample_name(&self) -> String {
+        match self.kind {
+            Kind::Counter => format!("{}_total", self.name),
+            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
+        }
+    }
+
+    /// The name without its unit, where it ends with the unit: encoders add it themselves.
+    pub fn stem(&self) -> (&'static str, Option<Unit>) {
+        match self.name.strip_suffix(self.unit.suffix()) {
+            Some(stem) if self.unit != Unit::Count => (stem, Some(self.unit)),
+            _ => (self.name, None),
+        }
+    }
+}
+
+/// How much was lost of one kind since the start of the process, for the status answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LossCount {
+    /// Name of the metric, without `_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// What it is counted in.
+    pub unit: Unit,
+    /// How many.
+    pub count: u64,
+}
+
+impl LossCount {
+    /// Of a metric, when its growth is a loss.
+    pub fn of(metric: &Metric, count: u64) -> Option<LossCount> {
+        metric.loss.map(|loss| LossCount {
+            name: metric.name,
+            help: metric.help,
+            remedy: loss.remedy,
+            unit: metric.unit,
+            count,
+        })
+    }
+}

@@ -1,0 +1,544 @@
+//! Every setting, through the list that makes it.
+
+use std::{collections::BTreeSet, path::Path};
+
+use clap::Parser;
+
+use super::{reference::Tree, *};
+use crate::cli::{Cli, Command};
+
+/// Reads a file of this text.
+fn read_text(text: &str) -> Result<Loaded, String> {
+    read_with(text, &[])
+}
+
+fn read_with(text: &str, given: &[Given]) -> Result<Loaded, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("emberline.yaml");
+    std::fs::write(&path, text).unwrap();
+    load(Some(&path), given).map_err(|error| error.to_string().replace(&path.display().to_string(), "emberline.yaml"))
+}
+
+fn flag(name: &str, value: &str) -> Given {
+    let (_, key) = keys::all().find(|(_, key)| key.name == name).unwrap();
+    Given {
+        key,
+        texts: vec![value.to_owned()],
+        origin: Origin::Flag(key.flag()),
+    }
+}
+
+/// A value that is allowed and is not the default, as text.
+fn another_value(key: &Key) -> String {
+    let default = key.show(&Settings::default());
+    match (key.type_name, key.bounds) {
+        ("whole number", keys::Bounds::Within(low, high)) => {
+            let default: f64 = default.parse().unwrap_or(low);
+            // The queue holds the longest batch: one of them may only grow, the other only shrink.
+            let may_grow = key.name != "max_batch_bytes" && default + 1.0 <= high;
+            let near = if may_grow { default + 1.0 } else { default - 1.0 };
+            (near as u64).to_string()
+        }
+        ("number", keys::Bounds::Within(low, _)) => format!("{:?}", f64::midpoint(low, default.parse().unwrap())),
+        ("true or false", _) => "true".to_owned(),
+        ("address", _) => "127.0.0.1:9999".to_owned(),
+        ("list of text", _) => "http://127.0.0.1:1".to_owned(),
+        ("lists of text by service", _) => "checkout=io.shop".to_owned(),
+        (_, keys::Bounds::Any) => "another".to_owned(),
+        _ => panic!("{}: bounds without a number", key.name),
+    }
+}
+
+#[test]
+fn every_setting_is_read_from_file_variable_and_flag_and_shown_with_its_origin() {
+    for (section, key) in keys::all() {
+        let mut settings = Settings::default();
+        key.set_texts(&mut settings, &[another_value(key)])
+            .unwrap_or_else(|wrong| panic!("{}: {wrong}", key.name));
+        let value = key.show(&settings);
+        assert_ne!(value, key.show(&Settings::default()), "{}", key.name);
+        let loaded = read_text(&format!("{}:\n  {}: {value}\n", section.name, key.name)).unwrap();
+        assert_eq!(loaded.settings, settings, "{}", key.name);
+        let shown = show(&loaded);
+        let line = shown
+            .lines()
+            .find(|line| line.starts_with(&format!("  {}: ", key.name)))
+            .unwrap();
+        assert!(line.contains(&value) && line.ends_with("emberline.yaml:2"), "{line}");
+        // Both override the file.
+        let other = format!(
+            "{}:\n  {}: {}\n",
+            section.name,
+            key.name,
+            key.show(&Settings::default())
+        );
+        for origin in [Origin::Environment(key.variable()), Origin::Flag(key.flag())] {
+            let mut given = flag(key.name, &another_value(key));
+            given.origin = origin.clone();
+            let loaded = read_with(&other, &[given]).unwrap();
+            assert_eq!((&loaded.settings, loaded.origin(key.name)), (&settings, origin));
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_is_a_configuration_of_the_same_values() {
+    let given: Vec<Given> = keys::all()
+        .map(|(_, key)| flag(key.name, &another_value(key)))
+        .collect();
+    let loaded = read_with("", &given).unwrap();
+    let again = read_text(&show(&loaded)).unwrap();
+    assert_eq!(again.settings, loaded.settings);
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_key_value_and_range() {
+    let mut bounded = 0;
+    for (section, key) in keys::all() {
+        let keys::Bounds::Within(low, high) = key.bounds else {
+            continue;
+        };
+        bounded += 1;
+        let mut wrong = vec![high + 1.0, high * 2.0];
+        if low >= 1.0 {
+            wrong.push(low - 1.0);
+        }
+        for value in wrong {
+            let error = read_text(&format!("{}:\n  {}: {value}\n", section.name, key.name)).unwrap_err();
+            let said = format!(
+                "emberline.yaml:2: `{}`: {value} is out of range: write {low} to {high}",
+                key.name
+            );
+            assert_eq!(error, said);
+        }
+        for wrong in ["lots", "[1]", "-1"] {
+            let error = read_text(&format!("{}: {{{}: {wrong}}}\n", section.name, key.name)).unwrap_err();
+            assert!(
+                error.starts_with(&format!("emberline.yaml:1: `{}`: ", key.name)),
+                "{error}"
+            );
+            assert!(error.contains(&key.bounds.in_words()), "{error}");
+        }
+    }
+    assert!(bounded > 60, "{bounded}");
+}
+
+/// What the parts of the server are given, and what they take from the settings themselves.
+fn given_to_parts(settings: &Settings) -> String {
+    let loaded = Loaded {
+        settings: settings.clone(),
+        scrape: None,
+        origins: BTreeMap::new(),
+    };
+    let (server, web, ingest) = (&settings.server, &settings.web, &settings.ingest);
+    format!(
+        "{:?} {:?} {:?}",
+        store_options(settings),
+        collector_config(&loaded, "127.0.0.1:4040"),
+        (
+            (
+                &server.log,
+                &server.traces_endpoint,
+                &web.listen,
+                &ingest.otlp_grpc,
+                &ingest.otlp_http
+            ),
+            (&web.allowed_hosts, &web.allow_delete, &web.ui_dir),
+            (&web.max_questions, &web.max_request_seconds, &web.max_answer_bytes),
+        )
+    )
+}
+
+#[test]
+fn every_setting_changes_what_a_part_is_given() {
+    let default = given_to_parts(&Settings::default());
+    for (_, key) in keys::all() {
+        let mut settings = Settings::default();
+        key.set_texts(&mut settings, &[another_value(key)]).unwrap();
+        assert_ne!(given_to_parts(&settings), default, "`{}` changes nothing", key.name);
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_parts() {
+    let settings = Settings::default();
+    let mut options = emberline_storage::Options::new("emberline-data");
+    // The way in is stricter than the store.
+    options.max_future = std::time::Duration::from_secs(600);
+    assert_eq!(format!("{:?}", store_options(&settings)), format!("{options:?}"));
+    let loaded = read_text("").unwrap();
+    let mut config = emberline_collector::CollectorConfig::new("emberline-data");
+    config.symbol_reader = collector_config(&loaded, "").symbol_reader;
+    assert_eq!(
+        format!("{:?}", collector_config(&loaded, "127.0.0.1:4040")),
+        format!("{config:?}")
+    );
+}
+
+#[test]
+fn names_are_unique_so_that_a_setting_has_one_flag_and_one_variable() {
+    let names: BTreeSet<&str> = keys::all().map(|(_, key)| key.name).collect();
+    let flags: BTreeSet<String> = keys::all().map(|(_, key)| key.flag()).collect();
+    assert_eq!((names.len(), flags.len()), (keys::all().count(), keys::all().count()));
+}
+
+#[test]
+fn what_is_unknown_is_named_with_its_line_and_the_nearest_name() {
+    for (text, said) in [
+        (
+            "store:\n  memory_limit: 5\n",
+            "emberline.yaml:2: unknown key `memory_limit` in `store`: did you mean `memory_limit_mb`?",
+        ),
+        (
+            "# x\nweb: {retention_hour: 5}\n",
+            "emberline.yaml:2: unknown key `retention_hour` in `web`: did you mean `retention_hours`, in the section `retention`?",
+        ),
+        (
+            "\nstores: {}\n",
+            "emberline.yaml:2: unknown section `stores`: did you mean `store`?",
+        ),
+        (
+            "memory_limit_mb: 5\n",
+            "emberline.yaml:1: unknown section `memory_limit_mb`: `memory_limit_mb` stands in the section `store`",
+        ),
+        (
+            "scrape_configs: []\n",
+            "emberline.yaml:1: `scrape_configs` stands in the section `scrape`",
+        ),
+        ("store: 5\n", "emberline.yaml:1: `store` is a section"),
+        ("- a\n", "emberline.yaml:1: not a configuration"),
+        (
+            "web: {listen: here}\n",
+            "emberline.yaml:1: `listen`: `here` is not an IP address with a port",
+        ),
+        (
+            "web:\n  own_code: [a]\n",
+            "emberline.yaml:2: `own_code`: a list is not prefixes by service",
+        ),
+        ("store: {\n", "emberline.yaml:2: "),
+        (
+            "scrape:\n  scrape_configs:\n    - {job_name: go, job: x}\n",
+            "emberline.yaml:3: scrape.scrape_configs[0]: unknown key `job`",
+        ),
+    ] {
+        let error = read_text(text).unwrap_err();
+        assert!(error.starts_with(said), "{error}\nis not\n{said}");
+    }
+    // All that is wrong is told at once.
+    let error = read_with(
+        "store: {query_threads: 0, min_free: 1}\n",
+        &[flag("max_workloads", "none")],
+    )
+    .unwrap_err();
+    assert_eq!(error.lines().count(), 3, "{error}");
+    assert!(
+        error.contains("--max-workloads: `max_workloads`: `none` is not a whole number"),
+        "{error}"
+    );
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_named_with_where_they_came_from() {
+    for (text, said) in [
+        (
+            "retention: {rollup_retention_days: 2}\n",
+            "emberline.yaml:1: `rollup_retention_days`: 2 days are shorter than `retention_hours` = 72",
+        ),
+        (
+            "store: {queue_bytes: 2000000}\n",
+            "emberline.yaml:1: `queue_bytes`: 2000000 is less than `max_batch_bytes` = 33554432",
+        ),
+        (
+            "ingest: {max_cumulative_rows: 5}\n",
+            "default: `max_cumulative_rows_per_profile`: 100000 is more than `max_cumulative_rows` = 5",
+        ),
+        (
+            "ingest: {max_cumulative_buckets: 5}\n",
+            "default: `max_cumulative_buckets_per_process`: 400000 is more than",
+        ),
+    ] {
+        let error = read_text(text).unwrap_err();
+        assert!(error.starts_with(said), "{error}");
+    }
+}
+
+#[test]
+fn flags_and_lists_are_read_from_the_command_line() {
+    let line = [
+        "emberline",
+        "serve",
+        "--allow-delete",
+        "--webhook",
+        "http://a",
+        "--webhook",
+        "http://b,http://c",
+        "--own-code",
+        "a=b;c=d",
+        "--max-request-mb",
+        "3",
+    ];
+    let Command::Serve(args) = Cli::try_parse_from(line).unwrap().command else {
+        panic!()
+    };
+    let loaded = args.settings.load().unwrap();
+    let settings = &loaded.settings;
+    assert_eq!(settings.alerts.webhooks, ["http://a", "http://b", "http://c"]);
+    assert_eq!((settings.web.allow_delete, settings.ingest.max_request_mb), (true, 3));
+    assert_eq!(settings.web.own_code.services().len(), 2);
+    assert_eq!(loaded.origin("max_request_mb").to_string(), "--max-request-mb");
+    let line = ["emberline", "serve", "--allow-delete=false"];
+    let Command::Serve(args) = Cli::try_parse_from(line).unwrap().command else {
+        panic!()
+    };
+    assert!(!args.settings.load().unwrap().settings.web.allow_delete);
+}
+
+#[test]
+fn variables_that_are_no_settings_are_warned_of() {
+    let names = [
+        "EMBERLINE_LISTEN",
+        "EMBERLINE_CONFIG",
+        "HOME",
+        "EMBERLINE_MEMORY_LIMIT",
+        "EMBERLINE_SCRAPE_CONFIG",
+    ];
+    let warnings = unknown_variables(names.map(str::to_owned));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].ends_with("did you mean EMBERLINE_MEMORY_LIMIT_MB?"),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings[1].starts_with("EMBERLINE_SCRAPE_CONFIG in the environment is not a setting"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn the_reference_is_what_is_committed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configure.md");
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == reference(),
+        "write it anew: target/release/emberline config reference > docs/configure.md"
+    );
+}
+
+#[test]
+fn the_reference_knows_every_key_of_a_proxys_file_and_says_what_it_does() {
+    let keys = Tree::of_proxy().keys("Config");
+    let known: BTreeSet<&str> = keys.iter().map(|(path, _)| path.as_str()).collect();
+    let full = format!(
+        "{}{}",
+        reference::SMALLEST_PROXY,
+        "collector: {endpoint: 'http://a:1'}\n"
+    );
+    let config = emberline_proxy::config::parse(Path::new("proxy.yaml"), &full).unwrap();
+    let mut written = BTreeSet::new();
+    paths(&serde_yaml_ng::to_value(config).unwrap(), "", &mut written);
+    for path in &written {
+        assert!(known.contains(path.as_str()), "{path} is not in the reference");
+    }
+    // Keys below something that is left out do not show.
+    let missing: Vec<&&str> = known.iter().filter(|path| !written.contains(**path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for (path, field) in keys.iter().chain(&Tree::of_scraping().keys("File")) {
+        assert!(field.help.len() > 4, "{path} is not documented");
+    }
+    assert!(Tree::of_scraping().keys("File").len() > 40);
+}
+
+fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Mapping(keys) => {
+            for (name, value) in keys {
+                let path = format!("{path}{}", name.as_str().unwrap());
+                found.insert(path.clone());
+                paths(value, &format!("{path}."), found);
+            }
+        }
+        Value::Sequence(elements) => {
+            let path = format!("{}[].", path.trim_end_matches('.'));
+            elements.iter().for_each(|element| paths(element, &path, found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn bounds_of_a_proxys_file_are_those_that_its_parser_holds() {
+    let page = reference();
+    let proxy = &page[page.find("## A proxy").unwrap()..];
+    for (key, low, high) in [
+        ("workers", 1u64, 64u64),
+        ("hz", 1, 10_000),
+        ("drain_seconds", 0, 3_600),
+        ("max_header_bytes", 8_192, 16_777_216),
+        ("memory_bytes", 1 << 20, 1 << 40),
+    ] {
+        let row = proxy
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{key}` |")))
+            .unwrap();
+        assert!(row.contains(&format!("| {low} to {high} |")), "{row}");
+        let section = match key {
+            "hz" => Some("profiler"),
+            "max_header_bytes" | "memory_bytes" => Some("limits"),
+            _ => None,
+        };
+        for (value, is_fine) in [(low, true), (high, true), (high + 1, false)] {
+            let line = section.map_or_else(
+                || format!("{key}: {value}\n"),
+                |section| format!("{section}: {{{key}: {value}}}\n"),
+            );
+            let text = format!("{}{line}", reference::SMALLEST_PROXY);
+            let parsed = emberline_proxy::config::parse(Path::new("proxy.yaml"), &text);
+            assert_eq!(parsed.is_ok(), is_fine, "{key}: {value}");
+        }
+    }
+    for (share, is_fine) in [(0.0, false), (0.01, true), (1.0, true), (1.5, false)] {
+        let text = format!("{}limits: {{share_of_caller: {share}}}\n", reference::SMALLEST_PROXY);
+        let parsed = emberline_proxy::config::parse(Path::new("proxy.yaml"), &text);
+        assert_eq!(parsed.is_ok(), is_fine, "{share}");
+    }
+    assert!(proxy.contains("| `share_of_caller` | number | `0.75` | 0.01 to 1 |"));
+}
+
+/// Words between backquotes in messages that look like settings and are none: parameters and fields of the API, and words
+/// of formats.
+const NO_SETTINGS: [&str; 14] = [
+    "drop_frames",
+    "functions_cut",
+    "group_by",
+    "heap_v2",
+    "heaptrack_print",
+    "keep_frames",
+    "prev_profile",
+    "process_cpu",
+    "profile_type",
+    "sample_rate",
+    "sample_type_config",
+    "series_cut",
+    "service_name",
+    "grpc_timeout",
+];
+
+/// Flags of other programs.
+const FLAGS_OF_OTHERS: [&str; 11] = [
+    "build-id",
+    "cpu-prof",
+    "heap-prof",
+    "print-flamegraph",
+    "prof",
+    "raw",
+    "stackcollapse",
+    "strip-debug",
+    // Of the sample mesh.
+    "collector",
+    "cart",
+    "checkout",
+];
+
+/// Lines of code of a crate's sources, without comments and tests.
+fn code_of(folder: &str) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("demo") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("\nmod tests {").next().unwrap();
+                let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                lines.extend(code.map(|line| (path.display().to_string(), line.to_owned())));
+            }
+        }
+    }
+    lines
+}
+
+/// What begins with `begin` and goes on with these letters.
+fn words<'l>(line: &'l str, begin: &str, is_letter: fn(char) -> bool) -> Vec<&'l str> {
+    line.match_indices(begin)
+        .map(|(at, _)| {
+            let rest = &line[at + begin.len()..];
+            &rest[..rest.find(|c| !is_letter(c)).unwrap_or(rest.len())]
+        })
+        .collect()
+}
+
+fn flags_of(command: &clap::Command, found: &mut BTreeSet<String>) {
+    found.extend(
+        command
+            .get_arguments()
+            .filter_map(|flag| flag.get_long().map(str::to_owned)),
+    );
+    for argument in command.get_arguments() {
+        found.extend(argument.get_visible_aliases().into_iter().flatten().map(str::to_owned));
+    }
+    command.get_subcommands().for_each(|command| flags_of(command, found));
+}
+
+#[test]
+fn every_setting_that_a_message_names_exists() {
+    let mut known: BTreeSet<String> = keys::all().map(|(_, key)| key.name.to_owned()).collect();
+    known.extend(SECTIONS.iter().map(|section| section.name.to_owned()));
+    for (path, _) in Tree::of_scraping()
+        .keys("File")
+        .iter()
+        .chain(&Tree::of_proxy().keys("Config"))
+    {
+        known.insert(path.rsplit('.').next().unwrap().to_owned());
+    }
+    let mut flags = BTreeSet::from(["help".to_owned(), "version".to_owned()]);
+    let mut command = <Cli as clap::CommandFactory>::command();
+    command.build();
+    flags_of(&command, &mut flags);
+    let variables: BTreeSet<String> = keys::all().map(|(_, key)| key.variable()).collect();
+    let mut named = BTreeSet::new();
+    for folder in [
+        "src",
+        "storage/src",
+        "collector/src",
+        "web/src",
+        "proxy/src/config",
+        "model/src",
+    ] {
+        for (file, line) in code_of(folder) {
+            for word in words(&line, "`", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+                let is_setting = word.contains('_') && !word.starts_with('_') && !NO_SETTINGS.contains(&word);
+                assert!(
+                    !is_setting || known.contains(word),
+                    "{file}: there is no setting `{word}`: {line}"
+                );
+                named.insert(word.to_owned());
+            }
+            for word in words(&line, "--", |c| c.is_ascii_lowercase() || c == '-') {
+                let is_flag = word.len() > 1 && !word.starts_with('-') && !FLAGS_OF_OTHERS.contains(&word);
+                assert!(
+                    !is_flag || flags.contains(word),
+                    "{file}: there is no flag --{word}: {line}"
+                );
+            }
+            for word in words(&line, "(EMBERLINE_", |c| c.is_ascii_uppercase() || c == '_') {
+                let variable = format!("EMBERLINE_{word}");
+                assert!(
+                    variables.contains(&variable),
+                    "{file}: there is no variable {variable}: {line}"
+                );
+            }
+        }
+    }
+    // It does find them.
+    for name in [
+        "max_query_seconds",
+        "min_free_mb",
+        "max_request_mb",
+        "symbol_memory_mb",
+        "retention_hours",
+    ] {
+        assert!(named.contains(name), "{name}");
+    }
+}
