@@ -321,7 +321,7 @@ async fn a_service_is_deleted_from_compacted_parts() {
     delete(&world.store).await.unwrap();
     assert_eq!(told(&world.store).await, expected);
     let names = parts(world.dir.path());
-    assert_eq!(names.len(), 8, "one part of each kind: {names:?}");
+    assert_eq!(names.len(), 12, "one part of each kind: {names:?}");
     world.store.close();
     remove_hot(world.dir.path());
     world.reopen();
