@@ -18,5 +18,6 @@ pub(crate) mod side_data;
 mod spread;
 pub(crate) mod sql;
 pub(crate) mod stacks;
+mod sums;
 pub(crate) mod totals;
 pub(crate) mod windows;
