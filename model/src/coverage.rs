@@ -311,8 +311,7 @@ impl Join {
     }
 
     /// Profiles alone, for what is divided by no requests: all of them count whole.
-    pub fn alone(profiles: &[Stretch]) -> Join {
-        let profiles: &[Run] = &profiles.iter().copied().map(Run::from).collect::<Vec<_>>();
+    pub fn alone(profiles: &[Run]) -> Join {
         let mut join = Join {
             lengths: (usual(profiles), 0),
             ..Join::default()

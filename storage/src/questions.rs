@@ -8,6 +8,7 @@ mod coverage;
 pub(crate) mod exemplars;
 mod gauges;
 pub(crate) mod heat_map;
+mod marks;
 pub(crate) mod profile_types;
 pub(crate) mod requests;
 pub(crate) mod selected;
