@@ -81,7 +81,7 @@ async fn told(store: &Store) -> String {
 async fn told_briefly(store: &Store) -> String {
     store.flush_applied().await.unwrap();
     let all = answers(store).await;
-    all.lines().take(7).collect::<Vec<_>>().join("\n")
+    all.lines().take(8).collect::<Vec<_>>().join("\n")
 }
 
 /// The sum of a service's samples.
