@@ -289,7 +289,7 @@ mod tests {
             let mut names: Vec<String> = pprof::resolve_named(&value)
                 .functions
                 .into_iter()
-                .map(|f| f.name)
+                .map(|f| f.name.clone())
                 .collect();
             names.sort();
             names

@@ -46,6 +46,85 @@ impl Stretch {
     }
 }
 
+/// Windows of one signal and one instance that follow one another without a gap and have one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// The first of them.
+    pub first: Stretch,
+    /// How many.
+    pub windows: u32,
+}
+
+impl Run {
+    /// The time of all of them.
+    pub fn whole(&self) -> Stretch {
+        Stretch {
+            length_s: self.first.length_s.saturating_mul(self.windows),
+            ..self.first
+        }
+    }
+
+    /// Start of the last one.
+    pub fn last_start_s(&self) -> u32 {
+        let behind = self.windows.saturating_sub(1).saturating_mul(self.first.length_s);
+        self.first.start_s.saturating_add(behind)
+    }
+
+    /// One by one.
+    pub fn windows(self) -> impl Iterator<Item = Stretch> {
+        (0..self.windows).map(move |n| self.after(n).first)
+    }
+
+    /// Those that belong to the same piece of time ([`Join::piece_of`]), with its start. A length of 0 is one second.
+    pub fn pieces(self, piece_s: u32) -> impl Iterator<Item = (u32, Run)> {
+        let piece_s = piece_s.max(1);
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            if rest.windows == 0 {
+                return None;
+            }
+            let start = Join::piece_of(&rest.first, piece_s);
+            let left_s = (u64::from(start) + u64::from(piece_s)).saturating_sub(u64::from(rest.first.middle_s()));
+            let fit = left_s.div_ceil(u64::from(rest.first.length_s.max(1)));
+            let windows = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, rest.windows);
+            let piece = Run { windows, ..rest };
+            rest = rest.after(windows);
+            Some((start, piece))
+        })
+    }
+
+    /// The part whose windows begin in a range of seconds without its end; `None` when there are none.
+    pub fn beginning_within(self, from_s: u32, to_s: u32) -> Option<Run> {
+        let length_s = self.first.length_s.max(1);
+        let before = from_s.saturating_sub(self.first.start_s).div_ceil(length_s);
+        let within = to_s
+            .saturating_sub(self.first.start_s)
+            .div_ceil(length_s)
+            .min(self.windows);
+        (before < within).then(|| Run {
+            windows: within - before,
+            ..self.after(before)
+        })
+    }
+
+    fn after(self, windows: u32) -> Run {
+        let start_s = self
+            .first
+            .start_s
+            .saturating_add(self.first.length_s.saturating_mul(windows));
+        Run {
+            first: Stretch { start_s, ..self.first },
+            windows: self.windows.saturating_sub(windows),
+        }
+    }
+}
+
+impl From<Stretch> for Run {
+    fn from(first: Stretch) -> Run {
+        Run { first, windows: 1 }
+    }
+}
+
 /// Stretches of time that neither overlap nor touch, ascending; half open, seconds since the Unix epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Times(Vec<(u64, u64)>);
@@ -183,6 +262,12 @@ pub struct Join {
 impl Join {
     /// Joins the profiles of a release with its requests.
     pub fn new(profiles: &[Stretch], requests: &[Stretch]) -> Join {
+        let runs = |windows: &[Stretch]| windows.iter().copied().map(Run::from).collect::<Vec<_>>();
+        Join::of_runs(&runs(profiles), &runs(requests))
+    }
+
+    /// The same of windows in runs.
+    pub fn of_runs(profiles: &[Run], requests: &[Run]) -> Join {
         let (profiled, counted) = (by_instance(profiles), by_instance(requests));
         let both: Vec<u64> = profiled
             .keys()
@@ -226,7 +311,7 @@ impl Join {
     }
 
     /// Profiles alone, for what is divided by no requests: all of them count whole.
-    pub fn alone(profiles: &[Stretch]) -> Join {
+    pub fn alone(profiles: &[Run]) -> Join {
         let mut join = Join {
             lengths: (usual(profiles), 0),
             ..Join::default()
@@ -242,7 +327,8 @@ impl Join {
     /// Says which requests of a side the application counted itself: the proxy beside it counted the same requests once
     /// more ([`Join::share_besides`]).
     pub fn prefer(&mut self, side: Side, counted_by_application: &[Stretch]) {
-        for (instance, times) in by_instance(counted_by_application) {
+        let runs: Vec<Run> = counted_by_application.iter().copied().map(Run::from).collect();
+        for (instance, times) in by_instance(&runs) {
             if let Some(&unit) = self.of.get(&instance) {
                 let preferred = &mut self.preferred[unit][usize::from(side == Side::Server)];
                 *preferred = Times::any([&*preferred, &times]);
@@ -316,10 +402,10 @@ fn part(seconds: u64, window: &Stretch) -> f64 {
     }
 }
 
-fn by_instance(windows: &[Stretch]) -> BTreeMap<u64, Times> {
+fn by_instance(runs: &[Run]) -> BTreeMap<u64, Times> {
     let mut ranges: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
-    for window in windows {
-        ranges.entry(window.instance).or_default().push(window.range());
+    for run in runs {
+        ranges.entry(run.first.instance).or_default().push(run.whole().range());
     }
     let union = |(instance, mut ranges): (u64, Vec<(u64, u64)>)| {
         ranges.sort_unstable();
@@ -329,11 +415,16 @@ fn by_instance(windows: &[Stretch]) -> BTreeMap<u64, Times> {
 }
 
 /// The length that most windows do not exceed. 0 without windows.
-fn usual(windows: &[Stretch]) -> u32 {
-    let mut lengths: Vec<u32> = windows.iter().map(|window| window.length_s).collect();
-    let at = lengths.len() * 3 / 4;
-    match lengths.is_empty() {
-        true => 0,
-        false => *lengths.select_nth_unstable(at).1,
+fn usual(runs: &[Run]) -> u32 {
+    let mut lengths: BTreeMap<u32, u64> = BTreeMap::new();
+    for run in runs {
+        *lengths.entry(run.first.length_s).or_default() += u64::from(run.windows);
     }
+    let at = lengths.values().sum::<u64>() * 3 / 4;
+    let mut seen = 0;
+    let reached = |(_, windows): &(&u32, &u64)| {
+        seen += **windows;
+        seen > at
+    };
+    lengths.iter().find(reached).map_or(0, |(length, _)| *length)
 }

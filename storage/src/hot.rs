@@ -9,6 +9,7 @@
 mod chunks;
 mod compact;
 mod copy;
+pub(crate) mod cut;
 pub(crate) mod database;
 pub(crate) mod failure;
 mod forget;
@@ -17,6 +18,7 @@ mod load;
 pub(crate) mod rows;
 mod seal;
 pub(crate) mod sources;
+mod sums;
 mod writer;
 
 use std::{

@@ -49,6 +49,15 @@ impl Step {
         lengths.find(|&length| length >= window_s).unwrap_or(u32::MAX)
     }
 
+    /// Its length in seconds, 0 for all of a range; `None` where windows are told apart.
+    pub(crate) fn seconds(self) -> Option<u32> {
+        match self {
+            Step::Range => Some(0),
+            Step::Window => None,
+            Step::Seconds(seconds) => Some(seconds.max(1)),
+        }
+    }
+
     /// What the rows of a window say as their start.
     pub(crate) fn start_of(self, window_s: u32) -> u32 {
         match self {

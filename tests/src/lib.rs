@@ -209,6 +209,11 @@ impl Server {
 
     /// The same with more options, and with so many file descriptors.
     pub fn start_with(data: &Path, options: &[&str], descriptors: Option<u64>) -> Server {
+        Server::start_program(&binary("emberline"), data, options, descriptors)
+    }
+
+    /// The same of another program than the one that was built with the tests: an older one, to compare with.
+    pub fn start_program(program: &Path, data: &Path, options: &[&str], descriptors: Option<u64>) -> Server {
         let cgroup = MemoryCgroup::new(MEMORY_CAP_BYTES);
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (web, otlp_grpc, otlp_http) = (local(free_port()), local(free_port()), local(free_port()));
@@ -222,7 +227,7 @@ impl Server {
             None => command.arg("/dev/null"),
         };
         let child = command
-            .arg(binary("emberline"))
+            .arg(program)
             .args(["serve", "--exit-on-stdin-close", "--data-dir"])
             .arg(data)
             .args(["--listen", &web.to_string()])

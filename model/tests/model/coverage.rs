@@ -2,7 +2,7 @@
 
 use emberline_model::{
     Component, Profile, Side, Workload, WorkloadWindow,
-    coverage::{Join, JoinedBy, Missing, Stretch},
+    coverage::{Join, JoinedBy, Missing, Run, Stretch},
     otlp::{decode_metrics, decode_profiles, encode_profiles, encode_requests},
 };
 use proptest::prelude::*;
@@ -148,4 +148,39 @@ fn windows_of_others_cover_their_own_time() {
     profiled.profiles = vec![Profile::empty_cpu(1_003_000_000_000, 15_000_000_000)];
     let decoded = decode_profiles(&encode_profiles(&profiled)).unwrap();
     assert_eq!(times(&decoded.windows), [(1003, 15)]);
+}
+
+proptest! {
+    /// Runs are shorthand: windows taken from them one by one say the same.
+    #[test]
+    fn runs_say_what_their_windows_say(
+        runs in prop::collection::vec((0u64..3, 0u32..400, prop_oneof![Just(7u32), Just(10), Just(60)], 1u32..30), 1..6),
+        piece_s in 1u32..200, from_s in 0u32..500, length_s in 1u32..400,
+    ) {
+        let run = |&(instance, start_s, length_s, windows): &(u64, u32, u32, u32)| Run {
+            first: Stretch { instance, start_s, length_s },
+            windows,
+        };
+        let runs: Vec<Run> = runs.iter().map(run).collect();
+        let windows: Vec<Stretch> = runs.iter().flat_map(|run| run.windows()).collect();
+        for run in &runs {
+            let pieces: Vec<(u32, Stretch)> =
+                run.pieces(piece_s).flat_map(|(start, piece)| piece.windows().map(move |w| (start, w))).collect();
+            let expected: Vec<(u32, Stretch)> = run.windows().map(|w| (Join::piece_of(&w, piece_s), w)).collect();
+            prop_assert_eq!(pieces, expected);
+            let within = run.beginning_within(from_s, from_s + length_s);
+            let within: Vec<Stretch> = within.into_iter().flat_map(Run::windows).collect();
+            let expected: Vec<Stretch> =
+                run.windows().filter(|w| (from_s..from_s + length_s).contains(&w.start_s)).collect();
+            prop_assert_eq!(within, expected);
+            prop_assert_eq!(run.windows().last().map(|w| w.start_s), Some(run.last_start_s()));
+        }
+        let half = runs.len() / 2;
+        let of = |runs: &[Run]| runs.iter().flat_map(|run| run.windows()).collect::<Vec<_>>();
+        let by_run = Join::of_runs(&runs[..half], &runs[half..]);
+        let by_window = Join::new(&of(&runs[..half]), &of(&runs[half..]));
+        prop_assert_eq!(by_run.coverage(), by_window.coverage());
+        prop_assert_eq!(by_run.piece_s(), by_window.piece_s());
+        prop_assert!(windows.iter().all(|w| by_run.share(w) == by_window.share(w)));
+    }
 }

@@ -3,15 +3,15 @@
 /// Rows that are sorted at a time, about; a series that has more is sorted alone, on disk.
 pub(super) const CHUNK_ROWS: u64 = 2 << 20;
 
-/// Ranges of series, both ends included, that together hold every series once, in ascending order. `counts` are the
-/// series with their rows, ascending.
-pub(super) fn series_ranges(counts: &[(u64, u64)]) -> Vec<(u64, u64)> {
+/// Ranges of series, both ends included, that together hold every series once, in ascending order, and `most` rows unless a
+/// series alone has more. `counts` are the series with their rows, ascending.
+pub(super) fn series_ranges(counts: &[(u64, u64)], most: u64) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
     let (mut first, mut rows) = (None, 0);
     for (at, &(series, count)) in counts.iter().enumerate() {
         let from = *first.get_or_insert(series);
         rows += count;
-        let fits = counts.get(at + 1).is_some_and(|next| rows + next.1 <= CHUNK_ROWS);
+        let fits = counts.get(at + 1).is_some_and(|next| rows + next.1 <= most);
         if !fits {
             ranges.push((from, series));
             (first, rows) = (None, 0);
@@ -33,7 +33,7 @@ mod tests {
         ) {
             let counts: Vec<(u64, u64)> = counts.into_iter().collect();
             let mut found = Vec::new();
-            for (first, last) in series_ranges(&counts) {
+            for (first, last) in series_ranges(&counts, CHUNK_ROWS) {
                 let within: Vec<(u64, u64)> =
                     counts.iter().copied().filter(|c| (first..=last).contains(&c.0)).collect();
                 let rows: u64 = within.iter().map(|c| c.1).sum();

@@ -1,5 +1,5 @@
-//! Compaction: the parts of a day that is over become one of each kind, and the roll-up is added up over quarters of the
-//! day beside it.
+//! Compaction: the parts of a day that is over become one of each kind, and the roll-up and the sums of requests are added
+//! up over quarters of the day beside them. Parts of before there were sums get theirs.
 //!
 //! Guarantees: no answer changes; the compacted parts hold as many rows as those they replace, or nothing is replaced;
 //! a crash leaves either (`parts::compacted`). Runs on a thread of its own beside questions and ingest; memory is bounded
@@ -10,7 +10,8 @@ use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, sync::Arc};
 
 use super::{
     Shared,
-    copy::{Copier, Problem},
+    copy::{Copier, Problem, from, from_windows},
+    sums,
 };
 use crate::{
     journal::Lsn,
@@ -221,6 +222,9 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
         drafts.extend(work.rows(kind)?);
     }
     drafts.extend(work.quarters()?);
+    drafts.extend(work.request_sums()?);
+    drafts.extend(work.totals()?);
+    drafts.extend(work.runs()?);
     Ok(Some(Done {
         commit,
         drafts,
@@ -301,17 +305,84 @@ impl Work<'_> {
         Ok(Some(draft))
     }
 
+    /// The parts that sums were made from, and the sums; then the parts without any. Sums of rows that are not there any more
+    /// are passed over.
+    fn summed(&self, of: Kind, sums: Kind) -> (Group, Group) {
+        let mut summed = Group::new();
+        let mut unsummed = Group::new();
+        for part in self.of_kind(of) {
+            let beside = |other: &&Arc<Part>| other.name.kind == sums && other.name.is_beside(&part.name);
+            match self.parts.iter().find(beside) {
+                Some(sums) => summed.push(sums.clone()),
+                None => unsummed.push(part),
+            }
+        }
+        (summed, unsummed)
+    }
+
+    /// A name beside that of rows: they are of the same batches.
+    fn name_beside(&self, of: Kind, kind: Kind) -> PartName {
+        PartName {
+            kind,
+            ..self.name(of, 0)
+        }
+    }
+
+    /// Puts sums of requests together, and adds them up over quarters of the day.
+    fn request_sums(&self) -> Result<Vec<Draft>, Problem> {
+        let (summed, unsummed) = self.summed(Kind::Requests, Kind::Sums);
+        let writers = self
+            .copier
+            .request_sums(&summed, &unsummed, &self.of_kind(Kind::Windows))?;
+        let kinds = [Kind::Sums, Kind::DaySums].into_iter().zip(writers);
+        let drafts = kinds.filter_map(|(kind, writer)| Some((kind, writer?)));
+        drafts
+            .map(|(kind, writer)| Ok(writer.finish(self.name_beside(Kind::Requests, kind))?))
+            .collect()
+    }
+
+    /// Puts CPU without its stacks together.
+    fn totals(&self) -> Result<Option<Draft>, Problem> {
+        let (summed, unsummed) = self.summed(Kind::Samples, Kind::Totals);
+        let windows = self.of_kind(Kind::Windows);
+        let add_up = |samples: &Group| sums::of_cpu(&from(samples), &from_windows(&windows));
+        self.put_together(Kind::Totals, Kind::Samples, [&summed, &unsummed, &windows], add_up)
+    }
+
+    /// Puts runs of windows together.
+    fn runs(&self) -> Result<Option<Draft>, Problem> {
+        let (summed, unsummed) = self.summed(Kind::Windows, Kind::Runs);
+        let add_up = |windows: &Group| sums::of_windows(&from(windows));
+        self.put_together(Kind::Runs, Kind::Windows, [&summed, &unsummed, &Group::new()], add_up)
+    }
+
+    fn put_together(
+        &self,
+        kind: Kind,
+        of: Kind,
+        [summed, unsummed, beside]: [&Group; 3],
+        add_up: impl Fn(&Group) -> String,
+    ) -> Result<Option<Draft>, Problem> {
+        let mut queries = Vec::new();
+        if !summed.is_empty() {
+            queries.push(format!("SELECT * FROM {}", from(summed)));
+        }
+        if !unsummed.is_empty() {
+            queries.push(add_up(unsummed));
+        }
+        let sources = [summed.as_slice(), unsummed, beside].concat();
+        let writer = self.copier.queries(kind, &sources, &queries)?;
+        writer
+            .map(|writer| Ok(writer.finish(self.name_beside(of, kind))?))
+            .transpose()
+    }
+
     /// Adds up the roll-up over quarters of the day.
     fn quarters(&self) -> Result<Option<Draft>, Problem> {
         let Some(writer) = self.copier.quarters(&self.of_kind(Kind::Rollup))? else {
             return Ok(None);
         };
-        // They are of the same batches.
-        let of_rollup = self.name(Kind::Rollup, 0);
-        Ok(Some(writer.finish(PartName {
-            kind: Kind::Quarters,
-            ..of_rollup
-        })?))
+        Ok(Some(writer.finish(self.name_beside(Kind::Rollup, Kind::Quarters))?))
     }
 }
 

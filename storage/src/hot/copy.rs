@@ -10,14 +10,16 @@ use std::{
     sync::Arc,
 };
 
-use arrow::datatypes::Schema;
+use arrow::{array::StructArray, datatypes::Schema};
 
 use super::{
     Shared,
-    chunks::series_ranges,
-    database::{column_names, rows_of},
+    chunks::{CHUNK_ROWS, series_ranges},
+    cut::{QUARTER_OF_DAY, QUARTER_OF_HOUR},
+    database::{column_names, columns, rows_of},
     hours::QUARTER_S,
     seal::order,
+    sums::{self, RequestSums},
 };
 use crate::{
     parts::{self, DraftFile, Kind, Part, rows::RowWriter},
@@ -101,6 +103,72 @@ impl Copier<'_> {
         })
     }
 
+    /// Writes the rows of queries, which are all of one kind, of these parts; `None` without rows.
+    pub(super) fn queries(
+        &self,
+        kind: Kind,
+        sources: &[Arc<Part>],
+        queries: &[String],
+    ) -> Result<Option<RowWriter>, Problem> {
+        let mut writer = None;
+        if !queries.is_empty() {
+            verify(sources)?;
+            self.copy(kind, &sums::sorted(kind, queries), &mut writer)?;
+        }
+        Ok(writer)
+    }
+
+    /// Writes sums of requests over quarters of an hour, and over quarters of a day: of what is added up already, and of
+    /// requests that are not, with the windows they belong to.
+    pub(super) fn request_sums(
+        &self,
+        summed: &[Arc<Part>],
+        requests: &[Arc<Part>],
+        windows: &[Arc<Part>],
+    ) -> Result<[Option<RowWriter>; 2], Problem> {
+        verify(summed)?;
+        verify(requests)?;
+        verify(windows)?;
+        let mut writers = [None, None];
+        for (kind, sources) in [(Kind::Sums, summed), (Kind::Requests, requests)] {
+            if sources.is_empty() {
+                continue;
+            }
+            for condition in self.chunks(kind, sources, "true")?.into_iter().flatten() {
+                let sql = match kind {
+                    Kind::Sums => sums::of_sums(&from(sources), &format!("r.{condition}")),
+                    _ => sums::of_requests(&from(sources), &from_windows(windows), &format!("r.{condition}")),
+                };
+                for (kind, rows) in [Kind::Sums, Kind::DaySums].into_iter().zip(self.add_requests(&sql)?) {
+                    let Some(rows) = rows else { continue };
+                    let writer = &mut writers[usize::from(kind == Kind::DaySums)];
+                    let writer = match writer {
+                        Some(writer) => writer,
+                        none => {
+                            let schema = Arc::new(Schema::new(rows.fields().clone()));
+                            none.insert(RowWriter::new(self.create(kind)?, schema)?)
+                        }
+                    };
+                    writer.write(&rows)?;
+                }
+            }
+        }
+        Ok(writers)
+    }
+
+    /// Adds up requests over both units.
+    fn add_requests(&self, sql: &str) -> Result<[Option<StructArray>; 2], Problem> {
+        let added = self.shared.readers.read(|reader| {
+            let mut sums = [RequestSums::new(QUARTER_OF_HOUR), RequestSums::new(QUARTER_OF_DAY)];
+            reader.rows(sql, &[], |chunk| {
+                let columns = Columns::new(chunk);
+                sums.iter_mut().try_for_each(|sums| sums.add(&columns))
+            })?;
+            Ok(sums)
+        })?;
+        Ok(added.map(RequestSums::finish))
+    }
+
     /// Writes the rows of a query, which `sql` makes from the condition that selects some of the rows.
     fn write(
         &self,
@@ -113,11 +181,7 @@ impl Copier<'_> {
         if sources.is_empty() {
             return Ok(writer);
         }
-        for part in sources {
-            if !part.is_intact(false)? {
-                return Err(Problem::Damaged(vec![part.clone()]));
-            }
-        }
+        verify(sources)?;
         for group in self.chunks(kind, sources, condition)? {
             for chunk in group {
                 self.copy(kind, &sql(&format!("{condition} AND {chunk}")), &mut writer)?;
@@ -134,7 +198,7 @@ impl Copier<'_> {
     /// or ends in the middle of an hour does not read the times of the whole day.
     fn chunks(&self, kind: Kind, sources: &[Arc<Part>], condition: &str) -> Result<Vec<Vec<String>>, Problem> {
         // Few enough to be sorted at once, and exemplars are not in the order of their series.
-        if kind == Kind::Windows || kind == Kind::Exemplars {
+        if matches!(kind, Kind::Windows | Kind::Exemplars | Kind::Totals | Kind::Runs) {
             return Ok(vec![vec!["true".to_owned()]]);
         }
         let quarter = match kind {
@@ -160,12 +224,12 @@ impl Copier<'_> {
         })?;
         let group = |(from_s, counts): (u32, Vec<(u64, u64)>)| {
             let times = match kind {
-                Kind::Samples => format!("ts >= {from_s} AND ts < {}", i64::from(from_s) + QUARTER_S),
-                _ => "true".to_owned(),
+                Kind::Samples => format!(" AND ts >= {from_s} AND ts < {}", i64::from(from_s) + QUARTER_S),
+                _ => String::new(),
             };
-            let ranges = series_ranges(&counts).into_iter();
+            let ranges = series_ranges(&counts, most_rows(kind)).into_iter();
             ranges
-                .map(|(first, last)| format!("{times} AND series_id BETWEEN {first} AND {last}"))
+                .map(|(first, last)| format!("series_id BETWEEN {first} AND {last}{times}"))
                 .collect()
         };
         Ok(counts.into_iter().map(group).collect())
@@ -200,6 +264,37 @@ impl Copier<'_> {
             return Err(Problem::Disk(error));
         }
         Ok(result?)
+    }
+}
+
+/// Rows of a kind that are written at a time.
+fn most_rows(kind: Kind) -> u64 {
+    match kind {
+        Kind::Sums | Kind::DaySums => sums::CHUNK_SUMS,
+        Kind::Requests => sums::CHUNK_ROWS,
+        _ => CHUNK_ROWS,
+    }
+}
+
+fn verify(sources: &[Arc<Part>]) -> Result<(), Problem> {
+    for part in sources {
+        if !part.is_intact(false)? {
+            return Err(Problem::Damaged(vec![part.clone()]));
+        }
+    }
+    Ok(())
+}
+
+/// Windows as a table of a query, also where there are none.
+pub(super) fn from_windows(windows: &[Arc<Part>]) -> String {
+    match windows.is_empty() {
+        false => from(windows),
+        true => {
+            let typed = columns(Kind::Windows)
+                .iter()
+                .map(|(name, of)| format!("CAST(NULL AS {of}) AS {name}"));
+            format!("(SELECT {} WHERE false)", typed.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -138,6 +138,54 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             // How many windows had the stack. CPU adds up and has no use for it: 0.
             ("windows", "USMALLINT"),
         ],
+        Kind::Sums | Kind::DaySums => &[
+            // The quarter of an hour, or of a day, in which the windows begin, and that in which their middles lie.
+            ("ts", "UINTEGER"),
+            ("piece", "UINTEGER"),
+            // Of one of the processes, which stands for its release.
+            ("series_id", "UBIGINT"),
+            ("side", "UTINYINT"),
+            ("route", "VARCHAR"),
+            ("method", "VARCHAR"),
+            ("peer_namespace", "VARCHAR"),
+            ("peer_service", "VARCHAR"),
+            ("peer_version", "VARCHAR"),
+            ("protocol", "VARCHAR"),
+            ("status", "USMALLINT"),
+            ("error", "BOOLEAN"),
+            ("zero_count", "UBIGINT"),
+            ("sum", "DOUBLE"),
+            ("min", "DOUBLE"),
+            ("max", "DOUBLE"),
+            ("bucket", "SMALLINT[]"),
+            ("n", "UBIGINT[]"),
+            ("request_bytes", "UBIGINT"),
+            ("response_bytes", "UBIGINT"),
+            ("destination", "VARCHAR"),
+            ("streaming_s", "DOUBLE"),
+            ("open", "UBIGINT"),
+        ],
+        Kind::Totals => &[
+            ("ts", "UINTEGER"),
+            ("piece", "UINTEGER"),
+            // Of the release: that of its processes, without an instance.
+            ("series_id", "UBIGINT"),
+            ("label_set", "UBIGINT"),
+            ("value", "UBIGINT"),
+            ("samples", "UBIGINT"),
+        ],
+        Kind::Runs => &[
+            // Start of the first window.
+            ("ts", "UINTEGER"),
+            ("workload_id", "UBIGINT"),
+            ("component", "UTINYINT"),
+            // Of each window.
+            ("length", "UINTEGER"),
+            ("windows", "UINTEGER"),
+            ("has_requests", "BOOLEAN"),
+            ("has_profiles", "BOOLEAN"),
+            ("profile_types", "UBIGINT[]"),
+        ],
         Kind::Names | Kind::Stacks => &[],
     }
 }
@@ -656,7 +704,7 @@ fn id_list(ids: &IdSet) -> String {
 /// The condition that a row of a kind is a service's.
 pub(crate) fn is_owned(kind: Kind, owned: &Owned) -> String {
     match kind {
-        Kind::Windows => format!("workload_id IN ({})", id_list(&owned.workloads)),
+        Kind::Windows | Kind::Runs => format!("workload_id IN ({})", id_list(&owned.workloads)),
         _ => format!("series_id IN ({})", id_list(&owned.series)),
     }
 }

@@ -97,11 +97,12 @@ pub(super) fn find<'a>(
     Ok(found)
 }
 
-/// Roll-ups hold the same samples once more, as long as there are any; quarters of days hold their roll-up once more.
+/// Roll-ups hold the same samples once more, as long as there are any; quarters of days hold their roll-up once more, and
+/// sums of requests, CPU and windows what they were made of.
 fn is_counted(kind: Kind, has_samples: bool) -> bool {
     match kind {
         Kind::Rollup => !has_samples,
-        Kind::Quarters => false,
+        Kind::Quarters | Kind::Sums | Kind::DaySums | Kind::Totals | Kind::Runs => false,
         _ => true,
     }
 }
@@ -220,7 +221,7 @@ fn used_label_sets(shared: &Shared, owned: &Owned, beside: &[Arc<Part>]) -> Resu
     let mut used = IdSet::default();
     for part in beside {
         let kind = part.name.kind;
-        if !matches!(kind, Kind::Samples | Kind::Rollup | Kind::Exemplars) {
+        if !matches!(kind, Kind::Samples | Kind::Rollup | Kind::Exemplars | Kind::Totals) {
             continue;
         }
         if !part.is_intact(false)? {

@@ -1,6 +1,7 @@
 //! Batches as rows. Guarantee: the values of a profile's samples reach the rows exactly; a dictionary row is
 //! written once per file. What was staged and not committed is taken back with [`Seen::forget`].
 
+mod requests;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -11,11 +12,11 @@ use std::{
 };
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int16Builder, ListBuilder, StringArray, StringBuilder, UInt8Array,
-    UInt16Array, UInt32Array, UInt32Builder, UInt64Array, UInt64Builder,
+    ArrayRef, BooleanArray, Float64Array, ListBuilder, StringArray, StringBuilder, UInt8Array, UInt32Array,
+    UInt32Builder, UInt64Array, UInt64Builder,
 };
 use emberline_model::{
-    Component, Frame, Mapping, Release, RequestSeries, Workload, WorkloadWindow,
+    Component, Frame, Mapping, Release, Workload, WorkloadWindow,
     id::{self, Content},
 };
 
@@ -26,6 +27,7 @@ use crate::{
     journal::Lsn,
 };
 
+pub(crate) use requests::RequestRows;
 pub(crate) use stage::{restore, stage};
 
 /// Profile type of the series that request rows belong to.
@@ -202,31 +204,6 @@ struct ExemplarRows {
 }
 
 #[derive(Default)]
-struct RequestRows {
-    ts: Vec<u32>,
-    series: Vec<u64>,
-    side: Vec<u8>,
-    route: StringBuilder,
-    method: StringBuilder,
-    peer: PeerColumns,
-    protocol: StringBuilder,
-    status: Vec<u16>,
-    error: Vec<bool>,
-    zero_count: Vec<u64>,
-    sum: Vec<f64>,
-    min: Vec<f64>,
-    max: Vec<f64>,
-    bucket: ListBuilder<Int16Builder>,
-    n: ListBuilder<UInt64Builder>,
-    request_bytes: Vec<u64>,
-    response_bytes: Vec<u64>,
-    destination: StringBuilder,
-    streaming_s: Vec<f64>,
-    open: Vec<u64>,
-    lsn: Vec<u64>,
-}
-
-#[derive(Default)]
 struct WindowRows {
     ts: Vec<u32>,
     workload: Vec<u64>,
@@ -334,37 +311,6 @@ impl WindowRows {
         self.truncated.push(stats.truncated);
         self.cpu_ns.push(stats.cpu_ns);
         self.overhead_ns.push(stats.overhead_ns);
-        self.lsn.push(lsn);
-    }
-}
-
-impl RequestRows {
-    fn push(&mut self, request: &RequestSeries, ts: u32, series: u64, lsn: Lsn) {
-        self.ts.push(ts);
-        self.series.push(series);
-        self.side.push(request.side.code());
-        self.route.append_value(&request.route);
-        self.method.append_value(&request.method);
-        self.peer.push(request.peer.as_ref());
-        self.protocol.append_value(&request.protocol);
-        self.status.push(request.status);
-        self.error.push(request.error);
-        let duration = &request.duration;
-        self.zero_count.push(duration.zero_count());
-        self.sum.push(duration.sum());
-        self.min.push(duration.min());
-        self.max.push(duration.max());
-        for &(bucket, n) in duration.buckets() {
-            self.bucket.values().append_value(bucket);
-            self.n.values().append_value(n);
-        }
-        self.bucket.append(true);
-        self.n.append(true);
-        self.request_bytes.push(request.request_bytes);
-        self.response_bytes.push(request.response_bytes);
-        self.destination.append_value(&request.destination);
-        self.streaming_s.push(request.streaming_s);
-        self.open.push(request.open);
         self.lsn.push(lsn);
     }
 }
@@ -542,37 +488,6 @@ impl ExemplarRows {
             numbers(self.trace_low),
             numbers(self.span_id),
             numbers(self.cut),
-            numbers(self.lsn),
-        ]
-    }
-}
-
-impl RequestRows {
-    fn into_columns(mut self) -> Vec<ArrayRef> {
-        let [namespace, service, version] = self.peer.finish();
-        vec![
-            times(self.ts),
-            numbers(self.series),
-            codes(self.side),
-            Arc::new(self.route.finish()),
-            Arc::new(self.method.finish()),
-            namespace,
-            service,
-            version,
-            Arc::new(self.protocol.finish()),
-            Arc::new(UInt16Array::from(self.status)),
-            flags(self.error),
-            numbers(self.zero_count),
-            doubles(self.sum),
-            doubles(self.min),
-            doubles(self.max),
-            Arc::new(self.bucket.finish()),
-            Arc::new(self.n.finish()),
-            numbers(self.request_bytes),
-            numbers(self.response_bytes),
-            Arc::new(self.destination.finish()),
-            doubles(self.streaming_s),
-            numbers(self.open),
             numbers(self.lsn),
         ]
     }

@@ -3,7 +3,7 @@
 //! Guarantees: a row is in the table or in a part for every question, never in both or neither; the journal is trimmed
 //! only after the parts are durable; a failure before the first rename leaves everything as it was, one after it is
 //! answered by opening the engine anew, which does what a start after a crash does: rows that a part covers leave the
-//! tables. Rows that come late make another part of their hour.
+//! tables. Rows that come late make another part of their hour. Sums (`sums`) are written with the rows they are made of.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -16,9 +16,11 @@ use emberline_model::ProfileType;
 
 use super::{
     Shared,
-    chunks::series_ranges,
+    chunks::{CHUNK_ROWS, series_ranges},
+    cut::QUARTER_OF_HOUR,
     database::{Database, column_names, table},
     hours,
+    sums::{self, RequestSums},
 };
 use crate::{
     ids::IdMap,
@@ -71,6 +73,10 @@ pub(super) fn order(kind: Kind) -> &'static str {
         Kind::Requests => {
             "series_id, side, route, method, protocol, status, destination, peer_service, peer_version, ts"
         }
+        Kind::Sums | Kind::DaySums => {
+            "series_id, side, route, method, protocol, status, destination, peer_service, peer_version, ts, piece"
+        }
+        Kind::Totals => "series_id, label_set, ts, piece",
         _ => "workload_id, component, ts",
     }
 }
@@ -128,8 +134,18 @@ pub(super) fn seal(
             })
             .collect();
         seal.rows(kind, extent, &pieces)?;
-        if kind == Kind::Samples {
-            seal.rollup(extent)?;
+        match kind {
+            Kind::Samples => {
+                seal.rollup(extent)?;
+                let cpu = sums::of_cpu(&table, &seal.table(Kind::Windows));
+                seal.rows(Kind::Totals, extent, &[sums::sorted(Kind::Totals, &[cpu])])?;
+            }
+            Kind::Requests => seal.requests(extent)?,
+            Kind::Windows => {
+                let runs = sums::of_windows(&table);
+                seal.rows(Kind::Runs, extent, &[sums::sorted(Kind::Runs, &[runs])])?;
+            }
+            _ => {}
         }
     }
     parts::publish(&shared.disk, &dir, seal.drafts).map_err(SealError::Unknown)
@@ -183,6 +199,14 @@ impl Seal<'_> {
     /// Conditions on the series of one of the tables of `from`, which together select every row once, in ascending order, as
     /// many rows at a time as can be sorted in memory.
     fn chunks(&self, from: &str, of: &str) -> Result<Vec<String>, SealError> {
+        let ranges = self.series(from, of, CHUNK_ROWS)?.into_iter();
+        Ok(ranges
+            .map(|(first, last)| format!("WHERE {of}.series_id BETWEEN {first} AND {last}"))
+            .collect())
+    }
+
+    /// Ranges of series, with so many rows at most unless one has more.
+    fn series(&self, from: &str, of: &str, most: u64) -> Result<Vec<(u64, u64)>, SealError> {
         let mut counts: Vec<(u64, u64)> = Vec::new();
         let sql = format!("SELECT {of}.series_id, CAST(count(*) AS UBIGINT) FROM {from} GROUP BY 1 ORDER BY 1");
         each_chunk(&self.database.connection, &sql, |chunk| {
@@ -190,10 +214,7 @@ impl Seal<'_> {
             counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
             Ok(())
         })?;
-        let ranges = series_ranges(&counts).into_iter();
-        Ok(ranges
-            .map(|(first, last)| format!("WHERE {of}.series_id BETWEEN {first} AND {last}"))
-            .collect())
+        Ok(series_ranges(&counts, most))
     }
 
     /// Writes the rows of queries, one after the other, as a part.
@@ -247,6 +268,33 @@ impl Seal<'_> {
         };
         let pieces: Vec<String> = self.chunks(&samples_by_release, "r")?.iter().map(sql).collect();
         self.rows(Kind::Rollup, extent, &pieces)
+    }
+
+    /// Adds up the requests of the hour over the processes of each release, and writes them as a part.
+    fn requests(&mut self, extent: (Lsn, Lsn)) -> Result<(), SealError> {
+        let (table, windows) = (self.table(Kind::Requests), self.table(Kind::Windows));
+        let mut writer: Option<RowWriter> = None;
+        for (first, last) in self.series(&format!("{table} s"), "s", sums::CHUNK_ROWS)? {
+            let condition = format!("r.series_id BETWEEN {first} AND {last}");
+            let sql = sums::of_requests(&table, &windows, &condition);
+            let mut requests = RequestSums::new(QUARTER_OF_HOUR);
+            each_chunk(&self.database.connection, &sql, |chunk| {
+                Ok(requests.add(&Columns::new(chunk))?)
+            })?;
+            let Some(rows) = requests.finish() else { continue };
+            let writer = match &mut writer {
+                Some(writer) => writer,
+                none => none.insert(RowWriter::new(
+                    self.create(Kind::Sums)?,
+                    Arc::new(Schema::new(rows.fields().clone())),
+                )?),
+            };
+            writer.write(&rows)?;
+        }
+        if let Some(writer) = writer {
+            self.drafts.push(writer.finish(self.name(Kind::Sums, extent, 0))?);
+        }
+        Ok(())
     }
 
     /// Writes what the rows mention.

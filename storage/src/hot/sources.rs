@@ -48,7 +48,7 @@ impl Span {
     }
 
     /// The part of another kind that was written together with this one.
-    fn beside(&self, part: &Part, kind: Kind) -> Option<&Arc<Part>> {
+    pub(crate) fn beside(&self, part: &Part, kind: Kind) -> Option<&Arc<Part>> {
         self.parts_of(kind).find(|other| other.name.is_beside(&part.name))
     }
 

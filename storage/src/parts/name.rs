@@ -25,13 +25,21 @@ pub(crate) enum Kind {
     Quarters,
     /// Rows of samples that say which request they worked for.
     Exemplars,
+    /// Request rows added up over each quarter of an hour and over the processes of a release.
+    Sums,
+    /// The same over each quarter of a day. Only compacted parts have them.
+    DaySums,
+    /// CPU without its stacks, added up over each quarter of an hour and over the processes of a release.
+    Totals,
+    /// Windows that follow one another, as one row.
+    Runs,
 }
 
 /// The kinds that hold rows of hour tables.
 pub(crate) const ROW_KINDS: [Kind; 4] = [Kind::Windows, Kind::Requests, Kind::Samples, Kind::Exemplars];
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 8] = [
+    pub(crate) const ALL: [Kind; 12] = [
         Kind::Names,
         Kind::Stacks,
         Kind::Windows,
@@ -40,6 +48,10 @@ impl Kind {
         Kind::Rollup,
         Kind::Quarters,
         Kind::Exemplars,
+        Kind::Sums,
+        Kind::DaySums,
+        Kind::Totals,
+        Kind::Runs,
     ];
 
     /// The word in names of files and tables.
@@ -53,6 +65,10 @@ impl Kind {
             Kind::Rollup => "rollup",
             Kind::Quarters => "quarters",
             Kind::Exemplars => "exemplars",
+            Kind::Sums => "sums",
+            Kind::DaySums => "daysums",
+            Kind::Totals => "totals",
+            Kind::Runs => "runs",
         }
     }
 
@@ -62,6 +78,8 @@ impl Kind {
             Kind::Names | Kind::Stacks => None,
             // The roll-up beside it answers for its samples.
             Kind::Quarters => None,
+            // What they were made of is there as long as they are, or they are not read.
+            Kind::Sums | Kind::DaySums | Kind::Totals | Kind::Runs => None,
             Kind::Rollup => Some(Kind::Samples),
             of_itself => Some(of_itself),
         }

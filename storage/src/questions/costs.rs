@@ -65,31 +65,31 @@ pub(crate) fn costs(reader: &Reader<'_>, span: &Span, query: &CostQuery) -> Resu
     }
     reader.snapshot(|| {
         let covered = Covered::read(reader, span, &query.who, ProfileType::CPU, Per::Request)?;
-        let spent = TotalsQuery {
-            who: query.who.clone(),
-            component: None,
-            profile_type: ProfileType::CPU.to_owned(),
-            only_complete: true,
-            step: query.step,
-            by_route: true,
-            range: query.range,
-        };
-        for row in totals::sums(reader, span, &spent, Some(&covered))? {
-            let route = match row.side {
-                Some(Side::Server) => Some(row.route),
-                Some(Side::Client) => continue,
-                None => None,
-            };
-            let key = Key {
-                window_start_s: row.window_start_s,
-                release: row.release,
-                component: row.component,
-                route,
-            };
-            let sum = sums.entry(key).or_default();
-            (sum.0, sum.1) = (sum.0.saturating_add(row.value), sum.1.saturating_add(row.samples));
-        }
         for component in [Component::Application, Component::Proxy] {
+            let spent = TotalsQuery {
+                who: query.who.clone(),
+                component: Some(component),
+                profile_type: ProfileType::CPU.to_owned(),
+                only_complete: true,
+                step: query.step,
+                by_route: true,
+                range: query.range,
+            };
+            for row in totals::sums(reader, span, &spent, Some(&covered))? {
+                let route = match row.side {
+                    Some(Side::Server) => Some(row.route),
+                    Some(Side::Client) => continue,
+                    None => None,
+                };
+                let key = Key {
+                    window_start_s: row.window_start_s,
+                    release: row.release,
+                    component: row.component,
+                    route,
+                };
+                let sum = sums.entry(key).or_default();
+                (sum.0, sum.1) = (sum.0.saturating_add(row.value), sum.1.saturating_add(row.samples));
+            }
             let served = RequestQuery {
                 side: Some(Side::Server),
                 dividing: Some(Dividing::cpu(component)),

@@ -2,153 +2,35 @@
 //!
 //! Guarantees: what is joined is decided in [`emberline_model::coverage`], from the marks of windows alone, for each
 //! release and component apart; a window counts as profiled only for the types of profiles that arrived, idle ones
-//! included; a window of an hour whose samples are gone is never divided by its requests.
+//! included; a window of an hour whose samples are gone is never divided by its requests. Sums stand for windows only where
+//! each of these counts whole, or none does ([`Classes`]).
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use emberline_model::{
-    Component, Release, Side,
+    Component, Side,
     comparison::Per,
-    coverage::{Coverage, Join, Stretch, Times},
+    coverage::{Coverage, Join, Run, Stretch, Times},
 };
 
 use crate::{
     hot::{
         Span,
-        database::{REQUESTS, WINDOWS},
-        hours::HOUR_S,
-        rows::{SERIES_REQUESTS, type_id},
+        cut::{Obstacles, QUARTER_OF_DAY},
+        database::REQUESTS,
+        rows::SERIES_REQUESTS,
     },
-    ids::IdMap,
-    questions::{selection::WorkloadFilter, sql::Sql},
+    questions::{
+        marks::{Mark, Marks},
+        selection::WorkloadFilter,
+        sql::Sql,
+    },
     range::Step,
     readers::{Failure, Reader},
 };
-
-/// One window of one component of one workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) workload: u64,
-    pub(super) component: u8,
-    pub(super) ts: u32,
-    /// Length in seconds as the requests signal says; 0 where it did not arrive.
-    pub(super) requests_s: u32,
-    /// The same of the profile type asked for.
-    pub(super) profiles_s: u32,
-}
-
-impl Mark {
-    pub(super) fn of_requests(&self) -> Option<Stretch> {
-        self.stretch(self.requests_s)
-    }
-
-    pub(super) fn of_profiles(&self) -> Option<Stretch> {
-        self.stretch(self.profiles_s)
-    }
-
-    fn stretch(&self, length_s: u32) -> Option<Stretch> {
-        (length_s > 0).then_some(Stretch {
-            instance: self.workload,
-            start_s: self.ts,
-            length_s,
-        })
-    }
-}
-
-/// Marks of all windows of some workloads in a span, by workload, component and start.
-pub(super) struct Marks {
-    /// Of which releases they are.
-    pub(super) releases: Vec<Release>,
-    /// Index into `releases`, by workload.
-    of: IdMap<usize>,
-    pub(super) marks: Vec<Mark>,
-}
-
-impl Marks {
-    /// Reads them; `profile_type` is what a window must have had to count as profiled.
-    pub(super) fn read(
-        reader: &Reader<'_>,
-        span: &Span,
-        who: &WorkloadFilter,
-        profile_type: &str,
-    ) -> Result<Marks, Failure> {
-        let mut answer = Marks {
-            releases: Vec::new(),
-            of: IdMap::default(),
-            marks: Vec::new(),
-        };
-        answer.read_names(reader, who)?;
-        let gone = span.hours_without_samples();
-        let is_gone = |ts: u32| gone.iter().any(|hours| hours.contains(&(ts / HOUR_S as u32)));
-        let mut sql = Sql::new(
-            "SELECT w.ts, w.workload_id, w.component,
-                coalesce(max(w.length) FILTER (w.has_requests), 0)::UINTEGER,
-                coalesce(max(w.length) FILTER (w.has_profiles AND (w.profile_types IS NULL OR len(w.profile_types) = 0
-                    OR list_contains(w.profile_types, ",
-        );
-        sql.bind(type_id(profile_type))
-            .push("))), 0)::UINTEGER FROM ")
-            .hours(WINDOWS, span)
-            .push(" w WHERE ")
-            .within("w.ts", span)
-            .push(" AND w.workload_id IN (SELECT d.workload_id FROM series d WHERE true");
-        who.push(&mut sql);
-        sql.push(") GROUP BY 1, 2, 3");
-        sql.run(reader, |columns| {
-            let (ts, workload, component) = (columns.u32(0)?, columns.u64(1)?, columns.u8(2)?);
-            let (requests, profiles) = (columns.u32(3)?, columns.u32(4)?);
-            answer.marks.extend((0..columns.rows()).map(|row| Mark {
-                workload: workload[row],
-                component: component[row],
-                ts: ts[row],
-                requests_s: requests[row],
-                profiles_s: if is_gone(ts[row]) { 0 } else { profiles[row] },
-            }));
-            Ok(())
-        })?;
-        answer
-            .marks
-            .sort_unstable_by_key(|mark| (mark.workload, mark.component, mark.ts));
-        Ok(answer)
-    }
-
-    fn read_names(&mut self, reader: &Reader<'_>, who: &WorkloadFilter) -> Result<(), Failure> {
-        let mut known: BTreeMap<Release, usize> = BTreeMap::new();
-        let mut sql =
-            Sql::new("SELECT DISTINCT d.workload_id, d.namespace, d.service, d.version FROM series d WHERE true");
-        who.push(&mut sql);
-        sql.run(reader, |columns| {
-            let workload = columns.u64(0)?;
-            let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
-            for (row, &id) in workload.iter().enumerate() {
-                let release = Release {
-                    namespace: namespace.string(row),
-                    service: service.string(row),
-                    version: version.string(row),
-                };
-                let next = known.len();
-                self.of.insert(id, *known.entry(release).or_insert(next));
-            }
-            Ok(())
-        })?;
-        let mut releases: Vec<(usize, Release)> = known.into_iter().map(|(release, at)| (at, release)).collect();
-        releases.sort_unstable_by_key(|(at, _)| *at);
-        self.releases = releases.into_iter().map(|(_, release)| release).collect();
-        Ok(())
-    }
-
-    /// Which of the releases a workload is an instance of.
-    pub(super) fn release_of(&self, workload: u64) -> Option<usize> {
-        self.of.get(&workload).copied()
-    }
-
-    /// How long the requests of a window cover; 0 for a window that is not known.
-    pub(super) fn requests_s(&self, workload: u64, component: u8, ts: u32) -> u32 {
-        let at = |mark: &Mark| (mark.workload, mark.component, mark.ts);
-        let found = self.marks.binary_search_by_key(&(workload, component, ts), at);
-        found.map_or(0, |at| self.marks[at].requests_s)
-    }
-}
 
 /// Both components whose CPU is told apart.
 const COMPONENTS: [Component; 2] = [Component::Application, Component::Proxy];
@@ -158,6 +40,8 @@ pub(super) struct Covered {
     pub(super) marks: Marks,
     /// By release and component of the CPU.
     joins: BTreeMap<(usize, u8), Join>,
+    /// Releases of which applications and proxies count requests.
+    both: Vec<usize>,
 }
 
 impl Covered {
@@ -170,56 +54,54 @@ impl Covered {
         per: Per,
     ) -> Result<Covered, Failure> {
         let marks = Marks::read(reader, span, who, profile_type)?;
-        let mut by_release: BTreeMap<usize, Vec<&Mark>> = BTreeMap::new();
-        for mark in &marks.marks {
-            if let Some(release) = marks.release_of(mark.workload) {
-                by_release.entry(release).or_default().push(mark);
-            }
-        }
+        let [requests, profiles, others] =
+            [&marks.requests, &marks.profiles, &marks.others].map(|of| marks.by_release(of));
         let mut joins = BTreeMap::new();
         let mut both = Vec::new();
-        for (&release, of_release) in &by_release {
-            let of = |component: Component| {
-                let component = component.code();
-                of_release.iter().filter(move |mark| mark.component == component)
+        for release in 0..marks.releases.len() {
+            let of = |by_release: &BTreeMap<usize, Vec<Mark>>, component: Option<Component>| -> Vec<Run> {
+                let marks = by_release.get(&release).map_or(&[][..], Vec::as_slice);
+                let of_component = |mark: &&Mark| component.is_none_or(|of| of.code() == mark.component);
+                marks.iter().filter(of_component).map(|mark| mark.run).collect()
             };
+            if ![&requests, &profiles, &others]
+                .iter()
+                .any(|marks| marks.contains_key(&release))
+            {
+                continue;
+            }
             for component in COMPONENTS {
-                let profiles: Vec<Stretch> = of(component).filter_map(|mark| mark.of_profiles()).collect();
+                let profiles = of(&profiles, Some(component));
                 // A proxy's CPU is divided by the requests it carried itself, an application's by those it served,
                 // whoever counted them.
-                let requests: Vec<Stretch> = match component {
-                    Component::Application => of_release.iter().filter_map(|mark| mark.of_requests()).collect(),
-                    Component::Proxy => of(component).filter_map(|mark| mark.of_requests()).collect(),
+                let requests = match component {
+                    Component::Application => of(&requests, None),
+                    Component::Proxy => of(&requests, Some(component)),
                 };
                 let join = match per {
-                    Per::Request => Join::new(&profiles, &requests),
+                    Per::Request => Join::of_runs(&profiles, &requests),
                     Per::Second | Per::Total => Join::alone(&profiles),
                 };
                 joins.insert((release, component.code()), join);
             }
-            let counts = |component: Component| of(component).any(|mark| mark.requests_s > 0);
-            if per == Per::Request && COMPONENTS.iter().all(|&component| counts(component)) {
+            let counts = |component: Component| !of(&requests, Some(component)).is_empty();
+            if per == Per::Request && COMPONENTS.into_iter().all(counts) {
                 both.push(release);
             }
         }
-        let mut covered = Covered { marks, joins };
-        if !both.is_empty() {
-            covered.read_preferred(reader, span, who, &both)?;
+        let mut covered = Covered { marks, joins, both };
+        if !covered.both.is_empty() {
+            covered.read_preferred(reader, span, who)?;
         }
         Ok(covered)
     }
 
     /// Looks up which windows the application counted itself, where a proxy counts beside it.
-    fn read_preferred(
-        &mut self,
-        reader: &Reader<'_>,
-        span: &Span,
-        who: &WorkloadFilter,
-        both: &[usize],
-    ) -> Result<(), Failure> {
+    fn read_preferred(&mut self, reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<(), Failure> {
         let mut counted: BTreeMap<(usize, Side), Vec<Stretch>> = BTreeMap::new();
         for (side, window) in counted_by_application(reader, span, who, &self.marks)? {
-            if let Some(release) = self.marks.release_of(window.instance).filter(|of| both.contains(of)) {
+            let release = self.marks.release_of(window.instance);
+            if let Some(release) = release.filter(|of| self.both.contains(of)) {
                 counted.entry((release, side)).or_default().push(window);
             }
         }
@@ -246,20 +128,65 @@ impl Covered {
     }
 
     /// The windows with profiles of a component that count, and how much of each.
-    pub(super) fn profiles(&self, component: Component) -> impl Iterator<Item = (Stretch, f64)> {
-        let marks = self
+    pub(super) fn profiles(&self, component: Component) -> Vec<(Run, f64)> {
+        let mut runs = Vec::new();
+        for mark in self
             .marks
-            .marks
+            .profiles
             .iter()
-            .filter(move |mark| mark.component == component.code());
-        marks.filter_map(move |mark| {
-            let join = self
-                .joins
-                .get(&(self.marks.release_of(mark.workload)?, component.code()))?;
-            let window = mark.of_profiles()?;
-            let share = join.share(&window);
-            (share > 0.0).then_some((window, share))
-        })
+            .filter(|mark| mark.component == component.code())
+        {
+            let release = self.marks.release_of(mark.run.first.instance);
+            if let Some(join) = release.and_then(|release| self.joins.get(&(release, component.code()))) {
+                each_share(join, mark.run, |run, share| {
+                    if share > 0.0 {
+                        runs.push((run, share));
+                    }
+                });
+            }
+        }
+        runs
+    }
+
+    /// Which units of so many seconds may be answered by sums, where CPU of some components is divided.
+    pub(super) fn classes(&self, components: &[Component], unit_s: u32) -> Classes {
+        let mut classes = Classes {
+            unit_s,
+            by: BTreeMap::new(),
+        };
+        let signals = [(&self.marks.profiles, false), (&self.marks.requests, true)];
+        for (mark, is_requests) in signals
+            .into_iter()
+            .flat_map(|(marks, of)| marks.iter().map(move |mark| (mark, of)))
+        {
+            let Some(release) = self.marks.release_of(mark.run.first.instance) else {
+                continue;
+            };
+            for &component in components {
+                let is_own = mark.component == component.code();
+                let Some(join) = self.joins.get(&(release, component.code())) else {
+                    continue;
+                };
+                if !is_own && !(is_requests && component == Component::Application) {
+                    continue;
+                }
+                let of = classes.by.entry((release, component.code())).or_default();
+                let mut note = |run: Run, counts: bool, fails: bool| {
+                    for unit in run.first.start_s / unit_s..=run.last_start_s() / unit_s {
+                        let class = of.entry(unit * unit_s).or_default();
+                        class.counts |= counts;
+                        class.fails |= fails;
+                    }
+                };
+                // Of requests that a proxy carried and its application counted too, some count.
+                if is_requests && component == Component::Application && self.both.contains(&release) {
+                    note(mark.run, true, true);
+                } else {
+                    each_share(join, mark.run, |run, share| note(run, share > 0.0, share < 1.0));
+                }
+            }
+        }
+        classes
     }
 
     /// The time of a window that is covered.
@@ -273,38 +200,40 @@ impl Covered {
         self.only_join(component).map_or(1, Join::piece_s)
     }
 
-    /// How much counts of requests that a component reported in a window, to divide the CPU of a component, and where
-    /// the middle of the window lies.
+    /// How much counts of requests that a component reported in a window, to divide the CPU of a component; `None`: nothing.
     pub(super) fn share_of_requests(
         &self,
         dividing: Component,
-        (workload, reporter, ts): (u64, u8, u32),
+        window: &Stretch,
+        reporter: u8,
         side: Side,
-    ) -> Option<(Stretch, f64)> {
-        let join = self.joins.get(&(self.marks.release_of(workload)?, dividing.code()))?;
-        let window = Stretch {
-            instance: workload,
-            start_s: ts,
-            length_s: self.marks.requests_s(workload, reporter, ts),
-        };
+    ) -> Option<f64> {
+        let release = self.marks.release_of(window.instance)?;
+        let join = self.joins.get(&(release, dividing.code()))?;
         let is_own = reporter == Component::Application.code();
         let share = match dividing {
             Component::Proxy if is_own => 0.0,
-            Component::Application if !is_own => join.share_besides(side, &window),
-            _ => join.share(&window),
+            Component::Application if !is_own => join.share_besides(side, window),
+            _ => join.share(window),
         };
-        (share > 0.0).then_some((window, share))
+        (share > 0.0).then_some(share)
     }
 
-    /// Adds the table `covered` to a `WITH`: of each window with profiles that counts its `ts`, `workload_id`, `component`,
-    /// the distance `half` of its middle, and the `share` that counts. Says whether any counts in part only.
-    pub(super) fn push(&self, sql: &mut Sql, component: Option<Component>) -> bool {
-        let mut runs: Vec<Run> = Vec::new();
+    /// Adds the table `covered` to a `WITH`: of each window with profiles that counts and begins in some times its `ts`,
+    /// `workload_id`, `component`, the distance `half` of its middle, and the `share` that counts. Says whether any counts in
+    /// part only.
+    pub(super) fn push(&self, sql: &mut Sql, component: Option<Component>, times: &[Range<u32>]) -> bool {
+        let mut runs: Vec<Distances> = Vec::new();
         for of in COMPONENTS.into_iter().filter(|&of| component.is_none_or(|c| c == of)) {
-            for (window, share) in self.profiles(of) {
-                let is_taken = runs.last_mut().is_some_and(|run| run.takes(&window, of.code(), share));
-                if !is_taken {
-                    runs.push(Run::of(&window, of.code(), share));
+            for (run, share) in self.profiles(of) {
+                for run in times
+                    .iter()
+                    .filter_map(|times| run.beginning_within(times.start, times.end))
+                {
+                    let is_taken = runs.last_mut().is_some_and(|last| last.takes(&run, of.code(), share));
+                    if !is_taken {
+                        runs.push(Distances::of(&run, of.code(), share));
+                    }
                 }
             }
         }
@@ -316,7 +245,7 @@ impl Covered {
             return false;
         }
         // They travel as texts, because the engine binds no lists.
-        let column = |of: fn(&Run) -> String| runs.iter().map(of).collect::<Vec<_>>().join(",");
+        let column = |of: fn(&Distances) -> String| runs.iter().map(of).collect::<Vec<_>>().join(",");
         let columns: [(&str, &str, String); 7] = [
             ("workload_id", "UBIGINT", column(|run| run.workload.to_string())),
             ("component", "UTINYINT", column(|run| run.component.to_string())),
@@ -345,7 +274,7 @@ impl Covered {
 }
 
 /// Windows of one workload and component at equal distances, of one length and share.
-struct Run {
+struct Distances {
     workload: u64,
     component: u8,
     first: u32,
@@ -355,29 +284,92 @@ struct Run {
     share: f64,
 }
 
-impl Run {
-    fn of(window: &Stretch, component: u8, share: f64) -> Run {
-        Run {
-            workload: window.instance,
+impl Distances {
+    fn of(run: &Run, component: u8, share: f64) -> Distances {
+        Distances {
+            workload: run.first.instance,
             component,
-            first: window.start_s,
-            last: window.start_s,
-            every: 0,
-            length: window.length_s,
+            first: run.first.start_s,
+            last: run.last_start_s(),
+            every: if run.windows > 1 { run.first.length_s } else { 0 },
+            length: run.first.length_s,
             share,
         }
     }
 
-    /// Takes a window in that continues the run.
-    fn takes(&mut self, window: &Stretch, component: u8, share: f64) -> bool {
+    /// Takes a window in that continues them.
+    fn takes(&mut self, run: &Run, component: u8, share: f64) -> bool {
+        let window = run.first;
         let every = window.start_s.saturating_sub(self.last);
-        let is_next = every > 0 && (self.every == 0 || every == self.every);
+        let is_next = run.windows == 1 && every > 0 && (self.every == 0 || every == self.every);
         let is_alike = (window.instance, component, window.length_s) == (self.workload, self.component, self.length);
         if !(is_next && is_alike && share.to_bits() == self.share.to_bits()) {
             return false;
         }
         (self.last, self.every) = (window.start_s, every);
         true
+    }
+}
+
+/// Hands over the windows of a run with the share of each that counts: as one where all of them count alike.
+fn each_share(join: &Join, run: Run, mut each: impl FnMut(Run, f64)) {
+    let share = join.share(&run.whole());
+    if share == 0.0 || share == 1.0 {
+        return each(run, share);
+    }
+    for window in run.windows() {
+        each(Run::from(window), join.share(&window));
+    }
+}
+
+/// Of the windows that begin in a unit.
+#[derive(Debug, Clone, Copy, Default)]
+struct Class {
+    /// Some count.
+    counts: bool,
+    /// Some do not, or not whole.
+    fails: bool,
+}
+
+/// What counts of units of time: sums answer for those that count whole; of others that do not count at all, nothing does.
+pub(super) struct Classes {
+    unit_s: u32,
+    /// By release and component of the CPU, then by start.
+    by: BTreeMap<(usize, u8), BTreeMap<u32, Class>>,
+}
+
+impl Classes {
+    /// What sums cannot answer.
+    pub(super) fn obstacles(&self) -> Obstacles {
+        let mut obstacles = Obstacles::default();
+        let mut counting: BTreeSet<u32> = BTreeSet::new();
+        for units in self.by.values() {
+            let mut quarters: BTreeMap<u32, Class> = BTreeMap::new();
+            for (&start, class) in units {
+                let quarter = quarters.entry(start - start % QUARTER_OF_DAY).or_default();
+                quarter.counts |= class.counts;
+                quarter.fails |= class.fails;
+                if class.counts {
+                    counting.insert(start);
+                } else {
+                    obstacles.left_out.insert(start);
+                }
+                if class.counts && class.fails {
+                    obstacles.units.insert(start);
+                }
+            }
+            let mixed = quarters.into_iter().filter(|(_, class)| class.counts && class.fails);
+            obstacles.quarters.extend(mixed.map(|(start, _)| start));
+        }
+        obstacles.left_out.retain(|start| !counting.contains(start));
+        obstacles
+    }
+
+    /// True when a sum over so many seconds counts.
+    pub(super) fn counts(&self, release: usize, component: Component, start_s: u32, length_s: u32) -> bool {
+        let end_s = start_s.saturating_add(length_s.max(self.unit_s));
+        let units = self.by.get(&(release, component.code()));
+        units.is_some_and(|units| units.range(start_s..end_s).any(|(_, class)| class.counts))
     }
 }
 
@@ -407,6 +399,7 @@ pub(super) fn counted_by_application(
 ) -> Result<Vec<(Side, Stretch)>, Failure> {
     let mut found = Vec::new();
     let component = Component::Application.code();
+    let lengths = marks.lengths(&[span.from_s..span.to_s]);
     let mut sql = Sql::new("SELECT DISTINCT r.ts, d.workload_id, r.side FROM ");
     sql.hours(REQUESTS, span)
         .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")
@@ -422,7 +415,7 @@ pub(super) fn counted_by_application(
             let window = Stretch {
                 instance: workload[row],
                 start_s: ts[row],
-                length_s: marks.requests_s(workload[row], component, ts[row]),
+                length_s: lengths.of(workload[row], component, ts[row]),
             };
             Some((Side::from_code(u32::from(side[row]))?, window))
         }));

@@ -10,13 +10,19 @@ use emberline_model::{
 };
 
 use crate::{
-    hot::{Span, database::REQUESTS, rows::SERIES_REQUESTS},
+    hot::{
+        Span,
+        cut::{Cut, Obstacles, QUARTER_OF_HOUR},
+        rows::SERIES_REQUESTS,
+    },
     ids::IdSet,
     questions::{
         columns::Columns,
-        coverage::{Covered, Mark, Marks, counted_by_application},
+        coverage::{Classes, Covered, counted_by_application},
+        marks::{Lengths, Marks},
         selection::{WorkloadFilter, push_component},
         sql::Sql,
+        sums::{self, Summed},
     },
     range::{Range, Step},
     readers::{Failure, Reader},
@@ -72,6 +78,11 @@ impl Dividing {
 }
 
 impl RequestQuery {
+    /// True when sums over processes and steps are all that is asked for.
+    fn takes_sums(&self) -> bool {
+        !self.by_instance && self.who.instance.is_none() && self.warm_until_s.is_empty()
+    }
+
     /// All requests of some workloads in a range.
     pub fn new(who: WorkloadFilter, range: Range) -> RequestQuery {
         RequestQuery {
@@ -185,14 +196,14 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         Some(of) => Some(Covered::read(reader, span, &query.who, &of.profile_type, Per::Request)?),
         None => None,
     };
-    let mut sums: HashMap<Key, Sums> = HashMap::new();
+    let mut added: HashMap<Key, Sums> = HashMap::new();
     each(reader, span, query, covered.as_ref(), |columns, row, counts| {
         let duration = duration(columns, row)?;
         let key = key(columns, row, &counts, query)?;
-        if !sums.contains_key(&key) {
+        if !added.contains_key(&key) {
             reader.hold(ROW_BYTES)?;
         }
-        let sums = sums.entry(key).or_default();
+        let sums = added.entry(key).or_default();
         sums.counted += duration.count() as f64 * counts.share;
         sums.duration.merge(&duration);
         let (request_bytes, response_bytes) = (columns.u64(22)?, columns.u64(23)?);
@@ -202,7 +213,7 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         sums.open = sums.open.saturating_add(columns.u64(26)?[row]);
         Ok(())
     })?;
-    let mut sums: Vec<(Key, Sums)> = sums.into_iter().collect();
+    let mut sums: Vec<(Key, Sums)> = added.into_iter().collect();
     sums.sort_by(|a, b| a.0.cmp(&b.0));
     let rows = sums.into_iter().map(|(key, sums)| RequestRow {
         window_start_s: i64::from(key.window),
@@ -230,7 +241,8 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
 
 /// What a row counts for.
 pub(super) struct Counts {
-    /// Its window; without a length where nobody has to know it.
+    /// Its window; without a length where nobody has to know it, and for a sum over several windows, which lies where their
+    /// middles do.
     pub(super) window: Stretch,
     pub(super) side: Side,
     /// How much of it counts, above 0.
@@ -242,9 +254,9 @@ enum Which<'a> {
     /// All that the statement selects.
     All,
     /// Those that divide the CPU of a component.
-    Covered(&'a Covered, Component),
+    Covered(&'a Covered, Component, Classes),
     /// Those of proxies where no application counted the same.
-    Once(Once),
+    Once(Box<Once>),
 }
 
 /// Hands over every row that counts.
@@ -261,42 +273,61 @@ pub(super) fn each(
         None => query.component,
     };
     let which = match (covered, &query.dividing) {
-        (Some(covered), Some(of)) => Which::Covered(covered, of.component),
+        (Some(covered), Some(of)) => {
+            let classes = covered.classes(&[of.component], QUARTER_OF_HOUR);
+            Which::Covered(covered, of.component, classes)
+        }
         _ if reporter.is_none() && both_count(reader, &query.who)? => {
-            Which::Once(Once::read(reader, span, &query.who)?)
+            Which::Once(Box::new(Once::read(reader, span, &query.who)?))
         }
         _ => Which::All,
     };
-    // A step has the windows whose middle lies in it.
-    let lengths = match (&which, query.step) {
-        (Which::All, Step::Seconds(_)) => Some(Marks::read(reader, span, &query.who, "")?),
-        _ => None,
+    let cut = match (&which, query.step.seconds().filter(|_| query.takes_sums())) {
+        (Which::All, Some(step_s)) => Cut::new(span, QUARTER_OF_HOUR, step_s, &Obstacles::default()),
+        (Which::Covered(_, _, classes), Some(step_s)) => Cut::new(span, QUARTER_OF_HOUR, step_s, &classes.obstacles()),
+        _ => Cut::windows(span),
     };
-    statement(span, query, reporter).run(reader, |columns| {
+    let alone = sums::times_of_windows(span, &cut, Summed::REQUESTS);
+    let lengths = match (&which, query.step) {
+        (Which::Covered(covered, ..), _) => covered.marks.lengths(&alone),
+        (Which::Once(once), _) => once.marks.lengths(&alone),
+        // A step has the windows whose middle lies in it.
+        (Which::All, Step::Seconds(_)) if !alone.is_empty() => {
+            Marks::read(reader, span, &query.who, "")?.lengths(&alone)
+        }
+        (Which::All, _) => Lengths::default(),
+    };
+    statement(span, &cut, query, reporter).run(reader, |columns| {
         let (ts, workload) = (columns.u32(0)?, columns.u64(21)?);
         let (reporter, sides) = (columns.u8(5)?, columns.u8(6)?);
+        let (piece, unit) = (columns.u32(27)?, columns.u32(28)?);
         for row in 0..columns.rows() {
             // Rows have a side since they are written from the noun; another code would be damage.
             let Some(side) = Side::from_code(u32::from(sides[row])) else {
                 continue;
             };
-            let window = |length_s| Stretch {
+            let is_sum = unit[row] > 0;
+            let window = Stretch {
                 instance: workload[row],
-                start_s: ts[row],
-                length_s,
+                start_s: piece[row],
+                length_s: match is_sum {
+                    true => 0,
+                    false => lengths.of(workload[row], reporter[row], ts[row]),
+                },
             };
-            let length_of = |marks: &Marks| marks.requests_s(workload[row], reporter[row], ts[row]);
-            let counts = match &which {
-                Which::All => Some((window(lengths.as_ref().map_or(0, length_of)), 1.0)),
-                Which::Covered(covered, component) => {
-                    covered.share_of_requests(*component, (workload[row], reporter[row], ts[row]), side)
+            let share = match &which {
+                Which::All => Some(1.0),
+                Which::Covered(covered, component, classes) if is_sum => {
+                    let release = covered.marks.release_of(workload[row]);
+                    let counts = |release| classes.counts(release, *component, ts[row], unit[row]);
+                    release.is_some_and(counts).then_some(1.0)
                 }
-                Which::Once(once) => {
-                    let window = window(length_of(&once.marks));
-                    (!once.is_counted_by_application(&window, reporter[row], side)).then_some((window, 1.0))
+                Which::Covered(covered, component, _) => {
+                    covered.share_of_requests(*component, &window, reporter[row], side)
                 }
+                Which::Once(once) => (!once.is_counted_by_application(&window, reporter[row], side)).then_some(1.0),
             };
-            if let Some((window, share)) = counts {
+            if let Some(share) = share {
                 take(&columns, row, Counts { window, side, share })?;
             }
         }
@@ -331,8 +362,11 @@ impl Once {
     fn read(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Once, Failure> {
         let marks = Marks::read(reader, span, who, "")?;
         let counted = counted_by_application(reader, span, who, &marks)?;
-        let is_proxy = |mark: &&Mark| mark.requests_s > 0 && mark.component == Component::Proxy.code();
-        let proxies: IdSet = marks.marks.iter().filter(is_proxy).map(|mark| mark.workload).collect();
+        let of_proxies = marks
+            .requests
+            .iter()
+            .filter(|mark| mark.component == Component::Proxy.code());
+        let proxies: IdSet = of_proxies.map(|mark| mark.run.first.instance).collect();
         let mut whole: HashSet<usize> = HashSet::new();
         let mut beside: HashSet<usize> = HashSet::new();
         for (_, window) in &counted {
@@ -378,17 +412,16 @@ impl Once {
     }
 }
 
-fn statement(span: &Span, query: &RequestQuery, reporter: Option<Component>) -> Sql {
+fn statement(span: &Span, cut: &Cut, query: &RequestQuery, reporter: Option<Component>) -> Sql {
     let mut sql = Sql::new(
         "SELECT r.ts, d.namespace, d.service, d.version, d.instance, d.component, r.side, r.route, r.peer_namespace,
             r.peer_service, r.peer_version, r.method, r.protocol, r.status, r.error, r.zero_count, r.sum, r.min, r.max,
             r.bucket, r.n, d.workload_id, r.request_bytes, r.response_bytes, coalesce(r.destination, ''),
-            coalesce(r.streaming_s, 0), coalesce(r.open, 0) FROM ",
+            coalesce(r.streaming_s, 0), coalesce(r.open, 0), r.piece, r.unit FROM ",
     );
-    sql.hours(REQUESTS, span)
-        .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")
-        .within("r.ts", span);
-    sql.push(" AND d.profile_type = ").bind(SERIES_REQUESTS.to_owned());
+    sql.requests(span, cut)
+        .push(" r JOIN series d ON d.series_id = r.series_id WHERE d.profile_type = ")
+        .bind(SERIES_REQUESTS.to_owned());
     query.who.push(&mut sql);
     push_component(&mut sql, reporter);
     if let Some(side) = query.side {

@@ -6,7 +6,7 @@ use emberline_model::{Component, Mapping, Release, version::compare_versions};
 
 use crate::{
     history::ReleaseBeginning,
-    hot::{Span, database::WINDOWS, rows::SERIES_WINDOWS},
+    hot::{Span, rows::SERIES_WINDOWS},
     ids::IdMap,
     questions::sql::Sql,
     readers::{Failure, Reader},
@@ -88,12 +88,10 @@ pub(crate) fn services(
     let mut services: BTreeMap<(String, String), BTreeMap<String, Found>> = BTreeMap::new();
     let mut sql = Sql::new(
         "SELECT d.namespace, d.service, d.version, d.instance, w.component, w.workload_id, min(w.ts),
-            max(w.ts::BIGINT + w.length) FROM ",
+            max(w.ts::BIGINT + w.length::BIGINT * w.windows) FROM ",
     );
-    sql.hours(WINDOWS, span)
-        .push(" w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component WHERE ")
-        .within("w.ts", span)
-        .push(" AND d.profile_type = ")
+    sql.runs(span)
+        .push(" w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component WHERE d.profile_type = ")
         .bind(SERIES_WINDOWS.to_owned())
         .push(" GROUP BY 1, 2, 3, 4, 5, 6");
     sql.run(reader, |columns| {

@@ -1,21 +1,31 @@
 //! Everything a comparison needs of one release: stacks and requests of the same instances, side, route and time.
 //!
-//! Guarantee: however long the range, there are at most [`MOST_PIECES`] pieces of time, each as long as the longer of the two
+//! Guarantees: however long the range, there are at most [`MOST_PIECES`] pieces of time, each as long as the longer of the two
 //! signals' windows or longer; every window lies in one of them. Memory and time of a comparison thus grow with the
-//! stacks, not with the range.
+//! stacks, not with the range. Where both sides' time is [`LONG_S`] or more, pieces are whole hours or more, which come from
+//! sums where every window of them counts, and sums of the range are the same to the nanosecond and the request. Only what
+//! is judged by how pieces differ (intervals, p-values) rests on fewer of them then: 24 of a day, where 96 differ in their
+//! quarters.
+//!
+//! Wrong on purpose: of samples that come from sums a window lies in the hour that it begins in, of requests in that of
+//! its middle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use emberline_model::{
     Component, ProfileType, Release, Side,
     comparison::{Per, SideData, WindowCost},
-    coverage::Join,
+    coverage::{Join, Stretch},
 };
 
 use crate::{
-    hot::{Grain, Span},
+    hot::{
+        Grain, Span,
+        cut::{Cut, HOUR},
+    },
     questions::{
         coverage::Covered,
+        marks::Starts,
         requests::{self, Dividing, RequestQuery},
         selection::WorkloadFilter,
         services,
@@ -28,6 +38,8 @@ use crate::{
 
 /// Most pieces of an answer: far more than a variance needs.
 const MOST_PIECES: u32 = 100;
+/// Time, from the first profile to the last, from which on pieces are hours: of these a variance has enough then.
+const LONG_S: u32 = 23 * HOUR;
 
 /// Which side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +141,8 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
         let piece_s = piece_s(&covered, query.component);
         let mut pieces = pieces(&covered, query.component, piece_s);
         let mut workloads = BTreeSet::new();
-        workloads.extend(covered.profiles(query.component).map(|(window, _)| window.instance));
+        let profiles = covered.profiles(query.component);
+        workloads.extend(profiles.iter().map(|(run, _)| run.first.instance));
         add_requests(reader, span, query, &who, &covered, piece_s, &mut answer, &mut pieces)?;
         if !workloads.is_empty() {
             add_stacks(reader, span, query, &who, &covered, piece_s, &mut pieces)?;
@@ -153,28 +166,41 @@ pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> 
 /// Length of the pieces of an answer.
 fn piece_s(covered: &Covered, component: Component) -> u32 {
     let piece_s = covered.piece_s(component);
-    let starts: BTreeSet<u32> = covered
-        .profiles(component)
-        .map(|(window, _)| Join::piece_of(&window, piece_s))
-        .collect();
+    let mut starts: BTreeSet<u32> = BTreeSet::new();
+    for (run, _) in covered.profiles(component) {
+        // One more is too many already.
+        let pieces = run.pieces(piece_s).take(MOST_PIECES as usize + 1);
+        starts.extend(pieces.map(|(start, _)| start));
+        let last = Stretch {
+            start_s: run.last_start_s(),
+            ..run.first
+        };
+        starts.insert(Join::piece_of(&last, piece_s));
+    }
     match (starts.first(), starts.last()) {
         (Some(&first), Some(&last)) if starts.len() > MOST_PIECES as usize => {
-            Step::length_s(first, last, MOST_PIECES).max(piece_s)
+            let is_long = last - first >= LONG_S;
+            Step::length_s(first, last, MOST_PIECES).max(if is_long { HOUR } else { 0 })
         }
-        _ => piece_s,
+        _ => 0,
     }
+    .max(piece_s)
 }
 
 /// The pieces that profiles cover, without stacks and requests yet.
 fn pieces(covered: &Covered, component: Component, piece_s: u32) -> BTreeMap<u32, WindowCost> {
     let mut pieces: BTreeMap<u32, WindowCost> = BTreeMap::new();
-    let mut starts: BTreeSet<u32> = BTreeSet::new();
-    for (window, share) in covered.profiles(component) {
-        let start = Join::piece_of(&window, piece_s);
-        let piece = pieces.entry(start).or_default();
-        piece.start_unix_s = i64::from(start);
-        piece.windows += u64::from(starts.insert(window.start_s));
-        piece.instance_seconds += f64::from(window.length_s) * share;
+    let mut starts: BTreeMap<u32, Starts> = BTreeMap::new();
+    for (run, share) in covered.profiles(component) {
+        for (start, run) in run.pieces(piece_s) {
+            let piece = pieces.entry(start).or_default();
+            piece.start_unix_s = i64::from(start);
+            piece.instance_seconds += f64::from(run.whole().length_s) * share;
+            starts.entry(start).or_default().add(&run);
+        }
+    }
+    for (start, starts) in starts {
+        pieces.entry(start).or_default().windows = starts.count();
     }
     pieces
 }
@@ -207,6 +233,7 @@ fn add_requests(
         return Ok(());
     }
     seen.component = None;
+    seen.step = Step::Seconds(piece_s);
     seen.route = query.route_of_cpu().cloned();
     seen.dividing = Some(Dividing {
         component: query.component,
@@ -244,13 +271,26 @@ fn add_stacks(
         },
         None => Labels::SideOrNone(query.side),
     };
-    for row in stacks::sums(reader, span, &stacks, &labels, Some(covered), pieces.len())?.rows {
-        let piece = u32::try_from(row.window_start_s)
-            .ok()
-            .and_then(|ts| pieces.get_mut(&ts));
-        if let Some(piece) = piece {
-            piece.stacks.push((row.stack_id, row.value, row.samples));
-        }
+    let is_summed = query.instance.is_none() && !ProfileType::is_gauge_text(&query.profile_type);
+    let cut = is_summed.then(|| {
+        let obstacles = covered.classes(&[query.component], HOUR).obstacles();
+        Cut::new(span, HOUR, piece_s, &obstacles)
+    });
+    let rows = stacks::sums(
+        reader,
+        span,
+        &stacks,
+        &labels,
+        Some(covered),
+        cut.as_ref(),
+        pieces.len(),
+    )?
+    .rows;
+    for row in rows {
+        let start_s = u32::try_from(row.window_start_s).unwrap_or(u32::MAX);
+        let piece = pieces.entry(start_s).or_default();
+        piece.start_unix_s = row.window_start_s;
+        piece.stacks.push((row.stack_id, row.value, row.samples));
     }
     Ok(())
 }

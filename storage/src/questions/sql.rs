@@ -207,6 +207,11 @@ impl Sql {
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
     }
 
+    /// Has parts verified before it runs: those whose paths stand in its words.
+    pub(crate) fn reads(&mut self, parts: Vec<Arc<Part>>) {
+        self.parts.extend(parts);
+    }
+
     /// Puts words of our own around what there is.
     pub(crate) fn wrap(&mut self, before: &str, after: &str) {
         self.text.insert_str(0, before);

@@ -3,13 +3,15 @@
 use emberline_model::{Component, ProfileType, Side, comparison::Per};
 
 use crate::{
-    hot::{Grain, Span},
+    hot::{Grain, Span, cut::Cut},
     questions::{
+        columns::Columns,
         coverage::{Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
         gauges::{self, MEAN},
         selection::{NO_LABEL, WorkloadFilter, push_component},
         series::SeriesIn,
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
+        sums::{self, Summed},
     },
     range::{Range, Step},
     readers::{Failure, Reader},
@@ -138,10 +140,11 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
         )?),
         false => None,
     };
-    sums(reader, span, query, &labels, covered.as_ref(), 1)
+    sums(reader, span, query, &labels, covered.as_ref(), None, 1)
 }
 
-/// The same, with labels of the caller's, and of what is covered, if that is given. Rows of a gauge are weighted so that
+/// The same, with labels of the caller's, and of what is covered, if that is given; then a cut may say which hours come from
+/// sums. Rows of a gauge are weighted so that
 /// those of a stack, added up and divided by `pieces`, are its mean.
 pub(super) fn sums(
     reader: &Reader<'_>,
@@ -149,6 +152,7 @@ pub(super) fn sums(
     query: &StackQuery,
     labels: &Labels<'_>,
     covered: Option<&Covered>,
+    cut: Option<&Cut>,
     pieces: usize,
 ) -> Result<StackRows, Failure> {
     let mut answer = StackRows::default();
@@ -174,9 +178,12 @@ pub(super) fn sums(
     }
     let mut sql = Sql::new("");
     let mut in_parts = false;
+    let all = Cut::windows(span);
+    let cut = cut.unwrap_or(&all);
     if let Some(covered) = covered {
         sql.push("WITH ");
-        in_parts = covered.push(&mut sql, query.component);
+        let times = sums::times_of_windows(span, cut, Summed::STACKS);
+        in_parts = covered.push(&mut sql, query.component, &times);
         sql.push(" SELECT ");
         push_start_of_step(&mut sql, query.step);
     } else {
@@ -197,7 +204,11 @@ pub(super) fn sums(
         (None, true) => Grain::Windows,
         (None, false) => Grain::Quarters,
     };
-    sql.samples(span, grain).push(" s");
+    match covered.is_some() && weights.is_none() {
+        true => sql.samples_besides(span, cut, Summed::STACKS),
+        false => sql.samples(span, grain),
+    };
+    sql.push(" s");
     if covered.is_some() {
         sql.push(" JOIN series d ON d.series_id = s.series_id")
             .push(JOIN_COVERED);
@@ -209,7 +220,22 @@ pub(super) fn sums(
     series.push(&mut sql, "s.series_id", push_series);
     labels.push(&mut sql, "s.label_set");
     sql.push(" GROUP BY 1, 2");
-    sql.run(reader, |columns| {
+    let mut statements = vec![sql];
+    let mut sql = Sql::new("SELECT ");
+    sql.start_of_step("s.ts", query.step)
+        .push(", s.stack_id, ")
+        .push(SUM_OF_VALUES)
+        .push(", ")
+        .push(SUM_OF_SAMPLES)
+        .push(" FROM ");
+    if sql.sums_of_samples(span, cut, Summed::STACKS) {
+        sql.push(" s WHERE ");
+        series.push(&mut sql, "s.series_id", push_series);
+        labels.push(&mut sql, "s.label_set");
+        sql.push(" GROUP BY 1, 2");
+        statements.push(sql);
+    }
+    let mut add = |columns: Columns<'_>| {
         let (window, stack) = (columns.u32(0)?, columns.u64(1)?);
         let (value, samples) = (columns.i64(2)?, columns.u64(3)?);
         reader.hold(columns.rows() * ROW_BYTES)?;
@@ -224,7 +250,20 @@ pub(super) fn sums(
             });
         }
         Ok(())
-    })?;
+    };
+    for sql in &statements {
+        sql.run(reader, &mut add)?;
+    }
     answer.rows.sort_unstable();
+    if statements.len() > 1 {
+        answer.rows.dedup_by(|next, row| {
+            let is_same = (next.window_start_s, next.stack_id) == (row.window_start_s, row.stack_id);
+            if is_same {
+                row.value = row.value.saturating_add(next.value);
+                row.samples = row.samples.saturating_add(next.samples);
+            }
+            is_same
+        });
+    }
     Ok(answer)
 }

@@ -1,13 +1,19 @@
 //! How much was used by whom, without looking at stacks: CPU per release, route and window.
 
-use emberline_model::{Component, Release, Side, comparison::Per};
+use std::collections::BTreeMap;
+
+use emberline_model::{Component, ProfileType, Release, Side, comparison::Per};
 
 use crate::{
-    hot::{Grain, Span},
+    hot::{
+        Grain, Span,
+        cut::{Cut, QUARTER_OF_HOUR},
+    },
     questions::{
-        coverage::{Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
+        coverage::{Classes, Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
         selection::{WorkloadFilter, push_component},
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
+        sums::{self, Summed},
     },
     range::{Range, Step},
     readers::{Failure, Reader},
@@ -73,19 +79,115 @@ pub(super) fn sums(
     query: &TotalsQuery,
     covered: Option<&Covered>,
 ) -> Result<Vec<TotalRow>, Failure> {
-    let mut rows = Vec::new();
     if span.is_empty() {
-        return Ok(rows);
+        return Ok(Vec::new());
     }
+    let mut found = Found::default();
+    let of_instance = query.who.instance.is_some();
+    if covered.is_none() && query.step == Step::Range && !of_instance {
+        let all = statement(query, "s.ts", None, |sql| {
+            sql.samples(span, Grain::Quarters);
+        });
+        all.add(reader, &mut found, |_| true)?;
+        return Ok(found.rows());
+    }
+    let components = query
+        .component
+        .map_or(vec![Component::Application, Component::Proxy], |of| vec![of]);
+    let classes = covered.map(|covered| covered.classes(&components, QUARTER_OF_HOUR));
+    let obstacles = classes.as_ref().map(Classes::obstacles).unwrap_or_default();
+    let is_summed = query.profile_type == ProfileType::CPU && !of_instance;
+    let cut = match query.step.seconds().filter(|_| is_summed) {
+        Some(step_s) => Cut::new(span, QUARTER_OF_HOUR, step_s, &obstacles),
+        None => Cut::windows(span),
+    };
+    let times = sums::times_of_windows(span, &cut, Summed::CPU);
+    statement(
+        query,
+        "s.ts",
+        covered.map(|covered| (covered, times.as_slice())),
+        |sql| {
+            sql.samples_besides(span, &cut, Summed::CPU);
+        },
+    )
+    .add(reader, &mut found, |_| true)?;
+    let mut has_sums = false;
+    let start = if covered.is_some() { "s.piece" } else { "s.ts" };
+    let sums = statement(query, start, None, |sql| {
+        has_sums = sql.sums_of_samples(span, &cut, Summed::CPU)
+    });
+    if has_sums {
+        let release_of: BTreeMap<&Release, usize> = covered
+            .iter()
+            .flat_map(|covered| {
+                covered
+                    .marks
+                    .releases
+                    .iter()
+                    .enumerate()
+                    .map(|(at, release)| (release, at))
+            })
+            .collect();
+        sums.add(reader, &mut found, |row| match &classes {
+            None => true,
+            Some(classes) => {
+                let release = release_of.get(&row.key.1);
+                release.is_some_and(|&at| classes.counts(at, row.key.2, row.ts, QUARTER_OF_HOUR))
+            }
+        })?;
+    }
+    Ok(found.rows())
+}
+
+/// Start, release, component, side and route.
+type Key = (u32, Release, Component, u8, String);
+
+/// A sum of a statement.
+struct Row {
+    key: Key,
+    /// Of sums the start of their unit.
+    ts: u32,
+}
+
+/// Sums by what they are of.
+#[derive(Default)]
+struct Found(BTreeMap<Key, (i64, u64)>);
+
+impl Found {
+    fn rows(self) -> Vec<TotalRow> {
+        let row = |((start, release, component, side, route), (value, samples)): (Key, (i64, u64))| TotalRow {
+            window_start_s: i64::from(start),
+            release,
+            component,
+            side: Side::from_code(u32::from(side)),
+            route,
+            value,
+            samples,
+        };
+        let mut rows: Vec<TotalRow> = self.0.into_iter().map(row).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+struct Statement(Sql);
+
+/// Adds up the samples that `from` names; where coverage is given, the parts of windows that count of some times.
+fn statement(
+    query: &TotalsQuery,
+    start: &str,
+    covered: Option<(&Covered, &[std::ops::Range<u32>])>,
+    from: impl FnOnce(&mut Sql),
+) -> Statement {
     let mut sql = Sql::new("");
     let mut in_parts = false;
-    if let Some(covered) = covered {
+    if let Some((covered, times)) = covered {
         sql.push("WITH ");
-        in_parts = covered.push(&mut sql, query.component);
+        in_parts = covered.push(&mut sql, query.component, times);
         sql.push(" SELECT ");
         push_start_of_step(&mut sql, query.step);
     } else {
-        sql.push("SELECT ").start_of_step("s.ts", query.step);
+        sql.push("SELECT ").start_of_step(start, query.step);
     }
     sql.push(", d.namespace, d.service, d.version, d.component");
     sql.push(if query.by_route {
@@ -93,18 +195,15 @@ pub(super) fn sums(
     } else {
         ", 0::UTINYINT, ''"
     });
+    // Windows need not be told apart any more.
+    sql.push(if start == "s.ts" { ", 0::UINTEGER" } else { ", s.ts" });
     sql.push(", ")
         .push(if in_parts { SUM_OF_PARTS } else { SUM_OF_VALUES })
         .push(", ")
         .push(SUM_OF_SAMPLES)
         .push(" FROM ");
-    let grain = if covered.is_some() || query.step != Step::Range || query.who.instance.is_some() {
-        Grain::Windows
-    } else {
-        Grain::Quarters
-    };
-    sql.samples(span, grain)
-        .push(" s JOIN series d ON d.series_id = s.series_id");
+    from(&mut sql);
+    sql.push(" s JOIN series d ON d.series_id = s.series_id");
     if query.by_route {
         sql.push(" JOIN label_sets l ON l.label_set = s.label_set");
     }
@@ -114,29 +213,35 @@ pub(super) fn sums(
     sql.push(" WHERE d.profile_type = ").bind(query.profile_type.clone());
     query.who.push(&mut sql);
     push_component(&mut sql, query.component);
-    sql.push(" GROUP BY 1, 2, 3, 4, 5, 6, 7");
-    sql.run(reader, |columns| {
-        let window = columns.u32(0)?;
-        let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
-        let (component, side, route) = (columns.u8(4)?, columns.u8(5)?, columns.text(6)?);
-        let (value, samples) = (columns.i64(7)?, columns.u64(8)?);
-        for row in 0..columns.rows() {
-            rows.push(TotalRow {
-                window_start_s: i64::from(window[row]),
-                release: Release {
-                    namespace: namespace.string(row),
-                    service: service.string(row),
-                    version: version.string(row),
-                },
-                component: Component::from_code(u32::from(component[row])),
-                side: Side::from_code(u32::from(side[row])),
-                route: route.string(row),
-                value: value[row],
-                samples: samples[row],
-            });
-        }
-        Ok(())
-    })?;
-    rows.sort_unstable();
-    Ok(rows)
+    sql.push(" GROUP BY 1, 2, 3, 4, 5, 6, 7, 8");
+    Statement(sql)
+}
+
+impl Statement {
+    /// Runs it and adds what counts.
+    fn add(&self, reader: &Reader<'_>, found: &mut Found, counts: impl Fn(&Row) -> bool) -> Result<(), Failure> {
+        self.0.run(reader, |columns| {
+            let window = columns.u32(0)?;
+            let (namespace, service, version) = (columns.text(1)?, columns.text(2)?, columns.text(3)?);
+            let (component, side, route) = (columns.u8(4)?, columns.u8(5)?, columns.text(6)?);
+            let (ts, value, samples) = (columns.u32(7)?, columns.i64(8)?, columns.u64(9)?);
+            for at in 0..columns.rows() {
+                let release = Release {
+                    namespace: namespace.string(at),
+                    service: service.string(at),
+                    version: version.string(at),
+                };
+                let component = Component::from_code(u32::from(component[at]));
+                let row = Row {
+                    key: (window[at], release, component, side[at], route.string(at)),
+                    ts: ts[at],
+                };
+                if counts(&row) {
+                    let sum = found.0.entry(row.key).or_default();
+                    *sum = (sum.0.saturating_add(value[at]), sum.1.saturating_add(samples[at]));
+                }
+            }
+            Ok(())
+        })
+    }
 }

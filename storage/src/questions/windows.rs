@@ -1,17 +1,18 @@
 //! Which windows were reported, and which of their signals arrived.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use emberline_model::{
     Component, ProfileStats, ProfileType, Release, Workload,
     comparison::Per,
-    coverage::{Join, Stretch, Times},
+    coverage::{Run, Stretch, Times},
 };
 
 use crate::{
     hot::{Span, database::WINDOWS, rows::SERIES_WINDOWS},
     questions::{
         coverage::Covered,
+        marks::Starts,
         selection::{WorkloadFilter, push_component},
         sql::Sql,
     },
@@ -152,50 +153,53 @@ pub(crate) fn reports(reader: &Reader<'_>, span: &Span, query: &ReportQuery) -> 
     }
     let covered = Covered::read(reader, span, &query.who, ProfileType::CPU, Per::Request)?;
     let mut counted: BTreeMap<(u32, usize), Counted> = BTreeMap::new();
-    let start_of = |window: &Stretch| match query.step {
-        Step::Seconds(seconds) => Join::piece_of(window, seconds),
-        step => step.start_of(window.start_s),
-    };
-    for mark in &covered.marks.marks {
-        let Some(release) = covered.marks.release_of(mark.workload) else {
-            continue;
-        };
-        let window = mark.of_requests().or_else(|| mark.of_profiles()).unwrap_or(Stretch {
-            instance: mark.workload,
-            start_s: mark.ts,
-            length_s: 0,
-        });
-        let counted = counted.entry((start_of(&window), release)).or_default();
-        counted.starts.insert(mark.ts);
-        counted.requests.extend(mark.of_requests());
-    }
-    for component in [Component::Application, Component::Proxy] {
-        for (window, _) in covered.profiles(component) {
-            let Some(release) = covered.marks.release_of(window.instance) else {
+    let marks = &covered.marks;
+    for (of, are_requests) in [
+        (&marks.requests, true),
+        (&marks.profiles, false),
+        (&marks.others, false),
+    ] {
+        for mark in of {
+            let Some(release) = marks.release_of(mark.run.first.instance) else {
                 continue;
             };
-            let counted = counted.entry((start_of(&window), release)).or_default();
-            let at = usize::from(component == Component::Proxy);
-            counted.complete[at].insert(window.start_s);
-            if let Some(times) = covered.times_of(component, &window) {
-                counted.covered[at].push(times);
-            }
+            each_step(mark.run, query.step, |start, run| {
+                let counted = counted.entry((start, release)).or_default();
+                counted.starts.add(&run);
+                if are_requests {
+                    counted.requests.push(run.whole());
+                }
+            });
+        }
+    }
+    for component in [Component::Application, Component::Proxy] {
+        for (run, _) in covered.profiles(component) {
+            let Some(release) = marks.release_of(run.first.instance) else {
+                continue;
+            };
+            each_step(run, query.step, |start, run| {
+                let counted = counted.entry((start, release)).or_default();
+                let at = usize::from(component == Component::Proxy);
+                counted.complete[at].add(&run);
+                counted.covered[at].extend(covered.times_of(component, &run.whole()));
+            });
         }
     }
     let mut rows: Vec<ReportRow> = counted
         .into_iter()
         .map(|((start, release), counted)| {
-            let complete = |at: usize| Complete {
-                windows: counted.complete[at].len() as u64,
-                covered_s: Times::any(&counted.covered[at]).seconds(),
+            let [of_application, of_proxy] = counted.complete;
+            let complete = |starts: Starts, covered: &[Times]| Complete {
+                windows: starts.count(),
+                covered_s: Times::any(covered).seconds(),
             };
             ReportRow {
                 window_start_s: i64::from(start),
                 release: covered.marks.releases[release].clone(),
-                windows: counted.starts.len() as u64,
+                windows: counted.starts.count(),
                 requests_s: Times::of(&counted.requests).seconds(),
-                application: complete(0),
-                proxy: complete(1),
+                application: complete(of_application, &counted.covered[0]),
+                proxy: complete(of_proxy, &counted.covered[1]),
             }
         })
         .collect();
@@ -206,28 +210,41 @@ pub(crate) fn reports(reader: &Reader<'_>, span: &Span, query: &ReportQuery) -> 
 /// What is found of one release in one step.
 #[derive(Default)]
 struct Counted {
-    starts: BTreeSet<u32>,
+    starts: Starts,
     requests: Vec<Stretch>,
-    complete: [BTreeSet<u32>; 2],
+    complete: [Starts; 2],
     covered: [Vec<Times>; 2],
+}
+
+/// Hands over the windows of a run by their step.
+fn each_step(run: Run, step: Step, mut each: impl FnMut(u32, Run)) {
+    match step {
+        Step::Range => each(0, run),
+        Step::Window => run.windows().for_each(|window| each(window.start_s, window.into())),
+        Step::Seconds(seconds) => run.pieces(seconds).for_each(|(start, run)| each(start, run)),
+    }
 }
 
 /// The length that nearly all windows of requests of some workloads do not exceed; 0 without any.
 pub(crate) fn usual_window_s(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<u32, Failure> {
-    let mut usual = 0;
+    let mut lengths: BTreeMap<u32, u64> = BTreeMap::new();
     if span.is_empty() {
-        return Ok(usual);
+        return Ok(0);
     }
-    let mut sql = Sql::new("SELECT coalesce(quantile_disc(w.length, 0.95), 0)::UINTEGER FROM ");
-    sql.hours(WINDOWS, span)
-        .push(" w WHERE w.has_requests AND ")
-        .within("w.ts", span)
-        .push(" AND w.workload_id IN (SELECT d.workload_id FROM series d WHERE true");
+    let mut sql = Sql::new("SELECT w.length, CAST(sum(w.windows) AS UBIGINT) FROM ");
+    sql.runs(span)
+        .push(" w WHERE w.has_requests AND w.workload_id IN (SELECT d.workload_id FROM series d WHERE true");
     who.push(&mut sql);
-    sql.push(")");
+    sql.push(") GROUP BY 1");
     sql.run(reader, |columns| {
-        usual = columns.u32(0)?.first().copied().unwrap_or(0);
+        lengths.extend(columns.u32(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
         Ok(())
     })?;
-    Ok(usual)
+    let enough = lengths.values().sum::<u64>() as f64 * 0.95;
+    let mut seen = 0;
+    let reached = |(_, windows): &(&u32, &u64)| {
+        seen += **windows;
+        seen as f64 >= enough
+    };
+    Ok(lengths.iter().find(reached).map_or(0, |(length, _)| *length))
 }

@@ -81,7 +81,7 @@ async fn told(store: &Store) -> String {
 async fn told_briefly(store: &Store) -> String {
     store.flush_applied().await.unwrap();
     let all = answers(store).await;
-    all.lines().take(7).collect::<Vec<_>>().join("\n")
+    all.lines().take(8).collect::<Vec<_>>().join("\n")
 }
 
 /// The sum of a service's samples.
@@ -321,7 +321,7 @@ async fn a_service_is_deleted_from_compacted_parts() {
     delete(&world.store).await.unwrap();
     assert_eq!(told(&world.store).await, expected);
     let names = parts(world.dir.path());
-    assert_eq!(names.len(), 8, "one part of each kind: {names:?}");
+    assert_eq!(names.len(), 12, "one part of each kind: {names:?}");
     world.store.close();
     remove_hot(world.dir.path());
     world.reopen();

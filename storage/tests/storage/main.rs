@@ -19,3 +19,4 @@ mod recovery;
 mod releases;
 mod sealing;
 mod selected_sums;
+mod sums;

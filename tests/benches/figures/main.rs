@@ -19,6 +19,7 @@ mod mesh_store;
 mod profiler;
 mod proxy;
 mod queries;
+mod ranges;
 mod service;
 mod soak;
 mod store;
@@ -72,7 +73,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 20] = [
+const BENCHES: [Bench; 21] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -81,6 +82,7 @@ const BENCHES: [Bench; 20] = [
     ("queries", queries::run),
     ("compare", compare::run),
     ("service", service::run),
+    ("ranges", ranges::run),
     ("ingest", ingest::run),
     ("load", load::run),
     ("hostile", hostile::run),

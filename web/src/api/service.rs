@@ -31,6 +31,9 @@ pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];
 
 /// Most points of a release: about as many as a chart has room for.
 const MOST_POINTS: u32 = 400;
+/// From so many seconds on, points are quarters of an hour at least: the store has these added up.
+const LONG_S: u32 = 16 * 3_600;
+const QUARTER_OF_HOUR_S: u32 = 900;
 
 /// Everything about one service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -130,8 +133,15 @@ fn group<K: Ord>(
 /// no shorter than the windows that requests are usually counted in, because nothing is known of less.
 fn step_s(range: Range, usual_window_s: u32) -> u32 {
     let at = |unix_s: i64| u32::try_from(unix_s.max(0)).unwrap_or(u32::MAX);
-    let fits = Step::length_s(at(range.from_unix_s), at(range.to_unix_s - 1), MOST_POINTS);
-    fits.max(Step::holding_s(usual_window_s))
+    let (first, last) = (at(range.from_unix_s), at(range.to_unix_s - 1));
+    let long = if last.saturating_sub(first) >= LONG_S {
+        QUARTER_OF_HOUR_S
+    } else {
+        0
+    };
+    Step::length_s(first, last, MOST_POINTS)
+        .max(Step::holding_s(usual_window_s))
+        .max(long)
 }
 
 /// One service: releases, routes, windows and alerts.

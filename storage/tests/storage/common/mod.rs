@@ -16,8 +16,8 @@ use emberline_model::{
     RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, time::Clock,
 };
 use emberline_storage::{
-    AppendError, Appended, Options, QueryError, Range, RequestQuery, StackQuery, Step, Store, TotalsQuery, WindowQuery,
-    WorkloadFilter,
+    AppendError, Appended, CostQuery, Dividing, Options, QueryError, Range, ReportQuery, RequestQuery, StackQuery,
+    Step, Store, TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 /// A whole hour: 2026-11-18T12:00:00Z.
@@ -240,11 +240,72 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
     };
     let totals = store.totals(totals).await?;
     let types = store.profile_types(Range::ALL, WorkloadFilter::default()).await?;
+    let sums = sums(store, WorkloadFilter::default(), Range::ALL, Step::Seconds(900)).await?;
+    let month = sums_of_requests(store, WorkloadFilter::default(), Range::ALL, Step::Range).await?;
     Ok(format!(
-        "{stacks:?}\n{names:?}\n{requests:?}\n{services:?}\n{windows:?}\n{totals:?}\n{types:?}\n{:?}\n{:?}",
+        "{stacks:?}\n{names:?}\n{requests:?}\n{services:?}\n{windows:?}\n{totals:?}\n{types:?}\n{sums} {month}\n{:?}\n{:?}",
         store.builds(),
         store.unresolved(99)
     ))
+}
+
+/// What is added up over steps: requests, CPU, what both cover. Without sums of fractions, whose last digit depends on the
+/// order in which they were added.
+pub async fn sums(store: &Store, who: WorkloadFilter, range: Range, step: Step) -> Result<String, QueryError> {
+    let requests = sums_of_requests(store, who.clone(), range, step).await?;
+    let mut told = vec![requests];
+    for only_complete in [false, true] {
+        let totals = TotalsQuery {
+            who: who.clone(),
+            component: None,
+            profile_type: ProfileType::CPU.into(),
+            only_complete,
+            step,
+            by_route: true,
+            range,
+        };
+        told.push(format!("{:?}", store.totals(totals).await?));
+    }
+    let (of_costs, of_reports) = (who.clone(), who);
+    let who = of_costs;
+    let mut costs = store.costs(CostQuery { who, step, range }).await?;
+    // Parts of requests are fractions, too.
+    costs
+        .iter_mut()
+        .for_each(|row| row.requests = (row.requests * 1e6).round());
+    let who = of_reports;
+    let reports = store.reports(ReportQuery { who, step, range }).await?;
+    told.push(format!("{costs:?}"));
+    told.push(format!("{reports:?}"));
+    Ok(told.join(" "))
+}
+
+/// The requests of steps, all and those that divide CPU.
+pub async fn sums_of_requests(
+    store: &Store,
+    who: WorkloadFilter,
+    range: Range,
+    step: Step,
+) -> Result<String, QueryError> {
+    let mut told = Vec::new();
+    for dividing in [
+        None,
+        Some(Dividing::cpu(Component::Application)),
+        Some(Dividing::cpu(Component::Proxy)),
+    ] {
+        let query = RequestQuery {
+            step,
+            dividing,
+            ..RequestQuery::new(who.clone(), range)
+        };
+        told.extend(store.requests(query).await?.into_iter().map(|mut row| {
+            let duration = std::mem::take(&mut row.duration);
+            (row.counted, row.streaming_s) = ((row.counted * 1e6).round(), (row.streaming_s * 1e6).round());
+            let (min, max) = (duration.min(), duration.max());
+            format!("{row:?} {min} {max} {} {:?}", duration.zero_count(), duration.buckets())
+        }));
+    }
+    Ok(told.join(" "))
 }
 
 /// The values of all stacks, sorted.
