@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use emberline_tests::{
     Scratch, Server,
     flood::{self, Flood},
-    get, get_json, hostile,
+    get, get_json, hostile, wait_for,
 };
 
 use crate::{Figure, setting};
@@ -34,7 +34,16 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         ensure!(get(server.web, "/-/ready")?.status == 200, "the server is gone");
     }
     drop(open);
-    // What answers are made of stays in memory, also without a flood.
+    // What answers are made of stays in memory, also without a flood; all that was taken has to be there for it.
+    wait_for("what was taken in answers", Duration::from_secs(120), || {
+        let metrics = String::from_utf8(get(server.web, "/metrics").ok()?.body).ok()?;
+        let value = |name: &str| {
+            metrics
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+        };
+        (value("emberline_store_lsn_applied")? >= value("emberline_store_lsn_durable")?).then_some(())
+    });
     for question in flood::QUESTIONS {
         get(server.web, question)?;
     }
