@@ -128,14 +128,14 @@ pub enum CollectorError {
     },
     /// A receiver of alerts has an address that cannot be used.
     #[error("`alertmanagers` or `webhooks`: {0}")]
-    Receiver(#[from] InvalidReceiver),
+    Receiver(InvalidReceiver),
     /// TLS to the targets of a job cannot be used.
-    #[error("`tls_config` of job `{job}` in the scrape configuration: {source}")]
+    #[error("`tls_config` of job `{job}` in the scrape configuration: {why}")]
     ScrapeTls {
         /// The job.
         job: String,
         /// What is wrong.
-        source: TlsError,
+        why: TlsError,
     },
 }
 
@@ -176,7 +176,8 @@ impl Collector {
         let receivers = Receiver::parse_all(
             (&config.alertmanager_urls, &config.alertmanager_tls),
             (&config.webhook_urls, &config.webhook_tls),
-        )?;
+        )
+        .map_err(CollectorError::Receiver)?;
         let files = FileLimits {
             max_bytes: config.debuginfo_max_bytes,
             total_bytes: config.debuginfo_total_bytes,

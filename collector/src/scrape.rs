@@ -109,9 +109,9 @@ impl Scraper {
                 client,
                 scheme: job.scheme,
             }),
-            Err(source) => Err(CollectorError::ScrapeTls {
+            Err(why) => Err(CollectorError::ScrapeTls {
                 job: job.name.clone(),
-                source,
+                why,
             }),
         };
         Ok(Scraper {

@@ -37,7 +37,7 @@ pub enum Error {
     TimedOut(Duration),
     /// The request is none.
     #[error("the request cannot be sent: {0}")]
-    Request(#[from] http::Error),
+    Request(String),
     /// The connection ended, or what came is not HTTP.
     #[error("the answer cannot be read: {0}")]
     Http(String),

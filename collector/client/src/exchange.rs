@@ -44,7 +44,7 @@ pub struct Reply {
 
 /// Ends the task of a connection.
 #[derive(Debug)]
-struct Driver(JoinHandle<()>);
+struct Driver(JoinHandle<hyper::Result<()>>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -95,8 +95,8 @@ impl Client {
         request: Request<Bytes>,
     ) -> Result<(http::Response<Incoming>, Driver), Error> {
         let (mut head, body) = request.into_parts();
-        head.uri = address.path().parse().map_err(http::Error::from)?;
-        let host = HeaderValue::from_str(&address.authority()).map_err(http::Error::from)?;
+        head.uri = address.path().parse().map_err(unsendable)?;
+        let host = HeaderValue::from_str(&address.authority()).map_err(unsendable)?;
         head.headers.insert(header::HOST, host);
         let name = HeaderValue::from_static(concat!("emberline/", env!("CARGO_PKG_VERSION")));
         head.headers.insert(header::USER_AGENT, name);
@@ -105,13 +105,17 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
-        let connection = Driver(tokio::spawn(async move {
-            // What went wrong is told to the request.
-            let _ = connection.await;
-        }));
+        let mut connection = Driver(tokio::spawn(connection));
         let request = Request::from_parts(head, Full::new(body));
-        let answer = sender.send_request(request).await.map_err(broken)?;
-        Ok((answer, connection))
+        match sender.send_request(request).await {
+            Ok(answer) => Ok((answer, connection)),
+            // The connection ended before it took the request; why is told to its own task.
+            Err(error) if error.is_canceled() => match (&mut connection.0).await {
+                Ok(Err(reason)) => Err(broken(reason)),
+                _ => Err(broken(error)),
+            },
+            Err(error) => Err(broken(error)),
+        }
     }
 }
 
@@ -142,6 +146,10 @@ impl Reply {
         }
         words
     }
+}
+
+fn unsendable(error: impl Into<http::Error>) -> Error {
+    Error::Request(error.into().to_string())
 }
 
 fn words(page: &[u8]) -> String {

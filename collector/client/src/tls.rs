@@ -49,14 +49,14 @@ pub struct Tls {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read `{setting}` {}: {source}; check the path and its permissions", path.display())]
+    #[error("cannot read `{setting}` {}: {why}; check the path and its permissions", path.display())]
     Unreadable {
         /// The setting that names it.
         setting: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// A file holds something else.
     #[error("`{setting}` {} {why}", path.display())]
@@ -258,10 +258,10 @@ impl ResolvesClientCert for Nobody {
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |source| TlsError::Unreadable {
+    let unreadable = |why| TlsError::Unreadable {
         setting,
         path: path.to_owned(),
-        source,
+        why,
     };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;

@@ -192,8 +192,8 @@ async fn redirects_are_not_followed_and_a_refusal_is_final() {
 async fn addresses_that_cannot_work_are_refused_at_the_start() {
     let server = Server::start(|_| {}).await;
     for (url, words) in [
-        ("ftp://am:9093", "not an http or https address"),
-        ("am:9093", "alertmanager: `am:9093` is not an http or https address"),
+        ("ftp://am:9093", "must begin with http:// or https://"),
+        ("am:9093", "alertmanager: `am:9093` cannot be used: "),
         ("http://user:SECRET@am:9093", "password in the address"),
     ] {
         let config = CollectorConfig {

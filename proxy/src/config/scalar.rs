@@ -269,13 +269,11 @@ pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> 
 
 pub(super) fn endpoint<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     d.deserialize_str(Text("an endpoint such as http://127.0.0.1:4317", |text| {
-        let wrong = |problem: &str| {
-            format!("the collector's endpoint cannot be used ({problem}): write for example `http://127.0.0.1:4317` or `https://collector:4317`")
-        };
-        let address = emberline_client::Address::parse(text).map_err(|error| wrong(&error.to_string()))?;
-        let uri: http::Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
-        if uri.port_u16().is_none() {
-            return Err(wrong(&format!("`{address}` has no port")));
+        let example = "write for example `http://127.0.0.1:4317` or `https://collector:4317`";
+        let address = emberline_client::Address::parse(text).map_err(|error| format!("{error}; {example}"))?;
+        let uri = text.parse::<http::Uri>();
+        if uri.is_ok_and(|uri| uri.port_u16().is_none()) {
+            return Err(format!("`{address}` has no port: {example}"));
         }
         Ok(text.trim_end_matches('/').to_owned())
     }))

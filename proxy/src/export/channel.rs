@@ -29,9 +29,10 @@ pub(super) struct Plan {
 impl Plan {
     /// Checks the endpoint and reads the certificates; does not connect.
     pub(super) fn new(options: &ExportOptions) -> Result<Plan, ExportError> {
-        let address = Address::parse(&options.endpoint)?;
+        let address = Address::parse(&options.endpoint).map_err(ExportError::Endpoint)?;
         let limit = options.call_timeout.min(Duration::from_secs(5));
-        let connector = Connector::new(&options.tls, Speaks::Http2)?.within(limit);
+        let connector = Connector::new(&options.tls, Speaks::Http2).map_err(ExportError::Tls)?;
+        let connector = connector.within(limit);
         let endpoint = Endpoint::from_shared(options.endpoint.clone())
             .expect("an address that was read is a URL")
             // A connection that died without a word is noticed within half a minute; one that is used is never pinged.

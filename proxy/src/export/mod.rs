@@ -100,10 +100,10 @@ impl ExportOptions {
 pub enum ExportError {
     /// The endpoint is no URL that can be spoken to.
     #[error("collector.endpoint: {0}; write it as `http://HOST:4317` or `https://HOST:4317`")]
-    Endpoint(#[from] InvalidAddress),
+    Endpoint(InvalidAddress),
     /// The TLS settings cannot be used.
     #[error("collector.tls: {0}")]
-    Tls(#[from] TlsError),
+    Tls(TlsError),
     /// The operating system refused a thread or runtime.
     #[error("the export thread could not be started (limits on processes or open files of this service?): {0}")]
     Thread(#[from] std::io::Error),
