@@ -188,11 +188,12 @@ impl Paths {
 
 /// Adds one side's stacks to the tree; who calls whom goes to `callers`.
 fn add_to_tree(side: &SideData, index: usize, tree: &mut TreeBuilder, callers: &mut HashSet<(u32, u32)>) -> Paths {
-    let mut sums: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
+    let mut of_stack: HashMap<u64, (i64, u64)> = HashMap::new();
     for &(stack, value, samples) in side.windows.iter().flat_map(|window| &window.stacks) {
-        let sum = sums.entry(stack).or_default();
+        let sum = of_stack.entry(stack).or_default();
         *sum = (sum.0.saturating_add(value), sum.1.saturating_add(samples));
     }
+    let sums: BTreeMap<u64, (i64, u64)> = of_stack.into_iter().collect();
     let pieces = pieces_of_mean(side);
     let rows = sums.iter().map(|(&stack_id, &(value, samples))| StackValue {
         stack_id,

@@ -91,6 +91,16 @@ pub(super) enum Labels<'a> {
 }
 
 impl Labels<'_> {
+    /// True when there is a label that is not selected: comparing costs as much as adding up.
+    fn leave_out_any(&self, reader: &Reader<'_>) -> Result<bool, Failure> {
+        let Labels::SideOrNone(side) = self else {
+            return Ok(true);
+        };
+        let mut sql = Sql::new("SELECT 1::UBIGINT FROM label_sets WHERE side <> 0 AND side <> ");
+        sql.bind(side.code()).push(" LIMIT 1");
+        sql.finds_any(reader)
+    }
+
     /// Adds `AND column IN (...)`, unless everything is selected.
     pub(super) fn push(&self, sql: &mut Sql, column: &str) {
         let (side, route) = match self {
@@ -218,7 +228,10 @@ pub(super) fn sums(
     }
     sql.push(" WHERE ");
     series.push(&mut sql, "s.series_id", push_series);
-    labels.push(&mut sql, "s.label_set");
+    let leave_out = labels.leave_out_any(reader)?;
+    if leave_out {
+        labels.push(&mut sql, "s.label_set");
+    }
     sql.push(" GROUP BY 1, 2");
     let mut statements = vec![sql];
     let mut sql = Sql::new("SELECT ");
@@ -231,7 +244,9 @@ pub(super) fn sums(
     if sql.sums_of_samples(span, cut, Summed::STACKS) {
         sql.push(" s WHERE ");
         series.push(&mut sql, "s.series_id", push_series);
-        labels.push(&mut sql, "s.label_set");
+        if leave_out {
+            labels.push(&mut sql, "s.label_set");
+        }
         sql.push(" GROUP BY 1, 2");
         statements.push(sql);
     }

@@ -150,7 +150,6 @@ fn exact(answer: &Value) -> Vec<String> {
         "complete_cpu_ns",
         "complete_requests",
         "windows",
-        "covered_s",
     ];
     let of = |row: &Value| fields.map(|field| row[field].to_string()).join(" ");
     let mut told: Vec<String> = Vec::new();

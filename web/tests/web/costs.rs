@@ -188,15 +188,15 @@ async fn a_long_range_is_told_in_few_points_and_loses_nothing() {
     let world = World::new(windows).await;
     let minutes = world.json("/api/v1/service?service=checkout&from=now-2m").await;
     let day = world.json("/api/v1/service?service=checkout&from=now-24h").await;
-    assert_eq!((&minutes["step_s"], &day["step_s"]), (&10.into(), &300.into()));
+    assert_eq!((&minutes["step_s"], &day["step_s"]), (&10.into(), &900.into()));
     let points = |page: &Value, version: &str| -> Vec<Value> {
         let series = page["series"].as_array().unwrap();
         series.iter().filter(|p| p["version"] == version).cloned().collect()
     };
     let sum_of = |points: &[Value], field: &str| points.iter().map(|p| p[field].as_i64().unwrap()).sum::<i64>();
     let v1 = points(&day, "v1");
-    assert_eq!(v1.len(), 20 * 12 + 1);
-    assert_eq!(v1[0]["observed_s"], 50, "of 300, and of 5 windows");
+    assert_eq!(v1.len(), 20 * 4 + 1);
+    assert_eq!(v1[0]["observed_s"], 150, "of 900, and of 15 windows");
     let release = find(&day["releases"], &[("version", "v1")]);
     for field in ["requests", "errors", "cpu_ns"] {
         assert_eq!(sum_of(&v1, field), release[field].as_i64().unwrap(), "{field}");
