@@ -139,7 +139,7 @@ impl Server {
         match told["error"]["message"].as_str().or(told["message"].as_str()) {
             Some(message) => anyhow::anyhow!("{message}"),
             None => anyhow::anyhow!(
-                "{} answered {}: is it an emberline server, and {} its right port?",
+                "{} answered {}: is it an emberline server, and is {} the right port?",
                 self.address,
                 answer.status,
                 self.option

@@ -54,7 +54,7 @@ fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     })?;
     if !address.ip().is_loopback() {
         tracing::warn!(
-            "{address} can be reached from other machines and asks nobody who they are: let only those reach it who may read and write everything, or listen on 127.0.0.1 ({option}) behind a proxy that checks"
+            "{address} is reachable from other machines and has no authentication: restrict who can reach it, or listen on 127.0.0.1 ({option}) behind a proxy that authenticates"
         );
     }
     Ok(listener)
@@ -132,7 +132,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     stop_requested(args.exit_on_stdin_close).await;
     tracing::info!("stopping");
     if !doors.close(DRAIN).await {
-        tracing::warn!("some connections did not finish within {DRAIN:?} and are cut");
+        tracing::warn!("closed connections that did not finish within {DRAIN:?}");
     }
     tasks.shutdown().await;
     // Writing the last of it to disk blocks.

@@ -194,7 +194,7 @@ fn verified_table(found: &Verified) -> String {
     );
     if found.leftovers > 0 {
         text.push_str(&format!(
-            "{} left half done by a process that was killed: no loss, `emberline store repair` removes them\n",
+            "{} left over from a killed process: no loss, `emberline store repair` removes them\n",
             counted(found.leftovers, "file", "files")
         ));
     }
@@ -274,7 +274,7 @@ fn delete(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<ExitCode> {
 /// Asks on the terminal; where there is none nobody can have meant it.
 fn is_meant(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("deleting a service is not to be undone: say --yes where nobody can be asked");
+        bail!("deleting a service cannot be undone: pass --yes when not interactive");
     }
     eprint!(
         "Everything that service `{}` reported goes from {}, for good. Its name, to go on: ",

@@ -45,7 +45,7 @@ fn missing(side: &SideSummary, per: Per) -> Option<String> {
     };
     let requests = || {
         format!(
-            "{version} sent no requests in this range; put a proxy beside it, or send `http.server.request.duration` under the same service and version; or compare per second (`per=second`)"
+            "{version} sent no requests in this range; put a proxy in front of it, or send `http.server.request.duration` under the same service and version; or compare per second (`per=second`)"
         )
     };
     match (side.coverage.missing, per) {

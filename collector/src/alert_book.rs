@@ -104,7 +104,7 @@ impl AlertBook {
             match serde_json::from_slice::<Entry>(&record) {
                 Ok(entry) => drop(pages.entries.insert(AlertKey::of(&entry.alert), entry)),
                 Err(error) => {
-                    tracing::warn!(%error, "an alert that was remembered is none of this version, and is forgotten");
+                    tracing::warn!(%error, "dropped a stored alert of an unknown version");
                 }
             }
         }
@@ -218,7 +218,7 @@ impl AlertBook {
             };
             tracing::warn!(
                 ?oldest,
-                "more alerts than are remembered: receivers may not hear of the end of this one"
+                "too many open alerts: receivers may not be told when this one ends"
             );
             pages.entries.remove(&oldest);
         }
@@ -270,7 +270,7 @@ impl AlertBook {
             Ok::<(), std::io::Error>(())
         });
         if let Ok(Err(error)) = saved.await {
-            tracing::error!(%error, "whom alerts are told to cannot be written; after a restart their end may not be told");
+            tracing::error!(%error, "the alert state cannot be written; after a restart, resolutions may not be sent");
         }
     }
 }

@@ -369,7 +369,7 @@ impl Tasks {
         for handle in handles {
             let abort = handle.abort_handle();
             if tokio::time::timeout_at(deadline, handle).await.is_err() {
-                tracing::warn!("a background task did not stop in time and is dropped");
+                tracing::warn!("aborted a background task that did not stop in time");
                 abort.abort();
             }
         }

@@ -277,7 +277,7 @@ impl Ingest {
         if let Some(records) = records
             && let Err(error) = self.store.remember_names(&records)
         {
-            tracing::warn!(%error, "the names that are known cannot be written down; a restart may forget some");
+            tracing::warn!(%error, "cannot store the known names; a restart may forget some");
         }
     }
 

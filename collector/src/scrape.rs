@@ -235,7 +235,7 @@ impl Scraper {
                 && let Some(error) = error
             {
                 let (target, profile) = (row.target.address.authority(), row.kind.word());
-                tracing::warn!(job = row.job, target, profile, "a scrape failed: {error}");
+                tracing::warn!(job = row.job, target, profile, "scrape failed: {error}");
             }
             shown.at_unix_ms = at_unix_ms;
             shown.took_ms = took_ms;

@@ -216,7 +216,7 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProfile {
     /// An index points outside its table.
-    #[error("{what} index {index} lies outside its table of {len} entries")]
+    #[error("{what} index {index} is outside its table of {len} entries")]
     Index {
         /// Which index.
         what: &'static str,

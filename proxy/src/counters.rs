@@ -81,7 +81,7 @@ impl Counters {
         drop(warned);
         tracing::warn!(
             cause = full.0,
-            "callers are refused because others hold all there is: if they are wanted, raise the process's memory limit, \
+            "callers are refused because others use all available memory or connections: if they are legitimate, raise the process's memory limit, \
              LimitNOFILE, or limits.memory_bytes, limits.max_connections and limits.share_of_caller"
         );
     }

@@ -72,10 +72,7 @@ impl Refused {
         if *self == Refused::OVERLOADED {
             return "as many requests are on their way as limits.memory_bytes allows; a retry may help".to_owned();
         }
-        format!(
-            "this request is refused: {}; the caller has to be corrected",
-            self.reason
-        )
+        format!("this request is refused: {}; fix the caller", self.reason)
     }
 }
 

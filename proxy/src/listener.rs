@@ -150,7 +150,7 @@ pub(crate) async fn accept(
                 if pause == FIRST_PAUSE {
                     tracing::warn!(
                         %error,
-                        "cannot accept connections; trying on (if file descriptors ran out, raise LimitNOFILE or lower limits.max_connections)"
+                        "cannot accept connections; retrying (if file descriptors ran out, raise LimitNOFILE or lower limits.max_connections)"
                     );
                 }
                 tokio::time::sleep(pause).await;

@@ -74,7 +74,7 @@ impl Process {
             .spawn()
             .with_context(|| {
                 format!(
-                    "cannot start {}: run `make build`, or install it beside this command",
+                    "cannot start {}: run `make build`, or install it next to this program",
                     program.display()
                 )
             })?;
@@ -113,11 +113,11 @@ impl Process {
 
 /// A program of the product, beside this one.
 pub(crate) fn sibling(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot find out where this command lies")?;
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
     let path = own.with_file_name(name);
     if !path.is_file() {
         bail!(
-            "{} is missing: run `make build`, or install it beside this command",
+            "{} is missing: run `make build`, or install it next to this program",
             path.display()
         );
     }

@@ -54,7 +54,7 @@ impl Server {
         ]
         .map(str::to_owned)
         .to_vec();
-        let program = std::env::current_exe().context("cannot find out where this command lies")?;
+        let program = std::env::current_exe().context("cannot find the path of this program")?;
         let process = Process::start("server", &program, &arguments, directory)?;
         let mut server = Server {
             process,

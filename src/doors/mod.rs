@@ -188,7 +188,7 @@ impl Doors {
             let floods = self.counts.floods.load(Relaxed);
             if floods > warned_of && (warned_at == 0 || now - warned_at >= WARN_TICKS) {
                 tracing::warn!(
-                    "{} connections or requests were refused or ended to make room ({}; {} bytes of heads): somebody opens very many; `connections` in /api/v1/status says on which port. More memory (of the cgroup) and file descriptors (LimitNOFILE) allow more",
+                    "{} connections or requests were refused or closed to make room ({}; {} bytes of heads): someone opens very many; `connections` in /api/v1/status says on which port. More memory (of the cgroup) and file descriptors (LimitNOFILE) allow more",
                     floods - warned_of,
                     self.budget.in_words(),
                     self.heads.load(Relaxed)

@@ -103,10 +103,10 @@ fn forget(args: &StoreArgs, build: &str) -> Result<ExitCode> {
     let (names, file) = symbols::forget(&args.data_dir, &RealDisk, build, forget_file)?;
     let file = file.context("the file of debug information cannot be removed")?;
     if !names && !file {
-        bail!("there are no names and no file of build `{build}`: `emberline store symbols list` says which there are");
+        bail!("no names and no file of build `{build}`: `emberline store symbols list` shows the known builds");
     }
     let report = json!({ "build": build, "names_forgotten": names, "file_forgotten": file });
     tell(args, &report, || {
-        format!("forgot the names of {build}: the next start asks for its file and looks its locations up anew\n")
+        format!("removed the names of {build}: the next start requests its file and resolves its locations again\n")
     })
 }

@@ -66,7 +66,7 @@ impl Checks {
         }
         if stored.damaged > 0 {
             tracing::error!(
-                "the key that identifiers are checked with is lost; a new one is made, and the engine's file anew"
+                "the key that identifiers are checked with is lost; creating a new one and rebuilding the engine's file"
             );
         }
         let mut key = [0; KEY_BYTES];
@@ -74,7 +74,7 @@ impl Checks {
         let secret = Secret { key: key.to_vec() };
         let written = records::write(disk, data_dir, FILE, std::iter::once(&secret));
         if let Err(error) = written.and_then(|()| disk.make_private(&data_dir.join(FILE))) {
-            tracing::warn!(%error, "the key that identifiers are checked with cannot be kept; the next start makes another one");
+            tracing::warn!(%error, "the key that identifiers are checked with cannot be stored; the next start creates another one");
         }
         Ok(Checks::with_key(&key))
     }

@@ -126,7 +126,7 @@ impl Deletions {
         };
         // Told once, not at each start; where the disk takes nothing now it is written later.
         if let Err(error) = deletions.make_durable(disk, data_dir) {
-            tracing::warn!(%error, "the list of deleted services cannot be written anew");
+            tracing::warn!(%error, "the list of deleted services cannot be rewritten");
         }
         deletions
     }

@@ -18,7 +18,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The folder holds no store.
-    #[error("there is no store in {path}: name the folder that `emberline serve` was given as `--data-dir`")]
+    #[error("no store in {path}: pass the folder that `emberline serve` was given as `--data-dir`")]
     NoStore {
         /// The folder.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum AppendError {
     },
     /// No space on the disk.
     #[error(
-        "the disk of {path} is full ({free} bytes free, `min_free_mb` keeps {reserve}); make room and the sender's retry succeeds"
+        "the disk of {path} is full ({free} bytes free, `min_free_mb` keeps {reserve}); free space and the sender's retry succeeds"
     )]
     DiskFull {
         /// The journal's folder.
@@ -91,7 +91,9 @@ pub enum AppendError {
     #[error("the store is closing; send again later")]
     Closed,
     /// A window lies before everything that is kept.
-    #[error("a window that starts at {start_unix_s} lies before {oldest_unix_s}, the oldest kept (`retention_hours`)")]
+    #[error(
+        "a window that starts at {start_unix_s} is older than {oldest_unix_s}, the oldest kept (`retention_hours`)"
+    )]
     TooOld {
         /// Start of the window, seconds since the Unix epoch.
         start_unix_s: i64,
@@ -100,7 +102,7 @@ pub enum AppendError {
     },
     /// A window lies in the future.
     #[error(
-        "a window that starts at {start_unix_s} lies after {newest_unix_s} (`max_future_seconds`); the sender's clock is wrong"
+        "a window that starts at {start_unix_s} is after {newest_unix_s} (`max_future_seconds`); the sender's clock is wrong"
     )]
     TooNew {
         /// Start of the window, seconds since the Unix epoch.
@@ -109,9 +111,7 @@ pub enum AppendError {
         newest_unix_s: i64,
     },
     /// So many batches of this sender were missing that it is no longer known whether this one was stored.
-    #[error(
-        "sequence {sequence} lies so far behind that it is not known whether it was stored; it is refused rather than counted twice"
-    )]
+    #[error("sequence {sequence} is too old to tell whether it was stored; refused rather than counted twice")]
     Forgotten {
         /// Its sequence.
         sequence: u64,
@@ -158,7 +158,7 @@ impl AppendError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueryError {
     /// The range ends before it begins or lies outside the representable times.
-    #[error("the range {from_unix_s}..{to_unix_s} is empty or outside 1970..2106; `from` must lie before `to`")]
+    #[error("the range {from_unix_s}..{to_unix_s} is empty or outside 1970..2106; `from` must be before `to`")]
     BadRange {
         /// First second.
         from_unix_s: i64,
@@ -209,7 +209,7 @@ pub enum QueryError {
     #[error("the store is closing")]
     Closed,
     /// The engine failed in a way that is a mistake of this program.
-    #[error("the query engine failed: {message}; this is a mistake in Emberline")]
+    #[error("the query engine failed: {message}; this is a bug in Emberline")]
     Internal {
         /// What the engine said.
         message: String,
@@ -230,7 +230,7 @@ impl QueryError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeleteError {
     /// Nothing of it is stored.
-    #[error("nothing is stored of a service `{service}` in namespace `{namespace}`")]
+    #[error("no data of service `{service}` in namespace `{namespace}`")]
     UnknownService {
         /// Group of services.
         namespace: String,
@@ -259,7 +259,7 @@ pub enum DeleteError {
 pub enum StateError {
     /// The time is too long ago, or too far ahead.
     #[error(
-        "the time {time_s} (unix seconds) lies outside {from_s} to {to_s}: what is older than everything kept is not remembered, and the future is not known"
+        "the time {time_s} (unix seconds) is outside {from_s} to {to_s}: older than everything kept, or in the future"
     )]
     OutOfRange {
         /// What was stated.
@@ -278,7 +278,7 @@ pub enum StateError {
         most: usize,
     },
     /// Writing failed.
-    #[error("cannot write {path}: {source}; make room on the disk, then state it again")]
+    #[error("cannot write {path}: {source}; free space on the disk, then state it again")]
     Io {
         /// The file.
         path: PathBuf,
@@ -291,7 +291,7 @@ pub enum StateError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SymbolError {
     /// The disk failed.
-    #[error("cannot write {path}: {source}; make room or repair the disk, then the symbols are asked for again")]
+    #[error("cannot write {path}: {source}; free space or repair the disk, then the symbols are requested again")]
     Io {
         /// The file.
         path: PathBuf,

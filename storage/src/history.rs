@@ -144,7 +144,7 @@ impl History {
         if damaged > 0 {
             tracing::error!(
                 damaged,
-                "when releases were first seen is read from what is stored of them; state it again where it was stated"
+                "rebuilt the release history from stored windows; state releases again where CI stated them"
             );
             counters.releases_forgotten.add(damaged);
         }

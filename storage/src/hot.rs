@@ -258,7 +258,7 @@ impl Shared {
             );
             match self.disk.rename(&part.path, &place) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %part.path.display(), %error, "a damaged part cannot be set aside");
+                    tracing::warn!(path = %part.path.display(), %error, "cannot quarantine a damaged part");
                 }
                 _ => {}
             }

@@ -138,10 +138,7 @@ impl Journal {
         if let Some(lost) = recovered.reaches.and_then(|reaches| durable.checked_sub(reaches))
             && lost > 0
         {
-            tracing::error!(
-                lost,
-                "batches were acknowledged that the end of the journal does not hold any more"
-            );
+            tracing::error!(lost, "acknowledged batches are missing at the end of the journal");
             counters.journal_records_lost.add(lost);
         }
         let shared = Arc::new(Shared {

@@ -136,7 +136,7 @@ impl PartSet {
                 }
                 None if path.extension().is_some_and(|e| e == "tmp") => drop(disk.remove(&path)),
                 None if Commit::parse(&path).is_some() => {}
-                None => tracing::warn!(path = %path.display(), "a file among the parts is none and is left alone"),
+                None => tracing::warn!(path = %path.display(), "ignoring a file that is not a part"),
             }
         }
         Ok(set)

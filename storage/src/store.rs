@@ -298,7 +298,7 @@ impl Store {
         if damaged > 0
             && let Err(error) = self.remember_alerts(&all)
         {
-            tracing::warn!(%error, "what is remembered of alerts cannot be written anew");
+            tracing::warn!(%error, "the alert state cannot be rewritten");
         }
         all
     }

@@ -154,7 +154,7 @@ impl Symbols {
         };
         let (symbols, damaged) = read(&bytes);
         if damaged > 0 {
-            tracing::warn!(path = %path.display(), damaged, "damaged symbols are skipped and asked for again");
+            tracing::warn!(path = %path.display(), damaged, "skipped damaged symbols; they will be requested again");
             self.counters.symbol_records_damaged.add(damaged);
         }
         symbols

@@ -202,7 +202,7 @@ impl KnownService {
     pub(crate) fn pair(&self, baseline: Option<&str>, candidate: Option<&str>) -> Result<(String, String), ApiError> {
         let alone = |version: &str| {
             let message = format!(
-                "a comparison needs two releases, and service `{}` has none besides `{}` that could stand on the other side in this range: choose a longer range, or name `baseline` and `candidate`",
+                "a comparison needs two releases, and service `{}` has only `{}` in this range: choose a longer range, or name `baseline` and `candidate`",
                 self.service,
                 shorten(version)
             );

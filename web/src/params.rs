@@ -66,7 +66,7 @@ pub(crate) const CONFIRM: Parameter = Parameter {
     ..parameter(
         "confirm",
         Kind::Text,
-        "The name of the service once more: a deletion is not to be undone.",
+        "The name of the service, to confirm: a deletion cannot be undone.",
     )
 };
 pub(crate) const VERSION: Parameter = parameter(
@@ -311,7 +311,7 @@ impl Params {
         let from_s = read(from, &FROM, "now-1h")?.floor() as i64;
         let to_s = read(to, &TO, "now")?.ceil() as i64;
         if from_s >= to_s {
-            let message = format!("`{}` ({from_s}) must lie before `{}` ({to_s})", from.name, to.name);
+            let message = format!("`{}` ({from_s}) must be before `{}` ({to_s})", from.name, to.name);
             return Err(ApiError::bad_request("bad_range", message));
         }
         Ok(Range {

@@ -13,7 +13,7 @@ pub(crate) fn parse(text: &str, now_unix_ns: i64) -> Result<f64, String> {
         None => parse_number(text).ok_or_else(unreadable)?,
     };
     if !(0.0..=LAST_SECOND).contains(&seconds) {
-        return Err("the time lies outside 1970..2106; times are unix seconds, not milliseconds".to_owned());
+        return Err("the time is outside 1970..2106; times are unix seconds, not milliseconds".to_owned());
     }
     Ok(seconds)
 }

@@ -204,14 +204,14 @@ impl Source {
         match (self.read(), &state.material) {
             (Ok(material), before) => {
                 if before.is_some() {
-                    tracing::info!("certificates were read again: their files changed");
+                    tracing::info!("certificates reloaded");
                 }
                 state.stamps = stamps;
                 state.material = Some(material.clone());
                 Ok(material)
             }
             (Err(error), Some(before)) => {
-                tracing::warn!("certificates changed and cannot be used, those read before stay in force: {error}");
+                tracing::warn!("changed certificates cannot be used, keeping the previous ones: {error}");
                 let before = before.clone();
                 state.stamps = stamps;
                 Ok(before)

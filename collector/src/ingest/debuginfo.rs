@@ -157,7 +157,7 @@ impl DebugInfoService {
             tracing::warn!(
                 build = header.build_id,
                 address = address.map(tracing::field::display),
-                "the file of a build is replaced by that of a sender that reports the build; its names are looked up anew"
+                "replaced the file of a build by that of a sender that reports the build; its names are resolved again"
             );
             let (store, build) = (self.store.clone(), header.build_id.clone());
             // Names of the file before were appended to a file, which is removed.
@@ -166,7 +166,7 @@ impl DebugInfoService {
                 tracing::error!(
                     build = header.build_id,
                     ?forgotten,
-                    "names of a replaced file are left; `emberline store symbols forget` removes them"
+                    "names of a replaced file remain; `emberline store symbols forget` removes them"
                 );
             }
         }
@@ -174,7 +174,7 @@ impl DebugInfoService {
             build = header.build_id,
             path = header.path,
             bytes,
-            "debug information has arrived"
+            "debug information uploaded"
         );
         Ok(bytes)
     }

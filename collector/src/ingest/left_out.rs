@@ -243,7 +243,7 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "cumulative_base" => (
             POINTS,
             "the process counted before this server knew it, so this only says where to begin, and the next export counts",
-            "`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta` loses nothing when this server starts anew",
+            "`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta` loses nothing when this server restarts",
         ),
         "max_cumulative_buckets" | "max_cumulative_buckets_per_process" => (
             POINTS,
@@ -341,11 +341,7 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "the recording has samples of allocations, which stand for these, too",
             "",
         ),
-        "dynamic_labels" => (
-            "parts",
-            "labels that the agent sends beside a recording are not read",
-            "",
-        ),
+        "dynamic_labels" => ("parts", "labels that the agent sends with a recording are not read", ""),
         _ => ("items", "", ""),
     }
 }

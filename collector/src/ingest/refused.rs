@@ -67,7 +67,7 @@ pub(crate) enum Refused {
         bytes: usize,
     },
     /// The process gets no place among those that report.
-    #[error("there is no place for another process of this sender now (`max_workloads`); send again later: {0}")]
+    #[error("no room for another process of this sender (`max_workloads`); send again later: {0}")]
     NoPlace(String),
     /// Something else than what is spoken here.
     #[error("content type `{content_type}` is not accepted; send {accepted}")]

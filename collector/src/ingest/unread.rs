@@ -66,7 +66,9 @@ pub(super) async fn read_the_rest(State(ingest): State<Arc<Ingest>>, request: Re
     if is_refusal && !asks_first && may_end {
         let rest = tokio::time::timeout(LONGEST, drop_all(shared, most)).await;
         if !matches!(rest, Ok(true)) {
-            tracing::debug!("a refused body has no end within {most} bytes and {LONGEST:?}");
+            tracing::debug!(
+                "closed the connection: the rest of a refused body did not end within {most} bytes and {LONGEST:?}"
+            );
         }
     }
     response

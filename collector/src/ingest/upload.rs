@@ -205,7 +205,7 @@ impl Asked {
         if !cumulative.is_empty() && sender.workload.instance == UNKNOWN {
             return Err(Refused::Parameter {
                 name: "cumulative",
-                reason: "name the process with `instance` too: the counters of two could not be told apart".to_owned(),
+                reason: "add `instance`: otherwise counters of two processes cannot be told apart".to_owned(),
             });
         }
         Ok(Asked {

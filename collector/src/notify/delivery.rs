@@ -234,11 +234,11 @@ impl Notifier {
         let counted = match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Retry(why) => {
-                tracing::warn!(receiver, "an alert message was not delivered and is tried again: {why}");
+                tracing::warn!(receiver, "an alert was not delivered, retrying: {why}");
                 "retried"
             }
             Outcome::Refused(why) => {
-                tracing::error!(receiver, "the receiver refused an alert message, it is dropped: {why}");
+                tracing::error!(receiver, "the receiver refused an alert, dropping it: {why}");
                 "refused"
             }
         };

@@ -604,7 +604,7 @@ fn endpoints(
             let seconds = raw.seconds.unwrap_or(CPU_SECONDS.min(most));
             if seconds == 0 || Duration::from_secs(seconds) > interval {
                 problems.push(format!(
-                    "`seconds: {seconds}` of profile `profile` of job `{job}` must lie from 1 to its `scrape_interval`"
+                    "`seconds: {seconds}` of profile `profile` of job `{job}` must be between 1 and its `scrape_interval`"
                 ));
             }
             let separator = if endpoint.path.contains('?') { '&' } else { '?' };

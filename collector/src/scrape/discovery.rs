@@ -299,7 +299,7 @@ fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
         Err(problem) => ReadFile {
             stamp,
             groups,
-            problem: Some(format!("{problem}; the targets it gave before are kept")),
+            problem: Some(format!("{problem}; keeping the previous targets")),
         },
     }
 }

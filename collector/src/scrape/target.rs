@@ -85,7 +85,7 @@ impl Target {
             labels.insert(ADDRESS.to_owned(), target.clone());
             let mut labels = relabel(labels, rules)?;
             let Some(at) = labels.remove(ADDRESS) else {
-                return Some(Err(format!("relabelling removed the address of `{target}`")));
+                return Some(Err(format!("relabelling removed `__address__` of `{target}`")));
             };
             labels.retain(|name, _| !name.starts_with("__"));
             labels.entry("instance".to_owned()).or_insert_with(|| at.clone());

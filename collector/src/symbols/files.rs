@@ -168,7 +168,7 @@ impl DebugFiles {
         }
         let mark = claims::mark_path(&self.dir, build);
         if let Err(error) = File::create(&mark) {
-            tracing::warn!(build, %error, "that a file is read cannot be marked; it waits");
+            tracing::warn!(build, %error, "cannot mark that a file is being read; it waits");
             return None;
         }
         let digest = claims::read(&self.dir, build)
@@ -273,7 +273,7 @@ impl DebugFiles {
             ..claim
         };
         if let Err(error) = claims::write(&self.dir, &claim) {
-            tracing::warn!(build = claim.build_id, %error, "that a file is refused cannot be remembered");
+            tracing::warn!(build = claim.build_id, %error, "cannot store that a file is refused");
         }
     }
 
@@ -399,7 +399,7 @@ impl DebugFiles {
                 break;
             }
             if path != newest {
-                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removes debug information: all of it together is more than `max_debug_files_mb`");
+                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removing debug information: together it exceeds `max_debug_files_mb`");
                 fs::remove_file(&path)?;
                 if !is_referred_to(&path) {
                     let _ = fs::remove_file(path.with_extension("claim"));

@@ -80,7 +80,7 @@ pub(crate) enum Unwanted {
     #[error("refused before: {0}")]
     RefusedBefore(String),
     /// The disk failed.
-    #[error("the file cannot be stored in {path}: {reason}; make room or repair the disk, then send again")]
+    #[error("the file cannot be stored in {path}: {reason}; free space or repair the disk, then send again")]
     Disk {
         /// The folder.
         path: PathBuf,

@@ -77,7 +77,7 @@ pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(prefix) as usize;
     if length > MAX_BYTES {
         return Err(io::Error::other(format!(
-            "a message of {length} bytes where {MAX_BYTES} are the most"
+            "a message of {length} bytes; at most {MAX_BYTES} are accepted"
         )));
     }
     Ok(length)
@@ -98,9 +98,7 @@ pub(super) fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<Opt
 /// Writes a message; one that is too long becomes a failure that says so.
 pub(super) fn write(to: &mut impl Write, answer: &Answer) -> io::Result<()> {
     let bytes = match answer.encoded_len() > MAX_BYTES {
-        true => framed(&Answer::failed(format!(
-            "the names in it take more than {MAX_BYTES} bytes"
-        ))),
+        true => framed(&Answer::failed(format!("its names take more than {MAX_BYTES} bytes"))),
         false => framed(answer),
     };
     to.write_all(&bytes)?;

@@ -167,7 +167,7 @@ impl SymbolWorker {
         let located = match read {
             Ok((located, unconfined)) => {
                 if !unconfined.is_empty() && !memory.told_unconfined {
-                    tracing::warn!("the process that reads symbols keeps rights that it should not need: {unconfined}");
+                    tracing::warn!("the process that reads symbols is not fully confined: {unconfined}");
                     memory.told_unconfined = true;
                 }
                 located
@@ -188,7 +188,7 @@ impl SymbolWorker {
                         offsets.len(),
                         "refused",
                         &format!(
-                            "{why}, {MOST_KILLS} times: this machine has too little memory for it, or somebody ends it"
+                            "{why}, {MOST_KILLS} times: this machine has too little memory for it, or something kills it"
                         ),
                     );
                 } else {
@@ -198,7 +198,7 @@ impl SymbolWorker {
             }
             Err(ReadError::NotStarted(why)) => {
                 self.metrics.symbol_read("not_started");
-                tracing::error!("addresses get no names: {why}");
+                tracing::error!("addresses cannot be resolved: {why}");
                 memory.not_before = Some(Instant::now() + NOT_STARTED);
                 return Outcome::Waits;
             }
@@ -241,7 +241,7 @@ impl SymbolWorker {
         tracing::warn!(
             build = mapping.build_id,
             path = mapping.path,
-            "the debug information is of no use: {why}"
+            "the debug information is unusable: {why}"
         );
         self.files.refuse(&mapping.build_id, why.to_owned());
     }

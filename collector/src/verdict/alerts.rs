@@ -189,7 +189,7 @@ fn sentence(slow: &Slow, evidence: &Evidence) -> String {
 
 fn cause(evidence: &Evidence) -> String {
     let Some(cpu) = &evidence.cpu else {
-        return "there are no stacks of both releases to name a function by".to_owned();
+        return "no stacks of both releases to attribute the change to a function".to_owned();
     };
     let mut text = match (&evidence.guilty, cpu.judgement) {
         (Some(guilty), _) => format!(

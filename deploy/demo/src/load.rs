@@ -36,7 +36,7 @@ impl std::str::FromStr for Stream {
             .parse()
             .with_context(|| format!("`{rate}` is not a number of requests per second"))?;
         if !(rate > 0.0 && rate <= 10_000.0 && route.starts_with('/')) {
-            bail!("`{text}`: the route begins with / and the rate lies between 0 and 10000");
+            bail!("`{text}`: the route begins with / and the rate is between 0 and 10000");
         }
         Ok(Stream {
             route: route.to_owned(),

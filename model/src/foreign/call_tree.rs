@@ -57,7 +57,7 @@ impl<'t> Rows<'t> {
             steps += 1;
             if steps > MAX_DEPTH + 1 {
                 return Err(ReadError::Content(format!(
-                    "node {at} lies under more than {MAX_DEPTH} others, or under itself"
+                    "node {at} is nested more than {MAX_DEPTH} deep, or in itself"
                 )));
             }
             if node.is_root() {

@@ -69,7 +69,7 @@ pub enum DecodeError {
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
     /// An index points outside its table.
-    #[error("{table} index {index} lies outside its table of {len} entries")]
+    #[error("{table} index {index} is outside its table of {len} entries")]
     Index {
         /// Which table.
         table: &'static str,

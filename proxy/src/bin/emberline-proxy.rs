@@ -78,13 +78,13 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
                 () = &mut stdin_closed, if arguments.exit_on_stdin_close => break,
                 _ = hang_up.recv() => {
                     if proxy.reload() == Reloaded::NoFile {
-                        tracing::warn!("there is no configuration file to read again");
+                        tracing::warn!("no configuration file to reload");
                     }
                 }
             }
         }
     });
-    tracing::info!("stopping: requests in flight may end");
+    tracing::info!("stopping: draining requests in flight");
     let stopping = std::thread::spawn(move || proxy.stop());
     runtime.block_on(async {
         // A second signal ends the wait.
@@ -97,7 +97,7 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
         }
     });
     if !stopping.is_finished() {
-        tracing::warn!("stopped at once: requests in flight were cut off");
+        tracing::warn!("stopped immediately: requests in flight were aborted");
         return Ok(ExitCode::FAILURE);
     }
     match stopping.join() {

@@ -72,7 +72,7 @@ pub(crate) enum UpstreamError {
         reason: h2::Reason,
     },
     /// What came is no response.
-    #[error("{address} sent what is no HTTP response: {source}")]
+    #[error("{address} sent an invalid HTTP response: {source}")]
     Protocol {
         /// The destination.
         address: Address,

@@ -130,7 +130,7 @@ impl Client {
     async fn send(&self, method: Method, path: &str, body: RequestBody) -> Result<Response<ClientBody>, ClientError> {
         let path: PathAndQuery = path.parse().map_err(|error| ClientError {
             service: self.inner.service.clone(),
-            message: format!("`{path}` is no path: {error}; the caller has to be corrected"),
+            message: format!("`{path}` is not a valid path: {error}; fix the caller"),
             reason: "path",
             retry_can_help: false,
         })?;

@@ -38,7 +38,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The listener does not work: it is not bound, or not of this runtime. A retry with it cannot help.
-    #[error("the listener cannot be used: {0}")]
+    #[error("cannot use the listener: {0}")]
     Listener(#[from] io::Error),
 }
 

@@ -58,7 +58,7 @@ fn judge_head(answer: http::Response<Body>) -> Result<http::Response<Body>, Stat
     // Errors without gRPC are those of a gateway; tonic tells them by their number.
     if status.is_success() && !speaks_grpc {
         return Err(Status::unavailable(
-            "what answers at the address of collector.endpoint is no gRPC server (success without the content type of gRPC)",
+            "the server at collector.endpoint does not speak gRPC (success without gRPC's content type)",
         ));
     }
     Ok(answer)

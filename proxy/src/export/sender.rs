@@ -123,7 +123,7 @@ impl Sender {
         tracing::warn!(
             endpoint = %self.endpoint,
             code = ?status.code(),
-            "the collector cannot take telemetry now ({}); traffic is not affected, telemetry waits in memory (setting queue_bytes) and is sent again",
+            "the collector is unavailable ({}); traffic is not affected, telemetry is queued in memory (queue_bytes) and sent again",
             words(status),
         );
     }
@@ -138,7 +138,7 @@ impl Sender {
             endpoint = %self.endpoint,
             away_seconds = since.elapsed().as_secs(),
             batches_waiting = self.shared.waiting_batches(),
-            "the collector takes telemetry again"
+            "the collector is available again"
         );
         true
     }

@@ -254,7 +254,7 @@ impl Inner {
             batch = %id,
             reason = reason.as_str(),
             dropped_in_all = self.stats.batches_dropped(),
-            "telemetry was dropped, traffic is not affected: {why}"
+            "telemetry dropped, traffic is not affected: {why}"
         );
     }
 }

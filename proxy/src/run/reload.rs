@@ -150,18 +150,18 @@ impl Reloader {
             Ok(needs_restart) => {
                 reporting.counters.reloads.add();
                 if needs_restart.is_empty() {
-                    tracing::info!("the configuration is in force");
+                    tracing::info!("configuration reloaded");
                 } else {
                     tracing::warn!(
                         settings = needs_restart.join(", "),
-                        "the configuration is in force, but these settings need a restart"
+                        "configuration reloaded, but these settings need a restart"
                     );
                 }
                 Reloaded::InForce { needs_restart }
             }
             Err(message) => {
                 reporting.counters.reloads_refused.add();
-                tracing::error!(%message, "the configuration cannot be used; the old one stays in force");
+                tracing::error!(%message, "configuration not reloaded; the previous one stays in effect");
                 self.status.lock().last_error = Some(message.clone());
                 Reloaded::Refused { message }
             }

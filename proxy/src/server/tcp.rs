@@ -163,7 +163,7 @@ impl Forwarder {
                     match Connected::open(destination, &plan.timeouts).await {
                         Ok(connected) => connected,
                         Err(error) => {
-                            tracing::debug!(%error, "a TCP connection goes nowhere");
+                            tracing::debug!(%error, "no upstream for a TCP connection");
                             return End::Failed(ResponseFlags::UF);
                         }
                     }

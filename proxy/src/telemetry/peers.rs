@@ -72,7 +72,7 @@ impl Source {
 /// A header value that does not introduce anybody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{PEER_HEADER}` is not `v1;<namespace>;<service>;<version>;<instance>`: {0}; the sender has to be corrected, until then its requests count as coming from nobody known"
+    "`{PEER_HEADER}` is not `v1;<namespace>;<service>;<version>;<instance>`: {0}; fix the sender; until then its requests count as those of an unknown peer"
 )]
 pub struct InvalidPeer(&'static str);
 

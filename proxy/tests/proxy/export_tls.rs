@@ -126,7 +126,7 @@ fn what_is_wrong_with_a_certificate_is_in_the_log_and_telemetry_waits_until_it_i
         eventually("a warning", || said().is_some());
         let line = said().unwrap();
         assert!(
-            line.contains(words) && line.contains("cannot take telemetry now"),
+            line.contains(words) && line.contains("is unavailable"),
             "{words}: {line}"
         );
         terminator.renew(&good, None);

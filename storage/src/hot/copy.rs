@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
     /// The disk failed.
-    #[error("{0}; make room or repair the disk")]
+    #[error("{0}; free space or repair the disk")]
     Disk(#[from] io::Error),
     /// Parts are damaged; without them there is something else to do.
     #[error("{} parts are damaged", .0.len())]
@@ -40,7 +40,7 @@ pub(super) enum Problem {
     #[error("the query engine: {0}")]
     Engine(String),
     /// A mistake of ours.
-    #[error("{0}; this is a mistake in Emberline")]
+    #[error("{0}; this is a bug in Emberline")]
     Internal(String),
 }
 

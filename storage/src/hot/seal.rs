@@ -43,13 +43,13 @@ pub(super) enum SealError {
     #[error("the query engine: {0}")]
     Engine(#[from] duckdb::Error),
     /// The disk failed; nothing changed.
-    #[error("writing parts: {0}; make room or repair the disk")]
+    #[error("writing parts: {0}; free space or repair the disk")]
     Disk(#[from] io::Error),
     /// The dictionary does not fit its rows; nothing changed.
-    #[error("{0}; this is a mistake in Emberline")]
+    #[error("{0}; this is a bug in Emberline")]
     Internal(String),
     /// It failed so late that only the folder knows what is sealed.
-    #[error("naming parts: {0}; make room or repair the disk")]
+    #[error("naming parts: {0}; free space or repair the disk")]
     Unknown(io::Error),
 }
 
@@ -322,7 +322,7 @@ impl Seal<'_> {
                 if mapping.is_valid(row) {
                     let mapping = mapping_index
                         .get(&mapping.value(row))
-                        .ok_or_else(|| SealError::Internal("a location lies in no known file".to_owned()))?;
+                        .ok_or_else(|| SealError::Internal("a location is in no known file".to_owned()))?;
                     writer.native(*mapping, offset[row])?;
                 } else {
                     let frames = functions.texts(row)?.into_iter().zip(files.texts(row)?);

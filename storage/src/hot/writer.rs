@@ -298,7 +298,7 @@ impl Writer {
             && shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) >= ROOM_BYTES
             && let Err(error) = history.make_durable(&*shared.disk, &shared.options.data_dir)
         {
-            tracing::warn!(%error, "when releases were first seen cannot be written; trying again");
+            tracing::warn!(%error, "the release history cannot be written; retrying");
         }
     }
 
@@ -369,7 +369,7 @@ impl Writer {
                 self.starved = false;
             }
             Err(message) => {
-                tracing::error!(message, "the query engine cannot be opened; trying again");
+                tracing::error!(message, "cannot open the query engine; retrying");
                 self.shared.readers.close(&message);
                 self.shared.counters.set_hot_error(Some(message));
                 self.retry_at = Instant::now() + RETRY_AFTER;
@@ -388,7 +388,7 @@ impl Writer {
         match kind {
             Kind::Damaged => {
                 if let Err(message) = set_aside(&self.shared) {
-                    tracing::error!(message, "a damaged file cannot be set aside");
+                    tracing::error!(message, "cannot quarantine a damaged file");
                     self.retry_at = Instant::now() + RETRY_AFTER;
                 }
             }
@@ -414,7 +414,7 @@ impl Writer {
         let starved = free < needed;
         if starved != self.starved {
             let why = starved.then(|| {
-                format!("{free} bytes are free where {needed} are needed: new batches wait in the journal; make room on the disk")
+                format!("{free} bytes are free where {needed} are needed: new batches wait in the journal; free space on the disk")
             });
             tracing::warn!(free, needed, starved, "room for the query engine");
             self.shared.counters.set_hot_error(why);
@@ -476,7 +476,7 @@ impl Writer {
                     group.push((lsn, Arc::new(batch)));
                 }
                 // Counted when the journal was opened.
-                None => tracing::error!(lsn, "an intact journal record holds no batch"),
+                None => tracing::error!(lsn, "an intact journal record is not a batch"),
             }
             if bytes >= self.group_bytes() {
                 if !self.apply(&group, lsn) || self.shared.queue.inbox.lock().requests.close {

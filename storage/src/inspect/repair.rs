@@ -43,7 +43,7 @@ pub enum RepairError {
     #[error("the query engine cannot be brought up to date: {0}")]
     Engine(#[from] QueryError),
     /// Writing failed.
-    #[error("cannot write {path}: {source}; make room or repair the disk, then repair again")]
+    #[error("cannot write {path}: {source}; free space or repair the disk, then repair again")]
     Io {
         /// The file.
         path: std::path::PathBuf,
@@ -106,7 +106,7 @@ fn remove_leftovers(disk: &dyn Disk, data_dir: &Path, done: &mut Vec<String>) ->
         bytes += size;
     }
     if files > 0 {
-        done.push(format!("removed {files} files that were left half done, {bytes} bytes"));
+        done.push(format!("removed {files} partial files, {bytes} bytes"));
     }
     Ok(())
 }
@@ -133,7 +133,7 @@ fn rewrite_symbols(
         quarantine::keep_bytes(disk, data_dir, &name, clock.now_unix_ms(), &bytes);
         replace_file(disk, path, &symbols::intact(&bytes)).map_err(failed)?;
         done.push(format!(
-            "wrote symbols/{name} anew with the {} locations that are intact; the others are looked up again",
+            "rewrote symbols/{name} with its {} intact locations; the others are resolved again",
             checked.locations
         ));
     }
@@ -151,15 +151,13 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     say(
         cut,
         format!(
-            "cut {cut} bytes that were no record from the end of the journal; a copy is in quarantine unless they were zeros"
+            "removed {cut} trailing bytes that were not a record from the journal; a copy is in quarantine unless they were zeros"
         ),
     );
     let lost = stats.journal_records_lost + stats.journal_unreadable_batches;
     say(
         lost,
-        format!(
-            "{lost} batches of the journal are lost; they are told of until what is left of their segments is sealed"
-        ),
+        format!("{lost} batches of the journal are lost; reported until the rest of their segments is sealed"),
     );
     say(
         stats.dedup_rebuilds,
@@ -180,7 +178,7 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     let forgotten = stats.alerts_forgotten;
     say(
         forgotten,
-        format!("forgot whom {forgotten} alerts were told to: receivers may hear of one twice, or not of its end"),
+        format!("lost the delivery state of {forgotten} alerts: receivers may be told twice, or not of their end"),
     );
     say(
         stats.parts_quarantined,
@@ -192,7 +190,7 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     say(
         stats.hot_rebuilds,
         format!(
-            "moved the query engine's file to quarantine and built it anew: {} rows from the journal",
+            "moved the query engine's file to quarantine and rebuilt it: {} rows from the journal",
             stats.sample_rows + stats.request_rows + stats.window_rows
         ),
     );

@@ -245,9 +245,9 @@ impl Look<'_, '_> {
             } else if path.ends_with(history::FILE) {
                 "when releases were first seen: a start reads it from their windows; state it again where it was stated"
             } else if path.ends_with(checks::FILE) {
-                "the key that identifiers are checked with: a start makes another one, and the engine's file anew"
+                "the key that identifiers are checked with: a start creates another one and rebuilds the engine's file"
             } else {
-                "whom alerts were told to: receivers may hear of one twice, or not of its end"
+                "the delivery state of alerts: receivers may be told twice, or not of their end"
             };
             self.damaged(path, format!("{places} damaged places"), held);
         }
@@ -258,7 +258,7 @@ impl Look<'_, '_> {
         let Some((path, _)) = layout.hot.first() else { return };
         self.begin(path);
         if let Err(error) = hot_file::check(path, memory_limit_mb) {
-            let held = "nothing that the journal and the sealed files do not hold; a start builds it anew";
+            let held = "nothing that is not in the journal or in sealed files; a start rebuilds it";
             self.damaged(path, format!("the query engine cannot read it: {error}"), held);
         }
         for (_, bytes) in &layout.hot {

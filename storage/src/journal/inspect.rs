@@ -84,7 +84,7 @@ pub(crate) fn check(bytes: &[u8], first_lsn: Lsn, next: Option<Lsn>) -> Checked 
     let tail = &bytes[scan.tail.start.min(bytes.len())..];
     if next.is_none() && bytes.len() > segment::HEADER_BYTES && tail.iter().any(|&byte| byte != 0) {
         checked.damage.push((
-            format!("{} bytes at the end are no record", tail.len()),
+            format!("{} trailing bytes are not a record", tail.len()),
             format!("batch {expected}, if it was damaged later; none, if it was being written when the power went"),
         ));
     }

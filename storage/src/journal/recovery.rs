@@ -66,7 +66,7 @@ fn read_checkpoint(disk: &dyn Disk, journal_dir: &Path, counters: &Counters) -> 
         .first()
         .and_then(|frame| Dedup::decode(&bytes[frame.payload.clone()]));
     Ok(decoded.unwrap_or_else(|| {
-        tracing::warn!(path = %path.display(), "the memory of senders is damaged; rebuilding it from the journal");
+        tracing::warn!(path = %path.display(), "the sender state is damaged; rebuilding it from the journal");
         counters.dedup_rebuilds.add(1);
         (0, Dedup::default())
     }))
@@ -150,7 +150,7 @@ pub(super) fn recover(
                     }
                 }
                 Err(error) => {
-                    tracing::error!(lsn = frame.sequence, %error, "an intact journal record holds no batch");
+                    tracing::error!(lsn = frame.sequence, %error, "an intact journal record is not a batch");
                     counters.journal_unreadable_batches.add(1);
                 }
             }

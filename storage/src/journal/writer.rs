@@ -116,7 +116,7 @@ impl Writer {
             }
         }
         if let Err(error) = self.remember_senders() {
-            tracing::warn!(%error, "cannot write the memory of senders; it is rebuilt from the journal at the next start");
+            tracing::warn!(%error, "cannot write the sender state; it is rebuilt from the journal at the next start");
         }
     }
 
@@ -329,7 +329,7 @@ impl Writer {
             return;
         }
         if let Err(error) = self.remember_senders() {
-            tracing::warn!(%error, "cannot write the memory of senders; old journal segments stay until it can be");
+            tracing::warn!(%error, "cannot write the sender state; keeping old journal segments until it can be written");
             return;
         }
         for segment in old {

@@ -520,7 +520,7 @@ async fn a_service_is_deleted_from_a_store_that_is_not_open() {
     world.store.close();
     for (namespace, service) in [(None, "chekout"), (Some(""), GONE)] {
         let unknown = delete(namespace, service).await.unwrap_err();
-        assert!(unknown.to_string().contains("nothing is stored"), "{unknown}");
+        assert!(unknown.to_string().contains("no data of service"), "{unknown}");
     }
     let (namespace, deleted) = delete(None, GONE).await.unwrap();
     assert_eq!((namespace.as_str(), deleted.rows), ("demo", 25));

@@ -125,7 +125,7 @@ pub(super) async fn check_type(web: &Web, profile_type: &ProfileType, range: Ran
         return Ok(());
     }
     let message = format!(
-        "nobody sent a profile of type `{}` in this range{}",
+        "no profile of type `{}` was sent in this range{}",
         shorten(&profile_type.0),
         suggestion(&profile_type.0, types.iter().map(String::as_str))
     );

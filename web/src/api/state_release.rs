@@ -83,7 +83,7 @@ pub(crate) async fn state_release(
     })?;
     let statement: ReleaseStatement = serde_json::from_slice(&body).map_err(|error| {
         let message = format!(
-            "the body is no statement about a release: {error}; send JSON such as {{\"service\": \"checkout\", \"version\": \"v2\"}}"
+            "the body does not state a release: {error}; send JSON such as {{\"service\": \"checkout\", \"version\": \"v2\"}}"
         );
         ApiError::bad_request("bad_body", message)
     })?;

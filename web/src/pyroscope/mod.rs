@@ -89,7 +89,7 @@ async fn call(State(web): State<Web>, Path(name): Path<String>, request: Request
         "Diff" => call.run(|q| querier::diff(&web, q)).await,
         "GetProfileStats" => call.run(|q| querier::get_profile_stats(&web, q)).await,
         other => {
-            let message = format!("there is no call `{}` here", crate::params::shorten(other));
+            let message = format!("unknown call `{}`", crate::params::shorten(other));
             RpcError::unimplemented(message).answer(codec)
         }
     }

@@ -201,9 +201,7 @@ fn only_flame_graphs(format: i32) -> Result<(), RpcError> {
             "`{}` is not written here: ask for PROFILE_FORMAT_FLAMEGRAPH, or for pprof with SelectMergeProfile",
             other.as_str_name()
         ))),
-        Err(_) => Err(RpcError::unimplemented(format!(
-            "there is no profile format {format} here"
-        ))),
+        Err(_) => Err(RpcError::unimplemented(format!("unknown profile format {format}"))),
     }
 }
 
@@ -358,7 +356,7 @@ pub(super) async fn select_series(web: &Web, q: pb::SelectSeriesRequest) -> Resu
         Some(1) => Aggregation::Average,
         Some(0) => Aggregation::Sum,
         None => Aggregation::of(&ProfileType(q.profile_type_id.clone())),
-        Some(other) => return Err(RpcError::invalid(format!("there is no aggregation {other}"))),
+        Some(other) => return Err(RpcError::invalid(format!("unknown aggregation {other}"))),
     };
     let all = over_time(
         web,

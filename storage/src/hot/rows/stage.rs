@@ -181,7 +181,7 @@ impl Stager<'_> {
         if stored.is_collision {
             tracing::warn!(
                 id,
-                "an identifier is taken by another content: made on purpose, as a rule; the two are kept apart"
+                "identifier collision, probably deliberate; the two rows are kept apart"
             );
             self.news.id_collisions += 1;
             self.news.added.salted.push(id);

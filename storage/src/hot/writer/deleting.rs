@@ -169,7 +169,7 @@ impl Writer {
         let obstacle = if self.engine.is_none() {
             Some("the query engine is being repaired")
         } else if !self.has_room() {
-            Some("the disk is too full to write files anew; make room on it")
+            Some("the disk is too full to rewrite files; free space on it")
         } else {
             None
         };
@@ -189,7 +189,7 @@ impl Writer {
             let (waiters, asked): (Vec<_>, Vec<_>) =
                 self.deleting.asked.drain(..).partition(|waiter| waiter.who == who);
             self.deleting.asked = asked.into();
-            tracing::info!(?who, "what is left of a deleted service goes now");
+            tracing::info!(?who, "purging remaining data of a deleted service");
             self.deleting.active = Some(Active {
                 who,
                 waiters,
@@ -424,7 +424,7 @@ impl Writer {
         tracing::info!(who = ?active.who, deleted = ?active.deleted, "a service is deleted");
         // A start in the middle read it from what was left; what came since is new.
         if let Err(error) = self.forget_history(&active.who) {
-            tracing::warn!(%error, "the history of a deleted service cannot be written; trying again");
+            tracing::warn!(%error, "the history of a deleted service cannot be written; retrying");
         }
         if let Some(engine) = &self.engine
             && let Err(error) = super::derive_history(&self.shared, &engine.database)
@@ -461,7 +461,7 @@ impl Writer {
         let message = problem.to_string();
         tracing::error!(
             message,
-            "the deletion of a service is not finished; trying again in a minute"
+            "the deletion of a service is not finished; retrying in a minute"
         );
         self.shared.counters.deletion_failures.add(1);
         self.fail(&DeleteError::Unfinished { message });
@@ -481,7 +481,7 @@ impl Writer {
             return;
         }
         if let Err(error) = self.try_to_forget_deletions() {
-            tracing::warn!(%error, "which deletions are over cannot be written; trying again in a minute");
+            tracing::warn!(%error, "the list of finished deletions cannot be written; retrying in a minute");
         }
     }
 

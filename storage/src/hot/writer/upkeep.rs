@@ -94,7 +94,7 @@ impl Writer {
             }
             Err(error) => {
                 shared.counters.seal_failures.add(1);
-                tracing::error!(%error, hour, "an hour cannot be sealed; trying again in a minute");
+                tracing::error!(%error, hour, "cannot seal an hour; retrying in a minute");
                 let kind = match &error {
                     SealError::Engine(cause) => failure::kind(cause),
                     SealError::Unknown(_) => Kind::Fatal,
@@ -134,7 +134,7 @@ impl Writer {
                 }
                 Err(error) => {
                     *self.shared.compacting.lock() = None;
-                    tracing::warn!(%error, "no thread to compact with; trying again in a minute");
+                    tracing::warn!(%error, "cannot start a compaction thread; retrying in a minute");
                 }
             }
         }

@@ -97,3 +97,56 @@ fn is_printed(benches: &str, name: &str) -> bool {
             .enumerate()
             .any(|(at, part)| part.starts_with(|c: char| c.is_ascii_digit()) && general(at))
 }
+
+/// Phrases that read as translated, and what stands for them is in `docs/style.md`.
+const FOREIGN: [&str; 14] = [
+    " anew",
+    "nobody",
+    "anybody",
+    "whoever",
+    " beside ",
+    " is no ",
+    " are no ",
+    " is none",
+    "goes nowhere",
+    " is told ",
+    " are told ",
+    "not to be undone",
+    "has to be corrected",
+    " lies ",
+];
+
+#[test]
+fn errors_and_logs_read_as_english() {
+    let mut read = 0;
+    let mut odd = Vec::new();
+    for (path, text) in files(&[".rs"]) {
+        if path.starts_with("tests") || path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        for (start, words) in messages(&text) {
+            read += 1;
+            if let Some(phrase) = FOREIGN.iter().find(|phrase| words.to_lowercase().contains(**phrase)) {
+                let line = text[..start].lines().count();
+                odd.push(format!("{}:{line}: `{}` in \"{words}\"", path.display(), phrase.trim()));
+            }
+        }
+    }
+    assert!(read > 200, "only {read} messages found");
+    assert!(odd.is_empty(), "see docs/style.md:\n{}", odd.join("\n"));
+}
+
+/// The texts of errors and logs, with where they begin.
+fn messages(source: &str) -> impl Iterator<Item = (usize, &str)> {
+    const BEGIN: [&str; 6] = ["#[error(", "warn!(", "error!(", "info!(", "bail!(", "context("];
+    BEGIN.iter().flat_map(move |begin| {
+        source.match_indices(begin).filter_map(move |(at, _)| {
+            let statement = &source[at..];
+            let ends = [");", ")]"].into_iter().filter_map(|end| statement.find(end));
+            let statement = &statement[..ends.min()?];
+            let start = statement.find('"')? + 1;
+            let end = start + statement[start..].find('"')?;
+            Some((at, &statement[start..end]))
+        })
+    })
+}

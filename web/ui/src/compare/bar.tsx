@@ -56,7 +56,7 @@ export function CompareBar({ releases, routes, baseline, candidate, diff }: BarP
           value={state.component}
           options={[
             ["application", "application", "The service’s own process"],
-            ["proxy", "proxy", "The sidecar beside it"],
+            ["proxy", "proxy", "Its sidecar"],
           ]}
           onChange={(component) => patch({ component, focus: null })}
         />

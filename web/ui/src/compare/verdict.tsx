@@ -65,7 +65,7 @@ export function Verdict({ diff }: { diff: Diff }) {
 export function LatencyStrip({ diff }: { diff: Diff }) {
   const { latency } = diff;
   if (latency === null || latency.quantiles.length === 0) {
-    return <p class="soft latency-none">No request latency for {diff.route === null ? "these routes" : routeName(diff.route)} in this range: nobody reported requests.</p>;
+    return <p class="soft latency-none">No request latency for {diff.route === null ? "these routes" : routeName(diff.route)} in this range: none were reported.</p>;
   }
   return (
     <section class="latency" aria-label="Latency of the same requests">

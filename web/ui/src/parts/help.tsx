@@ -17,7 +17,7 @@ const WORDS: readonly [string, string][] = [
   ["per request", "CPU time of the samples divided by the requests served in the time that both signals cover, by the same instances (by the release, where profiles and requests name instances differently), on the same route."],
   ["significant", "The change is larger than chance explains, with at most 5 % false marks among all marked functions. Everything else is grey."],
   ["95 % interval", "Where the true value lies in 95 of 100 such measurements."],
-  ["not reported", "Nobody on that side measured it. It is not zero."],
+  ["not reported", "Not measured on that side. It is not zero."],
 ];
 
 export function Help({ onClose }: { onClose(): void }) {
