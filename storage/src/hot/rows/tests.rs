@@ -1,6 +1,6 @@
 //! Tests of what becomes of a batch as rows.
 
-use emberline_model::{Batch, Histogram, LabelSet, Location, Profile, Sample, Side};
+use emberline_model::{Batch, Histogram, LabelSet, Location, Profile, RequestSeries, Sample, Side};
 
 use super::*;
 use crate::parts::PartSet;
