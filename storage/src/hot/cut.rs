@@ -45,7 +45,7 @@ impl Cut {
     /// All from windows.
     pub(crate) fn windows(span: &Span) -> Cut {
         Cut {
-            windows: vec![span.from_s..span.to_s],
+            windows: all(span),
             ..Cut::default()
         }
     }
@@ -74,13 +74,18 @@ impl Cut {
             true => without(&whole(QUARTER_OF_DAY), &of(&obstacles.quarters, QUARTER_OF_DAY)),
             false => Times::new(),
         };
-        let windows = without(&without(&[span.from_s..span.to_s], &usable), &left_out);
+        let windows = without(&without(&all(span), &usable), &left_out);
         Cut {
             sums: without(&without(&usable, &quarters), &left_out),
             quarters,
             windows,
         }
     }
+}
+
+/// All of a span.
+pub(crate) fn all(span: &Span) -> Times {
+    std::iter::once(span.from_s..span.to_s).collect()
 }
 
 /// The times of some that lie in none of others; both ascending.

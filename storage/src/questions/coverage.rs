@@ -19,7 +19,7 @@ use emberline_model::{
 use crate::{
     hot::{
         Span,
-        cut::{Obstacles, QUARTER_OF_DAY},
+        cut::{self, Obstacles, QUARTER_OF_DAY},
         database::REQUESTS,
         rows::SERIES_REQUESTS,
     },
@@ -167,7 +167,8 @@ impl Covered {
                 let Some(join) = self.joins.get(&(release, component.code())) else {
                     continue;
                 };
-                if !is_own && !(is_requests && component == Component::Application) {
+                let divides = is_requests && component == Component::Application;
+                if !(is_own || divides) {
                     continue;
                 }
                 let of = classes.by.entry((release, component.code())).or_default();
@@ -399,7 +400,7 @@ pub(super) fn counted_by_application(
 ) -> Result<Vec<(Side, Stretch)>, Failure> {
     let mut found = Vec::new();
     let component = Component::Application.code();
-    let lengths = marks.lengths(&[span.from_s..span.to_s]);
+    let lengths = marks.lengths(&cut::all(span));
     let mut sql = Sql::new("SELECT DISTINCT r.ts, d.workload_id, r.side FROM ");
     sql.hours(REQUESTS, span)
         .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")

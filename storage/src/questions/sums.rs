@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use crate::{
     hot::{
         Span,
-        cut::{Cut, HOUR, QUARTER_OF_DAY, QUARTER_OF_HOUR, Times, condition},
+        cut::{self, Cut, HOUR, QUARTER_OF_DAY, QUARTER_OF_HOUR, Times, condition},
         database::{column_names, columns, rows_of, table},
         hours::HOUR_S,
     },
@@ -194,7 +194,7 @@ impl Sql {
         let mut rows = Picked::new();
         let mut runs = Vec::new();
         let mut cut_runs = Vec::new();
-        let times = [span.from_s..span.to_s];
+        let times = cut::all(span);
         for part in span.parts_of(Kind::Windows) {
             let hours = part.name.extent();
             match span.beside(part, Kind::Runs) {

@@ -114,7 +114,7 @@ pub(super) fn sums(
     let mut has_sums = false;
     let start = if covered.is_some() { "s.piece" } else { "s.ts" };
     let sums = statement(query, start, None, |sql| {
-        has_sums = sql.sums_of_samples(span, &cut, Summed::CPU)
+        has_sums = sql.sums_of_samples(span, &cut, Summed::CPU);
     });
     if has_sums {
         let release_of: BTreeMap<&Release, usize> = covered
