@@ -14,6 +14,7 @@ const PROXY: &str = include_str!("../../proxy/src/config/mod.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config.rs");
+const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
 const RELABELLING: &str = include_str!("../../collector/src/scrape/relabel.rs");
 
 const HEAD: &str = "\
@@ -129,6 +130,7 @@ impl Tree {
     pub(super) fn of_proxy() -> Tree {
         let mut items = source::items(PROXY);
         items.extend(source::items(PROXY_TRUST));
+        items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(
             "optional_positive".to_owned(),
@@ -150,6 +152,7 @@ impl Tree {
     pub(super) fn of_scraping() -> Tree {
         let mut items = source::items(SCRAPING);
         items.extend(source::items(RELABELLING));
+        items.extend(source::items(CLIENT_TLS));
         let length = "100ms to 1d".to_owned();
         Tree {
             items,

@@ -267,7 +267,7 @@ mod tests {
             let profile = read(&text, &HOW).unwrap().profiles.remove(0);
             prop_assert_eq!(&profile.profile_type, &ProfileType::cpu());
             prop_assert_eq!(profile.total(), rows.iter().map(|(_, us)| us * 1000).sum::<i64>());
-            let mut written: Vec<Vec<(String, String, u32)>> = rows.iter().map(|(frames, _)| frames.iter().rev().map(|(file, function, line)| (function.clone(), file.clone(), *line)).collect()).collect();
+            let mut written: Vec<Vec<(String, String, u32)>> = rows.iter().map(|(frames, _)| frames.iter().rev().map(|(file, function, line)| (crate::function::frame(function, file, *line).function, file.clone(), *line)).collect()).collect();
             let mut found: Vec<Vec<(String, String, u32)>> = profile.samples.iter().map(|sample| profile.stacks[sample.stack as usize].iter().filter_map(|&at| match &profile.locations[at as usize] {
                 Location::Named { frames } if frames[0].function != "[unknown]" => Some((frames[0].function.clone(), frames[0].file.clone(), frames[0].line)),
                 _ => None,

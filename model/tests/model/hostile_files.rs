@@ -392,11 +392,11 @@ fn a_root_that_calls_itself_is_refused() {
         let nodes = nodes.join(",");
         format!(r#"{{"nodes":[{nodes}],"startTime":0,"endTime":10,"samples":[1],"timeDeltas":[1]}}"#)
     };
-    refused(Format::CpuProfile, file(&[root(1, 1)]).as_bytes(), "under itself");
+    refused(Format::CpuProfile, file(&[root(1, 1)]).as_bytes(), "or in itself");
     refused(
         Format::CpuProfile,
         file(&[root(1, 2), root(2, 1)]).as_bytes(),
-        "under itself",
+        "or in itself",
     );
 }
 
@@ -424,7 +424,7 @@ fn chains_with_a_sample_at_every_node_are_refused_by_their_weight() {
         r#""functionName":"leaf"}}"#,
         r#""functionName":"leaf"},"children":[1]}"#,
     );
-    refused(Format::CpuProfile, round.as_bytes(), "under itself");
+    refused(Format::CpuProfile, round.as_bytes(), "or in itself");
 }
 
 #[test]

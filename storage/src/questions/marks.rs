@@ -70,9 +70,17 @@ fn joined(mut marks: Vec<Mark>) -> Vec<Mark> {
 fn told_apart(marks: &[Mark]) -> Vec<Mark> {
     let mut by_start = marks.to_vec();
     by_start.sort_unstable_by_key(|mark| mark.run.first.start_s);
-    let overlap = by_start
-        .windows(2)
-        .any(|pair| pair[1].run.first.start_s <= pair[0].run.last_start_s() && pair[0].phase().0 != pair[1].phase().0);
+    // The last start of each length so far: a long run may reach over several short ones.
+    let mut last_starts: BTreeMap<u32, u32> = BTreeMap::new();
+    let overlap = by_start.iter().any(|mark| {
+        let (length_s, start_s) = (mark.phase().0, mark.run.first.start_s);
+        let meets = last_starts
+            .iter()
+            .any(|(&other, &last)| other != length_s && start_s <= last);
+        let last = last_starts.entry(length_s).or_default();
+        *last = (*last).max(mark.run.last_start_s());
+        meets
+    });
     if !overlap {
         return by_start;
     }
@@ -285,6 +293,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_run_that_reaches_over_a_short_one_meets_the_next() {
+        let mark = |start_s, length_s, windows| Mark {
+            component: 1,
+            run: Run {
+                first: Stretch {
+                    instance: 0,
+                    start_s,
+                    length_s,
+                },
+                windows,
+            },
+        };
+        // 202 begins windows of both lengths.
+        let told = joined(vec![mark(172, 10, 4), mark(23, 60, 1), mark(22, 60, 4)]);
+        let starts: Vec<u32> = told
+            .iter()
+            .flat_map(|mark| mark.run.windows())
+            .map(|w| w.start_s)
+            .collect();
+        assert_eq!(starts.len(), 8, "{starts:?}");
+    }
 
     proptest! {
         /// However windows are told, one by one or in runs that overlap, each start is there once, and its longest window counts.

@@ -320,7 +320,7 @@ async fn without_room_for_the_engine_batches_wait_and_questions_are_answered() {
     answers(&store).await;
     let stats = store.stats();
     assert_eq!((stats.lsn_durable, stats.lsn_applied, stats.sealed_hours), (3, 2, 1));
-    assert!(stats.hot_error.unwrap().contains("make room"));
+    assert!(stats.hot_error.unwrap().contains("free space"));
     assert_eq!((stats.hot_failures, stats.hot_reopens), (0, 0));
     disk.set_free(None);
     assert_eq!(values(&store).await, [2, 4, 8]);

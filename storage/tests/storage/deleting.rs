@@ -535,7 +535,7 @@ async fn a_disk_without_room_says_so_and_changes_nothing() {
     world.disk.set_free(Some(1000));
     let refused = delete(&world.store).await.unwrap_err();
     assert!(
-        matches!(&refused, DeleteError::Unavailable { message } if message.contains("make room")),
+        matches!(&refused, DeleteError::Unavailable { message } if message.contains("free space")),
         "{refused}"
     );
     assert_eq!(told(&world.store).await, before);
