@@ -137,7 +137,10 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         _ => None,
     };
     let sentence = Sentence {
-        options,
+        profile_type: options.profile_type,
+        per: options.per,
+        route: options.route,
+        whole_service: options.whole_service,
         change: &report.route,
         guilty: guilty.as_ref(),
         finding: &finding,

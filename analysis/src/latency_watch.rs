@@ -6,7 +6,7 @@
 //!
 //! Wrong on purpose: it keeps every judged window, about a kilobyte each, so whoever feeds it for days must bound that.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use emberline_model::{
     alert::ComparisonMode,
@@ -16,7 +16,9 @@ use emberline_model::{
 
 use crate::{
     evidence::{Cap, EvidenceProcess, Exceedance, Null},
-    latency::{JudgedWindow, LatencyConfig, LatencyOutcome, LatencyVerdict, QuantileEvidence, estimate_quantile},
+    latency::{
+        JudgedWindow, LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, QuantileEvidence, estimate_quantile,
+    },
     statistics::upper_rank,
 };
 
@@ -29,6 +31,39 @@ const FALL_WINDOWS: usize = 2;
 const FALL: f64 = 1.05;
 /// And by so many standard deviations.
 const FALL_DEVIATIONS: f64 = 2.0;
+
+/// Judges one route of two releases. Windows may come in any order; windows of one start (of several instances,
+/// say) are merged. Give all windows since the candidate's first request, and the baseline's windows before it: the
+/// false-alarm guarantee counts from the first window given.
+pub fn judge_latency(
+    baseline: &[LatencyWindow],
+    candidate: &[LatencyWindow],
+    config: &LatencyConfig,
+) -> LatencyVerdict {
+    judge_warm_latency(baseline, candidate, &[], config)
+}
+
+/// The same of a candidate some of whose instances were warming up: their windows are no evidence, and are looked at only to
+/// see that what is found later was there from the beginning. Which windows these are must not depend on what they hold
+/// (the age of an instance does not): then leaving them out costs the guarantee nothing.
+pub fn judge_warm_latency(
+    baseline: &[LatencyWindow],
+    candidate: &[LatencyWindow],
+    warming: &[LatencyWindow],
+    config: &LatencyConfig,
+) -> LatencyVerdict {
+    let mut windows: BTreeMap<i64, [Histogram; 3]> = BTreeMap::new();
+    for (at, side) in [baseline, candidate, warming].into_iter().enumerate() {
+        for window in side {
+            windows.entry(window.start).or_default()[at].merge(&window.histogram);
+        }
+    }
+    let mut watch = LatencyWatch::new(config.clone());
+    for (start, [baseline, candidate, warming]) in &windows {
+        watch.push_warming(*start, baseline, candidate, warming);
+    }
+    watch.verdict()
+}
 
 /// Windows judged together: one, or several on a quiet route.
 #[derive(Debug, Clone)]
@@ -61,7 +96,7 @@ struct Stated {
     leading: usize,
 }
 
-/// A watch over one route of two releases; [`crate::latency::judge_latency`] feeds it a list of windows.
+/// A watch over one route of two releases; [`judge_latency`] feeds it a list of windows.
 #[derive(Debug, Clone)]
 pub struct LatencyWatch {
     config: LatencyConfig,

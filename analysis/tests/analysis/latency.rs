@@ -2,8 +2,8 @@
 
 use crate::support::{Noise, NoiseState, Random, Route};
 use emberline_analysis::{
-    latency::{LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, estimate_quantile, judge_latency},
-    latency_watch::LatencyWatch,
+    latency::{LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, estimate_quantile},
+    latency_watch::{LatencyWatch, judge_latency},
     went_away::{AlertConfig, AlertPhase, AlertState},
 };
 use emberline_model::{alert::ComparisonMode, histogram::Histogram};

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use emberline_analysis::{
     errors::{ErrorVerdict, ErrorWindow, Failures, judge_errors},
-    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow, judge_warm_latency},
+    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow},
+    latency_watch::judge_warm_latency,
     went_away::{AlertState, Observation, observations},
 };
 use emberline_model::{Histogram, Release, time::WINDOW_SECONDS};
