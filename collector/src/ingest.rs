@@ -14,6 +14,7 @@ mod body;
 mod cardinality;
 pub(crate) mod debuginfo;
 mod growing;
+mod grpc_guard;
 mod left_out;
 pub(crate) mod limits;
 mod memory;
@@ -55,7 +56,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use self::{
     cardinality::Cardinality,
     growing::{Growing, Held},
-    limits::{IngestLimits, Outcome, TOO_MANY_WORKLOADS},
+    limits::{TOO_MANY_WORKLOADS, config::IngestLimits, outcome::Outcome},
     memory::Memory,
     refusals::Refusals,
     refused::Refused,

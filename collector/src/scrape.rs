@@ -10,6 +10,7 @@
 //! Wrong on purpose: times are those of this server, not of the targets; a target that cannot be reached for long has its
 //! growth counted in one window of ten minutes; a change of the scrape configuration itself needs a restart.
 
+mod address;
 mod board;
 mod config;
 mod discovery;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use emberline_client::Client;
+use emberline_client::{Client, TlsError};
 use emberline_model::{
     foreign::{
         Sender, Times,
@@ -54,7 +55,6 @@ use self::{
     target::Target,
 };
 use crate::{
-    collector::CollectorError,
     cumulative::{Looking, Remembered},
     ingest::{Accepted, Ingest, Payload, refused::Refused, sender::SenderKey},
     self_metrics::SelfMetrics,
@@ -68,6 +68,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LONGEST_GROWTH_NS: i64 = 600 * 1_000_000_000;
 /// How long a measurement without a length is said to have taken: one window.
 const NO_LENGTH_NS: i64 = 10 * 1_000_000_000;
+
+/// TLS to the targets of a job cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`tls_config` of job `{job}` in the scrape configuration: {why}")]
+pub struct InvalidScrapeTls {
+    /// The job.
+    pub job: String,
+    /// What is wrong.
+    pub why: TlsError,
+}
 
 /// Fetches the profiles of all jobs.
 pub(crate) struct Scraper {
@@ -103,13 +113,13 @@ impl Scraper {
         ingest: Arc<Ingest>,
         clock: Arc<dyn Clock>,
         metrics: SelfMetrics,
-    ) -> Result<Scraper, CollectorError> {
+    ) -> Result<Scraper, InvalidScrapeTls> {
         let fetcher = |job: &Job| match Client::new(&job.tls) {
             Ok(client) => Ok(Fetcher {
                 client,
                 scheme: job.scheme,
             }),
-            Err(why) => Err(CollectorError::ScrapeTls {
+            Err(why) => Err(InvalidScrapeTls {
                 job: job.name.clone(),
                 why,
             }),

@@ -21,7 +21,7 @@ use emberline_model::{
 use tonic::metadata::MetadataMap;
 
 use super::{
-    Accepted, Ingest, Payload, body, left_out, otlp_grpc,
+    Accepted, Ingest, Payload, body, grpc_guard, left_out,
     raw_grpc::{self, Call},
     refused::Refused,
     sender::SenderKey,
@@ -103,7 +103,7 @@ impl Method {
         let (read, content_type) = match essence.as_str() {
             "application/grpc" | "application/grpc+proto" => {
                 let run = |request| self.unary(Arc::clone(&ingest), request);
-                return otlp_grpc::guarded(&ingest, "profiles", request, run).await;
+                return grpc_guard::guarded(&ingest, "profiles", request, run).await;
             }
             "application/json" if self.json.is_some() => (self.json.unwrap_or(self.protobuf), "application/json"),
             "application/proto" | "application/protobuf" | "application/x-protobuf" => {
