@@ -197,20 +197,20 @@ impl Doors {
             }
         }
     }
+
+    fn count_ended(&self, port: &'static str, reason: Reason) {
+        if matches!(reason, Reason::MadeRoom | Reason::Heads) {
+            self.counts.floods.fetch_add(1, Relaxed);
+        }
+        let labels = ReasonLabels {
+            port,
+            reason: reason.word(),
+        };
+        self.counts.ended.get_or_create(&labels).inc();
+    }
 }
 
 impl Port {
-    fn count_ended(&self, reason: Reason) {
-        if matches!(reason, Reason::MadeRoom | Reason::Heads) {
-            self.doors.counts.floods.fetch_add(1, Relaxed);
-        }
-        let labels = ReasonLabels {
-            port: self.name,
-            reason: reason.word(),
-        };
-        self.doors.counts.ended.get_or_create(&labels).inc();
-    }
-
     fn count_refused(&self, reason: &'static str) {
         self.doors.counts.floods.fetch_add(1, Relaxed);
         let labels = ReasonLabels {
