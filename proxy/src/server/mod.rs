@@ -25,16 +25,16 @@ use tokio::net::TcpStream;
 
 use crate::{
     body::BoxError,
-    budget::{self, Full},
+    budget::{self, Guard},
     cluster,
     config::Limits,
-    counters::Counters,
+    counters::{Counters, Full},
     drain::Draining,
     listener::Admission,
     telemetry::{Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
     wire::{
         detect::{Detected, Expected, detect},
-        io::{CallerTimes, Guard, GuardedIo},
+        io::{CallerTimes, GuardedIo},
     },
 };
 

@@ -26,6 +26,7 @@ mod open;
 mod peer_table;
 mod peers;
 mod record;
+mod series;
 mod shard;
 
 use std::{
@@ -44,12 +45,13 @@ use emberline_model::{
     time::{Clock, WINDOW_SECONDS, window_start},
 };
 use names::Names;
-pub use names::{DestinationId, RouteId, SeriesId};
+pub use names::{DestinationId, RouteId};
 pub(crate) use open::{Meters, OpenId};
 use parking_lot::RwLock;
 pub use peer_table::PeerTable;
 pub use peers::{InvalidPeer, PEER_HEADER, PeerId, Source, encode_peer, parse_peer};
-pub use record::{Protocol, RequestRecord, ResponseFlags};
+pub use record::{RequestRecord, ResponseFlags};
+pub use series::{Protocol, SeriesId};
 use shard::Shard;
 
 /// Limits of one process's telemetry.
