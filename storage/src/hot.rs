@@ -16,6 +16,7 @@ mod forget;
 pub(crate) mod hours;
 mod load;
 pub(crate) mod rows;
+pub(crate) mod schema;
 mod seal;
 pub(crate) mod sources;
 mod sums;
@@ -56,6 +57,10 @@ use crate::{
 pub(crate) use sources::{Grain, Span};
 pub(crate) use writer::Engine;
 use writer::Waiter;
+
+/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
+/// running out of space under DuckDB costs its instance, and with it the questions.
+const ROOM_BYTES: u64 = 4 << 20;
 
 /// What the writing thread is asked to do beside applying batches.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use emberline_model::{
 
 use super::{
     Place, Stack,
-    naming::{FunctionTable, FunctionsOfLocations, name_locations},
+    naming::{FunctionTable, FunctionsOfLocations, Located, name_locations},
 };
 use crate::{
     ids::{IdMap, IdSet},
@@ -62,13 +62,6 @@ struct Generation {
     numbers: IdMap<u32>,
     place_bytes: usize,
     named: Named,
-}
-
-/// A location, and where it leads.
-#[derive(Clone)]
-pub(super) struct Located {
-    pub(super) id: u64,
-    pub(super) place: Option<Arc<Place>>,
 }
 
 /// The same paths by functions, as far as they were named.

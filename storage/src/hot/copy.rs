@@ -16,9 +16,8 @@ use super::{
     Shared,
     chunks::{CHUNK_ROWS, series_ranges},
     cut::{QUARTER_OF_DAY, QUARTER_OF_HOUR},
-    database::{column_names, columns, rows_of},
     hours::QUARTER_S,
-    seal::order,
+    schema::{column_names, columns, order, rows_of},
     sums::{self, RequestSums},
 };
 use crate::{

@@ -9,15 +9,13 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use emberline_model::{Location, Mapping, id::Content};
 
 use super::{
-    Shared,
+    ROOM_BYTES, Shared,
     database::{Contents, Database, Kept, WriteError},
     rows::{self, Seen, Staged},
     sources::Sources,
-    writer::ROOM_BYTES,
 };
 use crate::{
     checks::Salted,
-    dictionary::sealed::location_ids,
     journal::Lsn,
     parts::{
         Kind, Part, PartSet,
@@ -136,7 +134,7 @@ fn remember_sealed(shared: &Shared, seen: &mut Seen) {
         if seen.sealed_stacks.is_full() {
             break;
         }
-        let Some((locations, salted)) = location_ids(shared, &parts, part) else {
+        let Some((locations, salted)) = dictionary::location_ids(&shared.checks, &parts, part) else {
             continue;
         };
         let Ok(Some(bytes)) = part.read() else { continue };

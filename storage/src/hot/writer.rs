@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use deleting::{Deleting, Removed};
 
 use super::{
-    Shared, compact,
+    ROOM_BYTES, Shared, compact,
     database::{self, Database, WriteError},
     failure::{self, Kind},
     forget, hours,
@@ -42,9 +42,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
-/// running out of space under DuckDB costs its instance, and with it the questions.
-pub(super) const ROOM_BYTES: u64 = 4 << 20;
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often what is known of releases is written at most.
