@@ -23,6 +23,17 @@ use crate::{
     params::{FORMAT, Params},
 };
 
+/// What the picture says about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    /// Heading.
+    pub title: &'a str,
+    /// Second line.
+    pub subtitle: &'a str,
+    /// Unit of the values.
+    pub unit: &'a str,
+}
+
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -97,7 +108,7 @@ pub(crate) struct About<'a> {
 /// Writes one profile in any format but the API's own, which is written as a picture.
 pub(crate) fn profile(tree: &FlameTree, about: &About<'_>, format: Format) -> Result<Vec<u8>, ApiError> {
     let unit = about.profile_type.unit();
-    let labels = svg::Labels {
+    let labels = Labels {
         title: about.title,
         subtitle: about.subtitle,
         unit,
