@@ -18,6 +18,7 @@ mod code_maps;
 pub mod cumulative;
 mod edges;
 pub mod folded;
+mod format;
 pub mod formats;
 mod fractions;
 mod gperftools;

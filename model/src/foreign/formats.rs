@@ -1,8 +1,9 @@
-//! Which format some bytes are in, and reading them in it.
+//! Finding out which format some bytes are in, and reading them in it.
 //!
 //! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
 //! says which format was tried and, for text, which line. What is recognised ([`recognise`]) is named by what it is.
 
+pub use super::format::{FORMAT_NAMES, Format};
 use super::{
     DEFAULT_RATE_HZ, Units, austin, bpftrace, callgrind, chrome_trace,
     folded::{self, FoldedError},
@@ -22,146 +23,6 @@ use crate::{
     unpack::{UnpackError, unpack},
     weight::{TooHeavy, memory_of, weigh_json, weigh_text},
 };
-
-/// Formats of foreign profiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// pprof, packed with gzip or not.
-    Pprof,
-    /// Collapsed stacks with a number at the end of each line.
-    Folded,
-    /// A stack per line, each one sample.
-    Lines,
-    /// The output of `perf script`.
-    PerfScript,
-    /// A file of speedscope.
-    Speedscope,
-    /// A flight recording of Java.
-    Jfr,
-    /// `.cpuprofile` of V8.
-    CpuProfile,
-    /// `.heapprofile` of V8.
-    HeapProfile,
-    /// A trace of Chrome that holds CPU profiles.
-    ChromeTrace,
-    /// Text of Austin.
-    Austin,
-    /// Austin's binary format.
-    Mojo,
-    /// CPU samples of gperftools.
-    GperftoolsCpu,
-    /// A heap of gperftools.
-    GperftoolsHeap,
-    /// A heap of jemalloc.
-    Jemalloc,
-    /// What bpftrace prints.
-    Bpftrace,
-    /// Costs and calls of callgrind.
-    Callgrind,
-    /// Times and calls of Python's cProfile.
-    Pstats,
-}
-
-/// Names of the formats that are read.
-pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, speedscope, jfr, cpuprofile, heapprofile, \
-     chrome-trace, austin, mojo, gperftools-cpu, gperftools-heap, jemalloc, bpftrace, callgrind, pstats";
-
-impl Format {
-    /// The format of a name; `groups` and `collapsed` are other words for folded.
-    pub fn of_name(name: &str) -> Option<Format> {
-        Some(match name {
-            "pprof" => Format::Pprof,
-            "folded" | "groups" | "collapsed" => Format::Folded,
-            "lines" => Format::Lines,
-            "perf-script" | "perf_script" | "perf" => Format::PerfScript,
-            "speedscope" => Format::Speedscope,
-            "jfr" => Format::Jfr,
-            "cpuprofile" => Format::CpuProfile,
-            "heapprofile" => Format::HeapProfile,
-            "chrome-trace" | "chrome_trace" => Format::ChromeTrace,
-            "austin" => Format::Austin,
-            "mojo" => Format::Mojo,
-            "gperftools-cpu" | "gperftools_cpu" => Format::GperftoolsCpu,
-            "gperftools-heap" | "gperftools_heap" => Format::GperftoolsHeap,
-            "jemalloc" => Format::Jemalloc,
-            "bpftrace" => Format::Bpftrace,
-            "callgrind" | "cachegrind" => Format::Callgrind,
-            "pstats" | "cprofile" => Format::Pstats,
-            _ => return None,
-        })
-    }
-
-    /// Its first name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Pprof => "pprof",
-            Format::Folded => "folded",
-            Format::Lines => "lines",
-            Format::PerfScript => "perf-script",
-            Format::Speedscope => "speedscope",
-            Format::Jfr => "jfr",
-            Format::CpuProfile => "cpuprofile",
-            Format::HeapProfile => "heapprofile",
-            Format::ChromeTrace => "chrome-trace",
-            Format::Austin => "austin",
-            Format::Mojo => "mojo",
-            Format::GperftoolsCpu => "gperftools-cpu",
-            Format::GperftoolsHeap => "gperftools-heap",
-            Format::Jemalloc => "jemalloc",
-            Format::Bpftrace => "bpftrace",
-            Format::Callgrind => "callgrind",
-            Format::Pstats => "pstats",
-        }
-    }
-
-    /// What it is, for people.
-    pub fn described(self) -> &'static str {
-        match self {
-            Format::Pprof => "pprof",
-            Format::Folded => "folded stacks",
-            Format::Lines => "lines of stacks",
-            Format::PerfScript => "perf script",
-            Format::Speedscope => "speedscope",
-            Format::Jfr => "a JFR recording",
-            Format::CpuProfile => "a CPU profile of V8 (.cpuprofile)",
-            Format::HeapProfile => "a heap profile of V8 (.heapprofile)",
-            Format::ChromeTrace => "a Chrome trace",
-            Format::Austin => "text of Austin",
-            Format::Mojo => "samples of Austin (MOJO)",
-            Format::GperftoolsCpu => "a CPU profile of gperftools",
-            Format::GperftoolsHeap => "a heap profile of gperftools",
-            Format::Jemalloc => "a heap profile of jemalloc",
-            Format::Bpftrace => "output of bpftrace",
-            Format::Callgrind => "a profile of callgrind",
-            Format::Pstats => "a profile of Python's cProfile (pstats)",
-        }
-    }
-
-    /// Guesses by the first bytes and lines of what is unpacked.
-    fn detect(unpacked: &[u8]) -> Result<Format, FormatError> {
-        match recognise(unpacked) {
-            Some(Recognised::Read(format)) => return Ok(format),
-            Some(Recognised::NotRead(known)) => {
-                return Err(FormatError::NotRead {
-                    what: known.what,
-                    instead: known.instead,
-                });
-            }
-            None => {}
-        }
-        let Ok(text) = std::str::from_utf8(unpacked) else {
-            return Ok(Format::Pprof);
-        };
-        Ok(if perf_script::looks_like(text) {
-            Format::PerfScript
-        } else if text.bytes().any(|byte| byte < 9) {
-            // A small pprof file may happen to be UTF-8; text holds no such bytes.
-            Format::Pprof
-        } else {
-            Format::Folded
-        })
-    }
-}
 
 /// How numbers without a unit are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -256,7 +117,7 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
         return Err(UnpackError::TooLarge { limit: how.limit }.into());
     }
     let Some(named) = how.format else {
-        return read_in(Format::detect(bytes)?, bytes, how);
+        return read_in(detect(bytes)?, bytes, how);
     };
     read_in(named, bytes, how).map_err(|error| match recognise(bytes) {
         _ if matches!(
@@ -277,6 +138,31 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
             instead: known.instead.to_owned(),
         },
         _ => error,
+    })
+}
+
+/// Guesses by the first bytes and lines of what is unpacked.
+fn detect(unpacked: &[u8]) -> Result<Format, FormatError> {
+    match recognise(unpacked) {
+        Some(Recognised::Read(format)) => return Ok(format),
+        Some(Recognised::NotRead(known)) => {
+            return Err(FormatError::NotRead {
+                what: known.what,
+                instead: known.instead,
+            });
+        }
+        None => {}
+    }
+    let Ok(text) = std::str::from_utf8(unpacked) else {
+        return Ok(Format::Pprof);
+    };
+    Ok(if perf_script::looks_like(text) {
+        Format::PerfScript
+    } else if text.bytes().any(|byte| byte < 9) {
+        // A small pprof file may happen to be UTF-8; text holds no such bytes.
+        Format::Pprof
+    } else {
+        Format::Folded
     })
 }
 
@@ -304,7 +190,11 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
         | Format::Callgrind => weigh_text(bytes, most_memory)?,
     };
     let text = || std::str::from_utf8(bytes).map_err(|error| FormatError::NotText(format.name(), error));
-    let how = How::of(reading);
+    let how = How {
+        kind: reading.kind,
+        rate_hz: rate,
+        memory: most_memory,
+    };
     let or_broken = |read: Result<Outcome, ReadError>| match read {
         Err(ReadError::TooHeavy(heavy)) => Err(FormatError::TooHeavy(heavy)),
         other => other.map_err(|error| FormatError::Broken(format.described(), error)),

@@ -4,7 +4,7 @@
 //! the names in its outermost object, not by being JSON. What has no such beginning is left to be tried.
 
 use super::{
-    bpftrace, callgrind, chrome_trace, formats::Format, gperftools, jemalloc, jfr, json_tokens::top_keys, mojo, pstats,
+    bpftrace, callgrind, chrome_trace, format::Format, gperftools, jemalloc, jfr, json_tokens::top_keys, mojo, pstats,
 };
 
 /// A format that is known and not read.

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     otlp::{
         Decoded, JsonError,
-        json::{Field, Kind, Schema, to_protobuf},
+        json::{
+            schema::{Field, Kind, Schema},
+            to_protobuf,
+        },
     },
     pprof::Addresses,
     proto::{parca, push},

@@ -5,14 +5,11 @@
 
 use std::collections::HashMap;
 
-use super::{
-    formats::Reading,
-    read_error::{Outcome, ReadError},
-};
+use super::read_error::{Outcome, ReadError};
 use crate::{
     profile::{Profile, ProfileType},
     profile_builder::ProfileBuilder,
-    weight::{Allowance, TooHeavy, memory_of},
+    weight::{Allowance, TooHeavy},
     workload::LabelSet,
 };
 
@@ -30,16 +27,7 @@ pub(super) struct How<'a> {
     pub(super) memory: u64,
 }
 
-impl<'a> How<'a> {
-    /// For a reading.
-    pub(super) fn of(reading: &Reading<'a>) -> How<'a> {
-        How {
-            kind: reading.kind,
-            rate_hz: reading.rate_hz.filter(|&rate| rate > 0),
-            memory: memory_of(reading.limit as u64),
-        }
-    }
-
+impl How<'_> {
     /// True when the sender says that CPU time is meant, or says nothing.
     pub(super) fn wants_cpu(&self) -> bool {
         !matches!(self.kind, Some("wall"))

@@ -13,6 +13,7 @@ mod generations;
 mod instants;
 pub(crate) mod json;
 mod json_schemas;
+mod points;
 mod profiles;
 mod requests;
 mod shapes;
