@@ -4,9 +4,7 @@
 //! a module only hands on (`pub use`) is followed to where it comes from. What a file takes from a module it is inside of is no
 //! arrow: that is what the module's parts have in common. Tests inside a file and names made by macros are not seen.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sources::files;
 
@@ -219,9 +217,7 @@ fn no_files_of_a_crate_import_each_other_in_a_circle() {
             continue;
         };
         let mut module: Vec<String> = inside.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-        if module.last().is_some_and(|last| matches!(last.as_str(), "mod" | "lib"))
-            || (module == ["main"] && folder.is_empty())
-        {
+        if module.last().is_some_and(|last| last == "lib") || (module == ["main"] && folder.is_empty()) {
             module.pop();
         }
         crates
