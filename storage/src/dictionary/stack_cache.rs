@@ -196,16 +196,16 @@ pub(super) enum Missing {
 }
 
 /// Everything that is in memory.
-pub(super) struct KnownStacks {
+pub(super) struct StackCache {
     young: Generation,
     old: Generation,
     limit: usize,
 }
 
-impl KnownStacks {
+impl StackCache {
     /// `limit` in bytes.
-    pub(super) fn new(limit: usize) -> KnownStacks {
-        KnownStacks {
+    pub(super) fn new(limit: usize) -> StackCache {
+        StackCache {
             young: Generation::default(),
             old: Generation::default(),
             limit,
@@ -363,7 +363,7 @@ mod tests {
         (location != WITHOUT_PLACE).then(|| Arc::new(place))
     }
 
-    /// What a stack reads like; `None` when it is not known.
+    /// What a stack reads like; `None` when it is not cache.
     type Names = BTreeMap<u64, Vec<String>>;
 
     fn expected(id: u64) -> Vec<String> {
@@ -375,13 +375,13 @@ mod tests {
     }
 
     /// Asks for stacks as a store does; says which it had to read, and what each consists of.
-    fn ask(known: &mut KnownStacks, symbols: &Symbols, ids: &[u64]) -> (Vec<u64>, Names) {
+    fn ask(cache: &mut StackCache, symbols: &Symbols, ids: &[u64]) -> (Vec<u64>, Names) {
         let mut answer = Answer::default();
-        let missing = Vec::from_iter(known.give(symbols, ids, &mut answer));
+        let missing = Vec::from_iter(cache.give(symbols, ids, &mut answer));
         let read: Vec<(u64, Stack)> = missing.iter().map(|&id| (id, stack(id))).collect();
         let mut places = IdMap::default();
         let mut beyond = 0;
-        while let Err(missing) = known.insert(symbols, &read, &places, &mut answer, beyond) {
+        while let Err(missing) = cache.insert(symbols, &read, &places, &mut answer, beyond) {
             match missing {
                 Missing::Places(unknown) => {
                     assert!(unknown.iter().all(|id| !places.contains_key(id)), "asked for twice");
@@ -404,56 +404,56 @@ mod tests {
             questions in prop::collection::vec(prop::collection::btree_set(1u64..60, 0..30), 1..20),
             limit in 0usize..40_000,
         ) {
-            let (symbols, mut known) = (symbols(), KnownStacks::new(limit));
+            let (symbols, mut cache) = (symbols(), StackCache::new(limit));
             for ids in questions {
                 let ids: Vec<u64> = ids.into_iter().collect();
-                let (_, names) = ask(&mut known, &symbols, &ids);
+                let (_, names) = ask(&mut cache, &symbols, &ids);
                 prop_assert_eq!(names, ids.iter().map(|&id| (id, expected(id))).collect());
-                prop_assert!(known.young.bytes() + known.old.bytes() <= limit.max(2 * NODE_BYTES));
+                prop_assert!(cache.young.bytes() + cache.old.bytes() <= limit.max(2 * NODE_BYTES));
             }
         }
     }
 
     #[test]
     fn what_is_asked_for_again_is_not_read_again_and_the_rest_is_forgotten() {
-        let (symbols, mut known) = (symbols(), KnownStacks::new(40_000));
+        let (symbols, mut cache) = (symbols(), StackCache::new(40_000));
         let mut read_again = 0;
         for id in 10..1000 {
-            let (missing, _) = ask(&mut known, &symbols, &[5, id]);
+            let (missing, _) = ask(&mut cache, &symbols, &[5, id]);
             read_again += usize::from(missing.contains(&5));
         }
         assert_eq!(read_again, 1, "used all the time");
-        assert_eq!(ask(&mut known, &symbols, &[10]).0, [10], "not used for long");
-        let (missing, _) = ask(&mut known, &symbols, &[998, 999]);
+        assert_eq!(ask(&mut cache, &symbols, &[10]).0, [10], "not used for long");
+        let (missing, _) = ask(&mut cache, &symbols, &[998, 999]);
         assert!(missing.is_empty(), "used just now");
     }
 
     #[test]
     fn a_stack_with_an_unknown_location_is_read_again() {
-        let (symbols, mut known) = (symbols(), KnownStacks::new(1 << 20));
+        let (symbols, mut cache) = (symbols(), StackCache::new(1 << 20));
         for _ in 0..2 {
-            let (missing, names) = ask(&mut known, &symbols, &[33, 5]);
+            let (missing, names) = ask(&mut cache, &symbols, &[33, 5]);
             assert!(missing.contains(&33));
             assert_eq!(names[&33], expected(33));
         }
-        assert!(ask(&mut known, &symbols, &[5]).0.is_empty());
+        assert!(ask(&mut cache, &symbols, &[5]).0.is_empty());
     }
 
     #[test]
     fn names_that_arrive_later_are_told_and_a_function_is_one_whatever_file_it_lies_in() {
-        let (symbols, mut known) = (symbols(), KnownStacks::new(1 << 20));
-        let (_, before) = ask(&mut known, &symbols, &[3, 4]);
+        let (symbols, mut cache) = (symbols(), StackCache::new(1 << 20));
+        let (_, before) = ask(&mut cache, &symbols, &[3, 4]);
         assert_eq!(before[&3], ["0x12c", "0x12d", "0x12e"]);
         let inlined = vec![frame("inner"), frame("outer")];
         // Two locations of files of different names.
         let located = [(300, inlined), (301, vec![frame("main")]), (302, vec![frame("main")])];
         symbols.put(BUILD, &located).unwrap();
-        let (missing, after) = ask(&mut known, &symbols, &[3, 4]);
+        let (missing, after) = ask(&mut cache, &symbols, &[3, 4]);
         assert!(missing.is_empty());
         assert_eq!(after[&3], ["inner", "outer", "main", "main"]);
         assert_eq!(after[&4], before[&4]);
         let mut answer = Answer::default();
-        known.give(&symbols, &[3], &mut answer);
+        cache.give(&symbols, &[3], &mut answer);
         let resolved = answer.into_resolved();
         assert_eq!(resolved.functions.len(), 3, "{:?}", resolved.functions);
     }
