@@ -8,13 +8,13 @@
 
 mod chunks;
 mod compact;
-mod copy;
 pub(crate) mod cut;
 pub(crate) mod database;
 pub(crate) mod failure;
-mod forget;
 pub(crate) mod hours;
-mod load;
+mod purge;
+mod reconcile;
+mod rewrite;
 pub(crate) mod rows;
 pub(crate) mod schema;
 mod seal;
@@ -74,7 +74,7 @@ struct Requests {
     compacted: Option<compact::Outcome>,
     delete: Vec<Waiter>,
     /// A step of a deletion ended.
-    forgotten: Option<forget::Outcome>,
+    purged: Option<purge::Outcome>,
     close: bool,
 }
 

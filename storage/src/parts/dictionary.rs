@@ -5,7 +5,7 @@
 //! whole dictionary of its rows: an hour needs no other hour, which costs the repetition and saves all bookkeeping.
 
 pub(crate) mod compact;
-pub(crate) mod forget;
+pub(crate) mod purge;
 
 use std::{
     io::{self, Write},

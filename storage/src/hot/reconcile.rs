@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What is known of a file that was opened.
-pub(super) struct Loaded {
+pub(super) struct Reconciled {
     pub(super) applied: Lsn,
     pub(super) seen: Seen,
     /// Of each hour with tables the first batch that has rows in them.
@@ -40,7 +40,7 @@ pub(super) fn first(
     database: &Database,
     mut contents: Contents,
     parts: PartSet,
-) -> duckdb::Result<Loaded> {
+) -> duckdb::Result<Reconciled> {
     let next_generation = contents.tables.values().max().map_or(1, |last| last + 1);
     database.remove_sealed(&contents.tables, &parts)?;
     let mut first = BTreeMap::new();
@@ -66,7 +66,7 @@ pub(super) fn first(
     let mut seen = again(shared, database, contents)?;
     remember_sealed(shared, &mut seen);
     shared.known.set_dictionary(&seen);
-    Ok(Loaded {
+    Ok(Reconciled {
         applied,
         seen,
         first,

@@ -55,13 +55,13 @@ impl From<Failure> for Problem {
 }
 
 /// Who copies.
-pub(super) struct Copier<'a> {
+pub(super) struct Rewriter<'a> {
     pub(super) shared: &'a Shared,
     /// In the names of files being written: not the one that a seal at the same time uses.
     pub(super) label: &'static str,
 }
 
-impl Copier<'_> {
+impl Rewriter<'_> {
     /// A new file for a part.
     pub(super) fn create(&self, kind: Kind) -> io::Result<DraftFile> {
         let dir = parts::folder(&self.shared.options.data_dir);

@@ -2,20 +2,20 @@
 //!
 //! Guarantees: rows of others stay, each once, in the same order under the same hours, sequence and batch numbers, so that
 //! what is sealed stays known; a part that was nothing but the service's has no successor; nothing has a name before it is
-//! durable. Runs on a thread of its own beside questions and ingest; memory is bounded by what a copy takes (`copy`) and
+//! durable. Runs on a thread of its own beside questions and ingest; memory is bounded by what rewriting takes (`rewrite`) and
 //! by the dictionary of one part. Left on purpose: what others say of the service (who called it).
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Shared,
-    copy::{Copier, Problem, from},
     database::is_owned,
+    rewrite::{Problem, Rewriter, from},
 };
 use crate::{
     deletions::{Deletion, Owned, ServiceName},
     ids::IdSet,
-    parts::{Draft, Kind, Part, PartName, dictionary, dictionary::forget},
+    parts::{Draft, Kind, Part, PartName, dictionary},
     questions::columns::Columns,
 };
 
@@ -84,7 +84,7 @@ pub(super) fn find<'a>(
                 continue;
             };
             let names = dictionary::read_names(&bytes)?;
-            if !forget::mentions(&names, &who.namespace, &who.service) {
+            if !dictionary::purge::mentions(&names, &who.namespace, &who.service) {
                 continue;
             }
             found.parts.push(part.clone());
@@ -142,13 +142,13 @@ pub(super) fn next(shared: &Shared, deletion: &Deletion) -> (Vec<Arc<Part>>, Vec
 }
 
 /// Writes parts without a service; `beside` is everything that was written together with them.
-pub(super) fn forget(
+pub(super) fn purge(
     shared: &Shared,
     deletion: &Deletion,
     listed: Vec<Arc<Part>>,
     beside: &[Arc<Part>],
 ) -> Result<Done, Problem> {
-    let copier = Copier {
+    let rewriter = Rewriter {
         shared,
         label: "delete",
     };
@@ -164,10 +164,10 @@ pub(super) fn forget(
         let draft = match kind {
             // Listed only where nothing of the hour is anybody else's.
             Kind::Stacks => None,
-            Kind::Names => names(&copier, deletion, &owned, &part, beside)?,
+            Kind::Names => names(&rewriter, deletion, &owned, &part, beside)?,
             kind => {
                 let condition = format!("NOT {}", is_owned(kind, &owned));
-                let writer = copier.rows(kind, std::slice::from_ref(&part), &condition)?;
+                let writer = rewriter.rows(kind, std::slice::from_ref(&part), &condition)?;
                 let draft = writer.map(|writer| writer.finish(part.name)).transpose()?;
                 let rows = part.name.rows - draft.as_ref().map_or(0, Draft::rows).min(part.name.rows);
                 done.rows += if is_counted(kind, has_samples) { rows } else { 0 };
@@ -189,7 +189,7 @@ pub(super) fn forget(
 
 /// Writes the names without those of the service, and without label sets that only its rows had.
 fn names(
-    copier: &Copier<'_>,
+    rewriter: &Rewriter<'_>,
     deletion: &Deletion,
     owned: &Owned,
     part: &Arc<Part>,
@@ -198,12 +198,12 @@ fn names(
     let Some(bytes) = part.read()? else {
         return Err(Problem::Damaged(vec![part.clone()]));
     };
-    let used = used_label_sets(copier.shared, owned, beside)?;
+    let used = used_label_sets(rewriter.shared, owned, beside)?;
     let who = deletion.who();
-    let mut file = copier.create(Kind::Names)?;
-    match forget::without(
+    let mut file = rewriter.create(Kind::Names)?;
+    match dictionary::purge::without(
         &bytes,
-        &copier.shared.checks,
+        &rewriter.shared.checks,
         (&who.namespace, &who.service),
         &used,
         &mut file,
