@@ -26,9 +26,9 @@ use emberline_model::{
 };
 
 use crate::{
+    attribution::{Finding, Guilty, find_guilty},
     change::{CostComparison, CostConfig, ExposureWindow, Sides},
     functions::{FunctionChange, FunctionReport, FunctionSeries, FunctionWindow, compare_functions},
-    guilty::{Finding, Guilty, find_guilty},
     latency::estimate_quantile,
     sentence::Sentence,
 };

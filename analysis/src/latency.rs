@@ -6,7 +6,7 @@
 //! follows a beta-binomial distribution whatever the distribution of latency (order statistics of two samples of
 //! one population), or stays below it; so noise that hits both releases cancels. The threshold's own uncertainty is
 //! inside that distribution, which is why a plain quantile serves and a window of ten requests can be used.
-//! [`crate::evidence`] turns the counts into evidence that may be looked at after each window: P(ever a false
+//! [`crate::e_process`] turns the counts into evidence that may be looked at after each window: P(ever a false
 //! "slower") <= alpha for each watched route.
 //!
 //! When the releases do not serve at the same time, the threshold is the bound that lies above the quantile of the
@@ -149,7 +149,7 @@ pub struct QuantileEvidence {
     pub e_value_ln: f64,
 }
 
-/// What stood after one judged window; for charts and for [`crate::went_away`].
+/// What stood after one judged window; for charts and for [`crate::alert_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct JudgedWindow {
     /// Start of the window that completed the judgement, seconds since the Unix epoch.

@@ -15,7 +15,7 @@ use emberline_model::{
 };
 
 use crate::{
-    evidence::{Cap, EvidenceProcess, Exceedance, Null},
+    e_process::{Cap, EProcess, Exceedance, Null},
     latency::{
         JudgedWindow, LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, QuantileEvidence, estimate_quantile,
     },
@@ -100,10 +100,10 @@ struct Stated {
 #[derive(Debug, Clone)]
 pub struct LatencyWatch {
     config: LatencyConfig,
-    slower: EvidenceProcess,
-    faster: EvidenceProcess,
+    slower: EProcess,
+    faster: EProcess,
     /// Evidence that there would be, had every request exceeded.
-    possible: EvidenceProcess,
+    possible: EProcess,
     stated_slower: Option<Stated>,
     stated_faster: Option<Stated>,
     open: Option<Block>,
@@ -124,7 +124,7 @@ pub struct LatencyWatch {
 impl LatencyWatch {
     /// A watch that has seen nothing.
     pub fn new(config: LatencyConfig) -> LatencyWatch {
-        let process = EvidenceProcess::new(config.quantiles.len());
+        let process = EProcess::new(config.quantiles.len());
         LatencyWatch {
             config,
             slower: process.clone(),
@@ -410,7 +410,7 @@ impl LatencyWatch {
     }
 
     /// Whether the newest block completes a verdict.
-    fn state(&self, process: &EvidenceProcess, direction: Direction) -> Option<Stated> {
+    fn state(&self, process: &EProcess, direction: Direction) -> Option<Stated> {
         if process.ln_value() < (1.0 / self.config.alpha).ln() {
             return None;
         }
@@ -549,7 +549,7 @@ impl LatencyWatch {
         at: usize,
         evidence: &[JudgedBlock],
         direction: Direction,
-        process: &EvidenceProcess,
+        process: &EProcess,
         (baseline, candidate): (&Histogram, &Histogram),
     ) -> QuantileEvidence {
         let quantile = self.config.quantiles[at];

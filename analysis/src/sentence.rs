@@ -10,7 +10,7 @@ use emberline_model::{
     coverage::{JoinedBy, Missing},
 };
 
-use crate::{change::CostComparison, guilty::Finding};
+use crate::{attribution::Finding, change::CostComparison};
 
 /// Nanoseconds with the unit that reads best.
 pub fn format_ns(ns: f64) -> String {

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use emberline_analysis::{
+    alert_state::AlertPhase,
     compare::{WHOLE_SERVICE, format_ns, latency_evidence},
     errors::Failures,
-    went_away::AlertPhase,
 };
 use emberline_model::{
     Histogram,

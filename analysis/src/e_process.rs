@@ -190,20 +190,20 @@ fn weight_of_later_beginnings(steps: usize) -> f64 {
 
 /// Evidence that one release is slower than another, over a growing number of steps.
 #[derive(Debug, Clone)]
-pub(crate) struct EvidenceProcess {
+pub(crate) struct EProcess {
     /// Per quantile, per alternative.
     runs: Vec<[Run; ALTERNATIVES.len()]>,
     steps: usize,
     ln_peak: f64,
 }
 
-impl EvidenceProcess {
-    pub(crate) fn new(quantiles: usize) -> EvidenceProcess {
+impl EProcess {
+    pub(crate) fn new(quantiles: usize) -> EProcess {
         let empty = Run {
             ln_mixture: f64::NEG_INFINITY,
             best: (f64::NEG_INFINITY, 0),
         };
-        EvidenceProcess {
+        EProcess {
             runs: vec![[empty; ALTERNATIVES.len()]; quantiles],
             steps: 0,
             ln_peak: 0.0,
@@ -297,7 +297,7 @@ mod tests {
     fn one_block_never_carries_a_verdict_and_two_saturated_ones_do() {
         for alpha in [0.05, 0.001, 1e-6] {
             let cap = Cap::new(alpha, 2, 0.0);
-            let mut process = EvidenceProcess::new(1);
+            let mut process = EProcess::new(1);
             process.push(&block(50), cap);
             assert!(process.ln_value() < (1.0 / alpha).ln(), "{alpha}");
             process.push(&block(50), cap);
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_late_beginning_is_found_and_dated() {
         let cap = Cap::new(0.001, 2, 0.002);
-        let mut process = EvidenceProcess::new(1);
+        let mut process = EProcess::new(1);
         for _ in 0..40 {
             process.push(&block(24), cap);
         }
