@@ -11,13 +11,13 @@
 //! growth counted in one window of ten minutes; a change of the scrape configuration itself needs a restart.
 
 mod address;
-mod board;
 mod config;
 mod discovery;
 mod duration;
 mod fetch;
 mod relabel;
 mod target;
+mod target_status;
 
 use std::{
     collections::BTreeMap,
@@ -48,15 +48,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    board::{Board, Row, STATES},
     config::{Endpoint, Job, Keeps},
     discovery::Discovery,
     fetch::Fetcher,
     target::Target,
+    target_status::{Board, Row, STATES},
 };
 use crate::{
     cumulative::{Looking, Remembered},
-    ingest::{Accepted, Ingest, Payload, refused::Refused, sender::SenderKey},
+    ingest::{Accepted, Ingest, Payload, rejection::Rejection, sender::SenderKey},
     self_metrics::SelfMetrics,
 };
 
@@ -272,7 +272,7 @@ impl Scraper {
         endpoint: &Endpoint,
         file: Bytes,
         last: &mut Last,
-    ) -> Result<(Accepted, bool), Refused> {
+    ) -> Result<(Accepted, bool), Rejection> {
         let reading = Read {
             sender: Sender {
                 name: endpoint.kind.type_name().map(str::to_owned),
@@ -325,15 +325,15 @@ impl Read {
         now_unix_ns: i64,
         looking: &Looking,
         gauges_until: &AtomicI64,
-    ) -> Result<Decoded, Refused> {
+    ) -> Result<Decoded, Rejection> {
         let reading = Reading {
             format: Some(Format::Pprof),
             limit: self.limit,
             ..Reading::default()
         };
-        let mut read = formats::read(file, &reading).map_err(|error| match Refused::is_too_large(&error) {
-            true => Refused::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
-            false => Refused::Profile(error.to_string()),
+        let mut read = formats::read(file, &reading).map_err(|error| match Rejection::is_too_large(&error) {
+            true => Rejection::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
+            false => Rejection::Profile(error.to_string()),
         })?;
         let profiles = &mut read.profiles;
         match self.keeps {

@@ -1,7 +1,7 @@
 //! The guard around every call over gRPC, of OTLP and of other profile stores.
 //!
 //! Guarantees: time, memory and the number of requests are bounded. What the transport itself refuses (too many bytes after
-//! decompression, bytes that are no message) is said in the words of [`super::refused`]: by default such requests would be
+//! decompression, bytes that are no message) is said in the words of [`super::rejection`]: by default such requests would be
 //! answered with codes that make senders try again for ever.
 
 use axum::{
@@ -10,7 +10,7 @@ use axum::{
 };
 use tonic::{Code, Status};
 
-use super::{Ingest, body, refused::Refused};
+use super::{Ingest, body, rejection::Rejection};
 
 /// Bounds time, memory and number of requests, and translates what the transport refuses.
 pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
@@ -19,7 +19,7 @@ pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
     request: Request<Body>,
     call: impl FnOnce(Request<Body>) -> F,
 ) -> Response<Body> {
-    let refuse = |refused: Refused| {
+    let refuse = |refused: Rejection| {
         ingest.count_refusal(signal, &refused);
         refused.to_status().into_http()
     };
@@ -32,7 +32,7 @@ pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
         Ok(Ok(response)) => response,
         Ok(Err(refused)) => return refuse(refused),
         Err(_) => {
-            return refuse(Refused::TimedOut {
+            return refuse(Rejection::TimedOut {
                 seconds: timeout.as_secs(),
             });
         }
@@ -43,10 +43,10 @@ pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
         .get::<Status>()
         .map(|status| (status.code(), status.message().to_owned()))
     {
-        Some((Code::ResourceExhausted | Code::OutOfRange, _)) => refuse(Refused::TooLarge {
+        Some((Code::ResourceExhausted | Code::OutOfRange, _)) => refuse(Rejection::TooLarge {
             limit: ingest.config.max_request_bytes,
         }),
-        Some((Code::Internal | Code::Unknown, reason)) => refuse(Refused::Undecodable { what: signal, reason }),
+        Some((Code::Internal | Code::Unknown, reason)) => refuse(Rejection::Undecodable { what: signal, reason }),
         _ => response,
     }
 }

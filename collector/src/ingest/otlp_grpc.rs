@@ -24,7 +24,7 @@ use tonic::{Status, service::Routes};
 use super::{
     Accepted, Ingest, Payload, body, grpc_guard,
     raw_grpc::{self, Call},
-    refused::Refused,
+    rejection::Rejection,
     rpc,
     untaken::Untaken,
 };
@@ -107,7 +107,7 @@ async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: 
     };
     let content_type = body::essence(request.headers());
     if !content_type.starts_with("application/grpc") {
-        let refused = Refused::ContentType {
+        let refused = Rejection::ContentType {
             content_type: content_type.chars().take(80).collect(),
             accepted: "`application/grpc`; OTLP over HTTP has a port of its own",
         };

@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// A refusal.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum Rejection {
     /// The batch id cannot be read.
     #[error("{0}")]
     BatchId(String),
@@ -122,10 +122,10 @@ pub(crate) enum Refused {
     Store(#[from] AppendError),
 }
 
-impl Refused {
+impl Rejection {
     /// The batch id names another signal than the address.
-    pub(crate) fn wrong_signal(what: &'static str, code: u32) -> Refused {
-        Refused::BatchId(format!(
+    pub(crate) fn wrong_signal(what: &'static str, code: u32) -> Rejection {
+        Rejection::BatchId(format!(
             "`{BATCH_ID_HEADER}` names signal {code}, but this is the {what} address (1 = requests, sent as metrics; 2 = profiles)"
         ))
     }
@@ -133,44 +133,44 @@ impl Refused {
     /// Short name for counters.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Refused::BatchId(_) => "batch_id",
-            Refused::Undecodable { .. } => "undecodable",
-            Refused::Compression { .. } => "compression",
-            Refused::TooLarge { .. } => "too_large",
-            Refused::TooHeavy(_) => "too_heavy",
-            Refused::NoRoom { .. } => "no_room",
-            Refused::NoPlace(_) => "too_many_workloads",
-            Refused::ContentType { .. } => "content_type",
-            Refused::ContentEncoding(_) => "content_encoding",
-            Refused::Profile(_) => "undecodable",
-            Refused::Format { .. } => "format",
-            Refused::Parameter { .. } => "parameter",
-            Refused::NothingKept(_) => "nothing_kept",
-            Refused::TimedOut { .. } => "timed_out",
-            Refused::BrokenBody(_) => "broken_body",
-            Refused::Overloaded { .. } => "overloaded",
-            Refused::Store(error) => error.reason(),
+            Rejection::BatchId(_) => "batch_id",
+            Rejection::Undecodable { .. } => "undecodable",
+            Rejection::Compression { .. } => "compression",
+            Rejection::TooLarge { .. } => "too_large",
+            Rejection::TooHeavy(_) => "too_heavy",
+            Rejection::NoRoom { .. } => "no_room",
+            Rejection::NoPlace(_) => "too_many_workloads",
+            Rejection::ContentType { .. } => "content_type",
+            Rejection::ContentEncoding(_) => "content_encoding",
+            Rejection::Profile(_) => "undecodable",
+            Rejection::Format { .. } => "format",
+            Rejection::Parameter { .. } => "parameter",
+            Rejection::NothingKept(_) => "nothing_kept",
+            Rejection::TimedOut { .. } => "timed_out",
+            Rejection::BrokenBody(_) => "broken_body",
+            Rejection::Overloaded { .. } => "overloaded",
+            Rejection::Store(error) => error.reason(),
         }
     }
 
     /// How long to wait before sending again; `None` when that cannot help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refused::Overloaded { .. } | Refused::NoRoom { .. } | Refused::TimedOut { .. } => {
+            Rejection::Overloaded { .. } | Rejection::NoRoom { .. } | Rejection::TimedOut { .. } => {
                 Some(Duration::from_secs(1))
             }
-            Refused::NoPlace(_) => Some(LONGEST_PAUSE),
-            Refused::Store(error) if !error.is_retryable() => None,
-            Refused::Store(AppendError::DiskFull { .. } | AppendError::Io { .. }) => Some(LONGEST_PAUSE),
-            Refused::Store(_) => Some(Duration::from_secs(1)),
+            Rejection::NoPlace(_) => Some(LONGEST_PAUSE),
+            Rejection::Store(error) if !error.is_retryable() => None,
+            Rejection::Store(AppendError::DiskFull { .. } | AppendError::Io { .. }) => Some(LONGEST_PAUSE),
+            Rejection::Store(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
 
     fn code(&self) -> Code {
         match self {
-            Refused::TooLarge { .. } | Refused::TooHeavy(_) => Code::OutOfRange,
-            Refused::TimedOut { .. } => Code::DeadlineExceeded,
+            Rejection::TooLarge { .. } | Rejection::TooHeavy(_) => Code::OutOfRange,
+            Rejection::TimedOut { .. } => Code::DeadlineExceeded,
             refused if refused.retry_after().is_some() => Code::Unavailable,
             _ => Code::InvalidArgument,
         }
@@ -178,13 +178,13 @@ impl Refused {
 
     fn http_status(&self) -> StatusCode {
         match self {
-            Refused::TooLarge { .. } | Refused::TooHeavy(_) | Refused::Store(AppendError::TooLarge { .. }) => {
+            Rejection::TooLarge { .. } | Rejection::TooHeavy(_) | Rejection::Store(AppendError::TooLarge { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Refused::ContentType { .. } | Refused::ContentEncoding(_) | Refused::Format { .. } => {
+            Rejection::ContentType { .. } | Rejection::ContentEncoding(_) | Rejection::Format { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Refused::NoPlace(_) => StatusCode::TOO_MANY_REQUESTS,
+            Rejection::NoPlace(_) => StatusCode::TOO_MANY_REQUESTS,
             // 408 is not among the codes that OTLP senders retry; 503 is, and the fault may be the network's.
             refused if refused.retry_after().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -241,25 +241,27 @@ impl Refused {
     }
 
     /// A foreign profile that cannot be read.
-    pub(crate) fn of_format(error: &FormatError, limit: usize) -> Refused {
+    pub(crate) fn of_format(error: &FormatError, limit: usize) -> Rejection {
         match error {
             FormatError::Packed(UnpackError::TooLarge { .. }) | FormatError::Pprof(PprofError::TooLarge { .. }) => {
-                Refused::TooLarge { limit }
+                Rejection::TooLarge { limit }
             }
-            FormatError::TooHeavy(heavy) | FormatError::Pprof(PprofError::TooHeavy(heavy)) => Refused::TooHeavy(*heavy),
-            error => Refused::Profile(error.to_string()),
+            FormatError::TooHeavy(heavy) | FormatError::Pprof(PprofError::TooHeavy(heavy)) => {
+                Rejection::TooHeavy(*heavy)
+            }
+            error => Rejection::Profile(error.to_string()),
         }
     }
 
     /// A request of several foreign profiles that cannot be read.
-    pub(crate) fn of_series(error: &SeriesError, limit: usize) -> Refused {
+    pub(crate) fn of_series(error: &SeriesError, limit: usize) -> Rejection {
         match error {
-            SeriesError::TooHeavy(heavy) => Refused::TooHeavy(*heavy),
-            SeriesError::Profile { error: inner, .. } => match Refused::of_format(inner, limit) {
-                Refused::Profile(_) => Refused::Profile(error.to_string()),
+            SeriesError::TooHeavy(heavy) => Rejection::TooHeavy(*heavy),
+            SeriesError::Profile { error: inner, .. } => match Rejection::of_format(inner, limit) {
+                Rejection::Profile(_) => Rejection::Profile(error.to_string()),
                 refused => refused,
             },
-            error => Refused::Profile(error.to_string()),
+            error => Rejection::Profile(error.to_string()),
         }
     }
 
@@ -274,7 +276,7 @@ impl Refused {
                 http::HeaderValue::from(delay.as_secs().max(1)),
             );
         }
-        if matches!(self, Refused::ContentEncoding(_)) {
+        if matches!(self, Rejection::ContentEncoding(_)) {
             headers.insert(
                 http::header::ACCEPT_ENCODING,
                 http::HeaderValue::from_static("gzip, zstd"),
@@ -357,12 +359,12 @@ mod tests {
             },
             AppendError::Closed,
         ];
-        let stores = errors.into_iter().map(Refused::Store);
+        let stores = errors.into_iter().map(Rejection::Store);
         let others = [
-            Refused::Overloaded { limit: 1 },
-            Refused::NoRoom { bytes: 1 },
-            Refused::NoPlace(String::new()),
-            Refused::TimedOut { seconds: 30 },
+            Rejection::Overloaded { limit: 1 },
+            Rejection::NoRoom { bytes: 1 },
+            Rejection::NoPlace(String::new()),
+            Rejection::TimedOut { seconds: 30 },
         ];
         for refused in stores.chain(others) {
             let pause = refused.retry_after().unwrap();
@@ -377,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_retryable_and_a_large_request_is_not() {
-        let busy = Refused::Store(AppendError::Busy { waiting: 9, limit: 8 });
+        let busy = Rejection::Store(AppendError::Busy { waiting: 9, limit: 8 });
         assert_eq!(busy.to_status().code(), Code::Unavailable);
         let details = RpcStatus::decode(busy.to_status().details()).unwrap();
         let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
@@ -385,7 +387,7 @@ mod tests {
         assert_eq!(busy.to_http().headers()["retry-after"], "1");
         assert_eq!(busy.to_http().status(), StatusCode::SERVICE_UNAVAILABLE);
 
-        let large = Refused::TooLarge { limit: 5 };
+        let large = Rejection::TooLarge { limit: 5 };
         assert_eq!(large.to_status().code(), Code::OutOfRange);
         assert!(large.to_status().message().contains("max_request_mb"));
         assert_eq!(large.to_http().status(), StatusCode::PAYLOAD_TOO_LARGE);
