@@ -32,11 +32,7 @@ use std::{
 use bytes::Bytes;
 use emberline_client::{Client, TlsError};
 use emberline_model::{
-    foreign::{
-        Sender, Times,
-        cumulative::is_cumulative,
-        formats::{self, Format, Reading},
-    },
+    formats::{self, Format, Reading, Sender, Times, cumulative::is_cumulative},
     otlp::Decoded,
     time::{Clock, window_start},
 };

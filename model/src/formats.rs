@@ -19,7 +19,6 @@ pub mod cumulative;
 mod edges;
 pub mod folded;
 mod format;
-pub mod formats;
 mod fractions;
 mod gperftools;
 mod jemalloc;
@@ -30,6 +29,7 @@ pub mod meaning;
 mod mojo;
 pub mod perf_script;
 mod pstats;
+mod read;
 pub mod read_error;
 pub mod recognise;
 pub mod series;
@@ -39,7 +39,10 @@ mod text_frame;
 mod v8_cpu;
 mod v8_heap;
 
-use self::formats::ReadProfiles;
+pub use self::{
+    format::{FORMAT_NAMES, Format},
+    read::{FormatError, ReadProfiles, Reading, read},
+};
 use crate::{
     batch::WorkloadWindow,
     otlp::{Decoded, names},

@@ -10,7 +10,6 @@ mod buckets;
 mod durations;
 mod first_generation;
 mod generations;
-mod instants;
 pub(crate) mod json;
 mod json_schemas;
 mod points;
@@ -18,6 +17,7 @@ mod profiles;
 mod requests;
 mod shapes;
 mod streams;
+mod timestamps;
 mod untaken;
 
 pub use generations::{read_profiles, read_profiles_counting};

@@ -24,11 +24,7 @@ use axum::{
 use bytes::Bytes;
 use emberline_model::{
     Profile, ProfileType,
-    foreign::{
-        DEFAULT_RATE_HZ, Sender, Times, Units,
-        app_name::AppName,
-        formats::{self, Format, Reading},
-    },
+    formats::{self, DEFAULT_RATE_HZ, Format, Reading, Sender, Times, Units, app_name::AppName},
     otlp::{Decoded, Rejected},
     workload::{UNKNOWN, clean_name},
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use emberline_model::{
     batch::BATCH_ID_HEADER,
-    foreign::{formats::FormatError, series::SeriesError},
+    formats::{FormatError, series::SeriesError},
     pprof::PprofError,
     unpack::UnpackError,
     weight::TooHeavy,

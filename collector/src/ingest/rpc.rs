@@ -15,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use emberline_model::{
-    foreign::series::{self, SeriesError},
+    formats::series::{self, SeriesError},
     otlp::Decoded,
 };
 use tonic::metadata::MetadataMap;

@@ -1,7 +1,7 @@
 //! Plain uploads of profiles, on the OTLP/HTTP port.
 //!
 //! `POST /api/ingest?service=S&version=V` takes a file as its body, in any of the formats of
-//! [`emberline_model::foreign::formats`], packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
+//! [`emberline_model::formats`], packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
 //! finding it out is not wanted; `kind` and `sample_rate` for numbers without a unit; `name` for the first part of the
 //! profile type; `from` and `until` (seconds since the Unix epoch, or finer) where the file's own time is not meant, or
 //! `time=received` for a recording that is filed as if it had just ended; `cumulative=alloc_space,alloc_objects` for types
@@ -20,10 +20,7 @@ use axum::{
 };
 use emberline_model::{
     ProfileType, Side,
-    foreign::{
-        Sender, Times,
-        formats::{self, FORMAT_NAMES, Format, Reading},
-    },
+    formats::{self, FORMAT_NAMES, Format, Reading, Sender, Times},
     otlp::Decoded,
     workload::{UNKNOWN, clean_name},
 };

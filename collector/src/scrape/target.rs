@@ -3,7 +3,7 @@
 //! Guarantees: what relabelling made of an address is checked before anything is asked of it; labels whose names begin
 //! with `__` end here; two targets are equal exactly when they ask the same address for the same labels.
 
-use emberline_model::foreign::Sender;
+use emberline_model::formats::Sender;
 
 use super::{
     address::{Address, address},

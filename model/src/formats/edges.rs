@@ -73,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::foreign::table::{Column, wall};
+    use crate::formats::table::{Column, wall};
 
     proptest! {
         #[test]

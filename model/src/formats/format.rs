@@ -1,6 +1,6 @@
 //! The formats of profiles that are read, and what they are called.
 
-/// Formats of foreign profiles.
+/// A format that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// pprof, packed with gzip or not.

@@ -217,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::foreign::NS;
+    use crate::formats::NS;
 
     const HOW: How<'static> = How {
         kind: None,
@@ -308,7 +308,7 @@ mod tests {
             let names = ["inuse_objects", "inuse_space", "alloc_objects", "alloc_space"];
             let expected = names.into_iter().zip(sums);
             let expected: Vec<(&str, i64)> = expected.filter(|(_, total)| *total > 0).collect();
-            for read in [read_heap(&plain, &HOW).unwrap(), crate::foreign::jemalloc::read(&sampled, &HOW).unwrap()] {
+            for read in [read_heap(&plain, &HOW).unwrap(), crate::formats::jemalloc::read(&sampled, &HOW).unwrap()] {
                 let totals = read.profiles.iter().filter(|profile| profile.total() > 0);
                 let totals: Vec<(&str, i64)> = totals.map(|profile| (profile.profile_type.parts()[1], profile.total())).collect();
                 prop_assert_eq!(&totals, &expected);

@@ -3,10 +3,10 @@
 //! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
 //! says which format was tried and, for text, which line. What is recognised ([`recognise`]) is named by what it is.
 
-pub use super::format::{FORMAT_NAMES, Format};
 use super::{
     DEFAULT_RATE_HZ, Units, austin, bpftrace, callgrind, chrome_trace,
     folded::{self, FoldedError},
+    format::Format,
     gperftools, jemalloc, jfr, mojo,
     perf_script::{self, PerfScriptError},
     pstats,

@@ -10,7 +10,8 @@ use prost::Message;
 
 use super::{
     Sender,
-    formats::{Format, FormatError, Reading, read as read_format},
+    format::Format,
+    read::{FormatError, Reading, read as read_format},
 };
 use crate::{
     otlp::{

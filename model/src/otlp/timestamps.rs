@@ -1,4 +1,4 @@
-//! When the samples of a foreign profile were taken: what carries instants is put into the windows they fall in.
+//! When the samples of a profile were taken: what carries instants is put into the windows they fall in.
 //!
 //! Guarantees: every value that is not negative is in exactly one window; a profile that is cut says of each window it
 //! covers that it was one, so idle windows are known; an instant outside its profile counts at the profile's nearer end.

@@ -9,7 +9,7 @@ use super::{
     cursor::{Cursor, Text},
     types::{Kind, Types},
 };
-use crate::foreign::{read_error::ReadError, table::Table};
+use crate::formats::{read_error::ReadError, table::Table};
 
 /// Length of the head.
 const HEAD: usize = 68;

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::foreign::read_error::ReadError;
+use crate::formats::read_error::ReadError;
 
 /// Longest text that is kept, in bytes; what is longer is cut.
 const MAX_TEXT: usize = 16 << 10;

@@ -10,7 +10,7 @@ use super::{
     cursor::{Cursor, Text},
     types::{Field, Kind},
 };
-use crate::foreign::{
+use crate::formats::{
     read_error::ReadError,
     table::{MAX_DEPTH, Table},
 };

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, cell::Cell, collections::HashMap};
 
 use super::cursor::{Cursor, Text};
-use crate::foreign::{read_error::ReadError, table::Table};
+use crate::formats::{read_error::ReadError, table::Table};
 
 /// Deepest nesting of the metadata and of values.
 const MAX_DEPTH: usize = 16;

@@ -3,7 +3,7 @@
 //! Guarantees: a command may hold blanks and numbers; of an event only the modifiers are cut; files that are gone and files
 //! with brackets in their path are one file.
 
-use crate::foreign::{NS, text_frame};
+use crate::formats::{NS, text_frame};
 
 /// The line about a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +17,7 @@ pub(super) struct Head<'t> {
 }
 
 /// True when the text looks like one of `perf script`: its first line is the head of a sample.
-pub(in crate::foreign) fn looks_like(text: &str) -> bool {
+pub(in crate::formats) fn looks_like(text: &str) -> bool {
     let first = text
         .lines()
         .find(|line| !line.trim().is_empty() && !line.starts_with('#'));
