@@ -6,7 +6,7 @@ use std::{io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use emberline_model::{
     Profile,
-    foreign::formats::{self, FORMAT_NAMES, Format, Reading},
+    formats::{self, FORMAT_NAMES, Format, Reading},
     pprof::{self, Addresses},
     resolve::StackValue,
     tree::{FlameTree, TreeBuilder},

@@ -5,9 +5,9 @@
 mod support;
 
 use emberline_analysis::{
+    attribution::{Finding, find_guilty},
     change::{CostConfig, Sides},
     functions::compare_functions,
-    guilty::{Finding, find_guilty},
     latency::LatencyConfig,
 };
 use emberline_model::comparison::Confidence;

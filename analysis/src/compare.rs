@@ -26,9 +26,9 @@ use emberline_model::{
 };
 
 use crate::{
+    attribution::{Finding, Guilty, find_guilty},
     change::{CostComparison, CostConfig, ExposureWindow, Sides},
     functions::{FunctionChange, FunctionReport, FunctionSeries, FunctionWindow, compare_functions},
-    guilty::{Finding, Guilty, find_guilty},
     latency::estimate_quantile,
     sentence::Sentence,
 };
@@ -137,7 +137,10 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         _ => None,
     };
     let sentence = Sentence {
-        options,
+        profile_type: options.profile_type,
+        per: options.per,
+        route: options.route,
+        whole_service: options.whole_service,
         change: &report.route,
         guilty: guilty.as_ref(),
         finding: &finding,

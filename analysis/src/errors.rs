@@ -7,7 +7,7 @@
 //! per request the factors are linear in that chance, and their geometric mean is at most their arithmetic one, which is 1
 //! (Turner, Ly and Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping").
 //! The chance of the baseline is estimated from earlier blocks only. Nothing is approximated: a share of nothing, or of one
-//! failure in a million, needs no large numbers. [`crate::evidence`] makes of it evidence that may be looked at after
+//! failure in a million, needs no large numbers. [`crate::e_process`] makes of it evidence that may be looked at after
 //! each window: P(ever a false "fails more often") <= alpha for each watched route. A failure that hits both releases
 //! cancels.
 //!
@@ -26,7 +26,7 @@ use emberline_model::{alert::ComparisonMode, time::WINDOW_SECONDS};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    evidence::{Cap, EvidenceProcess, Exceedance, Null},
+    e_process::{Cap, EProcess, Exceedance, Null},
     latency::JudgedWindow,
     statistics::normal_quantile,
 };
@@ -171,7 +171,7 @@ struct JudgedBlock {
 
 struct Watch<'a> {
     config: &'a ErrorConfig,
-    process: EvidenceProcess,
+    process: EProcess,
     blocks: Vec<JudgedBlock>,
     open: Option<Block>,
     reference: VecDeque<Failures>,
@@ -192,7 +192,7 @@ pub fn judge_errors(baseline: &[ErrorWindow], candidate: &[ErrorWindow], config:
     }
     let mut watch = Watch {
         config,
-        process: EvidenceProcess::new(1),
+        process: EProcess::new(1),
         blocks: Vec::new(),
         open: None,
         reference: VecDeque::new(),

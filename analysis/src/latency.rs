@@ -6,7 +6,7 @@
 //! follows a beta-binomial distribution whatever the distribution of latency (order statistics of two samples of
 //! one population), or stays below it; so noise that hits both releases cancels. The threshold's own uncertainty is
 //! inside that distribution, which is why a plain quantile serves and a window of ten requests can be used.
-//! [`crate::evidence`] turns the counts into evidence that may be looked at after each window: P(ever a false
+//! [`crate::e_process`] turns the counts into evidence that may be looked at after each window: P(ever a false
 //! "slower") <= alpha for each watched route.
 //!
 //! When the releases do not serve at the same time, the threshold is the bound that lies above the quantile of the
@@ -18,7 +18,7 @@
 //! so a verdict computed after a restart dates the slowdown as before. One window never carries a verdict.
 //!
 //! A release that starts cold is slow for a while. The first windows of each instance are given apart
-//! ([`judge_warm_latency`]) and are no evidence; and while the release is young, a window is judged only when those before it
+//! ([`crate::latency_watch::judge_warm_latency`]) and are no evidence; and while the release is young, a window is judged only when those before it
 //! no longer fall. That question is asked of earlier windows alone, so whether a window is judged does not depend on what it
 //! holds, and the bound on false verdicts stays as it is. A cold start that is longer than both, or falls too slowly to be
 //! seen on little traffic, is stated as a slowdown and resolved when it is over.
@@ -28,18 +28,13 @@
 //! releases must receive the same kind of requests; nothing here can see that they do not. (3) For a minute after the
 //! baseline's last request neither mode has evidence. (4) Means are reported but never tested.
 
-use std::collections::BTreeMap;
-
 use emberline_model::{
     alert::ComparisonMode,
     histogram::{Histogram, bucket_lower, bucket_upper},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    latency_watch::LatencyWatch,
-    statistics::{lower_rank, upper_rank},
-};
+use crate::statistics::{lower_rank, upper_rank};
 
 /// Requests of one release on one route in one window, all its instances merged.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,7 +149,7 @@ pub struct QuantileEvidence {
     pub e_value_ln: f64,
 }
 
-/// What stood after one judged window; for charts and for [`crate::went_away`].
+/// What stood after one judged window; for charts and for [`crate::alert_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct JudgedWindow {
     /// Start of the window that completed the judgement, seconds since the Unix epoch.
@@ -210,39 +205,6 @@ pub struct LatencyVerdict {
     pub windows_skipped: u64,
     /// How the evidence grew.
     pub judged: Vec<JudgedWindow>,
-}
-
-/// Judges one route of two releases. Windows may come in any order; windows of one start (of several instances,
-/// say) are merged. Give all windows since the candidate's first request, and the baseline's windows before it: the
-/// false-alarm guarantee counts from the first window given.
-pub fn judge_latency(
-    baseline: &[LatencyWindow],
-    candidate: &[LatencyWindow],
-    config: &LatencyConfig,
-) -> LatencyVerdict {
-    judge_warm_latency(baseline, candidate, &[], config)
-}
-
-/// The same of a candidate some of whose instances were warming up: their windows are no evidence, and are looked at only to
-/// see that what is found later was there from the beginning. Which windows these are must not depend on what they hold
-/// (the age of an instance does not): then leaving them out costs the guarantee nothing.
-pub fn judge_warm_latency(
-    baseline: &[LatencyWindow],
-    candidate: &[LatencyWindow],
-    warming: &[LatencyWindow],
-    config: &LatencyConfig,
-) -> LatencyVerdict {
-    let mut windows: BTreeMap<i64, [Histogram; 3]> = BTreeMap::new();
-    for (at, side) in [baseline, candidate, warming].into_iter().enumerate() {
-        for window in side {
-            windows.entry(window.start).or_default()[at].merge(&window.histogram);
-        }
-    }
-    let mut watch = LatencyWatch::new(config.clone());
-    for (start, [baseline, candidate, warming]) in &windows {
-        watch.push_warming(*start, baseline, candidate, warming);
-    }
-    watch.verdict()
 }
 
 /// A quantile of a histogram with its distribution-free 95 % interval; `None` when the histogram is empty.

@@ -6,7 +6,7 @@
 //!
 //! Wrong on purpose: it keeps every judged window, about a kilobyte each, so whoever feeds it for days must bound that.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use emberline_model::{
     alert::ComparisonMode,
@@ -15,8 +15,10 @@ use emberline_model::{
 };
 
 use crate::{
-    evidence::{Cap, EvidenceProcess, Exceedance, Null},
-    latency::{JudgedWindow, LatencyConfig, LatencyOutcome, LatencyVerdict, QuantileEvidence, estimate_quantile},
+    e_process::{Cap, EProcess, Exceedance, Null},
+    latency::{
+        JudgedWindow, LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, QuantileEvidence, estimate_quantile,
+    },
     statistics::upper_rank,
 };
 
@@ -29,6 +31,39 @@ const FALL_WINDOWS: usize = 2;
 const FALL: f64 = 1.05;
 /// And by so many standard deviations.
 const FALL_DEVIATIONS: f64 = 2.0;
+
+/// Judges one route of two releases. Windows may come in any order; windows of one start (of several instances,
+/// say) are merged. Give all windows since the candidate's first request, and the baseline's windows before it: the
+/// false-alarm guarantee counts from the first window given.
+pub fn judge_latency(
+    baseline: &[LatencyWindow],
+    candidate: &[LatencyWindow],
+    config: &LatencyConfig,
+) -> LatencyVerdict {
+    judge_warm_latency(baseline, candidate, &[], config)
+}
+
+/// The same of a candidate some of whose instances were warming up: their windows are no evidence, and are looked at only to
+/// see that what is found later was there from the beginning. Which windows these are must not depend on what they hold
+/// (the age of an instance does not): then leaving them out costs the guarantee nothing.
+pub fn judge_warm_latency(
+    baseline: &[LatencyWindow],
+    candidate: &[LatencyWindow],
+    warming: &[LatencyWindow],
+    config: &LatencyConfig,
+) -> LatencyVerdict {
+    let mut windows: BTreeMap<i64, [Histogram; 3]> = BTreeMap::new();
+    for (at, side) in [baseline, candidate, warming].into_iter().enumerate() {
+        for window in side {
+            windows.entry(window.start).or_default()[at].merge(&window.histogram);
+        }
+    }
+    let mut watch = LatencyWatch::new(config.clone());
+    for (start, [baseline, candidate, warming]) in &windows {
+        watch.push_warming(*start, baseline, candidate, warming);
+    }
+    watch.verdict()
+}
 
 /// Windows judged together: one, or several on a quiet route.
 #[derive(Debug, Clone)]
@@ -61,14 +96,14 @@ struct Stated {
     leading: usize,
 }
 
-/// A watch over one route of two releases; [`crate::latency::judge_latency`] feeds it a list of windows.
+/// A watch over one route of two releases; [`judge_latency`] feeds it a list of windows.
 #[derive(Debug, Clone)]
 pub struct LatencyWatch {
     config: LatencyConfig,
-    slower: EvidenceProcess,
-    faster: EvidenceProcess,
+    slower: EProcess,
+    faster: EProcess,
     /// Evidence that there would be, had every request exceeded.
-    possible: EvidenceProcess,
+    possible: EProcess,
     stated_slower: Option<Stated>,
     stated_faster: Option<Stated>,
     open: Option<Block>,
@@ -89,7 +124,7 @@ pub struct LatencyWatch {
 impl LatencyWatch {
     /// A watch that has seen nothing.
     pub fn new(config: LatencyConfig) -> LatencyWatch {
-        let process = EvidenceProcess::new(config.quantiles.len());
+        let process = EProcess::new(config.quantiles.len());
         LatencyWatch {
             config,
             slower: process.clone(),
@@ -375,7 +410,7 @@ impl LatencyWatch {
     }
 
     /// Whether the newest block completes a verdict.
-    fn state(&self, process: &EvidenceProcess, direction: Direction) -> Option<Stated> {
+    fn state(&self, process: &EProcess, direction: Direction) -> Option<Stated> {
         if process.ln_value() < (1.0 / self.config.alpha).ln() {
             return None;
         }
@@ -514,7 +549,7 @@ impl LatencyWatch {
         at: usize,
         evidence: &[JudgedBlock],
         direction: Direction,
-        process: &EvidenceProcess,
+        process: &EProcess,
         (baseline, candidate): (&Histogram, &Histogram),
     ) -> QuantileEvidence {
         let quantile = self.config.quantiles[at];

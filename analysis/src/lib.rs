@@ -4,16 +4,16 @@
 //! collector, in a page and after a restart. Every mark of change has a stated rate of false ones, and "too few samples
 //! to judge" is an answer. `cargo run --release -p emberline-analysis --example operating_points` measures both.
 
+pub mod alert_state;
+pub mod attribution;
 pub mod change;
 pub mod compare;
 pub mod cost_shift;
+mod e_process;
 pub mod errors;
-mod evidence;
 pub mod fold;
 pub mod functions;
-pub mod guilty;
 pub mod latency;
 pub mod latency_watch;
 mod sentence;
 pub mod statistics;
-pub mod went_away;

@@ -4,12 +4,13 @@
 //! sentence says which signal is missing and what to do.
 
 use emberline_model::{
+    ProfileType,
     alert::GuiltyFunction,
     comparison::{Judgement, Per, SideSummary},
     coverage::{JoinedBy, Missing},
 };
 
-use crate::{change::CostComparison, compare::CompareOptions, guilty::Finding};
+use crate::{attribution::Finding, change::CostComparison};
 
 /// Nanoseconds with the unit that reads best.
 pub fn format_ns(ns: f64) -> String {
@@ -68,7 +69,12 @@ fn missing(side: &SideSummary, per: Per) -> Option<String> {
 }
 
 pub(crate) struct Sentence<'a> {
-    pub(crate) options: CompareOptions<'a>,
+    pub(crate) profile_type: &'a ProfileType,
+    pub(crate) per: Per,
+    /// Route both sides are restricted to.
+    pub(crate) route: Option<&'a str>,
+    /// No stacks carry that route.
+    pub(crate) whole_service: bool,
     pub(crate) change: &'a CostComparison,
     pub(crate) guilty: Option<&'a GuiltyFunction>,
     pub(crate) finding: &'a Finding,
@@ -76,29 +82,28 @@ pub(crate) struct Sentence<'a> {
 
 impl Sentence<'_> {
     pub(crate) fn write(&self, baseline: &SideSummary, candidate: &SideSummary) -> String {
-        let [name, sample_type, unit, ..] = self.options.profile_type.parts();
+        let [name, sample_type, unit, ..] = self.profile_type.parts();
         let what = match (name == "process_cpu" && sample_type == "cpu", name == sample_type) {
             (true, _) => "CPU".to_owned(),
             (false, true) => name.to_owned(),
             (false, false) => format!("{name} {sample_type}"),
         };
-        let per = match self.options.per {
-            _ if self.options.profile_type.is_gauge() => format!("{what} on average"),
+        let per = match self.per {
+            _ if self.profile_type.is_gauge() => format!("{what} on average"),
             Per::Request => format!("{what} per request"),
             Per::Second => format!("{what} per second"),
             Per::Total => format!("{what} in all"),
         };
         let place = self
-            .options
             .route
-            .map(|route| match self.options.whole_service {
+            .map(|route| match self.whole_service {
                 true => format!(" of the whole service (no stacks carry {route})"),
                 false => format!(" on {route}"),
             })
             .unwrap_or_default();
         let missing: Vec<String> = [baseline, candidate]
             .into_iter()
-            .filter_map(|side| missing(side, self.options.per))
+            .filter_map(|side| missing(side, self.per))
             .collect();
         if !missing.is_empty() {
             return format!("{per}{place} cannot be said: {}.", missing.join("; "));

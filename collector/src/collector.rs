@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-use emberline_client::{Tls, TlsError};
+use emberline_client::Tls;
 use emberline_model::{
     alert::{Alert, AlertsBoard},
     metric::LossCount,
@@ -22,11 +22,11 @@ use crate::{
     ingest::{
         Ingest, IngestConfig,
         debuginfo::{self, DebugInfoService},
-        limits::IngestLimits,
+        limits::config::IngestLimits,
         otlp_grpc, otlp_http,
     },
     notify::{InvalidReceiver, Notifier, Receiver},
-    scrape::{ScrapeConfig, Scraper},
+    scrape::{InvalidScrapeTls, ScrapeConfig, Scraper},
     self_metrics::SelfMetrics,
     symbols::{
         files::{DebugFiles, FileLimits, Surroundings},
@@ -130,13 +130,8 @@ pub enum CollectorError {
     #[error("`alertmanagers` or `webhooks`: {0}")]
     Receiver(InvalidReceiver),
     /// TLS to the targets of a job cannot be used.
-    #[error("`tls_config` of job `{job}` in the scrape configuration: {why}")]
-    ScrapeTls {
-        /// The job.
-        job: String,
-        /// What is wrong.
-        why: TlsError,
-    },
+    #[error(transparent)]
+    ScrapeTls(#[from] InvalidScrapeTls),
 }
 
 /// The store around the folder of debug information.

@@ -17,7 +17,7 @@ use std::{
 
 use emberline_model::{
     Profile, ProfileType, Workload,
-    foreign::cumulative::{self, Baseline},
+    formats::cumulative::{self, Baseline},
     id,
     otlp::Streams,
 };
@@ -390,7 +390,7 @@ impl Senders {
 
 #[cfg(test)]
 mod tests {
-    use emberline_model::{LabelSet, foreign::cumulative::is_cumulative, profile_builder::ProfileBuilder};
+    use emberline_model::{LabelSet, formats::cumulative::is_cumulative, profile_builder::ProfileBuilder};
 
     use super::*;
 

@@ -14,6 +14,7 @@ mod body;
 mod cardinality;
 pub(crate) mod debuginfo;
 mod growing;
+mod grpc_guard;
 mod left_out;
 pub(crate) mod limits;
 mod memory;
@@ -23,7 +24,7 @@ mod profile_limits;
 mod pyroscope;
 mod raw_grpc;
 pub(crate) mod refusals;
-pub(crate) mod refused;
+pub(crate) mod rejection;
 mod rpc;
 pub(crate) mod sender;
 pub(crate) mod shares;
@@ -55,10 +56,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use self::{
     cardinality::Cardinality,
     growing::{Growing, Held},
-    limits::{IngestLimits, Outcome, TOO_MANY_WORKLOADS},
+    limits::{TOO_MANY_WORKLOADS, config::IngestLimits, outcome::Outcome},
     memory::Memory,
     refusals::Refusals,
-    refused::Refused,
+    rejection::Rejection,
     sender::SenderKey,
 };
 use crate::{
@@ -147,7 +148,7 @@ pub(crate) enum Payload {
     /// The same in JSON.
     ProfilesJson(Bytes),
     /// Stacks of another profiler; reads them, given the time of receipt in nanoseconds since the Unix epoch.
-    Foreign(Box<dyn FnOnce(i64) -> Result<Decoded, Refused> + Send>),
+    Foreign(Box<dyn FnOnce(i64) -> Result<Decoded, Rejection> + Send>),
 }
 
 impl Payload {
@@ -163,14 +164,14 @@ impl Payload {
     }
 
     /// Reads it, if it does not need more than so many bytes of memory.
-    fn decode(self, received_unix_ns: i64, most_memory: u64) -> Result<Decoded, Refused> {
+    fn decode(self, received_unix_ns: i64, most_memory: u64) -> Result<Decoded, Rejection> {
         let what = signal_name(self.signal());
-        let undecodable = |error: &dyn std::error::Error| Refused::Undecodable {
+        let undecodable = |error: &dyn std::error::Error| Rejection::Undecodable {
             what,
             reason: error.to_string(),
         };
         let unreadable = |error: otlp::DecodeError| match error {
-            otlp::DecodeError::TooHeavy(heavy) => Refused::TooHeavy(heavy),
+            otlp::DecodeError::TooHeavy(heavy) => Rejection::TooHeavy(heavy),
             error => undecodable(&error),
         };
         let profiles = |bytes: &[u8]| {
@@ -180,7 +181,7 @@ impl Payload {
             decoded.change(Rejected::of("invalid_utf8", "strings of the dictionary", replaced));
             Ok(decoded)
         };
-        let metrics = |bytes: &[u8]| -> Result<Decoded, Refused> {
+        let metrics = |bytes: &[u8]| -> Result<Decoded, Rejection> {
             otlp::weigh_metrics(bytes, most_memory)?;
             let request = ExportMetricsServiceRequest::decode(bytes).map_err(|error| undecodable(&error))?;
             Ok(otlp::decode_metrics_within(request, most_memory))
@@ -250,11 +251,11 @@ impl Ingest {
     }
 
     /// Waits for a place among the requests that are taken in at the same time.
-    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Refused> {
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Rejection> {
         match tokio::time::timeout(WAIT_FOR_TURN, self.turns.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed, so this is the wait that took too long.
-            _ => Err(Refused::Overloaded {
+            _ => Err(Rejection::Overloaded {
                 limit: self.config.max_concurrent_requests,
             }),
         }
@@ -282,10 +283,10 @@ impl Ingest {
     }
 
     /// The place of a process that pushes its counters; a refusal is counted.
-    pub(crate) fn place_of(&self, sender: SenderKey, workload: &Workload, kind: &str) -> Result<Slot, Refused> {
+    pub(crate) fn place_of(&self, sender: SenderKey, workload: &Workload, kind: &str) -> Result<Slot, Rejection> {
         let slot = self.cumulative.slot(sender, workload, kind, self.clock.now_unix_s());
         slot.ok_or_else(|| {
-            let refused = Refused::NoPlace("`max_cumulative_senders` processes push counters".to_owned());
+            let refused = Rejection::NoPlace("`max_cumulative_senders` processes push counters".to_owned());
             self.count_refusal(signal_name(Signal::Profiles), &refused);
             refused
         })
@@ -298,7 +299,7 @@ impl Ingest {
         id: Option<&[u8]>,
         payload: Payload,
         wire_bytes: usize,
-    ) -> Result<Accepted, Refused> {
+    ) -> Result<Accepted, Rejection> {
         let signal = payload.signal();
         let name = signal_name(signal);
         self.metrics.ingest_bytes(name, wire_bytes);
@@ -328,7 +329,7 @@ impl Ingest {
     }
 
     /// Counts a request that never reached [`Ingest::accept`].
-    pub(crate) fn count_refusal(&self, signal: &'static str, refused: &Refused) {
+    pub(crate) fn count_refusal(&self, signal: &'static str, refused: &Rejection) {
         let outcome = if refused.retry_after().is_some() {
             "retry_later"
         } else {
@@ -344,7 +345,7 @@ impl Ingest {
         id: Option<&[u8]>,
         payload: Payload,
         bytes: usize,
-    ) -> Result<(Accepted, Option<Appended>), Refused> {
+    ) -> Result<(Accepted, Option<Appended>), Rejection> {
         let signal = payload.signal();
         let is_foreign = payload.is_foreign();
         let id = parse_batch_id(id, signal)?;
@@ -374,10 +375,10 @@ impl Ingest {
         // told and not asked for again: the part that was stored would come twice.
         if windows.is_empty() && !accepted.outcome.rejected.is_empty() && accepted.outcome.rejected.iter().all(is_full)
         {
-            return Err(Refused::NoPlace(accepted.message()));
+            return Err(Rejection::NoPlace(accepted.message()));
         }
         if is_foreign && windows.is_empty() && accepted.rejected() > 0 {
-            return Err(Refused::NothingKept(accepted.message()));
+            return Err(Rejection::NothingKept(accepted.message()));
         }
         // An empty batch with an id is stored too: its sequence number must not look like a gap.
         if windows.is_empty() && id.is_none() {
@@ -402,7 +403,7 @@ impl Ingest {
     }
 
     /// Puts a batch on disk, and remembers what its growth was told from.
-    async fn append(&self, batch: Batch, held: Held) -> Result<Appended, Refused> {
+    async fn append(&self, batch: Batch, held: Held) -> Result<Appended, Rejection> {
         if held.is_empty() {
             return Ok(self.store.append(batch).await?);
         }
@@ -411,11 +412,11 @@ impl Ingest {
         let storing = tokio::spawn(async move {
             let appended = store.append(batch).await?;
             growing.stored(held);
-            Ok::<_, Refused>(appended)
+            Ok::<_, Rejection>(appended)
         });
         match storing.await {
             Ok(appended) => appended,
-            Err(error) => Err(Refused::Undecodable {
+            Err(error) => Err(Rejection::Undecodable {
                 what: signal_name(Signal::Requests),
                 reason: error.to_string(),
             }),
@@ -426,12 +427,12 @@ impl Ingest {
 /// Runs what takes time and does not wait, away from the threads that serve connections.
 async fn reading<T: Send + 'static>(
     signal: Signal,
-    read: impl FnOnce() -> Result<T, Refused> + Send + 'static,
-) -> Result<T, Refused> {
+    read: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
+) -> Result<T, Rejection> {
     match tokio::task::spawn_blocking(read).await {
         Ok(read) => read,
         // A panic while reading is the fault of this program; the sender must not send the same bytes for ever.
-        Err(error) => Err(Refused::Undecodable {
+        Err(error) => Err(Rejection::Undecodable {
             what: signal_name(signal),
             reason: error.to_string(),
         }),
@@ -450,13 +451,13 @@ fn own_id(id: Option<BatchId>, mut decoded: Decoded) -> (Option<BatchId>, Decode
     (None, decoded)
 }
 
-fn parse_batch_id(header: Option<&[u8]>, signal: Signal) -> Result<Option<BatchId>, Refused> {
+fn parse_batch_id(header: Option<&[u8]>, signal: Signal) -> Result<Option<BatchId>, Rejection> {
     let Some(header) = header else { return Ok(None) };
     let id: BatchId = String::from_utf8_lossy(header)
         .parse()
-        .map_err(|invalid: emberline_model::batch::InvalidBatchId| Refused::BatchId(invalid.to_string()))?;
+        .map_err(|invalid: emberline_model::batch::InvalidBatchId| Rejection::BatchId(invalid.to_string()))?;
     if id.signal != signal {
-        return Err(Refused::wrong_signal(signal_name(signal), id.signal.code()));
+        return Err(Rejection::wrong_signal(signal_name(signal), id.signal.code()));
     }
     Ok(Some(id))
 }

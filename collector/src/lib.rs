@@ -28,7 +28,7 @@ pub mod untrusted;
 mod verdict;
 
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
-pub use ingest::limits::IngestLimits;
+pub use ingest::limits::config::IngestLimits;
 pub use notify::InvalidReceiver;
 pub use self_metrics::METRICS;
 pub use symbols::claims::{SymbolClaim, forget_symbol_file, symbol_claims};

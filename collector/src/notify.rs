@@ -12,6 +12,7 @@
 
 mod alertmanager;
 mod delivery;
+mod event;
 mod http_post;
 pub(crate) mod rfc3339;
 mod webhook;

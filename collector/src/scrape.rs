@@ -10,13 +10,14 @@
 //! Wrong on purpose: times are those of this server, not of the targets; a target that cannot be reached for long has its
 //! growth counted in one window of ten minutes; a change of the scrape configuration itself needs a restart.
 
-mod board;
+mod address;
 mod config;
 mod discovery;
 mod duration;
 mod fetch;
 mod relabel;
 mod target;
+mod target_status;
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +30,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use emberline_client::Client;
+use emberline_client::{Client, TlsError};
 use emberline_model::{
-    foreign::{
-        Sender, Times,
-        cumulative::is_cumulative,
-        formats::{self, Format, Reading},
-    },
+    formats::{self, Format, Reading, Sender, Times, cumulative::is_cumulative},
     otlp::Decoded,
     time::{Clock, window_start},
 };
@@ -47,16 +44,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    board::{Board, Row, STATES},
     config::{Endpoint, Job, Keeps},
     discovery::Discovery,
     fetch::Fetcher,
     target::Target,
+    target_status::{Board, Row, STATES},
 };
 use crate::{
-    collector::CollectorError,
     cumulative::{Looking, Remembered},
-    ingest::{Accepted, Ingest, Payload, refused::Refused, sender::SenderKey},
+    ingest::{Accepted, Ingest, Payload, rejection::Rejection, sender::SenderKey},
     self_metrics::SelfMetrics,
 };
 
@@ -68,6 +64,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LONGEST_GROWTH_NS: i64 = 600 * 1_000_000_000;
 /// How long a measurement without a length is said to have taken: one window.
 const NO_LENGTH_NS: i64 = 10 * 1_000_000_000;
+
+/// TLS to the targets of a job cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`tls_config` of job `{job}` in the scrape configuration: {why}")]
+pub struct InvalidScrapeTls {
+    /// The job.
+    pub job: String,
+    /// What is wrong.
+    pub why: TlsError,
+}
 
 /// Fetches the profiles of all jobs.
 pub(crate) struct Scraper {
@@ -103,13 +109,13 @@ impl Scraper {
         ingest: Arc<Ingest>,
         clock: Arc<dyn Clock>,
         metrics: SelfMetrics,
-    ) -> Result<Scraper, CollectorError> {
+    ) -> Result<Scraper, InvalidScrapeTls> {
         let fetcher = |job: &Job| match Client::new(&job.tls) {
             Ok(client) => Ok(Fetcher {
                 client,
                 scheme: job.scheme,
             }),
-            Err(why) => Err(CollectorError::ScrapeTls {
+            Err(why) => Err(InvalidScrapeTls {
                 job: job.name.clone(),
                 why,
             }),
@@ -262,7 +268,7 @@ impl Scraper {
         endpoint: &Endpoint,
         file: Bytes,
         last: &mut Last,
-    ) -> Result<(Accepted, bool), Refused> {
+    ) -> Result<(Accepted, bool), Rejection> {
         let reading = Read {
             sender: Sender {
                 name: endpoint.kind.type_name().map(str::to_owned),
@@ -315,15 +321,15 @@ impl Read {
         now_unix_ns: i64,
         looking: &Looking,
         gauges_until: &AtomicI64,
-    ) -> Result<Decoded, Refused> {
+    ) -> Result<Decoded, Rejection> {
         let reading = Reading {
             format: Some(Format::Pprof),
             limit: self.limit,
             ..Reading::default()
         };
-        let mut read = formats::read(file, &reading).map_err(|error| match Refused::is_too_large(&error) {
-            true => Refused::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
-            false => Refused::Profile(error.to_string()),
+        let mut read = formats::read(file, &reading).map_err(|error| match Rejection::is_too_large(&error) {
+            true => Rejection::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
+            false => Rejection::Profile(error.to_string()),
         })?;
         let profiles = &mut read.profiles;
         match self.keeps {

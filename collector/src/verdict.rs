@@ -27,7 +27,7 @@ mod units;
 
 use std::time::Duration;
 
-use emberline_analysis::{errors::ErrorConfig, latency::LatencyConfig, went_away::AlertConfig};
+use emberline_analysis::{alert_state::AlertConfig, errors::ErrorConfig, latency::LatencyConfig};
 use emberline_model::function::OwnCode;
 use serde::{Deserialize, Serialize};
 

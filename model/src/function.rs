@@ -5,7 +5,7 @@
 //! Normalising twice changes nothing. Every name is bounded, and two long ones stay two.
 //!
 //! What that means differs by language: `function/` has a file of rules for each, which say how the language is told,
-//! how its names are normalised and what of it is library code; `language::RULES` is the table of them.
+//! how its names are normalised and what of it is library code; `languages::RULES` is the table of them.
 //!
 //! Names of most languages say where a function stands (`shop::price`, `io/shop/Price.total`), and are enough. Functions of
 //! a script, and static ones of C, are known by name and file, by as much of the file as does not depend on where it was
@@ -24,6 +24,7 @@ mod go;
 mod javascript;
 mod jvm;
 mod language;
+mod languages;
 mod marks;
 mod own;
 mod place;
@@ -37,7 +38,7 @@ use crate::{
     workload::{clean_name, misleads},
 };
 pub use language::Language;
-use language::{rules, tell};
+use languages::{rules, tell};
 use marks::Marks;
 pub use own::{OwnCode, Program};
 pub use place::is_source_file;
@@ -130,7 +131,7 @@ pub fn scope<'f>(name: &str, file: &'f str) -> Option<Cow<'f, str>> {
     if file.is_empty() || is_address(name) {
         return None;
     }
-    let language = language::by_file(file)?;
+    let language = languages::by_file(file)?;
     (rules(language).is_scoped_by_file)(name).then(|| file::stable(file))
 }
 

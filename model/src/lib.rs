@@ -9,7 +9,7 @@ pub mod batch;
 pub mod comparison;
 pub mod coverage;
 pub mod flamebearer;
-pub mod foreign;
+pub mod formats;
 pub mod function;
 pub mod histogram;
 pub mod host;

@@ -15,6 +15,8 @@
 //! request was counted as over; a connection in that state makes place like an idle one, and ends after
 //! `limits.body_idle_ms`.
 
+pub(crate) mod guard;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -30,7 +32,12 @@ use slab::Slab;
 
 use emberline_model::host::host_of;
 
-use crate::{config::Limits, counters::Counters, machine, wire::io::Guard};
+pub(crate) use self::guard::Guard;
+use crate::{
+    config::Limits,
+    counters::{Counters, Full},
+    machine,
+};
 
 /// A caller's connection: its task, the library's two buffers of 8 KiB, and what the kernel keeps.
 pub(crate) const CONNECTION: usize = 20 << 10;
@@ -51,10 +58,6 @@ const OWN_BYTES: u64 = 24 << 20;
 const UNLIMITED_BYTES: u64 = 512 << 20;
 /// Descriptors of this process's own: listeners, the exporter, the admin port, files.
 const OWN_DESCRIPTORS: u64 = 128;
-
-/// Why something found no place; the name in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full(pub(crate) &'static str);
 
 /// What of a machine is there for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

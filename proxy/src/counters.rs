@@ -20,7 +20,9 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::budget::Full;
+/// Why something found no place; the name in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full(pub(crate) &'static str);
 
 /// A count that only grows.
 #[derive(Debug, Default)]

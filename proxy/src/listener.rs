@@ -15,7 +15,12 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{budget::Budget, cluster, counters::OpenConnection, drain::Draining, wire::io::Guard};
+use crate::{
+    budget::{Budget, Guard},
+    cluster,
+    counters::OpenConnection,
+    drain::Draining,
+};
 
 #[cfg(test)]
 use crate::counters::Counters;

@@ -36,6 +36,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     body::BoxError,
+    budget::Guard,
     cluster::{BodyFailure, UpstreamError},
     grpc,
     server::stall::Stall,
@@ -43,7 +44,7 @@ use crate::{
         DestinationId, InFlight, Label, Meters, OpenId, PeerId, Protocol, RequestRecord, ResponseFlags, RouteId,
         SeriesId, Telemetry,
     },
-    wire::{headers::strip_forbidden_trailers, io::Guard},
+    wire::headers::strip_forbidden_trailers,
 };
 
 /// What lasts less beyond its latency is no stream: the last frames of an answer.

@@ -10,7 +10,7 @@ use super::{
     source::{self, Field, Item},
 };
 
-const PROXY: &str = include_str!("../../proxy/src/config/mod.rs");
+const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config.rs");

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Port,
+    Doors,
     seat::{Course, Reason, Seat},
 };
 
@@ -32,15 +32,18 @@ const PIECE: usize = 32 << 10;
 /// A client's connection.
 pub(super) struct Watched {
     stream: TcpStream,
-    port: Arc<Port>,
+    doors: Arc<Doors>,
+    /// Of the port.
+    port: &'static str,
     seat: Arc<Seat>,
     has_read: bool,
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, port: Arc<Port>, seat: Arc<Seat>) -> Watched {
+    pub(super) fn new(stream: TcpStream, doors: Arc<Doors>, port: &'static str, seat: Arc<Seat>) -> Watched {
         Watched {
             stream,
+            doors,
             port,
             seat,
             has_read: false,
@@ -54,13 +57,13 @@ impl Watched {
                 self.seat.set_framed();
             }
         }
-        let doors = &self.port.doors;
+        let doors = &self.doors;
         let Some(held) = self.seat.read(bytes.len() as u64, doors.now()) else {
             return Ok(());
         };
         let heads = doors.heads.fetch_add(bytes.len() as u64, Relaxed);
         if heads > doors.budget.head_bytes && held > ORDINARY_HEAD {
-            self.port.count_ended(Reason::Heads);
+            doors.count_ended(self.port, Reason::Heads);
             return Err(io::Error::other("unfinished heads hold as much as they may"));
         }
         Ok(())
@@ -70,14 +73,14 @@ impl Watched {
         match written {
             Poll::Ready(Ok(bytes)) => self.seat.wrote(Some(*bytes), 0),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.seat.wrote(None, self.port.doors.now()),
+            Poll::Pending => self.seat.wrote(None, self.doors.now()),
         }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.port.doors.heads.fetch_sub(self.seat.end_head(), Relaxed);
+        self.doors.heads.fetch_sub(self.seat.end_head(), Relaxed);
     }
 }
 

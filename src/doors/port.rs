@@ -259,7 +259,7 @@ impl Port {
                 && seat.tell(told, now)
                 && !(told == Told::Leave && reason == Reason::Idle)
             {
-                self.count_ended(reason);
+                self.doors.count_ended(self.name, reason);
             }
         }
     }
@@ -280,7 +280,7 @@ impl Port {
         let port = Arc::clone(self);
         async move {
             let seat = &seated.seat;
-            let io = Watched::new(stream, Arc::clone(&port), Arc::clone(seat));
+            let io = Watched::new(stream, Arc::clone(&port.doors), port.name, Arc::clone(seat));
             let service = service_fn(|request| {
                 let (port, seat) = (Arc::clone(&port), Arc::clone(seat));
                 async move { Ok::<_, Infallible>(port.answer(&seat, peer, request).await) }
@@ -300,7 +300,7 @@ impl Port {
                                 return;
                             }
                             if seat.steps() == before {
-                                port.count_ended(Reason::MadeRoom);
+                                port.doors.count_ended(port.name, Reason::MadeRoom);
                                 return;
                             }
                             seat.stays();

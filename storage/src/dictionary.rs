@@ -3,9 +3,9 @@
 //! are asked for; names do arrive later, and are looked up anew when some did. The memory is bounded; what an answer needs
 //! beyond it counts as the answer's ([`crate::answers`]).
 
-mod known;
 mod naming;
 pub(crate) mod sealed;
+mod stack_cache;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,8 +13,8 @@ use emberline_model::{
     Frame, Mapping,
     resolve::{FunctionInfo, ResolvedStacks},
 };
-use known::{Answer, KnownStacks, Missing};
 use parking_lot::Mutex;
+use stack_cache::{Answer, Missing, StackCache};
 
 use crate::{
     answers::Holding,
@@ -62,14 +62,14 @@ fn bytes_of_stack(stack: &Stack) -> usize {
 
 /// What is in memory in front of the dictionary tables and parts.
 pub(crate) struct Dictionary {
-    known: Mutex<KnownStacks>,
+    cache: Mutex<StackCache>,
     symbols: Arc<Symbols>,
 }
 
 impl Dictionary {
     pub(crate) fn new(cache_bytes: usize, symbols: Arc<Symbols>) -> Dictionary {
         Dictionary {
-            known: Mutex::new(KnownStacks::new(cache_bytes)),
+            cache: Mutex::new(StackCache::new(cache_bytes)),
             symbols,
         }
     }
@@ -79,14 +79,14 @@ impl Dictionary {
         let holding = Holding::current();
         holding.add((ids.len() * ID_BYTES) as u64).await?;
         let mut answer = Answer::default();
-        let missing = self.known.lock().give(&self.symbols, ids, &mut answer);
+        let missing = self.cache.lock().give(&self.symbols, ids, &mut answer);
         if !missing.is_empty() {
             let read = look_for(shared, missing.into_iter().collect(), read_stacks, sealed::find_stacks).await?;
             let mut places: IdMap<Option<Arc<Place>>> = IdMap::default();
             let mut beyond = 0;
             loop {
                 let inserted = self
-                    .known
+                    .cache
                     .lock()
                     .insert(&self.symbols, &read, &places, &mut answer, beyond);
                 match inserted {

@@ -8,14 +8,15 @@
 
 mod chunks;
 mod compact;
-mod copy;
 pub(crate) mod cut;
 pub(crate) mod database;
 pub(crate) mod failure;
-mod forget;
 pub(crate) mod hours;
-mod load;
+mod purge;
+mod reconcile;
+mod rewrite;
 pub(crate) mod rows;
+pub(crate) mod schema;
 mod seal;
 pub(crate) mod sources;
 mod sums;
@@ -57,6 +58,10 @@ pub(crate) use sources::{Grain, Span};
 pub(crate) use writer::Engine;
 use writer::Waiter;
 
+/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
+/// running out of space under DuckDB costs its instance, and with it the questions.
+const ROOM_BYTES: u64 = 4 << 20;
+
 /// What the writing thread is asked to do beside applying batches.
 #[derive(Default)]
 struct Requests {
@@ -69,7 +74,7 @@ struct Requests {
     compacted: Option<compact::Outcome>,
     delete: Vec<Waiter>,
     /// A step of a deletion ended.
-    forgotten: Option<forget::Outcome>,
+    purged: Option<purge::Outcome>,
     close: bool,
 }
 

@@ -7,7 +7,7 @@ use crate::{
     exports::{html, svg},
 };
 
-pub use crate::exports::svg::Labels;
+pub use crate::exports::Labels;
 
 /// A comparison as SVG. `divisors` are baseline's and candidate's: equal values per divisor have no colour.
 pub fn diff_svg(tree: &FlameTree, divisors: [f64; 2], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {

@@ -2,10 +2,10 @@
 
 use crate::support::{COST_PER_SAMPLE, FIRST_LEAF, HANDLER, Profiled};
 use emberline_analysis::{
+    attribution::{Finding, find_guilty},
     change::{CostConfig, ExposureWindow, Sides},
     cost_shift::find_moved,
     functions::{FunctionReport, FunctionSeries, FunctionWindow, compare_functions},
-    guilty::{Finding, find_guilty},
 };
 use emberline_model::comparison::{Confidence, FunctionState, Judgement};
 use proptest::prelude::*;

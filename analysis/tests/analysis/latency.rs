@@ -2,9 +2,9 @@
 
 use crate::support::{Noise, NoiseState, Random, Route};
 use emberline_analysis::{
-    latency::{LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, estimate_quantile, judge_latency},
-    latency_watch::LatencyWatch,
-    went_away::{AlertConfig, AlertPhase, AlertState},
+    alert_state::{AlertConfig, AlertPhase, AlertState},
+    latency::{LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, estimate_quantile},
+    latency_watch::{LatencyWatch, judge_latency},
 };
 use emberline_model::{alert::ComparisonMode, histogram::Histogram};
 use proptest::prelude::*;

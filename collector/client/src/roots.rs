@@ -8,10 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 
-use crate::tls::TlsError;
-
-/// The system's roots. Where none are found, the next call looks again.
-pub(crate) fn of_the_system() -> Result<Arc<RootCertStore>, TlsError> {
+/// The system's roots, or what is known of why there are none. Where none are found, the next call looks again.
+pub(crate) fn of_the_system() -> Result<Arc<RootCertStore>, Option<String>> {
     static READ: Mutex<Option<Arc<RootCertStore>>> = Mutex::new(None);
     let mut read = READ.lock();
     if let Some(roots) = &*read {
@@ -21,10 +19,7 @@ pub(crate) fn of_the_system() -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        let why = found.errors.first().map(ToString::to_string);
-        return Err(TlsError::NoSystemRoots(
-            why.map(|why| format!(" ({why})")).unwrap_or_default(),
-        ));
+        return Err(found.errors.first().map(ToString::to_string));
     }
     let roots = Arc::new(roots);
     *read = Some(Arc::clone(&roots));

@@ -223,7 +223,8 @@ impl Source {
     fn read(&self) -> Result<Material, TlsError> {
         let roots = match &self.settings.ca_file {
             Some(path) => Arc::new(cas(path)?),
-            None => roots::of_the_system()?,
+            None => roots::of_the_system()
+                .map_err(|why| TlsError::NoSystemRoots(why.map(|why| format!(" ({why})")).unwrap_or_default()))?,
         };
         let own = match (&self.settings.cert_file, &self.settings.key_file) {
             (Some(cert), Some(key)) => Some(Arc::new(own(cert, key, &self.provider)?)),

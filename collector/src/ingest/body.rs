@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, Request, header};
 use tokio::sync::SemaphorePermit;
 
-use super::{Ingest, memory::Room, refused::Refused, sender::SenderKey};
+use super::{Ingest, memory::Room, rejection::Rejection, sender::SenderKey};
 
 /// A compression that is spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ const ZSTD_WINDOW_LOG: u32 = 24;
 
 impl Encoding {
     /// Reads a `Content-Encoding` header.
-    pub(crate) fn parse(header: Option<&http::HeaderValue>) -> Result<Encoding, Refused> {
+    pub(crate) fn parse(header: Option<&http::HeaderValue>) -> Result<Encoding, Rejection> {
         let Some(header) = header else {
             return Ok(Encoding::Identity);
         };
@@ -39,7 +39,7 @@ impl Encoding {
             "" | "identity" => Ok(Encoding::Identity),
             "gzip" | "x-gzip" => Ok(Encoding::Gzip),
             "zstd" => Ok(Encoding::Zstd),
-            _ => Err(Refused::ContentEncoding(text.chars().take(80).collect())),
+            _ => Err(Rejection::ContentEncoding(text.chars().take(80).collect())),
         }
     }
 }
@@ -62,7 +62,10 @@ pub(crate) struct Place<'i> {
 
 /// Reads the whole body, decompressed, within the time a request may take, and waits for a turn. Both are held until
 /// the place is dropped.
-pub(crate) async fn receive(ingest: &Ingest, request: Request<Body>) -> Result<(HeaderMap, Bytes, Place<'_>), Refused> {
+pub(crate) async fn receive(
+    ingest: &Ingest,
+    request: Request<Body>,
+) -> Result<(HeaderMap, Bytes, Place<'_>), Rejection> {
     let timeout = ingest.config.request_timeout;
     let receive = async {
         let (parts, body) = request.into_parts();
@@ -87,7 +90,7 @@ pub(crate) async fn receive(ingest: &Ingest, request: Request<Body>) -> Result<(
     };
     match tokio::time::timeout(timeout, receive).await {
         Ok(received) => received,
-        Err(_) => Err(Refused::TimedOut {
+        Err(_) => Err(Rejection::TimedOut {
             seconds: timeout.as_secs(),
         }),
     }
@@ -101,12 +104,12 @@ const GRPC_PREFIX: usize = 5;
 pub(super) async fn receive_grpc(
     ingest: &Ingest,
     request: Request<Body>,
-) -> Result<(Request<Body>, Place<'_>), Refused> {
+) -> Result<(Request<Body>, Place<'_>), Rejection> {
     let (mut parts, body) = request.into_parts();
     let limit = ingest.config.max_request_bytes;
     let mut room = ingest.memory.body();
     let claimed = |read: &[u8]| match read.first_chunk::<GRPC_PREFIX>() {
-        Some([_, length @ ..]) if u32::from_be_bytes(*length) as usize > limit => Err(Refused::TooLarge { limit }),
+        Some([_, length @ ..]) if u32::from_be_bytes(*length) as usize > limit => Err(Rejection::TooLarge { limit }),
         _ => Ok(()),
     };
     let mut frame = read(body, None, limit.saturating_add(GRPC_PREFIX), &mut room, claimed).await?;
@@ -120,7 +123,7 @@ pub(super) async fn receive_grpc(
         && u32::from_be_bytes(*length) as usize == frame.len() - GRPC_PREFIX
     {
         let message = unpack(frame.slice(GRPC_PREFIX..), encoding, limit, &mut room).await?;
-        let length = u32::try_from(message.len()).map_err(|_| Refused::TooLarge { limit })?;
+        let length = u32::try_from(message.len()).map_err(|_| Rejection::TooLarge { limit })?;
         let mut plain = BytesMut::with_capacity(GRPC_PREFIX + message.len());
         plain.extend_from_slice(&[0]);
         plain.extend_from_slice(&length.to_be_bytes());
@@ -147,18 +150,18 @@ async fn read(
     declared: Option<u64>,
     limit: usize,
     room: &mut Room,
-    judge: impl Fn(&[u8]) -> Result<(), Refused>,
-) -> Result<Bytes, Refused> {
+    judge: impl Fn(&[u8]) -> Result<(), Rejection>,
+) -> Result<Bytes, Rejection> {
     if declared.is_some_and(|bytes| bytes > limit as u64) {
-        return Err(Refused::TooLarge { limit });
+        return Err(Rejection::TooLarge { limit });
     }
     let mut chunks = body.into_data_stream();
     let mut read = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Refused::BrokenBody(error.to_string()))?;
+        let chunk = chunk.map_err(|error| Rejection::BrokenBody(error.to_string()))?;
         let length = read.len() + chunk.len();
         if length > limit {
-            return Err(Refused::TooLarge { limit });
+            return Err(Rejection::TooLarge { limit });
         }
         room.grow_to(length).await?;
         read.extend_from_slice(&chunk);
@@ -168,7 +171,7 @@ async fn read(
 }
 
 /// Decompresses on the blocking pool, with room for the largest message until its length is known.
-async fn unpack(packed: Bytes, encoding: Encoding, limit: usize, room: &mut Room) -> Result<Bytes, Refused> {
+async fn unpack(packed: Bytes, encoding: Encoding, limit: usize, room: &mut Room) -> Result<Bytes, Rejection> {
     if encoding == Encoding::Identity {
         return Ok(packed);
     }
@@ -179,17 +182,17 @@ async fn unpack(packed: Bytes, encoding: Encoding, limit: usize, room: &mut Room
             room.shrink_to(message.len());
             Ok(message)
         }
-        Err(error) => Err(Refused::BrokenBody(error.to_string())),
+        Err(error) => Err(Rejection::BrokenBody(error.to_string())),
     }
 }
 
 /// Decompresses to at most `limit` bytes.
-fn decompress(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Refused> {
+fn decompress(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Rejection> {
     match encoding {
         Encoding::Identity => Ok(body),
         Encoding::Gzip => bounded(flate2::read::MultiGzDecoder::new(&body[..]), "gzip", limit),
         Encoding::Zstd => {
-            let unreadable = |error: std::io::Error| Refused::Compression {
+            let unreadable = |error: std::io::Error| Rejection::Compression {
                 encoding: "zstd",
                 reason: error.to_string(),
             };
@@ -200,13 +203,13 @@ fn decompress(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Re
     }
 }
 
-fn bounded(decoder: impl Read, encoding: &'static str, limit: usize) -> Result<Bytes, Refused> {
+fn bounded(decoder: impl Read, encoding: &'static str, limit: usize) -> Result<Bytes, Rejection> {
     let mut out = Vec::new();
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     match decoder.take(most).read_to_end(&mut out) {
-        Ok(_) if out.len() > limit => Err(Refused::TooLarge { limit }),
+        Ok(_) if out.len() > limit => Err(Rejection::TooLarge { limit }),
         Ok(_) => Ok(Bytes::from(out)),
-        Err(error) => Err(Refused::Compression {
+        Err(error) => Err(Rejection::Compression {
             encoding,
             reason: error.to_string(),
         }),
@@ -235,7 +238,7 @@ mod tests {
             let body = Bytes::from(packed);
             assert!(matches!(
                 decompress(body.clone(), encoding, 1 << 20),
-                Err(Refused::TooLarge { .. })
+                Err(Rejection::TooLarge { .. })
             ));
             assert_eq!(decompress(body, encoding, 4 << 20).unwrap().len(), 4 << 20);
         }
@@ -250,13 +253,16 @@ mod tests {
         );
         assert!(matches!(
             decompress(Bytes::from(two), Encoding::Gzip, 3),
-            Err(Refused::TooLarge { .. })
+            Err(Rejection::TooLarge { .. })
         ));
         let whole = gzip(&(0..=255u8).collect::<Vec<_>>());
         for at in [0, 5, whole.len() / 2, whole.len() - 1] {
             let torn = Bytes::copy_from_slice(&whole[..at]);
             assert!(
-                matches!(decompress(torn, Encoding::Gzip, 1000), Err(Refused::Compression { .. })),
+                matches!(
+                    decompress(torn, Encoding::Gzip, 1000),
+                    Err(Rejection::Compression { .. })
+                ),
                 "{at}"
             );
         }
@@ -264,7 +270,10 @@ mod tests {
         for at in [3, 8, whole.len() - 1] {
             let torn = Bytes::copy_from_slice(&whole[..at]);
             assert!(
-                matches!(decompress(torn, Encoding::Zstd, 1000), Err(Refused::Compression { .. })),
+                matches!(
+                    decompress(torn, Encoding::Zstd, 1000),
+                    Err(Rejection::Compression { .. })
+                ),
                 "{at}"
             );
         }

@@ -13,7 +13,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::{
-    limits::IngestLimits,
+    limits::config::IngestLimits,
     sender::SenderKey,
     shares::{Holder, Shares},
 };

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use emberline_model::{Location, RequestSeries, WorkloadWindow, weight::MEMORY_FACTOR};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::refused::Refused;
+use super::rejection::Rejection;
 
 /// Bodies of the largest size that fit at the same time.
 const BODIES: usize = 4;
@@ -71,7 +71,7 @@ impl Memory {
     }
 
     /// Room to decode a message: by its length, or all there is when it may be packed once more inside.
-    pub(super) async fn decoding(&self, bytes: usize, packed_inside: bool) -> Result<Room, Refused> {
+    pub(super) async fn decoding(&self, bytes: usize, packed_inside: bool) -> Result<Room, Rejection> {
         let mut room = Room {
             of: Arc::clone(&self.decoding),
             held: None,
@@ -95,13 +95,13 @@ impl Room {
     }
 
     /// Waits until there is room for so many bytes in all.
-    pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Refused> {
+    pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Rejection> {
         let wanted = bytes.div_ceil(PIECE).min(self.limit);
         let more = wanted.saturating_sub(self.pieces());
         if more == 0 {
             return Ok(());
         }
-        let full = Refused::NoRoom {
+        let full = Rejection::NoRoom {
             bytes: self.limit.saturating_mul(PIECE),
         };
         let Ok(more) = u32::try_from(more) else {

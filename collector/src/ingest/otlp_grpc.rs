@@ -1,9 +1,7 @@
 //! OTLP over gRPC: metrics (request durations) and profiles, plain or compressed with gzip or zstd. Messages
 //! are read from their bytes: profiles because all layouts are taken, metrics because they are weighed first.
 //!
-//! Guarantees: those of [`crate::ingest`]; traces and logs are answered and not kept ([`super::untaken`]). What the transport
-//! itself refuses (too many bytes after decompression, bytes that are no message) is said in the words of
-//! [`super::refused`]: by default such requests would be answered with codes that make senders try again for ever.
+//! Guarantees: those of [`crate::ingest`]; traces and logs are answered and not kept ([`super::untaken`]).
 
 use std::sync::Arc;
 
@@ -21,12 +19,12 @@ use opentelemetry_proto::tonic::collector::{
     profiles::v1development::{ExportProfilesPartialSuccess, ExportProfilesServiceResponse},
 };
 use prost::Message;
-use tonic::{Code, Status, service::Routes};
+use tonic::{Status, service::Routes};
 
 use super::{
-    Accepted, Ingest, Payload, body,
+    Accepted, Ingest, Payload, body, grpc_guard,
     raw_grpc::{self, Call},
-    refused::Refused,
+    rejection::Rejection,
     rpc,
     untaken::Untaken,
 };
@@ -109,51 +107,12 @@ async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: 
     };
     let content_type = body::essence(request.headers());
     if !content_type.starts_with("application/grpc") {
-        let refused = Refused::ContentType {
+        let refused = Rejection::ContentType {
             content_type: content_type.chars().take(80).collect(),
             accepted: "`application/grpc`; OTLP over HTTP has a port of its own",
         };
         ingest.count_refusal(signal, &refused);
         return refused.to_connect();
     }
-    guarded(&ingest, signal, request, |request| next.run(request)).await
-}
-
-/// Bounds time, memory and number of requests, and translates what the transport refuses.
-pub(super) async fn guarded<F: Future<Output = Response<Body>>>(
-    ingest: &Ingest,
-    signal: &'static str,
-    request: Request<Body>,
-    call: impl FnOnce(Request<Body>) -> F,
-) -> Response<Body> {
-    let refuse = |refused: Refused| {
-        ingest.count_refusal(signal, &refused);
-        refused.to_status().into_http()
-    };
-    let timeout = ingest.config.request_timeout;
-    let run = async {
-        let (request, _place) = body::receive_grpc(ingest, request).await?;
-        Ok(call(request).await)
-    };
-    let response = match tokio::time::timeout(timeout, run).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(refused)) => return refuse(refused),
-        Err(_) => {
-            return refuse(Refused::TimedOut {
-                seconds: timeout.as_secs(),
-            });
-        }
-    };
-    // The service's own refusals use none of these codes.
-    match response
-        .extensions()
-        .get::<Status>()
-        .map(|status| (status.code(), status.message().to_owned()))
-    {
-        Some((Code::ResourceExhausted | Code::OutOfRange, _)) => refuse(Refused::TooLarge {
-            limit: ingest.config.max_request_bytes,
-        }),
-        Some((Code::Internal | Code::Unknown, reason)) => refuse(Refused::Undecodable { what: signal, reason }),
-        _ => response,
-    }
+    grpc_guard::guarded(&ingest, signal, request, |request| next.run(request)).await
 }

@@ -17,7 +17,7 @@ use emberline_model::{Signal, batch::BATCH_ID_HEADER};
 use prost::Message;
 
 use super::{
-    Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, refused::Refused, rpc, signal_name, unread,
+    Accepted, Ingest, Payload, body, otlp_grpc, pyroscope, rejection::Rejection, rpc, signal_name, unread,
     untaken::Untaken, upload,
 };
 
@@ -69,7 +69,7 @@ async fn answer(ingest: &Ingest, signal: Signal, request: Request<Body>) -> Resp
             return refused.to_http();
         }
     };
-    let refuse = |refused: &Refused| match form {
+    let refuse = |refused: &Rejection| match form {
         Form::Protobuf => refused.to_http(),
         Form::Json => refused.to_json(),
     };
@@ -141,12 +141,12 @@ enum Form {
 }
 
 impl Form {
-    fn of(headers: &HeaderMap) -> Result<Form, Refused> {
+    fn of(headers: &HeaderMap) -> Result<Form, Rejection> {
         let essence = body::essence(headers);
         match essence.to_ascii_lowercase().as_str() {
             "application/x-protobuf" | "application/protobuf" => Ok(Form::Protobuf),
             "application/json" => Ok(Form::Json),
-            _ => Err(Refused::ContentType {
+            _ => Err(Rejection::ContentType {
                 content_type: essence.chars().take(80).collect(),
                 accepted: "`application/x-protobuf` or `application/json`",
             }),

@@ -17,7 +17,10 @@ use emberline_model::{
 
 use super::{
     cardinality::Cardinality,
-    limits::{IngestLimits, MAX_BYTES, MAX_COUNT, Outcome, count},
+    limits::{
+        config::{IngestLimits, MAX_BYTES, MAX_COUNT},
+        outcome::{Outcome, count},
+    },
     sender::SenderKey,
 };
 

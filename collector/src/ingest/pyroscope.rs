@@ -24,11 +24,7 @@ use axum::{
 use bytes::Bytes;
 use emberline_model::{
     Profile, ProfileType,
-    foreign::{
-        DEFAULT_RATE_HZ, Sender, Times, Units,
-        app_name::AppName,
-        formats::{self, Format, Reading},
-    },
+    formats::{self, DEFAULT_RATE_HZ, Format, Reading, Sender, Times, Units, app_name::AppName},
     otlp::{Decoded, Rejected},
     workload::{UNKNOWN, clean_name},
 };
@@ -36,7 +32,7 @@ use serde::Deserialize;
 
 use super::{
     Accepted, Ingest, Payload, body,
-    refused::Refused,
+    rejection::Rejection,
     upload::{self, Parameters, shortened},
 };
 use crate::cumulative::Looking;
@@ -74,15 +70,15 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(request: &Request<Body>) -> Result<Asked, Refused> {
+    fn parse(request: &Request<Body>) -> Result<Asked, Rejection> {
         let parameters = upload::parameters(request.uri())?;
         let name: AppName = match parameters.get("name") {
-            Some(name) => name.parse().map_err(|error| Refused::Parameter {
+            Some(name) => name.parse().map_err(|error| Rejection::Parameter {
                 name: "name",
                 reason: format!("{error}"),
             })?,
             None => {
-                return Err(Refused::Parameter {
+                return Err(Rejection::Parameter {
                     name: "name",
                     reason: "it is missing: `?name=application{version=V}`".to_owned(),
                 });
@@ -102,8 +98,8 @@ impl Asked {
         })
     }
 
-    async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
-        let count = |refused: &Refused| ingest.count_refusal("profiles", refused);
+    async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Rejection> {
+        let count = |refused: &Rejection| ingest.count_refusal("profiles", refused);
         let (_, message, place) = body::receive(ingest, request).await.inspect_err(count)?;
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let form = match &self.boundary {
@@ -142,7 +138,7 @@ impl Asked {
         limit: usize,
         received_unix_ns: i64,
         looking: Option<&Looking>,
-    ) -> Result<Decoded, Refused> {
+    ) -> Result<Decoded, Rejection> {
         let known = self.kind.as_deref().filter(|kind| Units::of_kind(kind, 1).is_some());
         let format = if form.is_jfr { Some(Format::Jfr) } else { self.format };
         let reading = Reading {
@@ -152,7 +148,7 @@ impl Asked {
             limit,
             ..Reading::default()
         };
-        let mut read = formats::read(&form.profile, &reading).map_err(|error| Refused::of_format(&error, limit))?;
+        let mut read = formats::read(&form.profile, &reading).map_err(|error| Rejection::of_format(&error, limit))?;
         read.left_out
             .extend(form.labels.then_some(Rejected::of("dynamic_labels", "", 1)));
         if read.format == Format::Pprof {
@@ -210,9 +206,9 @@ fn sender_of(name: &AppName) -> Sender {
     Sender::from_labels(&labels).unwrap_or_else(|| Sender::of_service(&name.application))
 }
 
-fn format_of(parameters: &Parameters, headers: &HeaderMap, is_form: bool) -> Result<Option<Format>, Refused> {
+fn format_of(parameters: &Parameters, headers: &HeaderMap, is_form: bool) -> Result<Option<Format>, Rejection> {
     let refused = |format: &str| {
-        Err(Refused::Format {
+        Err(Rejection::Format {
             format: shortened(format),
             accepted: ACCEPTED,
         })
@@ -233,7 +229,7 @@ fn format_of(parameters: &Parameters, headers: &HeaderMap, is_form: bool) -> Res
     }
 }
 
-fn boundary_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
+fn boundary_of(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
     if !body::essence(headers).eq_ignore_ascii_case("multipart/form-data") {
         return Ok(None);
     }
@@ -241,7 +237,7 @@ fn boundary_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
     let boundary = multer::parse_boundary(content_type.unwrap_or_default());
     boundary
         .map(Some)
-        .map_err(|error| Refused::Profile(format!("the form cannot be read: {error}")))
+        .map_err(|error| Rejection::Profile(format!("the form cannot be read: {error}")))
 }
 
 /// What a type of a pprof file is, in the words of a client.
@@ -264,8 +260,8 @@ struct Form {
 }
 
 impl Form {
-    async fn read(message: Bytes, boundary: &str) -> Result<Form, Refused> {
-        let broken = |error: multer::Error| Refused::Profile(format!("the form cannot be read: {error}"));
+    async fn read(message: Bytes, boundary: &str) -> Result<Form, Rejection> {
+        let broken = |error: multer::Error| Rejection::Profile(format!("the form cannot be read: {error}"));
         let stream = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(message)));
         let mut fields = multer::Multipart::new(stream, boundary);
         let (mut profile, mut types, mut seen) = (None, None, 0);
@@ -273,7 +269,9 @@ impl Form {
         while let Some(field) = fields.next_field().await.map_err(broken)? {
             seen += 1;
             if seen > MAX_FIELDS {
-                return Err(Refused::Profile(format!("the form has more than {MAX_FIELDS} fields")));
+                return Err(Rejection::Profile(format!(
+                    "the form has more than {MAX_FIELDS} fields"
+                )));
             }
             match field.name().unwrap_or_default() {
                 name @ ("profile" | "jfr") => {
@@ -284,18 +282,19 @@ impl Form {
                 "sample_type_config" => {
                     let json = field.bytes().await.map_err(broken)?;
                     let parsed = serde_json::from_slice(&json)
-                        .map_err(|error| Refused::Profile(format!("`sample_type_config`: {error}")))?;
+                        .map_err(|error| Rejection::Profile(format!("`sample_type_config`: {error}")))?;
                     types = Some(parsed);
                 }
                 "prev_profile" => {
-                    return Err(Refused::Profile(
+                    return Err(Rejection::Profile(
                         "`prev_profile` is not read: let the client send differences".to_owned(),
                     ));
                 }
                 _ => {}
             }
         }
-        let profile = profile.ok_or_else(|| Refused::Profile("the form has no field `profile` or `jfr`".to_owned()))?;
+        let profile =
+            profile.ok_or_else(|| Rejection::Profile("the form has no field `profile` or `jfr`".to_owned()))?;
         Ok(Form {
             profile,
             is_jfr,
@@ -346,7 +345,7 @@ mod tests {
 
     use super::*;
 
-    fn read(message: Vec<u8>, boundary: &str) -> Result<Form, Refused> {
+    fn read(message: Vec<u8>, boundary: &str) -> Result<Form, Rejection> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(Form::read(message.into(), boundary))
     }

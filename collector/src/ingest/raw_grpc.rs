@@ -2,7 +2,7 @@
 //! those that come over other protocols as well.
 //!
 //! Guarantees: what is decompressed stays below `max_request_mb`; what the transport refuses is said in the words of
-//! [`super::refused`], by the guard that all gRPC services share.
+//! [`super::rejection`], by the guard that all gRPC services share.
 
 use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 

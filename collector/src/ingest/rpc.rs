@@ -15,15 +15,15 @@ use axum::{
 };
 use bytes::Bytes;
 use emberline_model::{
-    foreign::series::{self, SeriesError},
+    formats::series::{self, SeriesError},
     otlp::Decoded,
 };
 use tonic::metadata::MetadataMap;
 
 use super::{
-    Accepted, Ingest, Payload, body, left_out, otlp_grpc,
+    Accepted, Ingest, Payload, body, grpc_guard, left_out,
     raw_grpc::{self, Call},
-    refused::Refused,
+    rejection::Rejection,
     sender::SenderKey,
 };
 
@@ -103,14 +103,14 @@ impl Method {
         let (read, content_type) = match essence.as_str() {
             "application/grpc" | "application/grpc+proto" => {
                 let run = |request| self.unary(Arc::clone(&ingest), request);
-                return otlp_grpc::guarded(&ingest, "profiles", request, run).await;
+                return grpc_guard::guarded(&ingest, "profiles", request, run).await;
             }
             "application/json" if self.json.is_some() => (self.json.unwrap_or(self.protobuf), "application/json"),
             "application/proto" | "application/protobuf" | "application/x-protobuf" => {
                 (self.protobuf, "application/proto")
             }
             _ => {
-                let refused = Refused::ContentType {
+                let refused = Rejection::ContentType {
                     content_type: essence.chars().take(80).collect(),
                     accepted: match self.json {
                         Some(_) => "`application/json`, `application/proto` or `application/grpc`",
@@ -143,10 +143,10 @@ impl Method {
         response
     }
 
-    async fn take(self, ingest: &Ingest, sender: SenderKey, message: Bytes, read: Read) -> Result<Accepted, Refused> {
+    async fn take(self, ingest: &Ingest, sender: SenderKey, message: Bytes, read: Read) -> Result<Accepted, Rejection> {
         let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
         let reader = move |received_unix_ns| {
-            read(&message, limit, received_unix_ns).map_err(|error| Refused::of_series(&error, limit))
+            read(&message, limit, received_unix_ns).map_err(|error| Rejection::of_series(&error, limit))
         };
         ingest
             .accept(sender, None, Payload::Foreign(Box::new(reader)), bytes)

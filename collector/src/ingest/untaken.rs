@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuc
 use prost::Message;
 use tonic::Status;
 
-use super::{Ingest, refused::Refused};
+use super::{Ingest, rejection::Rejection};
 
 /// A signal that is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Untaken {
     }
 
     /// Counts what a request holds.
-    pub(super) fn count(self, ingest: &Ingest, message: &[u8], is_json: bool) -> Result<u64, Refused> {
+    pub(super) fn count(self, ingest: &Ingest, message: &[u8], is_json: bool) -> Result<u64, Rejection> {
         ingest.metrics.ingest_bytes(self.name(), message.len());
         let counted = if is_json {
             otlp::count_items_in_json(message).map_err(|error| error.to_string())
@@ -97,7 +97,7 @@ impl Untaken {
                 Ok(items)
             }
             Err(reason) => {
-                let refused = Refused::Undecodable {
+                let refused = Rejection::Undecodable {
                     what: self.name(),
                     reason,
                 };

@@ -1,7 +1,7 @@
 //! Plain uploads of profiles, on the OTLP/HTTP port.
 //!
 //! `POST /api/ingest?service=S&version=V` takes a file as its body, in any of the formats of
-//! [`emberline_model::foreign::formats`], packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
+//! [`emberline_model::formats`], packed with gzip or not. Further parameters: `namespace`, `instance`, `route`; `format` where
 //! finding it out is not wanted; `kind` and `sample_rate` for numbers without a unit; `name` for the first part of the
 //! profile type; `from` and `until` (seconds since the Unix epoch, or finer) where the file's own time is not meant, or
 //! `time=received` for a recording that is filed as if it had just ended; `cumulative=alloc_space,alloc_objects` for types
@@ -20,15 +20,12 @@ use axum::{
 };
 use emberline_model::{
     ProfileType, Side,
-    foreign::{
-        Sender, Times,
-        formats::{self, FORMAT_NAMES, Format, Reading},
-    },
+    formats::{self, FORMAT_NAMES, Format, Reading, Sender, Times},
     otlp::Decoded,
     workload::{UNKNOWN, clean_name},
 };
 
-use super::{Accepted, Ingest, Payload, body, left_out, refused::Refused};
+use super::{Accepted, Ingest, Payload, body, left_out, rejection::Rejection};
 use crate::cumulative::Looking;
 
 /// Parameters of a request; the last one of a name counts.
@@ -83,8 +80,8 @@ pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
 }
 
 /// Reads the query of an address.
-pub(super) fn parameters(uri: &Uri) -> Result<Parameters, Refused> {
-    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| Refused::Parameter {
+pub(super) fn parameters(uri: &Uri) -> Result<Parameters, Rejection> {
+    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| Rejection::Parameter {
         name: "query",
         reason: error.to_string(),
     })?;
@@ -92,24 +89,24 @@ pub(super) fn parameters(uri: &Uri) -> Result<Parameters, Refused> {
 }
 
 /// A number of samples per second.
-pub(super) fn rate(parameters: &Parameters, name: &'static str) -> Result<Option<u32>, Refused> {
+pub(super) fn rate(parameters: &Parameters, name: &'static str) -> Result<Option<u32>, Rejection> {
     let Some(text) = parameters.get(name) else {
         return Ok(None);
     };
     let rate = text.parse().ok().filter(|rate| (1..=1_000_000).contains(rate));
-    rate.map(Some).ok_or_else(|| Refused::Parameter {
+    rate.map(Some).ok_or_else(|| Rejection::Parameter {
         name,
         reason: format!("`{}` is not a rate from 1 to 1000000 Hz", shortened(text)),
     })
 }
 
 /// From and until, when given: seconds since the Unix epoch, or milli-, micro- or nanoseconds.
-pub(super) fn times(parameters: &Parameters) -> Result<Times, Refused> {
-    let instant = |name: &'static str| -> Result<Option<i64>, Refused> {
+pub(super) fn times(parameters: &Parameters) -> Result<Times, Rejection> {
+    let instant = |name: &'static str| -> Result<Option<i64>, Rejection> {
         let Some(text) = parameters.get(name) else {
             return Ok(None);
         };
-        let wrong = || Refused::Parameter {
+        let wrong = || Rejection::Parameter {
             name,
             reason: format!("`{}` is not a time since the Unix epoch", shortened(text)),
         };
@@ -130,11 +127,11 @@ pub(super) fn times(parameters: &Parameters) -> Result<Times, Refused> {
             from_unix_ns,
             until_unix_ns,
         }),
-        (Some(_), Some(_)) => Err(Refused::Parameter {
+        (Some(_), Some(_)) => Err(Rejection::Parameter {
             name: "until",
             reason: "it lies before `from`".to_owned(),
         }),
-        _ => Err(Refused::Parameter {
+        _ => Err(Rejection::Parameter {
             name: "from",
             reason: "`from` and `until` belong together; give both or none".to_owned(),
         }),
@@ -146,8 +143,8 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// The format of a name, or a refusal that lists those that are read.
-pub(super) fn format_of(name: &str) -> Result<Format, Refused> {
-    Format::of_name(name).ok_or_else(|| Refused::Format {
+pub(super) fn format_of(name: &str) -> Result<Format, Rejection> {
+    Format::of_name(name).ok_or_else(|| Rejection::Format {
         format: shortened(name),
         accepted: FORMAT_NAMES,
     })
@@ -164,16 +161,16 @@ struct Asked {
 }
 
 impl Asked {
-    fn parse(uri: &Uri) -> Result<Asked, Refused> {
+    fn parse(uri: &Uri) -> Result<Asked, Rejection> {
         let parameters = parameters(uri)?;
         if let Some(unknown) = parameters.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-            return Err(Refused::Parameter {
+            return Err(Rejection::Parameter {
                 name: "query",
                 reason: format!("`{}` is not one of {}", shortened(unknown), KNOWN.join(", ")),
             });
         }
         let find = |name: &str| parameters.get(name).filter(|value| !value.is_empty());
-        let service = find("service").ok_or_else(|| Refused::Parameter {
+        let service = find("service").ok_or_else(|| Rejection::Parameter {
             name: "service",
             reason: "it is missing: say whose profile this is, `?service=NAME&version=VERSION`".to_owned(),
         })?;
@@ -194,7 +191,7 @@ impl Asked {
             None => times(&parameters)?,
             Some("received") => Times::Received,
             Some(other) => {
-                return Err(Refused::Parameter {
+                return Err(Rejection::Parameter {
                     name: "time",
                     reason: format!("`{}` is not `received`", shortened(other)),
                 });
@@ -203,7 +200,7 @@ impl Asked {
         let list = find("cumulative").map(|list| list.split(',').map(str::to_owned).collect());
         let cumulative: Vec<String> = list.unwrap_or_default();
         if !cumulative.is_empty() && sender.workload.instance == UNKNOWN {
-            return Err(Refused::Parameter {
+            return Err(Rejection::Parameter {
                 name: "cumulative",
                 reason: "add `instance`: otherwise counters of two processes cannot be told apart".to_owned(),
             });
@@ -217,7 +214,7 @@ impl Asked {
         })
     }
 
-    async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Refused> {
+    async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Rejection> {
         let received = body::receive(ingest, request).await;
         let (_, file, place) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
         let (bytes, limit) = (file.len(), ingest.config.max_request_bytes);
@@ -251,7 +248,7 @@ impl Asked {
         limit: usize,
         received_unix_ns: i64,
         looking: Option<&Looking>,
-    ) -> Result<Decoded, Refused> {
+    ) -> Result<Decoded, Rejection> {
         let reading = Reading {
             format: self.format,
             kind: self.kind.as_deref(),
@@ -259,7 +256,7 @@ impl Asked {
             limit,
             ..Reading::default()
         };
-        let mut read = formats::read(file, &reading).map_err(|error| Refused::of_format(&error, limit))?;
+        let mut read = formats::read(file, &reading).map_err(|error| Rejection::of_format(&error, limit))?;
         if let Some(looking) = looking {
             let held = |named: &&String| {
                 read.profiles
@@ -267,7 +264,7 @@ impl Asked {
                     .any(|p| p.profile_type.parts()[1] == named.as_str())
             };
             if let Some(unknown) = self.cumulative.iter().find(|named| !held(named)) {
-                return Err(Refused::Parameter {
+                return Err(Rejection::Parameter {
                     name: "cumulative",
                     reason: format!("the file holds no sample type `{}`", shortened(unknown)),
                 });

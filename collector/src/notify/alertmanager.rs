@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use emberline_model::alert::Alert;
 use serde::Serialize;
 
-use super::{delivery::Event, rfc3339};
+use super::{event::Event, rfc3339};
 use crate::verdict::ERRORS;
 
 /// Path of the API.

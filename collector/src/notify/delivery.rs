@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     alertmanager,
+    event::Event,
     http_post::{Outcome, Target},
     webhook,
 };
@@ -27,22 +28,6 @@ const REPEAT: Duration = Duration::from_secs(60);
 const TELL_RESOLVED_MS: i64 = 5 * 60_000;
 /// Longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
-
-/// What is told of an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
-    Firing,
-    Resolved,
-}
-
-impl Event {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Event::Firing => "firing",
-            Event::Resolved => "resolved",
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -3,7 +3,7 @@
 use emberline_model::alert::Alert;
 use serde::Serialize;
 
-use super::delivery::Event;
+use super::event::Event;
 
 #[derive(Serialize)]
 struct Message<'a> {

@@ -45,6 +45,7 @@ use emberline_client::Tls;
 use serde::Deserialize;
 
 use super::{
+    address::address,
     duration,
     relabel::{Labels, Rule},
 };
@@ -163,6 +164,16 @@ pub(super) enum Scheme {
     #[default]
     Http,
     Https,
+}
+
+impl Scheme {
+    /// The port of addresses that name none.
+    pub(super) fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -521,7 +532,7 @@ fn job(raw: RawJob, global: &Global, folder: &Path, problems: &mut Vec<String>) 
         ));
     }
     let targets = raw.static_configs.iter().flat_map(|group| &group.targets);
-    problems.extend(targets.filter_map(|target| super::target::address(target, raw.scheme).err()));
+    problems.extend(targets.filter_map(|target| address(target, raw.scheme.port()).err()));
     for pattern in raw.file_sd_configs.iter().flat_map(|discovery| &discovery.files) {
         let (folder, file) = pattern.rsplit_once('/').unwrap_or(("", pattern));
         if folder.contains('*') || file.matches('*').count() > 1 {

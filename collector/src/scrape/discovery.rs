@@ -17,8 +17,9 @@ use hickory_resolver::{
 use tokio::time::Instant;
 
 use super::{
+    address::Address,
     config::{self, DnsDiscovery, FileDiscovery, Group, Job, Lookup, Unread},
-    target::{Address, Target, Trust},
+    target::{Target, Trust},
 };
 
 /// Longest look-up of a name.

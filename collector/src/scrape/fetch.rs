@@ -15,10 +15,7 @@ use emberline_client::{Client, Error};
 use http::{HeaderValue, Request, StatusCode, header};
 use tokio::sync::Semaphore;
 
-use super::{
-    config::Scheme,
-    target::{Address, Trust},
-};
+use super::{address::Address, config::Scheme, target::Trust};
 
 /// Why a profile was not fetched.
 #[derive(Debug, thiserror::Error)]

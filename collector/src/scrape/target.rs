@@ -3,52 +3,13 @@
 //! Guarantees: what relabelling made of an address is checked before anything is asked of it; labels whose names begin
 //! with `__` end here; two targets are equal exactly when they ask the same address for the same labels.
 
-use emberline_model::foreign::Sender;
+use emberline_model::formats::Sender;
 
 use super::{
+    address::{Address, address},
     config::{Group, Scheme},
     relabel::{Labels, Rule, relabel},
 };
-
-/// Where a target is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Address {
-    /// A name, or an IP address without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl Address {
-    /// As it stands in a `Host` header.
-    pub(super) fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// Reads `host:port`; a missing port is the scheme's.
-pub(super) fn address(text: &str, scheme: Scheme) -> Result<Address, String> {
-    let wrong = || format!("`{text}` is not the address of a target: write for example `10.0.0.1:6060`");
-    let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
-    let host = authority.host().trim_matches(['[', ']']);
-    if host.is_empty() || text.contains('@') || authority.as_str() != text {
-        return Err(wrong());
-    }
-    let port = match text.strip_prefix(authority.host()) {
-        Some("") => match scheme {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        },
-        _ => authority.port_u16().filter(|port| *port > 0).ok_or_else(wrong)?,
-    };
-    Ok(Address {
-        host: host.to_owned(),
-        port,
-    })
-}
 
 /// How the address of a target came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,7 +50,7 @@ impl Target {
             };
             labels.retain(|name, _| !name.starts_with("__"));
             labels.entry("instance".to_owned()).or_insert_with(|| at.clone());
-            Some(address(&at, scheme).map(|address| Target { address, labels, trust }))
+            Some(address(&at, scheme.port()).map(|address| Target { address, labels, trust }))
         })
     }
 
@@ -107,26 +68,6 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_a_host_and_a_port() {
-        for (text, host, port) in [
-            ("10.0.0.1:6060", "10.0.0.1", 6060),
-            ("shop.prod", "shop.prod", 80),
-            ("[::1]:6060", "::1", 6060),
-            ("[::1]", "::1", 80),
-        ] {
-            let read = address(text, Scheme::Http).unwrap();
-            assert_eq!((read.host.as_str(), read.port), (host, port), "{text}");
-        }
-        assert_eq!(address("shop.prod", Scheme::Https).unwrap().port, 443);
-        assert_eq!(address("[::1]:7", Scheme::Http).unwrap().authority(), "[::1]:7");
-        for wrong in [
-            "", ":80", "http://a", "a/b", "u:p@a:1", "a:0", "a:99999", "a:", "a b", "a:x",
-        ] {
-            assert!(address(wrong, Scheme::Http).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn labels_name_the_workload_and_those_of_discovery_end_here() {

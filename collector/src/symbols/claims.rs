@@ -62,6 +62,13 @@ impl SymbolClaim {
     }
 }
 
+/// What a build id looks like. It is also what keeps a sender from naming a path.
+pub(super) fn is_build_id(text: &str) -> bool {
+    (4..=128).contains(&text.len())
+        && text.len().is_multiple_of(2)
+        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn path(folder: &Path, build: &str, extension: &str) -> PathBuf {
     folder.join(format!("{build}.{extension}"))
 }
@@ -142,7 +149,7 @@ pub fn symbol_claims(data_dir: &Path) -> io::Result<Vec<SymbolClaim>> {
 /// Forgets the file of a build, whose it was, and that it was refused; true when there was something to forget. For a store
 /// that is not open.
 pub fn forget_symbol_file(data_dir: &Path, build: &str) -> io::Result<bool> {
-    if !super::files::is_build_id(build) {
+    if !is_build_id(build) {
         return Ok(false);
     }
     let folder = folder(data_dir);

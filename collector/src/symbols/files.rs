@@ -19,7 +19,6 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use emberline_model::time::Clock;
@@ -27,10 +26,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
-    claims::{self, SymbolClaim},
+    claims::{self, SymbolClaim, is_build_id},
     elf, reader,
-    receiving::{Place, Receiving},
-    unwanted::{MAX_RECEIVING, MAX_RECEIVING_OF_ADDRESS, Unwanted},
+    unwanted::{MAX_RECEIVING, Unwanted},
 };
 
 /// How long a refusal of a sender's file is remembered, in seconds.
@@ -39,8 +37,6 @@ const REMEMBER_REFUSAL_S: i64 = 3600;
 const REMEMBER_UNREADABLE_MS: i64 = 24 * 3600 * 1000;
 /// Refusals remembered.
 const MAX_REFUSALS: usize = 10_000;
-/// How long a sender waits for its turn.
-const WAIT_FOR_TURN: Duration = Duration::from_secs(20);
 /// Files kept, however small.
 const MAX_FILES: usize = 10_000;
 
@@ -87,8 +83,9 @@ pub(crate) struct Kept {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    receiving: HashMap<String, Option<IpAddr>>,
+pub(super) struct State {
+    /// Builds being received, and from where.
+    pub(super) receiving: HashMap<String, Option<IpAddr>>,
     /// Build id and sender → (when, why).
     refused: HashMap<(String, Option<IpAddr>), (i64, String)>,
 }
@@ -99,8 +96,8 @@ pub(crate) struct DebugFiles {
     limits: FileLimits,
     clock: Arc<dyn Clock>,
     surroundings: Box<dyn Surroundings>,
-    state: Mutex<State>,
-    turns: Arc<Semaphore>,
+    pub(super) state: Mutex<State>,
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// A file that is being read; dropping it says that the reading has come to an end.
@@ -187,7 +184,7 @@ impl DebugFiles {
         self.check(build, size, from, &self.state.lock())
     }
 
-    fn check(&self, build: &str, size: u64, from: &Origin, state: &State) -> Result<(), Unwanted> {
+    pub(super) fn check(&self, build: &str, size: u64, from: &Origin, state: &State) -> Result<(), Unwanted> {
         if !is_build_id(build) {
             return Err(Unwanted::NotABuildId(build.chars().take(140).collect()));
         }
@@ -219,31 +216,6 @@ impl DebugFiles {
             return Err(Unwanted::NoRoom { size, free, kept });
         }
         Ok(())
-    }
-
-    /// Begins to receive a file.
-    pub(crate) async fn receive(self: &Arc<Self>, build: &str, size: u64, from: Origin) -> Result<Receiving, Unwanted> {
-        {
-            let mut state = self.state.lock();
-            self.check(build, size, &from, &state)?;
-            let of_address = state
-                .receiving
-                .values()
-                .filter(|address| **address == from.address)
-                .count();
-            if of_address >= MAX_RECEIVING_OF_ADDRESS {
-                return Err(Unwanted::TooManyOfAddress);
-            }
-            state.receiving.insert(build.to_owned(), from.address);
-        }
-        // Origin here on, dropping `place` frees the name again.
-        let mut place = Place::new(Arc::clone(self), build.to_owned());
-        place.turn = match tokio::time::timeout(WAIT_FOR_TURN, Arc::clone(&self.turns).acquire_owned()).await {
-            Ok(Ok(turn)) => Some(turn),
-            // The semaphore is never closed, so this is the wait that took too long.
-            _ => return Err(Unwanted::TooManyAtOnce),
-        };
-        Receiving::begin(place, size, from).await
     }
 
     /// Remembers that a build's file is of no use, and removes it.
@@ -415,11 +387,4 @@ impl DebugFiles {
         }
         Ok(())
     }
-}
-
-/// Also what keeps a sender from naming a path.
-pub(super) fn is_build_id(text: &str) -> bool {
-    (4..=128).contains(&text.len())
-        && text.len().is_multiple_of(2)
-        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -16,21 +16,24 @@ use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit};
 use super::{
     claims::SymbolClaim,
     files::{DebugFiles, Kept, Origin},
-    unwanted::{LEAST_BYTES_PER_S, Unwanted},
+    unwanted::{LEAST_BYTES_PER_S, MAX_RECEIVING_OF_ADDRESS, Unwanted},
 };
 
 /// From when on it is looked at how fast an upload is.
 const SLOW_START: Duration = Duration::from_secs(10);
 
+/// How long a sender waits for its turn.
+const WAIT_FOR_TURN: Duration = Duration::from_secs(20);
+
 /// A build's place among those being received.
-pub(super) struct Place {
+struct Place {
     files: Arc<DebugFiles>,
     build: String,
-    pub(super) turn: Option<OwnedSemaphorePermit>,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
-    pub(super) fn new(files: Arc<DebugFiles>, build: String) -> Place {
+    fn new(files: Arc<DebugFiles>, build: String) -> Place {
         Place {
             files,
             build,
@@ -51,6 +54,33 @@ impl Drop for Place {
     }
 }
 
+impl DebugFiles {
+    /// Begins to receive a file.
+    pub(crate) async fn receive(self: &Arc<Self>, build: &str, size: u64, from: Origin) -> Result<Receiving, Unwanted> {
+        {
+            let mut state = self.state.lock();
+            self.check(build, size, &from, &state)?;
+            let of_address = state
+                .receiving
+                .values()
+                .filter(|address| **address == from.address)
+                .count();
+            if of_address >= MAX_RECEIVING_OF_ADDRESS {
+                return Err(Unwanted::TooManyOfAddress);
+            }
+            state.receiving.insert(build.to_owned(), from.address);
+        }
+        // From here on, dropping `place` frees the name again.
+        let mut place = Place::new(Arc::clone(self), build.to_owned());
+        place.turn = match tokio::time::timeout(WAIT_FOR_TURN, Arc::clone(&self.turns).acquire_owned()).await {
+            Ok(Ok(turn)) => Some(turn),
+            // The semaphore is never closed, so this is the wait that took too long.
+            _ => return Err(Unwanted::TooManyAtOnce),
+        };
+        Receiving::begin(place, size, from).await
+    }
+}
+
 /// A file on its way in; dropping it forgets it.
 pub(crate) struct Receiving {
     file: tokio::fs::File,
@@ -63,7 +93,7 @@ pub(crate) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) async fn begin(place: Place, declared: u64, from: Origin) -> Result<Receiving, Unwanted> {
+    async fn begin(place: Place, declared: u64, from: Origin) -> Result<Receiving, Unwanted> {
         let mut options = tokio::fs::OpenOptions::new();
         // It is read back to see what it is.
         options.read(true).write(true).create(true).truncate(true);

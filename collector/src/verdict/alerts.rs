@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use emberline_analysis::{
+    alert_state::AlertPhase,
     compare::{WHOLE_SERVICE, format_ns, latency_evidence},
     errors::Failures,
-    went_away::AlertPhase,
 };
 use emberline_model::{
     Histogram,
@@ -259,39 +259,6 @@ fn percent_encode(into: &mut String, text: &str) {
             // Writing to a string cannot fail.
             let _ = write!(into, "%{byte:02X}");
         }
-    }
-}
-
-/// Windows that evidence is taken from, `[from, to)` in seconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ranges {
-    pub(super) baseline: (i64, i64),
-    pub(super) candidate: (i64, i64),
-}
-
-impl Ranges {
-    /// The windows since the slowdown began, up to `most` windows after its verdict; of a baseline that was gone by
-    /// then, its last windows. `None` without a verdict.
-    pub(super) fn of(slow: &Slow, to: i64, most: u32, reference_windows: usize) -> Option<Ranges> {
-        let window = i64::from(WINDOW_SECONDS);
-        let fired = slow.judged.verdict.fired_at_window?;
-        let since = slow.judged.verdict.since_window.unwrap_or(fired);
-        let end = to.min(fired + window * (i64::from(most) + 1)).max(since + window);
-        let candidate = (since, end);
-        let live = slow.judged.unit.baseline.range(since..end).next().is_some();
-        if live {
-            return Some(Ranges {
-                baseline: candidate,
-                candidate,
-            });
-        }
-        let last = *slow.judged.unit.baseline.range(..since).next_back()?.0;
-        let reference = i64::try_from(reference_windows).unwrap_or(i64::MAX).max(1);
-        let baseline = (
-            last.saturating_sub(window.saturating_mul(reference - 1)).max(0),
-            last + window,
-        );
-        Some(Ranges { baseline, candidate })
     }
 }
 

@@ -12,15 +12,49 @@ use emberline_model::{
     alert::{ClientServerSplit, GuiltyFunction},
     comparison::{FunctionRow, Judgement, Per},
     function::OwnCode,
+    time::WINDOW_SECONDS,
 };
 use emberline_storage::{BothSides, QueryError, Range, RequestQuery, RequestRow, SideQuery, Store, WorkloadFilter};
 
-use super::{alerts::Ranges, folding::Slow};
+use super::folding::Slow;
 
 /// Functions quoted in an alert.
 const MOST_FUNCTIONS: usize = 10;
 /// Below this share of named CPU an alert waits for names.
 const NAMED_ENOUGH: f64 = 0.9;
+
+/// Windows that evidence is taken from, `[from, to)` in seconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ranges {
+    pub(super) baseline: (i64, i64),
+    pub(super) candidate: (i64, i64),
+}
+
+impl Ranges {
+    /// The windows since the slowdown began, up to `most` windows after its verdict; of a baseline that was gone by
+    /// then, its last windows. `None` without a verdict.
+    pub(super) fn of(slow: &Slow, to: i64, most: u32, reference_windows: usize) -> Option<Ranges> {
+        let window = i64::from(WINDOW_SECONDS);
+        let fired = slow.judged.verdict.fired_at_window?;
+        let since = slow.judged.verdict.since_window.unwrap_or(fired);
+        let end = to.min(fired + window * (i64::from(most) + 1)).max(since + window);
+        let candidate = (since, end);
+        let live = slow.judged.unit.baseline.range(since..end).next().is_some();
+        if live {
+            return Some(Ranges {
+                baseline: candidate,
+                candidate,
+            });
+        }
+        let last = *slow.judged.unit.baseline.range(..since).next_back()?.0;
+        let reference = i64::try_from(reference_windows).unwrap_or(i64::MAX).max(1);
+        let baseline = (
+            last.saturating_sub(window.saturating_mul(reference - 1)).max(0),
+            last + window,
+        );
+        Some(Ranges { baseline, candidate })
+    }
+}
 
 /// CPU per request of both releases on the route.
 #[derive(Debug, Clone, PartialEq)]

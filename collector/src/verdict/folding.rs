@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
 use emberline_analysis::{
+    alert_state::{AlertPhase, AlertState},
     errors::ErrorVerdict,
     fold::{Call, SlowUnit, fold_slowdowns},
-    went_away::{AlertPhase, AlertState},
 };
 use emberline_model::{Release, alert::Alert, id};
 

@@ -19,9 +19,8 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    VerdictConfig,
-    alerts::{self, Ranges},
-    evidence::{self, Remembered},
+    VerdictConfig, alerts,
+    evidence::{self, Ranges, Remembered},
     folding::{self, AlertKey, Failing, Slow, Traffic},
     units::{self, Served},
 };

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use emberline_analysis::{
+    alert_state::{AlertState, Observation, observations},
     errors::{ErrorVerdict, ErrorWindow, Failures, judge_errors},
-    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow, judge_warm_latency},
-    went_away::{AlertState, Observation, observations},
+    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow},
+    latency_watch::judge_warm_latency,
 };
 use emberline_model::{Histogram, Release, time::WINDOW_SECONDS};
 
@@ -203,7 +204,7 @@ fn replay(
 
 #[cfg(test)]
 mod tests {
-    use emberline_analysis::went_away::AlertPhase;
+    use emberline_analysis::alert_state::AlertPhase;
     use proptest::prelude::*;
 
     use super::*;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Read, path::Path};
 
 use crate::support::{Server, T0};
 use bytes::Bytes;
-use emberline_model::foreign::formats::{Reading, read};
+use emberline_model::formats::{Reading, read};
 use emberline_storage::{Range, StackQuery, WorkloadFilter};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     c_family, file, is_address,
-    language::{Language, RULES, Rules, rules, tell},
+    language::{Language, Rules},
+    languages::{RULES, rules, tell},
     marks::Marks,
 };
 use crate::resolve::FunctionInfo;

@@ -2,7 +2,7 @@
 //!
 //! Guarantee: only a file of a known kind of source is split off, so a name that merely looks like one stays whole.
 
-use super::{language::by_file, marks::Marks};
+use super::{languages::by_file, marks::Marks};
 
 /// A name and what it said about its place.
 pub(super) struct Placed<'n> {

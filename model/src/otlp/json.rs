@@ -12,53 +12,15 @@
 use base64::Engine as _;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+pub(crate) mod schema;
+
+use self::schema::{Field, Kind, Schema};
 use super::json_schemas::{METRICS_REQUEST, PROFILES_REQUEST};
 
 /// Text that is not the JSON of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
-
-/// How a field is written in JSON and in protobuf.
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    /// An object.
-    Message(&'static Schema),
-    /// Text.
-    Text,
-    /// Bytes as base64, of either alphabet.
-    Base64,
-    /// Bytes in hexadecimal.
-    Hex,
-    /// `int32`, `int64`, `uint32`, `uint64`.
-    Varint,
-    /// `sint32`.
-    ZigZag,
-    /// `fixed64`, `sfixed64`.
-    Fixed64,
-    /// `double`.
-    Double,
-    /// `bool`.
-    Bool,
-    /// An enumeration: a number, or one of these names, which count from 0.
-    Enum(&'static [&'static str]),
-    /// A name that means that the sender speaks a layout that is not read; the text says which.
-    Refused(&'static str),
-}
-
-/// One name of a message.
-pub(crate) struct Field {
-    pub(crate) name: &'static str,
-    pub(crate) number: u32,
-    pub(crate) kind: Kind,
-    pub(crate) repeated: bool,
-}
-
-/// The names of a message.
-pub(crate) struct Schema {
-    pub(crate) name: &'static str,
-    pub(crate) fields: &'static [Field],
-}
 
 /// Rewrites a profiles request.
 pub fn profiles_to_protobuf(json: &[u8]) -> Result<Vec<u8>, JsonError> {

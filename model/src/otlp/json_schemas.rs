@@ -4,7 +4,7 @@
 //! Guarantees: only names that have a meaning here are listed, all others are skipped unread. Layouts 1.8 and 1.9 differ
 //! from later ones in numbers and in the singular of two names, which are listed too.
 
-use super::json::{Field, Kind, Schema};
+use super::json::schema::{Field, Kind, Schema};
 
 const fn one(name: &'static str, number: u32, kind: Kind) -> Field {
     Field {

@@ -10,13 +10,13 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::{
-    Decoded, Rejected,
-    instants::{Part, parts_of},
-    names, resource, scope, value_text, workload_of,
+    Decoded, Rejected, names, resource, scope,
+    timestamps::{Part, parts_of},
+    value_text, workload_of,
 };
 use crate::{
     batch::WorkloadWindow,
-    foreign::meaning::{self, Meaning, duration_of, samples_as_time},
+    formats::meaning::{self, Meaning, duration_of, samples_as_time},
     function,
     profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample},
     weight::{Allowance, TooHeavy},

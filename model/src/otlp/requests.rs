@@ -16,20 +16,21 @@ use opentelemetry_proto::tonic::{
     },
 };
 use prost::Message;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Decoded, attribute,
     buckets::{Counts, Extremes},
     durations::{Duration, Writer},
-    find_peer, find_text, names, peer_attributes, resource, scope,
+    find_peer, find_text, names, peer_attributes,
+    points::{drawn, window_of},
+    resource, scope,
     streams::{self, CumulativePoint},
     text, workload_of,
 };
 use crate::{
     batch::{RequestSeries, WorkloadWindow},
     histogram::SCALE,
-    time::whole_seconds,
     workload::{Component, Side, Workload},
 };
 
@@ -411,12 +412,6 @@ fn identity(of: u128, attributes: &[KeyValue]) -> u128 {
     hash.digest128()
 }
 
-/// A number in `0..1` that is the same for the same export of the same series, and looks random over several.
-pub(super) fn drawn(stream: u128, end_unix_ns: u64) -> f64 {
-    let hash = xxh3_64(&[stream.to_le_bytes().as_slice(), &end_unix_ns.to_le_bytes()].concat());
-    (hash >> 11) as f64 / (1u64 << 53) as f64
-}
-
 fn add_beside(beside: &mut HashMap<String, Beside>, name: &str, points: Vec<NumberDataPoint>) {
     for point in points {
         let start = window_of(point.start_time_unix_nano, point.time_unix_nano).0;
@@ -489,12 +484,6 @@ fn series_key(start: i64, side: &str, attributes: &[KeyValue]) -> String {
         &peer,
     ]
     .join("\u{0}")
-}
-
-/// The seconds that an export covers: its own time, whenever its sender's windows begin.
-pub(super) fn window_of(start_unix_ns: u64, end_unix_ns: u64) -> (i64, u32) {
-    let ns = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-    whole_seconds(ns(start_unix_ns), ns(end_unix_ns))
 }
 
 fn shape_of(data: &Data) -> &'static str {

@@ -17,7 +17,7 @@ use super::{
     Decoded,
     buckets::{Counts, Extremes},
     durations::Duration,
-    requests::{drawn, window_of},
+    points::{drawn, window_of},
 };
 use crate::{
     batch::RequestSeries,

@@ -1,7 +1,7 @@
 //! Reading a pprof file.
 //!
 //! Guarantees: every index is checked at both ends, and the decompressed size; each type of the file becomes a profile
-//! whose total is the file's, in the unit that all doors store ([`meaning`](crate::foreign::meaning)). What is not kept is
+//! whose total is the file's, in the unit that all doors store ([`meaning`](crate::formats::meaning)). What is not kept is
 //! said: a type with negative values (a difference) is left out whole, since its positive half is no difference; text that
 //! is no UTF-8 is replaced. What the file asks to drop (`drop_frames`) is dropped.
 //!
@@ -16,7 +16,7 @@ use super::{
     prune::Pruning,
 };
 use crate::{
-    foreign::meaning::{self, Meaning, clock_of, duration_of},
+    formats::meaning::{self, Meaning, clock_of, duration_of},
     otlp::Rejected,
     profile::{Exemplar, Profile, ProfileType, Sample},
     proto::pprof as pb,

@@ -1,7 +1,7 @@
 //! Samples that say which request they worked for, as OTLP links them and as pprof labels them.
 
 use emberline_model::{
-    Exemplar, LabelSet, Profile, ProfileType, WorkloadWindow, foreign::Sender, otlp, pprof,
+    Exemplar, LabelSet, Profile, ProfileType, WorkloadWindow, formats::Sender, otlp, pprof,
     profile_builder::ProfileBuilder, proto::pprof as pb,
 };
 use opentelemetry_proto::tonic::profiles::v1development as proto;
@@ -170,7 +170,7 @@ fn exemplars_lie_in_the_profile_that_the_server_placed() {
         ..profile.exemplars[0]
     });
     let sender = Sender {
-        times: emberline_model::foreign::Times::Given {
+        times: emberline_model::formats::Times::Given {
             from_unix_ns: 2_000 * NS,
             until_unix_ns: 2_010 * NS,
         },

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Read, path::PathBuf};
 
 use emberline_model::{
     Location, Profile,
-    foreign::formats::{Format, FormatError, ReadProfiles, Reading, read},
+    formats::{Format, FormatError, ReadProfiles, Reading, read},
     otlp::Rejected,
 };
 

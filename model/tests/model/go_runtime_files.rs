@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use emberline_model::{
     Location, Profile,
-    foreign::cumulative::{difference, is_cumulative},
+    formats::cumulative::{difference, is_cumulative},
     pprof,
 };
 

@@ -2,7 +2,7 @@
 //! no JDK writes, among them those of async-profiler, which Java agents of Pyroscope send.
 
 use emberline_model::{
-    foreign::formats::{Format, ReadProfiles, Reading, read},
+    formats::{Format, ReadProfiles, Reading, read},
     otlp::Rejected,
 };
 

@@ -6,9 +6,8 @@ use base64::Engine as _;
 use emberline_model::{
     Batch, BatchId, Component, Exemplar, Frame, Histogram, LabelSet, Location, Profile, ProfileType, RequestSeries,
     Sample, Side, Signal, Workload, WorkloadWindow,
-    foreign::{
-        Sender,
-        formats::{Format, Reading, read},
+    formats::{
+        Format, Reading, Sender, read,
         series::{read_push, read_push_json, read_write_raw},
     },
     otlp::{self, Decoded},

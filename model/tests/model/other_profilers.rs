@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use emberline_model::{
     Location, Profile, ProfileType,
-    foreign::{
-        formats::{FormatError, ReadProfiles, Reading, read},
-        meaning::WALL,
-    },
+    formats::{FormatError, ReadProfiles, Reading, meaning::WALL, read},
     pprof,
 };
 

@@ -2,7 +2,7 @@
 
 use emberline_model::{
     Profile, ProfileType,
-    foreign::formats::{Format, Reading, read},
+    formats::{Format, Reading, read},
     otlp::{decode_profiles, encode_profiles, read_profiles_counting},
     proto::pprof as pb,
 };
@@ -89,7 +89,7 @@ fn samples_beside_cpu_time_or_of_unknown_distance_stay_samples() {
 #[test]
 fn samples_of_wall_time_become_wall_time() {
     let read = profiles(&file(&[("samples", "count", 7)], ("wall", "nanoseconds", 10)));
-    assert_eq!(read[0].profile_type.0, emberline_model::foreign::meaning::WALL);
+    assert_eq!(read[0].profile_type.0, emberline_model::formats::meaning::WALL);
     assert_eq!(read[0].total(), 70);
     let beside = [("samples", "count", 7), ("cpu", "nanoseconds", 60)];
     let read = profiles(&file(&beside, ("wall", "nanoseconds", 10)));
@@ -240,7 +240,7 @@ fn otlp(kind: &str, unit: &str, period: (&str, &str, i64), value: i64) -> Export
 fn units_and_words_of_otlp_mean_what_they_mean_in_files() {
     for (kind, unit, expected, factor) in [
         ("cpu", "milliseconds", ProfileType::CPU, 1_000_000),
-        ("wall-time", "us", emberline_model::foreign::meaning::WALL, 1_000),
+        ("wall-time", "us", emberline_model::formats::meaning::WALL, 1_000),
         ("alloc-space", "bytes", "memory:alloc_space:bytes:space:bytes", 1),
         ("inuse_space", "kb", "memory:inuse_space:bytes:space:bytes", 1024),
     ] {

@@ -5,10 +5,11 @@
 //! nanoseconds, allocates nothing and needs no running profiler. Wrong on purpose: [`ScopeGuard`]s dropped in another
 //! order than the reverse of their making leave a stale label until the enclosing poll ends.
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
+
+use crate::words::{Registration, ThreadWords, WORDS};
 
 /// What a sample is counted to: a number that the host gave out. The profiler does not interpret it.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
@@ -33,55 +34,7 @@ impl Label {
     }
 }
 
-/// Whether the thread has told the profiler about itself.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Registration {
-    /// Not yet.
-    None,
-    /// Yes, or it was tried and cannot be.
-    Done,
-}
-
-/// The words of one thread that its own signal handler reads. Const-initialised and without a destructor, so that
-/// touching them is a plain memory access at every moment of the thread's life.
-pub(crate) struct ThreadWords {
-    label: AtomicU32,
-    /// The cell of the [`TaskLabel`](crate::TaskLabel) that `label` mirrors, or null. Only valid to read while the poll
-    /// that set it is on this thread's call stack.
-    source: Cell<*const AtomicU32>,
-    /// Number of the innermost section, unique on this thread.
-    section: Cell<u64>,
-    last_section: Cell<u64>,
-    pub(crate) registration: Cell<Registration>,
-    /// The thread's slot in the engine, null while it has none.
-    pub(crate) slot: AtomicPtr<()>,
-}
-
-thread_local! {
-    pub(crate) static WORDS: ThreadWords = const {
-        ThreadWords {
-            label: AtomicU32::new(0),
-            source: Cell::new(ptr::null()),
-            section: Cell::new(0),
-            last_section: Cell::new(0),
-            registration: Cell::new(Registration::None),
-            slot: AtomicPtr::new(ptr::null_mut()),
-        }
-    };
-}
-
 impl ThreadWords {
-    pub(crate) fn label(&self) -> u32 {
-        self.label.load(Ordering::Relaxed)
-    }
-
-    /// Stores a label that changed inside the poll which mirrors `source`.
-    pub(crate) fn follow(&self, source: *const AtomicU32, label: u32) {
-        if ptr::eq(self.source.get(), source) {
-            self.label.store(label, Ordering::Relaxed);
-        }
-    }
-
     fn enter(&self, label: u32, source: *const AtomicU32) -> Before {
         if self.registration.get() == Registration::None {
             crate::engine::register_thread();

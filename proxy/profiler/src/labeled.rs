@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::label::{Label, PollSection, WORDS};
+use crate::label::{Label, PollSection};
+use crate::words::WORDS;
 
 pin_project! {
     /// A future whose polls count to one label.

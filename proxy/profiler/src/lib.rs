@@ -87,6 +87,11 @@ mod engine;
 mod label;
 mod labeled;
 mod window;
+#[cfg_attr(
+    not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code)
+)]
+mod words;
 
 pub use config::{Config, KILL_SWITCH, StartError};
 pub use engine::{Profiler, SampleProbe, probe_current_thread, register_thread, start};

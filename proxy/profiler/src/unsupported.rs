@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io;
 
 use crate::config::{Config, StartError};
-use crate::label::{Registration, WORDS};
 use crate::window::{Stats, Window};
+use crate::words::{Registration, WORDS};
 
 /// A running sampler. On this platform none can exist.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use crate::wire::io::{Guard, IdleTimer};
+use crate::{budget::Guard, wire::io::IdleTimer};
 
 /// Whether a response waits for its caller: odd while it does. Counts up with each change.
 #[derive(Debug, Default)]

@@ -21,7 +21,7 @@ use emberline_model::{
 };
 
 use super::{
-    FORGET_AFTER_S, Label, PeerId, PeerTable, Protocol, TelemetryOptions, WINDOW_S,
+    FORGET_AFTER_S, Label, PeerId, PeerTable, Protocol, SeriesId, TelemetryOptions, WINDOW_S,
     cells::{CellKey, Cells},
 };
 
@@ -41,43 +41,6 @@ pub struct DestinationId(u16);
 impl DestinationId {
     /// Requests that say no destination: those that a service gets.
     pub const NONE: DestinationId = DestinationId(0);
-}
-
-/// Requests that agree in label, method, protocol and destination. Holds side and protocol in its low bits, so that a full table
-/// can fold it without looking anything up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeriesId(u64);
-
-impl SeriesId {
-    fn new(index: u64, side: Side, protocol: Protocol) -> SeriesId {
-        let side = u64::from(side == Side::Server);
-        SeriesId((index << 3) | (side << 2) | protocol as u64)
-    }
-
-    fn index(self) -> u64 {
-        self.0 >> 3
-    }
-
-    fn side(self) -> Side {
-        if self.0 & 4 == 0 { Side::Client } else { Side::Server }
-    }
-
-    pub(super) fn protocol(self) -> Protocol {
-        Protocol::from_bits(self.0 as u32)
-    }
-
-    /// The series `other` of the same side and protocol.
-    pub(super) fn other(self) -> SeriesId {
-        SeriesId(self.0 & 7)
-    }
-
-    pub(super) fn bits(self) -> u64 {
-        self.0
-    }
-
-    pub(super) fn from_bits(bits: u64) -> SeriesId {
-        SeriesId(bits)
-    }
 }
 
 /// Methods kept apart; the first stands for "none", the last for every other one (OpenTelemetry's name for it).

@@ -5,40 +5,6 @@
 
 use super::SeriesId;
 
-/// What a request spoke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// `http/1.1` (and 1.0).
-    Http1 = 0,
-    /// `http/2`.
-    Http2 = 1,
-    /// `grpc`: the status is the `grpc-status`.
-    Grpc = 2,
-    /// `tcp`: an opaque connection.
-    Tcp = 3,
-}
-
-impl Protocol {
-    /// Name in telemetry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Http1 => "http/1.1",
-            Protocol::Http2 => "http/2",
-            Protocol::Grpc => "grpc",
-            Protocol::Tcp => "tcp",
-        }
-    }
-
-    pub(super) fn from_bits(bits: u32) -> Protocol {
-        match bits & 3 {
-            0 => Protocol::Http1,
-            1 => Protocol::Http2,
-            2 => Protocol::Grpc,
-            _ => Protocol::Tcp,
-        }
-    }
-}
-
 /// One finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestRecord {

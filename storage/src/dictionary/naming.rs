@@ -6,11 +6,18 @@ use std::sync::Arc;
 use emberline_model::{Mapping, id, resolve::FunctionInfo};
 use parking_lot::RwLock;
 
-use super::{Place, known::Located};
+use super::Place;
 use crate::{
     ids::IdMap,
     symbols::{BuildSymbols, Symbols},
 };
+
+/// A location, and where it leads.
+#[derive(Clone)]
+pub(super) struct Located {
+    pub(super) id: u64,
+    pub(super) place: Option<Arc<Place>>,
+}
 
 /// Functions, each once by whatever tells them apart.
 #[derive(Default)]

@@ -64,7 +64,7 @@ pub(super) fn find_stacks(
     found: &mut Vec<(u64, Stack)>,
 ) -> Result<(), Failure> {
     each_part(shared, reader, Kind::Stacks, wanted, |parts, part, bytes, wanted| {
-        let Some((locations, salted)) = location_ids(shared, parts, part) else {
+        let Some((locations, salted)) = dictionary::location_ids(&shared.checks, parts, part) else {
             // Stacks without their names are of no use, and are no damage of this file.
             return Ok(0);
         };
@@ -76,20 +76,6 @@ pub(super) fn find_stacks(
         })?;
         Ok(taken)
     })
-}
-
-/// Identifiers of the locations that the stacks of a part mean, and what else there is to their own.
-pub(crate) fn location_ids<'a>(shared: &'a Shared, parts: &PartSet, stacks: &Part) -> Option<(Vec<u64>, Salted<'a>)> {
-    let bytes = parts
-        .beside(stacks.name)
-        .find(|part| part.name.kind == Kind::Names)?
-        .read()
-        .ok()??;
-    let names = dictionary::read_names(&bytes).ok()?;
-    let mut ids = Vec::new();
-    let salted = Salted::new(&shared.checks, &names.salted);
-    dictionary::each_location(&bytes, &names, &salted, |entry| ids.push(entry.id)).ok()?;
-    Some((ids, salted))
 }
 
 /// Takes the locations that are found out of `wanted`.

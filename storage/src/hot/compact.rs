@@ -3,14 +3,14 @@
 //!
 //! Guarantees: no answer changes; the compacted parts hold as many rows as those they replace, or nothing is replaced;
 //! a crash leaves either (`parts::compacted`). Runs on a thread of its own beside questions and ingest; memory is bounded
-//! by `compaction_locations` and by what a copy takes (`copy`). Only what the journal cannot bring back any more is
+//! by `compaction_locations` and by what rewriting takes (`rewrite`). Only what the journal cannot bring back any more is
 //! compacted: of the batches up to the last one in a part every row is sealed.
 
 use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, sync::Arc};
 
 use super::{
     Shared,
-    copy::{Copier, Problem, from, from_windows},
+    rewrite::{Problem, Rewriter, from, from_windows},
     sums,
 };
 use crate::{
@@ -206,11 +206,15 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
         hours: hours.end - hours.start,
         sequence,
     };
-    let copier = Copier {
+    let rewriter = Rewriter {
         shared,
         label: "compact",
     };
-    let work = Work { copier, commit, parts };
+    let work = Work {
+        rewriter,
+        commit,
+        parts,
+    };
     let mut drafts = work.dictionary(dictionary)?;
     for kind in [
         Kind::Windows,
@@ -248,7 +252,7 @@ fn read_dictionary(group: &Group) -> Result<(Vec<u8>, Option<Vec<u8>>), Problem>
 }
 
 struct Work<'a> {
-    copier: Copier<'a>,
+    rewriter: Rewriter<'a>,
     commit: Commit,
     parts: Group,
 }
@@ -278,7 +282,7 @@ impl Work<'_> {
     }
 
     fn dictionary(&self, dictionary: Compacted) -> Result<Vec<Draft>, Problem> {
-        let (mut names, mut stacks) = (self.copier.create(Kind::Names)?, self.copier.create(Kind::Stacks)?);
+        let (mut names, mut stacks) = (self.rewriter.create(Kind::Names)?, self.rewriter.create(Kind::Stacks)?);
         let (entries, stack_count) = dictionary.write(&mut names, &mut stacks)?;
         let mut drafts = vec![names.finish(self.name(Kind::Names, entries))?];
         if !self.of_kind(Kind::Stacks).is_empty() {
@@ -294,7 +298,7 @@ impl Work<'_> {
             return Ok(None);
         }
         let expected: u64 = sources.iter().map(|part| part.name.rows).sum();
-        let Some(writer) = self.copier.rows(kind, &sources, "true")? else {
+        let Some(writer) = self.rewriter.rows(kind, &sources, "true")? else {
             return Err(Problem::Internal(format!("{expected} rows became none")));
         };
         let draft = writer.finish(self.name(kind, 0))?;
@@ -332,7 +336,7 @@ impl Work<'_> {
     fn request_sums(&self) -> Result<Vec<Draft>, Problem> {
         let (summed, unsummed) = self.summed(Kind::Requests, Kind::Sums);
         let writers = self
-            .copier
+            .rewriter
             .request_sums(&summed, &unsummed, &self.of_kind(Kind::Windows))?;
         let kinds = [Kind::Sums, Kind::DaySums].into_iter().zip(writers);
         let drafts = kinds.filter_map(|(kind, writer)| Some((kind, writer?)));
@@ -371,7 +375,7 @@ impl Work<'_> {
             queries.push(add_up(unsummed));
         }
         let sources = [summed.as_slice(), unsummed, beside].concat();
-        let writer = self.copier.queries(kind, &sources, &queries)?;
+        let writer = self.rewriter.queries(kind, &sources, &queries)?;
         writer
             .map(|writer| Ok(writer.finish(self.name_beside(of, kind))?))
             .transpose()
@@ -379,7 +383,7 @@ impl Work<'_> {
 
     /// Adds up the roll-up over quarters of the day.
     fn quarters(&self) -> Result<Option<Draft>, Problem> {
-        let Some(writer) = self.copier.quarters(&self.of_kind(Kind::Rollup))? else {
+        let Some(writer) = self.rewriter.quarters(&self.of_kind(Kind::Rollup))? else {
             return Ok(None);
         };
         Ok(Some(writer.finish(self.name_beside(Kind::Rollup, Kind::Quarters))?))

@@ -25,11 +25,12 @@ use crate::{
     hot::{
         failure, hours,
         rows::{SERIES_WINDOWS, Seen, Staged},
+        schema::{EXEMPLARS, SAMPLES, WINDOWS, columns, quoted, table},
     },
     ids::{IdMap, IdSet},
     journal::Lsn,
     options::Options,
-    parts::{self, Kind, Part, PartSet, ROW_KINDS},
+    parts::{self, Kind, PartSet, ROW_KINDS},
 };
 
 /// Number of the layout below; a file of another layout is rebuilt.
@@ -50,169 +51,6 @@ const DICTIONARY_TABLES: &str = "
     CREATE TABLE salted (id UBIGINT);
     INSERT INTO applied VALUES (0);
 ";
-
-/// The kinds of hour tables.
-pub(crate) const SAMPLES: Kind = Kind::Samples;
-/// See [`SAMPLES`].
-pub(crate) const REQUESTS: Kind = Kind::Requests;
-/// See [`SAMPLES`].
-pub(crate) const WINDOWS: Kind = Kind::Windows;
-
-/// See [`SAMPLES`].
-pub(crate) const EXEMPLARS: Kind = Kind::Exemplars;
-
-/// Columns of a kind of rows with their types, in tables and parts alike. In tables the number of the batch follows.
-pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
-    match kind {
-        Kind::Samples => &[
-            ("ts", "UINTEGER"),
-            ("series_id", "UBIGINT"),
-            ("label_set", "UBIGINT"),
-            ("stack_id", "UBIGINT"),
-            ("value", "UBIGINT"),
-            ("samples", "UBIGINT"),
-        ],
-        Kind::Exemplars => &[
-            ("ts", "UINTEGER"),
-            ("series_id", "UBIGINT"),
-            ("label_set", "UBIGINT"),
-            ("stack_id", "UBIGINT"),
-            ("value", "UBIGINT"),
-            ("at_ns", "UBIGINT"),
-            ("trace_high", "UBIGINT"),
-            ("trace_low", "UBIGINT"),
-            ("span_id", "UBIGINT"),
-            // How many more there were of this profile; in its first row, 0 in the others.
-            ("cut", "UBIGINT"),
-        ],
-        Kind::Requests => &[
-            ("ts", "UINTEGER"),
-            ("series_id", "UBIGINT"),
-            ("side", "UTINYINT"),
-            ("route", "VARCHAR"),
-            ("method", "VARCHAR"),
-            ("peer_namespace", "VARCHAR"),
-            ("peer_service", "VARCHAR"),
-            ("peer_version", "VARCHAR"),
-            ("protocol", "VARCHAR"),
-            ("status", "USMALLINT"),
-            ("error", "BOOLEAN"),
-            ("zero_count", "UBIGINT"),
-            ("sum", "DOUBLE"),
-            ("min", "DOUBLE"),
-            ("max", "DOUBLE"),
-            ("bucket", "SMALLINT[]"),
-            ("n", "UBIGINT[]"),
-            ("request_bytes", "UBIGINT"),
-            ("response_bytes", "UBIGINT"),
-            // Parts of older versions lack what follows; see [`rows_of`].
-            ("destination", "VARCHAR"),
-            ("streaming_s", "DOUBLE"),
-            ("open", "UBIGINT"),
-        ],
-        Kind::Windows => &[
-            ("ts", "UINTEGER"),
-            ("workload_id", "UBIGINT"),
-            ("component", "UTINYINT"),
-            ("length", "UINTEGER"),
-            ("has_requests", "BOOLEAN"),
-            ("has_profiles", "BOOLEAN"),
-            // Which types of profiles arrived, with samples or without ([`rows::type_id`]). Empty: the profiler's own, idle. Null in
-            // parts of before there was this column: any.
-            ("profile_types", "UBIGINT[]"),
-            ("rate_hz", "DOUBLE"),
-            ("dropped", "UBIGINT"),
-            ("truncated", "UBIGINT"),
-            ("cpu_ns", "UBIGINT"),
-            ("overhead_ns", "UBIGINT"),
-        ],
-        Kind::Rollup | Kind::Quarters => &[
-            // The start of the hour, or of the quarter of a day.
-            ("ts", "UINTEGER"),
-            // Of the release: that of its processes, without an instance.
-            ("series_id", "UBIGINT"),
-            ("label_set", "UBIGINT"),
-            ("stack_id", "UBIGINT"),
-            ("value", "UBIGINT"),
-            ("samples", "UBIGINT"),
-            // How many windows had the stack. CPU adds up and has no use for it: 0.
-            ("windows", "USMALLINT"),
-        ],
-        Kind::Sums | Kind::DaySums => &[
-            // The quarter of an hour, or of a day, in which the windows begin, and that in which their middles lie.
-            ("ts", "UINTEGER"),
-            ("piece", "UINTEGER"),
-            // Of one of the processes, which stands for its release.
-            ("series_id", "UBIGINT"),
-            ("side", "UTINYINT"),
-            ("route", "VARCHAR"),
-            ("method", "VARCHAR"),
-            ("peer_namespace", "VARCHAR"),
-            ("peer_service", "VARCHAR"),
-            ("peer_version", "VARCHAR"),
-            ("protocol", "VARCHAR"),
-            ("status", "USMALLINT"),
-            ("error", "BOOLEAN"),
-            ("zero_count", "UBIGINT"),
-            ("sum", "DOUBLE"),
-            ("min", "DOUBLE"),
-            ("max", "DOUBLE"),
-            ("bucket", "SMALLINT[]"),
-            ("n", "UBIGINT[]"),
-            ("request_bytes", "UBIGINT"),
-            ("response_bytes", "UBIGINT"),
-            ("destination", "VARCHAR"),
-            ("streaming_s", "DOUBLE"),
-            ("open", "UBIGINT"),
-        ],
-        Kind::Totals => &[
-            ("ts", "UINTEGER"),
-            ("piece", "UINTEGER"),
-            // Of the release: that of its processes, without an instance.
-            ("series_id", "UBIGINT"),
-            ("label_set", "UBIGINT"),
-            ("value", "UBIGINT"),
-            ("samples", "UBIGINT"),
-        ],
-        Kind::Runs => &[
-            // Start of the first window.
-            ("ts", "UINTEGER"),
-            ("workload_id", "UBIGINT"),
-            ("component", "UTINYINT"),
-            // Of each window.
-            ("length", "UINTEGER"),
-            ("windows", "UINTEGER"),
-            ("has_requests", "BOOLEAN"),
-            ("has_profiles", "BOOLEAN"),
-            ("profile_types", "UBIGINT[]"),
-        ],
-        Kind::Names | Kind::Stacks => &[],
-    }
-}
-
-/// Names of the columns of a kind of rows.
-pub(crate) fn column_names(kind: Kind) -> String {
-    let names: Vec<&str> = columns(kind).iter().map(|c| c.0).collect();
-    names.join(", ")
-}
-
-/// Parts of a kind as a table of a query, with every column of [`columns`]: those that a part of an older version lacks
-/// are null.
-pub(crate) fn rows_of(kind: Kind, parts: &[Arc<Part>]) -> String {
-    let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
-    let paths = paths.join(", ");
-    if !matches!(kind, Kind::Requests | Kind::Windows) {
-        return format!("read_parquet([{paths}])");
-    }
-    let typed: Vec<String> = columns(kind)
-        .iter()
-        .map(|(name, of)| format!("CAST(NULL AS {of}) AS {name}"))
-        .collect();
-    format!(
-        "(SELECT {} WHERE false UNION ALL BY NAME SELECT * FROM read_parquet([{paths}], union_by_name = true))",
-        typed.join(", ")
-    )
-}
 
 /// An open file.
 pub(crate) struct Database {
@@ -679,16 +517,6 @@ fn our_failure(message: String) -> duckdb::Error {
     duckdb::Error::ToSqlConversionFailure(message.into())
 }
 
-/// The table of a kind and hour. Each time an hour gets tables they are of another generation.
-pub(crate) fn table(kind: Kind, hour: u32, generation: u32) -> String {
-    format!("{}_{}_{generation}", kind.word(), hours::name_of(hour))
-}
-
-/// A path as a literal.
-pub(crate) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.to_string_lossy().replace('\'', "''"))
-}
-
 /// A query of ids. They are numbers of our own, so they may stand in the text.
 fn id_list(ids: &IdSet) -> String {
     if ids.is_empty() {
@@ -716,13 +544,14 @@ pub(crate) struct Kept {
     pub(crate) label_sets: IdSet,
 }
 
-/// Columns of a table, ready to append.
-pub(crate) type Tables = BTreeMap<String, Vec<ArrayRef>>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{disk::MemoryDisk, parts::PartName};
+    use crate::{
+        hot::schema::{column_names, rows_of},
+        parts::Part,
+    };
 
     /// Parts that were sealed before a window said which profiles it had are read as before, alone and beside new ones.
     #[test]

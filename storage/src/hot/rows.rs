@@ -22,7 +22,7 @@ use emberline_model::{
 
 use crate::{
     checks::{Checked, Checks, Sealed},
-    hot::database::{self, Tables},
+    hot::schema::{self, Tables},
     ids::{IdMap, IdSet},
     journal::Lsn,
 };
@@ -394,11 +394,11 @@ impl Staged {
         let mut tables = Tables::new();
         for (hour, rows) in self.hours {
             let generation = generations.get(&hour).copied().unwrap_or_default();
-            let table = |kind| database::table(kind, hour, generation);
-            tables.insert(table(database::SAMPLES), rows.samples.into_columns());
-            tables.insert(table(database::EXEMPLARS), rows.exemplars.into_columns());
-            tables.insert(table(database::REQUESTS), rows.requests.into_columns());
-            tables.insert(table(database::WINDOWS), rows.windows.into_columns());
+            let table = |kind| schema::table(kind, hour, generation);
+            tables.insert(table(schema::SAMPLES), rows.samples.into_columns());
+            tables.insert(table(schema::EXEMPLARS), rows.exemplars.into_columns());
+            tables.insert(table(schema::REQUESTS), rows.requests.into_columns());
+            tables.insert(table(schema::WINDOWS), rows.windows.into_columns());
         }
         let s = self.series;
         tables.insert(

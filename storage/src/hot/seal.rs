@@ -18,8 +18,9 @@ use super::{
     Shared,
     chunks::{CHUNK_ROWS, series_ranges},
     cut::QUARTER_OF_HOUR,
-    database::{Database, column_names, table},
+    database::Database,
     hours,
+    schema::{column_names, order, table},
     sums::{self, RequestSums},
 };
 use crate::{
@@ -62,22 +63,6 @@ impl From<Failure> for SealError {
                 SealError::Internal("sealing was cancelled".to_owned())
             }
         }
-    }
-}
-
-/// Order of rows in parts: equal identifiers side by side, times rising.
-pub(super) fn order(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Samples | Kind::Rollup | Kind::Quarters => "series_id, stack_id, label_set, ts",
-        Kind::Exemplars => "trace_high, trace_low, span_id, at_ns",
-        Kind::Requests => {
-            "series_id, side, route, method, protocol, status, destination, peer_service, peer_version, ts"
-        }
-        Kind::Sums | Kind::DaySums => {
-            "series_id, side, route, method, protocol, status, destination, peer_service, peer_version, ts, piece"
-        }
-        Kind::Totals => "series_id, label_set, ts, piece",
-        _ => "workload_id, component, ts",
     }
 }
 

@@ -19,9 +19,8 @@ use emberline_model::{Histogram, ProfileType, Release, RequestSeries, Side};
 
 use super::{
     cut::QUARTER_OF_HOUR,
-    database::{column_names, columns},
     rows::{RequestRows, type_id},
-    seal::order,
+    schema::{column_names, columns, order},
 };
 use crate::{parts::Kind, questions::columns::Columns, readers::Failure};
 

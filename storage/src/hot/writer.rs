@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use deleting::{Deleting, Removed};
 
 use super::{
-    Shared, compact,
+    ROOM_BYTES, Shared, compact,
     database::{self, Database, WriteError},
     failure::{self, Kind},
-    forget, hours,
-    load::{self, Loaded},
+    hours, purge,
+    reconcile::{self, Reconciled},
     rows::{self, News, Seen},
 };
 use crate::{
@@ -42,9 +42,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
-/// running out of space under DuckDB costs its instance, and with it the questions.
-pub(super) const ROOM_BYTES: u64 = 4 << 20;
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often what is known of releases is written at most.
@@ -67,7 +64,7 @@ impl Engine {
     /// Opens the engine and tells the rest of the store what it holds. A file that is damaged is set aside, and an
     /// empty one takes its place; any other failure is for the caller to retry.
     pub(crate) fn open(shared: &Shared) -> Result<Engine, String> {
-        let (database, loaded) = match open(shared)? {
+        let (database, reconciled) = match open(shared)? {
             Ok(opened) => opened,
             Err(error) => match failure::kind(&error) {
                 Kind::Full | Kind::InUse | Kind::Memory | Kind::Interrupted => return Err(error.to_string()),
@@ -85,16 +82,16 @@ impl Engine {
         if let Err(error) = derive_history(shared, &database) {
             return Err(error.to_string());
         }
-        shared.applied.send_replace(loaded.applied);
+        shared.applied.send_replace(reconciled.applied);
         let since_s = shared.clock.now_unix_s();
-        let waiting = loaded.first.iter().map(|(&hour, &first)| (hour, (first, since_s)));
+        let waiting = reconciled.first.iter().map(|(&hour, &first)| (hour, (first, since_s)));
         Ok(Engine {
             waiting: waiting.collect(),
-            next_generation: loaded.next_generation,
-            holds_deleted: loaded.holds_deleted,
+            next_generation: reconciled.next_generation,
+            holds_deleted: reconciled.holds_deleted,
             database,
-            seen: loaded.seen,
-            applied: loaded.applied,
+            seen: reconciled.seen,
+            applied: reconciled.applied,
         })
     }
 
@@ -105,7 +102,7 @@ impl Engine {
 }
 
 /// Opens the file and makes it agree with the parts. The outer error is that of the folder of parts.
-fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Loaded)>, String> {
+fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Reconciled)>, String> {
     let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
         .map_err(|error| format!("the folder of sealed parts cannot be read: {error}"))?;
     Ok(
@@ -114,9 +111,9 @@ fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Loaded)>, String> {
             if removed == Removed::Something {
                 contents = database.contents()?;
             }
-            let mut loaded = load::first(shared, &database, contents, parts)?;
-            loaded.holds_deleted = removed == Removed::Later;
-            Ok((database, loaded))
+            let mut reconciled = reconcile::first(shared, &database, contents, parts)?;
+            reconciled.holds_deleted = removed == Removed::Later;
+            Ok((database, reconciled))
         }),
     )
 }
@@ -167,7 +164,7 @@ struct Work {
     compact: Vec<oneshot::Sender<()>>,
     compacted: Option<compact::Outcome>,
     delete: Vec<Waiter>,
-    forgotten: Option<forget::Outcome>,
+    purged: Option<purge::Outcome>,
 }
 
 pub(crate) struct Writer {
@@ -254,10 +251,10 @@ impl Writer {
             if let Some(outcome) = work.compacted {
                 self.compacted(outcome);
             }
-            let deleting = work.forgotten.is_some();
+            let deleting = work.purged.is_some();
             self.deleting.ask(work.delete);
-            if let Some(outcome) = work.forgotten {
-                self.forgotten(outcome);
+            if let Some(outcome) = work.purged {
+                self.purged(outcome);
             }
             if due {
                 self.deleting.look_again();
@@ -323,7 +320,7 @@ impl Writer {
                 || !requests.compact.is_empty()
                 || requests.compacted.is_some()
                 || !requests.delete.is_empty()
-                || requests.forgotten.is_some();
+                || requests.purged.is_some();
             if self.closing.is_some() || requests.repair.is_some() || asked {
                 return Work {
                     repair: requests.repair.take(),
@@ -332,7 +329,7 @@ impl Writer {
                     compact: std::mem::take(&mut requests.compact),
                     compacted: requests.compacted.take(),
                     delete: std::mem::take(&mut requests.delete),
-                    forgotten: requests.forgotten.take(),
+                    purged: requests.purged.take(),
                 };
             }
             let now = Instant::now();

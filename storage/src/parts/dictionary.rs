@@ -5,7 +5,7 @@
 //! whole dictionary of its rows: an hour needs no other hour, which costs the repetition and saves all bookkeeping.
 
 pub(crate) mod compact;
-pub(crate) mod forget;
+pub(crate) mod purge;
 
 use std::{
     io::{self, Write},
@@ -15,8 +15,14 @@ use std::{
 use emberline_model::{Component, Frame, LabelSet, Location, Mapping, Release, Side, Workload, id::Content};
 use prost::Message;
 
-use super::codec::{Record, Records, records};
-use crate::{checks::Salted, ids::IdSet};
+use super::{
+    Kind, Part, PartSet,
+    codec::{Record, Records, records},
+};
+use crate::{
+    checks::{Checks, Salted},
+    ids::IdSet,
+};
 
 /// Entries of a record of locations or stacks.
 const RECORD_ENTRIES: usize = 1 << 16;
@@ -420,6 +426,20 @@ pub(crate) fn each_stack_id(
 
 fn unknown_location() -> io::Error {
     malformed("a stack of unknown locations")
+}
+
+/// Identifiers of the locations that the stacks of a part mean, and what else there is to their own.
+pub(crate) fn location_ids<'a>(checks: &'a Checks, parts: &PartSet, stacks: &Part) -> Option<(Vec<u64>, Salted<'a>)> {
+    let bytes = parts
+        .beside(stacks.name)
+        .find(|part| part.name.kind == Kind::Names)?
+        .read()
+        .ok()??;
+    let names = read_names(&bytes).ok()?;
+    let mut ids = Vec::new();
+    let salted = Salted::new(checks, &names.salted);
+    each_location(&bytes, &names, &salted, |entry| ids.push(entry.id)).ok()?;
+    Some((ids, salted))
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use crate::{
     hot::{
         Span,
         cut::{self, Obstacles, QUARTER_OF_DAY},
-        database::REQUESTS,
         rows::SERIES_REQUESTS,
+        schema::REQUESTS,
     },
     questions::{
         marks::{Mark, Marks},

@@ -10,7 +10,7 @@ use emberline_model::{Component, Exemplar, Side, Workload};
 
 use crate::{
     error::QueryError,
-    hot::{Span, database::EXEMPLARS},
+    hot::{Span, schema::EXEMPLARS},
     questions::{
         selected::{LabelFilter, MAX_SELECTED_VALUES, push_filters},
         sql::Sql,

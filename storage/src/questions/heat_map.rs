@@ -5,7 +5,7 @@
 //! lower bound). A window without selected samples is not counted.
 
 use crate::{
-    hot::{Span, database::SAMPLES},
+    hot::{Span, schema::SAMPLES},
     questions::{
         selected::{SelectedQuery, push_sample_filters, push_series},
         sql::Sql,

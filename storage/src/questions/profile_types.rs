@@ -3,8 +3,8 @@
 use crate::{
     hot::{
         Span,
-        database::WINDOWS,
         rows::{SERIES_REQUESTS, SERIES_WINDOWS},
+        schema::WINDOWS,
     },
     questions::{selection::WorkloadFilter, sql::Sql},
     readers::{Failure, Reader},

@@ -321,7 +321,7 @@ fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: We
         ", 0::UBIGINT AS windows FROM "
     });
     match is_spread {
-        true => spread::push_samples(&mut sql, span, query, series),
+        true => spread::push_samples(&mut sql, span, query.step_s, series, |sql| push_series(sql, query)),
         false => {
             sql.samples(span, grain(query, weighing));
         }
@@ -383,7 +383,7 @@ pub(crate) fn selected(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) 
         && matches!(weighing, Weighing::Sum)
         && !with_windows(query, weighing)
         && grain(query, weighing) == Grain::Windows;
-    let is_spread = can_be_spread && spread::is_needed(reader, span, query)?;
+    let is_spread = can_be_spread && spread::is_needed(reader, span, query.step_s, |sql| push_series(sql, query))?;
     statement(span, query, &series, weighing, is_spread).run(reader, |columns| {
         let (start, stack) = (columns.u32(0)?, columns.u64(1)?);
         let labels = (0..query.by.len())

@@ -8,33 +8,40 @@
 //! begins.
 
 use crate::{
-    hot::{Grain, Span, database::WINDOWS},
-    questions::{
-        selected::{SelectedQuery, push_series},
-        series::SeriesIn,
-        sql::Sql,
-    },
+    hot::{Grain, Span, schema::WINDOWS},
+    questions::{series::SeriesIn, sql::Sql},
     readers::{Failure, Reader},
 };
 
 /// True when a window of the series that are meant lies in more than one step.
-pub(super) fn is_needed(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<bool, Failure> {
+pub(super) fn is_needed(
+    reader: &Reader<'_>,
+    span: &Span,
+    step_s: u32,
+    push_series: impl FnOnce(&mut Sql),
+) -> Result<bool, Failure> {
     let mut sql = Sql::new("SELECT 1::UBIGINT FROM ");
     sql.hours(WINDOWS, span)
         .push(" w WHERE w.has_profiles AND w.ts % ")
-        .bind(query.step_s)
+        .bind(step_s)
         .push(" + w.length > ")
-        .bind(query.step_s)
+        .bind(step_s)
         .push(" AND ")
         .within("w.ts", span)
         .push(" AND w.workload_id IN (SELECT e.workload_id FROM series e WHERE e.series_id IN (");
-    push_series(&mut sql, query);
+    push_series(&mut sql);
     sql.push(")) LIMIT 1");
     sql.finds_any(reader)
 }
 
 /// Adds the samples as [`Sql::samples`] does, each row once in every step that its window lies in; `ts` is the start of the step.
-pub(super) fn push_samples(sql: &mut Sql, span: &Span, query: &SelectedQuery, series: &SeriesIn) {
+pub(super) fn push_samples(
+    sql: &mut Sql,
+    span: &Span,
+    step_s: u32,
+    series: &SeriesIn,
+    push_series: impl FnOnce(&mut Sql),
+) {
     sql.push("(SELECT x.series_id, x.label_set, x.stack_id, x.windows, CAST(x.start AS UINTEGER) AS ts");
     for column in ["value", "samples"] {
         let until = |instant: &str| format!("(x.{column}::HUGEINT * ({instant} - x.began)) // x.length");
@@ -50,7 +57,7 @@ pub(super) fn push_samples(sql: &mut Sql, span: &Span, query: &SelectedQuery, se
             (SELECT t.series_id, t.label_set, t.stack_id, t.windows, t.value, t.samples, t.ts::BIGINT AS began,
                 greatest(coalesce(w.length, 1), 1)::BIGINT AS length, ",
     )
-    .bind(query.step_s)
+    .bind(step_s)
     .push("::BIGINT AS step FROM ")
     .samples(span, Grain::Windows)
     .push(
@@ -62,6 +69,6 @@ pub(super) fn push_samples(sql: &mut Sql, span: &Span, query: &SelectedQuery, se
         " g WHERE g.has_profiles GROUP BY 1, 2, 3) w
             ON w.workload_id = e.workload_id AND w.component = e.component AND w.ts = t.ts WHERE ",
     );
-    series.push(sql, "t.series_id", |sql| push_series(sql, query));
+    series.push(sql, "t.series_id", push_series);
     sql.push(") y) x)");
 }

@@ -10,9 +10,9 @@ use crate::{
     error::QueryError,
     hot::{
         Grain, Span,
-        database::{column_names, columns, quoted, rows_of, table},
         failure::{self, Kind as FailureKind},
         hours::HOUR_S,
+        schema::{column_names, columns, quoted, rows_of, table},
     },
     parts::{Kind, Part},
     questions::columns::Columns,

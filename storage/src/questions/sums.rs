@@ -9,8 +9,8 @@ use crate::{
     hot::{
         Span,
         cut::{self, Cut, HOUR, QUARTER_OF_DAY, QUARTER_OF_HOUR, Times, condition},
-        database::{column_names, columns, rows_of, table},
         hours::HOUR_S,
+        schema::{column_names, columns, rows_of, table},
     },
     parts::{Kind, Part},
     questions::sql::Sql,

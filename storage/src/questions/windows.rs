@@ -9,7 +9,7 @@ use emberline_model::{
 };
 
 use crate::{
-    hot::{Span, database::WINDOWS, rows::SERIES_WINDOWS},
+    hot::{Span, rows::SERIES_WINDOWS, schema::WINDOWS},
     questions::{
         coverage::Covered,
         marks::Starts,

@@ -2,11 +2,7 @@
 
 use emberline_model::{
     BatchId, Profile,
-    foreign::{
-        app_name::AppName,
-        formats::{self, Format, FormatError, Reading},
-        series,
-    },
+    formats::{self, Format, FormatError, Reading, app_name::AppName, series},
     function,
     otlp::{self, Decoded, Streams},
     route, wire,

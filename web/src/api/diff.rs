@@ -23,7 +23,7 @@ use crate::{
     Web,
     answer::Json,
     error::{ApiError, ErrorBody},
-    exports::{self, Format, svg::Labels},
+    exports::{self, Format, Labels},
     openapi::nouns,
     params::{
         BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FORMAT, FROM,

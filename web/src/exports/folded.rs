@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use emberline_model::{ProfileType, foreign::folded::header_of, tree::FlameTree};
+use emberline_model::{ProfileType, formats::folded::header_of, tree::FlameTree};
 
 use super::{UNKNOWN, folded_name, for_each_stack};
 

@@ -1,6 +1,6 @@
 //! A page that holds a flame graph and what it says, in one file without outside references, to keep or to send.
 
-use super::svg::Labels;
+use super::Labels;
 use crate::error::ApiError;
 
 /// Wraps a picture of [`super::svg`]; `sentence` stands above it unless it is empty.

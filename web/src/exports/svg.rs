@@ -7,19 +7,8 @@
 use emberline_model::tree::FlameTree;
 use inferno::flamegraph::{self, Direction, Options};
 
-use super::folded::lines;
+use super::{Labels, folded::lines};
 use crate::error::ApiError;
-
-/// What the picture says about itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Labels<'a> {
-    /// Heading.
-    pub title: &'a str,
-    /// Second line.
-    pub subtitle: &'a str,
-    /// Unit of the values.
-    pub unit: &'a str,
-}
 
 /// Draws one profile.
 pub(crate) fn profile(tree: &FlameTree, labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {

@@ -62,8 +62,8 @@ async fn totals_of_exports_equal_the_apis() {
             .sum();
         assert_eq!(sum, profile["total"].as_i64().unwrap());
         // Sent back, it is what it was.
-        let units = emberline_model::foreign::Units::cpu(100);
-        let back = emberline_model::foreign::folded::read(folded.text(), &units, true).unwrap();
+        let units = emberline_model::formats::Units::cpu(100);
+        let back = emberline_model::formats::folded::read(folded.text(), &units, true).unwrap();
         assert_eq!(
             (back.total(), &back.profile_type.0),
             (sum, &emberline_model::ProfileType::CPU.to_owned())

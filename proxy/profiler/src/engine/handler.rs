@@ -11,10 +11,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::arch::{self, Range};
-use super::registry;
 use super::ring::{OFF_STACK, TRUNCATED};
+use super::slot::ThreadSlot;
 use super::walk::{self, Program};
-use crate::label::WORDS;
+use crate::words::WORDS;
 
 static SAMPLING: AtomicBool = AtomicBool::new(false);
 static MAX_FRAMES: AtomicUsize = AtomicUsize::new(0);
@@ -164,7 +164,7 @@ unsafe fn on_signal(info: &SignalInfo, context: *const libc::ucontext_t) {
     }
     // A thread-local without initialiser and destructor: a plain memory access.
     WORDS.with(|words| {
-        let Some(slot) = registry::slot_of(words) else {
+        let Some(slot) = ThreadSlot::of(words) else {
             if !from_timer {
                 FOREIGN.fetch_add(1, Ordering::Relaxed);
             }

@@ -5,9 +5,10 @@
 
 use std::io;
 
+use super::clock;
 use super::handler::SignalInfo;
-use super::{clock, registry};
-use crate::label::WORDS;
+use super::slot::ThreadSlot;
+use crate::words::WORDS;
 
 /// A way to ask one registered thread for a sample, from any thread.
 #[derive(Copy, Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct SampleProbe {
 /// A probe of the calling thread; `None` if it is not registered or cannot be.
 #[must_use]
 pub fn probe_current_thread() -> Option<SampleProbe> {
-    let slot = WORDS.with(registry::slot_of)?;
+    let slot = WORDS.with(ThreadSlot::of)?;
     Some(SampleProbe {
         tid: clock::own_tid(),
         cookie: std::ptr::from_ref(slot) as usize,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 use super::arch::Range;
 use super::slot::{Sampling, ThreadSlot};
 use super::{altstack, clock, fork, lock};
-use crate::label::{Registration, ThreadWords, WORDS};
+use crate::words::{Registration, ThreadWords, WORDS};
 
 struct Registry {
     /// Slots of threads that live, or ended and were not drained yet.
@@ -84,19 +84,11 @@ fn register(words: &ThreadWords) {
 }
 
 fn unregister(words: &ThreadWords) {
-    let Some(slot) = slot_of(words) else { return };
+    let Some(slot) = ThreadSlot::of(words) else { return };
     words.slot.store(ptr::null_mut(), Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
     slot.detach();
     altstack::remove(&slot.alternate_stack);
-}
-
-/// The slot of the thread that `words` belongs to. Async-signal-safe.
-#[inline]
-pub(super) fn slot_of(words: &ThreadWords) -> Option<&'static ThreadSlot> {
-    let slot = words.slot.load(Ordering::Relaxed).cast::<ThreadSlot>();
-    // SAFETY: only `register` stores a pointer there, to a leaked slot.
-    unsafe { slot.as_ref() }
 }
 
 fn arm(slot: &'static ThreadSlot, sampling: Sampling) {

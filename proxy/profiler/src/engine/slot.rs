@@ -15,6 +15,7 @@ use super::arch::Range;
 use super::ring::Ring;
 use super::timer::Timer;
 use super::{clock, lock};
+use crate::words::ThreadWords;
 
 /// The bits of a slot's address that are zero and hold the phase in its cookie.
 const PHASE_MASK: usize = align_of::<ThreadSlot>() - 1;
@@ -97,6 +98,14 @@ pub(super) struct Report {
 }
 
 impl ThreadSlot {
+    /// The slot of the thread that `words` belongs to. Async-signal-safe.
+    #[inline]
+    pub(super) fn of(words: &ThreadWords) -> Option<&'static ThreadSlot> {
+        let slot = words.slot.load(Ordering::Relaxed).cast::<ThreadSlot>();
+        // SAFETY: only the registry stores a pointer there, to a slot that is never freed.
+        unsafe { slot.as_ref() }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             ring: OnceLock::new(),

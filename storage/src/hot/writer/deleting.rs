@@ -22,9 +22,9 @@ use crate::{
     deletions::{DeleteProgress, Deleted, Deletion, Owned, ServiceName},
     error::DeleteError,
     hot::{
-        copy::Problem,
         failure::{self, Kind},
-        forget::{self, Found, Outcome},
+        purge::{self, Found, Outcome},
+        rewrite::Problem,
     },
     journal::Lsn,
     parts::{self, PartSet},
@@ -99,7 +99,7 @@ fn unavailable(error: impl std::fmt::Display) -> DeleteError {
 pub(super) fn unfinished(shared: &Shared) -> Option<Deletion> {
     let deletions = shared.deletions.lock();
     let mut all = deletions.all().iter();
-    all.find(|deletion| !forget::next(shared, deletion).0.is_empty())
+    all.find(|deletion| !purge::next(shared, deletion).0.is_empty())
         .cloned()
 }
 
@@ -151,11 +151,11 @@ impl Writer {
             self.finished();
             return;
         };
-        let (listed, beside) = forget::next(&self.shared, &deletion);
+        let (listed, beside) = purge::next(&self.shared, &deletion);
         let shared = self.shared.clone();
         self.work(move || {
             let written =
-                std::panic::catch_unwind(AssertUnwindSafe(|| forget::forget(&shared, &deletion, listed, &beside)));
+                std::panic::catch_unwind(AssertUnwindSafe(|| purge::purge(&shared, &deletion, listed, &beside)));
             Outcome::Written(written.unwrap_or_else(|_| Err(Problem::Internal("deleting panicked".to_owned()))))
         });
     }
@@ -237,8 +237,7 @@ impl Writer {
         });
         let shared = self.shared.clone();
         self.work(move || {
-            let found =
-                std::panic::catch_unwind(AssertUnwindSafe(|| forget::find(&shared, &who, &owned, parts.iter())));
+            let found = std::panic::catch_unwind(AssertUnwindSafe(|| purge::find(&shared, &who, &owned, parts.iter())));
             Outcome::Found(found.unwrap_or_else(|_| Err(Problem::Internal("deleting panicked".to_owned()))))
         });
     }
@@ -248,7 +247,7 @@ impl Writer {
         let queue = self.shared.queue.clone();
         let worker = std::thread::Builder::new().name("deleter".to_owned()).spawn(move || {
             let outcome = step();
-            queue.request(|requests| requests.forgotten = Some(outcome));
+            queue.request(|requests| requests.purged = Some(outcome));
         });
         match worker {
             Ok(worker) => self.worker = Some(worker),
@@ -257,7 +256,7 @@ impl Writer {
     }
 
     /// A step ended.
-    pub(super) fn forgotten(&mut self, outcome: Outcome) {
+    pub(super) fn purged(&mut self, outcome: Outcome) {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
@@ -291,7 +290,7 @@ impl Writer {
                 (sources.tables.clone(), sources.parts.clone())
             };
             let new = parts.iter().filter(|part| looked_into.by_name(part.name).is_none());
-            let new = forget::find(&shared, &who, &owned, new)?;
+            let new = purge::find(&shared, &who, &owned, new)?;
             found.rows += new.rows;
             found.parts.extend(new.parts);
             let rows = engine.database.count_owned(&tables, &owned).map_err(failed)?;
@@ -379,7 +378,7 @@ impl Writer {
     }
 
     /// Parts without the service take the places of those with it, unless these went meanwhile.
-    fn put_in_place(&mut self, done: forget::Done) {
+    fn put_in_place(&mut self, done: purge::Done) {
         let shared = self.shared.clone();
         if !shared.parts().holds(&done.replaced) {
             return;

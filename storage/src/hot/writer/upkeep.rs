@@ -15,9 +15,9 @@ use super::{Writer, deleting, newest_s};
 use crate::{
     hot::{
         compact,
-        copy::Problem,
         failure::{self, Kind},
-        hours, load,
+        hours, reconcile,
+        rewrite::Problem,
         seal::{self, SealError},
     },
     journal::{Lsn, Needless},
@@ -218,14 +218,14 @@ impl Writer {
             (sources.tables.clone(), sources.parts.clone())
         };
         let database = &engine.database;
-        let kept = dropped.then(|| load::kept(&self.shared, &parts));
+        let kept = dropped.then(|| reconcile::kept(&self.shared, &parts));
         let swept = database
             .sweep_dictionary(&tables, kept.as_ref())
             .and_then(|()| database.checkpoint())
             .and_then(|()| database.contents())
             .and_then(|contents| {
                 if dropped {
-                    load::again(&self.shared, database, contents)
+                    reconcile::again(&self.shared, database, contents)
                 } else {
                     Ok(contents.seen)
                 }

@@ -108,6 +108,15 @@ fn every_rust_file_says_what_it_is() {
 }
 
 #[test]
+fn a_module_with_parts_is_a_file_beside_their_folder() {
+    for (path, _) in files(&["mod.rs"]) {
+        // What tests share is a folder, because examples name it by its path.
+        let is_source = path.components().any(|part| part.as_os_str() == "src");
+        assert!(!is_source, "{}: name it after its folder, one level up", path.display());
+    }
+}
+
+#[test]
 fn a_file_holds_one_idea() {
     for (path, text) in files(&[".rs", ".ts", ".tsx"]) {
         let lines = text.lines().count();

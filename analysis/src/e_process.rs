@@ -1,0 +1,338 @@
+//! The e-process: evidence that may be looked at after every window.
+//!
+//! Guarantee: fed with factors whose expectation without a change is at most 1 given the past, the value's
+//! expectation stays at most 1, so by Ville's inequality P(ever value >= 1 / alpha) <= alpha, however often one
+//! looks. The value is the average over quantiles, over alternatives (how big the change is) and, with weights
+//! that add up to 1, over the step at which the change began; an average of e-processes is an e-process.
+//! The mixture over beginnings finds a slowdown that starts long after the release did: its price is
+//! `ln(1 / weight)`, that is 0.2 for the first step, 3.4 for step 2 and 8.4 for step 30.
+//!
+//! A factor is cut at a cap and divided by `1 + s (cap - 1)`, where `s` is the share of windows in which something
+//! other than the release disturbs one release alone. A cut likelihood ratio is Huber's minimax test under such
+//! contamination (Huber, Ann. Math. Stat. 36, 1965); with the division the guarantee holds under it too.
+//!
+//! Wrong on purpose: requests inside one window are taken as independent. Where they are not, one window may say
+//! too much; the cap is what bounds it.
+
+use crate::statistics::{ln_add_exp, ln_beta_binomial_ratio};
+
+/// How far the alternatives go from the share expected without a change towards 1.
+const ALTERNATIVES: [f64; 4] = [0.1, 0.3, 0.6, 0.9];
+/// Weight of "changed from the first step on": a release usually brings its slowdown with it.
+const WEIGHT_OF_FIRST_STEP: f64 = 0.8;
+
+/// What a count of exceedances is expected to follow without a change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Null {
+    /// The threshold is an order statistic of a sample drawn under the same conditions: beta-binomial, exactly
+    /// and for any distribution of latency.
+    SameWindow {
+        /// Requests of the baseline above the threshold's rank, plus one.
+        above: f64,
+        /// The threshold's rank.
+        below: f64,
+    },
+    /// No threshold: requests of the baseline in the same block, and those of them that exceeded (failed), where both have one
+    /// chance, whatever it is. `crate::errors` says why the factor is a fair bet.
+    Share {
+        /// Those of the baseline.
+        errors: u64,
+        /// All requests of the baseline.
+        requests: u64,
+        /// The baseline's chance as known before this block; between 0 and 1, and neither.
+        expected: f64,
+    },
+    /// The threshold is a bound that holds for the true quantile: binomial with this chance.
+    Bound {
+        /// Chance of an exceedance.
+        chance: f64,
+    },
+}
+
+impl Null {
+    /// Expected share of exceedances.
+    pub(crate) fn share(self) -> f64 {
+        match self {
+            Null::SameWindow { above, below } => above / (above + below),
+            Null::Share { errors, requests, .. } => errors as f64 / requests.max(1) as f64,
+            Null::Bound { chance } => chance,
+        }
+    }
+
+    /// Log-likelihood ratio of `exceedances` of `requests` under an alternative; never falls when `exceedances` grow,
+    /// which makes it valid for every candidate that is not slower, and not only for an equal one.
+    pub(crate) fn ln_ratio(self, exceedances: u64, requests: u64, alternative: f64) -> f64 {
+        let share = self.share();
+        let changed = share + (1.0 - share) * alternative;
+        match self {
+            Null::SameWindow { above, below } => {
+                let size = above + below;
+                let alternative = (changed * size, (1.0 - changed) * size);
+                ln_beta_binomial_ratio(exceedances, requests, (above, below), alternative)
+            }
+            Null::Share {
+                errors,
+                requests: of,
+                expected,
+            } => {
+                // Small growths count as well where failures are rare.
+                let changed = expected + (1.0 - expected) * alternative * alternative;
+                let (n, m) = (of as f64, requests as f64);
+                let same = (n * expected + m * changed) / (n + m);
+                let ln = |of: u64, all: u64, chance: f64| {
+                    of as f64 * (chance / same).ln() + (all - of) as f64 * ((1.0 - chance) / (1.0 - same)).ln()
+                };
+                ln(errors, of, expected) + ln(exceedances, requests, changed)
+            }
+            Null::Bound { .. } => {
+                let (k, rest) = (exceedances as f64, (requests - exceedances) as f64);
+                k * (changed / share).ln() + rest * ((1.0 - changed) / (1.0 - share)).ln()
+            }
+        }
+    }
+}
+
+/// Exceedances of one quantile's threshold in one block of windows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exceedance {
+    /// Requests of the judged release above the threshold.
+    pub(crate) above: u64,
+    /// All its requests in the block.
+    pub(crate) requests: u64,
+    /// What is expected without a change.
+    pub(crate) null: Null,
+}
+
+impl Exceedance {
+    /// True when more requests exceed than is expected without a change.
+    pub(crate) fn holds(&self) -> bool {
+        self.above as f64 > self.null.share() * self.requests as f64
+    }
+
+    /// The same block as if every request had exceeded.
+    pub(crate) fn at_most(self) -> Exceedance {
+        Exceedance {
+            above: self.requests,
+            ..self
+        }
+    }
+}
+
+/// The most one block may say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cap {
+    /// Largest log-likelihood ratio counted.
+    ln_gross: f64,
+    /// Subtracted from every logarithm, for the windows disturbed by something else.
+    ln_discount: f64,
+}
+
+impl Cap {
+    /// The cap that lets `blocks` saturated blocks, and no fewer, carry a verdict at `alpha`.
+    pub(crate) fn new(alpha: f64, blocks: u32, disturbed_share: f64) -> Cap {
+        // Room for the mixture: of the alternatives and quantiles a clear change saturates at least a quarter.
+        let wanted = ((1.0 / alpha).ln() + 4f64.ln()) / f64::from(blocks.max(1));
+        let share = disturbed_share.clamp(0.0, 0.5);
+        // The discount grows with the cap, so no net cap above ln(1 / share) exists; half of that is always safe.
+        let net = if share > 0.0 {
+            wanted.min(-share.ln() - std::f64::consts::LN_2)
+        } else {
+            wanted
+        };
+        // Solves e^gross / (1 + share (e^gross - 1)) = e^net.
+        let ln_gross = net + (1.0 - share).ln() - (1.0 - share * net.exp()).ln();
+        Cap {
+            ln_gross,
+            ln_discount: ln_gross - net,
+        }
+    }
+
+    fn apply(self, ln_ratio: f64) -> f64 {
+        ln_ratio.min(self.ln_gross) - self.ln_discount
+    }
+}
+
+/// Product of factors under one alternative, mixed over the step at which the change began.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// Logarithm of the sum, over the beginnings so far, of weight times product.
+    ln_mixture: f64,
+    /// The best single beginning: logarithm of weight times product, and its step.
+    best: (f64, usize),
+}
+
+impl Run {
+    fn step(&mut self, step: usize, ln_factor: f64) {
+        let ln_weight = ln_weight_of_beginning(step);
+        self.ln_mixture = ln_add_exp(self.ln_mixture, ln_weight) + ln_factor;
+        if self.best.0 < ln_weight {
+            self.best = (ln_weight, step);
+        }
+        self.best.0 += ln_factor;
+    }
+}
+
+fn ln_weight_of_beginning(step: usize) -> f64 {
+    match step as f64 {
+        0.0 => WEIGHT_OF_FIRST_STEP.ln(),
+        s => (1.0 - WEIGHT_OF_FIRST_STEP).ln() - (s * (s + 1.0)).ln(),
+    }
+}
+
+/// Weight of all beginnings after `steps` steps.
+fn weight_of_later_beginnings(steps: usize) -> f64 {
+    if steps == 0 {
+        1.0
+    } else {
+        (1.0 - WEIGHT_OF_FIRST_STEP) / steps as f64
+    }
+}
+
+/// Evidence that one release is slower than another, over a growing number of steps.
+#[derive(Debug, Clone)]
+pub(crate) struct EProcess {
+    /// Per quantile, per alternative.
+    runs: Vec<[Run; ALTERNATIVES.len()]>,
+    steps: usize,
+    ln_peak: f64,
+}
+
+impl EProcess {
+    pub(crate) fn new(quantiles: usize) -> EProcess {
+        let empty = Run {
+            ln_mixture: f64::NEG_INFINITY,
+            best: (f64::NEG_INFINITY, 0),
+        };
+        EProcess {
+            runs: vec![[empty; ALTERNATIVES.len()]; quantiles],
+            steps: 0,
+            ln_peak: 0.0,
+        }
+    }
+
+    /// Adds a step; `exceedances` holds one entry per quantile, `None` where the block cannot judge it.
+    pub(crate) fn push(&mut self, exceedances: &[Option<Exceedance>], cap: Cap) {
+        for (runs, exceedance) in self.runs.iter_mut().zip(exceedances) {
+            for (run, alternative) in runs.iter_mut().zip(ALTERNATIVES) {
+                let ln_factor =
+                    exceedance.map_or(0.0, |e| cap.apply(e.null.ln_ratio(e.above, e.requests, alternative)));
+                run.step(self.steps, ln_factor);
+            }
+        }
+        self.steps += 1;
+        self.ln_peak = self.ln_peak.max(self.ln_value());
+    }
+
+    /// Natural logarithm of the e-value now.
+    pub(crate) fn ln_value(&self) -> f64 {
+        let all = self
+            .runs
+            .iter()
+            .flatten()
+            .fold(f64::NEG_INFINITY, |sum, run| ln_add_exp(sum, run.ln_mixture));
+        let average = all - ((self.runs.len().max(1) * ALTERNATIVES.len()) as f64).ln();
+        ln_add_exp(average, weight_of_later_beginnings(self.steps).ln())
+    }
+
+    /// Largest value so far.
+    pub(crate) fn ln_peak(&self) -> f64 {
+        self.ln_peak
+    }
+
+    /// Natural logarithm of one quantile's e-value.
+    pub(crate) fn ln_value_of(&self, quantile: usize) -> f64 {
+        let all = self.runs[quantile]
+            .iter()
+            .fold(f64::NEG_INFINITY, |sum, run| ln_add_exp(sum, run.ln_mixture));
+        ln_add_exp(
+            all - (ALTERNATIVES.len() as f64).ln(),
+            weight_of_later_beginnings(self.steps).ln(),
+        )
+    }
+
+    /// The quantile with the most evidence (the first of equals) and the step at which its change most likely began.
+    pub(crate) fn leading(&self) -> (usize, usize) {
+        let mut leading = 0;
+        for quantile in 1..self.runs.len() {
+            // Two saturated quantiles differ by rounding only.
+            if self.ln_value_of(quantile) > self.ln_value_of(leading) + 1e-9 {
+                leading = quantile;
+            }
+        }
+        let best = self
+            .runs
+            .get(leading)
+            .and_then(|runs| runs.iter().max_by(|a, b| a.best.0.total_cmp(&b.best.0)));
+        (leading, best.map_or(0, |run| run.best.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(above: u64) -> Vec<Option<Exceedance>> {
+        vec![Some(Exceedance {
+            above,
+            requests: 50,
+            null: Null::SameWindow {
+                above: 26.0,
+                below: 25.0,
+            },
+        })]
+    }
+
+    #[test]
+    fn weights_of_beginnings_add_up_to_one() {
+        for steps in [0, 1, 2, 40] {
+            let before: f64 = (0..steps).map(|s| ln_weight_of_beginning(s).exp()).sum();
+            assert!(
+                (before + weight_of_later_beginnings(steps) - 1.0).abs() < 1e-12,
+                "{steps}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_block_never_carries_a_verdict_and_two_saturated_ones_do() {
+        for alpha in [0.05, 0.001, 1e-6] {
+            let cap = Cap::new(alpha, 2, 0.0);
+            let mut process = EProcess::new(1);
+            process.push(&block(50), cap);
+            assert!(process.ln_value() < (1.0 / alpha).ln(), "{alpha}");
+            process.push(&block(50), cap);
+            assert!(
+                process.ln_value() >= (1.0 / alpha).ln() || alpha < 1e-5,
+                "{alpha} {}",
+                process.ln_value()
+            );
+        }
+    }
+
+    #[test]
+    fn the_discount_pays_for_disturbed_windows() {
+        for share in [0.001, 0.01, 0.1] {
+            let cap = Cap::new(0.001, 2, share);
+            // A share of windows at the cap, the others at the bound of what is expected without a change.
+            let expectation = (1.0 - share) * (-cap.ln_discount).exp() + share * (cap.ln_gross - cap.ln_discount).exp();
+            assert!(expectation <= 1.0 + 1e-9, "{share} {expectation}");
+        }
+    }
+
+    #[test]
+    fn a_late_beginning_is_found_and_dated() {
+        let cap = Cap::new(0.001, 2, 0.002);
+        let mut process = EProcess::new(1);
+        for _ in 0..40 {
+            process.push(&block(24), cap);
+        }
+        assert!(process.ln_value() < 0.1);
+        let mut steps = 0;
+        while process.ln_value() < 1000f64.ln() {
+            process.push(&block(50), cap);
+            steps += 1;
+        }
+        assert!((2..=5).contains(&steps), "{steps}");
+        assert_eq!(process.leading(), (0, 40));
+    }
+}

@@ -1,0 +1,75 @@
+//! The bounds themselves: those that the operator sets, and those that keep sums from overflowing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of what senders may send.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestLimits {
+    /// Windows that start longer ago are left out. Not longer than the store's own retention.
+    pub retention: Duration,
+    /// Windows that start further in the future are left out.
+    pub max_future: Duration,
+    /// Longest window, in seconds.
+    pub max_window_seconds: u32,
+    /// Windows in one request.
+    pub max_windows_per_request: usize,
+    /// Reporting processes (workload and component) that are in use at the same time.
+    pub max_workloads: usize,
+    /// Different routes a service may report; further ones fold into `other`.
+    pub max_routes_per_service: usize,
+    /// Different releases and destinations a service may name as its peers; further ones become unknown.
+    pub max_peers_per_service: usize,
+    /// Request series in one window; further ones fold into `other`.
+    pub max_series_per_window: usize,
+    /// Types of profiles in one window; those of one type are added up.
+    pub max_profiles_per_window: usize,
+    /// Samples in one profile; further ones fold into one stack per label set.
+    pub max_samples_per_profile: usize,
+    /// Frames in one stack; of deeper ones the middle is cut, and a frame stands for it.
+    pub max_stack_depth: usize,
+    /// Exemplars kept of one profile; further ones are counted, and stay in the sums.
+    pub max_exemplars_per_profile: usize,
+    /// Stacks remembered of counters that grow from the start of a process, of all processes together.
+    pub max_cumulative_rows: usize,
+    /// Stacks remembered of such counters of one profile.
+    pub max_cumulative_rows_per_profile: usize,
+    /// Processes that may push such counters at the same time.
+    pub max_cumulative_senders: usize,
+    /// Buckets remembered of histograms that grow from the start of a process, of all processes together; a histogram
+    /// with the bounds that SDKs choose has about fifty with what belongs to it.
+    pub max_cumulative_buckets: usize,
+    /// Buckets remembered of such histograms of one process.
+    pub max_cumulative_buckets_per_process: usize,
+}
+
+impl Default for IngestLimits {
+    fn default() -> IngestLimits {
+        IngestLimits {
+            retention: Duration::from_secs(72 * 3600),
+            max_future: Duration::from_secs(600),
+            max_window_seconds: emberline_model::time::LONGEST_SECONDS,
+            max_windows_per_request: 1_000,
+            max_workloads: 10_000,
+            max_routes_per_service: 1_000,
+            max_peers_per_service: 1_000,
+            max_series_per_window: 5_000,
+            max_profiles_per_window: 64,
+            max_samples_per_profile: 50_000,
+            max_stack_depth: 512,
+            max_exemplars_per_profile: 1_000,
+            max_cumulative_rows: 1_000_000,
+            max_cumulative_rows_per_profile: 100_000,
+            max_cumulative_senders: 1_000,
+            max_cumulative_buckets: 4_000_000,
+            max_cumulative_buckets_per_process: 400_000,
+        }
+    }
+}
+
+/// Largest count of bytes: a day of windows of a thousand processes still fits into 63 bits.
+pub(in crate::ingest) const MAX_BYTES: i64 = 1 << 40;
+/// Most requests in one histogram, and most samples in one row.
+pub(in crate::ingest) const MAX_COUNT: u64 = 1 << 36;

@@ -1,0 +1,116 @@
+//! The formats of profiles that are read, and what they are called.
+
+/// A format that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// pprof, packed with gzip or not.
+    Pprof,
+    /// Collapsed stacks with a number at the end of each line.
+    Folded,
+    /// A stack per line, each one sample.
+    Lines,
+    /// The output of `perf script`.
+    PerfScript,
+    /// A file of speedscope.
+    Speedscope,
+    /// A flight recording of Java.
+    Jfr,
+    /// `.cpuprofile` of V8.
+    CpuProfile,
+    /// `.heapprofile` of V8.
+    HeapProfile,
+    /// A trace of Chrome that holds CPU profiles.
+    ChromeTrace,
+    /// Text of Austin.
+    Austin,
+    /// Austin's binary format.
+    Mojo,
+    /// CPU samples of gperftools.
+    GperftoolsCpu,
+    /// A heap of gperftools.
+    GperftoolsHeap,
+    /// A heap of jemalloc.
+    Jemalloc,
+    /// What bpftrace prints.
+    Bpftrace,
+    /// Costs and calls of callgrind.
+    Callgrind,
+    /// Times and calls of Python's cProfile.
+    Pstats,
+}
+
+/// Names of the formats that are read.
+pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, speedscope, jfr, cpuprofile, heapprofile, \
+     chrome-trace, austin, mojo, gperftools-cpu, gperftools-heap, jemalloc, bpftrace, callgrind, pstats";
+
+impl Format {
+    /// The format of a name; `groups` and `collapsed` are other words for folded.
+    pub fn of_name(name: &str) -> Option<Format> {
+        Some(match name {
+            "pprof" => Format::Pprof,
+            "folded" | "groups" | "collapsed" => Format::Folded,
+            "lines" => Format::Lines,
+            "perf-script" | "perf_script" | "perf" => Format::PerfScript,
+            "speedscope" => Format::Speedscope,
+            "jfr" => Format::Jfr,
+            "cpuprofile" => Format::CpuProfile,
+            "heapprofile" => Format::HeapProfile,
+            "chrome-trace" | "chrome_trace" => Format::ChromeTrace,
+            "austin" => Format::Austin,
+            "mojo" => Format::Mojo,
+            "gperftools-cpu" | "gperftools_cpu" => Format::GperftoolsCpu,
+            "gperftools-heap" | "gperftools_heap" => Format::GperftoolsHeap,
+            "jemalloc" => Format::Jemalloc,
+            "bpftrace" => Format::Bpftrace,
+            "callgrind" | "cachegrind" => Format::Callgrind,
+            "pstats" | "cprofile" => Format::Pstats,
+            _ => return None,
+        })
+    }
+
+    /// Its first name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Pprof => "pprof",
+            Format::Folded => "folded",
+            Format::Lines => "lines",
+            Format::PerfScript => "perf-script",
+            Format::Speedscope => "speedscope",
+            Format::Jfr => "jfr",
+            Format::CpuProfile => "cpuprofile",
+            Format::HeapProfile => "heapprofile",
+            Format::ChromeTrace => "chrome-trace",
+            Format::Austin => "austin",
+            Format::Mojo => "mojo",
+            Format::GperftoolsCpu => "gperftools-cpu",
+            Format::GperftoolsHeap => "gperftools-heap",
+            Format::Jemalloc => "jemalloc",
+            Format::Bpftrace => "bpftrace",
+            Format::Callgrind => "callgrind",
+            Format::Pstats => "pstats",
+        }
+    }
+
+    /// What it is, for people.
+    pub fn described(self) -> &'static str {
+        match self {
+            Format::Pprof => "pprof",
+            Format::Folded => "folded stacks",
+            Format::Lines => "lines of stacks",
+            Format::PerfScript => "perf script",
+            Format::Speedscope => "speedscope",
+            Format::Jfr => "a JFR recording",
+            Format::CpuProfile => "a CPU profile of V8 (.cpuprofile)",
+            Format::HeapProfile => "a heap profile of V8 (.heapprofile)",
+            Format::ChromeTrace => "a Chrome trace",
+            Format::Austin => "text of Austin",
+            Format::Mojo => "samples of Austin (MOJO)",
+            Format::GperftoolsCpu => "a CPU profile of gperftools",
+            Format::GperftoolsHeap => "a heap profile of gperftools",
+            Format::Jemalloc => "a heap profile of jemalloc",
+            Format::Bpftrace => "output of bpftrace",
+            Format::Callgrind => "a profile of callgrind",
+            Format::Pstats => "a profile of Python's cProfile (pstats)",
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Finding out which format some bytes are in, and reading them in it.
+//!
+//! Guarantees: what is packed never unfolds beyond the limit; a format that is named is the only one tried, and an error
+//! says which format was tried and, for text, which line. What is recognised ([`recognise`]) is named by what it is.
+
+use super::{
+    DEFAULT_RATE_HZ, Units, austin, bpftrace, callgrind, chrome_trace,
+    folded::{self, FoldedError},
+    format::Format,
+    gperftools, jemalloc, jfr, mojo,
+    perf_script::{self, PerfScriptError},
+    pstats,
+    read_error::{Outcome, ReadError},
+    recognise::{Recognised, recognise},
+    speedscope::{self, SpeedscopeError},
+    table::How,
+    v8_cpu, v8_heap,
+};
+use crate::{
+    otlp::Rejected,
+    pprof::{self, Addresses, PprofError},
+    profile::Profile,
+    unpack::{UnpackError, unpack},
+    weight::{TooHeavy, memory_of, weigh_json, weigh_text},
+};
+
+/// How numbers without a unit are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading<'a> {
+    /// The format; found out when not given.
+    pub format: Option<Format>,
+    /// A word of [`Units::of_kind`]; CPU samples when not given.
+    pub kind: Option<&'a str>,
+    /// Samples per second; 100 when not given.
+    pub rate_hz: Option<u32>,
+    /// What the addresses of a pprof file are.
+    pub addresses: Addresses,
+    /// Most bytes when unpacked.
+    pub limit: usize,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct ReadProfiles {
+    /// The format it was in.
+    pub format: Format,
+    /// One per type.
+    pub profiles: Vec<Profile>,
+    /// Which of them the file wants to be looked at by; of formats that cannot say, the first.
+    pub default_profile: usize,
+    /// What was left out, in samples.
+    pub left_out: Vec<Rejected>,
+    /// What was kept in another form than it came in.
+    pub changed: Vec<Rejected>,
+    /// How long it was when unpacked.
+    pub unpacked_bytes: usize,
+}
+
+/// Why bytes could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// Larger than the limit, or packed and broken.
+    #[error("{0}")]
+    Packed(#[from] UnpackError),
+    /// It unfolds to too much.
+    #[error("{0}")]
+    TooHeavy(#[from] TooHeavy),
+    /// A word for what is measured that nobody knows.
+    #[error(
+        "`{0}` does not name what is measured: use cpu, wall, cpu_nanoseconds, wall_nanoseconds, inuse_space, inuse_objects, \
+         alloc_space, alloc_objects, goroutines, mutex_count, mutex_duration, block_count or block_duration"
+    )]
+    Kind(String),
+    /// A format that is known and not read.
+    #[error("this is {what}, which is not read: {instead}")]
+    NotRead {
+        /// What it is.
+        what: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A format was named, and the bytes are in another.
+    #[error("{error}; the bytes look like {what}: {instead}")]
+    Misnamed {
+        /// What reading them as they were named said.
+        error: Box<FormatError>,
+        /// What they look like.
+        what: &'static str,
+        /// What to do.
+        instead: String,
+    },
+    /// Not the text it should be.
+    #[error("{0} must be UTF-8 text: {1}")]
+    NotText(&'static str, std::str::Utf8Error),
+    /// Not pprof.
+    #[error("read as pprof: {0}")]
+    Pprof(#[from] PprofError),
+    /// Not collapsed stacks.
+    #[error("read as folded stacks: {0}")]
+    Folded(#[from] FoldedError),
+    /// Not of `perf script`.
+    #[error("read as perf script: {0}")]
+    PerfScript(#[from] PerfScriptError),
+    /// Not of speedscope.
+    #[error("read as speedscope: {0}")]
+    Speedscope(#[from] SpeedscopeError),
+    /// Recognised, and not as it should be.
+    #[error("read as {0}: {1}")]
+    Broken(&'static str, ReadError),
+}
+
+/// Reads bytes, packed with gzip or zstd or not.
+pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
+    let unpacked = unpack(bytes, how.limit)?;
+    let bytes = unpacked.as_deref().unwrap_or(bytes);
+    if bytes.len() > how.limit {
+        return Err(UnpackError::TooLarge { limit: how.limit }.into());
+    }
+    let Some(named) = how.format else {
+        return read_in(detect(bytes)?, bytes, how);
+    };
+    read_in(named, bytes, how).map_err(|error| match recognise(bytes) {
+        _ if matches!(
+            error,
+            FormatError::TooHeavy(_) | FormatError::Packed(_) | FormatError::Kind(_)
+        ) =>
+        {
+            error
+        }
+        Some(Recognised::Read(format)) if format != named => FormatError::Misnamed {
+            error: Box::new(error),
+            what: format.described(),
+            instead: format!("say `format={}`", format.name()),
+        },
+        Some(Recognised::NotRead(known)) => FormatError::Misnamed {
+            error: Box::new(error),
+            what: known.what,
+            instead: known.instead.to_owned(),
+        },
+        _ => error,
+    })
+}
+
+/// Guesses by the first bytes and lines of what is unpacked.
+fn detect(unpacked: &[u8]) -> Result<Format, FormatError> {
+    match recognise(unpacked) {
+        Some(Recognised::Read(format)) => return Ok(format),
+        Some(Recognised::NotRead(known)) => {
+            return Err(FormatError::NotRead {
+                what: known.what,
+                instead: known.instead,
+            });
+        }
+        None => {}
+    }
+    let Ok(text) = std::str::from_utf8(unpacked) else {
+        return Ok(Format::Pprof);
+    };
+    Ok(if perf_script::looks_like(text) {
+        Format::PerfScript
+    } else if text.bytes().any(|byte| byte < 9) {
+        // A small pprof file may happen to be UTF-8; text holds no such bytes.
+        Format::Pprof
+    } else {
+        Format::Folded
+    })
+}
+
+/// Reads unpacked bytes in a format.
+fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
+    let rate = reading.rate_hz.filter(|&rate| rate > 0);
+    let kind = reading.kind.unwrap_or("cpu");
+    let units = || {
+        Units::of_kind(kind, rate.unwrap_or(DEFAULT_RATE_HZ))
+            .ok_or_else(|| FormatError::Kind(kind.chars().take(40).collect()))
+    };
+    let most_memory = memory_of(reading.limit as u64);
+    match format {
+        // They weigh what they keep.
+        Format::Pprof | Format::Jfr | Format::Mojo | Format::HeapProfile | Format::GperftoolsCpu | Format::Pstats => 0,
+        Format::Speedscope | Format::CpuProfile | Format::ChromeTrace => weigh_json(bytes, most_memory)?,
+        Format::Bpftrace if bytes.trim_ascii_start().starts_with(b"{") => weigh_json(bytes, most_memory)?,
+        Format::Folded
+        | Format::Lines
+        | Format::PerfScript
+        | Format::Austin
+        | Format::GperftoolsHeap
+        | Format::Jemalloc
+        | Format::Bpftrace
+        | Format::Callgrind => weigh_text(bytes, most_memory)?,
+    };
+    let text = || std::str::from_utf8(bytes).map_err(|error| FormatError::NotText(format.name(), error));
+    let how = How {
+        kind: reading.kind,
+        rate_hz: rate,
+        memory: most_memory,
+    };
+    let or_broken = |read: Result<Outcome, ReadError>| match read {
+        Err(ReadError::TooHeavy(heavy)) => Err(FormatError::TooHeavy(heavy)),
+        other => other.map_err(|error| FormatError::Broken(format.described(), error)),
+    };
+    let plain = |profiles| Outcome {
+        profiles,
+        ..Outcome::default()
+    };
+    let mut default_profile = 0;
+    let outcome = match format {
+        Format::Pprof => {
+            let file = pprof::read_file(bytes, reading.limit as u64, reading.addresses)?;
+            default_profile = file.default_value;
+            Outcome {
+                profiles: file.values.into_iter().map(|value| value.profile).collect(),
+                left_out: file.left_out,
+                changed: file.changed,
+            }
+        }
+        Format::Folded => plain(vec![folded::read(text()?, &units()?, true)?]),
+        Format::Lines => plain(vec![folded::read(text()?, &units()?, false)?]),
+        Format::Speedscope => {
+            let asked = reading.kind.map(|_| units()).transpose()?;
+            let file = speedscope::read(bytes, asked.as_ref(), rate.unwrap_or(DEFAULT_RATE_HZ))?;
+            Outcome {
+                profiles: file.profiles,
+                changed: file.changed,
+                ..Outcome::default()
+            }
+        }
+        Format::PerfScript => {
+            let script = perf_script::read(text()?, rate)?;
+            Outcome {
+                profiles: script.profiles,
+                left_out: script.left_out,
+                changed: script.changed,
+            }
+        }
+        Format::Jfr => or_broken(jfr::read(bytes, &how))?,
+        Format::CpuProfile => or_broken(v8_cpu::read(bytes, &how))?,
+        Format::HeapProfile => or_broken(v8_heap::read(bytes, &how))?,
+        Format::ChromeTrace => or_broken(chrome_trace::read(bytes, &how))?,
+        Format::Austin => or_broken(austin::read(text()?, &how))?,
+        Format::Mojo => or_broken(mojo::read(bytes, &how))?,
+        Format::GperftoolsCpu => or_broken(gperftools::read_cpu(bytes, &how))?,
+        Format::GperftoolsHeap => or_broken(gperftools::read_heap(text()?, &how))?,
+        Format::Jemalloc => or_broken(jemalloc::read(text()?, &how))?,
+        Format::Bpftrace => or_broken(bpftrace::read(text()?, &how))?,
+        Format::Callgrind => or_broken(callgrind::read(text()?, &how))?,
+        Format::Pstats => or_broken(pstats::read(bytes, &how))?,
+    };
+    Ok(ReadProfiles {
+        format,
+        profiles: outcome.profiles,
+        default_profile,
+        left_out: outcome.left_out,
+        changed: outcome.changed,
+        unpacked_bytes: bytes.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn found(bytes: &[u8]) -> Format {
+        let reading = Reading {
+            limit: 1 << 20,
+            ..Reading::default()
+        };
+        read(bytes, &reading).unwrap().format
+    }
+
+    #[test]
+    fn formats_are_told_apart_packed_or_not() {
+        let pprof = pprof::write(
+            &pprof::PprofMeta {
+                profile_type: crate::ProfileType::cpu(),
+                time_ns: 1,
+                duration_ns: 1,
+                period: 1,
+            },
+            &crate::resolve::ResolvedStacks::default(),
+            &[(1, [5, 0])],
+            false,
+        );
+        assert_eq!(found(&pprof), Format::Pprof);
+        for (text, format) in [
+            ("main;a 3\n", Format::Folded),
+            ("a 1 2.0: 5 cpu-clock: \n\tff f+0x1 (x)\n", Format::PerfScript),
+            (r#"{"shared":{"frames":[]},"profiles":[]}"#, Format::Speedscope),
+        ] {
+            assert_eq!(found(text.as_bytes()), format, "{text}");
+            assert_eq!(found(&gzip(text.as_bytes())), format, "{text}");
+        }
+    }
+
+    #[test]
+    fn bombs_stop_at_the_limit() {
+        let bomb = gzip(&vec![b'a'; 4 << 20]);
+        assert!(bomb.len() < 1 << 16);
+        let reading = Reading {
+            limit: 1 << 16,
+            ..Reading::default()
+        };
+        assert!(matches!(
+            read(&bomb, &reading),
+            Err(FormatError::Packed(UnpackError::TooLarge { .. }))
+        ));
+        assert!(matches!(
+            read(&vec![b'a'; (1 << 16) + 1], &reading),
+            Err(FormatError::Packed(UnpackError::TooLarge { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_kind_that_nobody_knows_is_named() {
+        let reading = Reading {
+            kind: Some("joules"),
+            limit: 100,
+            ..Reading::default()
+        };
+        assert!(read(b"a 1", &reading).unwrap_err().to_string().contains("`joules`"));
+    }
+}

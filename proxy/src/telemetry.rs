@@ -1,0 +1,508 @@
+//! What requests did: counted per label set in windows of 10 s, beside the data path and never in its way.
+//!
+//! Guarantees:
+//! - **Exactly once.** A [`RequestRecord`] counts in exactly one window: the one in which it was recorded by the clock
+//!   of this process, read under the same lock that a cut takes. However late a window is cut, nothing moves to
+//!   another window, is lost or counted twice.
+//! - **Bounded.** Routes, peers, labels and series have limits ([`TelemetryOptions`]); what exceeds them is counted under
+//!   the peer `other@other` and its own route, never dropped. Overflowing HTTP statuses fold into their class. How much
+//!   was folded and why is at `/metrics`, and a warning says so at most once a minute.
+//! - **Forgetting.** Once in a window the tables are looked over ([`Telemetry::record`] notices): names that nobody used
+//!   for an hour go, and when a table is full those go first that did not last (`peers`, `names`).
+//! - **Cheap.** No allocation and no shared lock for what was seen before: every thread has its own shard, whose lock
+//!   nobody else wants except the cut every 10 s.
+//!
+//! What is open for long (`open`) counts its bytes in each window and itself when it has ended.
+//!
+//! Wrong on purpose: totals of a peer that is forgotten go on as totals of `other@other`. A request counts in the window
+//! in which it *ended*; the two ends of one request may see different windows.
+//!
+//! Locks are taken in this order: a shard, names, peers.
+
+mod cells;
+mod metrics;
+mod names;
+mod open;
+mod peer_table;
+mod peers;
+mod record;
+mod series;
+mod shard;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+    },
+};
+
+pub use emberline_profiler::Label;
+
+use emberline_model::{
+    LabelSet, RequestSeries, Side,
+    time::{Clock, WINDOW_SECONDS, window_start},
+};
+use names::Names;
+pub use names::{DestinationId, RouteId};
+pub(crate) use open::{Meters, OpenId};
+use parking_lot::RwLock;
+pub use peer_table::PeerTable;
+pub use peers::{InvalidPeer, PEER_HEADER, PeerId, Source, encode_peer, parse_peer};
+pub use record::{RequestRecord, ResponseFlags};
+pub use series::{Protocol, SeriesId};
+use shard::Shard;
+
+/// Limits of one process's telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TelemetryOptions {
+    /// Series (label, method, protocol, status, error) kept apart per window; the rest counts to its route, without peer
+    /// and method.
+    pub max_series: usize,
+    /// Peer releases kept apart at a time; the rest is `other@other`.
+    pub max_peers: usize,
+    /// Route templates kept apart over the life of the process; the rest is route `other`.
+    pub max_routes: usize,
+    /// Labels (side, route, peer) with a peer kept apart at a time; the rest has the peer `other@other`.
+    pub max_labels: usize,
+    /// Finished windows kept per shard until they are taken; older ones are dropped from the windows (and counted)
+    /// but stay in the totals. 0 for a process without an exporter.
+    pub windows_kept: usize,
+    /// Independent tables, one per thread when there are enough; 0 = twice the number of cores.
+    pub shards: usize,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> TelemetryOptions {
+        TelemetryOptions {
+            max_series: 2000,
+            max_peers: 500,
+            max_routes: 1000,
+            max_labels: 2000,
+            windows_kept: 60,
+            shards: 0,
+        }
+    }
+}
+
+/// How long a name is kept that nobody uses, in seconds.
+const FORGET_AFTER_S: i64 = 3600;
+const WINDOW_S: i64 = WINDOW_SECONDS as i64;
+/// Time between two warnings of the same kind, in seconds.
+const WARN_EVERY_S: i64 = 60;
+
+/// Which windows [`Telemetry::take_windows`] takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Only windows that have ended by the clock.
+    Ended,
+    /// The running window too: for the last export before the process ends.
+    All,
+}
+
+/// The process's telemetry: a cheap handle to clone, for any thread.
+#[derive(Clone)]
+pub struct Telemetry {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    names: RwLock<Names>,
+    peers: PeerTable,
+    shards: Box<[Shard]>,
+    /// The last window whose end has counted what is open.
+    counted_open: AtomicI64,
+    /// Start of the window in which names were looked over last.
+    looked_over: AtomicI64,
+    /// When somebody was warned last that names are folded, and of how many.
+    warned: parking_lot::Mutex<(i64, u64)>,
+    /// What is dropped from now on was cut off by this process.
+    cut_off: AtomicBool,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("shards", &self.shared.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// Number of this thread among those that recorded something; `usize::MAX` until it did.
+    static THREAD_NUMBER: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+}
+
+/// Combinations a shard remembers without asking the shared tables; those folded into `other` can be many more.
+const MOST_CACHED: usize = 8192;
+
+/// Threads numbered so far.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+fn thread_number() -> usize {
+    THREAD_NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+impl Telemetry {
+    /// Empty telemetry. Windows are cut by `clock`.
+    pub fn new(options: TelemetryOptions, clock: Arc<dyn Clock>) -> Telemetry {
+        let shards = match options.shards {
+            0 => 2 * std::thread::available_parallelism().map_or(2, usize::from),
+            n => n,
+        };
+        let now_ns = clock.now_unix_ns();
+        let window = window_start(clock.now_unix_s());
+        let shards = (0..shards.next_power_of_two())
+            .map(|_| Shard::new(&options, now_ns))
+            .collect();
+        let shared = Shared {
+            clock,
+            names: RwLock::new(Names::new(&options, window)),
+            peers: PeerTable::new(options.max_peers, window),
+            shards,
+            counted_open: AtomicI64::new(i64::MIN),
+            looked_over: AtomicI64::new(window),
+            warned: parking_lot::Mutex::new((i64::MIN, 0)),
+            cut_off: AtomicBool::new(false),
+        };
+        Telemetry {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn shard_number(&self) -> usize {
+        // The number of shards is a power of two.
+        thread_number() & (self.shared.shards.len() - 1)
+    }
+
+    fn shard(&self) -> &Shard {
+        &self.shared.shards[self.shard_number()]
+    }
+
+    /// The clock that windows are cut by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// The peers that introduced themselves.
+    pub fn peers(&self) -> &PeerTable {
+        &self.shared.peers
+    }
+
+    /// The id of a route template, for all templates known before traffic (configuration); interned, so asking again
+    /// gives the same id. Over the limit: [`RouteId::OTHER`]. Takes a shared lock; keep the id.
+    pub fn route(&self, template: &str) -> RouteId {
+        if let Some(known) = self.shared.names.read().find_route(template) {
+            return known;
+        }
+        self.shared.names.write().route(template)
+    }
+
+    /// The id of a destination's name, for all that are known before traffic (configuration); interned like a route.
+    pub fn destination(&self, name: &str) -> DestinationId {
+        self.shared.names.write().destination(name)
+    }
+
+    /// The label of what works for (side, route, peer): what stacks and requests are joined by. Interned; costs one
+    /// hash lookup on integers when seen before.
+    pub fn label(&self, side: Side, route: RouteId, peer: Option<PeerId>) -> Label {
+        let key = names::LabelKey { side, route, peer };
+        let mut state = self.shard().state.lock();
+        if let Some(label) = state.labels.get(&key.packed()) {
+            return *label;
+        }
+        let known = self.shared.names.read().find_label(key);
+        let label = known.unwrap_or_else(|| self.shared.names.write().label(key, &self.shared.peers));
+        if state.labels.len() < MOST_CACHED {
+            state.labels.insert(key.packed(), label);
+        }
+        label
+    }
+
+    /// The series of requests with a label, a method (`""` where there is none; methods that are not of HTTP become
+    /// `_OTHER`) and a protocol. Interned like [`Telemetry::label`].
+    pub fn series(&self, label: Label, method: &str, protocol: Protocol) -> SeriesId {
+        self.series_to(label, method, protocol, DestinationId::NONE)
+    }
+
+    /// As [`Telemetry::series`], of requests that are meant for a destination.
+    pub fn series_to(&self, label: Label, method: &str, protocol: Protocol, destination: DestinationId) -> SeriesId {
+        let key = names::SeriesKey {
+            label,
+            method: names::method_code(method),
+            protocol,
+            destination,
+        };
+        let mut state = self.shard().state.lock();
+        if let Some(series) = state.series.get(&key.packed()) {
+            return *series;
+        }
+        let (series, fold) = {
+            let mut names = self.shared.names.write();
+            let series = names.series(key, &self.shared.peers);
+            (series, names.fold_of(series, &self.shared.peers))
+        };
+        if state.series.len() < MOST_CACHED {
+            state.series.insert(key.packed(), series);
+            state.folds.insert(series.bits(), fold);
+        }
+        series
+    }
+
+    /// Counts one finished request into the window of now. Call it exactly once per request, when its response body
+    /// ended or was given up.
+    pub fn record(&self, record: &RequestRecord) {
+        if self.shard().record(&*self.shared.clock, record) {
+            self.look_over();
+        }
+    }
+
+    /// Looks the tables of names over, once in a window.
+    #[cold]
+    fn look_over(&self) {
+        let shared = &*self.shared;
+        let now_s = shared.clock.now_unix_s();
+        let window = window_start(now_s);
+        if shared.looked_over.swap(window, Ordering::Relaxed) == window {
+            return;
+        }
+        let mut last = HashMap::new();
+        let mut open = BTreeMap::new();
+        for shard in &shared.shards {
+            shard.note_last(&mut last);
+            shard.open.note(&mut open);
+        }
+        last.extend(open.into_keys().map(|series| (series, window)));
+        // Its windows before this one have been counted by what their requests said of themselves.
+        let heard = shared
+            .names
+            .read()
+            .peers_of(last.iter().filter(|(_, at)| **at >= window - WINDOW_S).map(|(s, _)| s));
+        let forgot_peers = shared.peers.look_over(window, &heard);
+        let (is_new, renames) = {
+            let mut names = shared.names.write();
+            let is_new = names.look_over(window, &last, &shared.peers) || forgot_peers;
+            let renames: HashMap<SeriesId, SeriesId> =
+                last.keys().map(|series| (*series, names.canonical(*series))).collect();
+            (is_new, renames)
+        };
+        if is_new {
+            for shard in &shared.shards {
+                shard.rename(|series| renames.get(&series).copied().unwrap_or(series));
+            }
+        }
+        self.warn_of_folded(now_s);
+    }
+
+    /// Says once a minute at most that names find no place.
+    fn warn_of_folded(&self, now_s: i64) {
+        let shared = &*self.shared;
+        let (peers, names) = (shared.peers.folded(), shared.names.read().folded());
+        let folded = peers.iter().sum::<u64>() + names.labels + names.series;
+        let mut warned = shared.warned.lock();
+        if folded <= warned.1 || now_s < warned.0.saturating_add(WARN_EVERY_S) {
+            return;
+        }
+        *warned = (now_s, folded);
+        drop(warned);
+        let counts = peer_table::CAUSES.into_iter().zip(peers);
+        let causes: Vec<String> = counts
+            .filter(|(_, n)| *n > 0)
+            .map(|(cause, n)| format!("{cause} {n}"))
+            .collect();
+        tracing::warn!(
+            peers = causes.join(", "),
+            labels = names.labels,
+            series = names.series,
+            "more names than there are places for: requests are counted to `other@other`; if callers are strangers, set \
+             `trusted_callers` of the listener"
+        );
+    }
+
+    /// Takes the series of forgotten peers for what they are folded into.
+    fn fold_forgotten(&self) {
+        self.shared.names.write().forget_peers(&self.shared.peers);
+    }
+
+    /// Counts a request as in flight until the guard is dropped, on any thread.
+    pub fn start_request(&self, side: Side) -> InFlight {
+        self.shard().add_in_flight(side, 1);
+        InFlight {
+            telemetry: self.clone(),
+            side,
+        }
+    }
+
+    /// Counts something as open in every window that it outlives, with the bytes that its meters say; `status` is what
+    /// they count under. To be closed.
+    pub(crate) fn open(&self, series: SeriesId, status: u16, meters: Meters) -> OpenId {
+        let shard = self.shard_number();
+        self.shared.shards[shard]
+            .open
+            .insert(shard as u32, series, status, meters)
+    }
+
+    /// Changes what is known of something open.
+    pub(crate) fn update_open(&self, id: &OpenId, series: SeriesId, status: u16, meters: Meters) {
+        self.shared.shards[id.shard as usize]
+            .open
+            .update(id, series, status, meters);
+    }
+
+    /// Ends something open: the bytes of it that windows have counted already.
+    pub(crate) fn close(&self, id: &OpenId) -> open::Bytes {
+        self.shared.shards[id.shard as usize].open.remove(id)
+    }
+
+    /// Says that whatever is dropped from now on is cut off by this process, and left by nobody.
+    pub(crate) fn cut_off(&self) {
+        self.shared.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.shared.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self, side: Side) -> i64 {
+        self.shared.shards.iter().map(|shard| shard.in_flight(side)).sum()
+    }
+
+    /// What a label stands for; [`LabelSet::none`] for [`Label::NONE`] and for labels this telemetry never gave out.
+    pub fn label_set(&self, label: Label) -> LabelSet {
+        self.shared.names.read().label_set(label, &self.shared.peers)
+    }
+
+    /// Takes the windows that ended (or all), merged over threads: start in seconds since the Unix epoch → request
+    /// series, each label combination once. Windows without requests are not in the answer. What is taken is gone
+    /// from the windows; totals keep it.
+    pub fn take_windows(&self, cut: Cut) -> BTreeMap<i64, Vec<RequestSeries>> {
+        let mut merged: BTreeMap<i64, cells::Cells> = BTreeMap::new();
+        for shard in &self.shared.shards {
+            for window in shard.take(&*self.shared.clock, cut) {
+                match merged.entry(window.start_unix_s()) {
+                    std::collections::btree_map::Entry::Vacant(entry) => {
+                        entry.insert(window.cells);
+                    }
+                    std::collections::btree_map::Entry::Occupied(mut entry) => {
+                        entry.get_mut().merge(&window.cells, SeriesId::other);
+                    }
+                }
+            }
+        }
+        self.add_open(cut, &mut merged);
+        self.fold_forgotten();
+        let names = self.shared.names.read();
+        merged
+            .into_iter()
+            .filter(|(_, cells)| !cells.is_empty())
+            .map(|(start, cells)| (start, names.describe(&cells, &self.shared.peers)))
+            .collect()
+    }
+
+    /// Adds what is open to the last window that has ended, or to the running one when that is taken too.
+    fn add_open(&self, cut: Cut, windows: &mut BTreeMap<i64, cells::Cells>) {
+        let running = window_start(self.shared.clock.now_unix_s());
+        let start = match cut {
+            Cut::Ended => running - i64::from(WINDOW_SECONDS),
+            Cut::All => running,
+        };
+        if self.shared.counted_open.swap(start, Ordering::Relaxed) == start && cut == Cut::Ended {
+            return;
+        }
+        let mut open = BTreeMap::new();
+        for shard in &self.shared.shards {
+            shard.open.count(&mut open);
+        }
+        if open.is_empty() {
+            return;
+        }
+        let mut state = self.shared.shards[0].state.lock();
+        let cells = windows.entry(start).or_insert_with(|| state.totals.empty_like());
+        for ((series, status), count) in open {
+            cells.add_open(series, status, count, SeriesId::other);
+            // How many are open is nothing to add up.
+            let moved = open::OpenCount { open: 0, ..count };
+            state.totals.add_open(series, status, moved, SeriesId::other);
+        }
+    }
+
+    /// Everything recorded since the start, up to now: one entry per label combination.
+    pub fn totals(&self) -> Vec<RequestSeries> {
+        let mut totals = cells::Cells::unlimited();
+        for shard in &self.shared.shards {
+            let state = shard.state.lock();
+            totals.merge(&state.totals, SeriesId::other);
+            totals.merge(&state.current.cells, SeriesId::other);
+        }
+        self.fold_forgotten();
+        self.shared.names.read().describe(&totals, &self.shared.peers)
+    }
+
+    /// Counts that have no place in a window.
+    pub fn counters(&self) -> Counters {
+        let names = self.shared.names.read().folded();
+        let mut counters = Counters {
+            peers_invalid: self.shared.peers.invalid(),
+            peers: self.shared.peers.len(),
+            peers_folded: std::array::from_fn(|at| (peer_table::CAUSES[at], self.shared.peers.folded()[at])),
+            labels_folded: names.labels,
+            series_folded: names.series,
+            ..Counters::default()
+        };
+        for shard in &self.shared.shards {
+            let state = shard.state.lock();
+            counters.windows_lost += state.windows_lost;
+            counters.upstream_count += state.upstream_count;
+            counters.upstream_seconds += state.upstream_ns as f64 / 1e9;
+            for (sum, n) in counters.flags.iter_mut().zip(state.flags) {
+                *sum += n;
+            }
+        }
+        counters
+    }
+}
+
+/// Counts since the start that are read from the metrics page only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    /// Windows of a thread that were dropped because nobody took them.
+    pub windows_lost: u64,
+    /// Identity headers that did not parse.
+    pub peers_invalid: u64,
+    /// Peers that have a place now.
+    pub peers: usize,
+    /// Requests whose peer found no place, by cause.
+    pub peers_folded: [(&'static str, u64); 3],
+    /// Combinations of route and peer that found no place.
+    pub labels_folded: u64,
+    /// Combinations of route, peer, method, protocol and destination that found no place.
+    pub series_folded: u64,
+    /// Requests that waited for an upstream.
+    pub upstream_count: u64,
+    /// How long they waited together, in seconds.
+    pub upstream_seconds: f64,
+    /// Requests per response flag, in the order of [`ResponseFlags::ALL`].
+    pub flags: [u64; ResponseFlags::ALL.len()],
+}
+
+/// A request in flight; ends when dropped.
+#[derive(Debug)]
+#[must_use = "the request is in flight until this is dropped"]
+pub struct InFlight {
+    telemetry: Telemetry,
+    side: Side,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.telemetry.shard().add_in_flight(self.side, -1);
+    }
+}
