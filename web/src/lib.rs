@@ -42,6 +42,22 @@ mod ui;
 #[doc(hidden)]
 pub mod untrusted;
 
+/// Answers of the API as programs read them: the types that the server writes.
+pub mod answers {
+    pub use crate::{
+        api::{
+            alerts::Alerts,
+            diff::DiffFunctionsCut,
+            functions::DiffFunctions,
+            merge::{Merge, SelectionQuery},
+            profile::{FunctionsCut, ProfileFunction},
+            series::{OneSeries, SeriesAnswer, SeriesCut},
+        },
+        error::{ErrorBody, ErrorDetail},
+        tree_columns::ProfileTree,
+    };
+}
+
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};

@@ -177,7 +177,7 @@ function functionRows(stacks, divisors, scenario) {
     const sure = confidence === "strong" || confidence === "weak";
     return {
       id: hex(name), name, module: /^(clone3|start_thread|epoll_wait)$/.test(name) ? "libc.so.6" : "checkout", library: isLibrary(name),
-      self_a_ns: sums.selfA, self_b_ns: sums.selfB, total_a_ns: sums.totalA, total_b_ns: sums.totalB,
+      raw_self_a: sums.selfA, raw_self_b: sums.selfB, raw_total_a: sums.totalA, raw_total_b: sums.totalB,
       self_a: selfA, self_b: selfB, total_a: totalA, total_b: totalB, delta_self: selfB - selfA, delta_total: delta,
       ratio: totalA > 0 ? totalB / totalA : null, contribution: total === 0 ? 0 : (selfB - selfA) / total,
       low: delta - 1.96 * error, high: delta + 1.96 * error, q_value: Math.min(1, Math.exp((-z * z) / 2)), confidence,
@@ -222,7 +222,7 @@ export function diffOf({ scenario = "regression", route = null, per = "request",
   const error = Math.abs(delta) * 0.06 + 4000;
   const side = (at) => ({
     version: [baseline, candidate][at], from_ms: now - seconds * 1000, to_ms: now, windows, requests: requests[at], seconds,
-    samples: Math.round(sum(at === 0 ? "a" : "b") / TICK_NS), total_ns: sum(at === 0 ? "a" : "b"), value: values[at],
+    samples: Math.round(sum(at === 0 ? "a" : "b") / TICK_NS), total: sum(at === 0 ? "a" : "b"), value: values[at],
     build_ids: [BUILDS[isSwapped ? 1 - at : at]], resolved_ratio: scenario === "unresolved" && at === 1 ? 0.71 : 1, divisor: divisors[at],
     coverage: { covered_s: 870, profiles_s: 870, requests_s: 870, profiled_instances: 1, counted_instances: 1, joined_by: "instance", missing: null },
   });

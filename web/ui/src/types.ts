@@ -169,7 +169,7 @@ export interface DiffSide {
   seconds: number;
   coverage: Coverage;
   samples: number;
-  total_ns: number;
+  total: number;
   value: number;
   build_ids: string[];
   resolved_ratio: number;
@@ -195,10 +195,10 @@ export interface FunctionRow {
   name: string;
   module: string;
   library: boolean;
-  self_a_ns: number;
-  self_b_ns: number;
-  total_a_ns: number;
-  total_b_ns: number;
+  raw_self_a: number;
+  raw_self_b: number;
+  raw_total_a: number;
+  raw_total_b: number;
   self_a: number;
   self_b: number;
   total_a: number;

@@ -23,7 +23,7 @@ describe("derived columns", () => {
 
   test("values are divided by the side's divisor, and a side without requests draws as nothing", () => {
     const tree = fromDiff(diff);
-    expect(tree.totalA[0]).toBeCloseTo(diff.baseline.total_ns / diff.baseline.requests, 6);
+    expect(tree.totalA[0]).toBeCloseTo(diff.baseline.total / diff.baseline.requests, 6);
     expect(tree.totalB[0]).toBeCloseTo(diff.candidate.value, 6);
     const none = fromDiff({ ...diff, baseline: { ...diff.baseline, divisor: 0 } });
     expect(sum(none.totalA)).toBe(0);
