@@ -205,6 +205,12 @@ pub fn router(state: WebState) -> Router {
     protect(router, hosts)
 }
 
+/// The types of the pages: `web/ui/src/api.generated.ts`.
+#[doc(hidden)]
+pub fn api_types() -> Result<String, String> {
+    openapi::typescript::write(&openapi::describe(""))
+}
+
 /// Large answers travel compressed when the caller accepts it; pprof files and pictures are compressed already.
 fn compression() -> CompressionLayer<impl Predicate> {
     let worth_it = SizeAbove::new(1024)

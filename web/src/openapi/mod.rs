@@ -1,6 +1,8 @@
 //! `/api/openapi.json`: every endpoint, parameter and answer. Guarantee: parameters come from the tables that parse
 //! them, schemas from the types that are answered, and a test holds the rest against the router and against real answers.
 
+pub(crate) mod typescript;
+
 use axum::{
     Json,
     extract::{RawQuery, State},
