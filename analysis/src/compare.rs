@@ -322,7 +322,7 @@ fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSum
     };
     let seconds: f64 = side.windows.iter().map(|w| w.instance_seconds).sum();
     let samples: u64 = side.windows.iter().flat_map(|w| &w.stacks).map(|s| s.2).sum();
-    let total_ns = tree.total()[index];
+    let total = tree.total()[index];
     let unresolved: i64 = tree
         .functions
         .iter()
@@ -344,12 +344,12 @@ fn summary(side: &SideData, index: usize, tree: &FlameTree, per: Per) -> SideSum
         seconds,
         coverage: side.coverage.clone(),
         samples,
-        total_ns,
+        total,
         divisor,
-        value: divide(total_ns, divisor),
+        value: divide(total, divisor),
         build_ids: side.build_ids.clone(),
-        resolved_ratio: if total_ns > 0 {
-            1.0 - unresolved as f64 / total_ns as f64
+        resolved_ratio: if total > 0 {
+            1.0 - unresolved as f64 / total as f64
         } else {
             1.0
         },
@@ -392,10 +392,10 @@ fn row(
         name: info.name.clone(),
         module: info.module.clone(),
         library: change.is_library,
-        self_a_ns: totals.self_value[0],
-        self_b_ns: totals.self_value[1],
-        total_a_ns: totals.total[0],
-        total_b_ns: totals.total[1],
+        raw_self_a: totals.self_value[0],
+        raw_self_b: totals.self_value[1],
+        raw_total_a: totals.total[0],
+        raw_total_b: totals.total[1],
         self_a,
         self_b,
         total_a,

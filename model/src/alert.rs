@@ -3,11 +3,12 @@
 use std::sync::{Arc, RwLock};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::comparison::{FunctionRow, LatencyEvidence};
 
 /// Where an alert stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertStatus {
     /// Evidence is there, but not for long enough.
@@ -21,7 +22,7 @@ pub enum AlertStatus {
 }
 
 /// Whether the two releases served at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparisonMode {
     /// Both live: noise that hits both cancels.
@@ -31,7 +32,7 @@ pub enum ComparisonMode {
 }
 
 /// The function that explains a slowdown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GuiltyFunction {
     /// Function identifier, 16 hexadecimal digits.
     pub id: String,
@@ -46,7 +47,7 @@ pub struct GuiltyFunction {
     /// True when only code that the service's owners did not write explains the growth.
     #[serde(default)]
     pub library: bool,
-    /// Name of the library function it calls that took most of that growth; absent when the function took it itself.
+    /// Name of the library function it calls that took most of that growth; null when the function took it itself.
     #[serde(default)]
     pub callee: Option<String>,
 }
@@ -62,7 +63,7 @@ impl GuiltyFunction {
 }
 
 /// Difference of the medians seen from both ends of the edge, milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClientServerSplit {
     /// Seen by the callers.
     pub client_delta_ms: Option<f64>,
@@ -71,7 +72,7 @@ pub struct ClientServerSplit {
 }
 
 /// A release's route got slower: the statement with its evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
     /// Content hash of what the alert is about; the same after a restart.
     pub id: String,
@@ -89,7 +90,7 @@ pub struct Alert {
     pub candidate: String,
     /// Route template.
     pub route: String,
-    /// Calling release (`service@version`); absent when several or unknown ones call.
+    /// Calling release (`service@version`); null when several or unknown ones call.
     pub source: Option<String>,
     /// Whether both releases were live.
     pub mode: ComparisonMode,

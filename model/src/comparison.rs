@@ -1,14 +1,15 @@
 //! Two releases side by side: what is compared, and what the comparison says. These nouns are also the JSON
-//! of the API; the mathematics is in the analysis crate.
+//! of the API, and its OpenAPI document describes them as they stand here; the mathematics is in the analysis crate.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{coverage::Coverage, histogram::Histogram, resolve::ResolvedStacks, workload::Release};
 
 /// What costs are divided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
     /// Requests served in the same windows.
@@ -18,6 +19,17 @@ pub enum Per {
     Second,
     /// Nothing: plain sums.
     Total,
+}
+
+impl Per {
+    /// `request`, `second` or `total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Per::Request => "request",
+            Per::Second => "second",
+            Per::Total => "total",
+        }
+    }
 }
 
 impl std::str::FromStr for Per {
@@ -87,7 +99,7 @@ impl SideData {
 }
 
 /// What was compared on one side.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SideSummary {
     /// The version.
     pub version: String,
@@ -105,11 +117,11 @@ pub struct SideSummary {
     pub coverage: Coverage,
     /// Stack samples.
     pub samples: u64,
-    /// CPU nanoseconds (or the profile's unit), exact.
-    pub total_ns: i64,
+    /// Sum of all stacks, exact, in the unit of the profile type: nanoseconds of CPU, bytes, a count.
+    pub total: i64,
     /// What values are divided by: requests, seconds or 1.
     pub divisor: f64,
-    /// `total_ns` divided by `divisor`.
+    /// `total` divided by `divisor`.
     pub value: f64,
     /// Builds whose code ran.
     pub build_ids: Vec<String>,
@@ -118,7 +130,7 @@ pub struct SideSummary {
 }
 
 /// How sure a row is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// Survives the false discovery rate.
@@ -132,7 +144,7 @@ pub enum Confidence {
 }
 
 /// What happened to a function between the releases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FunctionState {
     /// Only in the candidate.
@@ -147,8 +159,22 @@ pub enum FunctionState {
     Same,
 }
 
-/// One function of a comparison. Raw values are exact integers; the others are divided by the side's divisor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+impl FunctionState {
+    /// `new`, `gone`, `up`, `down` or `same`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FunctionState::New => "new",
+            FunctionState::Gone => "gone",
+            FunctionState::Up => "up",
+            FunctionState::Down => "down",
+            FunctionState::Same => "same",
+        }
+    }
+}
+
+/// One function of a comparison. Raw values are exact integers in the unit of the profile type (nanoseconds of CPU, bytes,
+/// a count); costs are divided by the side's divisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FunctionRow {
     /// Function identifier, 16 hexadecimal digits.
     pub id: String,
@@ -158,14 +184,19 @@ pub struct FunctionRow {
     pub module: String,
     /// Code that the application's owner did not write.
     pub library: bool,
-    /// Self value of the baseline.
-    pub self_a_ns: i64,
-    /// Self value of the candidate.
-    pub self_b_ns: i64,
-    /// Total value of the baseline.
-    pub total_a_ns: i64,
-    /// Total value of the candidate.
-    pub total_b_ns: i64,
+    /// Raw self value of the baseline.
+    // The aliases read alerts that earlier versions stored.
+    #[serde(alias = "self_a_ns")]
+    pub raw_self_a: i64,
+    /// Raw self value of the candidate.
+    #[serde(alias = "self_b_ns")]
+    pub raw_self_b: i64,
+    /// Raw total value of the baseline.
+    #[serde(alias = "total_a_ns")]
+    pub raw_total_a: i64,
+    /// Raw total value of the candidate.
+    #[serde(alias = "total_b_ns")]
+    pub raw_total_b: i64,
     /// Self cost of the baseline.
     pub self_a: f64,
     /// Self cost of the candidate.
@@ -178,7 +209,7 @@ pub struct FunctionRow {
     pub delta_self: f64,
     /// `total_b - total_a`.
     pub delta_total: f64,
-    /// `total_b / total_a`; absent when the baseline has none.
+    /// `total_b / total_a`; null when the baseline has none.
     pub ratio: Option<f64>,
     /// `delta_self` as a share of the whole change; the shares of all functions add up to 1.
     pub contribution: f64,
@@ -195,7 +226,7 @@ pub struct FunctionRow {
 }
 
 /// What a comparison as a whole says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// The cost changed.
@@ -207,7 +238,7 @@ pub enum Judgement {
 }
 
 /// The whole cost of both sides and its difference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CostChange {
     /// Cost of the baseline.
     pub baseline: f64,
@@ -226,7 +257,7 @@ pub struct CostChange {
 }
 
 /// One quantile of both releases, with 95 % intervals, in milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuantilePair {
     /// Which, 0 to 1.
     pub q: f64,
@@ -245,7 +276,7 @@ pub struct QuantilePair {
 }
 
 /// Latency of both releases.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LatencyEvidence {
     /// p50, p90, p99.
     pub quantiles: Vec<QuantilePair>,

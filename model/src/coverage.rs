@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::workload::Side;
 
@@ -204,7 +205,7 @@ impl Times {
 }
 
 /// Whose windows were joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JoinedBy {
     /// Each instance that reports both signals, with itself.
@@ -215,7 +216,7 @@ pub enum JoinedBy {
 }
 
 /// Why nothing can be divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// No requests signal arrived.
@@ -229,7 +230,7 @@ pub enum Missing {
 }
 
 /// How much of a range the two signals cover.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Coverage {
     /// Seconds that both cover, which is what costs per request are taken from.
     pub covered_s: u64,
@@ -243,7 +244,7 @@ pub struct Coverage {
     pub counted_instances: u64,
     /// Whose windows were joined.
     pub joined_by: JoinedBy,
-    /// Why nothing can be divided; `None` where something can.
+    /// Why nothing can be divided; null where something can.
     pub missing: Option<Missing>,
 }
 

@@ -4,6 +4,7 @@
 //! Guarantee: whether a counter is a loss is said in the list, beside what to do about it, and nowhere else.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How a metric moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -29,7 +30,7 @@ impl Kind {
 }
 
 /// What a metric is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Things.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What is known of one function.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FunctionInfo {
     /// [`crate::function::function_id`]; for an unresolved location the location's own identifier.
     pub id: u64,

@@ -3,6 +3,7 @@
 //! Guarantee: an address is never part of an identity; workloads introduce themselves by name.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Version or instance of something that did not say.
 pub const UNKNOWN: &str = "unknown";
@@ -97,7 +98,7 @@ impl Side {
 }
 
 /// Whose CPU a profile shows. Kept apart everywhere: a sidecar's cost is not its application's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Component {
     /// The service's own process, with the library embedded or instrumented otherwise.

@@ -12,7 +12,7 @@ use emberline_model::metric::{Condition, Loss, Metric};
 
 const HEAD: &str = "\
 # Alerts for what an Emberline server loses or fails at. Generated from its lists of metrics, so that no loss is without one:
-#     cargo run --release --workspace --example alert_rules > deploy/prometheus/emberline.rules.yml
+#     cargo build --release --workspace --example alert_rules && target/release/examples/alert_rules > deploy/prometheus/emberline.rules.yml
 # Use: rule_files: [emberline.rules.yml], and a scrape job for the server's pages (port 4040, /metrics).
 groups:
   - name: emberline-losses

@@ -7,7 +7,7 @@ use axum::{
 };
 use emberline_storage::QueryError;
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Why there is no answer.
@@ -25,21 +25,21 @@ pub struct ApiError {
 }
 
 /// The body of a failure.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct ErrorBody {
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
     /// What went wrong.
-    error: ErrorDetail,
+    pub error: ErrorDetail,
 }
 
 /// What went wrong.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct ErrorDetail {
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
     /// Stable name for programs, for example `unknown_service`.
-    code: String,
+    pub code: String,
     /// What was wrong and what to do.
-    message: String,
+    pub message: String,
     /// True when the same question can succeed later.
-    retry: bool,
+    pub retry: bool,
 }
 
 impl ApiError {

@@ -42,6 +42,22 @@ mod ui;
 #[doc(hidden)]
 pub mod untrusted;
 
+/// Answers of the API as programs read them: the types that the server writes.
+pub mod answers {
+    pub use crate::{
+        api::{
+            alerts::Alerts,
+            diff::DiffFunctionsCut,
+            functions::DiffFunctions,
+            merge::{Merge, SelectionQuery},
+            profile::{FunctionsCut, ProfileFunction},
+            series::{OneSeries, SeriesAnswer, SeriesCut},
+        },
+        error::{ErrorBody, ErrorDetail},
+        tree_columns::ProfileTree,
+    };
+}
+
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
@@ -187,6 +203,12 @@ pub fn router(state: WebState) -> Router {
         .layer(middleware::from_fn_with_state(web.clone(), metrics::count))
         .with_state(web);
     protect(router, hosts)
+}
+
+/// The types of the pages: `web/ui/src/api.generated.ts`.
+#[doc(hidden)]
+pub fn api_types() -> Result<String, String> {
+    openapi::typescript::write(&openapi::describe(""))
 }
 
 /// Large answers travel compressed when the caller accepts it; pprof files and pictures are compressed already.

@@ -1,7 +1,7 @@
 //! `/api/openapi.json`: every endpoint, parameter and answer. Guarantee: parameters come from the tables that parse
-//! them, and a test holds the rest against the router and against real answers.
+//! them, schemas from the types that are answered, and a test holds the rest against the router and against real answers.
 
-pub(crate) mod nouns;
+pub(crate) mod typescript;
 
 use axum::{
     Json,
@@ -20,7 +20,7 @@ use crate::{
 #[openapi(
     info(
         title = "Emberline",
-        description = "Which release, route, edge and function of a service mesh got slower, and since when. Times are unix seconds in questions and milliseconds (`_ms`) in answers, CPU is nanoseconds (`_ns`); null means not reported, never zero.",
+        description = "Which release, route, edge and function of a service mesh got slower, and since when. Times are unix seconds in questions and milliseconds (`_ms`) in answers, CPU is nanoseconds (`_ns`), and values without a unit in their name are in the `unit` of the answer; null means not reported, never zero.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(

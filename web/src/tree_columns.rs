@@ -9,14 +9,14 @@ use emberline_model::{
     subtree,
     tree::{FlameTree, Node, NodeKind},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{error::ApiError, exports::columns::Columns};
 
 /// The tree of one profile. Columns are parallel; node 0 is the root (or the node asked for) with depth 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct ProfileTree {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProfileTree {
     /// Names, each once.
     names: Vec<String>,
     /// Modules, each once; the first is empty.
@@ -38,7 +38,7 @@ pub(crate) struct ProfileTree {
     node: Vec<String>,
 }
 
-/// The tree of a comparison. Columns are parallel; node 0 is the root (or the node asked for) with depth 0. Values are raw nanoseconds.
+/// The tree of a comparison. Columns are parallel; node 0 is the root (or the node asked for) with depth 0. Values are raw.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct DiffTree {
     /// Names, each once.

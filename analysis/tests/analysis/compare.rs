@@ -237,7 +237,7 @@ fn a_stack_the_dictionary_lost_keeps_its_cost() {
     baseline.windows[0].stacks.push((999, 70_000_000, 7));
     let answer = compare(&baseline, &side("v2", &[[5, 6, 2, 1]]), options(Per::Total));
     let unknown = answer.functions.iter().find(|f| f.name == "[unknown]").unwrap();
-    assert_eq!((unknown.self_a_ns, unknown.self_b_ns), (70_000_000, 0));
+    assert_eq!((unknown.raw_self_a, unknown.raw_self_b), (70_000_000, 0));
     assert!(answer.baseline.resolved_ratio < 1.0);
 }
 
@@ -250,14 +250,14 @@ proptest! {
     ) {
         let answer = compare(&side("v1", &a), &side("v2", &b), options(per));
         for (summary, of) in [
-            (&answer.baseline, (|f| (f.self_a_ns, f.self_a)) as fn(&emberline_model::comparison::FunctionRow) -> (i64, f64)),
-            (&answer.candidate, |f| (f.self_b_ns, f.self_b)),
+            (&answer.baseline, (|f| (f.raw_self_a, f.self_a)) as fn(&emberline_model::comparison::FunctionRow) -> (i64, f64)),
+            (&answer.candidate, |f| (f.raw_self_b, f.self_b)),
         ] {
             let exact: i64 = answer.functions.iter().map(|f| of(f).0).sum();
-            prop_assert_eq!(exact, summary.total_ns);
+            prop_assert_eq!(exact, summary.total);
             let divided: f64 = answer.functions.iter().map(|f| of(f).1).sum();
-            prop_assert!((divided * summary.divisor - summary.total_ns as f64).abs() <= 1e-6 * summary.total_ns as f64 + 1e-6);
-            prop_assert!((summary.value * summary.divisor - summary.total_ns as f64).abs() <= 1e-6 * summary.total_ns as f64 + 1e-6);
+            prop_assert!((divided * summary.divisor - summary.total as f64).abs() <= 1e-6 * summary.total as f64 + 1e-6);
+            prop_assert!((summary.value * summary.divisor - summary.total as f64).abs() <= 1e-6 * summary.total as f64 + 1e-6);
         }
         let rest = compare(&side("v1", &a), &side("v2", &b), CompareOptions { tree_limit: None, ..options(per) });
         prop_assert_eq!(rest.functions, answer.functions);

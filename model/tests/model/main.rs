@@ -16,4 +16,5 @@ mod other_profilers;
 mod other_scales;
 mod otlp_generations;
 mod pprof_bad_input;
+mod stored_alerts;
 mod types_of_others;

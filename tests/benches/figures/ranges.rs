@@ -141,6 +141,11 @@ impl Running {
     }
 }
 
+/// A field under its name, or under the one that it had in earlier versions.
+fn named<'a>(of: &'a Value, now: &str, before: &str) -> &'a Value {
+    of.get(now).unwrap_or(&of[before])
+}
+
 /// What must be equal in both answers: requests, CPU, and what was compared.
 fn exact(answer: &Value) -> Vec<String> {
     let fields = [
@@ -158,11 +163,9 @@ fn exact(answer: &Value) -> Vec<String> {
     }
     for side in ["baseline", "candidate"] {
         let side = &answer[side];
-        told.push(
-            ["requests", "total_ns", "samples", "windows", "seconds"]
-                .map(|field| side[field].to_string())
-                .join(" "),
-        );
+        let total = named(side, "total", "total_ns");
+        let others = ["requests", "samples", "windows", "seconds"].map(|field| side[field].to_string());
+        told.push(format!("{total} {}", others.join(" ")));
     }
     told.push(answer["latency"].to_string());
     let mut functions: Vec<String> = answer["functions"]
@@ -170,9 +173,14 @@ fn exact(answer: &Value) -> Vec<String> {
         .into_iter()
         .flatten()
         .map(|row| {
-            ["name", "self_a_ns", "self_b_ns", "total_a_ns", "total_b_ns"]
-                .map(|field| row[field].to_string())
-                .join(" ")
+            let values = [
+                ("raw_self_a", "self_a_ns"),
+                ("raw_self_b", "self_b_ns"),
+                ("raw_total_a", "total_a_ns"),
+                ("raw_total_b", "total_b_ns"),
+            ];
+            let values = values.map(|(now, before)| named(row, now, before).to_string());
+            format!("{} {}", row["name"], values.join(" "))
         })
         .collect();
     functions.sort();

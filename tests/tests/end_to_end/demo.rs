@@ -64,7 +64,10 @@ fn assert_verdict(web: SocketAddr, event: &Value, route: &str, function: &str) {
         .iter()
         .filter(|f| f["library"] == false && f["delta_total"].as_f64() > row["delta_total"].as_f64());
     for above in own {
-        assert!(above["total_b_ns"].as_i64() >= row["total_b_ns"].as_i64(), "{above:#}");
+        assert!(
+            above["raw_total_b"].as_i64() >= row["raw_total_b"].as_i64(),
+            "{above:#}"
+        );
     }
     let builds = |side: &str| diff[side]["build_ids"].as_array().unwrap().clone();
     assert!(
@@ -143,7 +146,7 @@ fn assert_exact(web: SocketAddr) {
         let path =
             format!("/api/v1/diff?service=checkout&baseline={version}&candidate={version}&per=request&route={name}");
         let side = get_json(web, &path).unwrap()["candidate"].clone();
-        let (value, requests, cpu) = (&side["value"], &side["requests"], &side["total_ns"]);
+        let (value, requests, cpu) = (&side["value"], &side["requests"], &side["total"]);
         let product = value.as_f64().unwrap() * requests.as_f64().unwrap();
         assert!(
             (product - cpu.as_f64().unwrap()).abs() <= 1.0 + 1e-6 * product,

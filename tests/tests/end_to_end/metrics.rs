@@ -101,7 +101,7 @@ fn the_alert_rules_are_those_of_the_list() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == alert_rules::rules(metrics()),
-        "{} is not what the lists of metrics give: cargo run --release --workspace --example alert_rules > {}",
+        "{} is not what the lists of metrics give: cargo build --release --workspace --example alert_rules && target/release/examples/alert_rules > {}",
         path.display(),
         path.display()
     );

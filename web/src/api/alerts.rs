@@ -2,25 +2,23 @@
 
 use axum::extract::{RawQuery, State};
 use emberline_model::alert::{Alert, AlertStatus};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     Web,
     answer::Json,
     error::{ApiError, ErrorBody},
-    openapi::nouns,
     params::{ALERT_STATE, Parameter, Params},
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[ALERT_STATE];
 
 /// Alerts, newest first.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Alerts {
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Alerts {
     /// The alerts.
-    #[schema(value_type = Vec<nouns::Alert>)]
-    alerts: Vec<Alert>,
+    pub alerts: Vec<Alert>,
 }
 
 /// Alerts of the verdict runner.

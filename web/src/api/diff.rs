@@ -1,6 +1,6 @@
 //! `/api/v1/diff`: what changed between two releases, per request.
 //!
-//! Guarantees: the self values of `functions` add up to each side's `total_ns` at every `limit`, and the table is
+//! Guarantees: the self values of `functions` add up to each side's `total` at every `limit`, and the table is
 //! the same at every `limit`; `per` changes divisors and never raw values; exports are written from the uncut tree.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use emberline_model::{
     comparison::{CostChange, FunctionRow, Judgement, LatencyEvidence, Per, SideSummary},
 };
 use http::HeaderMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::comparison::Question;
@@ -24,7 +24,6 @@ use crate::{
     answer::Json,
     error::{ApiError, ErrorBody},
     exports::{self, Format, Labels},
-    openapi::nouns,
     params::{
         BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FORMAT, FROM,
         FUNCTIONS_LIMIT, LIMIT, NAMESPACE, NODE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO,
@@ -65,46 +64,39 @@ pub(crate) struct Diff {
     route: Option<String>,
     side: String,
     profile_type: String,
-    /// Unit of raw values.
+    /// Unit of raw values, and, with what `per` divides by, of costs.
     unit: String,
-    #[schema(value_type = nouns::Per)]
     per: Per,
-    #[schema(value_type = nouns::DiffSide)]
     baseline: SideSummary,
-    #[schema(value_type = nouns::DiffSide)]
     candidate: SideSummary,
     /// One sentence.
     summary: String,
     /// What to know about the figures, where they are not those that were asked for: CPU of the whole service, because no
     /// stacks carry the route.
     note: Option<String>,
-    #[schema(value_type = nouns::Judgement)]
     judgement: Judgement,
     /// Id of the function to look at first.
     guilty: Option<String>,
     /// Said when functions changed and the cost did not.
     cost_shift: Option<String>,
-    #[schema(value_type = nouns::CostChange)]
     change: CostChange,
     /// Sorted by the size of `contribution`.
-    #[schema(value_type = Vec<nouns::FunctionRow>)]
     functions: Vec<FunctionRow>,
     /// What `functions_limit` left out.
     functions_cut: DiffFunctionsCut,
     tree: DiffTree,
     /// Null when no request was seen.
-    #[schema(value_type = Option<nouns::LatencyEvidence>)]
     latency: Option<LatencyEvidence>,
 }
 
 /// Rows left out of a comparison's function table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct DiffFunctionsCut {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiffFunctionsCut {
     /// Rows.
-    count: u64,
-    /// Their self values of the baseline, in raw units.
+    pub count: u64,
+    /// Their raw self values of the baseline.
     self_a: i64,
-    /// Their self values of the candidate.
+    /// Their raw self values of the candidate.
     self_b: i64,
 }
 
@@ -113,8 +105,8 @@ pub(super) fn cut_functions(functions: &mut Vec<FunctionRow>, limit: Option<usiz
     let mut cut = DiffFunctionsCut::default();
     for row in functions.drain(limit.unwrap_or(usize::MAX).min(functions.len())..) {
         cut.count += 1;
-        cut.self_a += row.self_a_ns;
-        cut.self_b += row.self_b_ns;
+        cut.self_a += row.raw_self_a;
+        cut.self_b += row.raw_self_b;
     }
     cut
 }

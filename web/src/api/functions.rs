@@ -3,7 +3,7 @@
 
 use axum::extract::{RawQuery, State};
 use emberline_model::comparison::{FunctionRow, Per, SideSummary};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
@@ -15,7 +15,6 @@ use crate::{
     Web,
     answer::Json,
     error::{ApiError, ErrorBody},
-    openapi::nouns,
     params::{
         BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FROM,
         FUNCTIONS_LIMIT, INSTANCE, NAMESPACE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO, VERSION,
@@ -59,6 +58,8 @@ const OF_A_COMPARISON: [&Parameter; 7] = [
 pub(crate) struct ProfileFunctions {
     version: String,
     profile_type: String,
+    /// Unit of values.
+    unit: String,
     /// Sum of all stacks.
     total: i64,
     samples: u64,
@@ -68,23 +69,26 @@ pub(crate) struct ProfileFunctions {
 }
 
 /// Every function of two releases.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DiffFunctions {
-    #[schema(value_type = nouns::Per)]
-    per: Per,
-    #[schema(value_type = nouns::DiffSide)]
-    baseline: SideSummary,
-    #[schema(value_type = nouns::DiffSide)]
-    candidate: SideSummary,
-    /// Sum of all stacks of the baseline.
-    total_a_ns: i64,
-    /// Sum of all stacks of the candidate.
-    total_b_ns: i64,
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DiffFunctions {
+    /// What was measured.
+    pub profile_type: String,
+    /// Unit of raw values, and, with what `per` divides by, of costs.
+    pub unit: String,
+    /// What costs are divided by.
+    pub per: Per,
+    /// The release compared with.
+    pub baseline: SideSummary,
+    /// The release in question.
+    pub candidate: SideSummary,
     /// Id of the function to look at first.
-    guilty: Option<String>,
-    #[schema(value_type = Vec<nouns::FunctionRow>)]
-    functions: Vec<FunctionRow>,
-    functions_cut: DiffFunctionsCut,
+    // Without this, serde would read a missing field as none.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub guilty: Option<String>,
+    /// Sorted by the size of `contribution`.
+    pub functions: Vec<FunctionRow>,
+    /// What `functions_limit` left out.
+    pub functions_cut: DiffFunctionsCut,
 }
 
 /// One of the two answers.
@@ -126,6 +130,7 @@ pub(crate) async fn functions(State(web): State<Web>, RawQuery(query): RawQuery)
         return Ok(Json(Functions::Profile(ProfileFunctions {
             version: answer.query.version,
             profile_type: answer.profile_type,
+            unit: answer.unit,
             total: answer.total,
             samples: answer.samples,
             requests: answer.requests,
@@ -137,13 +142,14 @@ pub(crate) async fn functions(State(web): State<Web>, RawQuery(query): RawQuery)
         let message = "`instance` selects within one release: give `version`, too".to_owned();
         return Err(ApiError::bad_request("bad_parameter", message));
     }
-    let comparison = Question::read(&web, &params).await?.answer(&web, Some(0)).await?;
+    let question = Question::read(&web, &params).await?;
+    let comparison = question.answer(&web, Some(0)).await?;
     let mut functions = comparison.functions;
     let functions_cut = cut_functions(&mut functions, limit);
     Ok(Json(Functions::Diff(Box::new(DiffFunctions {
+        unit: question.profile_type.unit().to_owned(),
+        profile_type: question.profile_type.0,
         per: comparison.per,
-        total_a_ns: comparison.baseline.total_ns,
-        total_b_ns: comparison.candidate.total_ns,
         baseline: comparison.baseline,
         candidate: comparison.candidate,
         guilty: comparison.guilty.map(|guilty| guilty.id),

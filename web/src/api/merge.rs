@@ -11,7 +11,7 @@ use axum::{
 use emberline_model::ProfileType;
 use emberline_storage::{LabelFilter, Range};
 use http::HeaderMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::profile::{Described, FunctionsCut, ProfileFunction, Shape};
@@ -30,29 +30,30 @@ use crate::{
 pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, PROFILE_TYPE, FROM, TO, LIMIT, FUNCTIONS_LIMIT, NODE, FORMAT];
 
 /// Where samples of a selection were taken.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Merge {
-    query: SelectionQuery,
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Merge {
+    /// What was asked.
+    pub query: SelectionQuery,
     /// Sum of all stacks.
-    total: i64,
+    pub total: i64,
     /// Stack samples taken.
-    samples: u64,
+    pub samples: u64,
     /// Sorted by self value.
-    functions: Vec<ProfileFunction>,
+    pub functions: Vec<ProfileFunction>,
     /// What `functions_limit` left out.
-    functions_cut: FunctionsCut,
+    pub functions_cut: FunctionsCut,
     tree: ProfileTree,
     /// Share of `total` whose leaf function has a name, 0 to 1.
     resolved_ratio: f64,
 }
 
 /// The question, with what was not said filled in.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct SelectionQuery {
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SelectionQuery {
     selector: String,
     pub(super) profile_type: String,
     /// Unit of values.
-    pub(super) unit: String,
+    pub unit: String,
     from_ms: i64,
     to_ms: i64,
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the self values of `functions` add up to `total` at every `limit`, and the table is the same at every
 //! `limit`; exports are written from the uncut tree. `cost` is of the time that both signals cover, so its
-//! `cpu_ns` can be less than `total`.
+//! `total` can be less than that of the profile.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use emberline_model::{
 };
 use emberline_storage::{Dividing, Range, RequestQuery, StackQuery, WorkloadFilter};
 use http::HeaderMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use utoipa::ToSchema;
 
 use crate::{
@@ -60,7 +60,7 @@ pub(crate) struct ProfileAnswer {
     pub(super) query: ProfileQuery,
     pub(super) profile_type: String,
     /// Unit of values.
-    unit: String,
+    pub(super) unit: String,
     /// Sum of all stacks.
     pub(super) total: i64,
     /// Stack samples taken.
@@ -86,7 +86,6 @@ pub(super) struct ProfileQuery {
     pub(super) version: String,
     instance: Option<String>,
     route: Option<String>,
-    #[schema(value_type = String)]
     component: Component,
     side: Option<String>,
     from_ms: i64,
@@ -97,15 +96,15 @@ pub(super) struct ProfileQuery {
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct ProfileCost {
     /// In the unit of the profile.
-    cpu_ns: i64,
+    total: i64,
     requests: u64,
-    /// `cpu_ns / requests`; null without requests.
-    cpu_ns_per_request: Option<f64>,
+    /// `total / requests`; null without requests.
+    per_request: Option<f64>,
 }
 
 /// One function.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct ProfileFunction {
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ProfileFunction {
     /// 16 hexadecimal digits.
     #[schema(value_type = String)]
     id: IdOf,
@@ -115,18 +114,19 @@ pub(super) struct ProfileFunction {
     module: ModuleOf,
     /// Value of stacks that end in it.
     #[serde(rename = "self")]
-    self_value: i64,
+    pub self_value: i64,
     /// Value of stacks that contain it.
-    total: i64,
+    pub total: i64,
     /// Samples of stacks that contain it.
-    samples: u64,
+    pub samples: u64,
     /// Code that the application's owner did not write.
     library: bool,
 }
 
-/// A function as text that is written when it is sent: a table may have hundreds of thousands.
+/// A function as text that is written when it is sent: a table may have hundreds of thousands. One that is read knows this
+/// text alone.
 macro_rules! told_as {
-    ($name:ident, $tell:ident, $info:ident => $text:expr) => {
+    ($name:ident, $tell:ident, $info:ident => $text:expr, $read:ident => $field:ident: $value:expr) => {
         #[derive(Debug, Clone)]
         struct $name(Arc<FunctionInfo>);
 
@@ -136,21 +136,31 @@ macro_rules! told_as {
                 serializer.$tell(&$text)
             }
         }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let $read = String::deserialize(deserializer)?;
+                Ok($name(Arc::new(FunctionInfo {
+                    $field: $value,
+                    ..FunctionInfo::default()
+                })))
+            }
+        }
     };
 }
 
-told_as!(IdOf, collect_str, info => format_args!("{:016x}", info.id));
-told_as!(NameOf, serialize_str, info => info.name);
-told_as!(ModuleOf, serialize_str, info => info.module);
+told_as!(IdOf, collect_str, info => format_args!("{:016x}", info.id), text => id: u64::from_str_radix(&text, 16).map_err(D::Error::custom)?);
+told_as!(NameOf, serialize_str, info => info.name, text => name: text);
+told_as!(ModuleOf, serialize_str, info => info.module, text => module: text);
 
 /// Rows left out of a function table.
-#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
-pub(super) struct FunctionsCut {
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+pub struct FunctionsCut {
     /// Rows.
-    count: u64,
+    pub count: u64,
     /// Sum of their self values.
     #[serde(rename = "self")]
-    self_value: i64,
+    pub self_value: i64,
 }
 
 /// One release, or a part of it.
@@ -261,11 +271,10 @@ impl Question {
             samples: row.samples,
         });
         let stacks = Stacks::named(&web.store, rows.collect(), shown).await?;
-        let cpu_ns_per_request = (divisor > 0.0).then(|| complete.value as f64 / divisor);
         let cost = ProfileCost {
-            cpu_ns: complete.value,
+            total: complete.value,
             requests: divisor.round() as u64,
-            cpu_ns_per_request,
+            per_request: (divisor > 0.0).then(|| complete.value as f64 / divisor),
         };
         Ok(Found { stacks, requests, cost })
     }
@@ -407,6 +416,11 @@ impl Shape {
 }
 
 impl ProfileFunction {
+    /// Its normalised name.
+    pub fn name(&self) -> &str {
+        &self.name.0.name
+    }
+
     /// A row of the table.
     pub(super) fn of(info: &Arc<FunctionInfo>, totals: &FunctionTotals, program: &Program) -> ProfileFunction {
         ProfileFunction {

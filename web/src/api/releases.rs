@@ -40,7 +40,6 @@ pub(super) struct ReleaseStats {
     #[serde(flatten)]
     release: Release,
     /// Whose CPU the figures below are: the application's where it reports, else the proxy's.
-    #[schema(value_type = String)]
     component: Component,
     /// Requests served.
     requests: u64,

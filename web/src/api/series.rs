@@ -4,7 +4,7 @@
 //! `sum`); a step in which nothing was reported has no point. The number of points and of series is bounded.
 
 use axum::extract::{RawQuery, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::merge::{Selection, SelectionQuery, check_type};
@@ -32,40 +32,44 @@ pub(super) const PARAMETERS: &[Parameter] = &[
 const SERIES: (usize, usize) = (100, 1000);
 
 /// A profile type over time.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SeriesAnswer {
-    query: SelectionQuery,
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct SeriesAnswer {
+    /// What was asked.
+    pub query: SelectionQuery,
     /// Seconds per point.
-    step_s: u32,
+    pub step_s: u32,
     /// `sum` or `average`.
-    aggregation: String,
+    pub aggregation: String,
     /// Labels that series are told apart by.
-    group_by: Vec<String>,
+    pub group_by: Vec<String>,
     /// The largest first.
-    series: Vec<OneSeries>,
+    pub series: Vec<OneSeries>,
     /// What `series_limit` left out.
-    series_cut: SeriesCut,
+    pub series_cut: SeriesCut,
 }
 
 /// One series.
-#[derive(Debug, Serialize, ToSchema)]
-struct OneSeries {
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct OneSeries {
     /// Values of the labels of `group_by`, in that order.
-    labels: Vec<String>,
+    pub labels: Vec<String>,
     /// Sum of all values, whatever the aggregation; of an averaged gauge the mean of `values`.
-    total: i64,
-    samples: u64,
+    pub total: i64,
+    /// Stack samples taken.
+    pub samples: u64,
     /// Starts of steps, parallel to `values`.
-    at_ms: Vec<i64>,
-    values: Vec<f64>,
+    pub at_ms: Vec<i64>,
+    /// A value per step.
+    pub values: Vec<f64>,
 }
 
 /// Series left out.
-#[derive(Debug, Default, Serialize, ToSchema)]
-struct SeriesCut {
-    count: u64,
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct SeriesCut {
+    /// Series.
+    pub count: u64,
     /// Sum of all their values.
-    total: i64,
+    pub total: i64,
 }
 
 impl From<Series> for OneSeries {

@@ -22,7 +22,6 @@ use crate::{
     catalog,
     cost::{Cost, Costs},
     error::{ApiError, ErrorBody},
-    openapi::nouns,
     params::{FROM, NAMESPACE, NONE, Parameter, Params, SERVICE, TO},
     red::{Quantiles, Red},
 };
@@ -49,7 +48,6 @@ pub(crate) struct ServicePage {
     /// By step, then newest version first; whose CPU is said per release.
     series: Vec<Point>,
     /// Alerts about this service, newest first.
-    #[schema(value_type = Vec<nouns::Alert>)]
     alerts: Vec<Alert>,
 }
 
@@ -60,7 +58,6 @@ struct RouteStats {
     route: String,
     version: String,
     /// Whose CPU. A release that both the application and a proxy report has a row of each.
-    #[schema(value_type = String)]
     component: Component,
     /// Requests served.
     requests: u64,

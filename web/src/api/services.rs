@@ -59,7 +59,6 @@ pub(super) struct Release {
     instances: Vec<String>,
     build_ids: Vec<String>,
     /// `application`, `proxy` or both: whose processes report.
-    #[schema(value_type = Vec<String>)]
     components: Vec<Component>,
 }
 

@@ -57,7 +57,6 @@ struct LossRow {
     /// What to do about it.
     remedy: &'static str,
     /// `count`, `bytes` or `seconds`.
-    #[schema(value_type = String)]
     unit: Unit,
     /// How many since the start.
     count: u64,

@@ -47,8 +47,7 @@ struct TopoNode {
     namespace: String,
     service: String,
     version: String,
-    /// `service`; `destination` for what callers name and which did not introduce itself; `external`.
-    kind: &'static str,
+    kind: TopoNodeKind,
     /// Layer, in cards: callees stand right of their callers.
     x: f64,
     /// Row, in cards.
@@ -68,6 +67,18 @@ struct TopoNode {
     called: Option<EdgeSide>,
     /// An alert about this release is firing.
     alert: bool,
+}
+
+/// What a node stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum TopoNodeKind {
+    /// A release.
+    Service,
+    /// What callers name and which did not introduce itself.
+    Destination,
+    /// A caller that did not introduce itself.
+    External,
 }
 
 /// Requests from one node to another.
@@ -231,21 +242,21 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
         let served = served.get(end).unwrap_or(&none);
         let red = &served.all;
         let (release, kind) = match end {
-            End::Release(release) => (release.clone(), "service"),
+            End::Release(release) => (release.clone(), TopoNodeKind::Service),
             End::Named { namespace, service } => {
                 let release = Release {
                     namespace: namespace.clone(),
                     service: service.clone(),
                     version: String::new(),
                 };
-                (release, "destination")
+                (release, TopoNodeKind::Destination)
             }
             other => (
                 Release {
                     service: other.id(),
                     ..Release::default()
                 },
-                "external",
+                TopoNodeKind::External,
             ),
         };
         TopoNode {
@@ -260,7 +271,7 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
             cpu_ns_per_request: costs.get(&release).and_then(Cost::cpu_ns_per_request),
             served: served.own.as_ref().map(|own| EdgeSide::of(own, seconds)),
             called: served.callers.as_ref().map(|callers| EdgeSide::of(callers, seconds)),
-            alert: kind == "service" && firing(&release),
+            alert: kind == TopoNodeKind::Service && firing(&release),
             namespace: release.namespace,
             service: release.service,
             version: release.version,

@@ -28,7 +28,7 @@ async fn cost_per_request_times_requests_is_cpu_per_route() {
     let profile = world
         .json("/api/v1/profile?service=checkout&version=v2&from=now-2m&route=/quote/%7Bid%7D")
         .await;
-    assert_eq!(profile["cost"]["cpu_ns_per_request"], quote["cpu_ns_per_request"]);
+    assert_eq!(profile["cost"]["per_request"], quote["cpu_ns_per_request"]);
     assert_eq!(profile["requests"], quote["requests"]);
     let all = world.json("/api/v1/diff?service=checkout&from=now-2m").await;
     let newest = &page["releases"][0];

@@ -15,10 +15,10 @@ async fn self_values_add_up_to_the_total_at_every_limit_and_the_table_stays() {
         let diff = world.json(&format!("{DIFF}&limit={limit}")).await;
         assert_eq!(diff["functions"], whole["functions"], "limit {limit}");
         for (side, summary) in [("a", "baseline"), ("b", "candidate")] {
-            let expected = diff[summary]["total_ns"].as_i64().unwrap();
+            let expected = diff[summary]["total"].as_i64().unwrap();
             assert!(expected > 0);
             assert_eq!(
-                sum(&diff["functions"], &format!("self_{side}_ns")),
+                sum(&diff["functions"], &format!("raw_self_{side}")),
                 expected,
                 "table, limit {limit}"
             );
@@ -56,9 +56,9 @@ async fn rows_cut_from_the_table_keep_their_sums() {
         whole["functions"].as_array().unwrap().len() - 2
     );
     for side in ["a", "b"] {
-        let shown = sum(&cut["functions"], &format!("self_{side}_ns"));
+        let shown = sum(&cut["functions"], &format!("raw_self_{side}"));
         let left_out = cut["functions_cut"][format!("self_{side}")].as_i64().unwrap();
-        assert_eq!(shown + left_out, sum(&whole["functions"], &format!("self_{side}_ns")));
+        assert_eq!(shown + left_out, sum(&whole["functions"], &format!("raw_self_{side}")));
     }
     // Nodes of functions that are not in the table point nowhere.
     let places = cut["tree"]["function"].as_array().unwrap();
@@ -117,12 +117,12 @@ async fn per_changes_divisors_and_never_raw_values() {
     for per in ["second", "total"] {
         let other = world.json(&format!("{DIFF}&per={per}")).await;
         for side in ["baseline", "candidate"] {
-            assert_eq!(other[side]["total_ns"], request[side]["total_ns"]);
+            assert_eq!(other[side]["total"], request[side]["total"]);
             assert_ne!(other[side]["divisor"], request[side]["divisor"]);
         }
         for row in other["functions"].as_array().unwrap() {
             let same = find(&request["functions"], &[("id", row["id"].as_str().unwrap())]);
-            for field in ["self_a_ns", "self_b_ns", "total_a_ns", "total_b_ns"] {
+            for field in ["raw_self_a", "raw_self_b", "raw_total_a", "raw_total_b"] {
                 assert_eq!(row[field], same[field]);
             }
         }
@@ -155,7 +155,8 @@ async fn the_functions_endpoint_holds_the_same_tables() {
     let diff = world.json(DIFF).await;
     let functions = world.json("/api/v1/functions?service=checkout&from=now-2m").await;
     assert_eq!(functions["functions"], diff["functions"]);
-    assert_eq!(functions["total_b_ns"], diff["candidate"]["total_ns"]);
+    assert_eq!(functions["candidate"], diff["candidate"]);
+    assert_eq!(functions["unit"], diff["unit"]);
     let profile = world.json(PROFILE).await;
     let functions = world
         .json("/api/v1/functions?service=checkout&version=v2&from=now-2m")

@@ -77,7 +77,7 @@ async fn totals_of_exports_equal_the_apis() {
         );
 
         let diff = world.json(&format!("{DIFF}{limit}")).await;
-        let totals = [&diff["baseline"]["total_ns"], &diff["candidate"]["total_ns"]].map(|t| t.as_i64().unwrap());
+        let totals = [&diff["baseline"]["total"], &diff["candidate"]["total"]].map(|t| t.as_i64().unwrap());
         assert_eq!(folded.body, world.get(&format!("{PROFILE}&format=folded")).await.body);
         let file = world.get(&format!("{DIFF}{limit}&format=pprof")).await;
         let read = pprof::read(&file.body, 1 << 24).unwrap();

@@ -163,6 +163,18 @@ async fn every_answer_is_as_described() {
     check(&document, schema, &error, "error").unwrap();
 }
 
+#[test]
+fn the_types_of_the_pages_are_those_of_the_server() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ui/src/api.generated.ts");
+    let committed = std::fs::read_to_string(path).unwrap();
+    let types = emberline_web::api_types().unwrap();
+    let differs = committed.lines().zip(types.lines()).find(|(a, b)| a != b);
+    assert!(
+        committed == types,
+        "{path} is not what the types of the server give: write it anew, as its head says. First difference: {differs:?}"
+    );
+}
+
 #[tokio::test]
 async fn every_described_parameter_is_accepted_and_no_other() {
     let world = World::new(shop()).await;

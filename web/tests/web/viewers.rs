@@ -124,7 +124,7 @@ async fn a_comparison_is_two_profiles_in_one_file() {
     let firefox = world.json(&format!("{DIFF}&format=firefox")).await;
     for (side, name) in ["baseline", "candidate"].into_iter().enumerate() {
         let expected = folded(text.text(), side, 2);
-        assert_eq!(expected.values().sum::<i64>(), diff[name]["total_ns"].as_i64().unwrap());
+        assert_eq!(expected.values().sum::<i64>(), diff[name]["total"].as_i64().unwrap());
         assert_eq!(of_speedscope(&speedscope, side), expected);
         assert_eq!(of_firefox(&firefox, side), expected);
         let version = diff[name]["version"].as_str().unwrap();

@@ -127,7 +127,7 @@ export function treeOf(stacks, functionIndex) {
   }
   const names = [];
   const index = new Map();
-  const tree = { names, modules: ["", "checkout", "libc.so.6"], name: [], module: [], depth: [], self_a: [], self_b: [], total_a: [], total_b: [], kind: [], function: [] };
+  const tree = { names, modules: ["", "checkout", "libc.so.6"], name: [], module: [], depth: [], self_a: [], self_b: [], total_a: [], total_b: [], kind: [], function: [], node: [] };
   const pending = [[root, 0]];
   while (pending.length > 0) {
     const [node, depth] = pending.pop();
@@ -138,6 +138,7 @@ export function treeOf(stacks, functionIndex) {
     tree.name.push(index.get(node.name));
     tree.module.push(depth === 0 ? 0 : /^(clone3|start_thread|epoll_wait)$/.test(node.name) ? 2 : 1);
     tree.depth.push(depth);
+    tree.node.push("");
     tree.self_a.push(node.selfA);
     tree.self_b.push(node.selfB);
     tree.total_a.push(node.totalA);
@@ -177,7 +178,7 @@ function functionRows(stacks, divisors, scenario) {
     const sure = confidence === "strong" || confidence === "weak";
     return {
       id: hex(name), name, module: /^(clone3|start_thread|epoll_wait)$/.test(name) ? "libc.so.6" : "checkout", library: isLibrary(name),
-      self_a_ns: sums.selfA, self_b_ns: sums.selfB, total_a_ns: sums.totalA, total_b_ns: sums.totalB,
+      raw_self_a: sums.selfA, raw_self_b: sums.selfB, raw_total_a: sums.totalA, raw_total_b: sums.totalB,
       self_a: selfA, self_b: selfB, total_a: totalA, total_b: totalB, delta_self: selfB - selfA, delta_total: delta,
       ratio: totalA > 0 ? totalB / totalA : null, contribution: total === 0 ? 0 : (selfB - selfA) / total,
       low: delta - 1.96 * error, high: delta + 1.96 * error, q_value: Math.min(1, Math.exp((-z * z) / 2)), confidence,
@@ -222,7 +223,7 @@ export function diffOf({ scenario = "regression", route = null, per = "request",
   const error = Math.abs(delta) * 0.06 + 4000;
   const side = (at) => ({
     version: [baseline, candidate][at], from_ms: now - seconds * 1000, to_ms: now, windows, requests: requests[at], seconds,
-    samples: Math.round(sum(at === 0 ? "a" : "b") / TICK_NS), total_ns: sum(at === 0 ? "a" : "b"), value: values[at],
+    samples: Math.round(sum(at === 0 ? "a" : "b") / TICK_NS), total: sum(at === 0 ? "a" : "b"), value: values[at],
     build_ids: [BUILDS[isSwapped ? 1 - at : at]], resolved_ratio: scenario === "unresolved" && at === 1 ? 0.71 : 1, divisor: divisors[at],
     coverage: { covered_s: 870, profiles_s: 870, requests_s: 870, profiled_instances: 1, counted_instances: 1, joined_by: "instance", missing: null },
   });
@@ -249,15 +250,15 @@ export function profileOf({ scenario = "single", route = null } = {}) {
   const tree = treeOf(stacks, null);
   const total = stacks.reduce((sum, stack) => sum + stack.a, 0);
   return {
-    query: {}, profile_type: "process_cpu:cpu:nanoseconds:cpu:nanoseconds", unit: "nanoseconds", total, samples: Math.round(total / TICK_NS), requests: requests[0], functions: [], functions_cut: { count: 0, self: 0 },
-    tree: { names: tree.names, modules: tree.modules, name: tree.name, module: tree.module, depth: tree.depth, self: tree.self_a, total: tree.total_a, kind: tree.kind }, resolved_ratio: 1,
+    query: { namespace: "shop", service: "checkout", version: "v1", instance: null, route, component: "application", side: "server", from_ms: 0, to_ms: 870_000 }, cost: { total, requests: requests[0], per_request: total / requests[0] }, profile_type: "process_cpu:cpu:nanoseconds:cpu:nanoseconds", unit: "nanoseconds", total, samples: Math.round(total / TICK_NS), requests: requests[0], functions: [], functions_cut: { count: 0, self: 0 },
+    tree: { names: tree.names, modules: tree.modules, name: tree.name, module: tree.module, depth: tree.depth, self: tree.self_a, total: tree.total_a, kind: tree.kind, node: tree.node }, resolved_ratio: 1,
   };
 }
 
 /** A big synthetic tree for measuring: `size` nodes, deep trunk, many names. */
 export function bigTree(size, seed = 3) {
   const random = seeded(seed);
-  const tree = { names: ["all"], modules: ["app"], name: [0], module: [0], depth: [0], self_a: [0], self_b: [0], total_a: [0], total_b: [0], kind: [3], function: [-1] };
+  const tree = { names: ["all"], modules: ["app"], name: [0], module: [0], depth: [0], self_a: [0], self_b: [0], total_a: [0], total_b: [0], kind: [3], function: [-1], node: [""] };
   for (let at = 0; at < 9000; at += 1) tree.names.push(`crate_${at % 16}::module_${at % 97}::function_${at}`);
   const parents = [-1];
   let depth = 0;
@@ -273,6 +274,7 @@ export function bigTree(size, seed = 3) {
     tree.total_b.push(0);
     tree.kind.push(random() < 0.5 ? 4 : 0);
     tree.function.push(-1);
+    tree.node.push("");
     parents.length = depth;
     parents[depth] = node;
   }
@@ -302,8 +304,8 @@ const RELEASES = [
 function releaseOf([version, age, requests, errors, [p50, p95, p99]], now, scenario) {
   const slow = version === "v2" && scenario === "regression";
   return {
-    version, first_seen_ms: now - age, last_seen_ms: now - 4000, live: true, instances: [`checkout-${version}-0`], build_ids: [BUILDS[version === "v1" ? 0 : 1]], components: ["application"],
-    requests, errors, p50_ms: slow || version === "v1" ? p50 : 6.2, p95_ms: p95, p99_ms: p99, cpu_ns: requests * (slow ? 2.1e6 : 1.1e6), cpu_ns_per_request: slow ? 2.1e6 : 1.1e6,
+    version, first_seen_ms: now - age, stated: false, component: "application", last_seen_ms: now - 4000, live: true, instances: [`checkout-${version}-0`], build_ids: [BUILDS[version === "v1" ? 0 : 1]], components: ["application"],
+    requests, errors, p50_ms: slow || version === "v1" ? p50 : 6.2, p95_ms: p95, p99_ms: p99, cpu_ns: requests * (slow ? 2.1e6 : 1.1e6), cpu_ns_per_request: slow ? 2.1e6 : 1.1e6, complete_cpu_ns: requests * (slow ? 2.1e6 : 1.1e6), complete_requests: requests,
     samples: Math.round((requests * (slow ? 2.1e6 : 1.1e6)) / TICK_NS), windows: 87, complete_windows: version === "v1" ? 87 : 85, covered_s: version === "v1" ? 870 : 850, requests_s: 870, resolved_ratio: 1,
   };
 }
@@ -319,9 +321,9 @@ export function servicePageOf(scenario, now) {
       const at = version === "v1" ? 0 : 1;
       const cost = ROUTE_COSTS[route].reduce((sum, entry) => sum + entry[scenario === "unchanged" ? 1 : 1 + at], 0) * 1000;
       const [p50, , p99] = latencyOf(at === 0 ? "unchanged" : scenario, route).quantiles.map((pair) => pair.candidate_ms);
-      routes.push({ route, version, component: "application", requests: counts[at], rate: counts[at] / 870, error_ratio: route === "/checkout" ? 0.0021 : 0, p50_ms: p50, p95_ms: (p50 + p99) / 2, p99_ms: p99, cpu_ns: cost * counts[at], cpu_ns_per_request: cost, samples: Math.round((cost * counts[at]) / TICK_NS) });
+      routes.push({ route, version, component: "application", requests: counts[at], rate: counts[at] / 870, error_ratio: route === "/checkout" ? 0.0021 : 0, p50_ms: p50, p95_ms: (p50 + p99) / 2, p99_ms: p99, cpu_ns: cost * counts[at], cpu_ns_per_request: cost, complete_cpu_ns: cost * counts[at], complete_requests: counts[at], samples: Math.round((cost * counts[at]) / TICK_NS) });
     }
-    routes.push({ route: "(none)", version, component: "application", requests: 0, rate: 0, error_ratio: 0, p50_ms: null, p95_ms: null, p99_ms: null, cpu_ns: 40 * TICK_NS, cpu_ns_per_request: null, samples: 40 });
+    routes.push({ route: "(none)", version, component: "application", requests: 0, rate: 0, error_ratio: 0, p50_ms: null, p95_ms: null, p99_ms: null, cpu_ns: 40 * TICK_NS, cpu_ns_per_request: null, complete_cpu_ns: 40 * TICK_NS, complete_requests: 0, samples: 40 });
     const start = Math.floor(now / 10_000) * 10_000;
     for (let window = 0; window < 87; window += 1) {
       const slow = version === "v2" && scenario === "regression";
@@ -337,7 +339,8 @@ export function servicePageOf(scenario, now) {
 export function servicesOf(scenario, now) {
   if (scenario === "empty") return { services: [] };
   const page = servicePageOf(scenario, now);
-  const other = (service, rps) => ({ namespace: "shop", service, releases: [{ ...page.releases.at(-1), version: "v1" }], live_versions: ["v1"], requests_per_second: rps, error_ratio: 0.001, p99_ms: 7.2 });
+  const [oldest] = page.releases.slice(-1);
+  const other = (service, rps) => ({ namespace: "shop", service, releases: [{ ...oldest, version: "v1" }], live_versions: ["v1"], requests_per_second: rps, error_ratio: 0.001, p99_ms: 7.2 });
   return {
     services: [
       other("cart", 14.9), { namespace: "shop", service: "checkout", releases: page.releases, live_versions: page.releases.map((release) => release.version), requests_per_second: 48.1, error_ratio: 0.0019, p99_ms: 17.1 },
@@ -388,7 +391,7 @@ export function alertsOf(now) {
     sentence: "checkout v2 is slower than v1 on /checkout: p50 6.2 ms → 9.8 ms; `checkout::pricing::price_basket` takes 3.6 ms more CPU per request (100 % of the growth)",
     function: { id: guilty.id, name: guilty.name, module: guilty.module, delta_ns_per_request: guilty.delta_total, share: 1.07, library: false, callee: null }, functions: diff.functions.filter((row) => !row.library).slice(0, 5),
     latency: { ...diff.latency, quantiles: diff.latency.quantiles.slice(0, 2) }, e_value: 48_210_000, alpha: 0.001, windows: 61, client_server: { client_delta_ms: 3.66, server_delta_ms: 3.6 },
-    folded: ["frontend@v1 /shop/checkout: +3.6 ms at p50, explained by this"], diff_url: "/compare?service=checkout&baseline=v1&candidate=v2&route=/checkout", suppressed_reason: null, ...extra,
+    folded: ["frontend@v1 /shop/checkout: +3.6 ms at p50, explained by this"], diff_url: "/compare?service=checkout&baseline=v1&candidate=v2&route=/checkout", suppressed_reason: null, ended_reason: null, ...extra,
   });
   return [
     alert({}),
@@ -398,5 +401,5 @@ export function alertsOf(now) {
 
 export function statusOf(now, started) {
   const received = Math.floor((now - started) / 1000);
-  return { version: "0.1.0", started_ms: started, ready: true, not_ready_reason: null, losses: [], store: { journal_bytes: 0, hot_rows: 0, lsn_acked: 0 }, ingest: { connections: received > 2 ? 1 : 0, requests_batches: 0, profiles_batches: 0, rejected: 0 }, symbols: { builds: 0, waiting_locations: 0 } };
+  return { version: "0.1.0", pid: 1, connections: {}, own_code: {}, started_ms: started, ready: true, not_ready_reason: null, losses: [], store: { journal_bytes: 0, hot_rows: 0, lsn_acked: 0 }, ingest: { connections: received > 2 ? 1 : 0, requests_batches: 0, profiles_batches: 0, rejected: 0 }, symbols: { builds: 0, locations: 0, resolved: 0 } };
 }

@@ -1,6 +1,6 @@
 // Questions to the server. A question is a plain value (path and parameters), so the page that asks it can also show
 // it as a link, an export or a curl call; only `ask` touches the network.
-import type { Alerts, Diff, ProfileAnswer, ServicePage, Services, Status, Topology } from "./types";
+import type { Alerts, Diff, ErrorDetail, ProfileAnswer, Questions, ServicePage, Services, Status, Topology } from "./types";
 import type { UrlState } from "./url";
 
 export interface Question<T> {
@@ -28,7 +28,8 @@ export class ApiError extends Error {
   }
 }
 
-function question<T>(path: string, params: Record<string, string | null>): Question<T> {
+/** A question that the server knows, with parameters that it accepts. */
+function question<P extends keyof Questions>(path: P, params: Partial<Record<Questions[P]["parameter"], string | null>>): Question<Questions[P]["answer"]> {
   return { path, params: Object.entries(params).filter((pair): pair is [string, string] => pair[1] !== null && pair[1] !== "") };
 }
 
@@ -124,7 +125,7 @@ export async function ask<T>(asked: Question<T>, signal?: AbortSignal): Promise<
   );
 }
 
-function errorIn(body: unknown): { code: string; message: string; retry: boolean } | null {
+function errorIn(body: unknown): ErrorDetail | null {
   if (typeof body !== "object" || body === null || !("error" in body)) return null;
   const error = body.error;
   if (typeof error !== "object" || error === null) return null;

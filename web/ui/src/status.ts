@@ -1,4 +1,5 @@
 // Reading the server's status answer, whose counters differ between builds. Pure.
+import type { LossRow, Status } from "./types";
 
 /** A metric that the server left out, and what to do about it. */
 export interface RefusedMetric {
@@ -10,9 +11,9 @@ export interface RefusedMetric {
 }
 
 /** What was left out of metrics; those of other subjects than requests are no fault and come last. */
-export function refusedIn(status: Record<string, unknown>, limit = 6): RefusedMetric[] {
-  const ingest = status.ingest as { refused_metrics?: (RefusedMetric & { reason: string })[] } | null | undefined;
-  const all = ingest?.refused_metrics ?? [];
+export function refusedIn(status: Pick<Status, "ingest">, limit = 6): RefusedMetric[] {
+  const ingest = status.ingest as { refused_metrics?: (RefusedMetric & { reason: string })[] };
+  const all = ingest.refused_metrics ?? [];
   const other = (metric: { reason: string }) => Number(metric.reason === "unknown_metric");
   return [...all].sort((a, b) => other(a) - other(b)).slice(0, limit);
 }
@@ -27,27 +28,16 @@ export interface Counter {
   isLoss: boolean;
 }
 
-/** What was lost, damaged or failed, as the server says it. */
-export interface Loss {
-  /** Name of the metric. */
-  name: string;
-  help: string;
-  remedy: string;
-  unit: string;
-  count: number;
-}
-
 /** Kinds of losses that happened. */
-export function lossesIn(status: Record<string, unknown>): Loss[] {
-  return ((status.losses ?? []) as Loss[]).filter((loss) => loss.count > 0);
+export function lossesIn(status: Pick<Status, "losses">): LossRow[] {
+  return status.losses.filter((loss) => loss.count > 0);
 }
 
 /** The plain numbers of a status answer, two levels deep, named in words. */
-export function countersIn(status: Record<string, unknown>): Counter[] {
-  const losses = new Set(((status.losses ?? []) as Loss[]).map((loss) => loss.name));
-  return ["ingest", "store", "symbols"].flatMap((section) => {
+export function countersIn(status: Pick<Status, "losses" | "ingest" | "store" | "symbols">): Counter[] {
+  const losses = new Set(status.losses.map((loss) => loss.name));
+  return (["ingest", "store", "symbols"] as const).flatMap((section) => {
     const values = status[section];
-    if (typeof values !== "object" || values === null) return [];
     return Object.entries(values).flatMap(([key, value]) =>
       typeof value === "number" ? [{ section, key, name: key.replaceAll("_", " "), value, isLoss: losses.has(`emberline_${section}_${key}`) }] : [],
     );
@@ -62,9 +52,9 @@ export interface Received {
 }
 
 /** What arrived, by signal. */
-export function receivedIn(status: Record<string, unknown>): Received[] {
-  const ingest = status.ingest as Record<string, Partial<Received> | null> | null | undefined;
-  return Object.entries(ingest ?? {}).flatMap(([signal, counts]) =>
+export function receivedIn(status: Pick<Status, "ingest">): Received[] {
+  const ingest = status.ingest as Record<string, Partial<Received> | null>;
+  return Object.entries(ingest).flatMap(([signal, counts]) =>
     typeof counts?.stored === "number" ? [{ signal, stored: counts.stored, duplicate: counts.duplicate ?? 0, bytes: counts.bytes ?? 0 }] : [],
   );
 }
@@ -82,10 +72,10 @@ export interface Target {
 }
 
 /** Scraped targets, those that are down first. */
-export function targetsIn(status: Record<string, unknown>): Target[] {
-  const ingest = status.ingest as { scrape?: { targets?: Target[] } } | null | undefined;
+export function targetsIn(status: Pick<Status, "ingest">): Target[] {
+  const ingest = status.ingest as { scrape?: { targets?: Target[] } };
   const rank = (target: Target) => Number(target.state !== "down");
-  return [...(ingest?.scrape?.targets ?? [])].sort((a, b) => rank(a) - rank(b));
+  return [...(ingest.scrape?.targets ?? [])].sort((a, b) => rank(a) - rank(b));
 }
 
 /** Connections of a port of the server. */
@@ -97,9 +87,9 @@ export interface PortRow {
 }
 
 /** The ports of the server, in the order of the answer. */
-export function portsIn(status: Record<string, unknown>): PortRow[] {
+export function portsIn(status: Pick<Status, "connections">): PortRow[] {
   type Counts = Record<string, number>;
-  const { ports = {} } = (status.connections ?? {}) as { ports?: Record<string, { open: number; refused?: Counts; ended?: Counts }> };
+  const { ports = {} } = status.connections as { ports?: Record<string, { open: number; refused?: Counts; ended?: Counts }> };
   return Object.entries(ports).map(([port, { open, refused = {}, ended = {} }]) => ({
     port,
     open,
@@ -122,12 +112,12 @@ export interface NameTable {
 }
 
 /** The tables of names, and who found no place in them. */
-export function tablesIn(status: Record<string, unknown>): NameTable[] {
+export function tablesIn(status: Pick<Status, "ingest">): NameTable[] {
   type Shares = {
     [table: string]: { used: number; limit: number; is_full: boolean; largest_senders: { sender: string; entries: number }[] };
   };
-  const ingest = status.ingest as { shares?: { refused?: { table: string; sender: string; count: number }[] } } | null | undefined;
-  const { refused = [], ...tables } = ingest?.shares ?? {};
+  const ingest = status.ingest as { shares?: { refused?: { table: string; sender: string; count: number }[] } };
+  const { refused = [], ...tables } = ingest.shares ?? {};
   return Object.entries(tables as Shares).map(([name, table]) => ({
     name,
     used: table.used,

@@ -3,9 +3,10 @@ import { diffOf, profileOf } from "../dev/fixture-data.mjs";
 import { openAlongChange, openRows } from "../src/flame/rows";
 import { childrenOf, derive, findKey, foldLibraries, fromDiff, fromProfile, nameOf, pathTo, writeKey } from "../src/flame/tree";
 import { NodeKind, type Diff, type ProfileAnswer } from "../src/types";
+import { answer } from "./fixture";
 import { randomTree, SEEDS, sum } from "./trees";
 
-const diff = diffOf({ route: "/checkout" }) as unknown as Diff;
+const diff = answer<Diff>(diffOf({ route: "/checkout" }));
 
 describe("derived columns", () => {
   test("parents, subtree ends and depths agree", () => {
@@ -23,7 +24,7 @@ describe("derived columns", () => {
 
   test("values are divided by the side's divisor, and a side without requests draws as nothing", () => {
     const tree = fromDiff(diff);
-    expect(tree.totalA[0]).toBeCloseTo(diff.baseline.total_ns / diff.baseline.requests, 6);
+    expect(tree.totalA[0]).toBeCloseTo(diff.baseline.total / diff.baseline.requests, 6);
     expect(tree.totalB[0]).toBeCloseTo(diff.candidate.value, 6);
     const none = fromDiff({ ...diff, baseline: { ...diff.baseline, divisor: 0 } });
     expect(sum(none.totalA)).toBe(0);
@@ -31,7 +32,7 @@ describe("derived columns", () => {
   });
 
   test("one release alone has the same values on both sides", () => {
-    const profile = profileOf() as unknown as ProfileAnswer;
+    const profile = answer<ProfileAnswer>(profileOf());
     const tree = fromProfile(profile.tree, profile.requests);
     expect(tree.totalA).toEqual(tree.totalB);
     expect(tree.totalB[0]).toBeCloseTo(profile.total / profile.requests, 6);
@@ -41,7 +42,7 @@ describe("derived columns", () => {
 describe("path keys", () => {
   test("lead back to the node, also after values changed", () => {
     const before = fromDiff(diff);
-    const after = fromDiff(diffOf({ route: "/checkout", per: "total" }) as unknown as Diff);
+    const after = fromDiff(answer<Diff>(diffOf({ route: "/checkout", per: "total" })));
     const node = before.names.length > 0 ? before.name.findIndex((_, at) => nameOf(before, at).endsWith("price_basket")) : 0;
     expect(node).toBeGreaterThan(0);
     expect(findKey(before, writeKey(before, node))).toBe(node);
@@ -89,7 +90,7 @@ describe("folding libraries", () => {
   });
 
   test("folds frames without a name when they lie in a library, and keeps the others", () => {
-    const unnamed = diffOf({ route: "/checkout", scenario: "unresolved" }) as unknown as Diff;
+    const unnamed = answer<Diff>(diffOf({ route: "/checkout", scenario: "unresolved" }));
     const tree = fromDiff(unnamed);
     const isUnnamed = (of: typeof tree) => of.kind.includes(NodeKind.unresolved);
     expect(isUnnamed(tree)).toBe(true);

@@ -4,9 +4,10 @@ import { badgesOf, chooseReleases, chooseService, namespaceIfNeeded, otherCompon
 import { candidates, emptyWords, facetCounts, hiddenLibraries, selectFunctions, shownCode, type Selection } from "../src/compare/functions";
 import { sliceInView } from "../src/parts/virtual";
 import type { Diff, FunctionRow, Service } from "../src/types";
+import { answer } from "./fixture";
 import { defaults, pinned, SORT_KEYS } from "../src/url";
 
-const diff = diffOf({ route: "/checkout" }) as unknown as Diff;
+const diff = answer<Diff>(diffOf({ route: "/checkout" }));
 const rows = diff.functions;
 const all: Selection = { show: "all", find: null, code: "all", sort: "contribution", descending: true, pinned: null };
 const names = (selected: FunctionRow[]) => selected.map((row) => row.name);

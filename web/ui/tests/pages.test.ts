@@ -9,10 +9,11 @@ import { groupRoutes, routeCount } from "../src/service/routes";
 import { BUDGET, flowOf, isTouched, picture, walk } from "../src/topology/geometry";
 import { edgeRows, sortRows } from "../src/topology/rows";
 import { edgeSummary, flowWords, gap, gapWords, nodeSummary, sideFacts } from "../src/topology/words";
-import type { Alert, Coverage, Diff, DiffSide, Point, RouteStats, ServicePage, Topology } from "../src/types";
+import { answer } from "./fixture";
+import type { Alert, Coverage, Diff, LossRow, Point, RouteStats, ServicePage, SideSummary, Topology } from "../src/types";
 
 const NOW = 1_700_000_000_000;
-const topology = topologyOf("regression", NOW) as unknown as Topology;
+const topology = answer<Topology>(topologyOf("regression", NOW));
 const plain = (text: string) => text.replaceAll("\u202f", " ").replaceAll("\u2212", "-");
 
 describe("the map", () => {
@@ -125,7 +126,7 @@ describe("both sides of an edge", () => {
 });
 
 describe("what CPU is divided by", () => {
-  const side = (version: string, missing: Coverage["missing"]) => ({ version, coverage: { missing } }) as unknown as DiffSide;
+  const side = (version: string, missing: Coverage["missing"]) => ({ version, coverage: { missing } }) as unknown as SideSummary;
   const diff = (per: Diff["per"], missing: Coverage["missing"], note: string | null = null) => ({ per, note, baseline: side("v1", null), candidate: side("v2", missing) });
 
   test("is said where it is not requests, with the reason", () => {
@@ -204,14 +205,14 @@ test("work outside requests is no route, and stands last", () => {
 });
 
 test("routes group by route, busiest first, newest version first", () => {
-  const page = servicePageOf("regression", NOW) as unknown as ServicePage;
+  const page = answer<ServicePage>(servicePageOf("regression", NOW));
   const groups = groupRoutes(page.routes, ["v2", "v1"]);
   expect(groups.map((rows) => rows[0]!.route)).toEqual(["/cart/{id}", "/checkout", "/quote", "(none)"]);
   for (const rows of groups) expect(rows.map((row) => row.version)).toEqual(["v2", "v1"]);
 });
 
 describe("alerts in words", () => {
-  const alerts = alertsOf(NOW) as unknown as Alert[];
+  const alerts = answer<Alert[]>(alertsOf(NOW));
 
   test("firing comes first", () => {
     expect(inOrder([...alerts].reverse()).map((alert) => alert.state)).toEqual(["firing", "resolved"]);
@@ -239,19 +240,23 @@ describe("alerts in words", () => {
   });
 });
 
+const loss = (name: string, count: number): LossRow => ({ name, help: "Rows", remedy: "Check the disk.", unit: "count", count });
+
 test("the waiting page shows whatever counters the server has", () => {
-  const counters = countersIn({ version: "1", ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7, hot_rows_gone: 1 }, symbols: null, losses: [{ name: "emberline_store_hot_rows_gone", count: 1 }] });
+  const counters = countersIn({ ingest: { batches: 3, peers: ["a"] }, store: { lsn_acked: 7, hot_rows_gone: 1 }, symbols: { builds: 0, locations: 0, resolved: 0 }, losses: [loss("emberline_store_hot_rows_gone", 1)] });
   expect(counters.map(({ section, name, value, isLoss }) => [section, name, value, isLoss])).toEqual([
     ["ingest", "batches", 3, false],
     ["store", "lsn acked", 7, false],
     ["store", "hot rows gone", 1, true],
+    ["symbols", "builds", 0, false],
+    ["symbols", "locations", 0, false],
+    ["symbols", "resolved", 0, false],
   ]);
 });
 
 test("only losses that happened are shown, as the server names them", () => {
-  const loss = (name: string, count: number) => ({ name, help: "Rows", remedy: "Check the disk.", unit: "count", count });
   expect(lossesIn({ losses: [loss("a", 0), loss("b", 2)] }).map(({ name, count }) => [name, count])).toEqual([["b", 2]]);
-  expect(lossesIn({})).toEqual([]);
+  expect(lossesIn({ losses: [] })).toEqual([]);
 });
 
 test("the status page shows every signal, and targets that are down first", () => {
@@ -282,7 +287,7 @@ test("the status page shows every signal, and targets that are down first", () =
   expect(tablesIn({ ingest: { shares } })).toEqual([
     { name: "workloads", used: 3, limit: 3, isFull: true, largest: "10.0.0.1 2", refused: "10.0.0.1 9 workloads" },
   ]);
-  expect([receivedIn({}), targetsIn({}), portsIn({}), tablesIn({})]).toEqual([[], [], [], []]);
+  expect([receivedIn({ ingest: {} }), targetsIn({ ingest: {} }), portsIn({ connections: {} }), tablesIn({ ingest: {} })]).toEqual([[], [], [], []]);
 });
 
 test("the waiting page names metrics that were left out, durations of requests first", () => {
@@ -290,5 +295,5 @@ test("the waiting page names metrics that were left out, durations of requests f
   const status = { ingest: { refused_metrics: [metric("threads", "unknown_metric"), metric("durations", "not_a_histogram")] } };
   expect(refusedIn(status).map((refused) => refused.metric)).toEqual(["durations", "threads"]);
   expect(refusedIn(status, 1)).toHaveLength(1);
-  expect(refusedIn({})).toEqual([]);
+  expect(refusedIn({ ingest: {} })).toEqual([]);
 });

@@ -3,6 +3,7 @@ import { diffOf } from "../dev/fixture-data.mjs";
 import { fillsOf, fullChange, glyphOf, PALETTES, Shade, shadeOf, shadeOfShare, shareOfChange, STEPS, type ChangeScale } from "../src/flame/palette";
 import { fromDiff, nameOf } from "../src/flame/tree";
 import type { Diff } from "../src/types";
+import { answer } from "./fixture";
 import { contrast, distance, VISIONS } from "./color-vision";
 
 describe.each(["light", "dark"] as const)("the %s palette", (theme) => {
@@ -36,7 +37,7 @@ test("the test itself would catch the usual green and red", () => {
 });
 
 describe("what a frame's colour means", () => {
-  const diff = diffOf({ route: "/checkout" }) as unknown as Diff;
+  const diff = answer<Diff>(diffOf({ route: "/checkout" }));
   const tree = fromDiff(diff);
   const scale: ChangeScale = { full: fullChange(tree.totalA[0]!, tree.totalB[0]!), functions: diff.functions, isJudged: true };
   const shadeNamed = (end: string, of = scale) => shadeOf(tree, tree.name.findIndex((_, node) => nameOf(tree, node).endsWith(end)), of);

@@ -1,17 +1,17 @@
 // Evidence of an alert in plain words. Pure.
 import { count, digits, milliseconds, signed } from "../format";
-import type { Alert, AlertState } from "../types";
+import type { Alert, AlertStatus } from "../types";
 
-const ORDER: Record<AlertState, number> = { firing: 0, suspected: 1, recovering: 2, resolved: 3 };
+const ORDER: Record<AlertStatus, number> = { firing: 0, suspected: 1, recovering: 2, resolved: 3 };
 
-export const STATE_WORDS: Record<AlertState, string> = {
+export const STATE_WORDS: Record<AlertStatus, string> = {
   firing: "Firing",
   suspected: "Suspected",
   recovering: "Recovering",
   resolved: "Resolved",
 };
 
-export const STATE_MARKS: Record<AlertState, string> = { firing: "▲", suspected: "?", recovering: "↘", resolved: "✓" };
+export const STATE_MARKS: Record<AlertStatus, string> = { firing: "▲", suspected: "?", recovering: "↘", resolved: "✓" };
 
 /** Firing first, then by what changed last. */
 export function inOrder(alerts: readonly Alert[]): Alert[] {

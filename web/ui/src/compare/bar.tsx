@@ -2,7 +2,7 @@
 import { count, moment, NO_ROUTE, NO_ROUTE_TITLE, PER_WORDS, rate, routeName, shortBuild, stretch } from "../format";
 import { Choice } from "../parts/choice";
 import { patch, url } from "../router";
-import type { Diff, DiffSide, Per, ReleaseStats } from "../types";
+import type { Diff, SideSummary, Per, ReleaseStats } from "../types";
 import { badgesOf, perNote, perOf } from "./choose";
 
 interface BarProps {
@@ -86,7 +86,7 @@ interface SideBoxProps {
   which: "baseline" | "candidate";
   version: string | null;
   releases: readonly ReleaseStats[];
-  side: DiffSide | null;
+  side: SideSummary | null;
   onChange(version: string): void;
 }
 

@@ -5,13 +5,13 @@ import { useAnswer } from "../answer";
 import { ago, bytes, count, MISSING, moment, plural } from "../format";
 import { Failure, Skeleton } from "../parts/states";
 import { Sentence } from "../parts/sentence";
-import { countersIn, type Counter, type Loss, lossesIn, type PortRow, portsIn, type NameTable, receivedIn, refusedIn, type RefusedMetric, tablesIn, type Target, targetsIn } from "../status";
+import { countersIn, type Counter, lossesIn, type PortRow, portsIn, type NameTable, receivedIn, refusedIn, type RefusedMetric, tablesIn, type Target, targetsIn } from "../status";
+import type { LossRow } from "../types";
 
 export function StatusPage() {
   const answer = useAnswer(askStatus());
-  const { data } = answer;
-  if (data === null) return answer.error === null ? <Skeleton rows={10} label="Loading the status" /> : <Failure error={answer.error} onRetry={answer.retry} />;
-  const status = data as unknown as Record<string, unknown>;
+  const { data: status } = answer;
+  if (status === null) return answer.error === null ? <Skeleton rows={10} label="Loading the status" /> : <Failure error={answer.error} onRetry={answer.retry} />;
   const counters = countersIn(status);
   const losses = lossesIn(status);
   return (
@@ -20,17 +20,17 @@ export function StatusPage() {
         <div>
           <h1>Status</h1>
           <p class="soft">
-            Emberline {data.version}, {data.ready ? "ready" : "not ready"}, up since <span title={ago(data.started_ms)}>{moment(data.started_ms)}</span>
-            {data.ready && losses.length === 0 && "; nothing was lost"}
+            Emberline {status.version}, {status.ready ? "ready" : "not ready"}, up since <span title={ago(status.started_ms)}>{moment(status.started_ms)}</span>
+            {status.ready && losses.length === 0 && "; nothing was lost"}
           </p>
         </div>
       </header>
       {answer.error !== null && <Failure error={answer.error} onRetry={answer.retry} />}
-      {data.not_ready_reason !== null && (
+      {status.not_ready_reason !== null && (
         <div class="notice notice-error" role="alert">
           <h2>Questions are not answered now</h2>
           <p>
-            <Sentence text={data.not_ready_reason} />
+            <Sentence text={status.not_ready_reason} />
           </p>
         </div>
       )}
@@ -67,7 +67,7 @@ function Panel({ title, note, children }: { title: string; note: string; childre
   );
 }
 
-function Losses({ losses }: { losses: readonly Loss[] }) {
+function Losses({ losses }: { losses: readonly LossRow[] }) {
   return (
     <Panel title="Lost or damaged" note="since the start; the log says when">
       <Scroll title="Lost or damaged">

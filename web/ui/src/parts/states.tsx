@@ -53,8 +53,8 @@ export function Empty({ title, children }: { title: string; children: ComponentC
 /** Before the first window: what the server has received so far, counting. */
 export function Waiting() {
   const status = useAnswer(askStatus());
-  const counters = status.data === null ? [] : countersIn(status.data as unknown as Record<string, unknown>).slice(0, 16);
-  const refused = status.data === null ? [] : refusedIn(status.data as unknown as Record<string, unknown>);
+  const counters = status.data === null ? [] : countersIn(status.data).slice(0, 16);
+  const refused = status.data === null ? [] : refusedIn(status.data);
   return (
     <Empty title="No data yet: waiting for the first window">
       <p>
