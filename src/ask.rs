@@ -1,6 +1,7 @@
 //! Asking a running server: what `emberline query` and `emberline export` have in common.
 //!
-//! Guarantees: what the server refuses is told in its own words; an answer is bounded.
+//! Guarantees: what the server refuses is told in its own words; an answer is bounded, and read as the types that the server
+//! writes.
 
 pub(crate) mod export;
 pub(crate) mod query;
@@ -10,7 +11,9 @@ mod tests;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::{
     cli::{RangeArgs, SelectionArgs, ServerArgs},
@@ -39,11 +42,22 @@ impl Target {
         client::run(async { Ok(server.get(self, MAX_ANSWER_BYTES).await?.to_vec()) })
     }
 
-    /// Asks for JSON.
-    pub(crate) fn ask_json(self, server: &ServerArgs) -> Result<serde_json::Value> {
-        serde_json::from_slice(&self.ask(server)?)
-            .context("the server's answer is not JSON; is it an emberline server?")
+    /// Asks for JSON of a known shape.
+    pub(crate) fn ask_json<T: DeserializeOwned>(self, server: &ServerArgs) -> Result<T> {
+        read(&self.ask(server)?)
     }
+}
+
+/// Reads an answer. One that lacks a field is refused by the field's name, never filled in.
+pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T> {
+    serde_json::from_slice(answer).map_err(|error| match error.classify() {
+        Category::Data => anyhow!(
+            "the server's answer has another shape than this program reads: {error}: use the server's version of `emberline`"
+        ),
+        Category::Io | Category::Syntax | Category::Eof => {
+            anyhow!("the server's answer is not JSON: {error}: is it an emberline server?")
+        }
+    })
 }
 
 /// Writes to standard output; the reader of a pipe may have seen enough.

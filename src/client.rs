@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
 use emberline_client::{Address, Client, Error};
+use emberline_web::answers::ErrorBody;
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::cli::TlsArgs;
 
@@ -36,6 +37,16 @@ pub(crate) struct Answer {
 pub(crate) struct Target {
     path: String,
     parameters: form_urlencoded::Serializer<'static, String>,
+}
+
+/// Why a server did not do what it was asked.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Refusal {
+    /// By the port of the pages.
+    OfAQuestion(ErrorBody),
+    /// By the port that telemetry is sent to: `google.rpc.Status`, as OTLP over HTTP answers.
+    OfTelemetry { message: String },
 }
 
 impl Target {
@@ -135,10 +146,10 @@ impl Server {
 
     /// What a refusal says; the two ports of a server put it in different places.
     pub(crate) fn refusal(&self, answer: &Answer) -> anyhow::Error {
-        let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        match told["error"]["message"].as_str().or(told["message"].as_str()) {
-            Some(message) => anyhow::anyhow!("{message}"),
-            None => anyhow::anyhow!(
+        match serde_json::from_slice(&answer.body) {
+            Ok(Refusal::OfAQuestion(ErrorBody { error })) => anyhow!("{}", error.message),
+            Ok(Refusal::OfTelemetry { message }) => anyhow!("{message}"),
+            Err(_) => anyhow!(
                 "{} answered {}: is it an emberline server, and is {} the right port?",
                 self.address,
                 answer.status,

@@ -12,18 +12,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use emberline_model::time::SystemClock;
 use emberline_storage::{
     DeleteProgress, Options,
     disk::RealDisk,
     inspect::{self, Damage, Files, StoreContents, Verified},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     ask::{
-        print,
+        print, read,
         table::{amount, draw},
     },
     cli::{ServerArgs, StoreArgs, StoreCheckArgs, StoreCommand, StoreDeleteArgs, TableOutput},
@@ -119,16 +120,15 @@ struct Running {
 
 impl Running {
     fn ask(pid: u32, args: &ServerArgs) -> Running {
-        let status =
-            status(args)
-                .map_err(|error| format!("{error:#}"))
-                .and_then(|status| match status["pid"].as_u64() {
-                    Some(answering) if answering == u64::from(pid) => Ok(status["store"].clone()),
-                    _ => Err(format!(
-                        "{} is another process: name the address of process {pid} with --server",
-                        args.server
-                    )),
-                });
+        let status = status(args)
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|status| match status.pid == pid {
+                true => Ok(status.store),
+                false => Err(format!(
+                    "{} is another process: name the address of process {pid} with --server",
+                    args.server
+                )),
+            });
         Running { pid, status }
     }
 
@@ -159,11 +159,18 @@ impl Running {
     }
 }
 
-fn status(args: &ServerArgs) -> Result<Value> {
+/// What is read of `/api/v1/status`; counters are shown by the names that they come with.
+#[derive(Deserialize)]
+struct Status {
+    pid: u32,
+    store: Value,
+}
+
+fn status(args: &ServerArgs) -> Result<Status> {
     let limit = Duration::from_secs(args.timeout_seconds);
     let server = Server::new(&args.server, "--server", &args.tls, limit, ": raise --timeout-seconds")?;
     let answer = client::run(server.get(Target::new("/api/v1/status"), MAX_STATUS_BYTES))?;
-    serde_json::from_slice(&answer).context("the server's answer is not JSON; is it an emberline server?")
+    read(&answer)
 }
 
 fn verify(args: &StoreArgs, check: &StoreCheckArgs) -> Result<ExitCode> {

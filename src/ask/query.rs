@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use emberline_model::comparison::{FunctionRow, Per};
+use emberline_web::answers::{DiffFunctions, Merge, OneSeries, SeriesAnswer};
 use serde_json::Value;
 
 use super::{
@@ -25,12 +27,13 @@ pub(super) fn answer(args: &QueryArgs) -> Result<String> {
         QueryCommand::Series(series) => series_question(series),
         QueryCommand::Diff(diff) => diff_question(diff),
     };
-    let answer = question.ask_json(&args.server)?;
-    Ok(match (args.output, &args.command) {
-        (TableOutput::Json, _) => format!("{answer:#}\n"),
-        (TableOutput::Table, QueryCommand::Top(_)) => top_table(&answer),
-        (TableOutput::Table, QueryCommand::Series(_)) => series_table(&answer),
-        (TableOutput::Table, QueryCommand::Diff(_)) => diff_table(&answer),
+    if args.output == TableOutput::Json {
+        return Ok(format!("{:#}\n", question.ask_json::<Value>(&args.server)?));
+    }
+    Ok(match &args.command {
+        QueryCommand::Top(_) => top_table(&question.ask_json(&args.server)?),
+        QueryCommand::Series(_) => series_table(&question.ask_json(&args.server)?),
+        QueryCommand::Diff(_) => diff_table(&question.ask_json(&args.server)?),
     })
 }
 
@@ -60,71 +63,64 @@ fn diff_question(args: &QueryDiffArgs) -> Target {
         .with("functions_limit", &args.rows)
 }
 
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_default()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn rows(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn share(part: &Value, whole: &Value) -> String {
-    match number(whole) {
-        0.0 => String::new(),
-        whole => format!("{:.1} %", number(part) * 100.0 / whole),
+fn share(part: i64, whole: i64) -> String {
+    match whole {
+        0 => String::new(),
+        whole => format!("{:.1} %", part as f64 * 100.0 / whole as f64),
     }
 }
 
-fn top_table(answer: &Value) -> String {
-    let (unit, total) = (text(&answer["query"]["unit"]), &answer["total"]);
-    let mut lines: Vec<Vec<String>> = rows(&answer["functions"])
+fn top_table(answer: &Merge) -> String {
+    let (unit, total) = (answer.query.unit.as_str(), answer.total);
+    let shown = |value: i64| amount(value as f64, unit);
+    let mut lines: Vec<Vec<String>> = answer
+        .functions
+        .iter()
         .map(|row| {
             vec![
-                amount(number(&row["self"]), unit),
-                share(&row["self"], total),
-                amount(number(&row["total"]), unit),
-                share(&row["total"], total),
-                row["samples"].to_string(),
-                text(&row["name"]).to_owned(),
+                shown(row.self_value),
+                share(row.self_value, total),
+                shown(row.total),
+                share(row.total, total),
+                row.samples.to_string(),
+                row.name().to_owned(),
             ]
         })
         .collect();
-    let cut = &answer["functions_cut"];
-    if number(&cut["count"]) > 0.0 {
+    let cut = &answer.functions_cut;
+    if cut.count > 0 {
         lines.push(vec![
-            amount(number(&cut["self"]), unit),
-            share(&cut["self"], total),
+            shown(cut.self_value),
+            share(cut.self_value, total),
             String::new(),
             String::new(),
             String::new(),
-            format!("({} more functions; --rows shows more)", cut["count"]),
+            more_functions(cut.count),
         ]);
     }
     let heading = ["self", "self %", "total", "total %", "samples", "function"];
     format!(
         "{} in {} samples\n{}",
-        amount(number(total), unit),
-        answer["samples"],
+        shown(total),
+        answer.samples,
         draw(&heading, &lines)
     )
 }
 
-fn series_table(answer: &Value) -> String {
-    let unit = text(&answer["query"]["unit"]);
-    let line = |series: &Value| {
-        let values: Vec<f64> = rows(&series["values"]).map(number).collect();
+fn more_functions(count: u64) -> String {
+    format!("({count} more functions; --rows shows more)")
+}
+
+fn series_table(answer: &SeriesAnswer) -> String {
+    let unit = answer.query.unit.as_str();
+    let line = |series: &OneSeries| {
+        let values = &series.values;
         let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
         let largest = values.iter().copied().fold(0.0, f64::max);
-        let labels: Vec<String> = rows(&answer["group_by"])
-            .zip(rows(&series["labels"]))
-            .map(|(name, value)| format!("{}={}", text(name), text(value)))
-            .collect();
+        let labels = answer.group_by.iter().zip(&series.labels);
+        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
         vec![
-            amount(number(&series["total"]), unit),
+            amount(series.total as f64, unit),
             values.len().to_string(),
             amount(mean, unit),
             amount(largest, unit),
@@ -132,53 +128,47 @@ fn series_table(answer: &Value) -> String {
             labels.join(" "),
         ]
     };
-    let lines: Vec<Vec<String>> = rows(&answer["series"]).map(line).collect();
-    let cut = &answer["series_cut"];
-    let rest = match number(&cut["count"]) {
-        0.0 => String::new(),
-        _ => format!(
-            "and {} series more with {} in all\n",
-            cut["count"],
-            amount(number(&cut["total"]), unit)
+    let lines: Vec<Vec<String>> = answer.series.iter().map(line).collect();
+    let cut = &answer.series_cut;
+    let rest = match cut.count {
+        0 => String::new(),
+        count => format!(
+            "and {count} series more with {} in all\n",
+            amount(cut.total as f64, unit)
         ),
     };
     let heading = ["total", "points", "mean", "largest", "last", "labels"];
     format!(
         "steps of {} s, {}\n{}{rest}",
-        answer["step_s"],
-        text(&answer["aggregation"]),
+        answer.step_s,
+        answer.aggregation,
         draw(&heading, &lines)
     )
 }
 
-fn diff_table(answer: &Value) -> String {
-    let (baseline, candidate) = (&answer["baseline"], &answer["candidate"]);
-    let per = match text(&answer["per"]) {
-        "total" => String::new(),
-        per => format!(" per {per}"),
+fn diff_table(answer: &DiffFunctions) -> String {
+    let (baseline, candidate) = (&answer.baseline, &answer.candidate);
+    let per = match answer.per {
+        Per::Total => String::new(),
+        per => format!(" per {}", per.as_str()),
     };
-    let shown = |value: &Value| amount(number(value), "nanoseconds");
-    let line = |row: &Value| {
-        let guilty = !answer["guilty"].is_null() && row["id"] == answer["guilty"];
+    let unit = answer.unit.as_str();
+    let line = |row: &FunctionRow| {
+        let is_guilty = answer.guilty.as_ref() == Some(&row.id);
         vec![
-            shown(&row["self_a"]),
-            shown(&row["self_b"]),
-            signed(number(&row["delta_self"]), "nanoseconds"),
-            signed(number(&row["delta_total"]), "nanoseconds"),
-            format!("{:.3}", number(&row["q_value"])),
-            text(&row["state"]).to_owned(),
-            format!(
-                "{}{}",
-                text(&row["name"]),
-                if guilty { "  ← look here first" } else { "" }
-            ),
+            amount(row.self_a, unit),
+            amount(row.self_b, unit),
+            signed(row.delta_self, unit),
+            signed(row.delta_total, unit),
+            format!("{:.3}", row.q_value),
+            row.state.as_str().to_owned(),
+            format!("{}{}", row.name, if is_guilty { "  ← look here first" } else { "" }),
         ]
     };
-    let mut lines: Vec<Vec<String>> = rows(&answer["functions"]).map(line).collect();
-    let cut = &answer["functions_cut"]["count"];
-    if number(cut) > 0.0 {
+    let mut lines: Vec<Vec<String>> = answer.functions.iter().map(line).collect();
+    if answer.functions_cut.count > 0 {
         let mut more = vec![String::new(); 6];
-        more.push(format!("({cut} more functions; --rows shows more)"));
+        more.push(more_functions(answer.functions_cut.count));
         lines.push(more);
     }
     let heading = [
@@ -192,10 +182,10 @@ fn diff_table(answer: &Value) -> String {
     ];
     format!(
         "{} → {}: {} → {}{per}\n{}",
-        text(&baseline["version"]),
-        text(&candidate["version"]),
-        shown(&baseline["value"]),
-        shown(&candidate["value"]),
+        baseline.version,
+        candidate.version,
+        amount(baseline.value, unit),
+        amount(candidate.value, unit),
         draw(&heading, &lines)
     )
 }

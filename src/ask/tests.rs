@@ -1,6 +1,6 @@
 //! The commands against a real server on a real socket.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use clap::Parser;
 use emberline_model::{
@@ -9,9 +9,15 @@ use emberline_model::{
     time::{Clock, SystemClock, WINDOW_SECONDS},
 };
 use emberline_storage::{Options, Store};
-use emberline_web::WebState;
+use emberline_web::{
+    WebState,
+    answers::{DiffFunctions, Merge, SeriesAnswer},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::task::JoinHandle;
 
-use super::{export, query};
+use super::{export, query, read};
 use crate::cli::{Cli, Command};
 
 /// One window of `checkout` with 30 ms in `shop::price`, called by `main`, and 10 ms in `main` itself.
@@ -105,17 +111,58 @@ async fn grpc_is_spoken_on_the_same_port(server: &str) {
     assert!(text.contains("process_cpu:cpu:nanoseconds:cpu:nanoseconds"), "{text}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_say_what_the_server_says() {
-    let folder = tempfile::tempdir().unwrap();
+/// A server of [`batch`]: its address and its task.
+async fn serve(folder: &Path) -> (String, JoinHandle<std::io::Result<()>>) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(Options::new(folder.path()), clock.clone()).unwrap();
+    let store = Store::open(Options::new(folder), clock.clone()).unwrap();
     store.append(batch()).await.unwrap();
     store.flush_applied().await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     let web = emberline_web::router(WebState::new(store, AlertsBoard::default(), clock));
-    let serving = tokio::spawn(async move { axum::serve(listener, web).await });
+    (server, tokio::spawn(async move { axum::serve(listener, web).await }))
+}
+
+/// Reads an answer without each of its fields, and without one of its rows' (`functions/0/self`).
+fn refuses_what_lacks_a_field<T: DeserializeOwned>(whole: &str, of_a_row: &str) {
+    read::<T>(whole.as_bytes()).map(|_| ()).unwrap();
+    let whole: Value = serde_json::from_str(whole).unwrap();
+    let fields = whole.as_object().unwrap().keys().map(|name| format!("/{name}"));
+    for field in fields.chain([format!("/{of_a_row}")]) {
+        let (of, name) = field.rsplit_once('/').unwrap();
+        let mut part = whole.clone();
+        let removed = part.pointer_mut(of).unwrap().as_object_mut().unwrap().remove(name);
+        assert!(removed.is_some(), "{field}");
+        let error = read::<T>(part.to_string().as_bytes()).err();
+        let error = error.unwrap_or_else(|| panic!("read without {field}")).to_string();
+        assert!(error.contains(&format!("missing field `{name}`")), "{field}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_lacks_a_field_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, serving) = serve(folder.path()).await;
+    let json = async |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').chain(["--output", "json"]).collect();
+        answer(&server, &arguments).await.unwrap()
+    };
+    refuses_what_lacks_a_field::<Merge>(&json("query top").await, "functions/0/self");
+    refuses_what_lacks_a_field::<SeriesAnswer>(&json("query series").await, "series/0/total");
+    let compared = "query diff --service checkout --baseline v1 --candidate v1";
+    refuses_what_lacks_a_field::<DiffFunctions>(&json(compared).await, "functions/0/delta_self");
+    let table = answer(&server, &compared.split(' ').collect::<Vec<_>>()).await.unwrap();
+    assert!(
+        table.starts_with("v1 → v1: ") && table.contains("shop::price"),
+        "{table}"
+    );
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_say_what_the_server_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, serving) = serve(folder.path()).await;
 
     let top = answer(&server, &["query", "top", "--selector", "{route=\"/quote\"}"])
         .await
@@ -131,7 +178,7 @@ async fn the_commands_say_what_the_server_says() {
     assert!(cut.contains("(1 more functions; --rows shows more)"), "{cut}");
 
     let json = answer(&server, &["query", "top", "--output", "json"]).await.unwrap();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["total"], 40_000_000);
     let series = answer(&server, &["query", "series", "--group-by", "service,version"])
         .await
@@ -149,7 +196,7 @@ async fn the_commands_say_what_the_server_says() {
     let file = folder.path().join("out.json");
     let arguments = ["export", "--format", "speedscope", "--file", file.to_str().unwrap()];
     assert_eq!(answer(&server, &arguments).await.unwrap(), "");
-    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let written: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(written["profiles"][0]["endValue"], 40_000_000);
 
     grpc_is_spoken_on_the_same_port(&server).await;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, io::Write, time::Duration};
 
+use emberline_model::alert::Alert;
 use serde_json::{Value, json};
 
 use crate::cli::Output;
@@ -73,24 +74,23 @@ impl Reporter {
     }
 
     /// States an alert once.
-    pub(crate) fn verdict(&mut self, alert: &Value, base: &str, elapsed: Duration) {
-        let text = |key: &str| alert[key].as_str().unwrap_or_default().to_owned();
-        if !self.stated.insert(text("id")) {
+    pub(crate) fn verdict(&mut self, alert: &Alert, base: &str, elapsed: Duration) {
+        if !self.stated.insert(alert.id.clone()) {
             return;
         }
-        let url = format!("{base}{}", text("diff_url"));
+        let url = format!("{base}{}", alert.diff_url);
         let at_seconds = (elapsed.as_secs_f64() * 10.0).round() / 10.0;
         let json = json!({
             "event": "verdict",
-            "service": text("service"),
-            "baseline": text("baseline"),
-            "candidate": text("candidate"),
-            "route": text("route"),
-            "function": alert["function"]["name"],
+            "service": alert.service,
+            "baseline": alert.baseline,
+            "candidate": alert.candidate,
+            "route": alert.route,
+            "function": alert.function.as_ref().map(|function| &function.name),
             "at_seconds": at_seconds,
             "url": url,
         });
-        self.line(&format!("After {at_seconds} s: {}\n  {url}", text("sentence")), &json);
+        self.line(&format!("After {at_seconds} s: {}\n  {url}", alert.sentence), &json);
     }
 
     fn line(&self, text: &str, json: &Value) {

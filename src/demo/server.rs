@@ -5,8 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use emberline_client::{Address, Client, Tls};
+use emberline_model::alert::Alert;
+use emberline_web::answers::Alerts;
 use http::Request;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::process::{Directory, Process, free_port};
@@ -106,13 +107,13 @@ impl Server {
     }
 
     /// Alerts that are stated now.
-    pub(crate) async fn firing_alerts(&self) -> Result<Vec<Value>> {
+    pub(crate) async fn firing_alerts(&self) -> Result<Vec<Alert>> {
         let (status, body) = self.get("/api/v1/alerts?state=firing").await?;
         if status != 200 {
             bail!("the server answered {status}");
         }
-        let answer: Value = serde_json::from_slice(&body)?;
-        Ok(answer["alerts"].as_array().cloned().unwrap_or_default())
+        let answer: Alerts = serde_json::from_slice(&body)?;
+        Ok(answer.alerts)
     }
 
     /// One request; the demo asks twice a second.
