@@ -24,7 +24,9 @@ fn assert_only(web: SocketAddr, route: &str) {
     }
 }
 
-fn assert_verdict(web: SocketAddr, event: &Value, route: &str, function: &str) {
+/// `right` are the ends of names that are right: a function and its only caller may be equally guilty.
+fn assert_verdict(web: SocketAddr, event: &Value, route: &str, right: &[&str]) {
+    let is_right = |name: &str| right.iter().any(|end| name.ends_with(end));
     assert_eq!(event["service"], "checkout");
     assert_eq!(
         (event["baseline"].as_str(), event["candidate"].as_str()),
@@ -33,8 +35,8 @@ fn assert_verdict(web: SocketAddr, event: &Value, route: &str, function: &str) {
     assert_eq!(event["route"], route);
     let named = event["function"].as_str().unwrap_or_default();
     assert!(
-        named.ends_with(function),
-        "the guilty function is {function}, named was `{named}`"
+        is_right(named),
+        "the guilty function is one of {right:?}, named was `{named}`"
     );
 
     let all = alerts(web);
@@ -58,7 +60,7 @@ fn assert_verdict(web: SocketAddr, event: &Value, route: &str, function: &str) {
     let guilty = diff["guilty"].as_str().expect("the diff names a function");
     let functions = diff["functions"].as_array().unwrap();
     let row = functions.iter().find(|f| f["id"] == guilty).unwrap();
-    assert!(row["name"].as_str().unwrap().ends_with(function), "{row:#}");
+    assert!(is_right(row["name"].as_str().unwrap()), "{row:#}");
     // Among the application's own functions, none that is not above it grew more.
     let own = functions
         .iter()
@@ -297,7 +299,7 @@ fn a_planted_regression_is_found_though_the_server_is_killed_and_nothing_is_lost
     });
     demo.kill_server();
     let verdict = demo.event("verdict", VERDICT_PATIENCE);
-    assert_verdict(web, &verdict, "/quote/{id}", "price_basket");
+    assert_verdict(web, &verdict, "/quote/{id}", &["price_basket"]);
     println!(
         "verdict after {} s, the server killed on the way",
         verdict["at_seconds"]
@@ -322,13 +324,13 @@ fn a_planted_regression_is_found_though_the_server_is_killed_and_nothing_is_lost
     server.stop();
 }
 
-fn finds(plant: &str, route: &str, function: &str) {
+fn finds(plant: &str, route: &str, right: &[&str]) {
     let _serial = serial();
     let scratch = Scratch::new(&format!("demo-{plant}"));
     let demo = Demo::start(scratch.path(), &["--plant", plant]);
     let web = demo.ready();
     let verdict = demo.event("verdict", VERDICT_PATIENCE);
-    assert_verdict(web, &verdict, route, function);
+    assert_verdict(web, &verdict, route, right);
     println!("verdict after {} s", verdict["at_seconds"]);
     // Two more windows, for what an untouched route might still be accused of.
     std::thread::sleep(Duration::from_secs(20));
@@ -338,13 +340,13 @@ fn finds(plant: &str, route: &str, function: &str) {
 
 #[test]
 fn a_planted_coupon_regression_is_found() {
-    finds("coupon", "/coupon/{code}", "verify_coupon");
+    finds("coupon", "/coupon/{code}", &["verify_coupon"]);
 }
 
 #[test]
 fn a_planted_order_regression_is_found() {
     // The parsing is in a function of its own, called from the scoring: naming either is right.
-    finds("order", "/order/{id}", "parse_history");
+    finds("order", "/order/{id}", &["parse_history", "score_fraud_risk"]);
 }
 
 #[test]
