@@ -17,7 +17,10 @@ const MAX_PLACES: usize = 4;
 
 /// Locations of frames as their sender spelt them: a format that repeats names in every stack has each normalised once.
 #[derive(Debug, Default)]
-struct Spelt(HashMap<Box<str>, Vec<(Box<str>, u32, u32)>>);
+struct Spelt(HashMap<Box<str>, Vec<Place>>);
+
+/// A file, a line, and the location that the name has there.
+type Place = (Box<str>, u32, u32);
 
 impl Spelt {
     fn location(&self, name: &str, file: &str, line: u32) -> Option<u32> {

@@ -248,7 +248,8 @@ mod tests {
             tokio::join!(add(), add(), drop_it)
         });
         let (a, b, ()) = parts.await;
-        (a.unwrap(), b.unwrap());
+        a.unwrap();
+        b.unwrap();
     }
 
     #[tokio::test]
