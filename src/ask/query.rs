@@ -146,7 +146,7 @@ fn series_table(answer: &SeriesAnswer) -> String {
     )
 }
 
-fn diff_table(answer: &DiffFunctions) -> String {
+pub(super) fn diff_table(answer: &DiffFunctions) -> String {
     let (baseline, candidate) = (&answer.baseline, &answer.candidate);
     let per = match answer.per {
         Per::Total => String::new(),

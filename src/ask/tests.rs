@@ -14,7 +14,7 @@ use emberline_web::{
     answers::{DiffFunctions, Merge, SeriesAnswer},
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::{export, query, read};
@@ -143,18 +143,50 @@ fn refuses_what_lacks_a_field<T: DeserializeOwned>(whole: &str, of_a_row: &str) 
 async fn an_answer_that_lacks_a_field_is_refused_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let (server, serving) = serve(folder.path()).await;
-    let json = async |line: &str| {
+    let told = async |line: &str| {
         let arguments: Vec<&str> = line.split(' ').chain(["--output", "json"]).collect();
         answer(&server, &arguments).await.unwrap()
     };
-    refuses_what_lacks_a_field::<Merge>(&json("query top").await, "functions/0/self");
-    refuses_what_lacks_a_field::<SeriesAnswer>(&json("query series").await, "series/0/total");
-    let compared = "query diff --service checkout --baseline v1 --candidate v1";
-    refuses_what_lacks_a_field::<DiffFunctions>(&json(compared).await, "functions/0/delta_self");
-    let table = answer(&server, &compared.split(' ').collect::<Vec<_>>()).await.unwrap();
+    refuses_what_lacks_a_field::<Merge>(&told("query top").await, "functions/0/self");
+    refuses_what_lacks_a_field::<SeriesAnswer>(&told("query series").await, "series/0/total");
+    // Without requests nothing is divided and no function is compared: one is put in.
+    let compared = told("query diff --service checkout --baseline v1 --candidate v1").await;
+    let mut compared: Value = serde_json::from_str(&compared).unwrap();
+    compared["functions"] = json!([{
+        "id": "00000000000000aa", "name": "shop::price", "module": "", "library": false,
+        "raw_self_a": 1, "raw_self_b": 2, "raw_total_a": 3, "raw_total_b": 4,
+        "self_a": 1e6, "self_b": 2e6, "total_a": 3e6, "total_b": 4e6, "delta_self": 1e6, "delta_total": 1e6,
+        "ratio": 1.3, "contribution": 1.0, "low": 0.0, "high": 2e6, "q_value": 0.01,
+        "confidence": "strong", "state": "up",
+    }]);
+    compared["guilty"] = "00000000000000aa".into();
+    let compared = compared.to_string();
+    refuses_what_lacks_a_field::<DiffFunctions>(&compared, "functions/0/delta_self");
+    let table = query::diff_table(&read(compared.as_bytes()).unwrap());
     assert!(
-        table.starts_with("v1 → v1: ") && table.contains("shop::price"),
+        table.starts_with("v1 → v1: ") && table.contains(" per request\n"),
         "{table}"
+    );
+    let row: Vec<&str> = table
+        .lines()
+        .nth(2)
+        .unwrap()
+        .split("  ")
+        .filter(|cell| !cell.is_empty())
+        .map(str::trim)
+        .collect();
+    assert_eq!(
+        row,
+        [
+            "1.00 ms",
+            "2.00 ms",
+            "+1.00 ms",
+            "+1.00 ms",
+            "0.010",
+            "up",
+            "shop::price",
+            "← look here first"
+        ]
     );
     serving.abort();
 }
