@@ -255,7 +255,7 @@ mod tests {
         let path = path.display().to_string();
         let line = |url| arguments(&[&path, "--service", "a", "--version", "b", "--url", url]);
         let error = import(&line("ftp://example.org")).await.map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("--url ftp://example.org"), "{error}");
+        assert!(error.to_string().contains("`ftp://example.org`"), "{error}");
         // Bound and closed again: nobody listens there.
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
