@@ -30,7 +30,13 @@ pub(super) struct Sender {
     shared: Arc<Shared>,
     builds: Option<mpsc::UnboundedSender<BuildNews>>,
     away_since: Option<Instant>,
+    /// Why, as far as it was logged. A retry may meet a better reason than the first failure did: a server that refuses a
+    /// certificate can end the connection before its alert is read.
+    away_reasons: Vec<String>,
 }
+
+/// Different reasons that are logged while the collector is away.
+const MAX_REASONS: usize = 4;
 
 impl Sender {
     pub(super) fn new(
@@ -49,6 +55,7 @@ impl Sender {
             shared,
             builds,
             away_since: None,
+            away_reasons: Vec::new(),
         }
     }
 
@@ -116,15 +123,17 @@ impl Sender {
     }
 
     fn note_away(&mut self, status: &Status) {
-        if self.away_since.is_some() {
+        let why = words(status);
+        if self.away_reasons.len() >= MAX_REASONS || self.away_reasons.contains(&why) {
             return;
         }
-        self.away_since = Some(Instant::now());
+        self.away_since.get_or_insert_with(Instant::now);
+        self.away_reasons.push(why.clone());
         tracing::warn!(
             endpoint = %self.endpoint,
             code = ?status.code(),
             "the collector is unavailable ({}); traffic is not affected, telemetry is queued in memory (queue_bytes) and sent again",
-            words(status),
+            why,
         );
     }
 
@@ -133,6 +142,7 @@ impl Sender {
         let Some(since) = self.away_since.take() else {
             return false;
         };
+        self.away_reasons.clear();
         self.shared.count(|stats| stats.reconnects += 1);
         tracing::info!(
             endpoint = %self.endpoint,
