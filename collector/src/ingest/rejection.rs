@@ -184,8 +184,8 @@ impl Rejection {
             Rejection::ContentType { .. } | Rejection::ContentEncoding(_) | Rejection::Format { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Rejection::NoPlace(_) => StatusCode::TOO_MANY_REQUESTS,
-            // 408 is not among the codes that OTLP senders retry; 503 is, and the fault may be the network's.
+            // Every OTLP exporter retries 503. Not 408, and Python's before 1.44 not 429 either
+            // (`findings/opentelemetry-python-drops-what-is-refused-with-429.sh`).
             refused if refused.retry_after().is_some() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }

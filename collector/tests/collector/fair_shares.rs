@@ -61,7 +61,7 @@ async fn makes_up(server: &Server, round: &str) -> usize {
             all.resource_metrics.extend(encode_requests(&window).resource_metrics);
         }
         let (status, text) = post_from(ATTACKER, server.http, "/v1/metrics", &all.encode_to_vec()).await;
-        if status == 429 {
+        if status == 503 {
             refused += 1;
             let head = text.split("\r\n\r\n").next().unwrap().to_lowercase();
             let pause = head

@@ -119,7 +119,7 @@ fn report(seen: &Seen, server: &Server, service: usize) {
                 let asked = Instant::now();
                 let answer = loop {
                     let answer = post(1, server.otlp_http, path, &body);
-                    let later = matches!(answer, Ok(429 | 503)) && asked.elapsed() < GIVE_UP && seen.goes_on();
+                    let later = matches!(answer, Ok(503)) && asked.elapsed() < GIVE_UP && seen.goes_on();
                     if !later {
                         break answer;
                     }
@@ -157,7 +157,7 @@ fn make_up(seen: &Seen, server: &Server, window: &WorkloadWindow) {
             all.resource_metrics.extend(metrics.resource_metrics);
         }
         match post(2, server.otlp_http, "/v1/metrics", &all.encode_to_vec()) {
-            Ok(429) => drop(seen.told_to_wait.fetch_add(1, Ordering::Relaxed)),
+            Ok(503) => drop(seen.told_to_wait.fetch_add(1, Ordering::Relaxed)),
             _ => drop(seen.made_up.fetch_add(1, Ordering::Relaxed)),
         }
         seen.pause(PAUSE);
