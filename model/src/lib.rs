@@ -20,6 +20,7 @@ pub mod merge;
 pub mod metric;
 pub mod otlp;
 pub mod path_tree;
+mod positions;
 pub mod pprof;
 pub mod profile;
 pub mod profile_builder;

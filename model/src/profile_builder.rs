@@ -1,13 +1,16 @@
 //! Builds a profile from stacks of names, as foreign formats give them.
 //!
 //! Guarantees: equal frames, stacks and label sets are stored once, equal rows are added up (saturating), and what comes
-//! out fits together ([`Profile::validate`]). Memory grows with the different things that were added, not with rows.
+//! out fits together ([`Profile::validate`]). Memory grows with the different things that were added, not with rows, and
+//! what they take is charged to an allowance where there is one ([`ProfileBuilder::within`]).
 
 use std::collections::HashMap;
 
 use crate::{
     function,
-    profile::{Frame, Location, Profile, ProfileType, Sample},
+    positions::Positions,
+    profile::{Location, Profile, ProfileType, Sample},
+    weight::{Allowance, TooHeavy},
     workload::LabelSet,
 };
 
@@ -35,6 +38,7 @@ impl Spelt {
         }
         let places = self.0.entry(name.into()).or_default();
         if places.len() < MAX_PLACES {
+            places.reserve_exact(1);
             places.push((file.into(), line, location));
         }
     }
@@ -44,11 +48,16 @@ impl Spelt {
 #[derive(Debug)]
 pub struct ProfileBuilder {
     profile: Profile,
-    frames: HashMap<Frame, u32>,
     spelt: Spelt,
-    stacks: HashMap<Vec<u32>, u32>,
-    labels: HashMap<LabelSet, u32>,
-    rows: HashMap<(u32, u32), usize>,
+    locations: Positions,
+    stacks: Positions,
+    label_sets: Positions,
+    rows: Positions,
+    /// Stack and labels of each sample.
+    row_keys: Vec<(u32, u32)>,
+    allowance: Allowance,
+    /// Whether the allowance was enough so far.
+    affordable: Result<(), TooHeavy>,
 }
 
 impl ProfileBuilder {
@@ -59,12 +68,36 @@ impl ProfileBuilder {
         profile.period = period;
         ProfileBuilder {
             profile,
-            frames: HashMap::new(),
             spelt: Spelt::default(),
-            stacks: HashMap::new(),
-            labels: HashMap::new(),
-            rows: HashMap::new(),
+            locations: Positions::default(),
+            stacks: Positions::default(),
+            label_sets: Positions::default(),
+            rows: Positions::default(),
+            row_keys: Vec::new(),
+            allowance: Allowance::new(u64::MAX),
+            affordable: Ok(()),
         }
+    }
+
+    /// The same with a limit on its memory in bytes; [`ProfileBuilder::affordable`] says when it is exceeded.
+    pub(crate) fn within(self, memory: u64) -> ProfileBuilder {
+        ProfileBuilder {
+            allowance: Allowance::new(memory),
+            ..self
+        }
+    }
+
+    /// # Errors
+    /// More was added than the memory it may take. Readers ask after each stack, and stop.
+    pub(crate) fn affordable(&self) -> Result<(), TooHeavy> {
+        self.affordable
+    }
+
+    /// Charges for what a reader keeps beside the profile.
+    pub(crate) fn charge(&mut self, what: impl FnOnce(&mut Allowance) -> Result<(), TooHeavy>) -> Result<(), TooHeavy> {
+        let charged = what(&mut self.allowance);
+        self.affordable = self.affordable.and(charged);
+        charged
     }
 
     /// The location of a frame the sender names; names are cut, cleaned and normalised.
@@ -73,14 +106,16 @@ impl ProfileBuilder {
         if let Some(location) = self.spelt.location(name, file, line) {
             return location;
         }
-        let frame = function::frame(name, file, line);
-        let locations = &mut self.profile.locations;
-        let location = *self.frames.entry(frame).or_insert_with_key(|frame| {
-            locations.push(Location::Named {
-                frames: vec![frame.clone()],
-            });
-            locations.len() as u32 - 1
-        });
+        let named = Location::Named {
+            frames: vec![function::frame(name, file, line)],
+        };
+        let before = self.profile.locations.len();
+        let location = self.locations.place(&mut self.profile.locations, named);
+        if self.profile.locations.len() > before {
+            // The entry, its frame and names, its place in the index, and its spelling.
+            let bytes = 240 + 2 * (name.len() + file.len()).min(20_000);
+            let _ = self.charge(|allowance| allowance.bytes(bytes));
+        }
         self.spelt.remember(name, file, line, location);
         location
     }
@@ -92,42 +127,28 @@ impl ProfileBuilder {
             leaf_first.push(self.frame("", "", 0));
         }
         let profile = &mut self.profile;
-        let stack = *self.stacks.entry(leaf_first).or_insert_with_key(|stack| {
-            profile.stacks.push(stack.clone());
-            profile.stacks.len() as u32 - 1
-        });
-        let label_set = match self.labels.get(labels) {
-            Some(&index) => index,
-            None => {
-                profile.label_sets.push(labels.clone());
-                let index = profile.label_sets.len() as u32 - 1;
-                self.labels.insert(labels.clone(), index);
-                index
-            }
+        let (before, frames) = (profile.stacks.len(), leaf_first.len());
+        let stack = self.stacks.place(&mut profile.stacks, leaf_first);
+        if profile.stacks.len() > before {
+            self.affordable = self.affordable.and(self.allowance.stack(frames));
+        }
+        let label_set = match self.label_sets.find(&profile.label_sets, labels) {
+            Some(known) => known,
+            None => self.label_sets.place(&mut profile.label_sets, labels.clone()),
         };
-        let at = *self.rows.entry((stack, label_set)).or_insert_with(|| {
+        let at = self.rows.place(&mut self.row_keys, (stack, label_set)) as usize;
+        if at == profile.samples.len() {
             profile.samples.push(Sample {
                 stack,
                 label_set,
                 value: 0,
                 count: 0,
             });
-            profile.samples.len() - 1
-        });
+        }
         let row = &mut profile.samples[at];
         row.value = row.value.saturating_add(value);
         row.count = row.count.saturating_add(count);
         at
-    }
-
-    /// How many different locations there are.
-    pub fn locations(&self) -> usize {
-        self.profile.locations.len()
-    }
-
-    /// How many different stacks there are.
-    pub fn stacks(&self) -> usize {
-        self.profile.stacks.len()
     }
 
     /// The profile.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use emberline_model::{
     batch::BATCH_ID_HEADER,
-    formats::{FormatError, series::SeriesError},
+    formats::{FormatError, folded::FoldedError, series::SeriesError},
     pprof::PprofError,
     unpack::UnpackError,
     weight::TooHeavy,
@@ -246,9 +246,9 @@ impl Rejection {
             FormatError::Packed(UnpackError::TooLarge { .. }) | FormatError::Pprof(PprofError::TooLarge { .. }) => {
                 Rejection::TooLarge { limit }
             }
-            FormatError::TooHeavy(heavy) | FormatError::Pprof(PprofError::TooHeavy(heavy)) => {
-                Rejection::TooHeavy(*heavy)
-            }
+            FormatError::TooHeavy(heavy)
+            | FormatError::Pprof(PprofError::TooHeavy(heavy))
+            | FormatError::Folded(FoldedError::TooHeavy(heavy)) => Rejection::TooHeavy(*heavy),
             error => Rejection::Profile(error.to_string()),
         }
     }

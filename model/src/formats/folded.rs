@@ -9,21 +9,27 @@
 //! Wrong on purpose: a line that begins with `# ` is a comment, so no outermost frame may begin so.
 
 use super::{Units, fractions::Fractions, meaning, text_frame};
-use crate::{profile::Profile, profile::ProfileType, profile_builder::ProfileBuilder};
+use crate::{profile::Profile, profile::ProfileType, profile_builder::ProfileBuilder, weight::TooHeavy};
 
 /// Most frames of one line.
 pub(super) const MAX_DEPTH: usize = 4096;
 /// How the first line begins that says what the numbers are.
 const HEADER: &str = "# profile type: ";
 
-/// A line that is not a stack.
+/// Why text was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {what}")]
-pub struct FoldedError {
-    /// Counted from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub what: String,
+pub enum FoldedError {
+    /// A line is not a stack.
+    #[error("line {line}: {what}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There are too many different stacks and names.
+    #[error(transparent)]
+    TooHeavy(#[from] TooHeavy),
 }
 
 /// The first line of collapsed stacks that says what their numbers are; other tools take it for a comment.
@@ -49,20 +55,20 @@ fn units_of_header(text: &str) -> Option<Units> {
     })
 }
 
-/// Reads collapsed stacks. With `numbers`, each line ends in one; without, each line counts 1.
+/// Reads collapsed stacks into at most `memory` bytes. With `numbers`, each line ends in one; without, each line counts 1.
 ///
 /// # Errors
-/// Names the line that is no stack.
-pub fn read(text: &str, units: &Units, numbers: bool) -> Result<Profile, FoldedError> {
+/// Names the line that is no stack; or the profile would need more memory.
+pub fn read(text: &str, units: &Units, numbers: bool, memory: u64) -> Result<Profile, FoldedError> {
     let said = units_of_header(text).filter(|_| numbers);
     let units = said.as_ref().unwrap_or(units);
     if numbers {
         refuse_comparison(text)?;
     }
-    let mut builder = ProfileBuilder::new(units.profile_type.clone(), units.period);
+    let mut builder = ProfileBuilder::new(units.profile_type.clone(), units.period).within(memory);
     let mut fractions = Fractions::default();
     for (at, line) in text.lines().enumerate() {
-        let wrong = |what: String| FoldedError { line: at + 1, what };
+        let wrong = |what: String| FoldedError::Line { line: at + 1, what };
         let line = line.trim_end();
         if is_comment(line) {
             continue;
@@ -94,7 +100,8 @@ pub fn read(text: &str, units: &Units, numbers: bool) -> Result<Profile, FoldedE
         }
         // Where a number is no count of samples, the row was seen at least once.
         let samples = if units.period > 0 { count.round() as u64 } else { 1 };
-        fractions.add(&mut builder, leaf_first, weight, samples);
+        fractions.add(&mut builder, leaf_first, weight, samples)?;
+        builder.affordable()?;
     }
     fractions.finish(&mut builder);
     Ok(builder.finish())
@@ -155,7 +162,7 @@ fn refuse_comparison(text: &str) -> Result<(), FoldedError> {
     if !two(line) || !lines.all(|(_, line)| two(line)) {
         return Ok(());
     }
-    Err(FoldedError {
+    Err(FoldedError::Line {
         line: first + 1,
         what: "two numbers at the end of every line: this is a comparison of two profiles (difffolded), not a profile; send \
                each of the two by itself"
@@ -169,6 +176,22 @@ mod tests {
 
     use super::*;
     use crate::profile::Location;
+
+    fn read(text: &str, units: &Units, numbers: bool) -> Result<Profile, FoldedError> {
+        super::read(text, units, numbers, u64::MAX)
+    }
+
+    #[test]
+    fn names_and_stacks_are_charged_when_they_are_new() {
+        let cpu = Units::cpu(100);
+        let same = "main;price;parse 1\n".repeat(10_000);
+        super::read(&same, &cpu, true, 2_000).unwrap();
+        let different: String = (0..100).map(|n| format!("main;f{n} 1.5\n")).collect();
+        let refused = super::read(&different, &cpu, true, 40_000).unwrap_err();
+        assert!(matches!(refused, FoldedError::TooHeavy(_)), "{refused}");
+        // 101 names, and each stack twice: as long as it has fractions, too.
+        super::read(&different, &cpu, true, 101 * 250 + 200 * 176).unwrap();
+    }
 
     fn named(profile: &Profile, at: u32) -> (&str, &str, u32) {
         match &profile.locations[at as usize] {
@@ -212,9 +235,11 @@ mod tests {
             ("a 18446744073709551616", 1, "is not a number"),
             ("# a comment\na;b 10 12\na 1 1\n", 2, "difffolded"),
         ] {
-            let error = read(text, &Units::cpu(100), true).unwrap_err();
-            assert_eq!(error.line, line);
-            assert!(error.what.contains(word), "{error}");
+            let error = read(text, &Units::cpu(100), true).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("line {line}: ")) && error.contains(word),
+                "{error}"
+            );
         }
     }
 
@@ -222,7 +247,8 @@ mod tests {
     fn only_a_text_of_two_numbers_everywhere_is_a_comparison() {
         let profile = read("main;worker 1 10\nmain;price 5\n", &Units::cpu(100), true).unwrap();
         assert_eq!(stack(&profile, 0), ["worker 1", "main"]);
-        assert_eq!(read("worker 1 10\n", &Units::cpu(100), true).unwrap_err().line, 1);
+        let refused = read("worker 1 10\n", &Units::cpu(100), true);
+        assert!(matches!(refused, Err(FoldedError::Line { line: 1, .. })));
     }
 
     #[test]
@@ -286,7 +312,7 @@ mod tests {
             let text: String = stacks.iter().map(|(frames, count)| format!("{} {count}\n", frames.join(";"))).collect();
             let read = read(&text, &Units::cpu(100), true);
             if let Err(error) = &read {
-                prop_assert!(error.what.contains("difffolded"), "{}", error);
+                prop_assert!(error.to_string().contains("difffolded"), "{}", error);
                 return Ok(());
             }
             let profile = read.unwrap();

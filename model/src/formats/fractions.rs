@@ -4,20 +4,20 @@
 //! the next, so that the total is right to half a unit however many samples there are. Memory grows with the different
 //! stacks that have such weights.
 
-use std::collections::HashMap;
-
-use crate::{profile_builder::ProfileBuilder, workload::LabelSet};
+use crate::{positions::Positions, profile_builder::ProfileBuilder, weight::TooHeavy, workload::LabelSet};
 
 /// Sums by stack, in the order in which the stacks came.
 #[derive(Debug, Default)]
 pub(super) struct Fractions {
+    /// Leaf first.
+    stacks: Vec<Vec<u32>>,
+    positions: Positions,
+    /// One for each stack.
     rows: Vec<Row>,
-    index: HashMap<Vec<u32>, usize>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Row {
-    leaf_first: Vec<u32>,
     /// Whole units, which would lose their last digits as a float.
     whole: i64,
     fraction: f64,
@@ -27,37 +27,43 @@ struct Row {
 impl Fractions {
     /// Adds a weight, which must be neither negative nor above what fits into 63 bits. A whole one goes to the profile at
     /// once.
-    pub(super) fn add(&mut self, builder: &mut ProfileBuilder, leaf_first: Vec<u32>, weight: f64, samples: u64) {
+    ///
+    /// # Errors
+    /// There are more stacks than the builder's memory allows.
+    pub(super) fn add(
+        &mut self,
+        builder: &mut ProfileBuilder,
+        leaf_first: Vec<u32>,
+        weight: f64,
+        samples: u64,
+    ) -> Result<(), TooHeavy> {
         if weight.fract() == 0.0 {
             builder.add(leaf_first, &LabelSet::none(), weight as i64, samples);
-            return;
+            return Ok(());
         }
-        let rows = &mut self.rows;
-        let at = *self.index.entry(leaf_first).or_insert_with_key(|leaf_first| {
-            rows.push(Row {
-                leaf_first: leaf_first.clone(),
-                whole: 0,
-                fraction: 0.0,
-                samples: 0,
-            });
-            rows.len() - 1
-        });
-        let row = &mut rows[at];
+        let frames = leaf_first.len();
+        let at = self.positions.place(&mut self.stacks, leaf_first) as usize;
+        if at == self.rows.len() {
+            self.rows.push(Row::default());
+            builder.charge(|allowance| allowance.stack(frames))?;
+        }
+        let row = &mut self.rows[at];
         let whole = weight.floor();
         row.whole = row.whole.saturating_add(whole as i64);
         row.fraction += weight - whole;
         row.samples = row.samples.saturating_add(samples);
+        Ok(())
     }
 
     /// Adds the rounded sums to a profile.
     pub(super) fn finish(self, builder: &mut ProfileBuilder) {
         let mut carried = 0.0;
-        for row in self.rows {
+        for (leaf_first, row) in self.stacks.into_iter().zip(self.rows) {
             let fraction = row.fraction + carried;
             let rounded = fraction.round().max(0.0);
             carried = fraction - rounded;
             let value = row.whole.saturating_add(rounded as i64);
-            builder.add(row.leaf_first, &LabelSet::none(), value, row.samples);
+            builder.add(leaf_first, &LabelSet::none(), value, row.samples);
         }
     }
 }
@@ -76,7 +82,7 @@ mod tests {
             let mut fractions = Fractions::default();
             let leaf = builder.frame("leaf", "", 0);
             for &(depth, weight) in &weights {
-                fractions.add(&mut builder, vec![leaf; depth as usize + 1], weight, 1);
+                fractions.add(&mut builder, vec![leaf; depth as usize + 1], weight, 1).unwrap();
             }
             fractions.finish(&mut builder);
             let profile = builder.finish();

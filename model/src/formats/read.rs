@@ -177,12 +177,17 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
     let most_memory = memory_of(reading.limit as u64);
     match format {
         // They weigh what they keep.
-        Format::Pprof | Format::Jfr | Format::Mojo | Format::HeapProfile | Format::GperftoolsCpu | Format::Pstats => 0,
+        Format::Pprof
+        | Format::Folded
+        | Format::Lines
+        | Format::Jfr
+        | Format::Mojo
+        | Format::HeapProfile
+        | Format::GperftoolsCpu
+        | Format::Pstats => 0,
         Format::Speedscope | Format::CpuProfile | Format::ChromeTrace => weigh_json(bytes, most_memory)?,
         Format::Bpftrace if bytes.trim_ascii_start().starts_with(b"{") => weigh_json(bytes, most_memory)?,
-        Format::Folded
-        | Format::Lines
-        | Format::PerfScript
+        Format::PerfScript
         | Format::Austin
         | Format::GperftoolsHeap
         | Format::Jemalloc
@@ -214,8 +219,8 @@ fn read_in(format: Format, bytes: &[u8], reading: &Reading<'_>) -> Result<ReadPr
                 changed: file.changed,
             }
         }
-        Format::Folded => plain(vec![folded::read(text()?, &units()?, true)?]),
-        Format::Lines => plain(vec![folded::read(text()?, &units()?, false)?]),
+        Format::Folded => plain(vec![folded::read(text()?, &units()?, true, most_memory)?]),
+        Format::Lines => plain(vec![folded::read(text()?, &units()?, false, most_memory)?]),
         Format::Speedscope => {
             let asked = reading.kind.map(|_| units()).transpose()?;
             let file = speedscope::read(bytes, asked.as_ref(), rate.unwrap_or(DEFAULT_RATE_HZ))?;

@@ -287,8 +287,8 @@ impl Rows<'_> {
         if !(0.0..=MOST_WEIGHT).contains(&value) {
             return Err(format!("the weight {weight} is negative or out of range"));
         }
-        self.fractions.add(self.builder, leaf_first, value, 1);
-        Ok(())
+        let added = self.fractions.add(self.builder, leaf_first, value, 1);
+        added.map_err(|heavy| heavy.to_string())
     }
 
     fn sampled(mut self, samples: &[Vec<u32>], weights: &[f64]) -> Result<(), String> {

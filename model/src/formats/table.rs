@@ -9,7 +9,7 @@ use super::read_error::{Outcome, ReadError};
 use crate::{
     profile::{Profile, ProfileType},
     profile_builder::ProfileBuilder,
-    weight::{Allowance, TooHeavy},
+    weight::TooHeavy,
     workload::LabelSet,
 };
 
@@ -74,7 +74,6 @@ impl Column {
 #[derive(Debug)]
 pub(super) struct Table {
     builder: ProfileBuilder,
-    allowance: Allowance,
     /// The kinds of values; may be renamed until the end.
     pub(super) columns: Vec<Column>,
     /// Row and column of what was counted: value and samples.
@@ -85,8 +84,7 @@ impl Table {
     /// An empty table.
     pub(super) fn new(columns: Vec<Column>, memory: u64) -> Table {
         Table {
-            builder: ProfileBuilder::new(ProfileType::cpu(), 0),
-            allowance: Allowance::new(memory),
+            builder: ProfileBuilder::new(ProfileType::cpu(), 0).within(memory),
             columns,
             cells: HashMap::new(),
         }
@@ -94,11 +92,8 @@ impl Table {
 
     /// The location of a frame.
     pub(super) fn frame(&mut self, name: &str, file: &str, line: u32) -> Result<u32, TooHeavy> {
-        let before = self.builder.locations();
         let location = self.builder.frame(name, file, line);
-        if self.builder.locations() > before {
-            self.allowance.bytes(240 + 2 * (name.len() + file.len()).min(20_000))?;
-        }
+        self.builder.affordable()?;
         Ok(location)
     }
 
@@ -110,18 +105,14 @@ impl Table {
                 leaf_first.len()
             )));
         }
-        let before = self.builder.stacks();
-        let frames = leaf_first.len();
         let row = self.builder.add(leaf_first, &LabelSet::none(), 0, 0);
-        if self.builder.stacks() > before {
-            self.allowance.stack(frames)?;
-        }
+        self.builder.affordable()?;
         Ok(row)
     }
 
     /// Charges for what a decoder keeps beside the table.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), TooHeavy> {
-        self.allowance.bytes(bytes)
+        self.builder.charge(|allowance| allowance.bytes(bytes))
     }
 
     /// Adds to a cell.
@@ -134,7 +125,7 @@ impl Table {
         cell.0 = cell.0.saturating_add(value);
         cell.1 = cell.1.saturating_add(samples);
         if self.cells.len() > before {
-            self.allowance.bytes(100)?;
+            self.builder.charge(|allowance| allowance.bytes(100))?;
         }
         Ok(())
     }
@@ -151,7 +142,7 @@ impl Table {
         if used == 0 && !by_column.is_empty() {
             used = 1;
         }
-        self.allowance.copies(used)?;
+        self.builder.charge(|allowance| allowance.copies(used))?;
         let table = self.builder.finish();
         let nothing = by_column.iter().all(Vec::is_empty);
         let mut profiles: Vec<Profile> = Vec::with_capacity(used);

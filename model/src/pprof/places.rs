@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::{PprofError, prune::Pruning};
 use crate::{
     function,
+    positions::Positions,
     profile::{Frame, Location, Mapping},
     proto::pprof as pb,
     weight::Allowance,
@@ -30,8 +31,8 @@ pub(super) struct Tables {
     pub(super) locations: Vec<Location>,
     pub(super) stacks: Vec<Vec<u32>>,
     pub(super) label_sets: Vec<LabelSet>,
-    stack_index: HashMap<Vec<u32>, u32>,
-    label_index: HashMap<LabelSet, u32>,
+    stack_positions: Positions,
+    label_positions: Positions,
     unknown: Option<u32>,
     pub(super) allowance: Allowance,
 }
@@ -229,8 +230,8 @@ impl Tables {
             locations: Vec::new(),
             stacks: Vec::new(),
             label_sets: Vec::new(),
-            stack_index: HashMap::new(),
-            label_index: HashMap::new(),
+            stack_positions: Positions::default(),
+            label_positions: Positions::default(),
             unknown: None,
             allowance: Allowance::new(most_memory),
         }
@@ -249,22 +250,15 @@ impl Tables {
                 locations.len() as u32 - 1
             }));
         }
-        if let Some(&known) = self.stack_index.get(&frames) {
+        if let Some(known) = self.stack_positions.find(&self.stacks, &frames) {
             return Ok(known);
         }
         self.allowance.stack(frames.len())?;
-        self.stacks.push(frames.clone());
-        let stack = self.stacks.len() as u32 - 1;
-        self.stack_index.insert(frames, stack);
-        Ok(stack)
+        Ok(self.stack_positions.place(&mut self.stacks, frames))
     }
 
     pub(super) fn label_set(&mut self, labels: LabelSet) -> u32 {
-        let label_sets = &mut self.label_sets;
-        *self.label_index.entry(labels).or_insert_with_key(|labels| {
-            label_sets.push(labels.clone());
-            label_sets.len() as u32 - 1
-        })
+        self.label_positions.place(&mut self.label_sets, labels)
     }
 }
 

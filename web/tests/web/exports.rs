@@ -63,7 +63,7 @@ async fn totals_of_exports_equal_the_apis() {
         assert_eq!(sum, profile["total"].as_i64().unwrap());
         // Sent back, it is what it was.
         let units = emberline_model::formats::Units::cpu(100);
-        let back = emberline_model::formats::folded::read(folded.text(), &units, true).unwrap();
+        let back = emberline_model::formats::folded::read(folded.text(), &units, true, u64::MAX).unwrap();
         assert_eq!(
             (back.total(), &back.profile_type.0),
             (sum, &emberline_model::ProfileType::CPU.to_owned())
