@@ -66,7 +66,7 @@ impl Budget {
             head_bytes: (memory / 32).max(1 << 20),
             requests: ((memory / 8 / REQUEST_BYTES) as usize).max(64),
             answer_bytes: (memory / 16).max(4 << 20),
-            answer_memory_bytes: (memory * 3 / 8).max(32 << 20),
+            answer_memory_bytes: (memory / 4).max(32 << 20),
         }
     }
 
