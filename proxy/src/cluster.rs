@@ -1,14 +1,15 @@
 //! Destinations of one service: who gets the next request, and the connections that are kept for it.
 //!
 //! Guarantees: smooth weighted round robin, so any run of requests as long as the sum of the weights is shared exactly by
-//! weight; a destination's connections survive a change of the configuration that keeps its address; a request is sent
-//! twice only when a pooled connection ended before the response's head came and sending it twice does no harm.
+//! weight; a destination's connections survive a change of the configuration that keeps its address; whether a request is
+//! sent once more is decided in one place ([`retry`]).
 //!
 //! Wrong on purpose: a destination that refuses connections stays in the round: its errors are what a release's verdict
 //! is about, and hiding them is not this proxy's work yet.
 
 mod http1;
 mod http2;
+mod retry;
 
 use std::{
     io,

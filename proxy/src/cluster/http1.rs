@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header::HOST};
+use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -33,7 +33,10 @@ use tokio::{
     task::coop::unconstrained,
 };
 
-use super::{BodyFailure, Destination, Upload, UpstreamError};
+use super::{
+    BodyFailure, Destination, Upload, UpstreamError,
+    retry::{Replay, next_try},
+};
 use crate::{
     body::{BoxError, RequestBody},
     budget::Budget,
@@ -243,36 +246,6 @@ impl Http1Pool {
     }
 }
 
-/// A request that may be sent a second time: everything but a body.
-struct Replay {
-    method: Method,
-    uri: Uri,
-    headers: http::HeaderMap,
-}
-
-impl Replay {
-    /// `None` when sending the request twice could do harm or is not possible.
-    fn of(request: &Request<RequestBody>) -> Option<Replay> {
-        let is_idempotent = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        );
-        (is_idempotent && request.body().is_end_stream()).then(|| Replay {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
-    }
-
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
 impl Destination {
     /// Sends a request over HTTP/1.1. The response's body drives the connection and gives it back at its end.
     pub(crate) async fn send_http1(
@@ -288,12 +261,9 @@ impl Destination {
                 Err(SendError::Timeout) => return Err(self.timed_out(timeouts)),
                 // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
                 Err(SendError::Failed { error, unsent }) => {
-                    let ended =
-                        error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(&error);
-                    request = match (unsent, replay) {
-                        (Some(unsent), _) => *unsent,
-                        (None, Some(replay)) if ended => replay.into_request(),
-                        _ => return Err(UpstreamError::from_hyper(&self.address, error)),
+                    request = match next_try(unsent.map(|unsent| *unsent), replay, &error) {
+                        Some(request) => request,
+                        None => return Err(UpstreamError::from_hyper(&self.address, error)),
                     };
                     self.count_retry();
                 }
@@ -356,22 +326,6 @@ impl Destination {
             body
         })
     }
-}
-
-/// True when the connection was reset under us.
-fn is_reset(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-            return matches!(
-                io.kind(),
-                ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected
-            );
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// A connection in use, and where it goes afterwards. Dropped, it is closed.

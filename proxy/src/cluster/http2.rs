@@ -19,7 +19,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 
-use super::{Destination, Upload, UpstreamError};
+use super::{Destination, Upload, UpstreamError, retry::next_try};
 use crate::{body::RequestBody, config::Timeouts, grpc, telemetry::Label, wire::io::IdleTimer};
 
 /// How often a silent connection is asked whether it lives, and how long it may take to say so.
@@ -105,9 +105,10 @@ impl Destination {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
-            // The connection had ended before the request left: nobody has seen it.
-            let Some(request) = failed.take_message() else {
-                return Err(UpstreamError::from_hyper(&self.address, failed.into_error()));
+            let unsent = failed.take_message();
+            let error = failed.into_error();
+            let Some(request) = next_try(unsent, None, &error) else {
+                return Err(UpstreamError::from_hyper(&self.address, error));
             };
             self.count_retry();
             let mut sender = self.http2_sender(timeouts).await?;
