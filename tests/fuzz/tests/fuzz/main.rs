@@ -1,7 +1,8 @@
 //! The corpora, and a fixed number of changed inputs for every target: what is left of fuzzing where no time is.
 //!
-//! `EMBERLINE_FUZZ_EXECUTIONS` sets how many of these there are of all targets together; a failure names its target and
-//! its number, and `EMBERLINE_FUZZ_ONLY=target:number` repeats it.
+//! `EMBERLINE_FUZZ_EXECUTIONS` sets how many of these there are of all targets together, and `EMBERLINE_FUZZ_FROM` how many
+//! earlier runs did already, so that runs add up. A failure names its target and its number, and
+//! `EMBERLINE_FUZZ_ONLY=target:number` repeats it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
@@ -62,13 +63,17 @@ fn changed_inputs_do_no_harm() {
         (target.run)(&input);
         return;
     }
-    let executions = std::env::var("EMBERLINE_FUZZ_EXECUTIONS");
-    let executions = executions.map_or(EXECUTIONS, |number| number.parse().unwrap());
+    let number_or = |name: &str, otherwise: u64| {
+        let number = std::env::var(name);
+        number.map_or(otherwise, |number| number.parse().unwrap()) / TARGETS.len() as u64
+    };
+    let executions = number_or("EMBERLINE_FUZZ_EXECUTIONS", EXECUTIONS);
+    let from = number_or("EMBERLINE_FUZZ_FROM", 0);
     let mut failed = Vec::new();
     for target in TARGETS {
         let seeds = corpus_and_seeds(target);
         let started = std::time::Instant::now();
-        for run in 0..executions / TARGETS.len() as u64 {
+        for run in from..from + executions {
             if fails(target, &mutate::changed(&seeds, run)) {
                 failed.push(format!("{}:{run}", target.name));
                 break;
@@ -76,10 +81,7 @@ fn changed_inputs_do_no_harm() {
         }
         println!("{}: {:?}", target.name, started.elapsed());
     }
-    println!(
-        "fuzz_executions {}",
-        executions / TARGETS.len() as u64 * TARGETS.len() as u64
-    );
+    println!("fuzz_executions {}", executions * TARGETS.len() as u64);
     assert!(
         failed.is_empty(),
         "repeat with EMBERLINE_FUZZ_ONLY=target:number: {failed:?}"
