@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
 use emberline_client::{Address, Client, Error};
-use emberline_web::answers::ErrorBody;
+use emberline_web::types::ErrorBody;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde::Deserialize;
 

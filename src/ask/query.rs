@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use emberline_model::comparison::{FunctionRow, Per};
-use emberline_web::answers::{DiffFunctions, Merge, OneSeries, SeriesAnswer};
+use emberline_web::types::{DiffFunctions, Merge, OneSeries, SeriesAnswer};
 use serde_json::Value;
 
 use super::{

@@ -11,7 +11,7 @@ use emberline_model::{
 use emberline_storage::{Options, Store};
 use emberline_web::{
     WebState,
-    answers::{DiffFunctions, Merge, SeriesAnswer},
+    types::{DiffFunctions, Merge, SeriesAnswer},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

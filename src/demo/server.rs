@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use emberline_client::{Address, Client, Tls};
 use emberline_model::alert::Alert;
-use emberline_web::answers::Alerts;
+use emberline_web::types::Alerts;
 use http::Request;
 use tokio::time::{Instant, sleep};
 

@@ -28,11 +28,13 @@ use emberline_model::ProfileType;
 use emberline_storage::{Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
 
 use crate::{
-    Web,
-    catalog::KnownService,
-    error::ApiError,
-    names::suggestion,
-    params::{LIMIT, NONE, PROFILE_TYPE, Parameter, Params, shorten},
+    http::error::{ApiError, shorten},
+    query::{
+        catalog::KnownService,
+        names::suggestion,
+        params::{LIMIT, NONE, PROFILE_TYPE, Parameter, Params},
+    },
+    state::Web,
 };
 
 /// One address of the API.
@@ -145,6 +147,18 @@ pub(crate) const DELETIONS: [Endpoint; 1] = [Endpoint {
     parameters: delete_service::PARAMETERS,
     handler: || delete(delete_service::delete_service),
 }];
+
+/// Addresses of questions that are answered from lists and counters that are kept.
+pub(crate) const LIGHT: [&str; 8] = [
+    "/api/v1/status",
+    "/api/v1/alerts",
+    "/api/v1/services",
+    "/api/v1/services/{service}",
+    "/api/v1/releases",
+    "/api/v1/labels",
+    "/api/v1/label_values",
+    "/api/v1/profile_types",
+];
 
 /// Nodes of a tree when nothing is said.
 const DEFAULT_LIMIT: usize = 8192;

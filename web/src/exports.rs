@@ -19,8 +19,8 @@ use emberline_storage::Range;
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
-    error::ApiError,
-    params::{FORMAT, Params},
+    http::error::ApiError,
+    query::params::{FORMAT, Params},
 };
 
 /// What the picture says about itself.

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use crate::{
-    Web, api,
-    error::{ApiError, ErrorBody},
-    params::{Kind, Parameter, Params},
+    api,
+    http::error::{ApiError, ErrorBody},
+    query::params::{Kind, Parameter, Params},
+    state::Web,
 };
 
 #[derive(OpenApi)]

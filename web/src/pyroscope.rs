@@ -19,8 +19,7 @@ use axum::{
 };
 use http::{HeaderValue, Method, StatusCode, header};
 
-use crate::Web;
-pub(crate) use connect::MAX_BODY_BYTES;
+use crate::state::Web;
 use connect::{Call, Codec, RpcError};
 
 /// Types generated from `proto/`.
@@ -89,7 +88,7 @@ async fn call(State(web): State<Web>, Path(name): Path<String>, request: Request
         "Diff" => call.run(|q| querier::diff(&web, q)).await,
         "GetProfileStats" => call.run(|q| querier::get_profile_stats(&web, q)).await,
         other => {
-            let message = format!("unknown call `{}`", crate::params::shorten(other));
+            let message = format!("unknown call `{}`", crate::http::error::shorten(other));
             RpcError::unimplemented(message).answer(codec)
         }
     }

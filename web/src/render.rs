@@ -3,8 +3,8 @@
 use emberline_model::tree::FlameTree;
 
 use crate::{
-    error::ApiError,
     exports::{html, svg},
+    http::error::ApiError,
 };
 
 pub use crate::exports::Labels;

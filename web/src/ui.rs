@@ -14,7 +14,14 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rust_embed::RustEmbed;
 
-use crate::{Web, error::ApiError, names, params::shorten};
+use crate::{
+    http::error::{ApiError, shorten},
+    query::names,
+    state::Web,
+};
+
+/// Addresses besides the endpoints of the API.
+pub(crate) const OTHER_ROUTES: [&str; 4] = ["/api/openapi.json", "/metrics", "/-/healthy", "/-/ready"];
 
 /// Files of the built user interface, or of the placeholder page.
 #[derive(RustEmbed)]
@@ -65,7 +72,7 @@ pub(crate) async fn method_not_allowed() -> ApiError {
 }
 
 fn unknown_address(path: &str) -> ApiError {
-    let known = crate::api::ENDPOINTS.iter().map(|e| e.path).chain(crate::OTHER_ROUTES);
+    let known = crate::api::ENDPOINTS.iter().map(|e| e.path).chain(OTHER_ROUTES);
     let message = format!("unknown address `{}`{}", shorten(path), names::suggestion(path, known));
     ApiError::not_found("unknown_address", message)
 }

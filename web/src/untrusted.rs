@@ -1,6 +1,6 @@
 //! What reads texts of questions, for the fuzz targets (`tests/fuzz`). Not part of the interface.
 
-use crate::{selector::Selector, times};
+use crate::query::{selector::Selector, times};
 
 /// Reads a selector in both ways.
 pub fn selector(text: &str) {

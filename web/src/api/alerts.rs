@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    params::{ALERT_STATE, Parameter, Params},
+    answers::json::Json,
+    http::error::{ApiError, ErrorBody},
+    query::params::{ALERT_STATE, Parameter, Params},
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[ALERT_STATE];

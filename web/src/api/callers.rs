@@ -17,13 +17,17 @@ use super::{
     profile::ProfileFunction,
 };
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    names::suggestion,
-    params::{self, FROM, FUNCTION, LIMIT, PROFILE_TYPE, Parameter, Params, SELECTOR, TO, shorten},
-    stacks::blocking,
-    tree_columns::{ProfileTree, Shown},
+    answers::{
+        json::Json,
+        stacks::blocking,
+        tree_columns::{ProfileTree, Shown},
+    },
+    http::error::{ApiError, ErrorBody, shorten},
+    query::{
+        names::suggestion,
+        params::{self, FROM, FUNCTION, LIMIT, PROFILE_TYPE, Parameter, Params, SELECTOR, TO},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[FUNCTION, SELECTOR, PROFILE_TYPE, FROM, TO, LIMIT];

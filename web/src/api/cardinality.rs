@@ -10,10 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    params::{FROM, Parameter, Params, TO},
+    answers::json::Json,
+    http::error::{ApiError, ErrorBody},
+    query::params::{FROM, Parameter, Params, TO},
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO];

@@ -12,11 +12,13 @@ use emberline_model::{
 use emberline_storage::{Holding, Range, SideQuery};
 
 use crate::{
-    Web,
-    catalog::{self, KnownService},
-    error::ApiError,
-    params::{BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, Params, ROUTE},
-    stacks::{self, blocking},
+    answers::stacks::{self, blocking},
+    http::error::ApiError,
+    query::{
+        catalog::{self, KnownService},
+        params::{BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, Params, ROUTE},
+    },
+    state::Web,
 };
 
 /// Two releases to compare.

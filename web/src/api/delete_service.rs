@@ -17,9 +17,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web, catalog,
-    error::{ApiError, ErrorBody},
-    params::{CONFIRM, NAMESPACE, NONE, Parameter, Params, shorten},
+    http::error::{ApiError, ErrorBody, shorten},
+    query::{
+        catalog,
+        params::{CONFIRM, NAMESPACE, NONE, Parameter, Params},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[NAMESPACE, CONFIRM];

@@ -20,16 +20,18 @@ use utoipa::ToSchema;
 
 use super::comparison::Question;
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
+    answers::{
+        json::Json,
+        stacks::blocking,
+        tree_columns::{DiffTree, Shown},
+    },
     exports::{self, Format, Labels},
-    params::{
+    http::error::{ApiError, ErrorBody},
+    query::params::{
         BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FORMAT, FROM,
         FUNCTIONS_LIMIT, LIMIT, NAMESPACE, NODE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO,
     },
-    stacks::blocking,
-    tree_columns::{DiffTree, Shown},
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[

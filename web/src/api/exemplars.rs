@@ -13,12 +13,14 @@ use utoipa::ToSchema;
 
 use super::merge::{Selection, SelectionQuery, check_type};
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    exemplars::{Links, query},
-    params::{EXEMPLARS_LIMIT, FROM, PROFILE_TYPE, Parameter, Params, SELECTOR, SPAN_ID, TO, TRACE_ID},
-    stacks::blocking,
+    answers::{
+        exemplars::{Links, query},
+        json::Json,
+        stacks::blocking,
+    },
+    http::error::{ApiError, ErrorBody},
+    query::params::{EXEMPLARS_LIMIT, FROM, PROFILE_TYPE, Parameter, Params, SELECTOR, SPAN_ID, TO, TRACE_ID},
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[TRACE_ID, SPAN_ID, SELECTOR, PROFILE_TYPE, FROM, TO, EXEMPLARS_LIMIT];

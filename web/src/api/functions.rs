@@ -12,13 +12,13 @@ use super::{
     profile::{self, FunctionsCut, ProfileFunction, Shape},
 };
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    params::{
+    answers::json::Json,
+    http::error::{ApiError, ErrorBody},
+    query::params::{
         BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FROM,
         FUNCTIONS_LIMIT, INSTANCE, NAMESPACE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO, VERSION,
     },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[

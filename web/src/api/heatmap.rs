@@ -12,11 +12,10 @@ use utoipa::ToSchema;
 
 use super::merge::{Selection, SelectionQuery, check_type};
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    over_time,
-    params::{FROM, PROFILE_TYPE, Parameter, Params, SELECTOR, STEP, TO},
+    answers::{json::Json, over_time},
+    http::error::{ApiError, ErrorBody},
+    query::params::{FROM, PROFILE_TYPE, Parameter, Params, SELECTOR, STEP, TO},
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, PROFILE_TYPE, FROM, TO, STEP];

@@ -12,11 +12,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    params::{FROM, LABEL, Parameter, Params, SELECTOR, TO},
-    selector::{self, Known, Selector},
+    answers::json::Json,
+    http::error::{ApiError, ErrorBody},
+    query::{
+        params::{FROM, LABEL, Parameter, Params, SELECTOR, TO},
+        selector::{self, Known, Selector},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, FROM, TO];

@@ -16,15 +16,19 @@ use utoipa::ToSchema;
 
 use super::profile::{Described, FunctionsCut, ProfileFunction, Shape};
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
+    answers::{
+        json::Json,
+        stacks::{Stacks, blocking},
+        tree_columns::ProfileTree,
+    },
     exports::{self, About, Format},
-    names::suggestion,
-    params::{FORMAT, FROM, FUNCTIONS_LIMIT, LIMIT, NODE, PROFILE_TYPE, Parameter, Params, SELECTOR, TO, shorten},
-    selector::Selector,
-    stacks::{Stacks, blocking},
-    tree_columns::ProfileTree,
+    http::error::{ApiError, ErrorBody, shorten},
+    query::{
+        names::suggestion,
+        params::{FORMAT, FROM, FUNCTIONS_LIMIT, LIMIT, NODE, PROFILE_TYPE, Parameter, Params, SELECTOR, TO},
+        selector::Selector,
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, PROFILE_TYPE, FROM, TO, LIMIT, FUNCTIONS_LIMIT, NODE, FORMAT];

@@ -23,18 +23,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    catalog::{self, KnownService},
-    error::{ApiError, ErrorBody},
-    exports::{self, About, Format},
-    names::suggestion,
-    params::{
-        COMPONENT, FORMAT, FROM, FUNCTIONS_LIMIT, INSTANCE, LIMIT, NAMESPACE, NODE, PROFILE_TYPE, Parameter, Params,
-        ROUTE, SERVICE, SIDE, TO, VERSION, shorten,
+    answers::{
+        json::Json,
+        stacks::{Stacks, blocking},
+        tree_columns::{ProfileTree, Shown},
     },
-    stacks::{Stacks, blocking},
-    tree_columns::{ProfileTree, Shown},
+    exports::{self, About, Format},
+    http::error::{ApiError, ErrorBody, shorten},
+    query::{
+        catalog::{self, KnownService},
+        names::suggestion,
+        params::{
+            COMPONENT, FORMAT, FROM, FUNCTIONS_LIMIT, INSTANCE, LIMIT, NAMESPACE, NODE, PROFILE_TYPE, Parameter,
+            Params, ROUTE, SERVICE, SIDE, TO, VERSION,
+        },
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[

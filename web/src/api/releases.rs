@@ -14,13 +14,17 @@ use utoipa::ToSchema;
 
 use super::{services::Release, workloads_of};
 use crate::{
-    Web,
-    answer::Json,
-    catalog::{self, KnownService},
-    cost::{self, Cost, Costs},
-    error::{ApiError, ErrorBody},
-    params::{FROM, NAMESPACE, Parameter, Params, SERVICE, TO},
-    red::{Quantiles, Red},
+    answers::{
+        cost::{self, Cost, Costs},
+        json::Json,
+        red::{Quantiles, Red},
+    },
+    http::error::{ApiError, ErrorBody},
+    query::{
+        catalog::{self, KnownService},
+        params::{FROM, NAMESPACE, Parameter, Params, SERVICE, TO},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];

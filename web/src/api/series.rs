@@ -9,12 +9,16 @@ use utoipa::ToSchema;
 
 use super::merge::{Selection, SelectionQuery, check_type};
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    over_time::{self, Aggregation, OverTime, Series},
-    params::{AGGREGATION, FROM, GROUP_BY, PROFILE_TYPE, Parameter, Params, SELECTOR, SERIES_LIMIT, STEP, TO},
-    selector::{self, Known},
+    answers::{
+        json::Json,
+        over_time::{self, Aggregation, OverTime, Series},
+    },
+    http::error::{ApiError, ErrorBody},
+    query::{
+        params::{AGGREGATION, FROM, GROUP_BY, PROFILE_TYPE, Parameter, Params, SELECTOR, SERIES_LIMIT, STEP, TO},
+        selector::{self, Known},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[

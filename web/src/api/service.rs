@@ -17,13 +17,17 @@ use super::{
     workloads_of,
 };
 use crate::{
-    Web,
-    answer::Json,
-    catalog,
-    cost::{Cost, Costs},
-    error::{ApiError, ErrorBody},
-    params::{FROM, NAMESPACE, NONE, Parameter, Params, SERVICE, TO},
-    red::{Quantiles, Red},
+    answers::{
+        cost::{Cost, Costs},
+        json::Json,
+        red::{Quantiles, Red},
+    },
+    http::error::{ApiError, ErrorBody},
+    query::{
+        catalog,
+        params::{FROM, NAMESPACE, NONE, Parameter, Params, SERVICE, TO},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[SERVICE, NAMESPACE, FROM, TO];

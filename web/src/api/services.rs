@@ -9,12 +9,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    catalog,
-    error::{ApiError, ErrorBody},
-    params::{FROM, Parameter, Params, TO},
-    red::Red,
+    answers::{json::Json, red::Red},
+    http::error::{ApiError, ErrorBody},
+    query::{
+        catalog,
+        params::{FROM, Parameter, Params, TO},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO];

@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    error::{ApiError, ErrorBody},
-    params::shorten,
-    times,
+    http::error::{ApiError, ErrorBody, shorten},
+    query::times,
+    state::Web,
 };
 
 /// Most bytes of a call.

@@ -8,11 +8,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    error::{ApiError, ErrorBody},
-    health,
-    params::{Parameter, Params},
+    answers::json::Json,
+    http::error::{ApiError, ErrorBody},
+    probes::health,
+    query::params::{Parameter, Params},
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[];

@@ -9,14 +9,18 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Web,
-    answer::Json,
-    catalog,
-    cost::{self, Cost},
-    edges::{self, Edge, End, Reported, Served},
-    error::{ApiError, ErrorBody},
-    params::{FROM, NAMESPACE, NONE, Parameter, Params, TO},
-    red::Quantiles,
+    answers::{
+        cost::{self, Cost},
+        edges::{self, Edge, End, Reported, Served},
+        json::Json,
+        red::Quantiles,
+    },
+    http::error::{ApiError, ErrorBody},
+    query::{
+        catalog,
+        params::{FROM, NAMESPACE, NONE, Parameter, Params, TO},
+    },
+    state::Web,
 };
 
 pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO, NAMESPACE];
@@ -309,7 +313,7 @@ fn place<'a>(
     namespace: Option<&str>,
     ends: &[End],
     edges: impl Iterator<Item = &'a (End, End)>,
-) -> Vec<crate::layout::Place> {
+) -> Vec<crate::answers::layout::Place> {
     let index = |end: &End| ends.binary_search(end).expect("every end of an edge is a node");
     let calls: Vec<(usize, usize)> = edges
         .map(|(source, destination)| (index(source), index(destination)))

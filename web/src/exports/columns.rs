@@ -10,7 +10,7 @@ use json_slabs::{Builder, SlabPlaceholder};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// What such an answer is called.
 pub(crate) const CONTENT_TYPE: &str = "application/vnd.emberline.columns";

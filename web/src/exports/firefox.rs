@@ -14,7 +14,7 @@ use emberline_model::{
 use serde_json::{Value, json};
 
 use super::UNKNOWN;
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// The version of the format that is written.
 const VERSION: u32 = 48;

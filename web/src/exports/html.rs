@@ -1,7 +1,7 @@
 //! A page that holds a flame graph and what it says, in one file without outside references, to keep or to send.
 
 use super::Labels;
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// Wraps a picture of [`super::svg`]; `sentence` stands above it unless it is empty.
 pub(crate) fn page(svg: Vec<u8>, labels: &Labels<'_>, sentence: &str) -> Result<Vec<u8>, ApiError> {

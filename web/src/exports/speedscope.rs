@@ -7,7 +7,7 @@ use emberline_model::tree::FlameTree;
 use serde::Serialize;
 
 use super::{UNKNOWN, for_each_stack};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 #[derive(Serialize)]
 struct File<'a> {

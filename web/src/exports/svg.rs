@@ -8,7 +8,7 @@ use emberline_model::tree::FlameTree;
 use inferno::flamegraph::{self, Direction, Options};
 
 use super::{Labels, folded::lines};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// Draws one profile.
 pub(crate) fn profile(tree: &FlameTree, labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {

@@ -17,10 +17,8 @@ use http_body_util::{BodyExt, Full};
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::error::ApiError;
+use crate::http::{error::ApiError, limits::MAX_BODY_BYTES};
 
-/// The largest body, packed or not.
-pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 /// Flag and length in front of a gRPC message.
 const GRPC_PREFIX_BYTES: usize = 5;
 

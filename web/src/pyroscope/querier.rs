@@ -17,13 +17,15 @@ use super::{
     times::range_ms,
 };
 use crate::{
-    Web,
-    error::ApiError,
-    exemplars::{self, Links},
+    answers::{
+        exemplars::{self, Links},
+        over_time::{Aggregation, OverTime, Series, step},
+        stacks::{Stacks, blocking},
+    },
     exports,
-    over_time::{Aggregation, OverTime, Series, step},
-    selector::{Known, PROFILE_TYPE_LABEL, Selector, known, type_value},
-    stacks::{Stacks, blocking},
+    http::error::ApiError,
+    query::selector::{Known, PROFILE_TYPE_LABEL, Selector, known, type_value},
+    state::Web,
 };
 
 /// Nodes of a flame graph when nothing is said.

@@ -19,12 +19,14 @@ use super::{
     times,
 };
 use crate::{
-    Web,
-    answer::Json,
-    error::ApiError,
-    over_time::{Aggregation, Series, step},
-    selector::Selector,
-    stacks::blocking,
+    answers::{
+        json::Json,
+        over_time::{Aggregation, Series, step},
+        stacks::blocking,
+    },
+    http::error::ApiError,
+    query::selector::Selector,
+    state::Web,
 };
 
 type Given = Query<HashMap<String, String>>;

@@ -2,7 +2,10 @@
 
 use emberline_storage::Range;
 
-use crate::{error::ApiError, params::shorten, times};
+use crate::{
+    http::error::{ApiError, shorten},
+    query::times,
+};
 
 /// Seconds of `now-1h`, of an epoch in seconds, milliseconds, microseconds or nanoseconds (told apart by size), or of a
 /// day `YYYYMMDD` (UTC).

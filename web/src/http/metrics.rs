@@ -1,29 +1,18 @@
-//! `/metrics`: this server's own counters in the OpenMetrics text format. Guarantee: labels are bounded (an
-//! address counts under the route that answered it, never under its own text).
+//! What the web service counts about itself. Guarantee: labels are bounded (an address counts under the route that answered
+//! it, never under its own text).
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use emberline_model::metric as model;
-use emberline_storage::StoreStats;
-use http::header;
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
-    metrics::{
-        MetricType,
-        counter::{ConstCounter, Counter},
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-        histogram::Histogram,
-    },
-    registry::{Registry, Unit},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
 };
-
-use crate::{Web, error::ApiError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Asked {
@@ -46,7 +35,8 @@ type Durations = Family<Endpoint, Histogram, fn() -> Histogram>;
 /// What the web service counts about itself.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
-    registry: Registry,
+    /// All of it.
+    pub(crate) registry: Registry,
     requests: Family<Asked, Counter>,
     durations: Durations,
     running: Gauge,
@@ -140,7 +130,7 @@ impl HttpMetrics {
 }
 
 /// Counts one request.
-pub(crate) async fn count(State(web): State<Web>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(metrics): State<Arc<HttpMetrics>>, request: Request, next: Next) -> Response {
     let endpoint = request
         .extensions()
         .get::<MatchedPath>()
@@ -148,13 +138,13 @@ pub(crate) async fn count(State(web): State<Web>, request: Request, next: Next) 
         .to_owned();
     let started = Instant::now();
     let response = next.run(request).await;
-    web.http
+    metrics
         .durations
         .get_or_create(&Endpoint {
             endpoint: endpoint.clone(),
         })
         .observe(started.elapsed().as_secs_f64());
-    web.http
+    metrics
         .requests
         .get_or_create(&Asked {
             endpoint,
@@ -162,79 +152,4 @@ pub(crate) async fn count(State(web): State<Web>, request: Request, next: Next) 
         })
         .inc();
     response
-}
-
-/// The store's counters, read when asked.
-#[derive(Debug)]
-struct StoreMetrics(StoreStats);
-
-impl prometheus_client::collector::Collector for StoreMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        for metric in StoreStats::METRICS {
-            let (stem, unit) = metric.stem();
-            let unit = unit.map(|unit| match unit {
-                model::Unit::Bytes => Unit::Bytes,
-                model::Unit::Seconds => Unit::Seconds,
-                model::Unit::Count => Unit::Other(String::new()),
-            });
-            let value = self.0.value(metric);
-            let gauge = ConstGauge::new(value as f64);
-            let counter = ConstCounter::new(value);
-            let kind = match metric.kind {
-                model::Kind::Counter => MetricType::Counter,
-                model::Kind::Gauge | model::Kind::Histogram => MetricType::Gauge,
-            };
-            let mut encoder = encoder.encode_descriptor(stem, metric.help, unit.as_ref(), kind)?;
-            match kind {
-                MetricType::Counter if metric.name == StoreStats::REJECTED.name => {
-                    for (&reason, &count) in &self.0.rejected {
-                        ConstCounter::new(count).encode(encoder.encode_family(&[("reason", reason)])?)?;
-                    }
-                }
-                MetricType::Counter => counter.encode(encoder)?,
-                _ => gauge.encode(encoder)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// When this process began, under the name that all programs use: what is counted at a start was there before anybody
-/// looked, so that alert rules need to know how long ago that was.
-#[derive(Debug)]
-struct Started(i64);
-
-impl prometheus_client::collector::Collector for Started {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let gauge = ConstGauge::new(self.0 as f64 / 1_000.0);
-        gauge.encode(encoder.encode_descriptor(
-            "process_start_time",
-            "Start of the process, seconds since the Unix epoch",
-            Some(&Unit::Seconds),
-            gauge.metric_type(),
-        )?)
-    }
-}
-
-/// `/metrics`.
-pub(crate) async fn page(State(web): State<Web>) -> Result<Response, ApiError> {
-    let mut page = String::new();
-    let mut store = Registry::default();
-    store.register_collector(Box::new(StoreMetrics(web.store.stats())));
-    store.register_collector(Box::new(Started(web.started_ms)));
-    let registries = [&web.http.registry, &store]
-        .into_iter()
-        .chain(web.registries.iter().map(|r| &**r));
-    for registry in registries {
-        text::encode_registry(&mut page, registry).map_err(|_| ApiError::internal("the counters cannot be written"))?;
-    }
-    text::encode_eof(&mut page).map_err(|_| ApiError::internal("the counters cannot be written"))?;
-    Ok((
-        [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        page,
-    )
-        .into_response())
 }

@@ -9,7 +9,7 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::Web;
+use crate::state::Web;
 
 /// Answer of `/-/ready`.
 #[derive(Debug, Serialize)]

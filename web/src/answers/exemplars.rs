@@ -12,9 +12,9 @@ use emberline_storage::{ExemplarQuery, LabelFilter, Range, Store};
 use http::StatusCode;
 
 use crate::{
-    error::ApiError,
-    params::{id, shorten},
-    stacks::Stacks,
+    answers::stacks::Stacks,
+    http::error::{ApiError, shorten},
+    query::params::id,
 };
 
 /// Most samples that one tree is made of.

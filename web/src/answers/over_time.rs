@@ -6,7 +6,7 @@
 use emberline_model::ProfileType;
 use emberline_storage::{Label, LabelFilter, Range, SelectedQuery, Store};
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// At most so many steps in a range.
 const MAX_STEPS: i64 = 11_000;

@@ -1,4 +1,4 @@
-//! Headers that answers of the pages and the API carry beside those of [`crate::same_site`]. Guarantee: no page of this
+//! Headers that answers of the pages and the API carry beside those of [`crate::http::same_site`]. Guarantee: no page of this
 //! server runs a script or reaches a host that is not this server, whatever names telemetry brings in.
 
 use axum::{extract::Request, middleware::Next, response::Response};

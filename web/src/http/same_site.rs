@@ -27,7 +27,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority};
 
-use crate::{error::ApiError, params::shorten};
+use crate::http::error::{ApiError, shorten};
 
 /// On every answer.
 const HEADERS: [(HeaderName, &str); 3] = [

@@ -5,9 +5,11 @@ use emberline_model::{Release, time::WINDOW_SECONDS, workload::Component};
 use emberline_storage::{QueryError, Range, ReleaseInfo, ServiceInfo, Store, baseline_of};
 
 use crate::{
-    error::ApiError,
-    names::suggestion,
-    params::{NAMESPACE, NONE, Params, SERVICE, shorten},
+    http::error::{ApiError, shorten},
+    query::{
+        names::suggestion,
+        params::{NAMESPACE, NONE, Params, SERVICE},
+    },
 };
 
 /// A release counts as live while its newest window ended at most this long ago: the window under way (10 s), the

@@ -14,7 +14,10 @@ use emberline_storage::{Label, LabelFilter, MAX_SELECTED_VALUES, Range, SampleSe
 
 pub(crate) use parse::{Matcher, Test};
 
-use crate::{error::ApiError, names, params::shorten};
+use crate::{
+    http::error::{ApiError, shorten},
+    query::names,
+};
 
 /// Names of the parts of a profile type, in its order, and of the whole.
 const TYPE_LABELS: [&str; 6] = [

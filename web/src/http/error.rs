@@ -74,6 +74,20 @@ impl ApiError {
     }
 }
 
+/// A caller's text, cut so that a message cannot be made long.
+pub(crate) fn shorten(text: &str) -> String {
+    let cut: String = text
+        .chars()
+        .take(80)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if cut.len() < text.len() {
+        format!("{cut}…")
+    } else {
+        cut
+    }
+}
+
 /// Why a question was refused that could be answered if there were fewer or more memory; goes with the response, to be
 /// counted.
 #[derive(Debug, Clone, Copy)]

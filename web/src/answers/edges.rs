@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use emberline_model::{Release, Side};
 use emberline_storage::RequestRow;
 
-use crate::red::Red;
+use crate::answers::red::Red;
 
 /// One end of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

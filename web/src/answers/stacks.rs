@@ -11,7 +11,7 @@ use emberline_model::{
 };
 use emberline_storage::{Holding, LabelFilter, Range, SelectedQuery, Store};
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// Sums per stack, with names.
 #[derive(Clone, Default)]

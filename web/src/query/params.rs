@@ -7,7 +7,10 @@
 use emberline_model::{Side, comparison::Per, workload::Component};
 use emberline_storage::Range;
 
-use crate::{error::ApiError, names, times};
+use crate::{
+    http::error::{ApiError, shorten},
+    query::{names, times},
+};
 
 /// How a parameter reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,20 +377,6 @@ fn unknown_parameter(name: &str, known: &'static [Parameter]) -> ApiError {
         }
     };
     ApiError::bad_request("unknown_parameter", message)
-}
-
-/// A caller's text, cut so that a message cannot be made long.
-pub(crate) fn shorten(text: &str) -> String {
-    let cut: String = text
-        .chars()
-        .take(80)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    if cut.len() < text.len() {
-        format!("{cut}…")
-    } else {
-        cut
-    }
 }
 
 /// Name and value pairs of `application/x-www-form-urlencoded` text; bytes that are not UTF-8 become U+FFFD.

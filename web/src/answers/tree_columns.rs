@@ -12,7 +12,7 @@ use emberline_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{error::ApiError, exports::columns::Columns};
+use crate::{exports::columns::Columns, http::error::ApiError};
 
 /// The tree of one profile. Columns are parallel; node 0 is the root (or the node asked for) with depth 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -19,7 +19,7 @@ use http::{HeaderValue, header};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// Length of a piece.
 const PIECE: usize = 64 << 10;
