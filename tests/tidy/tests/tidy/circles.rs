@@ -205,8 +205,8 @@ fn circles(modules: &Modules) -> Vec<String> {
     told
 }
 
-#[test]
-fn no_files_of_a_crate_import_each_other_in_a_circle() {
+/// The modules of each crate, by its folder.
+fn crates() -> BTreeMap<String, Modules> {
     let mut crates: BTreeMap<String, Modules> = BTreeMap::new();
     for (path, text) in files(&[".rs"]) {
         let name = path.to_string_lossy().into_owned();
@@ -231,10 +231,73 @@ fn no_files_of_a_crate_import_each_other_in_a_circle() {
             .any(|modules| modules.len() > 50 && !arrows(modules).is_empty()),
         "nothing was read"
     );
-    let told: Vec<String> = crates.values().flat_map(circles).collect();
+    crates
+}
+
+#[test]
+fn no_files_of_a_crate_import_each_other_in_a_circle() {
+    let told: Vec<String> = crates().values().flat_map(circles).collect();
     assert!(
         told.is_empty(),
         "files import each other in a circle; move what both need into the one below:\n{}",
+        told.join("\n")
+    );
+}
+
+/// Rooms of `web/src` (a file and the folder of its name), floor by floor from the top. A room knows those of lower floors only.
+const ROOMS_OF_WEB: &[&[&str]] = &[
+    &["openapi", "ui", "render", "untrusted"],
+    &["api", "pyroscope"],
+    &["probes"],
+    &["state"],
+    &["answers"],
+    &["exports"],
+    &["query"],
+    &["http"],
+];
+
+#[test]
+fn rooms_of_web_know_only_those_below_them() {
+    let crates = crates();
+    let modules = &crates["/web"];
+    let floor = |file: &str| {
+        let inside = file.strip_prefix("web/src/").unwrap_or(file);
+        let room = inside.split(['/', '.']).next().unwrap_or_default();
+        (
+            room.to_owned(),
+            ROOMS_OF_WEB.iter().position(|rooms| rooms.contains(&room)),
+        )
+    };
+    let (mut told, mut arrows_between) = (Vec::new(), 0);
+    for (own, module) in modules {
+        let (room, its_floor) = floor(&module.file);
+        if room != "lib" && its_floor.is_none() {
+            told.push(format!("{} is in no room of `ROOMS_OF_WEB`", module.file));
+        }
+        // `crate::x` of a thing that `lib.rs` defines itself: all rooms would hang together there.
+        for path in module.imports.iter().map(|(_, path, _)| path).chain(&module.paths) {
+            let found = resolve(modules, own, path, 0).filter(|(to, _)| room != "lib" && to.is_empty());
+            told.extend(found.map(|(_, name)| format!("{} -> web/src/lib.rs: {name}", module.file)));
+        }
+    }
+    for (from, to) in arrows(modules) {
+        let (room, its_floor) = floor(from);
+        for (to, names) in to {
+            let (other, below) = floor(to);
+            if room == "lib" || room == other {
+                continue;
+            }
+            arrows_between += 1;
+            if below <= its_floor {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                told.push(format!("{from} -> {to}: {}", names.join(", ")));
+            }
+        }
+    }
+    assert!(arrows_between > 50, "nothing was read");
+    assert!(
+        told.is_empty(),
+        "a room of web/src knows one that is not below it; move what both need down:\n{}",
         told.join("\n")
     );
 }
