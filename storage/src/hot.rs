@@ -13,6 +13,7 @@ pub(crate) mod database;
 pub(crate) mod failure;
 pub(crate) mod hours;
 mod purge;
+mod queue;
 mod reconcile;
 mod rewrite;
 pub(crate) mod rows;
@@ -23,7 +24,6 @@ mod sums;
 mod writer;
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,8 +32,8 @@ use std::{
     time::Duration,
 };
 
-use emberline_model::{Batch, time::Clock};
-use parking_lot::{Condvar, Mutex, RwLock};
+use emberline_model::time::Clock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
     disk::Disk,
     error::{DeleteError, OpenError, QueryError},
     history::History,
-    hot::{failure::Kind, rows::Seen, sources::Sources},
+    hot::{rows::Seen, sources::Sources},
     ids::IdMap,
     journal::{Journal, Lsn},
     options::Options,
@@ -54,6 +54,7 @@ use crate::{
     symbols::Symbols,
 };
 
+pub(crate) use queue::Queue;
 pub(crate) use sources::{Grain, Span};
 pub(crate) use writer::Engine;
 use writer::Waiter;
@@ -61,81 +62,6 @@ use writer::Waiter;
 /// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
 /// running out of space under DuckDB costs its instance, and with it the questions.
 const ROOM_BYTES: u64 = 4 << 20;
-
-/// What the writing thread is asked to do beside applying batches.
-#[derive(Default)]
-struct Requests {
-    /// A question found the engine unusable.
-    repair: Option<(Kind, String)>,
-    retention: Vec<oneshot::Sender<()>>,
-    seal: Vec<oneshot::Sender<()>>,
-    compact: Vec<oneshot::Sender<()>>,
-    /// A compaction ended.
-    compacted: Option<compact::Outcome>,
-    delete: Vec<Waiter>,
-    /// A step of a deletion ended.
-    purged: Option<purge::Outcome>,
-    close: bool,
-}
-
-struct Inbox {
-    /// Durable batches in order, as long as they fit; what does not is read from the journal.
-    batches: VecDeque<(Lsn, Arc<Batch>, usize)>,
-    bytes: usize,
-    durable: Lsn,
-    requests: Requests,
-}
-
-/// Where the journal puts batches once they are durable.
-pub(crate) struct Queue {
-    inbox: Mutex<Inbox>,
-    wake: Condvar,
-    limit: usize,
-}
-
-impl Queue {
-    pub(crate) fn new(limit: usize) -> Arc<Queue> {
-        let inbox = Inbox {
-            batches: VecDeque::new(),
-            bytes: 0,
-            durable: 0,
-            requests: Requests::default(),
-        };
-        Arc::new(Queue {
-            inbox: Mutex::new(inbox),
-            wake: Condvar::new(),
-            limit,
-        })
-    }
-
-    /// Takes durable batches over.
-    pub(crate) fn push(&self, durable: Lsn, batches: Vec<(Lsn, Arc<Batch>, usize)>) {
-        let mut inbox = self.inbox.lock();
-        for (lsn, batch, bytes) in batches {
-            if inbox.bytes + bytes <= self.limit {
-                inbox.bytes += bytes;
-                inbox.batches.push_back((lsn, batch, bytes));
-            }
-        }
-        inbox.durable = durable;
-        self.wake.notify_one();
-    }
-
-    fn request(&self, change: impl FnOnce(&mut Requests)) {
-        change(&mut self.inbox.lock().requests);
-        self.wake.notify_one();
-    }
-
-    /// Asks for the engine to be opened again or rebuilt.
-    pub(crate) fn repair(&self, kind: Kind, why: String) {
-        self.request(|requests| {
-            // Damage is the stronger request.
-            if !matches!(requests.repair, Some((Kind::Damaged, _))) {
-                requests.repair = Some((kind, why));
-            }
-        });
-    }
-}
 
 /// What questions need to know of the engine.
 #[derive(Default)]
@@ -402,7 +328,7 @@ impl Hot {
 
     /// Applies what is durable, checkpoints, ends the thread.
     pub(crate) fn close(&self) {
-        self.shared.queue.request(|requests| requests.close = true);
+        self.shared.queue.close();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {

@@ -8,92 +8,32 @@
 //! Wrong on purpose: while a deletion is under way, or was interrupted, questions about the service itself show what is
 //! left of it.
 
+mod asked;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     io,
     panic::AssertUnwindSafe,
     sync::Arc,
 };
 
-use tokio::sync::{oneshot, watch};
+use asked::{Active, unavailable, unknown};
 
-use super::{Database, Engine, ROOM_BYTES, Shared, Writer};
+use super::{Engine, ROOM_BYTES, Shared, Writer, engine::derive_history};
 use crate::{
     deletions::{DeleteProgress, Deleted, Deletion, Owned, ServiceName},
     error::DeleteError,
     hot::{
+        database::Database,
         failure::{self, Kind},
         purge::{self, Found, Outcome},
         rewrite::Problem,
     },
-    journal::Lsn,
     parts::{self, PartSet},
 };
 
-/// Somebody who waits for a deletion.
-pub(in crate::hot) struct Waiter {
-    pub(in crate::hot) who: ServiceName,
-    /// What was acknowledged up to this batch has to be found.
-    pub(in crate::hot) after: Lsn,
-    pub(in crate::hot) progress: watch::Sender<DeleteProgress>,
-    pub(in crate::hot) reply: oneshot::Sender<Result<Deleted, DeleteError>>,
-}
-
-/// The deletion under way.
-struct Active {
-    who: ServiceName,
-    waiters: Vec<Waiter>,
-    /// The parts that were looked into, while it is not on disk yet.
-    looking_into: Option<Arc<PartSet>>,
-    deleted: Deleted,
-    progress: DeleteProgress,
-}
-
-/// Deletions that are asked for, and the one under way.
-pub(super) struct Deleting {
-    asked: VecDeque<Waiter>,
-    active: Option<Active>,
-    /// Look whether something was left undone.
-    look: bool,
-}
-
-impl Deleting {
-    pub(super) fn new() -> Deleting {
-        Deleting {
-            asked: VecDeque::new(),
-            active: None,
-            look: true,
-        }
-    }
-
-    /// From time to time: what was left undone is tried again.
-    pub(super) fn look_again(&mut self) {
-        self.look = true;
-    }
-
-    pub(super) fn ask(&mut self, waiters: Vec<Waiter>) {
-        self.asked.extend(waiters);
-    }
-
-    /// Compaction has to wait.
-    pub(super) fn is_busy(&self) -> bool {
-        self.active.is_some()
-    }
-}
-
-impl Active {
-    fn tell(&self) {
-        for waiter in &self.waiters {
-            waiter.progress.send_replace(self.progress);
-        }
-    }
-}
-
-fn unavailable(error: impl std::fmt::Display) -> DeleteError {
-    DeleteError::Unavailable {
-        message: error.to_string(),
-    }
-}
+pub(super) use asked::Deleting;
+pub(in crate::hot) use asked::Waiter;
 
 /// The first deletion that parts in use still depend on.
 pub(super) fn unfinished(shared: &Shared) -> Option<Deletion> {
@@ -137,7 +77,7 @@ pub(super) enum Removed {
 impl Writer {
     /// Takes the next step, unless a thread is at work already.
     pub(super) fn delete_next(&mut self) {
-        if self.worker.is_some() || self.closing.is_some() {
+        if self.worker.is_some() || self.closing_since.is_some() {
             return;
         }
         if self.deleting.active.is_none() {
@@ -166,7 +106,7 @@ impl Writer {
         if self.deleting.asked.is_empty() && (!look || self.shared.deletions.lock().all().is_empty()) {
             return;
         }
-        let obstacle = if self.engine.is_none() {
+        let obstacle = if self.state.engine().is_none() {
             Some("the query engine is being repaired")
         } else if !self.has_room() {
             Some("the disk is too full to rewrite files; free space on it")
@@ -205,7 +145,7 @@ impl Writer {
         if look {
             self.forget_deletions();
         }
-        let applied = self.engine.as_ref().map_or(0, Engine::applied);
+        let applied = self.state.engine().map_or(0, Engine::applied);
         // What was acknowledged and is not applied yet has to be found.
         if let Some(waiter) = self.deleting.asked.pop_front_if(|next| next.after <= applied) {
             self.look_for(waiter);
@@ -214,7 +154,7 @@ impl Writer {
 
     /// Begins with somebody's deletion: looks where there is something of the service.
     fn look_for(&mut self, waiter: Waiter) {
-        let Some(engine) = &self.engine else { return };
+        let Some(engine) = self.state.engine() else { return };
         let owned = match engine.database.owned(&waiter.who) {
             Ok(owned) => owned,
             Err(error) => {
@@ -277,7 +217,7 @@ impl Writer {
             return;
         };
         let (who, looked_into) = (active.who.clone(), active.looking_into.take().unwrap_or_default());
-        let Some(engine) = &self.engine else {
+        let Some(engine) = self.state.engine() else {
             self.fail(&unavailable("the query engine is being repaired"));
             return;
         };
@@ -324,7 +264,7 @@ impl Writer {
             .add(&*shared.disk, &shared.options.data_dir, deletion);
         if let Err(error) = added {
             // It may be on disk or not; either way nothing else was changed yet.
-            if let Some(engine) = &mut self.engine {
+            if let Some(engine) = self.state.engine_mut() {
                 engine.holds_deleted = true;
             }
             self.fail_late(&error);
@@ -335,7 +275,9 @@ impl Writer {
 
     /// Removes the rows of all deletions from the tables. False when that failed.
     fn remove_rows(&mut self) -> bool {
-        let Some(engine) = &mut self.engine else { return false };
+        let Some(engine) = self.state.engine_mut() else {
+            return false;
+        };
         let shared = self.shared.clone();
         let tables = shared.known.sources.read().tables.clone();
         let removed = Engine::remove_deleted(&shared, &engine.database, &tables);
@@ -367,7 +309,7 @@ impl Writer {
             self.fail_all(&error);
             return false;
         }
-        if !self.engine.as_ref().is_some_and(|engine| engine.holds_deleted) {
+        if !self.state.engine().is_some_and(|engine| engine.holds_deleted) {
             return true;
         }
         if !self.remove_rows() {
@@ -425,8 +367,8 @@ impl Writer {
         if let Err(error) = self.forget_history(&active.who) {
             tracing::warn!(%error, "the history of a deleted service cannot be written; retrying");
         }
-        if let Some(engine) = &self.engine
-            && let Err(error) = super::derive_history(&self.shared, &engine.database)
+        if let Some(engine) = self.state.engine()
+            && let Err(error) = derive_history(&self.shared, &engine.database)
         {
             tracing::warn!(%error, "the releases that are left cannot be read");
         }
@@ -498,12 +440,5 @@ impl Writer {
             present.extend(names.map(str::to_owned));
         }
         deletions.prune(&*shared.disk, &shared.options.data_dir, &present, self.journal.first())
-    }
-}
-
-fn unknown(who: ServiceName) -> DeleteError {
-    DeleteError::UnknownService {
-        namespace: who.namespace,
-        service: who.service,
     }
 }

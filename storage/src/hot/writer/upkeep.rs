@@ -5,11 +5,13 @@
 //! writes on a thread of its own; what it wrote is put in place here.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use tokio::sync::oneshot;
 
 use super::{Writer, deleting, newest_s};
 use crate::{
@@ -27,13 +29,24 @@ use crate::{
 /// How long a compaction that failed, or does not fit into memory, is left alone.
 const COMPACT_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
+/// What is known of compactions, beside the one under way.
+#[derive(Default)]
+pub(super) struct Compaction {
+    /// First hours of plans that failed or do not fit into memory, and when.
+    refused: BTreeMap<u32, Instant>,
+    /// Who waits until nothing is left to compact.
+    pub(super) waiting: Vec<oneshot::Sender<()>>,
+    /// There are commits to remove.
+    has_commits: bool,
+}
+
 impl Writer {
     /// Seals hours that are over, then lets the journal go as far as everything is sealed. Hours that have parts already
     /// wait for more late rows, unless `eager`.
     pub(super) fn seal_due(&mut self, eager: bool) {
         let now_s = self.shared.clock.now_unix_s();
         let after_s = i64::try_from(self.shared.options.seal_after.as_secs()).unwrap_or(i64::MAX);
-        let Some(engine) = &self.engine else { return };
+        let Some(engine) = self.state.engine() else { return };
         let due: Vec<(u32, u32)> = {
             let sources = self.shared.known.sources.read();
             let is_due = |hour: u32| {
@@ -71,7 +84,9 @@ impl Writer {
 
     /// Moves one hour from tables to parts. False when that failed.
     fn seal_hour(&mut self, hour: u32, generation: u32) -> bool {
-        let Some(engine) = &mut self.engine else { return false };
+        let Some(engine) = self.state.engine_mut() else {
+            return false;
+        };
         let shared = &self.shared;
         match seal::seal(shared, &engine.database, hour, generation) {
             Ok(parts) => {
@@ -113,9 +128,9 @@ impl Writer {
         if self.worker.is_some() {
             return;
         }
-        if self.untidy {
+        if self.compaction.has_commits {
             let dir = parts::folder(&self.shared.options.data_dir);
-            self.untidy = parts::tidy(&*self.shared.disk, &dir).is_err();
+            self.compaction.has_commits = parts::tidy(&*self.shared.disk, &dir).is_err();
         }
         if let Some(plan) = self.plan_compaction() {
             let (shared, hour) = (self.shared.clone(), plan.hour());
@@ -138,14 +153,14 @@ impl Writer {
                 }
             }
         }
-        for done in self.waiting_for_compaction.drain(..) {
+        for done in self.compaction.waiting.drain(..) {
             let _ = done.send(());
         }
     }
 
     fn plan_compaction(&self) -> Option<compact::Plan> {
         let sealed_through = self.sealed_through();
-        self.engine.as_ref()?;
+        self.state.engine()?;
         // Parts that are to be written anew must not become others first.
         if self.deleting.is_busy() || deleting::unfinished(&self.shared).is_some() {
             return None;
@@ -153,7 +168,12 @@ impl Writer {
         let after_s = i64::try_from(self.shared.options.compact_after.as_secs()).unwrap_or(i64::MAX);
         let before_s = self.shared.clock.now_unix_s().saturating_sub(after_s).max(0);
         let recent = |refused: &Instant| refused.elapsed() < COMPACT_AGAIN_AFTER;
-        let refused = self.refused.iter().filter(|(_, at)| recent(at)).map(|(&hour, _)| hour);
+        let refused = self
+            .compaction
+            .refused
+            .iter()
+            .filter(|(_, at)| recent(at))
+            .map(|(&hour, _)| hour);
         let refused: BTreeSet<u32> = refused.collect();
         let sources = self.shared.known.sources.read();
         let due = compact::Due {
@@ -175,7 +195,7 @@ impl Writer {
             Ok(Some(done)) => match compact::publish(&shared, done) {
                 Ok(()) => {
                     shared.counters.compactions.add(1);
-                    self.untidy = true;
+                    self.compaction.has_commits = true;
                     None
                 }
                 Err(error) => {
@@ -188,7 +208,7 @@ impl Writer {
                     hour = outcome.hour,
                     "the stacks of two parts do not fit `compaction_locations`"
                 );
-                self.refused.insert(outcome.hour, Instant::now());
+                self.compaction.refused.insert(outcome.hour, Instant::now());
                 None
             }
             Err(Problem::Damaged(parts)) => {
@@ -205,14 +225,14 @@ impl Writer {
                 "parts cannot be compacted; they stay as they are"
             );
             shared.counters.compaction_failures.add(1);
-            self.refused.insert(outcome.hour, Instant::now());
+            self.compaction.refused.insert(outcome.hour, Instant::now());
         }
     }
 
     /// Removes from the file and from memory what no table mentions. After hours were `dropped` for good, also the
     /// names that no part mentions either.
     pub(super) fn sweep(&mut self, dropped: bool) {
-        let Some(engine) = &mut self.engine else { return };
+        let Some(engine) = self.state.engine_mut() else { return };
         let (tables, parts) = {
             let sources = self.shared.known.sources.read();
             (sources.tables.clone(), sources.parts.clone())
@@ -263,7 +283,7 @@ impl Writer {
         };
         // Asked after the parts went: that may be the room. Parts of hours that were given up are gone all the same.
         let has_room = self.has_room();
-        if let Some(engine) = self.engine.as_mut().filter(|_| has_room) {
+        if let Some(engine) = self.state.engine_mut().filter(|_| has_room) {
             let old: Vec<(u32, u32)> = {
                 let sources = shared.known.sources.read();
                 sources
@@ -295,7 +315,7 @@ impl Writer {
 
     /// The last batch of which, and of all before it, every row is sealed.
     fn sealed_through(&self) -> Lsn {
-        self.engine.as_ref().map_or(0, |engine| {
+        self.state.engine().map_or(0, |engine| {
             let first = engine.waiting.values().map(|waiting| waiting.0).min();
             first.map_or(engine.applied, |first| first.saturating_sub(1))
         })

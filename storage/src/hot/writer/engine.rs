@@ -1,0 +1,124 @@
+//! The engine with what is known of its tables: opening it, and setting a damaged file aside.
+
+use std::collections::BTreeMap;
+
+use super::{Shared, deleting::Removed};
+use crate::{
+    hot::{
+        database::{self, Database},
+        failure::{self, Kind},
+        reconcile::{self, Reconciled},
+        rows::Seen,
+    },
+    journal::Lsn,
+    parts::PartSet,
+    quarantine,
+};
+
+/// The engine, open.
+pub(crate) struct Engine {
+    pub(super) database: Database,
+    pub(super) seen: Seen,
+    pub(super) applied: Lsn,
+    /// Of each hour with tables: no row is from a batch before this one, and since when there are any.
+    pub(super) waiting: BTreeMap<u32, (Lsn, i64)>,
+    /// The generation that the next tables get.
+    pub(super) next_generation: u32,
+    /// Rows of deleted services are still to leave the tables.
+    pub(super) holds_deleted: bool,
+}
+
+impl Engine {
+    /// Opens the engine and tells the rest of the store what it holds. A file that is damaged is set aside, and an
+    /// empty one takes its place; any other failure is for the caller to retry.
+    pub(crate) fn open(shared: &Shared) -> Result<Engine, String> {
+        let (database, reconciled) = match open(shared)? {
+            Ok(opened) => opened,
+            Err(error) => match failure::kind(&error) {
+                Kind::Full | Kind::InUse | Kind::Memory | Kind::Interrupted => return Err(error.to_string()),
+                _ => {
+                    tracing::error!(%error, "the query engine's file cannot be opened; rebuilding it from journal and parts");
+                    shared.counters.set_hot_error(Some(error.to_string()));
+                    set_aside(shared)?;
+                    open(shared)?.map_err(|error| error.to_string())?
+                }
+            },
+        };
+        let base = database.connection.try_clone().map_err(|error| error.to_string())?;
+        shared.readers.open(base);
+        shared.counters.set_hot_error(None);
+        if let Err(error) = derive_history(shared, &database) {
+            return Err(error.to_string());
+        }
+        shared.applied.send_replace(reconciled.applied);
+        let since_s = shared.clock.now_unix_s();
+        let waiting = reconciled.first.iter().map(|(&hour, &first)| (hour, (first, since_s)));
+        Ok(Engine {
+            waiting: waiting.collect(),
+            next_generation: reconciled.next_generation,
+            holds_deleted: reconciled.holds_deleted,
+            database,
+            seen: reconciled.seen,
+            applied: reconciled.applied,
+        })
+    }
+
+    /// Number of the last batch applied.
+    pub(crate) fn applied(&self) -> Lsn {
+        self.applied
+    }
+}
+
+/// Opens the file and makes it agree with the parts. The outer error is that of the folder of parts.
+fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Reconciled)>, String> {
+    let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
+        .map_err(|error| format!("the folder of sealed parts cannot be read: {error}"))?;
+    Ok(
+        Database::open(&shared.options, &shared.checks).and_then(|(database, mut contents)| {
+            let removed = Engine::remove_deleted(shared, &database, &contents.tables)?;
+            if removed == Removed::Something {
+                contents = database.contents()?;
+            }
+            let mut reconciled = reconcile::first(shared, &database, contents, parts)?;
+            reconciled.holds_deleted = removed == Removed::Later;
+            Ok((database, reconciled))
+        }),
+    )
+}
+
+/// Adds the releases that the windows tell of and the history does not.
+pub(super) fn derive_history(shared: &Shared, database: &Database) -> duckdb::Result<()> {
+    let releases = database.releases()?;
+    let spans = shared.known.spans.read();
+    let mut history = shared.history.lock();
+    for (workload, release) in &releases {
+        if let Some(&(first_s, last_s)) = spans.get(workload) {
+            history.derive(release, i64::from(first_s), i64::from(last_s));
+        }
+    }
+    Ok(())
+}
+
+/// Moves the engine's files to the quarantine folder; removes them when they cannot be moved.
+pub(super) fn set_aside(shared: &Shared) -> Result<(), String> {
+    shared.counters.hot_rebuilds.add(1);
+    let path = database::path_of(&shared.options.data_dir);
+    for file in [database::wal_of(&path), path] {
+        if !file.exists() {
+            continue;
+        }
+        let name = file
+            .file_name()
+            .map_or_else(|| "hot".into(), |n| n.to_string_lossy().into_owned());
+        let place = quarantine::place(
+            &*shared.disk,
+            &shared.options.data_dir,
+            &name,
+            shared.clock.now_unix_ms(),
+        );
+        if std::fs::rename(&file, &place).is_err() {
+            std::fs::remove_file(&file).map_err(|error| format!("cannot remove {}: {error}", file.display()))?;
+        }
+    }
+    Ok(())
+}
