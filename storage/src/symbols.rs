@@ -5,6 +5,8 @@
 //! stored as such and not asked for again. Names are never written anywhere else, so nothing stored changes when they
 //! arrive.
 
+mod file;
+
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
@@ -14,62 +16,14 @@ use std::{
     },
 };
 
-use emberline_model::{Frame, Mapping, function, id};
+use emberline_model::{Frame, Mapping};
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
-use crate::{disk::Disk, error::SymbolError, framing, ids::IdMap, packed_frames::PackedFrames, stats::Counters};
+use crate::{disk::Disk, error::SymbolError, framing, packed_frames::PackedFrames, stats::Counters};
 
-const MAGIC: &[u8] = b"EMBSYMB1";
-
-/// Locations per record; bounds what one damaged byte costs.
-const LOCATIONS_PER_RECORD: usize = 4096;
-
-/// A function as symbols name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SymbolFunction {
-    /// [`emberline_model::id::function_id`].
-    pub(crate) id: u64,
-    /// Normalised name.
-    pub(crate) name: String,
-    /// Source file; empty when unknown.
-    pub(crate) file: String,
-}
-
-/// Symbols of one build: file offset → functions, innermost first. A location without any has no name.
-#[derive(Debug, Default)]
-pub(crate) struct BuildSymbols {
-    functions: Vec<SymbolFunction>,
-    by_name: IdMap<u32>,
-    by_offset: HashMap<u64, Box<[u32]>>,
-    records: u64,
-}
-
-impl BuildSymbols {
-    /// The functions at a location, innermost first; `None` when nobody looked yet.
-    pub(crate) fn functions(&self, offset: u64) -> Option<impl Iterator<Item = &SymbolFunction>> {
-        let indices = self.by_offset.get(&offset)?;
-        Some(indices.iter().map(|&index| &self.functions[index as usize]))
-    }
-
-    fn insert(&mut self, offset: u64, frames: &[Frame]) {
-        let indices = frames.iter().map(|frame| {
-            *self
-                .by_name
-                .entry(id::key("symbol", &[&frame.function, &frame.file]))
-                .or_insert_with(|| {
-                    self.functions.push(SymbolFunction {
-                        id: function::function_id(frame),
-                        name: frame.function.clone(),
-                        file: frame.file.clone(),
-                    });
-                    (self.functions.len() - 1) as u32
-                })
-        });
-        let indices = indices.collect();
-        self.by_offset.insert(offset, indices);
-    }
-}
+pub(crate) use file::{BuildSymbols, check, intact, path_of, remove};
+use file::{LOCATIONS_PER_RECORD, MAGIC, read};
 
 /// A build that native locations were seen of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,72 +255,6 @@ impl Symbols {
         infos.sort_by(|a, b| (&a.path, &a.build_id).cmp(&(&b.path, &b.build_id)));
         infos
     }
-}
-
-/// The file of a build in the folder of symbols. A key that is no build id (a path, or something hostile) is hashed, never
-/// used as a name.
-pub(crate) fn path_of(dir: &Path, key: &str) -> PathBuf {
-    let is_build_id = (8..=128).contains(&key.len()) && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    match is_build_id {
-        true => dir.join(format!("{key}.sym")),
-        false => dir.join(format!("x{:016x}.sym", id::key("build", &[key]))),
-    }
-}
-
-/// Removes a file of symbols; false when there was none.
-pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> std::io::Result<bool> {
-    match disk.remove(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// The symbols in the bytes of a file, and how many places of it are damaged.
-fn read(bytes: &[u8]) -> (BuildSymbols, u64) {
-    let scan = framing::scan(bytes, MAGIC.len(), 0);
-    let mut symbols = BuildSymbols::default();
-    let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
-    for frame in &scan.frames {
-        symbols.records = frame.sequence;
-        match PackedFrames::decode(&bytes[frame.payload.clone()]) {
-            Ok(record) => record
-                .frames()
-                .for_each(|(offset, frames)| symbols.insert(offset, &frames)),
-            Err(_) => damaged += 1,
-        }
-    }
-    (symbols, damaged)
-}
-
-/// What the bytes of a symbol file hold.
-pub(crate) struct Checked {
-    /// Intact locations.
-    pub(crate) locations: u64,
-    /// Places where something else stands than was written.
-    pub(crate) damaged: u64,
-}
-
-/// Checks the bytes of a symbol file.
-pub(crate) fn check(bytes: &[u8]) -> Checked {
-    let (symbols, damaged) = read(bytes);
-    Checked {
-        locations: symbols.by_offset.len() as u64,
-        // Nothing depends on the first bytes, but they are not what was written.
-        damaged: damaged + u64::from(!bytes.starts_with(MAGIC)),
-    }
-}
-
-/// The bytes of a symbol file with its intact records only.
-pub(crate) fn intact(bytes: &[u8]) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    for frame in framing::scan(bytes, MAGIC.len(), 0).frames {
-        let payload = &bytes[frame.payload];
-        if PackedFrames::decode(payload).is_ok() {
-            framing::encode(&mut out, frame.sequence, frame.stamp, payload);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

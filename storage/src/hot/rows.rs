@@ -1,6 +1,7 @@
 //! Batches as rows. Guarantee: the values of a profile's samples reach the rows exactly; a dictionary row is
 //! written once per file. What was staged and not committed is taken back with [`Seen::forget`].
 
+mod columns;
 mod requests;
 mod stage;
 #[cfg(test)]
@@ -11,12 +12,9 @@ use std::{
     sync::Arc,
 };
 
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, ListBuilder, StringArray, StringBuilder, UInt8Array, UInt32Array,
-    UInt32Builder, UInt64Array, UInt64Builder,
-};
+use arrow::array::{ListBuilder, UInt64Array, UInt64Builder};
 use emberline_model::{
-    Component, Frame, Mapping, Release, Workload, WorkloadWindow,
+    Mapping, Workload,
     id::{self, Content},
 };
 
@@ -24,9 +22,10 @@ use crate::{
     checks::{Checked, Checks, Sealed},
     hot::schema::{self, Tables},
     ids::{IdMap, IdSet},
-    journal::Lsn,
+    parts::Kind,
 };
 
+use columns::{HourRows, LabelSetRows, LocationRows, SeriesRows, codes, numbers, texts};
 pub(crate) use requests::RequestRows;
 pub(crate) use stage::{restore, stage};
 
@@ -169,208 +168,6 @@ pub(crate) struct Staged {
     salted: Vec<u64>,
 }
 
-#[derive(Default)]
-struct HourRows {
-    samples: SampleRows,
-    exemplars: ExemplarRows,
-    requests: RequestRows,
-    windows: WindowRows,
-}
-
-#[derive(Default)]
-struct SampleRows {
-    ts: Vec<u32>,
-    series: Vec<u64>,
-    label_set: Vec<u64>,
-    stack: Vec<u64>,
-    value: Vec<u64>,
-    samples: Vec<u64>,
-    lsn: Vec<u64>,
-}
-
-#[derive(Default)]
-struct ExemplarRows {
-    ts: Vec<u32>,
-    series: Vec<u64>,
-    label_set: Vec<u64>,
-    stack: Vec<u64>,
-    value: Vec<u64>,
-    at_ns: Vec<u64>,
-    trace_high: Vec<u64>,
-    trace_low: Vec<u64>,
-    span_id: Vec<u64>,
-    cut: Vec<u64>,
-    lsn: Vec<u64>,
-}
-
-#[derive(Default)]
-struct WindowRows {
-    ts: Vec<u32>,
-    workload: Vec<u64>,
-    component: Vec<u8>,
-    length: Vec<u32>,
-    has_requests: Vec<bool>,
-    has_profiles: Vec<bool>,
-    profile_types: ListBuilder<UInt64Builder>,
-    rate_hz: Vec<f64>,
-    dropped: Vec<u64>,
-    truncated: Vec<u64>,
-    cpu_ns: Vec<u64>,
-    overhead_ns: Vec<u64>,
-    lsn: Vec<u64>,
-}
-
-#[derive(Default)]
-struct SeriesRows {
-    id: Vec<u64>,
-    workload: Vec<u64>,
-    namespace: Vec<String>,
-    service: Vec<String>,
-    version: Vec<String>,
-    instance: Vec<String>,
-    component: Vec<u8>,
-    profile_type: Vec<String>,
-    check: Vec<u64>,
-    workload_check: Vec<u64>,
-}
-
-#[derive(Default)]
-struct LabelSetRows {
-    id: Vec<u64>,
-    side: Vec<u8>,
-    route: Vec<String>,
-    peer: PeerColumns,
-    check: Vec<u64>,
-}
-
-#[derive(Default)]
-struct LocationRows {
-    id: Vec<u64>,
-    mapping: Vec<Option<u64>>,
-    offset: Vec<u64>,
-    functions: ListBuilder<StringBuilder>,
-    files: ListBuilder<StringBuilder>,
-    lines: ListBuilder<UInt32Builder>,
-    check: Vec<u64>,
-}
-
-/// A row's identifier, and the check of its content.
-#[derive(Debug, Clone, Copy)]
-struct Identity {
-    id: u64,
-    check: u64,
-}
-
-/// A release at the other end as three columns, all null when it is not known.
-#[derive(Default)]
-struct PeerColumns {
-    namespace: StringBuilder,
-    service: StringBuilder,
-    version: StringBuilder,
-}
-
-impl PeerColumns {
-    fn push(&mut self, peer: Option<&Release>) {
-        self.namespace.append_option(peer.map(|p| &p.namespace));
-        self.service.append_option(peer.map(|p| &p.service));
-        self.version.append_option(peer.map(|p| &p.version));
-    }
-
-    fn finish(mut self) -> [ArrayRef; 3] {
-        [
-            Arc::new(self.namespace.finish()),
-            Arc::new(self.service.finish()),
-            Arc::new(self.version.finish()),
-        ]
-    }
-}
-
-impl WindowRows {
-    fn push(&mut self, window: &WorkloadWindow, ts: u32, workload: u64, lsn: Lsn) {
-        let mut stats = emberline_model::ProfileStats::default();
-        for profile in &window.profiles {
-            stats.rate_hz = stats.rate_hz.max(profile.stats.rate_hz);
-            stats.dropped = stats.dropped.saturating_add(profile.stats.dropped);
-            stats.truncated = stats.truncated.saturating_add(profile.stats.truncated);
-            stats.cpu_ns = stats.cpu_ns.saturating_add(profile.stats.cpu_ns);
-            stats.overhead_ns = stats.overhead_ns.saturating_add(profile.stats.overhead_ns);
-        }
-        self.ts.push(ts);
-        self.workload.push(workload);
-        self.component.push(window.component.code());
-        self.length.push(window.length_s);
-        self.has_requests.push(window.has_requests);
-        self.has_profiles.push(window.has_profiles);
-        let types: BTreeSet<&str> = window.profiles.iter().map(|p| p.profile_type.0.as_str()).collect();
-        for profile_type in types {
-            self.profile_types.values().append_value(type_id(profile_type));
-        }
-        self.profile_types.append(true);
-        self.rate_hz.push(stats.rate_hz);
-        self.dropped.push(stats.dropped);
-        self.truncated.push(stats.truncated);
-        self.cpu_ns.push(stats.cpu_ns);
-        self.overhead_ns.push(stats.overhead_ns);
-        self.lsn.push(lsn);
-    }
-}
-
-impl SeriesRows {
-    fn push(&mut self, row: Identity, of: Identity, workload: &Workload, component: Component, profile_type: &str) {
-        self.id.push(row.id);
-        self.check.push(row.check);
-        self.workload.push(of.id);
-        self.workload_check.push(of.check);
-        self.namespace.push(workload.namespace.clone());
-        self.service.push(workload.service.clone());
-        self.version.push(workload.version.clone());
-        self.instance.push(workload.instance.clone());
-        self.component.push(component.code());
-        self.profile_type.push(profile_type.to_owned());
-    }
-}
-
-impl LocationRows {
-    fn push(&mut self, row: Identity, mapping: Option<u64>, offset: u64, frames: &[Frame]) {
-        self.id.push(row.id);
-        self.check.push(row.check);
-        self.mapping.push(mapping);
-        self.offset.push(offset);
-        for frame in frames {
-            self.functions.values().append_value(&frame.function);
-            self.files.values().append_value(&frame.file);
-            self.lines.values().append_value(frame.line);
-        }
-        self.functions.append(true);
-        self.files.append(true);
-        self.lines.append(true);
-    }
-}
-
-fn numbers(values: Vec<u64>) -> ArrayRef {
-    Arc::new(UInt64Array::from(values))
-}
-
-fn texts(values: Vec<String>) -> ArrayRef {
-    Arc::new(StringArray::from(values))
-}
-
-fn doubles(values: Vec<f64>) -> ArrayRef {
-    Arc::new(Float64Array::from(values))
-}
-
-fn flags(values: Vec<bool>) -> ArrayRef {
-    Arc::new(BooleanArray::from(values))
-}
-
-fn codes(values: Vec<u8>) -> ArrayRef {
-    Arc::new(UInt8Array::from(values))
-}
-
-fn times(values: Vec<u32>) -> ArrayRef {
-    Arc::new(UInt32Array::from(values))
-}
-
 impl Staged {
     /// True when there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
@@ -395,10 +192,10 @@ impl Staged {
         for (hour, rows) in self.hours {
             let generation = generations.get(&hour).copied().unwrap_or_default();
             let table = |kind| schema::table(kind, hour, generation);
-            tables.insert(table(schema::SAMPLES), rows.samples.into_columns());
-            tables.insert(table(schema::EXEMPLARS), rows.exemplars.into_columns());
-            tables.insert(table(schema::REQUESTS), rows.requests.into_columns());
-            tables.insert(table(schema::WINDOWS), rows.windows.into_columns());
+            tables.insert(table(Kind::Samples), rows.samples.into_columns());
+            tables.insert(table(Kind::Exemplars), rows.exemplars.into_columns());
+            tables.insert(table(Kind::Requests), rows.requests.into_columns());
+            tables.insert(table(Kind::Windows), rows.windows.into_columns());
         }
         let s = self.series;
         tables.insert(
@@ -458,57 +255,5 @@ impl Staged {
             vec![numbers(workloads), codes(components), numbers(mappings)],
         );
         tables
-    }
-}
-
-impl SampleRows {
-    fn into_columns(self) -> Vec<ArrayRef> {
-        vec![
-            times(self.ts),
-            numbers(self.series),
-            numbers(self.label_set),
-            numbers(self.stack),
-            numbers(self.value),
-            numbers(self.samples),
-            numbers(self.lsn),
-        ]
-    }
-}
-
-impl ExemplarRows {
-    fn into_columns(self) -> Vec<ArrayRef> {
-        vec![
-            times(self.ts),
-            numbers(self.series),
-            numbers(self.label_set),
-            numbers(self.stack),
-            numbers(self.value),
-            numbers(self.at_ns),
-            numbers(self.trace_high),
-            numbers(self.trace_low),
-            numbers(self.span_id),
-            numbers(self.cut),
-            numbers(self.lsn),
-        ]
-    }
-}
-
-impl WindowRows {
-    fn into_columns(mut self) -> Vec<ArrayRef> {
-        vec![
-            times(self.ts),
-            numbers(self.workload),
-            codes(self.component),
-            times(self.length),
-            flags(self.has_requests),
-            flags(self.has_profiles),
-            Arc::new(self.profile_types.finish()),
-            doubles(self.rate_hz),
-            numbers(self.dropped),
-            numbers(self.truncated),
-            numbers(self.cpu_ns),
-            numbers(self.overhead_ns),
-            numbers(self.lsn),
-        ]
     }
 }

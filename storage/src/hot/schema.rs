@@ -199,3 +199,56 @@ pub(super) fn order(kind: Kind) -> &'static str {
 
 /// Columns of a table, ready to append.
 pub(crate) type Tables = BTreeMap<String, Vec<ArrayRef>>;
+
+#[cfg(test)]
+mod tests {
+    use duckdb::Connection;
+
+    use super::*;
+    use crate::{disk::MemoryDisk, parts::PartName};
+
+    /// Parts that were sealed before a window said which profiles it had are read as before, alone and beside new ones.
+    #[test]
+    fn parts_of_before_there_was_a_column_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::open_in_memory().unwrap();
+        let path = |name: &str| quoted(&dir.path().join(name));
+        let write = |name: &str, but: &str, types: &str| {
+            let row = format!(
+                "SELECT 7::UINTEGER AS ts, 1::UBIGINT AS workload_id, 1::UTINYINT AS component, 10::UINTEGER AS length,
+                    true AS has_requests, true AS has_profiles, {types}::UBIGINT[] AS profile_types, 99.0::DOUBLE AS rate_hz,
+                    0::UBIGINT AS dropped, 0::UBIGINT AS truncated, 0::UBIGINT AS cpu_ns, 0::UBIGINT AS overhead_ns"
+            );
+            let sql = format!("COPY (SELECT * {but} FROM ({row})) TO {} (FORMAT parquet)", path(name));
+            connection.execute_batch(&sql).unwrap();
+        };
+        write("old.parquet", "EXCLUDE (profile_types)", "NULL");
+        write("new.parquet", "", "[5]");
+        let part = |file: &&str| {
+            let name = PartName {
+                kind: Kind::Windows,
+                hour: 0,
+                hours: 1,
+                sequence: 1,
+                first_lsn: 1,
+                last_lsn: 1,
+                rows: 1,
+                checksum: 0,
+            };
+            Arc::new(Part::new(Arc::new(MemoryDisk::new()), dir.path().join(file), name, 1))
+        };
+        let read = |files: &[&str]| -> Vec<(u32, Option<u64>)> {
+            let parts: Vec<Arc<Part>> = files.iter().map(part).collect();
+            let names = column_names(Kind::Windows);
+            let from = rows_of(Kind::Windows, &parts);
+            let sql = format!("SELECT ts, profile_types[1] FROM (SELECT {names} FROM {from}) ORDER BY 2 NULLS FIRST");
+            let mut statement = connection.prepare(&sql).unwrap();
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        assert_eq!(read(&["old.parquet"]), [(7, None)]);
+        assert_eq!(read(&["new.parquet"]), [(7, Some(5))]);
+        assert_eq!(read(&["old.parquet", "new.parquet"]), [(7, None), (7, Some(5))]);
+        assert_eq!(read(&["new.parquet", "old.parquet"]), [(7, None), (7, Some(5))]);
+    }
+}

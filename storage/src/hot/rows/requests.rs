@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int16Builder, ListBuilder, StringBuilder, UInt16Array, UInt64Builder};
 use emberline_model::RequestSeries;
 
-use super::{PeerColumns, codes, doubles, flags, numbers, times};
+use super::columns::{PeerColumns, codes, doubles, flags, numbers, times};
 use crate::journal::Lsn;
 
 /// Rows of requests.

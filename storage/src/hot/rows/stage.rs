@@ -4,7 +4,9 @@ use std::{borrow::Cow, sync::Arc};
 
 use emberline_model::{Batch, Component, LabelSet, Location, Mapping, Profile, Workload, WorkloadWindow, id::Content};
 
-use super::{Identity, News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, mapping_content, workload_content};
+use super::{
+    News, SERIES_REQUESTS, SERIES_WINDOWS, Seen, Staged, columns::Identity, mapping_content, workload_content,
+};
 use crate::{
     checks::{Checked, Checks, Sealed},
     hot::hours,

@@ -1,9 +1,11 @@
 //! Tests of what becomes of a batch as rows.
 
-use emberline_model::{Batch, Histogram, LabelSet, Location, Profile, RequestSeries, Sample, Side};
+use emberline_model::{
+    Batch, Component, Frame, Histogram, LabelSet, Location, Profile, RequestSeries, Sample, Side, WorkloadWindow,
+};
 
 use super::*;
-use crate::parts::PartSet;
+use crate::{journal::Lsn, parts::PartSet};
 
 fn batch(stack: u64) -> (Lsn, Arc<Batch>) {
     let mut profile = Profile::empty_cpu(0, 0);
