@@ -236,7 +236,7 @@ mod tests {
             ..WorkloadFilter::service("shop & co")
         };
         let rows = store
-            .stacks(StackQuery::new(who, ProfileType::CPU, Range::ALL))
+            .ask(StackQuery::new(who, ProfileType::CPU, Range::ALL))
             .await
             .unwrap()
             .rows;

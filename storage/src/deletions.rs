@@ -44,9 +44,11 @@ pub struct DeleteProgress {
 
 /// A service by its names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ServiceName {
-    pub(crate) namespace: String,
-    pub(crate) service: String,
+pub struct ServiceName {
+    /// Group of services.
+    pub namespace: String,
+    /// Name.
+    pub service: String,
 }
 
 /// One deletion.

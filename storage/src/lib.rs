@@ -56,24 +56,27 @@ mod symbols;
 pub mod untrusted;
 
 pub use answers::{AnswerMemory, Holding};
-pub use deletions::{DeleteProgress, Deleted};
+pub use deletions::{DeleteProgress, Deleted, ServiceName};
 pub use error::{AppendError, DeleteError, OpenError, QueryError, StateError, SymbolError};
 pub use history::ReleaseBeginning;
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use packed_frames::PackedFrames;
 pub use questions::{
+    Question,
     costs::{CostQuery, CostRow},
     exemplars::{ExemplarQuery, ExemplarRow, Exemplars},
-    heat_map::HeatCell,
+    heat_map::{HeatCell, HeatMapQuery},
+    profile_types::ProfileTypesQuery,
     requests::{Dividing, RequestQuery, RequestRow},
-    selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SampleSeries, SelectedQuery, SelectedRow},
+    sample_series::{SampleSeries, SampleSeriesQuery, StackCount, StackCountsQuery},
+    selected::{Label, LabelFilter, MAX_SELECTED_VALUES, SelectedQuery, SelectedRow},
     selection::{NO_LABEL, WorkloadFilter},
-    services::{ReleaseInfo, ServiceInfo, baseline_of},
+    services::{ReleaseInfo, ServiceInfo, ServicesQuery, baseline_of},
     side_data::{BothSides, SideQuery},
     stacks::{StackQuery, StackRow, StackRows},
     totals::{TotalRow, TotalsQuery},
-    windows::{Complete, ReportQuery, ReportRow, WindowMark, WindowQuery},
+    windows::{Complete, ReportQuery, ReportRow, UsualWindow, UsualWindowQuery, WindowMark, WindowQuery},
 };
 pub use range::{Range, Step};
 pub use stats::StoreStats;

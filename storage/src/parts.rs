@@ -45,7 +45,7 @@ pub(crate) fn folder(data_dir: &Path) -> PathBuf {
 
 /// One file.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub struct Part {
     pub(crate) name: PartName,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,

@@ -95,7 +95,7 @@ pub(crate) struct Reader<'a> {
 }
 
 /// Why a question's code stopped.
-pub(crate) enum Failure {
+pub enum Failure {
     /// The engine's fault.
     Engine(duckdb::Error),
     /// Ours or the asker's.

@@ -19,8 +19,6 @@ use crate::{
     lock::DirLock,
     options::Options,
     parts::PartSet,
-    questions::services::{self, ServiceInfo},
-    range::Range,
     records::{self, Records},
     stats::{Counters, Gauges, StoreStats},
     symbols::{BuildInfo, Symbols},
@@ -195,14 +193,11 @@ impl Store {
         self.inner.hot.delete(who, after, on_progress).await
     }
 
-    /// Services (namespace, name) whose deletion has not come to its end: it goes on by itself.
-    pub fn services_being_deleted(&self) -> Vec<(String, String)> {
+    /// Services whose deletion has not come to its end: it goes on by itself.
+    pub fn services_being_deleted(&self) -> Vec<ServiceName> {
         let deletions = self.inner.shared.deletions.lock();
         let unfinished = deletions.all().iter().filter(|deletion| !deletion.files.is_empty());
-        unfinished
-            .map(|deletion| deletion.who())
-            .map(|who| (who.namespace, who.service))
-            .collect()
+        unfinished.map(|deletion| deletion.who()).collect()
     }
 
     /// Reads every sealed part, also those that were read before, and sets damaged ones aside as a question would. Blocks
@@ -251,17 +246,6 @@ impl Store {
     /// Builds that native locations were seen of.
     pub fn builds(&self) -> Vec<BuildInfo> {
         self.inner.shared.symbols.builds()
-    }
-
-    /// Which services reported windows in a range.
-    pub async fn services(&self, range: Range) -> Result<Vec<ServiceInfo>, QueryError> {
-        let shared = self.inner.shared.clone();
-        self.ask(range, move |reader, span| {
-            let spans = shared.known.spans.read().clone();
-            let began = |release: &Release| shared.history.lock().of(release);
-            services::services(reader, span, &spans, &began)
-        })
-        .await
     }
 
     /// States when a release began, in seconds since the Unix epoch, also of one that has not reported yet. What was stated
@@ -361,6 +345,7 @@ mod tests {
     use crate::{
         hot::failure::Kind,
         questions::{requests::RequestQuery, selection::WorkloadFilter},
+        range::Range,
     };
 
     fn batch(sequence: u64) -> Batch {
@@ -433,13 +418,7 @@ mod tests {
     async fn count(store: &Store) -> u64 {
         store.flush_applied().await.unwrap();
         let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
-        store
-            .requests(query)
-            .await
-            .unwrap()
-            .iter()
-            .map(|r| r.duration.count())
-            .sum()
+        store.ask(query).await.unwrap().iter().map(|r| r.duration.count()).sum()
     }
 
     /// A fatal error of DuckDB (a full disk under it, for one) must neither stop ingest nor need a restart.

@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 use axum::routing::{MethodRouter, delete, get};
 use emberline_model::ProfileType;
-use emberline_storage::{Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
+use emberline_storage::{ProfileTypesQuery, Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
 
 use crate::{
     http::error::{ApiError, shorten},
@@ -194,7 +194,12 @@ async fn check_names(
 ) -> Result<(), ApiError> {
     let who = workloads_of(known);
     if *profile_type != ProfileType::cpu() {
-        let types = store.profile_types(range, who.clone()).await?;
+        let types = store
+            .ask(ProfileTypesQuery {
+                who: who.clone(),
+                range,
+            })
+            .await?;
         if !types.contains(&profile_type.0) {
             let message = format!(
                 "service `{}` sent no profile of type `{}` in this range{}",
@@ -208,7 +213,7 @@ async fn check_names(
     let Some(route) = route.filter(|&route| route != NONE) else {
         return Ok(());
     };
-    let rows = store.requests(RequestQuery::new(who.clone(), range)).await?;
+    let rows = store.ask(RequestQuery::new(who.clone(), range)).await?;
     let mut routes: BTreeSet<String> = rows.into_iter().map(|row| row.route).collect();
     // Stacks say routes, too, and lists offer these.
     let of_stacks = TotalsQuery {
@@ -220,7 +225,7 @@ async fn check_names(
         by_route: true,
         range,
     };
-    routes.extend(store.totals(of_stacks).await?.into_iter().map(|row| row.route));
+    routes.extend(store.ask(of_stacks).await?.into_iter().map(|row| row.route));
     routes.remove("");
     if routes.contains(route) {
         return Ok(());

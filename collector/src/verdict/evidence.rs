@@ -216,7 +216,7 @@ async fn client_side(
     };
     let mut all = Histogram::new();
     store
-        .requests(query)
+        .ask(query)
         .await?
         .iter()
         .filter_map(RequestRow::latency)

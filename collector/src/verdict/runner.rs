@@ -13,7 +13,8 @@ use emberline_model::{
     time::{Clock, WINDOW_SECONDS, window_start},
 };
 use emberline_storage::{
-    QueryError, Range, ReleaseInfo, RequestQuery, ServiceInfo, Step, Store, WorkloadFilter, baseline_of,
+    QueryError, Range, ReleaseInfo, RequestQuery, ServiceInfo, ServicesQuery, Step, Store, UsualWindowQuery,
+    WorkloadFilter, baseline_of,
 };
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -135,7 +136,7 @@ impl VerdictRunner {
             from_unix_s: open.iter().map(begins).min().unwrap_or(recent_from),
             to_unix_s: to,
         };
-        let services = self.store.services(range).await?;
+        let services = self.store.ask(ServicesQuery { range }).await?;
         let mut all = Found::default();
         let mut traffic = Traffic::default();
         for service in &services {
@@ -261,7 +262,9 @@ impl VerdictRunner {
         };
         // Windows of SDKs are longer than ours and begin whenever the process did: both releases are judged by the same
         // stretches of time, long enough for a window of either.
-        let step = Step::Seconds(Step::holding_s(self.store.usual_window_s(range, who).await?));
+        let step = Step::Seconds(Step::holding_s(
+            self.store.ask(UsualWindowQuery { who, range }).await?.length_s,
+        ));
         let asked = (range, step, route);
         let baseline = self.served(service, &pair.baseline, asked, traffic).await?;
         let candidate = self.served(service, &pair.candidate, asked, traffic).await?;
@@ -332,7 +335,7 @@ impl VerdictRunner {
             warm_until_s: self.warm_until_s(info, range.from_unix_s),
             ..RequestQuery::new(WorkloadFilter::release(&release), range)
         };
-        let rows = self.store.requests(query).await?;
+        let rows = self.store.ask(query).await?;
         // What callers gave up says how patient they were, not how slow the release is.
         let answered = rows.into_iter().filter(|row| !row.is_given_up());
         let served = answered.map(|row| {

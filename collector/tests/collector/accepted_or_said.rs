@@ -13,7 +13,7 @@ use emberline_model::{
     proto::{parca, push},
     resolve::{FunctionInfo, ResolvedStacks},
 };
-use emberline_storage::{Range, StackQuery, WorkloadFilter};
+use emberline_storage::{Range, ServicesQuery, StackQuery, WorkloadFilter};
 use prost::Message;
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fn fixture(name: &str) -> Vec<u8> {
 async fn stacks(server: &Server, service: &str, profile_type: &str) -> Vec<(Vec<String>, i64)> {
     server.store.flush_applied().await.unwrap();
     let query = StackQuery::new(WorkloadFilter::service(service), profile_type, Range::ALL);
-    let rows = server.store.stacks(query).await.unwrap().rows;
+    let rows = server.store.ask(query).await.unwrap().rows;
     let ids: Vec<u64> = rows.iter().map(|row| row.stack_id).collect();
     let resolved = server.store.resolve(&ids).await.unwrap();
     let named = rows.iter().map(|row| {
@@ -320,7 +320,7 @@ async fn nothing_kept_is_a_refusal_and_leaves_no_window() {
         "{answer}"
     );
     server.store.flush_applied().await.unwrap();
-    let services = server.store.services(Range::ALL).await.unwrap();
+    let services = server.store.ask(ServicesQuery { range: Range::ALL }).await.unwrap();
     assert!(!format!("{services:?}").contains("none"), "{services:?}");
     server.stop().await;
 }

@@ -48,7 +48,7 @@ async fn total(server: &Server, service: &str, profile_type: &str) -> i64 {
     let query = StackQuery::new(WorkloadFilter::service(service), profile_type, Range::ALL);
     server
         .store
-        .stacks(query)
+        .ask(query)
         .await
         .unwrap()
         .rows
@@ -59,7 +59,7 @@ async fn total(server: &Server, service: &str, profile_type: &str) -> i64 {
 
 /// Names of the functions in the stacks of an answer.
 async fn functions(server: &Server, query: StackQuery) -> Vec<String> {
-    let rows = server.store.stacks(query).await.unwrap().rows;
+    let rows = server.store.ask(query).await.unwrap().rows;
     let stacks: Vec<u64> = rows.iter().map(|row| row.stack_id).collect();
     let resolved = server.store.resolve(&stacks).await.unwrap();
     resolved
@@ -563,7 +563,7 @@ async fn c7_a_batch_counts_once_however_often_and_in_whatever_order_it_comes() {
     send("b", 1, 10).await;
     server.store.flush_applied().await.unwrap();
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
-    let rows = server.store.requests(query).await.unwrap();
+    let rows = server.store.ask(query).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.duration.count()).sum::<u64>(), 5 + 10);
     server.stop().await;
 }

@@ -81,22 +81,18 @@ async fn spans_of_a_pushed_file_are_found_and_those_over_the_cap_are_told() {
         "{answer}"
     );
     server.store.flush_applied().await.unwrap();
-    let found = server
-        .store
-        .exemplars(ExemplarQuery::new(Range::ALL, 100))
-        .await
-        .unwrap();
+    let found = server.store.ask(ExemplarQuery::new(Range::ALL, 100)).await.unwrap();
     assert_eq!((found.rows.len(), found.found, found.cut), (10, 10, 15));
     let one = &found.rows[3];
     let of_span = ExemplarQuery {
         span_ids: vec![one.span_id],
         ..ExemplarQuery::new(Range::ALL, 100)
     };
-    let of_span = server.store.exemplars(of_span).await.unwrap();
+    let of_span = server.store.ask(of_span).await.unwrap();
     assert_eq!(of_span.rows, std::slice::from_ref(one));
     assert_eq!(one.unix_ns, T0 * 1_000_000_000);
     // What is cut from the exemplars stays in the sums.
     let all = StackQuery::new(WorkloadFilter::service("shop"), &one.profile_type, Range::ALL);
-    assert_eq!(server.store.stacks(all).await.unwrap().value, 25);
+    assert_eq!(server.store.ask(all).await.unwrap().value, 25);
     server.stop().await;
 }

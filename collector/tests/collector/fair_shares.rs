@@ -87,11 +87,11 @@ async fn stored(server: &Server, version: &str) -> (u64, i64) {
     };
     let requests = server
         .store
-        .requests(RequestQuery::new(who.clone(), Range::ALL))
+        .ask(RequestQuery::new(who.clone(), Range::ALL))
         .await
         .unwrap();
     let stacks = StackQuery::new(who, ProfileType::CPU, Range::ALL);
-    let rows = server.store.stacks(stacks).await.unwrap().rows;
+    let rows = server.store.ask(stacks).await.unwrap().rows;
     (
         requests.iter().map(|row| row.duration.count()).sum(),
         rows.iter().map(|row| row.value).sum(),

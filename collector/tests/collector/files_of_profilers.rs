@@ -42,7 +42,7 @@ async fn stored(server: &Server, version: &str, types: &BTreeMap<String, i64>) -
             ..WorkloadFilter::service("shop")
         };
         let query = StackQuery::new(who, profile_type, Range::ALL);
-        let rows = server.store.stacks(query).await.unwrap().rows;
+        let rows = server.store.ask(query).await.unwrap().rows;
         sums.insert(profile_type.clone(), rows.iter().map(|row| row.value).sum());
     }
     sums

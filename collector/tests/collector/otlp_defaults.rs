@@ -90,7 +90,7 @@ async fn stored(server: &Server) -> BTreeMap<String, u64> {
     server.store.flush_applied().await.unwrap();
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
     let mut routes = BTreeMap::new();
-    for row in server.store.requests(query).await.unwrap() {
+    for row in server.store.ask(query).await.unwrap() {
         *routes.entry(row.route).or_default() += row.duration.count();
     }
     routes
@@ -108,7 +108,7 @@ async fn windows(server: &Server) -> Vec<(i64, u32)> {
         component: None,
         range: Range::ALL,
     };
-    let marks = server.store.windows(query).await.unwrap();
+    let marks = server.store.ask(query).await.unwrap();
     marks
         .iter()
         .map(|mark| (mark.window_start_s - T0, mark.length_s))
@@ -403,7 +403,7 @@ async fn callers_that_sdks_measure_have_an_edge_to_the_name_they_asked_for() {
     .await;
     server.store.flush_applied().await.unwrap();
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
-    let rows = server.store.requests(query).await.unwrap();
+    let rows = server.store.ask(query).await.unwrap();
     assert_eq!(
         (rows.len(), rows[0].side, rows[0].duration.count()),
         (1, Side::Client, 3)
@@ -456,7 +456,7 @@ async fn a_route_has_one_spelling_whatever_door_it_comes_in_by() {
             Range::ALL,
         )
     };
-    let samples = server.store.stacks(query).await.unwrap().samples;
+    let samples = server.store.ask(query).await.unwrap().samples;
     assert_eq!(samples, 12);
     server.stop().await;
 }

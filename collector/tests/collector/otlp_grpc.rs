@@ -66,7 +66,7 @@ async fn requests_stored(server: &Server) -> u64 {
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
     server
         .store
-        .requests(query)
+        .ask(query)
         .await
         .unwrap()
         .iter()
@@ -79,7 +79,7 @@ async fn cpu_stored(server: &Server) -> i64 {
     let query = StackQuery::new(WorkloadFilter::service("shop"), ProfileType::CPU, Range::ALL);
     server
         .store
-        .stacks(query)
+        .ask(query)
         .await
         .unwrap()
         .rows
@@ -258,7 +258,7 @@ async fn what_is_left_out_is_told_and_the_rest_is_stored() {
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
     let other: u64 = server
         .store
-        .requests(query)
+        .ask(query)
         .await
         .unwrap()
         .iter()

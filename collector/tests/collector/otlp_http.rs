@@ -66,7 +66,7 @@ async fn requests_stored(server: &Server) -> u64 {
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
     server
         .store
-        .requests(query)
+        .ask(query)
         .await
         .unwrap()
         .iter()
@@ -110,7 +110,7 @@ async fn metrics_and_profiles_arrive_in_every_compression() {
     let query = StackQuery::new(WorkloadFilter::service("shop"), ProfileType::CPU, Range::ALL);
     let total: i64 = server
         .store
-        .stacks(query)
+        .ask(query)
         .await
         .unwrap()
         .rows
@@ -253,7 +253,7 @@ async fn json_is_taken_and_answered_in_json() {
     }
     server.store.flush_applied().await.unwrap();
     let query = StackQuery::new(WorkloadFilter::service("shop"), ProfileType::CPU, Range::ALL);
-    let rows = server.store.stacks(query).await.unwrap().rows;
+    let rows = server.store.ask(query).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.value).sum::<i64>(), 140);
 
     for (body, word) in [

@@ -11,7 +11,7 @@ use emberline_model::{
     proto::{parca, push},
     resolve::{FunctionInfo, ResolvedStacks},
 };
-use emberline_storage::{Range, StackQuery, WorkloadFilter};
+use emberline_storage::{Range, ServicesQuery, StackQuery, WorkloadFilter};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -67,7 +67,7 @@ async fn stored(server: &Server, service: &str, version: &str, profile_type: &st
     let query = StackQuery::new(who, profile_type, Range::ALL);
     server
         .store
-        .stacks(query)
+        .ask(query)
         .await
         .unwrap()
         .rows
@@ -165,7 +165,14 @@ async fn refusals_of_files_name_what_was_wrong_and_store_nothing() {
         assert!(answer.contains(word), "{path}: {answer}");
     }
     server.store.flush_applied().await.unwrap();
-    assert!(server.store.services(Range::ALL).await.unwrap().is_empty());
+    assert!(
+        server
+            .store
+            .ask(ServicesQuery { range: Range::ALL })
+            .await
+            .unwrap()
+            .is_empty()
+    );
     server.stop().await;
 }
 

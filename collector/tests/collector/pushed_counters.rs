@@ -49,7 +49,7 @@ async fn stored(server: &Server, instance: &str, profile_type: &str) -> i64 {
     };
     let found = server
         .store
-        .stacks(StackQuery::new(who, profile_type, Range::ALL))
+        .ask(StackQuery::new(who, profile_type, Range::ALL))
         .await
         .unwrap();
     found.rows.iter().map(|row| row.value).sum()

@@ -33,7 +33,7 @@ async fn total(server: &Server, service: &str, profile_type: &str) -> i64 {
         ..WorkloadFilter::service(service)
     };
     let query = StackQuery::new(who, profile_type, Range::ALL);
-    server.store.stacks(query).await.unwrap().value
+    server.store.ask(query).await.unwrap().value
 }
 
 const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
@@ -77,7 +77,7 @@ async fn histograms_of_opentelemetrys_sdk_are_taken_at_the_scale_it_chose() {
     ] {
         let server = replay(recorded).await;
         let query = RequestQuery::new(WorkloadFilter::service(service), Range::ALL);
-        let rows = server.store.requests(query).await.unwrap();
+        let rows = server.store.ask(query).await.unwrap();
         let of = |route: &str| {
             let rows = rows.iter().filter(|row| row.route == route);
             rows.map(|row| row.duration.count()).sum::<u64>()
@@ -102,7 +102,7 @@ async fn served(server: &Server, service: &str) -> (Vec<(String, u64)>, Vec<(i64
         ..RequestQuery::new(WorkloadFilter::service(service), Range::ALL)
     };
     let mut routes = std::collections::BTreeMap::new();
-    for row in server.store.requests(query).await.unwrap() {
+    for row in server.store.ask(query).await.unwrap() {
         *routes.entry(row.route).or_default() += row.duration.count();
     }
     let query = WindowQuery {
@@ -110,7 +110,7 @@ async fn served(server: &Server, service: &str) -> (Vec<(String, u64)>, Vec<(i64
         component: None,
         range: Range::ALL,
     };
-    let windows = server.store.windows(query).await.unwrap();
+    let windows = server.store.ask(query).await.unwrap();
     let windows = windows.iter().map(|mark| (mark.window_start_s, mark.length_s));
     (routes.into_iter().collect(), windows.collect())
 }
@@ -175,7 +175,7 @@ async fn node_with_default_settings_is_taken() {
         ]
     );
     let query = RequestQuery::new(WorkloadFilter::service("oteljs-defaults"), Range::ALL);
-    let rows = server.store.requests(query).await.unwrap();
+    let rows = server.store.ask(query).await.unwrap();
     let quotes = rows.iter().filter(|row| row.route == "/quote/{id}");
     let mut duration = emberline_model::Histogram::new();
     quotes.for_each(|row| duration.merge(&row.duration));

@@ -80,7 +80,7 @@ async fn scraping(yaml: &str) -> Server {
 async fn stored(server: &Server, profile_type: &str) -> i64 {
     server.store.flush_applied().await.unwrap();
     let query = StackQuery::new(WorkloadFilter::service("shop"), profile_type, Range::ALL);
-    let found = server.store.stacks(query).await.unwrap();
+    let found = server.store.ask(query).await.unwrap();
     found.rows.iter().map(|row| row.value).sum()
 }
 
@@ -88,7 +88,7 @@ async fn stored(server: &Server, profile_type: &str) -> i64 {
 async fn goroutines(server: &Server) -> Option<i64> {
     server.store.flush_applied().await.unwrap();
     let query = SelectedQuery::new(GOROUTINES, Vec::new(), Range::ALL);
-    let rows = server.store.selected(query).await.unwrap();
+    let rows = server.store.ask(query).await.unwrap();
     rows.first().map(|row| row.value)
 }
 

@@ -21,7 +21,7 @@ fn message() -> Vec<u8> {
 async fn requests_stored(server: &Server) -> u64 {
     server.store.flush_applied().await.unwrap();
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
-    let rows = server.store.requests(query).await.unwrap();
+    let rows = server.store.ask(query).await.unwrap();
     rows.iter().map(|row| row.duration.count()).sum()
 }
 

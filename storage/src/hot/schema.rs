@@ -8,16 +8,6 @@ use arrow::array::ArrayRef;
 use super::hours;
 use crate::parts::{Kind, Part};
 
-/// The kinds of hour tables.
-pub(crate) const SAMPLES: Kind = Kind::Samples;
-/// See [`SAMPLES`].
-pub(crate) const REQUESTS: Kind = Kind::Requests;
-/// See [`SAMPLES`].
-pub(crate) const WINDOWS: Kind = Kind::Windows;
-
-/// See [`SAMPLES`].
-pub(crate) const EXEMPLARS: Kind = Kind::Exemplars;
-
 /// Columns of a kind of rows with their types, in tables and parts alike. In tables the number of the batch follows.
 pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
     match kind {

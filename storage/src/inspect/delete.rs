@@ -13,6 +13,7 @@ use crate::{
     disk::{Disk, RealDisk},
     error::{DeleteError, OpenError, QueryError},
     options::Options,
+    questions::services::ServicesQuery,
     range::Range,
     store::Store,
 };
@@ -76,10 +77,15 @@ async fn delete_from(
     let namespace = match namespace {
         Some(namespace) => namespace.to_owned(),
         None => {
-            let services = store.services(Range::ALL).await?;
+            let services = store.ask(ServicesQuery { range: Range::ALL }).await?;
             let known = services.into_iter().map(|info| (info.namespace, info.service));
             // What is left of one that was interrupted may have no windows any more.
-            let known = known.chain(store.services_being_deleted());
+            let known = known.chain(
+                store
+                    .services_being_deleted()
+                    .into_iter()
+                    .map(|who| (who.namespace, who.service)),
+            );
             let named = known.filter(|(_, name)| name == service);
             let mut namespaces: Vec<String> = named.map(|(namespace, _)| namespace).collect();
             namespaces.sort();

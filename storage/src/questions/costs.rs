@@ -10,6 +10,7 @@ use emberline_model::{Component, ProfileType, Release, Side, comparison::Per, co
 use crate::{
     hot::Span,
     questions::{
+        Question, View,
         coverage::Covered,
         requests::{self, Dividing, RequestQuery},
         selection::WorkloadFilter,
@@ -55,6 +56,18 @@ struct Key {
     release: Release,
     component: Component,
     route: Option<String>,
+}
+
+impl Question for CostQuery {
+    type Answer = Vec<CostRow>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<CostRow>, Failure> {
+        costs(view.reader, view.span, self)
+    }
 }
 
 /// Answers a cost query, sorted by start, release, component and route.

@@ -21,8 +21,8 @@ use crate::{
         Span,
         cut::{self, Obstacles, QUARTER_OF_DAY},
         rows::SERIES_REQUESTS,
-        schema::REQUESTS,
     },
+    parts::Kind,
     questions::{
         marks::{Mark, Marks},
         selection::WorkloadFilter,
@@ -402,7 +402,7 @@ pub(super) fn counted_by_application(
     let component = Component::Application.code();
     let lengths = marks.lengths(&cut::all(span));
     let mut sql = Sql::new("SELECT DISTINCT r.ts, d.workload_id, r.side FROM ");
-    sql.hours(REQUESTS, span)
+    sql.hours(Kind::Requests, span)
         .push(" r JOIN series d ON d.series_id = r.series_id WHERE ")
         .within("r.ts", span)
         .push(" AND d.profile_type = ")

@@ -10,8 +10,10 @@ use emberline_model::{Component, Exemplar, Side, Workload};
 
 use crate::{
     error::QueryError,
-    hot::{Span, schema::EXEMPLARS},
+    hot::Span,
+    parts::Kind,
     questions::{
+        Question, View,
         selected::{LabelFilter, MAX_SELECTED_VALUES, push_filters},
         sql::Sql,
     },
@@ -95,7 +97,7 @@ fn trace_halves(trace_id: &[u8; 16]) -> (u64, u64) {
 
 /// Adds the tables, and the conditions that are not about traces and spans.
 fn push_selected(sql: &mut Sql, span: &Span, query: &ExemplarQuery) {
-    sql.hours(EXEMPLARS, span);
+    sql.hours(Kind::Exemplars, span);
     sql.push(" e JOIN series d ON d.series_id = e.series_id JOIN label_sets l ON l.label_set = e.label_set WHERE ");
     sql.within("e.ts", span);
     sql.and_equals("d.profile_type", query.profile_type.as_ref());
@@ -134,6 +136,18 @@ fn statement(span: &Span, query: &ExemplarQuery) -> Sql {
     sql.push(" ORDER BY e.at_ns, e.trace_high, e.trace_low, e.span_id, e.series_id, e.stack_id, e.label_set, e.value");
     sql.push(" LIMIT ").bind(query.limit.max(1));
     sql
+}
+
+impl Question for ExemplarQuery {
+    type Answer = Exemplars;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Exemplars, Failure> {
+        exemplars(view.reader, view.span, self)
+    }
 }
 
 /// Answers a question about exemplars.

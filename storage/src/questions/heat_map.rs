@@ -5,11 +5,14 @@
 //! lower bound). A window without selected samples is not counted.
 
 use crate::{
-    hot::{Span, schema::SAMPLES},
+    hot::Span,
+    parts::Kind,
     questions::{
+        Question, View,
         selected::{SelectedQuery, push_sample_filters, push_series},
         sql::Sql,
     },
+    range::Range,
     readers::{Failure, Reader},
 };
 
@@ -50,7 +53,7 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
         ") END AS BIGINT), CAST(count(*) AS UBIGINT), CAST(least(sum(t.value), 9223372036854775807) AS BIGINT)
          FROM (SELECT s.ts, s.series_id, sum(s.value) AS value FROM ",
     );
-    sql.hours(SAMPLES, span).push(" s WHERE ").within("s.ts", span);
+    sql.hours(Kind::Samples, span).push(" s WHERE ").within("s.ts", span);
     sql.push(" AND s.series_id IN (");
     push_series(&mut sql, query);
     sql.push(")");
@@ -59,9 +62,28 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
     sql
 }
 
+/// How the totals of windows of processes are spread in each step of a selection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeatMapQuery {
+    /// The selection; its labels and stacks are passed over.
+    pub selected: SelectedQuery,
+}
+
+impl Question for HeatMapQuery {
+    type Answer = Vec<HeatCell>;
+
+    fn range(&self) -> Range {
+        self.selected.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<HeatCell>, Failure> {
+        heat_map(view.reader, view.span, &self.selected)
+    }
+}
+
 /// Answers with the cells that are not empty, sorted by time and bucket. Of the question counts who, what, when and the
 /// step.
-pub(crate) fn heat_map(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<Vec<HeatCell>, Failure> {
+fn heat_map(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<Vec<HeatCell>, Failure> {
     query.check()?;
     let mut cells = Vec::new();
     if span.is_empty() {

@@ -4,15 +4,37 @@ use crate::{
     hot::{
         Span,
         rows::{SERIES_REQUESTS, SERIES_WINDOWS},
-        schema::WINDOWS,
     },
-    questions::{selection::WorkloadFilter, sql::Sql},
+    parts::Kind,
+    questions::{Question, View, selection::WorkloadFilter, sql::Sql},
+    range::Range,
     readers::{Failure, Reader},
 };
 
+/// Which profile types some workloads sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileTypesQuery {
+    /// Whose.
+    pub who: WorkloadFilter,
+    /// When.
+    pub range: Range,
+}
+
+impl Question for ProfileTypesQuery {
+    type Answer = Vec<String>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<String>, Failure> {
+        profile_types(view.reader, view.span, &self.who)
+    }
+}
+
 /// Profile types of workloads that reported windows in a span, sorted. A type that a workload stopped sending is still
 /// listed for it.
-pub(crate) fn profile_types(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Vec<String>, Failure> {
+fn profile_types(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Vec<String>, Failure> {
     let mut types = Vec::new();
     if span.is_empty() {
         return Ok(types);
@@ -24,7 +46,7 @@ pub(crate) fn profile_types(reader: &Reader<'_>, span: &Span, who: &WorkloadFilt
         .push(")");
     who.push(&mut sql);
     sql.push(" AND d.workload_id IN (SELECT workload_id FROM ")
-        .hours(WINDOWS, span)
+        .hours(Kind::Windows, span)
         .push(" WHERE ");
     sql.within("ts", span).push(")");
     sql.run(reader, |columns| {

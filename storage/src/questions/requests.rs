@@ -17,6 +17,7 @@ use crate::{
     },
     ids::IdSet,
     questions::{
+        Question, View,
         columns::Columns,
         coverage::{Classes, Covered, counted_by_application},
         marks::{Lengths, Marks},
@@ -186,6 +187,18 @@ struct Sums {
 
 /// What a row takes with its names and durations while it becomes a part of an answer, in bytes.
 const ROW_BYTES: usize = 1024;
+
+impl Question for RequestQuery {
+    type Answer = Vec<RequestRow>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<RequestRow>, Failure> {
+        requests(view.reader, view.span, self)
+    }
+}
 
 /// Answers a request query.
 pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -> Result<Vec<RequestRow>, Failure> {

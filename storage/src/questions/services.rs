@@ -8,7 +8,8 @@ use crate::{
     history::ReleaseBeginning,
     hot::{Span, rows::SERIES_WINDOWS},
     ids::IdMap,
-    questions::sql::Sql,
+    questions::{Question, View, sql::Sql},
+    range::Range,
     readers::{Failure, Reader},
 };
 
@@ -74,9 +75,30 @@ pub fn baseline_of<'a>(releases: &'a [ReleaseInfo], candidate: &str) -> Option<&
 /// When a release began, and by what it is ordered.
 type Began<'a> = &'a dyn Fn(&Release) -> Option<(ReleaseBeginning, (i64, i64))>;
 
+/// Which services reported windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicesQuery {
+    /// When.
+    pub range: Range,
+}
+
+impl Question for ServicesQuery {
+    type Answer = Vec<ServiceInfo>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<ServiceInfo>, Failure> {
+        let spans = view.shared.known.spans.read().clone();
+        let began = |release: &Release| view.shared.history.lock().of(release);
+        services(view.reader, view.span, &spans, &began)
+    }
+}
+
 /// Answers which services reported windows in a span. `spans` says when each workload was first seen, `began` what the
 /// history knows of a release.
-pub(crate) fn services(
+fn services(
     reader: &Reader<'_>,
     span: &Span,
     spans: &IdMap<(u32, u32)>,

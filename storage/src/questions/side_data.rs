@@ -24,6 +24,7 @@ use crate::{
         cut::{Cut, HOUR},
     },
     questions::{
+        Question, View,
         coverage::Covered,
         marks::Starts,
         requests::{self, Dividing, RequestQuery},
@@ -109,8 +110,24 @@ pub struct BothSides {
     pub whole_service: bool,
 }
 
+/// One side of a comparison without the names of its stacks; [`crate::Store::side_data`] names them.
+#[derive(Debug, Clone)]
+pub(crate) struct Unnamed(pub(crate) SideQuery);
+
+impl Question for Unnamed {
+    type Answer = SideData;
+
+    fn range(&self) -> Range {
+        self.0.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<SideData, Failure> {
+        side_data(view.reader, view.span, &self.0)
+    }
+}
+
 /// Answers a side query; the stacks are not named yet.
-pub(crate) fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> Result<SideData, Failure> {
+fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> Result<SideData, Failure> {
     let who = WorkloadFilter {
         instance: query.instance.clone(),
         ..WorkloadFilter::release(&query.release)

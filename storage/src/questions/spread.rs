@@ -8,7 +8,8 @@
 //! begins.
 
 use crate::{
-    hot::{Grain, Span, schema::WINDOWS},
+    hot::{Grain, Span},
+    parts::Kind,
     questions::{series::SeriesIn, sql::Sql},
     readers::{Failure, Reader},
 };
@@ -21,7 +22,7 @@ pub(super) fn is_needed(
     push_series: impl FnOnce(&mut Sql),
 ) -> Result<bool, Failure> {
     let mut sql = Sql::new("SELECT 1::UBIGINT FROM ");
-    sql.hours(WINDOWS, span)
+    sql.hours(Kind::Windows, span)
         .push(" w WHERE w.has_profiles AND w.ts % ")
         .bind(step_s)
         .push(" + w.length > ")
@@ -64,7 +65,7 @@ pub(super) fn push_samples(
         " t JOIN series e ON e.series_id = t.series_id LEFT JOIN
             (SELECT g.workload_id, g.component, g.ts, max(g.length) AS length FROM ",
     )
-    .hours(WINDOWS, span)
+    .hours(Kind::Windows, span)
     .push(
         " g WHERE g.has_profiles GROUP BY 1, 2, 3) w
             ON w.workload_id = e.workload_id AND w.component = e.component AND w.ts = t.ts WHERE ",

@@ -5,6 +5,7 @@ use emberline_model::{Component, ProfileType, Side, comparison::Per};
 use crate::{
     hot::{Grain, Span, cut::Cut},
     questions::{
+        Question, View,
         columns::Columns,
         coverage::{Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
         gauges::{self, MEAN},
@@ -131,6 +132,18 @@ impl Labels<'_> {
             }
         }
         sql.push(")");
+    }
+}
+
+impl Question for StackQuery {
+    type Answer = StackRows;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<StackRows, Failure> {
+        stacks(view.reader, view.span, self)
     }
 }
 

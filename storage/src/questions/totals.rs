@@ -10,6 +10,7 @@ use crate::{
         cut::{Cut, QUARTER_OF_HOUR},
     },
     questions::{
+        Question, View,
         coverage::{Classes, Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
         selection::{WorkloadFilter, push_component},
         sql::{SUM_OF_SAMPLES, SUM_OF_VALUES, Sql},
@@ -55,6 +56,18 @@ pub struct TotalRow {
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
+}
+
+impl Question for TotalsQuery {
+    type Answer = Vec<TotalRow>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<TotalRow>, Failure> {
+        totals(view.reader, view.span, self)
+    }
 }
 
 /// Answers a totals query.

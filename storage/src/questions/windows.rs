@@ -9,8 +9,10 @@ use emberline_model::{
 };
 
 use crate::{
-    hot::{Span, rows::SERIES_WINDOWS, schema::WINDOWS},
+    hot::{Span, rows::SERIES_WINDOWS},
+    parts::Kind,
     questions::{
+        Question, View,
         coverage::Covered,
         marks::Starts,
         selection::{WorkloadFilter, push_component},
@@ -50,6 +52,18 @@ pub struct WindowMark {
     pub stats: ProfileStats,
 }
 
+impl Question for WindowQuery {
+    type Answer = Vec<WindowMark>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<WindowMark>, Failure> {
+        windows(view.reader, view.span, self)
+    }
+}
+
 /// Answers a window query, sorted by start, workload and component.
 pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> Result<Vec<WindowMark>, Failure> {
     let mut marks = Vec::new();
@@ -63,7 +77,7 @@ pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> 
             CAST(least(sum(w.cpu_ns), 18446744073709551615) AS UBIGINT),
             CAST(least(sum(w.overhead_ns), 18446744073709551615) AS UBIGINT) FROM ",
     );
-    sql.hours(WINDOWS, span)
+    sql.hours(Kind::Windows, span)
         .push(" w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component WHERE ")
         .within("w.ts", span)
         .push(" AND d.profile_type = ")
@@ -146,6 +160,18 @@ pub struct Complete {
     pub covered_s: u64,
 }
 
+impl Question for ReportQuery {
+    type Answer = Vec<ReportRow>;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<Vec<ReportRow>, Failure> {
+        reports(view.reader, view.span, self)
+    }
+}
+
 /// Answers a report query, sorted by start and release.
 pub(crate) fn reports(reader: &Reader<'_>, span: &Span, query: &ReportQuery) -> Result<Vec<ReportRow>, Failure> {
     if span.is_empty() {
@@ -225,8 +251,36 @@ fn each_step(run: Run, step: Step, mut each: impl FnMut(u32, Run)) {
     }
 }
 
+/// How long windows of requests usually are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsualWindowQuery {
+    /// Whose.
+    pub who: WorkloadFilter,
+    /// When.
+    pub range: Range,
+}
+
+/// The length that nearly all windows of requests do not exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsualWindow {
+    /// In seconds; 0 without any windows.
+    pub length_s: u32,
+}
+
+impl Question for UsualWindowQuery {
+    type Answer = UsualWindow;
+
+    fn range(&self) -> Range {
+        self.range
+    }
+
+    fn run(&self, view: &View<'_>) -> Result<UsualWindow, Failure> {
+        usual_window_s(view.reader, view.span, &self.who).map(|length_s| UsualWindow { length_s })
+    }
+}
+
 /// The length that nearly all windows of requests of some workloads do not exceed; 0 without any.
-pub(crate) fn usual_window_s(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<u32, Failure> {
+fn usual_window_s(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<u32, Failure> {
     let mut lengths: BTreeMap<u32, u64> = BTreeMap::new();
     if span.is_empty() {
         return Ok(0);

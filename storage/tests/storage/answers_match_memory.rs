@@ -242,7 +242,7 @@ fn windows_of(batches: &[Batch]) -> Vec<WorkloadWindow> {
 }
 
 async fn ask_stacks(store: &Store, query: StackQuery) -> StackSums {
-    let answer = store.stacks(query).await.unwrap();
+    let answer = store.ask(query).await.unwrap();
     let ids: Vec<u64> = answer.rows.iter().map(|r| r.stack_id).collect();
     let resolved = store.resolve(&ids).await.unwrap();
     assert_eq!(answer.value, answer.rows.iter().map(|r| r.value).sum::<i64>());
@@ -263,7 +263,7 @@ async fn ask_stacks(store: &Store, query: StackQuery) -> StackSums {
 }
 
 async fn ask_requests(store: &Store, query: RequestQuery) -> RequestSums {
-    let rows = store.requests(query).await.unwrap();
+    let rows = store.ask(query).await.unwrap();
     let rows = rows.iter().map(|r| {
         let key = format!(
             "{} {} {} {:?} {:?} {} {:?} {} {}",
@@ -309,7 +309,7 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
     let expected_total = profiles.map(|p| p.total()).sum::<i64>();
     let everything = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
     assert_eq!(
-        store.stacks(everything).await.unwrap().value,
+        store.ask(everything).await.unwrap().value,
         expected_total,
         "no value is lost or invented"
     );
@@ -377,7 +377,7 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
         range,
     };
     let mut by_start: BTreeMap<i64, (i64, u64)> = BTreeMap::new();
-    for row in store.totals(totals).await.unwrap() {
+    for row in store.ask(totals).await.unwrap() {
         let sum = by_start.entry(row.window_start_s).or_default();
         *sum = (sum.0 + row.value, sum.1 + row.samples);
     }
@@ -425,7 +425,7 @@ async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter,
         step,
         range,
     };
-    let rows = store.reports(query).await.unwrap();
+    let rows = store.ask(query).await.unwrap();
     assert_eq!(rows.len(), expected.len());
     for (row, ((start, release), counted)) in rows.iter().zip(expected) {
         let [application, proxy] = counted.complete.map(|complete| complete.len() as u64);

@@ -3,8 +3,8 @@
 use crate::common::*;
 use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};
 use emberline_storage::{
-    AppendError, Appended, Dividing, NO_LABEL, QueryError, Range, RequestQuery, SideQuery, StackQuery, Step,
-    TotalsQuery, WindowQuery, WorkloadFilter,
+    AppendError, Appended, Dividing, NO_LABEL, ProfileTypesQuery, QueryError, Range, RequestQuery, ServicesQuery,
+    SideQuery, StackQuery, Step, TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 const BUILD: &str = "00112233aabbccdd";
@@ -30,10 +30,10 @@ async fn a_batch_is_stored_once_and_its_values_come_back_exactly_in(place: Place
     assert_eq!(second.unwrap(), Appended::Duplicate);
     assert_eq!(store.append(sent).await.unwrap(), Appended::Duplicate);
     store.flush_applied().await.unwrap();
-    let stacks = store.stacks(all_cpu("checkout")).await.unwrap();
+    let stacks = store.ask(all_cpu("checkout")).await.unwrap();
     assert_eq!((stacks.rows.len(), stacks.value, stacks.samples), (1, 1_234_567, 1));
     let rows = store
-        .requests(RequestQuery::new(WorkloadFilter::default(), Range::ALL))
+        .ask(RequestQuery::new(WorkloadFilter::default(), Range::ALL))
         .await
         .unwrap();
     assert_eq!(rows.len(), 1);
@@ -60,7 +60,7 @@ async fn stacks_are_addresses_until_symbols_arrive_in(place: Place) {
         .await
         .unwrap();
     store.flush_applied().await.unwrap();
-    let stack = store.stacks(all_cpu("checkout")).await.unwrap().rows[0].stack_id;
+    let stack = store.ask(all_cpu("checkout")).await.unwrap().rows[0].stack_id;
     let names = |resolved: &emberline_model::resolve::ResolvedStacks| -> Vec<String> {
         resolved
             .frames(stack)
@@ -133,7 +133,7 @@ async fn named_locations_bring_their_own_frames_in(place: Place) {
     };
     store.append(batch(1, vec![w])).await.unwrap();
     store.flush_applied().await.unwrap();
-    let stack = store.stacks(all_cpu("web")).await.unwrap().rows[0].stack_id;
+    let stack = store.ask(all_cpu("web")).await.unwrap().rows[0].stack_id;
     let resolved = store.resolve(&[stack]).await.unwrap();
     let names: Vec<&str> = resolved
         .frames(stack)
@@ -186,10 +186,10 @@ async fn samples_are_selected_by_label_and_totals_agree_with_stacks_in(place: Pl
             route: route.map(str::to_owned),
             ..all_cpu("checkout")
         };
-        assert_eq!(store.stacks(query).await.unwrap().value, expected, "{side:?} {route:?}");
+        assert_eq!(store.ask(query).await.unwrap().value, expected, "{side:?} {route:?}");
     }
     let totals = store
-        .totals(TotalsQuery {
+        .ask(TotalsQuery {
             who: WorkloadFilter::service("checkout"),
             component: None,
             profile_type: ProfileType::CPU.into(),
@@ -216,7 +216,10 @@ async fn samples_are_selected_by_label_and_totals_agree_with_stacks_in(place: Pl
             .all(|t| t.window_start_s == T0 && t.release == release("checkout", "v1"))
     );
     let types = store
-        .profile_types(Range::ALL, WorkloadFilter::service("checkout"))
+        .ask(ProfileTypesQuery {
+            who: WorkloadFilter::service("checkout"),
+            range: Range::ALL,
+        })
         .await
         .unwrap();
     assert_eq!(types, [ProfileType::CPU]);
@@ -332,12 +335,12 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
         only_complete: true,
         ..all_cpu("checkout")
     };
-    assert_eq!(store.stacks(stacks).await.unwrap().value, 1101);
+    assert_eq!(store.ask(stacks).await.unwrap().value, 1101);
     let count = |query: RequestQuery| {
         let store = store.clone();
         async move {
             store
-                .requests(query)
+                .ask(query)
                 .await
                 .unwrap()
                 .iter()
@@ -455,7 +458,7 @@ async fn services_list_releases_by_when_they_were_first_seen_in(place: Place) {
         from_unix_s: T0 + 1000,
         to_unix_s: T0 + 3600,
     };
-    let services = store.services(recent).await.unwrap();
+    let services = store.ask(ServicesQuery { range: recent }).await.unwrap();
     assert_eq!(services.len(), 1);
     let releases = &services[0].releases;
     let seen: Vec<(&str, i64, i64)> = releases
@@ -472,9 +475,12 @@ async fn services_list_releases_by_when_they_were_first_seen_in(place: Place) {
         from_unix_s: T0 - 7200,
         to_unix_s: T0,
     };
-    assert_eq!(store.services(old).await.unwrap()[0].releases.len(), 1);
+    assert_eq!(
+        store.ask(ServicesQuery { range: old }).await.unwrap()[0].releases.len(),
+        1
+    );
     let marks = store
-        .windows(WindowQuery {
+        .ask(WindowQuery {
             who: WorkloadFilter::service("checkout"),
             component: None,
             range: Range::ALL,
@@ -535,13 +541,19 @@ async fn bad_input_is_refused_with_its_reason_and_counted() {
         from_unix_s: 5,
         to_unix_s: 5,
     };
-    let error = store.services(bad).await.unwrap_err();
+    let error = store.ask(ServicesQuery { range: bad }).await.unwrap_err();
     assert!(matches!(error, QueryError::BadRange { .. }) && !error.is_retryable());
     assert!(
-        store.services(Range::ALL).await.unwrap().is_empty(),
+        store.ask(ServicesQuery { range: Range::ALL }).await.unwrap().is_empty(),
         "an empty store answers"
     );
     store.close();
-    assert!(store.services(Range::ALL).await.unwrap_err().is_retryable());
+    assert!(
+        store
+            .ask(ServicesQuery { range: Range::ALL })
+            .await
+            .unwrap_err()
+            .is_retryable()
+    );
     assert!(store.append(at(T0)).await.unwrap_err().is_retryable());
 }

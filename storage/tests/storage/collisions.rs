@@ -54,7 +54,7 @@ fn name(store: &Store, build: &str, function: &str) {
 /// The functions that a service's CPU was spent in, with the time.
 async fn functions(store: &Store, service: &str) -> Vec<(String, i64)> {
     let query = StackQuery::new(WorkloadFilter::service(service), ProfileType::CPU, Range::ALL);
-    let rows = store.stacks(query).await.unwrap().rows;
+    let rows = store.ask(query).await.unwrap().rows;
     let ids: Vec<u64> = rows.iter().map(|row| row.stack_id).collect();
     let resolved = store.resolve(&ids).await.unwrap();
     let mut all: Vec<(String, i64)> = Vec::new();
@@ -155,7 +155,7 @@ async fn what_does_not_collide_keeps_its_identifier() {
     store.append(sent(2, "shopy", VICTIM, T0)).await.unwrap();
     store.flush_applied().await.unwrap();
     let query = StackQuery::new(WorkloadFilter::service("shopy"), ProfileType::CPU, Range::ALL);
-    let rows = store.stacks(query).await.unwrap().rows;
+    let rows = store.ask(query).await.unwrap().rows;
     assert_eq!(rows[0].stack_id, stack_id(&[location_id(&location(), VICTIM)]));
     assert_eq!(store.stats().id_collisions, 0);
     let secret = fs::metadata(dir.path().join("secret.bin")).unwrap();

@@ -11,7 +11,7 @@ use std::{
 use crate::common::*;
 use emberline_model::{Batch, Exemplar, ProfileType};
 use emberline_storage::{
-    ExemplarQuery, Label, Options, Range, SelectedQuery, StackQuery, Store, WorkloadFilter,
+    ExemplarQuery, Label, Options, Range, SampleSeriesQuery, SelectedQuery, StackQuery, Store, WorkloadFilter,
     disk::{FaultyDisk, RealDisk},
 };
 
@@ -55,7 +55,7 @@ fn small_segments(dir: &Path) -> Options {
 
 /// Which traces have an exemplar, and with which value.
 async fn traces(store: &Store) -> Vec<(u8, i64)> {
-    let found = store.exemplars(ExemplarQuery::new(Range::ALL, 100)).await.unwrap();
+    let found = store.ask(ExemplarQuery::new(Range::ALL, 100)).await.unwrap();
     let mut traces: Vec<(u8, i64)> = found.rows.iter().map(|row| (row.trace_id[0], row.value)).collect();
     traces.sort_unstable();
     traces
@@ -90,7 +90,7 @@ async fn no_answer_changes_when_a_day_is_compacted() {
     let before = (
         answers(&store).await,
         values(&store).await,
-        store.sample_series(Range::ALL).await.unwrap(),
+        store.ask(SampleSeriesQuery { range: Range::ALL }).await.unwrap(),
     );
     assert_eq!(files(dir.path(), "samples").len(), 7);
     let hours = store.stats().hours;
@@ -99,7 +99,11 @@ async fn no_answer_changes_when_a_day_is_compacted() {
     let check = async |store: &Store, when: &str| {
         assert_eq!(answers(store).await, before.0, "{when}");
         assert_eq!(values(store).await, before.1, "{when}");
-        assert_eq!(store.sample_series(Range::ALL).await.unwrap(), before.2, "{when}");
+        assert_eq!(
+            store.ask(SampleSeriesQuery { range: Range::ALL }).await.unwrap(),
+            before.2,
+            "{when}"
+        );
         assert_eq!(
             traces(store).await,
             (1..=7).map(|n| (n as u8, n)).collect::<Vec<_>>(),
@@ -166,7 +170,7 @@ async fn ranges_inside_a_compacted_day_are_exact() {
                 to_unix_s: T0 + to,
             };
             let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, range);
-            found.push(store.stacks(query).await.unwrap());
+            found.push(store.ask(query).await.unwrap());
         }
         found
     };
@@ -423,7 +427,7 @@ async fn sums_over_quarters_of_a_day_are_the_sums_of_their_hours() {
         for range in ranges() {
             let who = WorkloadFilter::service("checkout");
             let rows = store
-                .stacks(StackQuery::new(who, ProfileType::CPU, range))
+                .ask(StackQuery::new(who, ProfileType::CPU, range))
                 .await
                 .unwrap()
                 .rows;
@@ -432,7 +436,7 @@ async fn sums_over_quarters_of_a_day_are_the_sums_of_their_hours() {
                 by: vec![Label::Version, Label::Route],
                 ..SelectedQuery::new(ProfileType::CPU, Vec::new(), range)
             };
-            answers.push((rows, store.selected(by_step).await.unwrap()));
+            answers.push((rows, store.ask(by_step).await.unwrap()));
         }
         answers
     };
@@ -455,7 +459,7 @@ async fn sums_over_quarters_of_a_day_are_the_sums_of_their_hours() {
     };
     let who = WorkloadFilter::service("checkout");
     let all = store
-        .stacks(StackQuery::new(who.clone(), ProfileType::CPU, whole))
+        .ask(StackQuery::new(who.clone(), ProfileType::CPU, whole))
         .await
         .unwrap();
     let of_whole = ranges().iter().position(|range| *range == whole).unwrap();

@@ -11,7 +11,8 @@ use std::{
 use crate::common::*;
 use emberline_model::{Batch, Exemplar, LabelSet, WorkloadWindow};
 use emberline_storage::{
-    DeleteError, DeleteProgress, Deleted, ExemplarQuery, Label, LabelFilter, Options, Range, SelectedQuery, Store,
+    DeleteError, DeleteProgress, Deleted, ExemplarQuery, Label, LabelFilter, Options, Range, SampleSeriesQuery,
+    SelectedQuery, ServicesQuery, StackCountsQuery, Store,
     disk::{FaultyDisk, RealDisk},
     inspect,
 };
@@ -69,11 +70,11 @@ async fn told(store: &Store) -> String {
             by: vec![Label::Service, Label::Version, Label::Route],
             ..SelectedQuery::new(emberline_model::ProfileType::CPU, Vec::new(), Range::ALL)
         };
-        sums.push(store.selected(query).await.unwrap());
+        sums.push(store.ask(query).await.unwrap());
     }
-    let exemplars = store.exemplars(ExemplarQuery::new(Range::ALL, 100)).await.unwrap();
-    let series = store.sample_series(Range::ALL).await.unwrap();
-    let stacks = store.stack_counts(Range::ALL).await.unwrap();
+    let exemplars = store.ask(ExemplarQuery::new(Range::ALL, 100)).await.unwrap();
+    let series = store.ask(SampleSeriesQuery { range: Range::ALL }).await.unwrap();
+    let stacks = store.ask(StackCountsQuery { range: Range::ALL }).await.unwrap();
     format!("{all:#?}\n{sums:#?}\n{exemplars:#?}\n{series:#?}\n{stacks:#?}")
 }
 
@@ -93,7 +94,7 @@ async fn sum_of(store: &Store, service: &str) -> i64 {
         negated: false,
     };
     let query = SelectedQuery::new(emberline_model::ProfileType::CPU, vec![filter], Range::ALL);
-    store.selected(query).await.unwrap().iter().map(|row| row.value).sum()
+    store.ask(query).await.unwrap().iter().map(|row| row.value).sum()
 }
 
 async fn delete(store: &Store) -> Result<Deleted, DeleteError> {
@@ -355,12 +356,12 @@ async fn the_only_service_leaves_nothing_behind() {
     };
     assert_eq!(empty(&store), (0, 0, 0, 0));
     assert!(parts(dir.path()).is_empty());
-    assert!(store.builds().is_empty() && store.services(Range::ALL).await.unwrap().is_empty());
+    assert!(store.builds().is_empty() && store.ask(ServicesQuery { range: Range::ALL }).await.unwrap().is_empty());
     store.close();
     remove_hot(dir.path());
     let store = Store::open(World::options(dir.path()), clock.clone()).unwrap();
     store.flush_applied().await.unwrap();
-    assert!(store.services(Range::ALL).await.unwrap().is_empty());
+    assert!(store.ask(ServicesQuery { range: Range::ALL }).await.unwrap().is_empty());
     // Numbers of batches go on above those of the deletion, or the next batch would count as deleted.
     store.append(only(sent(9, T0 + 3600))).await.unwrap();
     assert_eq!(sum_of(&store, GONE).await, (1 << 9) + (1 << 29));
@@ -377,7 +378,14 @@ async fn deletions_of_several_services_at_a_time_wait_for_each_other() {
     );
     assert!(first.is_ok() && (same.is_ok() || is_unknown(&same)), "{same:?}");
     assert_eq!(second.unwrap().rows, 4 * 5);
-    assert!(world.store.services(Range::ALL).await.unwrap().is_empty());
+    assert!(
+        world
+            .store
+            .ask(ServicesQuery { range: Range::ALL })
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(parts(world.dir.path()).is_empty());
 }
 

@@ -92,7 +92,7 @@ async fn asked(store: &Store) -> String {
         },
         ExemplarQuery { limit: 1, ..all() },
     ] {
-        let found = store.exemplars(query).await.unwrap();
+        let found = store.ask(query).await.unwrap();
         let stacks: Vec<u64> = found.rows.iter().map(|row| row.stack_id).collect();
         let resolved = store.resolve(&stacks).await.unwrap();
         assert_eq!(
@@ -109,7 +109,7 @@ async fn they_are_found_by_trace_by_span_and_by_whose_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     fill(&store).await;
-    let found = store.exemplars(all()).await.unwrap();
+    let found = store.ask(all()).await.unwrap();
     assert_eq!(
         (values(&found), found.found, found.value, found.cut),
         (vec![5, 6, 7, 8], 4, 26, 42)
@@ -128,13 +128,13 @@ async fn they_are_found_by_trace_by_span_and_by_whose_they_are() {
         trace_ids: vec![[1; 16], [3; 16]],
         ..all()
     };
-    assert_eq!(values(&store.exemplars(of_trace).await.unwrap()), [5, 7, 8]);
+    assert_eq!(values(&store.ask(of_trace).await.unwrap()), [5, 7, 8]);
     let of_both = ExemplarQuery {
         trace_ids: vec![[1; 16]],
         span_ids: vec![10],
         ..all()
     };
-    assert_eq!(values(&store.exemplars(of_both).await.unwrap()), [5, 8]);
+    assert_eq!(values(&store.ask(of_both).await.unwrap()), [5, 8]);
     let of_hour = ExemplarQuery {
         range: Range {
             from_unix_s: T0,
@@ -143,7 +143,7 @@ async fn they_are_found_by_trace_by_span_and_by_whose_they_are() {
         limit: 2,
         ..all()
     };
-    let found = store.exemplars(of_hour).await.unwrap();
+    let found = store.ask(of_hour).await.unwrap();
     assert_eq!(
         (values(&found), found.found, found.value, found.cut),
         (vec![5, 6], 3, 18, 42)
@@ -156,7 +156,7 @@ async fn they_are_found_by_trace_by_span_and_by_whose_they_are() {
         }],
         ..all()
     };
-    assert_eq!(store.exemplars(of_nobody).await.unwrap(), Exemplars::default());
+    assert_eq!(store.ask(of_nobody).await.unwrap(), Exemplars::default());
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn a_stack_that_only_an_exemplar_mentions_is_sealed_with_its_names() {
     store.append(batch).await.unwrap();
     store.flush_applied().await.unwrap();
     store.seal().await.unwrap();
-    let found = store.exemplars(all()).await.unwrap();
+    let found = store.ask(all()).await.unwrap();
     let resolved = store.resolve(&[found.rows[0].stack_id]).await.unwrap();
     assert_eq!(resolved.stacks.len(), 1);
     assert_eq!(found.rows[0].route, "/pay");

@@ -12,7 +12,7 @@ use emberline_storage::{
 async fn total(store: &Store) -> i64 {
     store.flush_applied().await.unwrap();
     let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-    store.stacks(query).await.unwrap().value
+    store.ask(query).await.unwrap().value
 }
 
 fn sent(sequence: u64) -> emberline_model::Batch {

@@ -47,10 +47,10 @@ async fn means(store: &Store) -> Vec<i64> {
     };
     let mut means = Vec::new();
     for query in [query, by_version, by_step, by_stack] {
-        means.extend(store.selected(query).await.unwrap().iter().map(|row| row.value));
+        means.extend(store.ask(query).await.unwrap().iter().map(|row| row.value));
     }
     let stacks = StackQuery::new(WorkloadFilter::service("cache"), HEAP, range);
-    means.push(store.stacks(stacks).await.unwrap().value);
+    means.push(store.ask(stacks).await.unwrap().value);
     means.sort_unstable();
     means
 }

@@ -69,7 +69,7 @@ async fn destinations_streams_and_open_connections_are_sealed_and_parts_without_
             step: Step::Window,
             ..RequestQuery::new(WorkloadFilter::default(), Range::ALL)
         };
-        let rows = store.requests(query).await.unwrap();
+        let rows = store.ask(query).await.unwrap();
         rows.into_iter()
             .map(|row| (row.window_start_s - T0, row.destination, row.streaming_s, row.open))
             .collect()

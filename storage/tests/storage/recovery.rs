@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use crate::common::*;
 use emberline_model::ProfileType;
-use emberline_storage::{OpenError, Range, StackQuery, Store, WorkloadFilter};
+use emberline_storage::{OpenError, Range, ServicesQuery, StackQuery, Store, WorkloadFilter};
 
 /// `n` batches, a minute apart over several hours, each with its own stack.
 async fn fill(dir: &Path, n: u64) {
@@ -254,7 +254,7 @@ async fn what_is_past_retention_goes_and_a_clock_that_jumps_takes_nothing_with_i
     );
     assert_eq!(store.unresolved(9)[0].1, [2, 3, 4]);
     assert_eq!(segments(dir.path()).len(), 3);
-    let release = store.services(Range::ALL).await.unwrap()[0].releases[0].clone();
+    let release = store.ask(ServicesQuery { range: Range::ALL }).await.unwrap()[0].releases[0].clone();
     assert_eq!(
         (release.first_seen_s, release.first_window_s),
         (T0 - 3 * 3600, T0 - 2 * 3600),
@@ -278,14 +278,7 @@ async fn what_is_past_retention_goes_and_a_clock_that_jumps_takes_nothing_with_i
         .unwrap();
     assert_eq!(values(&store).await, [1, 2, 3, 4]);
     let all = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-    let ids: Vec<u64> = store
-        .stacks(all)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|r| r.stack_id)
-        .collect();
+    let ids: Vec<u64> = store.ask(all).await.unwrap().rows.iter().map(|r| r.stack_id).collect();
     let resolved = store.resolve(&ids).await.unwrap();
     assert!(ids.iter().all(|&id| resolved.frames(id).count() == 1));
     // The batch is gone, its sender is not forgotten.

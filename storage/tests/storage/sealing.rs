@@ -12,7 +12,8 @@ use std::{
 use crate::common::*;
 use emberline_model::{Batch, ProfileType};
 use emberline_storage::{
-    Options, Range, SampleSeries, SelectedQuery, SelectedRow, SideQuery, StackQuery, Store, WorkloadFilter,
+    Options, Range, SampleSeries, SampleSeriesQuery, SelectedQuery, SelectedRow, ServicesQuery, SideQuery, StackQuery,
+    Store, WorkloadFilter,
     disk::{DiskEvent, FaultyDisk, RealDisk},
 };
 
@@ -417,7 +418,12 @@ async fn sealed_hours_go_by_age_and_by_size_the_oldest_first() {
     store.apply_retention().await.unwrap();
     assert_eq!(values(&store).await, [64, 128], "by size");
     assert!(part_files(dir.path()).is_empty());
-    assert_eq!(store.services(Range::ALL).await.unwrap()[0].releases.len(), 2);
+    assert_eq!(
+        store.ask(ServicesQuery { range: Range::ALL }).await.unwrap()[0]
+            .releases
+            .len(),
+        2
+    );
     store.close();
     let store = Store::open(options, clock).unwrap();
     assert_eq!(values(&store).await, [64, 128], "it does not come back");
@@ -441,17 +447,20 @@ async fn sums_of_hours_outlive_their_samples() {
     clock.set(T0 + 4 * 3600 + 1000);
     store.flush_applied().await.unwrap();
     store.seal().await.unwrap();
-    let (services, requests) = (store.services(Range::ALL).await.unwrap(), request_count(&store).await);
-    let types = store.sample_series(Range::ALL).await.unwrap();
+    let (services, requests) = (
+        store.ask(ServicesQuery { range: Range::ALL }).await.unwrap(),
+        request_count(&store).await,
+    );
+    let types = store.ask(SampleSeriesQuery { range: Range::ALL }).await.unwrap();
     store.apply_retention().await.unwrap();
     let check = async |store: &Store| {
         assert_eq!(values(store).await, [2, 4, 8, 16, 32, 64, 128, 256], "whole hours");
         assert_eq!(values_by_window(store).await, [32, 64, 128, 256], "windows");
-        assert_eq!(store.services(Range::ALL).await.unwrap(), services);
+        assert_eq!(store.ask(ServicesQuery { range: Range::ALL }).await.unwrap(), services);
         assert_eq!(request_count(store).await, requests);
         let windows = complete_windows(store).await;
         assert_eq!(windows, 4, "CPU is not divided by requests whose samples are gone");
-        let series = store.sample_series(Range::ALL).await.unwrap();
+        let series = store.ask(SampleSeriesQuery { range: Range::ALL }).await.unwrap();
         let samples = |all: &[SampleSeries]| all.iter().map(|s| s.samples).sum::<u64>();
         assert_eq!(samples(&series), samples(&types), "what can be selected");
         for (from, to, expected) in [
@@ -467,14 +476,7 @@ async fn sums_of_hours_outlive_their_samples() {
                 to_unix_s: T0 + to,
             };
             let query = StackQuery::new(WorkloadFilter::service("checkout"), ProfileType::CPU, range);
-            let mut found: Vec<i64> = store
-                .stacks(query)
-                .await
-                .unwrap()
-                .rows
-                .iter()
-                .map(|r| r.value)
-                .collect();
+            let mut found: Vec<i64> = store.ask(query).await.unwrap().rows.iter().map(|r| r.value).collect();
             found.sort_unstable();
             assert_eq!(found, expected, "{from}..{to}");
         }
@@ -546,10 +548,10 @@ async fn a_gauge_means_the_same_from_samples_and_from_sums_of_hours() {
             ..query.clone()
         };
         let means = |rows: Vec<SelectedRow>| rows.iter().map(|row| row.value).collect::<Vec<_>>();
-        assert_eq!(means(store.selected(query).await.unwrap()), [10], "{when}");
-        assert_eq!(means(store.selected(by_hour).await.unwrap()), [10, 10], "{when}");
+        assert_eq!(means(store.ask(query).await.unwrap()), [10], "{when}");
+        assert_eq!(means(store.ask(by_hour).await.unwrap()), [10, 10], "{when}");
         let stacks = StackQuery::new(WorkloadFilter::default(), GOROUTINES, Range::ALL);
-        assert_eq!(store.stacks(stacks).await.unwrap().value, 10, "{when}");
+        assert_eq!(store.ask(stacks).await.unwrap().value, 10, "{when}");
     };
     ask(&store, "in tables").await;
     store.seal().await.unwrap();

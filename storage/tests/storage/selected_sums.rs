@@ -36,7 +36,7 @@ async fn stacks_are_not_told_apart_unless_asked_for() {
                 count_windows,
                 ..query.clone()
             };
-            let found = store.selected(query).await.unwrap();
+            let found = store.ask(query).await.unwrap();
             assert_eq!(found.len(), rows, "{by:?} {step_s} {by_stack} {count_windows}");
             assert_eq!(found.iter().map(|row| row.value).sum::<i64>(), 45);
         }

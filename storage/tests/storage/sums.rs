@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::common::*;
 use emberline_model::{Batch, Component, Histogram, RequestSeries, Side, WorkloadWindow, comparison::SideData};
 use emberline_storage::{
-    Options, Range, SideQuery, Step, Store, WorkloadFilter,
+    Options, Range, ServicesQuery, SideQuery, Step, Store, UsualWindowQuery, WorkloadFilter,
     disk::{FaultyDisk, RealDisk},
 };
 use proptest::prelude::*;
@@ -153,7 +153,10 @@ async fn asked(store: &Store, range: Range, step: Step) -> String {
     for service in ["checkout", GONE] {
         let who = WorkloadFilter::service(service);
         all.push(sums(store, who.clone(), range, step).await.unwrap());
-        all.push(format!("{:?}", store.usual_window_s(range, who).await.unwrap()));
+        all.push(format!(
+            "{:?}",
+            store.ask(UsualWindowQuery { who, range }).await.unwrap()
+        ));
         for component in [Component::Application, Component::Proxy] {
             let query = SideQuery {
                 component,
@@ -167,7 +170,7 @@ async fn asked(store: &Store, range: Range, step: Step) -> String {
         };
         all.push(sums(store, who, range, step).await.unwrap());
     }
-    all.push(format!("{:?}", store.services(range).await.unwrap()));
+    all.push(format!("{:?}", store.ask(ServicesQuery { range }).await.unwrap()));
     all.join("\n")
 }
 

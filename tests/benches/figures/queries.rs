@@ -80,7 +80,7 @@ async fn ask(store: &Store, parts: &[Part], limit: Option<usize>) -> Result<Answ
             from_unix_s: part.from_s,
             to_unix_s: part.to_s,
         };
-        sides.push(store.stacks(StackQuery::new(who, ProfileType::CPU, range)).await?.rows);
+        sides.push(store.ask(StackQuery::new(who, ProfileType::CPU, range)).await?.rows);
     }
     let sums = watch.lap();
     let ids: Vec<u64> = sides.iter().flatten().map(|row| row.stack_id).collect();
@@ -138,7 +138,7 @@ async fn from_samples(store: &Store, parts: &[Part]) -> Result<Cost> {
             by_stack: true,
             ..SelectedQuery::new(ProfileType::CPU, filters, range)
         };
-        ensure!(!store.selected(query).await?.is_empty(), "no samples");
+        ensure!(!store.ask(query).await?.is_empty(), "no samples");
     }
     Ok(watch.lap())
 }

@@ -45,12 +45,12 @@ fn pinned_set() -> Result<Vec<Figure>> {
         }
         store.flush_applied().await?;
         let everything = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-        let before = store.stacks(everything.clone()).await?;
+        let before = store.ask(everything.clone()).await?;
         clock.set(pinned::START + 3600 + 600);
         let mut watch = Watch::start();
         store.seal().await?;
         let sealing = watch.lap();
-        anyhow::Ok((before, store.stacks(everything).await?, sealing))
+        anyhow::Ok((before, store.ask(everything).await?, sealing))
     })?;
     let stats = store.stats();
     ensure!(

@@ -59,10 +59,7 @@ async fn what_is_loaded_in_bulk_is_answered_exactly_and_alike_at_every_limit() {
             version: version.map(|version| format!("v{version}")),
             ..WorkloadFilter::service("checkout")
         };
-        let answer = store
-            .stacks(StackQuery::new(who, ProfileType::CPU, range))
-            .await
-            .unwrap();
+        let answer = store.ask(StackQuery::new(who, ProfileType::CPU, range)).await.unwrap();
         let (rows, value) = loaded.sum(range.from_unix_s, range.to_unix_s, version);
         assert!(rows > 0);
         assert_eq!(answer.value, value);

@@ -77,7 +77,7 @@ pub(crate) async fn complete(
         };
         (key, cost)
     };
-    Ok(store.costs(query).await?.into_iter().map(cost).collect())
+    Ok(store.ask(query).await?.into_iter().map(cost).collect())
 }
 
 /// CPU of all windows; without requests.
@@ -92,7 +92,7 @@ pub(crate) async fn cpu(store: &Store, who: &WorkloadFilter, step: Step, range: 
         range,
     };
     let mut costs = Costs::new();
-    for row in store.totals(query).await? {
+    for row in store.ask(query).await? {
         let route = match row.side {
             Some(Side::Server) => Some(row.route),
             Some(Side::Client) => continue,

@@ -93,7 +93,7 @@ pub(crate) async fn stacks(
         return Ok(Stacks::default());
     };
     let query = query(links, profile_type, filters, range, MAX_IN_TREE);
-    let found = store.exemplars(query).await?;
+    let found = store.ask(query).await?;
     if found.found > u64::from(MAX_IN_TREE) {
         let message = format!(
             "{} samples of these traces and spans are kept, and a tree is made of {MAX_IN_TREE} at most: ask for fewer, or for a shorter range",

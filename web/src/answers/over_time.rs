@@ -99,7 +99,7 @@ impl OverTime {
         };
         let mut all: Vec<Series> = Vec::new();
         // Rows come sorted by labels, then time.
-        for row in store.selected(query).await? {
+        for row in store.ask(query).await? {
             if all.last().is_none_or(|series| series.labels != row.labels) {
                 all.push(Series {
                     labels: row.labels,

@@ -76,7 +76,7 @@ impl Stacks {
             by_stack: true,
             ..SelectedQuery::new(profile_type, filters, range)
         };
-        let rows = store.selected(query).await?;
+        let rows = store.ask(query).await?;
         let rows = rows
             .into_iter()
             .map(|row| StackValue {

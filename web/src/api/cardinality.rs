@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{RawQuery, State};
+use emberline_storage::{SampleSeriesQuery, StackCountsQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -77,7 +78,10 @@ pub(crate) async fn cardinality(
 ) -> Result<Json<Cardinality>, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let range = params.shared_range()?;
-    let (series, stacks) = tokio::try_join!(web.store.sample_series(range), web.store.stack_counts(range))?;
+    let (series, stacks) = tokio::try_join!(
+        web.store.ask(SampleSeriesQuery { range }),
+        web.store.ask(StackCountsQuery { range })
+    )?;
     let mut services: BTreeMap<(&str, &str), Counted<'_>> = BTreeMap::new();
     for one in &series {
         let workload = &one.workload;
@@ -97,7 +101,7 @@ pub(crate) async fn cardinality(
     let rows: u64 = services.values().map(|counted| counted.rows).sum();
     let stacks: BTreeMap<(&str, &str), u64> = stacks
         .iter()
-        .map(|(n, s, count)| ((n.as_str(), s.as_str()), *count))
+        .map(|of| ((of.namespace.as_str(), of.service.as_str()), of.stacks))
         .collect();
     let services = services.into_iter().map(|(name, counted)| ServiceCardinality {
         namespace: name.0.to_owned(),

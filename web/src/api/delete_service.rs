@@ -10,7 +10,7 @@ use axum::{
     Json,
     extract::{Path, RawQuery, State},
 };
-use emberline_storage::{DeleteError, DeleteProgress, Deleted};
+use emberline_storage::{DeleteError, DeleteProgress, Deleted, ServiceName};
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -87,8 +87,9 @@ pub(crate) async fn delete_service(
         // What is left of one whose deletion is under way may have no windows any more.
         Err(error) => {
             let mut under_way = web.store.services_being_deleted().into_iter();
-            let is_it = |(of, name): &(String, String)| *name == service && namespace.is_none_or(|n| n == of);
-            under_way.find(is_it).ok_or(error)?
+            let is_it = |who: &ServiceName| who.service == service && namespace.is_none_or(|n| n == who.namespace);
+            let who = under_way.find(is_it).ok_or(error)?;
+            (who.namespace, who.service)
         }
     };
 

@@ -105,7 +105,7 @@ pub(crate) async fn exemplars(State(web): State<Web>, RawQuery(text): RawQuery) 
         Some(filters) => {
             let (profile_type, range) = (&selection.profile_type.0, selection.range);
             let query = query(&links, profile_type, filters.clone(), range, limit as u32);
-            web.store.exemplars(query).await?
+            web.store.ask(query).await?
         }
     };
     if found.rows.is_empty() {

@@ -6,7 +6,7 @@
 //! the lowest and the highest that are used are named. Cells come as columns; empty ones are left out.
 
 use axum::extract::{RawQuery, State};
-use emberline_storage::{HeatCell, SelectedQuery};
+use emberline_storage::{HeatCell, HeatMapQuery, SelectedQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -59,7 +59,7 @@ pub(crate) async fn heatmap(State(web): State<Web>, RawQuery(query): RawQuery) -
                 step_s,
                 ..SelectedQuery::new(&selection.profile_type.0, filters.clone(), selection.range)
             };
-            web.store.heat_map(query).await?
+            web.store.ask(HeatMapQuery { selected: query }).await?
         }
     };
     if cells.is_empty() {

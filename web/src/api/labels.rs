@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{RawQuery, State};
 use emberline_model::ProfileType;
-use emberline_storage::{Label, SampleSeries};
+use emberline_storage::{Label, SampleSeries, SampleSeriesQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -80,7 +80,12 @@ struct ProfileTypeInfo {
 
 async fn selected(web: &Web, params: &Params) -> Result<Vec<SampleSeries>, ApiError> {
     let selector = Selector::strict(params.text(&SELECTOR).unwrap_or_default())?;
-    let mut series = web.store.sample_series(params.shared_range()?).await?;
+    let mut series = web
+        .store
+        .ask(SampleSeriesQuery {
+            range: params.shared_range()?,
+        })
+        .await?;
     series.retain(|one| selector.selects(one));
     Ok(series)
 }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use emberline_model::ProfileType;
-use emberline_storage::{LabelFilter, Range};
+use emberline_storage::{LabelFilter, ProfileTypesQuery, Range};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -124,7 +124,10 @@ pub(super) async fn check_type(web: &Web, profile_type: &ProfileType, range: Ran
     }
     let types = web
         .store
-        .profile_types(range, emberline_storage::WorkloadFilter::default())
+        .ask(ProfileTypesQuery {
+            who: emberline_storage::WorkloadFilter::default(),
+            range,
+        })
         .await?;
     if types.contains(&profile_type.0) {
         return Ok(());

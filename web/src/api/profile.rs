@@ -251,10 +251,10 @@ impl Question {
             ..requests.clone()
         };
         let (sums, served, complete, divisor) = tokio::try_join!(
-            web.store.stacks(stacks),
-            web.store.requests(requests),
-            web.store.stacks(complete_stacks),
-            web.store.requests(complete_requests),
+            web.store.ask(stacks),
+            web.store.ask(requests),
+            web.store.ask(complete_stacks),
+            web.store.ask(complete_requests),
         )?;
         let requests = served.iter().map(|row| row.duration.count()).sum::<u64>();
         let divisor = divisor.iter().map(|row| row.counted).sum::<f64>();

@@ -107,10 +107,10 @@ impl Figures {
         }));
         let store = async {
             Ok::<_, ApiError>(tokio::try_join!(
-                web.store.requests(served),
+                web.store.ask(served),
                 cost::cpu(&web.store, &who, step, range),
                 cost::complete(&web.store, &who, step, range),
-                web.store.reports(ReportQuery {
+                web.store.ask(ReportQuery {
                     who: who.clone(),
                     step,
                     range
@@ -213,7 +213,7 @@ async fn resolved_ratio(web: &Web, who: WorkloadFilter, component: Component, ra
         component: Some(component),
         ..StackQuery::new(who, ProfileType::CPU, range)
     };
-    let sums = web.store.stacks(query).await?;
+    let sums = web.store.ask(query).await?;
     let ids: Vec<u64> = sums.rows.iter().map(|row| row.stack_id).collect();
     let resolved = web.store.resolve(&ids).await?;
     let unnamed = sums.rows.iter().filter(|row| {

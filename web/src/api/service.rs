@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{RawQuery, State};
 use emberline_model::{Side, alert::Alert, workload::Component};
-use emberline_storage::{Range, RequestQuery, RequestRow, Step};
+use emberline_storage::{Range, RequestQuery, RequestRow, Step, UsualWindowQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -153,7 +153,11 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let range = params.shared_range()?;
     let known = catalog::find_service(&web.store, &params, range).await?;
-    let usual_window_s = web.store.usual_window_s(range, workloads_of(&known)).await?;
+    let usual = UsualWindowQuery {
+        who: workloads_of(&known),
+        range,
+    };
+    let usual_window_s = web.store.ask(usual).await?.length_s;
     let step_s = step_s(catalog::observed(&known.releases, range), usual_window_s);
     let step = Step::Seconds(step_s);
     let figures = Figures::fetch(&web, known, range, step).await?;
@@ -170,7 +174,7 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
                 step,
                 ..RequestQuery::new(who, range)
             };
-            web.store.requests(query).await?
+            web.store.ask(query).await?
         }
     };
     let components: BTreeMap<&str, &[Component]> = figures

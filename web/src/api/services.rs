@@ -90,7 +90,7 @@ pub(crate) async fn services(State(web): State<Web>, RawQuery(query): RawQuery) 
         side: Some(Side::Server),
         ..RequestQuery::new(WorkloadFilter::default(), range)
     };
-    let (known, rows) = tokio::try_join!(catalog::all_services(&web.store, range), web.store.requests(served))?;
+    let (known, rows) = tokio::try_join!(catalog::all_services(&web.store, range), web.store.ask(served))?;
     let mut reds: HashMap<(&str, &str), Red> = HashMap::new();
     for row in &rows {
         reds.entry((&row.reporter.namespace, &row.reporter.service))

@@ -204,8 +204,8 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     };
     let (known, rows, open, costs) = tokio::try_join!(
         catalog::all_services(&web.store, range),
-        web.store.requests(RequestQuery::new(everybody.clone(), range)),
-        web.store.requests(open),
+        web.store.ask(RequestQuery::new(everybody.clone(), range)),
+        web.store.ask(open),
         cost::complete(&web.store, &everybody, Step::Range, range),
     )?;
     let seconds = catalog::observed_seconds(known.iter().flat_map(|k| &k.releases), range);

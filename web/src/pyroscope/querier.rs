@@ -8,7 +8,9 @@ use emberline_model::{
     resolve::{ResolvedStacks, StackValue},
     tree::TreeBuilder,
 };
-use emberline_storage::{Label, Range, SampleSeries, WorkloadFilter};
+use emberline_storage::{
+    Label, ProfileTypesQuery, Range, SampleSeries, SampleSeriesQuery, ServicesQuery, WorkloadFilter,
+};
 use prost::Message;
 
 use super::{
@@ -58,15 +60,16 @@ pub(super) async fn matching(web: &Web, matchers: &[String], range: Range) -> Re
         .iter()
         .map(|text| Selector::lenient(text))
         .collect::<Result<_, _>>()?;
-    let mut series = web.store.sample_series(range).await?;
+    let mut series = web.store.ask(SampleSeriesQuery { range }).await?;
     series.retain(|one| selectors.is_empty() || selectors.iter().any(|selector| selector.selects(one)));
     Ok(series)
 }
 
 pub(super) async fn profile_types(web: &Web, q: pb::ProfileTypesRequest) -> Result<pb::ProfileTypesResponse, RpcError> {
-    let types = web
-        .store
-        .profile_types(range_ms(q.start, q.end)?, WorkloadFilter::default());
+    let types = web.store.ask(ProfileTypesQuery {
+        who: WorkloadFilter::default(),
+        range: range_ms(q.start, q.end)?,
+    });
     let types = types.await.map_err(ApiError::from)?;
     let describe = |id: String| {
         let [name, sample_type, sample_unit, period_type, period_unit] = ProfileType::parts_of(&id).map(str::to_owned);
@@ -427,7 +430,11 @@ pub(super) async fn get_profile_stats(
     web: &Web,
     _: pb::GetProfileStatsRequest,
 ) -> Result<pb::GetProfileStatsResponse, RpcError> {
-    let services = web.store.services(Range::ALL).await.map_err(ApiError::from)?;
+    let services = web
+        .store
+        .ask(ServicesQuery { range: Range::ALL })
+        .await
+        .map_err(ApiError::from)?;
     let releases = || services.iter().flat_map(|service| &service.releases);
     let oldest_s = releases().map(|release| release.first_window_s).min();
     let newest_s = releases().map(|release| release.last_seen_s).max();

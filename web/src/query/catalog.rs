@@ -2,7 +2,7 @@
 //! nearest known ones, so that a typo is never an empty answer.
 
 use emberline_model::{Release, time::WINDOW_SECONDS, workload::Component};
-use emberline_storage::{QueryError, Range, ReleaseInfo, ServiceInfo, Store, baseline_of};
+use emberline_storage::{QueryError, Range, ReleaseInfo, ServiceInfo, ServicesQuery, Store, baseline_of};
 
 use crate::{
     http::error::{ApiError, shorten},
@@ -67,7 +67,7 @@ pub(crate) fn observed_seconds<'a>(releases: impl IntoIterator<Item = &'a Releas
 /// All services seen in a range, by namespace and name.
 pub(crate) async fn all_services(store: &Store, range: Range) -> Result<Vec<KnownService>, QueryError> {
     let mut services: Vec<KnownService> = store
-        .services(range)
+        .ask(ServicesQuery { range })
         .await?
         .into_iter()
         .map(KnownService::from)

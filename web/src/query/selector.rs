@@ -10,7 +10,7 @@ mod parse;
 use std::collections::BTreeSet;
 
 use emberline_model::ProfileType;
-use emberline_storage::{Label, LabelFilter, MAX_SELECTED_VALUES, Range, SampleSeries, Store};
+use emberline_storage::{Label, LabelFilter, MAX_SELECTED_VALUES, Range, SampleSeries, SampleSeriesQuery, Store};
 
 pub(crate) use parse::{Matcher, Test};
 
@@ -123,7 +123,7 @@ impl Selector {
         let is_regex = |test: &Test| matches!(test, Test::Matches(_) | Test::MatchesNot(_));
         let looked_up = self.conditions.iter().any(|(_, test)| is_regex(test));
         let series = match looked_up {
-            true => store.sample_series(range).await?,
+            true => store.ask(SampleSeriesQuery { range }).await?,
             false => Vec::new(),
         };
         let mut filters = Vec::new();

@@ -170,9 +170,9 @@ pub async fn send(store: &Store, numbers: Vec<u64>) -> Vec<u64> {
 async fn ask(store: Store, mut random: Random) {
     loop {
         let asked = match random.below(3) {
-            0 => store.stacks(stacks(Step::Window)).await.map(drop),
-            1 => store.requests(requests()).await.map(drop),
-            _ => store.totals(totals()).await.map(drop),
+            0 => store.ask(stacks(Step::Window)).await.map(drop),
+            1 => store.ask(requests()).await.map(drop),
+            _ => store.ask(totals()).await.map(drop),
         };
         if let Err(error) = asked
             && !error.is_retryable()
@@ -263,7 +263,7 @@ pub async fn report(store: &Store) {
 async fn lines(store: &Store) -> Result<String, QueryError> {
     // From single samples; beside them the sums of hours, which say the same as long as nothing is damaged.
     let mut sums: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
-    for row in store.stacks(stacks(Step::Window)).await?.rows {
+    for row in store.ask(stacks(Step::Window)).await?.rows {
         let sum = sums.entry(row.stack_id).or_default();
         *sum = (sum.0 + row.value, sum.1 + row.samples);
     }
@@ -283,20 +283,20 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
                 range: Range { from_unix_s, to_unix_s },
                 ..stacks(Step::Range)
             };
-            let found = store.stacks(query).await?;
+            let found = store.ask(query).await?;
             (value, samples) = (value + found.value, samples + found.samples);
             from_unix_s = to_unix_s;
         }
         lines.push(format!("{word} {value} {samples}"));
     }
     let mut per_window: BTreeMap<(i64, String), u64> = BTreeMap::new();
-    for row in store.requests(requests()).await? {
+    for row in store.ask(requests()).await? {
         *per_window.entry((row.window_start_s, row.instance)).or_default() += row.duration.count();
     }
     for ((start, instance), count) in per_window {
         lines.push(format!("requests {start} {instance} {count}"));
     }
-    for mark in store.windows(windows(load::SERVICE)).await? {
+    for mark in store.ask(windows(load::SERVICE)).await? {
         let (start, instance, cpu) = (mark.window_start_s, mark.workload.instance, mark.stats.cpu_ns);
         lines.push(format!("window {start} {instance} {cpu}"));
     }
@@ -304,11 +304,11 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
         filters: vec![of_service(load::SERVICE)],
         ..ExemplarQuery::new(Range::ALL, 10_000)
     };
-    for row in store.exemplars(exemplars).await?.rows {
+    for row in store.ask(exemplars).await?.rows {
         lines.push(format!("exemplar {} {}", row.span_id, row.value));
     }
     lines.push(format!("deleted_rows {}", rows_of_deleted(store).await?));
-    let sums = store.totals(totals()).await?;
+    let sums = store.ask(totals()).await?;
     let (value, samples) = sums.iter().fold((0, 0), |(v, s), row| (v + row.value, s + row.samples));
     lines.push(format!("total {value} {samples}"));
     Ok(lines.join("\n"))
@@ -325,20 +325,20 @@ fn of_service(service: &str) -> LabelFilter {
 /// How much of the deleted service any kind of question finds.
 async fn rows_of_deleted(store: &Store) -> Result<usize, QueryError> {
     let who = WorkloadFilter::service(load::DELETED_SERVICE);
-    let mut rows = store.windows(windows(load::DELETED_SERVICE)).await?.len();
+    let mut rows = store.ask(windows(load::DELETED_SERVICE)).await?.len();
     for step in [Step::Range, Step::Window] {
         let stacks = StackQuery {
             step,
             ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
         };
-        rows += store.stacks(stacks).await?.rows.len();
+        rows += store.ask(stacks).await?.rows.len();
     }
-    rows += store.requests(RequestQuery::new(who, Range::ALL)).await?.len();
+    rows += store.ask(RequestQuery::new(who, Range::ALL)).await?.len();
     let exemplars = ExemplarQuery {
         filters: vec![of_service(load::DELETED_SERVICE)],
         ..ExemplarQuery::new(Range::ALL, 10)
     };
-    Ok(rows + store.exemplars(exemplars).await?.rows.len())
+    Ok(rows + store.ask(exemplars).await?.rows.len())
 }
 
 /// Opens a folder that was damaged, says what is left, and takes another batch.

@@ -179,7 +179,7 @@ pub async fn fill(orders: &Orders) {
     store.close();
     let store = Store::open(options.clone(), clock.clone()).unwrap();
     let until = Instant::now() + child::PATIENCE;
-    while let Err(error) = store.totals(child::totals()).await {
+    while let Err(error) = store.ask(child::totals()).await {
         if Instant::now() >= until {
             child::say(&format!("failed to answer after a start on the full disk: {error}"));
             break;
@@ -208,7 +208,7 @@ async fn ask(store: Store, full: Arc<AtomicBool>, answered: Arc<AtomicU64>) -> (
     let mut last = Instant::now();
     while full.load(Ordering::Relaxed) {
         let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-        match store.stacks(query).await {
+        match store.ask(query).await {
             Ok(_) => {
                 gap = gap.max(last.elapsed());
                 last = Instant::now();

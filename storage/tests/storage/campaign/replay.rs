@@ -126,7 +126,7 @@ pub async fn replay(orders: &Orders) {
     if let Err(error) = store.flush_applied().await {
         return child::say(&format!("failed to apply: {error}"));
     }
-    let total = store.totals(child::totals()).await.unwrap();
+    let total = store.ask(child::totals()).await.unwrap();
     let value: i64 = total.iter().map(|row| row.value).sum();
     child::say(&format!("rss {}\nvalue {value}", peak_rss_kb("self").unwrap_or(0)));
     store.close();

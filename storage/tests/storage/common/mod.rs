@@ -16,8 +16,8 @@ use emberline_model::{
     RequestSeries, Sample, Side, Signal, Workload, WorkloadWindow, time::Clock,
 };
 use emberline_storage::{
-    AppendError, Appended, CostQuery, Dividing, Options, QueryError, Range, ReportQuery, RequestQuery, StackQuery,
-    Step, Store, TotalsQuery, WindowQuery, WorkloadFilter,
+    AppendError, Appended, CostQuery, Dividing, Options, ProfileTypesQuery, QueryError, Range, ReportQuery,
+    RequestQuery, ServicesQuery, StackQuery, Step, Store, TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 /// A whole hour: 2026-11-18T12:00:00Z.
@@ -204,7 +204,7 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
         step: Step::Window,
         ..StackQuery::new(who.clone(), ProfileType::CPU, Range::ALL)
     };
-    let stacks = store.stacks(stacks).await?;
+    let stacks = store.ask(stacks).await?;
     let ids: Vec<u64> = stacks.rows.iter().map(|r| r.stack_id).collect();
     let resolved = store.resolve(&ids).await?;
     let names: Vec<Vec<&str>> = ids
@@ -217,18 +217,18 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
         })
         .collect();
     let requests = store
-        .requests(RequestQuery {
+        .ask(RequestQuery {
             step: Step::Window,
             ..RequestQuery::new(who, Range::ALL)
         })
         .await?;
-    let services = store.services(Range::ALL).await?;
+    let services = store.ask(ServicesQuery { range: Range::ALL }).await?;
     let windows = WindowQuery {
         who: WorkloadFilter::default(),
         component: None,
         range: Range::ALL,
     };
-    let windows = store.windows(windows).await?;
+    let windows = store.ask(windows).await?;
     let totals = TotalsQuery {
         who: WorkloadFilter::default(),
         component: None,
@@ -238,8 +238,13 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
         by_route: true,
         range: Range::ALL,
     };
-    let totals = store.totals(totals).await?;
-    let types = store.profile_types(Range::ALL, WorkloadFilter::default()).await?;
+    let totals = store.ask(totals).await?;
+    let types = store
+        .ask(ProfileTypesQuery {
+            who: WorkloadFilter::default(),
+            range: Range::ALL,
+        })
+        .await?;
     let sums = sums(store, WorkloadFilter::default(), Range::ALL, Step::Seconds(900)).await?;
     let month = sums_of_requests(store, WorkloadFilter::default(), Range::ALL, Step::Range).await?;
     Ok(format!(
@@ -264,17 +269,17 @@ pub async fn sums(store: &Store, who: WorkloadFilter, range: Range, step: Step) 
             by_route: true,
             range,
         };
-        told.push(format!("{:?}", store.totals(totals).await?));
+        told.push(format!("{:?}", store.ask(totals).await?));
     }
     let (of_costs, of_reports) = (who.clone(), who);
     let who = of_costs;
-    let mut costs = store.costs(CostQuery { who, step, range }).await?;
+    let mut costs = store.ask(CostQuery { who, step, range }).await?;
     // Parts of requests are fractions, too.
     costs
         .iter_mut()
         .for_each(|row| row.requests = (row.requests * 1e6).round());
     let who = of_reports;
-    let reports = store.reports(ReportQuery { who, step, range }).await?;
+    let reports = store.ask(ReportQuery { who, step, range }).await?;
     told.push(format!("{costs:?}"));
     told.push(format!("{reports:?}"));
     Ok(told.join(" "))
@@ -298,7 +303,7 @@ pub async fn sums_of_requests(
             dividing,
             ..RequestQuery::new(who.clone(), range)
         };
-        told.extend(store.requests(query).await?.into_iter().map(|mut row| {
+        told.extend(store.ask(query).await?.into_iter().map(|mut row| {
             let duration = std::mem::take(&mut row.duration);
             (row.counted, row.streaming_s) = ((row.counted * 1e6).round(), (row.streaming_s * 1e6).round());
             let (min, max) = (duration.min(), duration.max());
@@ -312,14 +317,7 @@ pub async fn sums_of_requests(
 pub async fn values(store: &Store) -> Vec<i64> {
     store.flush_applied().await.unwrap();
     let query = StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL);
-    let mut values: Vec<i64> = store
-        .stacks(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|r| r.value)
-        .collect();
+    let mut values: Vec<i64> = store.ask(query).await.unwrap().rows.iter().map(|r| r.value).collect();
     values.sort_unstable();
     values
 }
@@ -331,14 +329,7 @@ pub async fn values_by_window(store: &Store) -> Vec<i64> {
         step: Step::Window,
         ..StackQuery::new(WorkloadFilter::default(), ProfileType::CPU, Range::ALL)
     };
-    let mut values: Vec<i64> = store
-        .stacks(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|r| r.value)
-        .collect();
+    let mut values: Vec<i64> = store.ask(query).await.unwrap().rows.iter().map(|r| r.value).collect();
     values.sort_unstable();
     values
 }
@@ -407,11 +398,5 @@ impl Placing {
 /// Requests of all services and hours.
 pub async fn request_count(store: &Store) -> u64 {
     let query = RequestQuery::new(WorkloadFilter::default(), Range::ALL);
-    store
-        .requests(query)
-        .await
-        .unwrap()
-        .iter()
-        .map(|r| r.duration.count())
-        .sum()
+    store.ask(query).await.unwrap().iter().map(|r| r.duration.count()).sum()
 }
