@@ -1,31 +1,30 @@
-//! The endpoints: one file each. [`ENDPOINTS`] is what the router is built from and what the OpenAPI document and
-//! the suggestions for unknown addresses list.
+//! The endpoints: one file each, and [`endpoints`], the one list of them.
 
 pub(crate) mod alerts;
-pub(crate) mod callers;
-pub(crate) mod cardinality;
+mod callers;
+mod cardinality;
 mod comparison;
-pub(crate) mod delete_service;
+mod delete_service;
 pub(crate) mod diff;
-pub(crate) mod exemplars;
+mod exemplars;
 pub(crate) mod functions;
-pub(crate) mod heatmap;
-pub(crate) mod labels;
+mod heatmap;
+mod labels;
 pub(crate) mod merge;
 pub(crate) mod profile;
-pub(crate) mod releases;
+mod releases;
 pub(crate) mod series;
-pub(crate) mod service;
-pub(crate) mod services;
-pub(crate) mod state_release;
-pub(crate) mod status;
-pub(crate) mod topology;
+mod service;
+mod services;
+mod state_release;
+mod status;
+mod topology;
 
 use std::collections::BTreeSet;
 
-use axum::routing::{MethodRouter, delete, get};
 use emberline_model::ProfileType;
 use emberline_storage::{ProfileTypesQuery, Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
+use utoipa_axum::{router::UtoipaMethodRouter, routes};
 
 use crate::{
     http::error::{ApiError, shorten},
@@ -39,126 +38,74 @@ use crate::{
 
 /// One address of the API.
 pub(crate) struct Endpoint {
-    /// The address.
-    pub(crate) path: &'static str,
-    /// What it may be asked with.
+    /// What its questions may be asked with.
     pub(crate) parameters: &'static [Parameter],
-    /// What answers.
-    pub(crate) handler: fn() -> MethodRouter<Web>,
+    /// It is answered from lists and counters that are kept, and never waits for a turn.
+    pub(crate) is_light: bool,
+    /// What answers by which method, and how that is described.
+    pub(crate) routes: UtoipaMethodRouter<Web>,
 }
 
-/// All of them.
-pub(crate) const ENDPOINTS: [Endpoint; 18] = [
-    Endpoint {
-        path: "/api/v1/services",
-        parameters: services::PARAMETERS,
-        handler: || get(services::services),
-    },
-    Endpoint {
-        path: "/api/v1/releases",
-        parameters: releases::PARAMETERS,
-        handler: || get(releases::releases).post(state_release::state_release),
-    },
-    Endpoint {
-        path: "/api/v1/service",
-        parameters: service::PARAMETERS,
-        handler: || get(service::service),
-    },
-    Endpoint {
-        path: "/api/v1/profile",
-        parameters: profile::PARAMETERS,
-        handler: || get(profile::profile),
-    },
-    Endpoint {
-        path: "/api/v1/diff",
-        parameters: diff::PARAMETERS,
-        handler: || get(diff::diff),
-    },
-    Endpoint {
-        path: "/api/v1/functions",
-        parameters: functions::PARAMETERS,
-        handler: || get(functions::functions),
-    },
-    Endpoint {
-        path: "/api/v1/merge",
-        parameters: merge::PARAMETERS,
-        handler: || get(merge::merge),
-    },
-    Endpoint {
-        path: "/api/v1/series",
-        parameters: series::PARAMETERS,
-        handler: || get(series::series),
-    },
-    Endpoint {
-        path: "/api/v1/heatmap",
-        parameters: heatmap::PARAMETERS,
-        handler: || get(heatmap::heatmap),
-    },
-    Endpoint {
-        path: "/api/v1/exemplars",
-        parameters: exemplars::PARAMETERS,
-        handler: || get(exemplars::exemplars),
-    },
-    Endpoint {
-        path: "/api/v1/callers",
-        parameters: callers::PARAMETERS,
-        handler: || get(callers::callers),
-    },
-    Endpoint {
-        path: "/api/v1/labels",
-        parameters: labels::PARAMETERS,
-        handler: || get(labels::labels),
-    },
-    Endpoint {
-        path: "/api/v1/label_values",
-        parameters: labels::VALUES_PARAMETERS,
-        handler: || get(labels::label_values),
-    },
-    Endpoint {
-        path: "/api/v1/profile_types",
-        parameters: labels::PARAMETERS,
-        handler: || get(labels::profile_types),
-    },
-    Endpoint {
-        path: "/api/v1/cardinality",
-        parameters: cardinality::PARAMETERS,
-        handler: || get(cardinality::cardinality),
-    },
-    Endpoint {
-        path: "/api/v1/topology",
-        parameters: topology::PARAMETERS,
-        handler: || get(topology::topology),
-    },
-    Endpoint {
-        path: "/api/v1/alerts",
-        parameters: alerts::PARAMETERS,
-        handler: || get(alerts::alerts),
-    },
-    Endpoint {
-        path: "/api/v1/status",
-        parameters: status::PARAMETERS,
-        handler: || get(status::status),
-    },
-];
+impl Endpoint {
+    fn light(parameters: &'static [Parameter], routes: UtoipaMethodRouter<Web>) -> Endpoint {
+        Endpoint {
+            parameters,
+            is_light: true,
+            routes,
+        }
+    }
 
-/// Addresses that change something, each by `DELETE`.
-pub(crate) const DELETIONS: [Endpoint; 1] = [Endpoint {
-    path: "/api/v1/services/{service}",
-    parameters: delete_service::PARAMETERS,
-    handler: || delete(delete_service::delete_service),
-}];
+    fn heavy(parameters: &'static [Parameter], routes: UtoipaMethodRouter<Web>) -> Endpoint {
+        Endpoint {
+            is_light: false,
+            ..Endpoint::light(parameters, routes)
+        }
+    }
 
-/// Addresses of questions that are answered from lists and counters that are kept.
-pub(crate) const LIGHT: [&str; 8] = [
-    "/api/v1/status",
-    "/api/v1/alerts",
-    "/api/v1/services",
-    "/api/v1/services/{service}",
-    "/api/v1/releases",
-    "/api/v1/labels",
-    "/api/v1/label_values",
-    "/api/v1/profile_types",
-];
+    /// The address.
+    pub(crate) fn path(&self) -> &str {
+        let (_, paths, _) = &self.routes;
+        let mut addresses = paths.paths.keys();
+        addresses.next().expect("each handler says its address")
+    }
+
+    /// The method of its questions; its parameters are theirs.
+    pub(crate) fn method(&self) -> &'static str {
+        let (_, paths, _) = &self.routes;
+        match paths.paths.values().any(|item| item.get.is_some()) {
+            true => "get",
+            false => "delete",
+        }
+    }
+}
+
+/// All of them: the router, the OpenAPI document and what unknown addresses are compared with come from this list.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::light(services::PARAMETERS, routes!(services::services)),
+        Endpoint::light(delete_service::PARAMETERS, routes!(delete_service::delete_service)),
+        Endpoint::light(
+            releases::PARAMETERS,
+            routes!(releases::releases, state_release::state_release),
+        ),
+        Endpoint::heavy(service::PARAMETERS, routes!(service::service)),
+        Endpoint::heavy(profile::PARAMETERS, routes!(profile::profile)),
+        Endpoint::heavy(diff::PARAMETERS, routes!(diff::diff)),
+        Endpoint::heavy(functions::PARAMETERS, routes!(functions::functions)),
+        Endpoint::heavy(merge::PARAMETERS, routes!(merge::merge)),
+        Endpoint::heavy(series::PARAMETERS, routes!(series::series)),
+        Endpoint::heavy(heatmap::PARAMETERS, routes!(heatmap::heatmap)),
+        Endpoint::heavy(exemplars::PARAMETERS, routes!(exemplars::exemplars)),
+        Endpoint::heavy(callers::PARAMETERS, routes!(callers::callers)),
+        Endpoint::light(labels::PARAMETERS, routes!(labels::labels)),
+        Endpoint::light(labels::VALUES_PARAMETERS, routes!(labels::label_values)),
+        Endpoint::light(labels::PARAMETERS, routes!(labels::profile_types)),
+        Endpoint::heavy(cardinality::PARAMETERS, routes!(cardinality::cardinality)),
+        Endpoint::heavy(topology::PARAMETERS, routes!(topology::topology)),
+        Endpoint::light(alerts::PARAMETERS, routes!(alerts::alerts)),
+        Endpoint::light(status::PARAMETERS, routes!(status::status)),
+    ]
+}
 
 /// Nodes of a tree when nothing is said.
 const DEFAULT_LIMIT: usize = 8192;

@@ -70,20 +70,23 @@ use crate::{
 /// The whole web service: API, metrics, health and the user interface on every other address.
 pub fn router(state: WebState) -> Router {
     let http_metrics = Arc::new(metrics::HttpMetrics::new());
+    let endpoints = api::endpoints();
+    let lights = endpoints.iter().filter(|endpoint| endpoint.is_light);
     let bounds = limits::Bounds {
         max_questions: state.max_questions,
         max_request_seconds: state.max_request_seconds,
         max_answer_bytes: state.max_answer_bytes,
         answer_memory_bytes: state.answer_memory_bytes,
-        light: api::LIGHT.into(),
+        light: lights.map(|endpoint| endpoint.path().to_owned()).collect(),
     };
     let limits = Arc::new(limits::Limits::new(bounds, Arc::clone(&http_metrics)));
     let hosts = Arc::clone(&state.allowed_hosts);
     let web: Web = Arc::new(Shared::new(state, Arc::clone(&http_metrics)));
     let [openapi_json, metrics_page, healthy, ready] = ui::OTHER_ROUTES;
     let mut router = Router::new();
-    for endpoint in api::ENDPOINTS.iter().chain(&api::DELETIONS) {
-        router = router.route(endpoint.path, (endpoint.handler)());
+    for endpoint in endpoints {
+        let (path, (_, _, methods)) = (endpoint.path().to_owned(), endpoint.routes);
+        router = router.route(&path, methods);
     }
     let router = pyroscope::add_routes(router)
         .route_layer(middleware::from_fn_with_state(limits, limits::hold))

@@ -1,5 +1,6 @@
-//! `/api/openapi.json`: every endpoint, parameter and answer. Guarantee: parameters come from the tables that parse
-//! them, schemas from the types that are answered, and a test holds the rest against the router and against real answers.
+//! `/api/openapi.json`: every endpoint, parameter and answer. Guarantee: addresses and methods come from the list that the router
+//! is made of ([`api::endpoints`]), parameters from the tables that parse them, schemas from the types that are answered; a test
+//! holds the rest against real answers.
 
 pub(crate) mod typescript;
 
@@ -9,6 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     api,
@@ -24,45 +26,28 @@ use crate::{
         description = "Which release, route, edge and function of a service mesh got slower, and since when. Times are unix seconds in questions and milliseconds (`_ms`) in answers, CPU is nanoseconds (`_ns`), and values without a unit in their name are in the `unit` of the answer; null means not reported, never zero.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    paths(
-        api::services::services,
-        api::delete_service::delete_service,
-        api::releases::releases,
-        api::state_release::state_release,
-        api::service::service,
-        api::profile::profile,
-        api::diff::diff,
-        api::functions::functions,
-        api::merge::merge,
-        api::series::series,
-        api::heatmap::heatmap,
-        api::exemplars::exemplars,
-        api::callers::callers,
-        api::labels::labels,
-        api::labels::label_values,
-        api::labels::profile_types,
-        api::cardinality::cardinality,
-        api::topology::topology,
-        api::alerts::alerts,
-        api::status::status,
-    ),
     components(schemas(ErrorBody))
 )]
 struct Document;
 
 /// The document.
 pub(crate) fn describe(version: &str) -> Value {
-    let mut document = serde_json::to_value(Document::openapi()).expect("the document is plain data");
-    document["info"]["version"] = json!(version);
-    for endpoint in &api::ENDPOINTS {
-        let parameters: Vec<Value> = endpoint.parameters.iter().map(describe_parameter).collect();
-        document["paths"][endpoint.path]["get"]["parameters"] = json!(parameters);
+    let mut router = OpenApiRouter::<Web>::with_openapi(Document::openapi());
+    let mut parameters = Vec::new();
+    for endpoint in api::endpoints() {
+        parameters.push((endpoint.path().to_owned(), endpoint.method(), endpoint.parameters));
+        router = router.routes(endpoint.routes);
     }
-    for endpoint in &api::DELETIONS {
-        let described = document["paths"][endpoint.path]["delete"]["parameters"].as_array_mut();
+    let mut document = serde_json::to_value(router.into_openapi()).expect("the document is plain data");
+    document["info"]["version"] = json!(version);
+    for (path, method, parameters) in parameters {
+        let described = &mut document["paths"][path.as_str()][method]["parameters"];
+        if !described.is_array() {
+            *described = json!([]);
+        }
         // Those in the path stand there already.
-        if let Some(described) = described {
-            described.extend(endpoint.parameters.iter().map(describe_parameter));
+        if let Some(described) = described.as_array_mut() {
+            described.extend(parameters.iter().map(describe_parameter));
         }
     }
     document

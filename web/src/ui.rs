@@ -4,7 +4,10 @@
 //! can be opened directly; a missing asset is a 404 and never the start page; nothing outside the folder is read.
 //! What it gets wrong on purpose: files of a folder on disk are read for each request and not watched.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    path::{Component, Path, PathBuf},
+    sync::LazyLock,
+};
 
 use axum::{
     body::Body,
@@ -15,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rust_embed::RustEmbed;
 
 use crate::{
+    api,
     http::error::{ApiError, shorten},
     query::names,
     state::Web,
@@ -72,7 +76,13 @@ pub(crate) async fn method_not_allowed() -> ApiError {
 }
 
 fn unknown_address(path: &str) -> ApiError {
-    let known = crate::api::ENDPOINTS.iter().map(|e| e.path).chain(OTHER_ROUTES);
+    static QUESTIONS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let endpoints = api::endpoints()
+            .into_iter()
+            .filter(|endpoint| endpoint.method() == "get");
+        endpoints.map(|endpoint| endpoint.path().to_owned()).collect()
+    });
+    let known = QUESTIONS.iter().map(String::as_str).chain(OTHER_ROUTES);
     let message = format!("unknown address `{}`{}", shorten(path), names::suggestion(path, known));
     ApiError::not_found("unknown_address", message)
 }

@@ -64,7 +64,7 @@ pub(crate) struct Bounds {
     /// Bytes that answers to heavy questions may hold together while they are put together.
     pub(crate) answer_memory_bytes: u64,
     /// Routes of questions that are answered from lists and counters that are kept.
-    pub(crate) light: BTreeSet<&'static str>,
+    pub(crate) light: BTreeSet<String>,
 }
 
 /// The bounds, and what is taken of them.
