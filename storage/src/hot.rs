@@ -17,6 +17,7 @@ mod queue;
 mod reconcile;
 mod rewrite;
 pub(crate) mod rows;
+pub(crate) mod saturated;
 pub(crate) mod schema;
 mod seal;
 pub(crate) mod sources;

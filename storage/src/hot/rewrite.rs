@@ -20,6 +20,7 @@ use super::{
     schema::{column_names, columns, order, rows_of},
     sums::{self, RequestSums},
 };
+use crate::hot::saturated::saturated_u64;
 use crate::{
     parts::{self, DraftFile, Kind, Part, rows::RowWriter},
     questions::columns::Columns,
@@ -92,12 +93,14 @@ impl Rewriter<'_> {
             format!(
                 "SELECT quarter AS {names} FROM (
                     SELECT CAST(ts - ts % {QUARTER_S} AS UINTEGER) AS quarter, series_id, label_set, stack_id,
-                        CAST(least(sum(value), 18446744073709551615) AS UBIGINT) AS value,
-                        CAST(least(sum(samples), 18446744073709551615) AS UBIGINT) AS samples,
+                        {sum_of_values} AS value,
+                        {sum_of_samples} AS samples,
                         CAST(least(sum(windows), 65535) AS USMALLINT) AS windows
                     FROM {} WHERE {condition} GROUP BY quarter, series_id, label_set, stack_id)
                  ORDER BY {order}",
-                from(rollups)
+                from(rollups),
+                sum_of_values = saturated_u64!("sum(value)"),
+                sum_of_samples = saturated_u64!("sum(samples)"),
             )
         })
     }

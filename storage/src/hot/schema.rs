@@ -8,8 +8,57 @@ use arrow::array::ArrayRef;
 use super::hours;
 use crate::parts::{Kind, Part};
 
+/// A column's name and type.
+pub(crate) type Column = (&'static str, &'static str);
+
+/// Columns of requests, and of their sums, after those that say when and whose.
+const OF_REQUESTS: [Column; 20] = [
+    ("side", "UTINYINT"),
+    ("route", "VARCHAR"),
+    ("method", "VARCHAR"),
+    ("peer_namespace", "VARCHAR"),
+    ("peer_service", "VARCHAR"),
+    ("peer_version", "VARCHAR"),
+    ("protocol", "VARCHAR"),
+    ("status", "USMALLINT"),
+    ("error", "BOOLEAN"),
+    ("zero_count", "UBIGINT"),
+    ("sum", "DOUBLE"),
+    ("min", "DOUBLE"),
+    ("max", "DOUBLE"),
+    ("bucket", "SMALLINT[]"),
+    ("n", "UBIGINT[]"),
+    ("request_bytes", "UBIGINT"),
+    ("response_bytes", "UBIGINT"),
+    // Parts of older versions lack what follows; see [`rows_of`].
+    ("destination", "VARCHAR"),
+    ("streaming_s", "DOUBLE"),
+    ("open", "UBIGINT"),
+];
+
+const REQUESTS: [Column; 22] = before_those_of_requests([("ts", "UINTEGER"), ("series_id", "UBIGINT")]);
+
+const SUMS: [Column; 23] = before_those_of_requests([
+    // The quarter of an hour, or of a day, in which the windows begin, and that in which their middles lie.
+    ("ts", "UINTEGER"),
+    ("piece", "UINTEGER"),
+    // Of one of the processes, which stands for its release.
+    ("series_id", "UBIGINT"),
+]);
+
+const fn before_those_of_requests<const KEY: usize, const ALL: usize>(key: [Column; KEY]) -> [Column; ALL] {
+    assert!(ALL == KEY + OF_REQUESTS.len(), "all of them");
+    let mut all = [("", ""); ALL];
+    let mut at = 0;
+    while at < ALL {
+        all[at] = if at < KEY { key[at] } else { OF_REQUESTS[at - KEY] };
+        at += 1;
+    }
+    all
+}
+
 /// Columns of a kind of rows with their types, in tables and parts alike. In tables the number of the batch follows.
-pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
+pub(crate) fn columns(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::Samples => &[
             ("ts", "UINTEGER"),
@@ -32,31 +81,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             // How many more there were of this profile; in its first row, 0 in the others.
             ("cut", "UBIGINT"),
         ],
-        Kind::Requests => &[
-            ("ts", "UINTEGER"),
-            ("series_id", "UBIGINT"),
-            ("side", "UTINYINT"),
-            ("route", "VARCHAR"),
-            ("method", "VARCHAR"),
-            ("peer_namespace", "VARCHAR"),
-            ("peer_service", "VARCHAR"),
-            ("peer_version", "VARCHAR"),
-            ("protocol", "VARCHAR"),
-            ("status", "USMALLINT"),
-            ("error", "BOOLEAN"),
-            ("zero_count", "UBIGINT"),
-            ("sum", "DOUBLE"),
-            ("min", "DOUBLE"),
-            ("max", "DOUBLE"),
-            ("bucket", "SMALLINT[]"),
-            ("n", "UBIGINT[]"),
-            ("request_bytes", "UBIGINT"),
-            ("response_bytes", "UBIGINT"),
-            // Parts of older versions lack what follows; see [`rows_of`].
-            ("destination", "VARCHAR"),
-            ("streaming_s", "DOUBLE"),
-            ("open", "UBIGINT"),
-        ],
+        Kind::Requests => &REQUESTS,
         Kind::Windows => &[
             ("ts", "UINTEGER"),
             ("workload_id", "UBIGINT"),
@@ -85,33 +110,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [(&'static str, &'static str)] {
             // How many windows had the stack. CPU adds up and has no use for it: 0.
             ("windows", "USMALLINT"),
         ],
-        Kind::Sums | Kind::DaySums => &[
-            // The quarter of an hour, or of a day, in which the windows begin, and that in which their middles lie.
-            ("ts", "UINTEGER"),
-            ("piece", "UINTEGER"),
-            // Of one of the processes, which stands for its release.
-            ("series_id", "UBIGINT"),
-            ("side", "UTINYINT"),
-            ("route", "VARCHAR"),
-            ("method", "VARCHAR"),
-            ("peer_namespace", "VARCHAR"),
-            ("peer_service", "VARCHAR"),
-            ("peer_version", "VARCHAR"),
-            ("protocol", "VARCHAR"),
-            ("status", "USMALLINT"),
-            ("error", "BOOLEAN"),
-            ("zero_count", "UBIGINT"),
-            ("sum", "DOUBLE"),
-            ("min", "DOUBLE"),
-            ("max", "DOUBLE"),
-            ("bucket", "SMALLINT[]"),
-            ("n", "UBIGINT[]"),
-            ("request_bytes", "UBIGINT"),
-            ("response_bytes", "UBIGINT"),
-            ("destination", "VARCHAR"),
-            ("streaming_s", "DOUBLE"),
-            ("open", "UBIGINT"),
-        ],
+        Kind::Sums | Kind::DaySums => &SUMS,
         Kind::Totals => &[
             ("ts", "UINTEGER"),
             ("piece", "UINTEGER"),

@@ -23,6 +23,7 @@ use super::{
     schema::{column_names, order, table},
     sums::{self, RequestSums},
 };
+use crate::hot::saturated::saturated_u64;
 use crate::{
     ids::IdMap,
     journal::Lsn,
@@ -242,13 +243,15 @@ impl Seal<'_> {
         let sql = |condition: &String| {
             format!(
                 "SELECT CAST({start} AS UINTEGER) AS ts, r.series_id, s.label_set, s.stack_id,
-                CAST(least(sum(s.value), 18446744073709551615) AS UBIGINT) AS value,
-                CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples,
+                {sum_of_values} AS value,
+                {sum_of_samples} AS samples,
                 CAST(count(DISTINCT CASE WHEN r.profile_type <> '{cpu}' THEN s.ts END) AS USMALLINT) AS windows
              FROM {samples_by_release} {condition} GROUP BY r.series_id, s.label_set, s.stack_id ORDER BY {order}",
                 start = i64::from(self.hour) * hours::HOUR_S,
                 cpu = ProfileType::CPU,
                 order = order(Kind::Rollup),
+                sum_of_values = saturated_u64!("sum(s.value)"),
+                sum_of_samples = saturated_u64!("sum(s.samples)"),
             )
         };
         let pieces: Vec<String> = self.chunks(&samples_by_release, "r")?.iter().map(sql).collect();

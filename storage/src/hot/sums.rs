@@ -22,6 +22,7 @@ use super::{
     rows::{RequestRows, type_id},
     schema::{column_names, columns, order},
 };
+use crate::hot::saturated::saturated_u64;
 use crate::{parts::Kind, questions::columns::Columns, readers::Failure};
 
 /// Rows of requests that are added up at a time: each may be one of its own.
@@ -62,8 +63,8 @@ pub(super) fn of_cpu(samples: &str, windows: &str) -> String {
     let cpu = ProfileType::CPU;
     format!(
         "SELECT CAST(s.ts - s.ts % {QUARTER_OF_HOUR} AS UINTEGER) AS ts, {} AS piece, r.series_id, s.label_set,
-            CAST(least(sum(s.value), 18446744073709551615) AS UBIGINT) AS value,
-            CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples
+            {sum_of_values} AS value,
+            {sum_of_samples} AS samples
          FROM {samples} s JOIN series d ON d.series_id = s.series_id
             JOIN series r ON r.namespace = d.namespace AND r.service = d.service AND r.version = d.version
                 AND r.instance = '' AND r.component = d.component AND r.profile_type = d.profile_type
@@ -73,7 +74,9 @@ pub(super) fn of_cpu(samples: &str, windows: &str) -> String {
                 ON w.ts = s.ts AND w.workload_id = d.workload_id AND w.component = d.component
          WHERE d.profile_type = '{cpu}' GROUP BY 1, 2, 3, 4",
         piece("s.ts", "w.length"),
-        type_id(cpu)
+        type_id(cpu),
+        sum_of_values = saturated_u64!("sum(s.value)"),
+        sum_of_samples = saturated_u64!("sum(s.samples)"),
     )
 }
 

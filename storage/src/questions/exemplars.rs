@@ -8,6 +8,7 @@
 
 use emberline_model::{Component, Exemplar, Side, Workload};
 
+use crate::hot::saturated::{saturated_i64, saturated_u64};
 use crate::{
     error::QueryError,
     hot::Span,
@@ -107,11 +108,12 @@ fn push_selected(sql: &mut Sql, span: &Span, query: &ExemplarQuery) {
 
 /// The statement that answers a question; there must be an hour at least.
 fn statement(span: &Span, query: &ExemplarQuery) -> Sql {
-    let mut sql = Sql::new(
+    let mut sql = Sql::new(concat!(
         "SELECT e.at_ns, d.namespace, d.service, d.version, d.instance, d.component, d.profile_type, l.side, l.route,
-            e.stack_id, e.value, e.trace_high, e.trace_low, e.span_id, CAST(count(*) OVER () AS UBIGINT),
-            CAST(least(sum(e.value) OVER (), 9223372036854775807) AS BIGINT) FROM ",
-    );
+            e.stack_id, e.value, e.trace_high, e.trace_low, e.span_id, CAST(count(*) OVER () AS UBIGINT), ",
+        saturated_i64!("sum(e.value) OVER ()"),
+        " FROM ",
+    ));
     push_selected(&mut sql, span, query);
     if !query.trace_ids.is_empty() {
         sql.push(" AND (false");
@@ -195,7 +197,7 @@ pub(crate) fn exemplars(reader: &Reader<'_>, span: &Span, query: &ExemplarQuery)
         }
         Ok(())
     })?;
-    let mut cut = Sql::new("SELECT CAST(least(coalesce(sum(e.cut), 0), 18446744073709551615) AS UBIGINT) FROM ");
+    let mut cut = Sql::new(concat!("SELECT ", saturated_u64!("coalesce(sum(e.cut), 0)"), " FROM "));
     push_selected(&mut cut, span, query);
     cut.run(reader, |columns| {
         answer.cut = columns.u64(0)?.first().copied().unwrap_or(0);

@@ -4,6 +4,7 @@
 //! all questions, so that two heat maps compare: four for each doubling (a value lies within 19 % of its bucket's
 //! lower bound). A window without selected samples is not counted.
 
+use crate::hot::saturated::saturated_i64;
 use crate::{
     hot::Span,
     parts::Kind,
@@ -49,10 +50,11 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
     sql.bind(query.step_s.max(1))
         .push(" AS UINTEGER), CAST(CASE WHEN t.value = 0 THEN ");
     sql.bind(ZERO).push(" ELSE floor(log2(t.value) * ").bind(PER_DOUBLING);
-    sql.push(
-        ") END AS BIGINT), CAST(count(*) AS UBIGINT), CAST(least(sum(t.value), 9223372036854775807) AS BIGINT)
-         FROM (SELECT s.ts, s.series_id, sum(s.value) AS value FROM ",
-    );
+    sql.push(concat!(
+        ") END AS BIGINT), CAST(count(*) AS UBIGINT), ",
+        saturated_i64!("sum(t.value)"),
+        " FROM (SELECT s.ts, s.series_id, sum(s.value) AS value FROM ",
+    ));
     sql.hours(Kind::Samples, span).push(" s WHERE ").within("s.ts", span);
     sql.push(" AND s.series_id IN (");
     push_series(&mut sql, query);

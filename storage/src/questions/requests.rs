@@ -1,11 +1,13 @@
 //! Which requests were served or made, and how long they took.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod once;
+
+use std::collections::{BTreeMap, HashMap};
 
 use emberline_model::{
     Component, Histogram, ProfileType, Release, Side,
     comparison::Per,
-    coverage::{Join, Stretch, Times},
+    coverage::{Join, Stretch},
     is_given_up,
 };
 
@@ -15,11 +17,10 @@ use crate::{
         cut::{Cut, Obstacles, QUARTER_OF_HOUR},
         rows::SERIES_REQUESTS,
     },
-    ids::IdSet,
     questions::{
         Question, View,
         columns::Columns,
-        coverage::{Classes, Covered, counted_by_application},
+        coverage::{Classes, Covered},
         marks::{Lengths, Marks},
         selection::{WorkloadFilter, push_component},
         sql::Sql,
@@ -28,6 +29,8 @@ use crate::{
     range::{Range, Step},
     readers::{Failure, Reader},
 };
+
+use once::{Once, both_count};
 
 /// Which requests to add up.
 ///
@@ -346,83 +349,6 @@ pub(super) fn each(
         }
         Ok(())
     })
-}
-
-/// True when applications and proxies of one release both count requests.
-fn both_count(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<bool, Failure> {
-    let mut sql = Sql::new("SELECT 1::UBIGINT FROM series d WHERE d.profile_type = ");
-    sql.bind(SERIES_REQUESTS.to_owned());
-    who.push(&mut sql);
-    sql.push(" GROUP BY d.namespace, d.service, d.version HAVING count(DISTINCT d.component) > 1 LIMIT 1");
-    sql.finds_any(reader)
-}
-
-/// Beside whom proxies stand, and when that one counted itself.
-struct Once {
-    marks: Marks,
-    by_application: HashMap<(Beside, Side), Times>,
-    /// Releases of which no instance has both an application and a proxy that count.
-    whole: HashSet<usize>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Beside {
-    Instance(u64),
-    Release(usize),
-}
-
-impl Once {
-    fn read(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Once, Failure> {
-        let marks = Marks::read(reader, span, who, "")?;
-        let counted = counted_by_application(reader, span, who, &marks)?;
-        let of_proxies = marks
-            .requests
-            .iter()
-            .filter(|mark| mark.component == Component::Proxy.code());
-        let proxies: IdSet = of_proxies.map(|mark| mark.run.first.instance).collect();
-        let mut whole: HashSet<usize> = HashSet::new();
-        let mut beside: HashSet<usize> = HashSet::new();
-        for (_, window) in &counted {
-            if let Some(release) = marks.release_of(window.instance) {
-                let of = if proxies.contains(&window.instance) {
-                    &mut beside
-                } else {
-                    &mut whole
-                };
-                of.insert(release);
-            }
-        }
-        whole.retain(|release| !beside.contains(release));
-        let mut once = Once {
-            marks,
-            by_application: HashMap::new(),
-            whole,
-        };
-        let mut windows: HashMap<(Beside, Side), Vec<Stretch>> = HashMap::new();
-        for (side, window) in counted {
-            windows
-                .entry((once.beside(window.instance), side))
-                .or_default()
-                .push(window);
-        }
-        once.by_application = windows
-            .into_iter()
-            .map(|(of, windows)| (of, Times::of(&windows)))
-            .collect();
-        Ok(once)
-    }
-
-    fn beside(&self, workload: u64) -> Beside {
-        match self.marks.release_of(workload) {
-            Some(release) if self.whole.contains(&release) => Beside::Release(release),
-            _ => Beside::Instance(workload),
-        }
-    }
-
-    fn is_counted_by_application(&self, window: &Stretch, reporter: u8, side: Side) -> bool {
-        let times = || self.by_application.get(&(self.beside(window.instance), side));
-        reporter == Component::Proxy.code() && times().is_some_and(|times| times.has(window.middle_s()))
-    }
 }
 
 fn statement(span: &Span, cut: &Cut, query: &RequestQuery, reporter: Option<Component>) -> Sql {

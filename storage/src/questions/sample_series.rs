@@ -2,6 +2,7 @@
 
 use emberline_model::{Component, Side, Workload};
 
+use crate::hot::saturated::saturated_u64;
 use crate::{
     hot::{Grain, Span},
     questions::{Question, View, selected::Label, sql::Sql},
@@ -102,12 +103,13 @@ fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<SampleSeries>, 
     if span.is_empty() {
         return Ok(found);
     }
-    let mut sql = Sql::new(
+    let mut sql = Sql::new(concat!(
         "SELECT d.namespace, d.service, d.version, d.instance, d.component, d.profile_type, l.side, l.route, g.first,
             g.last, g.rows, g.samples FROM (SELECT s.series_id, s.label_set, min(s.ts) AS first, max(s.ts) AS last,
-            CAST(count(*) AS UBIGINT) AS rows, CAST(least(sum(s.samples), 18446744073709551615) AS UBIGINT) AS samples
-            FROM ",
-    );
+            CAST(count(*) AS UBIGINT) AS rows, ",
+        saturated_u64!("sum(s.samples)"),
+        " AS samples FROM ",
+    ));
     sql.samples(span, Grain::Anything).push(
         " s GROUP BY 1, 2) g JOIN series d ON d.series_id = g.series_id JOIN label_sets l ON l.label_set = g.label_set",
     );

@@ -5,6 +5,7 @@
 
 use emberline_model::ProfileType;
 
+use crate::hot::saturated::{saturated_i64, saturated_u64};
 use crate::{
     error::QueryError,
     hot::{
@@ -310,8 +311,9 @@ fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: We
         sql.push(", s.ts");
         sql.wrap(
             &format!(
-                "SELECT start, stack{labels}, CAST(least(sum(value), 9223372036854775807) AS BIGINT),
-                    CAST(least(sum(samples), 18446744073709551615) AS UBIGINT), CAST(sum(windows) AS UBIGINT) FROM ("
+                "SELECT start, stack{labels}, {}, {}, CAST(sum(windows) AS UBIGINT) FROM (",
+                saturated_i64!("sum(value)"),
+                saturated_u64!("sum(samples)"),
             ),
             &format!(") GROUP BY start, stack{labels}"),
         );

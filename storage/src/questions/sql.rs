@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use duckdb::types::Value;
 
+use crate::hot::saturated::{saturated_i64, saturated_u64};
 use crate::{
     error::QueryError,
     hot::{
@@ -22,12 +23,10 @@ use crate::{
 
 /// The sum of the values of samples. Sums of what is known to be small are half as dear in signed numbers; no value that
 /// was taken in is larger, and a roll-up that is stays at the largest.
-pub(crate) const SUM_OF_VALUES: &str =
-    "CAST(least(sum(CAST(least(s.value, 9223372036854775807) AS BIGINT)), 9223372036854775807) AS BIGINT)";
+pub(crate) const SUM_OF_VALUES: &str = saturated_i64!(concat!("sum(", saturated_i64!("s.value"), ")"));
 
 /// The number of samples taken; see [`SUM_OF_VALUES`].
-pub(crate) const SUM_OF_SAMPLES: &str =
-    "CAST(least(sum(CAST(least(s.samples, 9223372036854775807) AS BIGINT)), 18446744073709551615) AS UBIGINT)";
+pub(crate) const SUM_OF_SAMPLES: &str = saturated_u64!(concat!("sum(", saturated_i64!("s.samples"), ")"));
 
 /// What selects the times of a span in rows of some hours; `true` when all of them lie in it.
 fn times_within(span: &Span, hours: Range<u32>) -> String {

@@ -8,6 +8,7 @@ use emberline_model::{
     coverage::{Run, Stretch, Times},
 };
 
+use crate::hot::saturated::saturated_u64;
 use crate::{
     hot::{Span, rows::SERIES_WINDOWS},
     parts::Kind,
@@ -70,13 +71,18 @@ pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> 
     if span.is_empty() {
         return Ok(marks);
     }
-    let mut sql = Sql::new(
+    let mut sql = Sql::new(concat!(
         "SELECT w.ts, max(w.length), d.namespace, d.service, d.version, d.instance, w.component, bool_or(w.has_requests),
-            bool_or(w.has_profiles), max(w.rate_hz), CAST(least(sum(w.dropped), 18446744073709551615) AS UBIGINT),
-            CAST(least(sum(w.truncated), 18446744073709551615) AS UBIGINT),
-            CAST(least(sum(w.cpu_ns), 18446744073709551615) AS UBIGINT),
-            CAST(least(sum(w.overhead_ns), 18446744073709551615) AS UBIGINT) FROM ",
-    );
+            bool_or(w.has_profiles), max(w.rate_hz), ",
+        saturated_u64!("sum(w.dropped)"),
+        ", ",
+        saturated_u64!("sum(w.truncated)"),
+        ", ",
+        saturated_u64!("sum(w.cpu_ns)"),
+        ", ",
+        saturated_u64!("sum(w.overhead_ns)"),
+        " FROM ",
+    ));
     sql.hours(Kind::Windows, span)
         .push(" w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component WHERE ")
         .within("w.ts", span)
