@@ -59,6 +59,8 @@ fn diff_question(args: &QueryDiffArgs) -> Target {
         .maybe("baseline", args.baseline.as_ref())
         .maybe("candidate", args.candidate.as_ref())
         .maybe("route", args.route.as_ref())
+        // As the page asks: where requests cannot divide, seconds do.
+        .with("per", &"best")
         .range(&args.range)
         .with("functions_limit", &args.rows)
 }
@@ -150,6 +152,7 @@ pub(super) fn diff_table(answer: &DiffFunctions) -> String {
     let (baseline, candidate) = (&answer.baseline, &answer.candidate);
     let per = match answer.per {
         Per::Total => String::new(),
+        Per::Second => " per second, because not both releases have CPU and requests of the same time".to_owned(),
         per => format!(" per {}", per.as_str()),
     };
     let unit = answer.unit.as_str();

@@ -149,9 +149,20 @@ async fn an_answer_that_lacks_a_field_is_refused_by_its_name() {
     };
     refuses_what_lacks_a_field::<Merge>(&told("query top").await, "functions/0/self");
     refuses_what_lacks_a_field::<SeriesAnswer>(&told("query series").await, "series/0/total");
-    // Without requests nothing is divided and no function is compared: one is put in.
+    // Without requests seconds divide; one function is put in in place of those that are equal.
     let compared = told("query diff --service checkout --baseline v1 --candidate v1").await;
     let mut compared: Value = serde_json::from_str(&compared).unwrap();
+    assert_eq!(compared["per"], "second");
+    let names: Vec<&Value> = compared["functions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["name"])
+        .collect();
+    assert!(
+        names.contains(&&json!("shop::price")),
+        "a comparison without requests has no functions: {names:?}"
+    );
     compared["functions"] = json!([{
         "id": "00000000000000aa", "name": "shop::price", "module": "", "library": false,
         "raw_self_a": 1, "raw_self_b": 2, "raw_total_a": 3, "raw_total_b": 4,
@@ -164,7 +175,7 @@ async fn an_answer_that_lacks_a_field_is_refused_by_its_name() {
     refuses_what_lacks_a_field::<DiffFunctions>(&compared, "functions/0/delta_self");
     let table = query::diff_table(&read(compared.as_bytes()).unwrap());
     assert!(
-        table.starts_with("v1 → v1: ") && table.contains(" per request\n"),
+        table.starts_with("v1 → v1: ") && table.contains(" per second, because "),
         "{table}"
     );
     let row: Vec<&str> = table
