@@ -11,6 +11,9 @@
 //! that goes on reporting windows that lie [`SKEW_S`] or more behind has a slow clock, and its first window is moved by
 //! as much; one that sends a past at once (an import, a backlog) has not. After [`SETTLED_MS`] nothing moves a fact
 //! any more. Wrong on purpose: an import that is sent bit by bit looks like a slow clock.
+//!
+//! One file because whose clock counts, what is kept and what is written are rules about one table. A third of it are the tests of
+//! these rules.
 
 use std::{collections::HashMap, io, path::Path};
 

@@ -5,6 +5,9 @@
 //! before it is refused as too large; one whose rows are more than its share waits for the large place without a connection
 //! ([`crate::answers`]); when the engine has to be closed, running questions are interrupted and
 //! waited for, so that no two instances ever have the file open.
+//!
+//! One file because taking a connection, watching the time and giving it back share one state under one lock. The rules above hold
+//! between them, and a fifth of it are their tests.
 
 use std::{
     cell::Cell,

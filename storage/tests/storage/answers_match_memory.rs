@@ -1,4 +1,7 @@
 //! Random batches, asked for through the store and added up independently in memory: the answers are equal.
+//!
+//! One file because the computation in memory and the questions it is compared with are two sides of one property. Apart, neither
+//! could be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

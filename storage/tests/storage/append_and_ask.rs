@@ -1,4 +1,7 @@
 //! What is appended is what questions are answered with, wherever the rows lie.
+//!
+//! One file because each test asks of the same few hand-made windows, wherever their rows lie. What only one kind of question or
+//! one place of rows needs has a file of its own.
 
 use crate::common::*;
 use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};

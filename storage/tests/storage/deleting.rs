@@ -1,6 +1,9 @@
 //! A service is deleted by name: nothing of it is left, everything of others is, and no crash changes that. What is
 //! answered afterwards is compared with a store that never heard of the service.
 
+mod faults;
+mod power;
+
 use std::{
     fs,
     path::Path,
@@ -116,6 +119,18 @@ fn parts(dir: &Path) -> Vec<String> {
 fn remove_hot(dir: &Path) {
     for name in ["hot.duckdb", "hot.duckdb.wal"] {
         let _ = fs::remove_file(dir.join(name));
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
     }
 }
 
@@ -400,119 +415,6 @@ async fn until_made_good(store: &Store) {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_folder(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
-        }
-    }
-}
-
-/// The power goes at each change of the disk that a deletion makes, in turn; each time in a copy of a store.
-async fn power_goes_after(changes: u64, of: &Path, before: &str, expected: &str) -> bool {
-    let mut world = World::copy_of(of).await;
-    world.disk.lose_power_after(changes);
-    let deleted = delete(&world.store).await;
-    let went = world.disk.has_lost_power();
-    world.store.close();
-    world.disk.drop_unsynced().unwrap();
-    world.disk = FaultyDisk::new(Arc::new(RealDisk));
-    if changes.is_multiple_of(2) {
-        remove_hot(world.dir.path());
-    }
-    world.reopen();
-    until_made_good(&world.store).await;
-    let left = told_briefly(&world.store).await;
-    assert!(
-        left == expected || (left == before && deleted.is_err()),
-        "power gone after {changes}, {deleted:?}: {left}"
-    );
-    if left != expected {
-        delete(&world.store).await.unwrap();
-        assert_eq!(told_briefly(&world.store).await, expected, "after {changes}");
-    }
-    let stats = world.store.stats();
-    assert_eq!(
-        (stats.parts_quarantined, stats.deletions_lost, stats.deletion_failures),
-        (0, 0, 0),
-        "after {changes}: {stats:?}"
-    );
-    let names = parts(world.dir.path());
-    assert!(
-        names.iter().all(|name| !name.ends_with(".tmp")),
-        "after {changes}: {names:?}"
-    );
-    world.store.close();
-    went
-}
-
-fn power_goes(lane: u64, lanes: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        // An hour in two groups of parts, one of them the service's alone, and tables.
-        let filled = async |make| {
-            let dir = tempfile::tempdir().unwrap();
-            let clock = TestClock::at(T0 + 4300);
-            let store = Store::open(World::options(dir.path()), clock).unwrap();
-            fill_with(&store, &SEALED[2..], make).await;
-            let told = told_briefly(&store).await;
-            store.close();
-            (dir, told)
-        };
-        let (of, before) = filled(|batch| batch).await;
-        let (_, expected) = filled(without).await;
-        for changes in (lane..).step_by(lanes) {
-            assert!(changes < 400, "deleting never ends");
-            if !power_goes_after(changes, of.path(), &before, &expected).await {
-                break;
-            }
-        }
-    });
-}
-
-#[test]
-fn no_power_cut_while_deleting_loses_or_brings_back_a_row_even() {
-    power_goes(0, 2);
-}
-
-#[test]
-fn no_power_cut_while_deleting_loses_or_brings_back_a_row_odd() {
-    power_goes(1, 2);
-}
-
-/// Files that were given up come back when the power goes before their folder is synced.
-#[tokio::test]
-async fn files_that_come_back_after_a_crash_are_removed_again() {
-    let filled = World::new(|batch| batch).await;
-    filled.store.close();
-    let expected = told(&World::new(without).await.store).await;
-    // The list as it is while files are being written anew.
-    let interrupted = World::copy_of(filled.dir.path()).await;
-    interrupted.disk.lose_power_after(12);
-    let failed = delete(&interrupted.store).await.unwrap_err();
-    assert!(matches!(failed, DeleteError::Unfinished { .. }), "{failed}");
-    interrupted.store.close();
-    let list = fs::read(interrupted.dir.path().join("deleted.bin")).unwrap();
-    assert!(!list.is_empty());
-
-    let mut world = World::copy_of(filled.dir.path()).await;
-    delete(&world.store).await.unwrap();
-    world.store.close();
-    copy_folder(&filled.dir.path().join("parts"), &world.dir.path().join("parts"));
-    fs::write(world.dir.path().join("deleted.bin"), list).unwrap();
-    world.reopen();
-    until_made_good(&world.store).await;
-    assert_eq!(told(&world.store).await, expected);
-}
-
 /// As `emberline store delete` does.
 #[tokio::test]
 async fn a_service_is_deleted_from_a_store_that_is_not_open() {
@@ -533,39 +435,6 @@ async fn a_service_is_deleted_from_a_store_that_is_not_open() {
     let (namespace, deleted) = delete(None, GONE).await.unwrap();
     assert_eq!((namespace.as_str(), deleted.rows), ("demo", 25));
     world.reopen();
-    assert_eq!(told(&world.store).await, expected);
-}
-
-#[tokio::test]
-async fn a_disk_without_room_says_so_and_changes_nothing() {
-    let world = World::new(|batch| batch).await;
-    let before = told(&world.store).await;
-    world.disk.set_free(Some(1000));
-    let refused = delete(&world.store).await.unwrap_err();
-    assert!(
-        matches!(&refused, DeleteError::Unavailable { message } if message.contains("free space")),
-        "{refused}"
-    );
-    assert_eq!(told(&world.store).await, before);
-    world.disk.set_free(None);
-    delete(&world.store).await.unwrap();
-    assert_eq!(sum_of(&world.store, GONE).await, 0);
-}
-
-/// A failure in the middle is told as such, and what is left is gone on with.
-#[tokio::test]
-async fn a_disk_that_fails_in_the_middle_is_told_and_the_rest_goes_later() {
-    let world = World::new(|batch| batch).await;
-    let expected = told(&World::new(without).await.store).await;
-    let bytes = |world: &World| world.store.stats().sealed_bytes;
-    let before = bytes(&world);
-    world.disk.set_budget(Some(before / 2));
-    let failed = delete(&world.store).await.unwrap_err();
-    assert!(matches!(failed, DeleteError::Unfinished { .. }), "{failed}");
-    assert!(world.store.stats().deletion_files_left > 0);
-    assert_eq!(world.store.stats().deletion_failures, 1);
-    world.disk.set_budget(None);
-    delete(&world.store).await.unwrap();
     assert_eq!(told(&world.store).await, expected);
 }
 
@@ -596,28 +465,4 @@ async fn a_store_that_is_closed_deletes_nothing() {
     assert!(matches!(refused, DeleteError::Closed), "{refused}");
     world.reopen();
     assert_eq!(told(&world.store).await, before);
-}
-
-/// A damaged list is told by `verify`, costs the deletion alone, and stops no start.
-#[tokio::test]
-async fn a_damaged_list_of_deletions_is_told_and_stops_no_start() {
-    let mut world = World::new(|batch| batch).await;
-    delete(&world.store).await.unwrap();
-    world.store.close();
-    let list = world.dir.path().join("deleted.bin");
-    let mut bytes = fs::read(&list).unwrap();
-    let at = bytes.len() / 2;
-    bytes[at] ^= 1;
-    fs::write(&list, bytes).unwrap();
-    let verify = |dir: &Path| inspect::verify(dir, &RealDisk, 64, &mut |_, _, _| {}).unwrap();
-    let damage = verify(world.dir.path()).damage;
-    assert_eq!(
-        damage.iter().map(|one| one.file.as_str()).collect::<Vec<_>>(),
-        ["deleted.bin"]
-    );
-    world.reopen();
-    world.store.flush_applied().await.unwrap();
-    assert_eq!(world.store.stats().deletions_lost, 1);
-    world.store.close();
-    assert!(verify(world.dir.path()).damage.is_empty());
 }

@@ -1,6 +1,9 @@
 //! Hours that are over become sealed parts: no answer changes, no crash shows a row twice or loses one, and damage
 //! costs what it hit.
 
+mod damage;
+mod power;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -170,91 +173,6 @@ async fn an_older_hot_store_shows_no_sealed_row_twice() {
     assert_eq!(answers(&store).await, after);
 }
 
-/// The power goes at each change of the disk that sealing makes, in turn. `lane` takes every third.
-fn power_goes(lane: u64) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        for changes in (lane..).step_by(3) {
-            assert!(changes < 400, "sealing never ends");
-            if !power_goes_after(changes).await {
-                break;
-            }
-        }
-    });
-}
-
-/// False when everything was done before the power went.
-async fn power_goes_after(changes: u64) -> bool {
-    let dir = tempfile::tempdir().unwrap();
-    let clock = TestClock::at(T0);
-    let disk = FaultyDisk::new(Arc::new(RealDisk));
-    let store = Store::open_on(small_segments(dir.path()), clock.clone(), Arc::new(disk.clone())).unwrap();
-    let mut acknowledged = BTreeSet::new();
-    for (sequence, start) in [(1, T0 - 3600), (2, T0), (3, T0 - 3590), (4, T0 + 10)] {
-        store.append(sent(sequence, start)).await.unwrap();
-        acknowledged.insert(1i64 << sequence);
-    }
-    store.flush_applied().await.unwrap();
-    disk.lose_power_after(changes);
-    clock.set(T0 + 600);
-    store.seal().await.unwrap();
-    if store.append(sent(5, T0 - 3580)).await.is_ok() {
-        acknowledged.insert(1 << 5);
-    }
-    store.flush_applied().await.unwrap();
-    store.seal().await.unwrap();
-    let went = disk.has_lost_power();
-    store.close();
-    disk.drop_unsynced().unwrap();
-
-    // What comes back is a machine with its hot store, or one that lost that, too.
-    if changes.is_multiple_of(2) {
-        let _ = fs::remove_file(dir.path().join("hot.duckdb"));
-        let _ = fs::remove_file(dir.path().join("hot.duckdb.wal"));
-    }
-    let store = Store::open(small_segments(dir.path()), clock).unwrap();
-    let found = values(&store).await;
-    let distinct: BTreeSet<i64> = found.iter().copied().collect();
-    assert_eq!(found.len(), distinct.len(), "power gone after {changes}: {found:?}");
-    assert!(
-        distinct.is_superset(&acknowledged),
-        "power gone after {changes}: {found:?} of {acknowledged:?}"
-    );
-    assert!(found.iter().all(|v| v.count_ones() == 1), "{found:?}");
-    assert_eq!(request_count(&store).await, 2 * found.len() as u64, "after {changes}");
-    store.seal().await.unwrap();
-    assert_eq!(values(&store).await, found, "sealing what was left, after {changes}");
-    let stats = store.stats();
-    assert_eq!((stats.seal_failures, stats.parts_quarantined), (0, 0), "{stats:?}");
-    assert!(
-        part_files(dir.path())
-            .iter()
-            .all(|p| p.extension().is_some_and(|e| e != "tmp")),
-        "nothing half written stays"
-    );
-    store.close();
-    went
-}
-
-#[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_first_third() {
-    power_goes(0);
-}
-
-#[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_second_third() {
-    power_goes(1);
-}
-
-#[test]
-fn no_power_cut_while_sealing_loses_or_doubles_a_row_last_third() {
-    power_goes(2);
-}
-
 #[tokio::test]
 async fn parts_are_durable_before_they_have_a_name_and_named_before_the_journal_goes() {
     let dir = tempfile::tempdir().unwrap();
@@ -286,100 +204,6 @@ async fn parts_are_durable_before_they_have_a_name_and_named_before_the_journal_
         }
     }
     assert_eq!((named, removed), (9, 2));
-}
-
-#[tokio::test]
-async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
-    let source = tempfile::tempdir().unwrap();
-    let clock = TestClock::at(T0 + 4200);
-    let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
-    for n in 1..=4u64 {
-        store.append(sent(n, T0 - 3600 * (n as i64 % 2))).await.unwrap();
-    }
-    store.flush_applied().await.unwrap();
-    store.seal().await.unwrap();
-    store.close();
-    let files = part_files(source.path());
-    assert_eq!(files.len(), 18);
-    // Whether the hot store is still there must not matter, except for what it still knows.
-    for (at, file) in files
-        .iter()
-        .filter(|f| f.to_str().unwrap().contains("2026111812"))
-        .enumerate()
-    {
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let original = fs::read(file).unwrap();
-        type Change = fn(&mut Vec<u8>);
-        let changes: [(&str, Change); 3] = [
-            ("a flipped bit", |b| {
-                let middle = b.len() / 2;
-                b[middle] ^= 4;
-            }),
-            ("a zero tail", |b| {
-                let end = b.len() - 7;
-                b[end..].fill(0);
-            }),
-            ("a torn end", |b| b.truncate(b.len() - 9)),
-        ];
-        let (what, change) = changes[at % 3];
-        let mut damaged = original.clone();
-        change(&mut damaged);
-        fs::write(file, damaged).unwrap();
-        fs::remove_file(source.path().join("hot.duckdb")).unwrap();
-        let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
-        // First what the journal still holds: a row that is not sealed any more would come back from there.
-        store.flush_applied().await.unwrap();
-        answers(&store).await;
-        let (by_hour, by_window) = (values(&store).await, values_by_window(&store).await);
-        // Without its samples an hour still has its sums, and the other way round.
-        let expected: &[i64] = if name.starts_with("samples") {
-            &[2, 8]
-        } else {
-            &[2, 4, 8, 16]
-        };
-        if !name.starts_with("names") {
-            assert_eq!(by_hour, [2, 4, 8, 16], "{what} in {name}");
-            assert_eq!(by_window, expected, "{what} in {name}");
-        }
-        let stats = store.stats();
-        assert_eq!(stats.parts_quarantined, 1, "{what} in {name}: {stats:?}");
-        let is_sum = ["rollup", "sums", "totals", "runs"]
-            .iter()
-            .any(|kind| name.starts_with(kind));
-        let is_row_kind = name.ends_with("parquet") && !is_sum;
-        let rows = if is_row_kind { 2 } else { 0 };
-        assert_eq!(stats.sealed_rows_lost, rows, "{what} in {name}");
-        assert!(!file.exists());
-        let quarantined = fs::read_dir(source.path().join("quarantine")).unwrap();
-        assert!(
-            quarantined
-                .map(|e| e.unwrap())
-                .any(|e| e.file_name().to_str().unwrap().contains(&name))
-        );
-        store.close();
-        fs::write(file, original).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn damage_under_the_running_store_is_noticed_by_the_question_it_hits() {
-    let dir = tempfile::tempdir().unwrap();
-    let clock = TestClock::at(T0 + 4200);
-    let store = Store::open(options(dir.path()), clock).unwrap();
-    store.append(sent(1, T0)).await.unwrap();
-    store.append(sent(2, T0 - 3600)).await.unwrap();
-    store.flush_applied().await.unwrap();
-    store.seal().await.unwrap();
-    assert_eq!(values(&store).await, [2, 4]);
-    let file = part_files(dir.path())
-        .into_iter()
-        .find(|f| f.to_str().unwrap().contains("samples-2026111812"))
-        .unwrap();
-    fs::remove_file(&file).unwrap();
-    assert_eq!(values_by_window(&store).await, [4], "a part that is gone");
-    assert_eq!(values(&store).await, [2, 4], "the sums of its hour are there");
-    assert_eq!(store.stats().sealed_rows_lost, 1);
-    assert!(store.stats().hot_available && store.stats().hot_rebuilds == 0);
 }
 
 #[tokio::test]

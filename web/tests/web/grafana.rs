@@ -1,4 +1,7 @@
 //! The interface that Grafana's data source speaks gives the numbers of the API.
+//!
+//! One file because every call is compared with the answer of the API to the same question. Both are asked with the helpers
+//! at its beginning.
 
 use std::io::Write;
 
