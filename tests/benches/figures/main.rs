@@ -4,6 +4,7 @@
 //! Guarantees: what is compared with a peer runs beside it, interleaved, in one run; the figures are CPU time per unit
 //! of work, because wall-clock time on a shared machine measures the neighbours.
 
+mod answers;
 mod build;
 mod campaign;
 mod clients;
@@ -73,7 +74,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 21] = [
+const BENCHES: [Bench; 22] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -83,6 +84,7 @@ const BENCHES: [Bench; 21] = [
     ("compare", compare::run),
     ("service", service::run),
     ("ranges", ranges::run),
+    ("answers", answers::run),
     ("ingest", ingest::run),
     ("load", load::run),
     ("hostile", hostile::run),
@@ -97,8 +99,8 @@ const BENCHES: [Bench; 21] = [
     ("soak", soak::run),
 ];
 
-/// A cold build, a server under load and a soak take many minutes of two cores, and clients are fetched from the network.
-const ONLY_WHEN_ASKED: [&str; 5] = ["build", "load", "clients", "languages", "soak"];
+/// Answers are compared with another program's; a cold build, a server under load and a soak take many minutes of two cores, and clients are fetched from the network.
+const ONLY_WHEN_ASKED: [&str; 6] = ["answers", "build", "load", "clients", "languages", "soak"];
 
 fn main() {
     // `cargo bench` adds flags of its own.

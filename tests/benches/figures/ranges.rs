@@ -30,11 +30,12 @@ use crate::{
 };
 
 const COMMAND: &str = "make bench NAME=ranges";
-const PEER: &str = "EMBERLINE_BENCH_OLD";
+/// Names the older program.
+pub(crate) const PEER: &str = "EMBERLINE_BENCH_OLD";
 const ROUNDS: usize = 5;
 const HOUR_S: i64 = 3600;
 /// Kept whatever the date is.
-const KEPT: [&str; 4] = ["--retention-hours", "100000", "--rollup-retention-days", "4000"];
+pub(crate) const KEPT: [&str; 4] = ["--retention-hours", "100000", "--rollup-retention-days", "4000"];
 /// A service that is mostly idle: a month of it loads in minutes.
 const QUIET: Shape = Shape {
     stacks: 500,
@@ -92,7 +93,7 @@ fn sizes(data: &Path) -> Result<(u64, u64)> {
 }
 
 /// The same store for another program; parts are never written to.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
