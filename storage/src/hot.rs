@@ -46,7 +46,7 @@ use crate::{
     hot::{rows::Seen, sources::Sources},
     ids::IdMap,
     journal::{Journal, Lsn},
-    options::Options,
+    options::{Options, whole_seconds},
     parts::{Commit, Keep, Part, PartSet, ROW_KINDS},
     quarantine,
     range::Range,
@@ -227,7 +227,7 @@ impl Shared {
 
     fn hour_before(&self, newest_s: u32, age: Duration) -> u32 {
         let now = self.clock.now_unix_s().min(i64::from(newest_s) + hours::HOUR_S);
-        let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        let age = whole_seconds(age);
         u32::try_from(now.saturating_sub(age).max(0) / hours::HOUR_S).unwrap_or(0)
     }
 }

@@ -11,7 +11,10 @@ mod repair;
 pub mod symbols;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -23,6 +26,7 @@ use crate::{
     hot::{database, hours},
     journal::inspect as segments,
     lock::DirLock,
+    options::Options,
     parts::{self, PartName, ROW_KINDS},
     store::{ALERTS_FILE, NAMES_FILE},
 };
@@ -33,6 +37,21 @@ pub use verify::{Damage, Verified, verify};
 
 /// Told how far a long look has come: the file that is read now, bytes read so far, bytes of all files.
 pub type OnProgress<'a> = dyn FnMut(&Path, u64, u64) + 'a;
+
+/// Ten thousand years: longer than anything is kept, and far from the end of any number.
+const FOR_EVER: Duration = Duration::from_secs(10_000 * 365 * 86_400);
+
+/// Options of a store that is opened once, for other work: how long data is kept is the server's to say.
+fn keeping_everything(options: Options) -> Options {
+    Options {
+        retention: FOR_EVER,
+        rollup_retention: FOR_EVER,
+        samples_limit_mb: u64::MAX >> 20,
+        rollup_limit_mb: u64::MAX >> 20,
+        compact_after: FOR_EVER,
+        ..options
+    }
+}
 
 /// A number of files and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -2,6 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+/// A length of time in seconds, where times are signed.
+pub(crate) fn whole_seconds(length: Duration) -> i64 {
+    i64::try_from(length.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -17,7 +17,7 @@ use crate::{
     hot::{Engine, Hot, Shared},
     journal::{Appended, Journal},
     lock::DirLock,
-    options::Options,
+    options::{Options, whole_seconds},
     parts::PartSet,
     records::{self, Records},
     stats::{Counters, Gauges, StoreStats},
@@ -129,10 +129,9 @@ impl Store {
     fn check(&self, batch: &Batch) -> Result<u32, AppendError> {
         let shared = &self.inner.shared;
         let now = shared.clock.now_unix_s();
-        let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-        let oldest_unix_s = now.saturating_sub(seconds(shared.options.retention)).max(0);
+        let oldest_unix_s = now.saturating_sub(whole_seconds(shared.options.retention)).max(0);
         let newest_unix_s = now
-            .saturating_add(seconds(shared.options.max_future))
+            .saturating_add(whole_seconds(shared.options.max_future))
             .min(i64::from(u32::MAX));
         let mut newest = oldest_unix_s;
         for window in &batch.windows {
@@ -254,10 +253,9 @@ impl Store {
     pub fn state_release(&self, release: &Release, time_s: i64) -> Result<ReleaseBeginning, StateError> {
         let shared = &self.inner.shared;
         let now_s = shared.clock.now_unix_s();
-        let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
         let (from_s, to_s) = (
-            now_s.saturating_sub(seconds(shared.options.rollup_retention)),
-            now_s.saturating_add(seconds(shared.options.max_future)),
+            now_s.saturating_sub(whole_seconds(shared.options.rollup_retention)),
+            now_s.saturating_add(whole_seconds(shared.options.max_future)),
         );
         if !(from_s..=to_s).contains(&time_s) {
             return Err(StateError::OutOfRange { time_s, from_s, to_s });

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use emberline_model::time::Clock;
 
-use super::{Layout, repair::FOR_EVER};
+use super::{Layout, keeping_everything};
 use crate::{
     deletions::{DeleteProgress, Deleted},
     disk::{Disk, RealDisk},
@@ -52,14 +52,8 @@ pub async fn delete(
     // A name that was mistyped must not become a store.
     Layout::read(&*disk, &options.data_dir)?;
     let options = Options {
-        // How long data is kept is the server's to say.
-        retention: FOR_EVER,
-        rollup_retention: FOR_EVER,
-        samples_limit_mb: u64::MAX >> 20,
-        rollup_limit_mb: u64::MAX >> 20,
-        compact_after: FOR_EVER,
         seal_after: Duration::MAX,
-        ..options
+        ..keeping_everything(options)
     };
     let store = Store::open_on(options, clock, disk)?;
     let outcome = delete_from(&store, namespace, service, on_progress).await;

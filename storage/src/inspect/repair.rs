@@ -4,12 +4,12 @@
 //! damaged bytes, is in the quarantine folder afterwards; each step is told. Wrong on purpose: batches that the journal
 //! lost stay missing in its segments, and are told again, until everything in these is sealed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use emberline_model::time::Clock;
 use serde::Serialize;
 
-use super::{Layout, OnProgress, Verified, is_half_written, verify};
+use super::{Layout, OnProgress, Verified, is_half_written, keeping_everything, verify};
 use crate::{
     disk::{Disk, RealDisk, replace_file},
     error::{OpenError, QueryError},
@@ -20,9 +20,6 @@ use crate::{
     store::Store,
     symbols,
 };
-
-/// Ten thousand years: longer than anything is kept, and far from the end of any number.
-pub(super) const FOR_EVER: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 
 /// What a repair found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -68,16 +65,7 @@ pub async fn repair(
         remove_leftovers(&*disk, &data_dir, &mut repaired.done)?;
         rewrite_symbols(&*disk, &data_dir, &*clock, &mut repaired.done)?;
     }
-    let options = Options {
-        // How long data is kept is the server's to say.
-        retention: FOR_EVER,
-        rollup_retention: FOR_EVER,
-        samples_limit_mb: u64::MAX >> 20,
-        rollup_limit_mb: u64::MAX >> 20,
-        compact_after: FOR_EVER,
-        ..options
-    };
-    let store = Store::open_on(options, clock, disk)?;
+    let store = Store::open_on(keeping_everything(options), clock, disk)?;
     let outcome = finish(&store).await;
     tell(&store.stats(), &mut repaired.done);
     store.close();

@@ -17,7 +17,7 @@ use crate::{
     error::AppendError,
     framing,
     journal::segment::Segment,
-    options::Options,
+    options::{Options, whole_seconds},
 };
 
 /// A group is closed at this size, so that its sync stays short.
@@ -306,7 +306,7 @@ impl Writer {
     }
 
     fn remember_senders(&mut self) -> io::Result<()> {
-        let horizon = i64::try_from(self.options.dedup_horizon.as_secs()).unwrap_or(i64::MAX);
+        let horizon = whole_seconds(self.options.dedup_horizon);
         let before = self.clock.now_unix_s().saturating_sub(horizon);
         self.dedup.expire(u32::try_from(before).unwrap_or(0));
         recovery::write_checkpoint(&*self.shared.disk, &self.shared.dir, &self.dedup, self.next_lsn - 1)

@@ -4,6 +4,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StringArray, StructArray},
     datatypes::{ArrowPrimitiveType, Float64Type, Int16Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
 };
+use emberline_model::Workload;
 
 use crate::{error::QueryError, readers::Failure};
 
@@ -31,6 +32,9 @@ fn primitive<'a, T: ArrowPrimitiveType>(array: &'a ArrayRef, what: &str) -> Resu
         .map(|a| a.values().as_ref())
         .ok_or_else(|| mismatch(what))
 }
+
+/// Four columns that say which process: namespace, service, version, instance.
+pub(crate) struct Workloads<'a>([Texts<'a>; 4]);
 
 impl<'a> Columns<'a> {
     pub(crate) fn new(chunk: &'a StructArray) -> Columns<'a> {
@@ -80,6 +84,12 @@ impl<'a> Columns<'a> {
             .ok_or_else(|| mismatch("VARCHAR"))
     }
 
+    /// The columns from `first` on.
+    pub(crate) fn workloads(&self, first: usize) -> Result<Workloads<'a>, Failure> {
+        let text = |at: usize| self.text(first + at);
+        Ok(Workloads([text(0)?, text(1)?, text(2)?, text(3)?]))
+    }
+
     pub(crate) fn list(&self, column: usize) -> Result<Lists<'a>, Failure> {
         self.chunk
             .column(column)
@@ -98,6 +108,19 @@ impl<'a> Texts<'a> {
     /// The text of a row; empty for null.
     pub(crate) fn string(&self, row: usize) -> String {
         self.get(row).unwrap_or_default().to_owned()
+    }
+}
+
+impl Workloads<'_> {
+    /// The process of a row.
+    pub(crate) fn get(&self, row: usize) -> Workload {
+        let [namespace, service, version, instance] = &self.0;
+        Workload {
+            namespace: namespace.string(row),
+            service: service.string(row),
+            version: version.string(row),
+            instance: instance.string(row),
+        }
     }
 }
 

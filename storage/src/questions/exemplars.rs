@@ -168,8 +168,7 @@ pub(crate) fn exemplars(reader: &Reader<'_>, span: &Span, query: &ExemplarQuery)
     }
     statement(span, query).run(reader, |columns| {
         let at = columns.u64(0)?;
-        let (namespace, service) = (columns.text(1)?, columns.text(2)?);
-        let (version, instance) = (columns.text(3)?, columns.text(4)?);
+        let workload = columns.workloads(1)?;
         let (component, profile_type) = (columns.u8(5)?, columns.text(6)?);
         let (side, route) = (columns.u8(7)?, columns.text(8)?);
         let (stack, value) = (columns.u64(9)?, columns.u64(10)?);
@@ -179,12 +178,7 @@ pub(crate) fn exemplars(reader: &Reader<'_>, span: &Span, query: &ExemplarQuery)
             (answer.found, answer.value) = (found[row], sum[row]);
             answer.rows.push(ExemplarRow {
                 unix_ns: i64::try_from(at[row]).unwrap_or(i64::MAX),
-                workload: Workload {
-                    namespace: namespace.string(row),
-                    service: service.string(row),
-                    version: version.string(row),
-                    instance: instance.string(row),
-                },
+                workload: workload.get(row),
                 component: Component::from_code(u32::from(component[row])),
                 profile_type: profile_type.string(row),
                 side: Side::from_code(u32::from(side[row])),

@@ -114,20 +114,14 @@ fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<SampleSeries>, 
         " s GROUP BY 1, 2) g JOIN series d ON d.series_id = g.series_id JOIN label_sets l ON l.label_set = g.label_set",
     );
     sql.run(reader, |columns| {
-        let (namespace, service) = (columns.text(0)?, columns.text(1)?);
-        let (version, instance) = (columns.text(2)?, columns.text(3)?);
+        let workload = columns.workloads(0)?;
         let (component, profile_type) = (columns.u8(4)?, columns.text(5)?);
         let (side, route) = (columns.u8(6)?, columns.text(7)?);
         let (first, last) = (columns.u32(8)?, columns.u32(9)?);
         let (rows, samples) = (columns.u64(10)?, columns.u64(11)?);
         for row in 0..columns.rows() {
             found.push(SampleSeries {
-                workload: Workload {
-                    namespace: namespace.string(row),
-                    service: service.string(row),
-                    version: version.string(row),
-                    instance: instance.string(row),
-                },
+                workload: workload.get(row),
                 component: Component::from_code(u32::from(component[row])),
                 profile_type: profile_type.string(row),
                 side: Side::from_code(u32::from(side[row])),

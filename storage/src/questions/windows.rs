@@ -93,8 +93,7 @@ pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> 
     sql.push(" GROUP BY 1, 3, 4, 5, 6, 7");
     sql.run(reader, |columns| {
         let (start, length) = (columns.u32(0)?, columns.u32(1)?);
-        let (namespace, service) = (columns.text(2)?, columns.text(3)?);
-        let (version, instance) = (columns.text(4)?, columns.text(5)?);
+        let workload = columns.workloads(2)?;
         let component = columns.u8(6)?;
         let (has_requests, has_profiles) = (columns.flag(7)?, columns.flag(8)?);
         let (rate_hz, dropped, truncated) = (columns.f64(9)?, columns.u64(10)?, columns.u64(11)?);
@@ -103,12 +102,7 @@ pub(crate) fn windows(reader: &Reader<'_>, span: &Span, query: &WindowQuery) -> 
             marks.push(WindowMark {
                 window_start_s: i64::from(start[row]),
                 length_s: length[row],
-                workload: Workload {
-                    namespace: namespace.string(row),
-                    service: service.string(row),
-                    version: version.string(row),
-                    instance: instance.string(row),
-                },
+                workload: workload.get(row),
                 component: Component::from_code(u32::from(component[row])),
                 has_requests: has_requests.value(row),
                 has_profiles: has_profiles.value(row),

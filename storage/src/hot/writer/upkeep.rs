@@ -23,6 +23,7 @@ use crate::{
         seal::{self, SealError},
     },
     journal::{Lsn, Needless},
+    options::whole_seconds,
     parts::{self, Dropped, PartSet},
 };
 
@@ -45,7 +46,7 @@ impl Writer {
     /// wait for more late rows, unless `eager`.
     pub(super) fn seal_due(&mut self, eager: bool) {
         let now_s = self.shared.clock.now_unix_s();
-        let after_s = i64::try_from(self.shared.options.seal_after.as_secs()).unwrap_or(i64::MAX);
+        let after_s = whole_seconds(self.shared.options.seal_after);
         let Some(engine) = self.state.engine() else { return };
         let due: Vec<(u32, u32)> = {
             let sources = self.shared.known.sources.read();
@@ -165,7 +166,7 @@ impl Writer {
         if self.deleting.is_busy() || deleting::unfinished(&self.shared).is_some() {
             return None;
         }
-        let after_s = i64::try_from(self.shared.options.compact_after.as_secs()).unwrap_or(i64::MAX);
+        let after_s = whole_seconds(self.shared.options.compact_after);
         let before_s = self.shared.clock.now_unix_s().saturating_sub(after_s).max(0);
         let recent = |refused: &Instant| refused.elapsed() < COMPACT_AGAIN_AFTER;
         let refused = self
