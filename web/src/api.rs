@@ -22,11 +22,16 @@ mod topology;
 
 use std::collections::BTreeSet;
 
+use axum::response::{IntoResponse, Response};
 use emberline_model::ProfileType;
 use emberline_storage::{ProfileTypesQuery, Range, RequestQuery, Step, Store, TotalsQuery, WorkloadFilter};
+use http::HeaderMap;
+use serde::Serialize;
 use utoipa_axum::{router::UtoipaMethodRouter, routes};
 
 use crate::{
+    answers::json::Json,
+    exports::{self, Format, columns::Columns},
     http::error::{ApiError, shorten},
     query::{
         catalog::KnownService,
@@ -105,6 +110,33 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::light(alerts::PARAMETERS, routes!(alerts::alerts)),
         Endpoint::light(status::PARAMETERS, routes!(status::status)),
     ]
+}
+
+/// The parameters of a question whose answer may be a file, and how it is to be written.
+fn with_format(
+    web: &Web,
+    query: Option<&str>,
+    known: &'static [Parameter],
+    headers: &HeaderMap,
+) -> Result<(Params, Format), ApiError> {
+    let params = Params::read(query, known, web.clock.now_unix_ns())?;
+    let format = Format::of(&params, headers);
+    params.no_node_in_files(!format.is_answer())?;
+    Ok((params, format))
+}
+
+/// An answer as JSON, or with its tree as columns.
+fn written<A: Serialize>(
+    mut answer: A,
+    tree: impl FnOnce(&mut A) -> Columns,
+    format: Format,
+    name: &str,
+) -> Result<Response, ApiError> {
+    if format == Format::Json {
+        return Ok(Json(answer).into_response());
+    }
+    let tree = tree(&mut answer);
+    Ok(exports::answer(exports::columns::write(&answer, tree)?, format, name))
 }
 
 /// Nodes of a tree when nothing is said.

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use emberline_model::{ProfileType, Release, Side, workload::Component};
 use emberline_storage::{CostQuery, CostRow, QueryError, Range, Step, Store, TotalsQuery, WorkloadFilter};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What a sum is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +47,34 @@ impl Cost {
     /// `None` without requests.
     pub(crate) fn cpu_ns_per_request(&self) -> Option<f64> {
         (self.requests > 0.0).then(|| self.cpu_ns as f64 / self.requests)
+    }
+}
+
+/// CPU, and what of it is divided by requests.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(crate) struct CpuFigures {
+    /// CPU for requests served and for no request, all windows.
+    cpu_ns: i64,
+    /// `complete_cpu_ns / complete_requests`; null without requests.
+    cpu_ns_per_request: Option<f64>,
+    /// CPU of the time that both signals cover.
+    complete_cpu_ns: i64,
+    /// Requests of that time, rounded where windows are covered in part.
+    complete_requests: u64,
+    /// Stack samples of `cpu_ns`.
+    samples: u64,
+}
+
+impl CpuFigures {
+    /// From the sums of all windows, and those of the time that both signals cover.
+    pub(crate) fn of(all: &Cost, complete: &Cost) -> CpuFigures {
+        CpuFigures {
+            cpu_ns: all.cpu_ns,
+            cpu_ns_per_request: complete.cpu_ns_per_request(),
+            complete_cpu_ns: complete.cpu_ns,
+            complete_requests: complete.requests.round() as u64,
+            samples: all.samples,
+        }
     }
 }
 

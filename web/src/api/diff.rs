@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use axum::{
     extract::{RawQuery, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use emberline_analysis::compare::{Comparison, format_amount};
 use emberline_model::{
@@ -21,7 +21,6 @@ use utoipa::ToSchema;
 use super::comparison::Question;
 use crate::{
     answers::{
-        json::Json,
         stacks::blocking,
         tree_columns::{DiffTree, Shown},
     },
@@ -29,7 +28,7 @@ use crate::{
     http::error::{ApiError, ErrorBody},
     query::params::{
         BASELINE, BASELINE_FROM, BASELINE_TO, CANDIDATE, CANDIDATE_FROM, CANDIDATE_TO, COMPONENT, FORMAT, FROM,
-        FUNCTIONS_LIMIT, LIMIT, NAMESPACE, NODE, PER, PROFILE_TYPE, Parameter, Params, ROUTE, SERVICE, SIDE, TO,
+        FUNCTIONS_LIMIT, LIMIT, NAMESPACE, NODE, PER, PROFILE_TYPE, Parameter, ROUTE, SERVICE, SIDE, TO,
     },
     state::Web,
 };
@@ -124,9 +123,7 @@ pub(crate) async fn diff(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    let format = Format::of(&params, &headers);
-    params.no_node_in_files(!format.is_answer())?;
+    let (params, format) = super::with_format(&web, query.as_deref(), PARAMETERS, &headers)?;
     let limit = super::tree_limit(&params)?;
     let functions_limit = params.count(&FUNCTIONS_LIMIT)?;
     let node = params.node()?;
@@ -139,16 +136,9 @@ pub(crate) async fn diff(
     }
     let part = node.map(|node| (node, limit));
     let answer = blocking(move || -> Result<Response, ApiError> {
-        let mut described = describe(question, comparison, functions_limit, part)?;
-        if format == Format::Json {
-            return Ok(Json(described).into_response());
-        }
-        let tree = std::mem::take(&mut described.tree).into_columns();
-        Ok(exports::answer(
-            exports::columns::write(&described, tree)?,
-            format,
-            "diff",
-        ))
+        let described = describe(question, comparison, functions_limit, part)?;
+        let tree = |described: &mut Diff| std::mem::take(&mut described.tree).into_columns();
+        super::written(described, tree, format, "diff")
     });
     answer.await?
 }

@@ -6,7 +6,7 @@
 
 use axum::{
     extract::{RawQuery, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use emberline_model::ProfileType;
 use emberline_storage::{LabelFilter, ProfileTypesQuery, Range};
@@ -17,7 +17,6 @@ use utoipa::ToSchema;
 use super::profile::{Described, FunctionsCut, ProfileFunction, Shape};
 use crate::{
     answers::{
-        json::Json,
         stacks::{Stacks, blocking},
         tree_columns::ProfileTree,
     },
@@ -150,9 +149,7 @@ pub(crate) async fn merge(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    let format = Format::of(&params, &headers);
-    params.no_node_in_files(!format.is_answer())?;
+    let (params, format) = super::with_format(&web, query.as_deref(), PARAMETERS, &headers)?;
     let shape = Shape::read(&params)?;
     let selection = Selection::read(&web, &params).await?;
     let shown = shape.shown().filter(|_| format.is_answer());
@@ -167,7 +164,7 @@ pub(crate) async fn merge(
             tree,
             resolved_ratio,
         } = shape.describe(&stacks, &[])?;
-        let mut answer = Merge {
+        let answer = Merge {
             query: selection.query(),
             total: stacks.total(),
             samples: stacks.samples(),
@@ -176,15 +173,8 @@ pub(crate) async fn merge(
             tree,
             resolved_ratio,
         };
-        if format == Format::Json {
-            return Ok(Json(answer).into_response());
-        }
-        let tree = std::mem::take(&mut answer.tree).into_columns();
-        Ok(exports::answer(
-            exports::columns::write(&answer, tree)?,
-            format,
-            "merge",
-        ))
+        let tree = |answer: &mut Merge| std::mem::take(&mut answer.tree).into_columns();
+        super::written(answer, tree, format, "merge")
     });
     answer.await?
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{RawQuery, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use emberline_model::{
     ProfileType, Side,
@@ -24,7 +24,6 @@ use utoipa::ToSchema;
 
 use crate::{
     answers::{
-        json::Json,
         stacks::{Stacks, blocking},
         tree_columns::{ProfileTree, Shown},
     },
@@ -450,25 +449,13 @@ pub(crate) async fn profile(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
-    let format = Format::of(&params, &headers);
-    params.no_node_in_files(!format.is_answer())?;
+    let (params, format) = super::with_format(&web, query.as_deref(), PARAMETERS, &headers)?;
     let shape = Shape::read(&params)?;
     let question = Question::read(&web, &params).await?;
     if format.is_answer() {
-        let mut answer = question.answer(&web, shape).await?;
-        if format == Format::Json {
-            return Ok(Json(answer).into_response());
-        }
-        let write = move || -> Result<Response, ApiError> {
-            let tree = std::mem::take(&mut answer.tree).into_columns();
-            Ok(exports::answer(
-                exports::columns::write(&answer, tree)?,
-                format,
-                "profile",
-            ))
-        };
-        return blocking(write).await?;
+        let answer = question.answer(&web, shape).await?;
+        let tree = |answer: &mut ProfileAnswer| std::mem::take(&mut answer.tree).into_columns();
+        return blocking(move || super::written(answer, tree, format, "profile")).await?;
     }
     let found = question.find(&web, None).await?;
     blocking(move || question.export(&found, format)).await?

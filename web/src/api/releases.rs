@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::{services::Release, workloads_of};
 use crate::{
     answers::{
-        cost::{self, Cost, Costs},
+        cost::{self, Cost, Costs, CpuFigures},
         json::Json,
         red::{Quantiles, Red},
     },
@@ -50,16 +50,8 @@ pub(super) struct ReleaseStats {
     errors: u64,
     #[serde(flatten)]
     quantiles: Quantiles,
-    /// CPU for requests served and for no request, all windows.
-    cpu_ns: i64,
-    /// `complete_cpu_ns / complete_requests`; null without requests.
-    cpu_ns_per_request: Option<f64>,
-    /// CPU of the time that both signals cover.
-    complete_cpu_ns: i64,
-    /// Requests of that time, rounded where windows are covered in part.
-    complete_requests: u64,
-    /// Stack samples of `cpu_ns`.
-    samples: u64,
+    #[serde(flatten)]
+    cpu: CpuFigures,
     /// Windows reported.
     windows: u64,
     /// Windows of profiles that count, if only in part, where CPU is divided by requests.
@@ -147,11 +139,7 @@ impl Figures {
                 requests: red.requests(),
                 errors: red.errors,
                 quantiles: red.quantiles(),
-                cpu_ns: all.cpu_ns,
-                cpu_ns_per_request: complete.cpu_ns_per_request(),
-                complete_cpu_ns: complete.cpu_ns,
-                complete_requests: complete.requests.round() as u64,
-                samples: all.samples,
+                cpu: CpuFigures::of(&all, &complete),
                 windows: seen.windows,
                 complete_windows: seen.complete.windows,
                 covered_s: seen.complete.covered_s,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     answers::{
-        cost::{Cost, Costs},
+        cost::{Cost, Costs, CpuFigures},
         json::Json,
         red::{Quantiles, Red},
     },
@@ -70,15 +70,8 @@ struct RouteStats {
     error_ratio: f64,
     #[serde(flatten)]
     quantiles: Quantiles,
-    /// All windows.
-    cpu_ns: i64,
-    /// `complete_cpu_ns / complete_requests`; null without requests.
-    cpu_ns_per_request: Option<f64>,
-    /// CPU of the time that both signals cover.
-    complete_cpu_ns: i64,
-    /// Requests of that time, rounded where windows are covered in part.
-    complete_requests: u64,
-    samples: u64,
+    #[serde(flatten)]
+    cpu: CpuFigures,
 }
 
 /// The windows of one release that start within one step.
@@ -231,11 +224,7 @@ pub(crate) async fn service(State(web): State<Web>, RawQuery(query): RawQuery) -
         rate: sums.red.requests() as f64 / seconds,
         error_ratio: sums.red.error_ratio(),
         quantiles: sums.red.quantiles(),
-        cpu_ns: sums.cpu.cpu_ns,
-        cpu_ns_per_request: sums.complete.cpu_ns_per_request(),
-        complete_cpu_ns: sums.complete.cpu_ns,
-        complete_requests: sums.complete.requests.round() as u64,
-        samples: sums.cpu.samples,
+        cpu: CpuFigures::of(&sums.cpu, &sums.complete),
     });
     let series = series.into_iter().map(|((start_s, rank), sums)| Point {
         start_ms: start_s * 1000,
