@@ -25,7 +25,7 @@ use crate::{
     parts::Kind,
 };
 
-use columns::{HourRows, LabelSetRows, LocationRows, SeriesRows, codes, numbers, texts};
+use columns::{ExemplarRows, LabelSetRows, LocationRows, SampleRows, SeriesRows, WindowRows, codes, numbers, texts};
 pub(crate) use requests::RequestRows;
 pub(crate) use stage::{restore, stage};
 
@@ -166,6 +166,14 @@ pub(crate) struct Staged {
     stacks: (Vec<u64>, ListBuilder<UInt64Builder>, Vec<u64>),
     builds: (Vec<u64>, Vec<u8>, Vec<u64>),
     salted: Vec<u64>,
+}
+
+#[derive(Default)]
+struct HourRows {
+    samples: SampleRows,
+    exemplars: ExemplarRows,
+    requests: RequestRows,
+    windows: WindowRows,
 }
 
 impl Staged {

@@ -8,16 +8,8 @@ use arrow::array::{
 };
 use emberline_model::{Component, Frame, Release, Workload, WorkloadWindow};
 
-use super::{RequestRows, type_id};
+use super::type_id;
 use crate::journal::Lsn;
-
-#[derive(Default)]
-pub(super) struct HourRows {
-    pub(super) samples: SampleRows,
-    pub(super) exemplars: ExemplarRows,
-    pub(super) requests: RequestRows,
-    pub(super) windows: WindowRows,
-}
 
 #[derive(Default)]
 pub(super) struct SampleRows {

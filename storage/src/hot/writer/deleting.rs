@@ -10,21 +10,18 @@
 
 mod asked;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, io, panic::AssertUnwindSafe, sync::Arc};
 
 use asked::{Active, unavailable, unknown};
 
-use super::{Engine, ROOM_BYTES, Shared, Writer, engine::derive_history};
+use super::{
+    Engine, Shared, Writer,
+    engine::{Removed, derive_history},
+};
 use crate::{
     deletions::{DeleteProgress, Deleted, Deletion, Owned, ServiceName},
     error::DeleteError,
     hot::{
-        database::Database,
         failure::{self, Kind},
         purge::{self, Found, Outcome},
         rewrite::Problem,
@@ -41,37 +38,6 @@ pub(super) fn unfinished(shared: &Shared) -> Option<Deletion> {
     let mut all = deletions.all().iter();
     all.find(|deletion| !purge::next(shared, deletion).0.is_empty())
         .cloned()
-}
-
-impl Engine {
-    /// Removes what a crash left of deleted services in the tables. Put off while the disk has no room: questions must not
-    /// wait for that.
-    pub(super) fn remove_deleted(
-        shared: &Shared,
-        database: &Database,
-        tables: &BTreeMap<u32, u32>,
-    ) -> duckdb::Result<Removed> {
-        let deleted = shared.deletions.lock().all().to_vec();
-        if deleted.is_empty() {
-            return Ok(Removed::Nothing);
-        }
-        if shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) < ROOM_BYTES {
-            return Ok(Removed::Later);
-        }
-        match database.remove_deleted(tables, &deleted)? {
-            0 => Ok(Removed::Nothing),
-            _ => Ok(Removed::Something),
-        }
-    }
-}
-
-/// What became of rows of deleted services in the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removed {
-    Nothing,
-    Something,
-    /// There is no room to.
-    Later,
 }
 
 impl Writer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Shared, deleting::Removed};
+use super::{ROOM_BYTES, Shared};
 use crate::{
     hot::{
         database::{self, Database},
@@ -63,10 +63,39 @@ impl Engine {
         })
     }
 
+    /// Removes what a crash left of deleted services in the tables. Put off while the disk has no room: questions must not
+    /// wait for that.
+    pub(super) fn remove_deleted(
+        shared: &Shared,
+        database: &Database,
+        tables: &BTreeMap<u32, u32>,
+    ) -> duckdb::Result<Removed> {
+        let deleted = shared.deletions.lock().all().to_vec();
+        if deleted.is_empty() {
+            return Ok(Removed::Nothing);
+        }
+        if shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) < ROOM_BYTES {
+            return Ok(Removed::Later);
+        }
+        match database.remove_deleted(tables, &deleted)? {
+            0 => Ok(Removed::Nothing),
+            _ => Ok(Removed::Something),
+        }
+    }
+
     /// Number of the last batch applied.
     pub(crate) fn applied(&self) -> Lsn {
         self.applied
     }
+}
+
+/// What became of rows of deleted services in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    Nothing,
+    Something,
+    /// There is no room to.
+    Later,
 }
 
 /// Opens the file and makes it agree with the parts. The outer error is that of the folder of parts.
