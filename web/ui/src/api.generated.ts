@@ -124,6 +124,15 @@ export interface Coverage {
   /** Seconds that requests are known of. */ requests_s: number;
 }
 
+/** CPU, and what of it is divided by requests. */
+export interface CpuFigures {
+  /** CPU of the time that both signals cover. */ complete_cpu_ns: number;
+  /** Requests of that time, rounded where windows are covered in part. */ complete_requests: number;
+  /** CPU for requests served and for no request, all windows. */ cpu_ns: number;
+  /** `complete_cpu_ns / complete_requests`; null without requests. */ cpu_ns_per_request: number | null;
+  /** Stack samples of `cpu_ns`. */ samples: number;
+}
+
 /** What changed between two releases. */
 export interface Diff {
   baseline: SideSummary;
@@ -514,19 +523,14 @@ export interface Release {
 }
 
 /** A release with what it served and what that cost. */
-export type ReleaseStats = Release & Quantiles & {
-  /** CPU of the time that both signals cover. */ complete_cpu_ns: number;
-  /** Requests of that time, rounded where windows are covered in part. */ complete_requests: number;
+export type ReleaseStats = Release & Quantiles & CpuFigures & {
   /** Windows of profiles that count, if only in part, where CPU is divided by requests. */ complete_windows: number;
   /** Whose CPU the figures below are: the application's where it reports, else the proxy's. */ component: Component;
   /** Seconds that both signals cover. */ covered_s: number;
-  /** CPU for requests served and for no request, all windows. */ cpu_ns: number;
-  /** `complete_cpu_ns / complete_requests`; null without requests. */ cpu_ns_per_request: number | null;
   errors: number;
   /** Requests served. */ requests: number;
   /** Seconds that windows of requests cover. */ requests_s: number;
   /** Share of CPU whose leaf function has a name, 0 to 1. */ resolved_ratio: number;
-  /** Stack samples of `cpu_ns`. */ samples: number;
   /** Windows reported. */ windows: number;
 };
 
@@ -538,17 +542,12 @@ export interface Releases {
 }
 
 /** One route of one release. */
-export type RouteStats = Quantiles & {
-  /** CPU of the time that both signals cover. */ complete_cpu_ns: number;
-  /** Requests of that time, rounded where windows are covered in part. */ complete_requests: number;
+export type RouteStats = Quantiles & CpuFigures & {
   /** Whose CPU. A release that both the application and a proxy report has a row of each. */ component: Component;
-  /** All windows. */ cpu_ns: number;
-  /** `complete_cpu_ns / complete_requests`; null without requests. */ cpu_ns_per_request: number | null;
   error_ratio: number;
   /** Per second observed. */ rate: number;
   /** Requests served. */ requests: number;
   /** `(none)`: CPU that belongs to no request. */ route: string;
-  samples: number;
   version: string;
 };
 
