@@ -14,6 +14,8 @@
 //! Wrong on purpose: windows count as independent of each other, and intervals are symmetric, so the lower end for a
 //! rare function can be below the difference that is possible.
 
+use std::collections::BTreeMap;
+
 use emberline_model::comparison::{Confidence, Judgement};
 use serde::{Deserialize, Serialize};
 
@@ -159,8 +161,12 @@ pub fn compare_cost(
         baseline: Exposures::new(exposures.baseline),
         candidate: Exposures::new(exposures.candidate),
     };
-    let measured = Measured::new(&exposures, costs, None);
-    measured.compare_single(1.0, config)
+    let rows = Sides {
+        baseline: costs.baseline.iter().copied(),
+        candidate: costs.candidate.iter().copied(),
+    };
+    let measured = Measured::new(&exposures, rows, None);
+    measured.compare_single(1.0, &mut Critical::new(config.interval), config)
 }
 
 /// Exposure windows sorted for lookup.
@@ -182,6 +188,30 @@ impl Exposures {
 
     fn position(&self, start: i64) -> Option<usize> {
         self.windows.binary_search_by_key(&start, |w| w.start).ok()
+    }
+}
+
+/// How many standard errors intervals reach: looked for once for each number of degrees of freedom, which thousands of
+/// functions have in common.
+#[derive(Debug)]
+pub(crate) struct Critical {
+    interval: f64,
+    /// By the bits of the degrees.
+    known: BTreeMap<u64, f64>,
+}
+
+impl Critical {
+    /// Of intervals of this coverage.
+    pub(crate) fn new(interval: f64) -> Critical {
+        Critical {
+            interval,
+            known: BTreeMap::new(),
+        }
+    }
+
+    fn of(&mut self, degrees: f64) -> f64 {
+        let known = self.known.entry(degrees.to_bits());
+        *known.or_insert_with(|| student_critical(self.interval, degrees))
     }
 }
 
@@ -210,7 +240,7 @@ impl Measured {
     /// `cost_per_sample` is what one sample stands for where a side has none.
     pub(crate) fn new(
         exposures: &Sides<Exposures>,
-        costs: Sides<&[CostWindow]>,
+        costs: Sides<impl Iterator<Item = CostWindow>>,
         cost_per_sample: Option<f64>,
     ) -> Measured {
         let baseline = window_sums(&exposures.baseline, costs.baseline);
@@ -270,11 +300,11 @@ impl Measured {
     }
 
     /// The comparison without its verdict: confidence is `Few`, and `q_value` is `p_value`.
-    pub(crate) fn compare(&self, prior_dispersion: f64, config: &CostConfig) -> CostComparison {
+    pub(crate) fn compare(&self, prior_dispersion: f64, critical: &mut Critical) -> CostComparison {
         let (raw, degrees) = self.raw_dispersion();
         let degrees_of_freedom = PRIOR_DEGREES + degrees;
         let dispersion = ((PRIOR_DEGREES * prior_dispersion + degrees * raw) / degrees_of_freedom).max(1.0);
-        let critical = student_critical(config.interval, degrees_of_freedom);
+        let critical = critical.of(degrees_of_freedom);
         let side = |s: &MeasuredSide| {
             let standard_error = (s.poisson_variance * dispersion).sqrt();
             SideCost {
@@ -309,8 +339,13 @@ impl Measured {
     }
 
     /// The comparison of a single cost, with its verdict.
-    pub(crate) fn compare_single(&self, prior_dispersion: f64, config: &CostConfig) -> CostComparison {
-        let mut comparison = self.compare(prior_dispersion, config);
+    pub(crate) fn compare_single(
+        &self,
+        prior_dispersion: f64,
+        critical: &mut Critical,
+        config: &CostConfig,
+    ) -> CostComparison {
+        let mut comparison = self.compare(prior_dispersion, critical);
         if self.comparable && self.samples() >= config.min_samples {
             comparison.confidence = confidence(comparison.p_value, comparison.p_value, config.alpha);
         }
@@ -330,7 +365,7 @@ pub(crate) fn confidence(p_value: f64, q_value: f64, strong: f64) -> Confidence 
 }
 
 /// Cost and samples per exposure window.
-fn window_sums(exposures: &Exposures, costs: &[CostWindow]) -> Vec<(f64, u64)> {
+fn window_sums(exposures: &Exposures, costs: impl Iterator<Item = CostWindow>) -> Vec<(f64, u64)> {
     let mut sums = vec![(0.0, 0); exposures.windows.len()];
     for row in costs {
         if let Some(at) = exposures.position(row.start) {

@@ -7,11 +7,7 @@
 //!
 //! Wrong on purpose: a stack the dictionary does not know counts under `[unknown]`.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    ops::Range,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use emberline_model::{
     Histogram, ProfileType,
@@ -21,15 +17,16 @@ use emberline_model::{
         SideSummary,
     },
     function::Program,
-    resolve::{FunctionInfo, StackValue},
+    resolve::FunctionInfo,
     tree::{FlameTree, TreeBuilder},
 };
 
 use crate::{
     attribution::{Finding, Guilty, find_guilty},
     change::{CostComparison, CostConfig, ExposureWindow, Sides},
-    functions::{FunctionChange, FunctionReport, FunctionSeries, FunctionWindow, compare_functions},
+    functions::{FunctionChange, FunctionReport, FunctionSeries, compare_functions},
     latency::estimate_quantile,
+    paths::{Paths, pieces_of_mean},
     sentence::Sentence,
 };
 
@@ -96,15 +93,16 @@ pub struct Comparison {
 /// Compares two releases.
 pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOptions<'_>) -> Comparison {
     let mut tree = TreeBuilder::new();
-    let mut callers = HashSet::new();
-    let paths = [
-        add_to_tree(baseline, 0, &mut tree, &mut callers),
-        add_to_tree(candidate, 1, &mut tree, &mut callers),
-    ];
+    let paths = Paths::of_both(baseline, candidate, &mut tree);
     let tree = tree.finish(options.tree_limit);
     let mut series = vec![FunctionSeries::default(); tree.functions.len()];
-    add_windows(baseline, 0, &paths[0], &mut series);
-    add_windows(candidate, 1, &paths[1], &mut series);
+    let mut callers = Vec::new();
+    for paths in paths {
+        paths.add_callers(&mut callers);
+        paths.add_windows(&mut series);
+    }
+    callers.sort_unstable();
+    callers.dedup();
     let names: HashSet<&str> = tree.functions.iter().map(|f| f.name.as_str()).collect();
     let program = Program::of(&tree.functions, options.own);
     for (function, info) in series.iter_mut().zip(&tree.functions) {
@@ -170,117 +168,6 @@ fn note(side: &SideData, options: CompareOptions<'_>) -> Option<String> {
         .map(|(_, note)| note)
         .collect();
     (!notes.is_empty()).then(|| notes.join("; "))
-}
-
-/// What the stacks of one side consist of, by functions of the tree.
-#[derive(Default)]
-struct Paths {
-    /// Leaf first, each function once per stack, one stack after the other.
-    functions: Vec<u32>,
-    /// Where those of each stack are.
-    places: HashMap<u64, Range<usize>>,
-}
-
-impl Paths {
-    fn of(&self, stack: u64) -> &[u32] {
-        self.places
-            .get(&stack)
-            .map_or(&[], |place| &self.functions[place.clone()])
-    }
-}
-
-/// Adds one side's stacks to the tree; who calls whom goes to `callers`.
-fn add_to_tree(side: &SideData, index: usize, tree: &mut TreeBuilder, callers: &mut HashSet<(u32, u32)>) -> Paths {
-    let mut of_stack: HashMap<u64, (i64, u64)> = HashMap::new();
-    for &(stack, value, samples) in side.windows.iter().flat_map(|window| &window.stacks) {
-        let sum = of_stack.entry(stack).or_default();
-        *sum = (sum.0.saturating_add(value), sum.1.saturating_add(samples));
-    }
-    let sums: BTreeMap<u64, (i64, u64)> = of_stack.into_iter().collect();
-    let pieces = pieces_of_mean(side);
-    let rows = sums.iter().map(|(&stack_id, &(value, samples))| StackValue {
-        stack_id,
-        side: index,
-        value: if pieces > 1 {
-            value.saturating_add(pieces / 2) / pieces
-        } else {
-            value
-        },
-        samples,
-    });
-    tree.add_named(&side.resolved, rows);
-    let mut known: Vec<Option<u32>> = vec![None; side.resolved.functions.len()];
-    let mut paths = Paths::default();
-    for &stack in sums.keys() {
-        let first = paths.functions.len();
-        let mut below = None;
-        for f in side.resolved.frames(stack) {
-            let function = match known[f as usize] {
-                Some(function) => function,
-                None => *known[f as usize].insert(tree.function(&side.resolved.functions[f as usize])),
-            };
-            if let Some(callee) = below.replace(function)
-                && callee != function
-            {
-                callers.insert((callee, function));
-            }
-            if !paths.functions[first..].contains(&function) {
-                paths.functions.push(function);
-            }
-        }
-        if below.is_none() {
-            paths.functions.push(tree.function(&Arc::new(FunctionInfo::unknown())));
-        }
-        paths.places.insert(stack, first..paths.functions.len());
-    }
-    paths
-}
-
-/// How many pieces of time a side's values are a mean over; 1 where they are added up.
-fn pieces_of_mean(side: &SideData) -> i64 {
-    match side.is_gauge {
-        true => i64::try_from(side.windows.len()).unwrap_or(i64::MAX).max(1),
-        false => 1,
-    }
-}
-
-/// Adds one side to the costs of each function per window.
-fn add_windows(side: &SideData, index: usize, paths: &Paths, series: &mut [FunctionSeries]) {
-    let nothing = FunctionWindow {
-        start: 0,
-        self_cost: 0.0,
-        total_cost: 0.0,
-        self_samples: 0,
-        total_samples: 0,
-    };
-    let mut costs = vec![nothing; series.len()];
-    for window in &side.windows {
-        let start = window.start_unix_s;
-        costs.fill(FunctionWindow { start, ..nothing });
-        for &(stack, value, samples) in &window.stacks {
-            let functions = paths.of(stack);
-            if let Some(&leaf) = functions.first() {
-                let cost = &mut costs[leaf as usize];
-                cost.self_cost += value as f64;
-                cost.self_samples += samples;
-            }
-            for &function in functions {
-                let cost = &mut costs[function as usize];
-                cost.total_cost += value as f64;
-                cost.total_samples += samples;
-            }
-        }
-        for (cost, function) in costs.iter().zip(series.iter_mut()) {
-            if cost.total_samples > 0 || cost.total_cost > 0.0 {
-                let rows = if index == 0 {
-                    &mut function.baseline
-                } else {
-                    &mut function.candidate
-                };
-                rows.push(*cost);
-            }
-        }
-    }
 }
 
 /// The function a closure of Rust stands in: `f` for `f::{{closure}}::{{closure}}`. Elsewhere closures run where their

@@ -18,7 +18,9 @@ use emberline_model::comparison::{Confidence, FunctionState};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    change::{CostComparison, CostConfig, CostWindow, ExposureWindow, Exposures, Measured, Sides, confidence},
+    change::{
+        CostComparison, CostConfig, CostWindow, Critical, ExposureWindow, Exposures, Measured, Sides, confidence,
+    },
     statistics::benjamini_hochberg,
 };
 
@@ -100,36 +102,14 @@ pub fn compare_functions(
         baseline: Exposures::new(exposures.baseline),
         candidate: Exposures::new(exposures.candidate),
     };
-    let self_costs: Vec<Sides<Vec<CostWindow>>> = functions.iter().map(|f| rows(f, self_row)).collect();
-    let route_rows = Sides {
-        baseline: self_costs
-            .iter()
-            .flat_map(|s| s.baseline.iter().copied())
-            .collect::<Vec<_>>(),
-        candidate: self_costs
-            .iter()
-            .flat_map(|s| s.candidate.iter().copied())
-            .collect::<Vec<_>>(),
-    };
-    let measure = |rows: &Sides<Vec<CostWindow>>, per_sample: Option<f64>| {
-        Measured::new(
-            &exposures,
-            Sides {
-                baseline: &rows.baseline,
-                candidate: &rows.candidate,
-            },
-            per_sample,
-        )
-    };
-    let route = measure(&route_rows, None);
-    let per_sample = cost_per_sample(&route_rows);
+    let route = Measured::new(&exposures, all_rows(functions), None);
+    let per_sample = cost_per_sample(all_rows(functions));
     let measured: Vec<Sides<Measured>> = functions
         .iter()
-        .zip(&self_costs)
         // Not the two releases but the two kinds of cost: self in `baseline`'s place, total in `candidate`'s.
-        .map(|(f, own)| Sides {
-            baseline: measure(own, per_sample),
-            candidate: measure(&rows(f, total_row), per_sample),
+        .map(|f| Sides {
+            baseline: Measured::new(&exposures, rows(f, self_row), per_sample),
+            candidate: Measured::new(&exposures, rows(f, total_row), per_sample),
         })
         .collect();
 
@@ -141,8 +121,12 @@ pub fn compare_functions(
             && (share_passes(rates.baseline, all.baseline) || share_passes(rates.candidate, all.candidate))
     };
     let dispersion = median_dispersion(measured.iter().map(|m| &m.candidate).filter(|m| judged(m)));
-    let self_costs = judge_family(measured.iter().map(|m| &m.baseline), judged, dispersion, config);
-    let total_costs = judge_family(measured.iter().map(|m| &m.candidate), judged, dispersion, config);
+    let mut critical = Critical::new(config.interval);
+    let [self_costs, total_costs] = [
+        measured.iter().map(|m| &m.baseline).collect::<Vec<_>>(),
+        measured.iter().map(|m| &m.candidate).collect(),
+    ]
+    .map(|family| judge_family(family, judged, dispersion, &mut critical, config));
 
     let route_delta = route.rates().candidate - route.rates().baseline;
     let mut changes: Vec<FunctionChange> = functions
@@ -167,7 +151,7 @@ pub fn compare_functions(
         size(b).total_cmp(&size(a)).then(a.function.cmp(&b.function))
     });
     FunctionReport {
-        route: route.compare_single(dispersion, config),
+        route: route.compare_single(dispersion, &mut critical, config),
         functions: changes,
         dispersion,
     }
@@ -189,18 +173,30 @@ fn total_row(row: &FunctionWindow) -> CostWindow {
     }
 }
 
-fn rows(series: &FunctionSeries, of: fn(&FunctionWindow) -> CostWindow) -> Sides<Vec<CostWindow>> {
+/// What a function cost on both sides.
+fn rows(
+    series: &FunctionSeries,
+    of: fn(&FunctionWindow) -> CostWindow,
+) -> Sides<impl Iterator<Item = CostWindow> + '_> {
     Sides {
-        baseline: series.baseline.iter().map(of).collect(),
-        candidate: series.candidate.iter().map(of).collect(),
+        baseline: series.baseline.iter().map(of),
+        candidate: series.candidate.iter().map(of),
     }
 }
 
-fn cost_per_sample(rows: &Sides<Vec<CostWindow>>) -> Option<f64> {
+/// What all functions cost: their self costs are those of the route.
+fn all_rows(functions: &[FunctionSeries]) -> Sides<impl Iterator<Item = CostWindow> + '_> {
+    let of_side = |side: fn(&FunctionSeries) -> &[FunctionWindow]| functions.iter().flat_map(side).map(self_row);
+    Sides {
+        baseline: of_side(|f| &f.baseline),
+        candidate: of_side(|f| &f.candidate),
+    }
+}
+
+fn cost_per_sample(rows: Sides<impl Iterator<Item = CostWindow>>) -> Option<f64> {
     let (cost, samples) = rows
         .baseline
-        .iter()
-        .chain(&rows.candidate)
+        .chain(rows.candidate)
         .fold((0.0, 0), |(c, n), r| (c + r.cost, n + r.samples));
     (samples > 0).then(|| cost / samples as f64)
 }
@@ -216,14 +212,17 @@ fn median_dispersion<'a>(judged: impl Iterator<Item = &'a Measured>) -> f64 {
 }
 
 /// Compares a family of costs and adjusts for its size.
-fn judge_family<'a>(
-    measured: impl Iterator<Item = &'a Measured>,
+fn judge_family(
+    measured: Vec<&Measured>,
     judged: impl Fn(&Measured) -> bool,
     dispersion: f64,
+    critical: &mut Critical,
     config: &CostConfig,
 ) -> Vec<CostComparison> {
-    let mut family: Vec<(CostComparison, bool)> =
-        measured.map(|m| (m.compare(dispersion, config), judged(m))).collect();
+    let mut family: Vec<(CostComparison, bool)> = measured
+        .into_iter()
+        .map(|m| (m.compare(dispersion, critical), judged(m)))
+        .collect();
     let p_values: Vec<f64> = family.iter().filter(|f| f.1).map(|f| f.0.p_value).collect();
     let q_values = benjamini_hochberg(&p_values);
     for ((comparison, _), q_value) in family.iter_mut().filter(|f| f.1).zip(q_values) {

@@ -15,5 +15,6 @@ pub mod fold;
 pub mod functions;
 pub mod latency;
 pub mod latency_watch;
+mod paths;
 mod sentence;
 pub mod statistics;

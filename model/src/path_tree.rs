@@ -98,6 +98,29 @@ impl PathTree {
         children
     }
 
+    /// Which nodes have a last step that no node above them has, so that what a path passes twice counts once: what passes
+    /// through these nodes is what passes the step. `of` says what a step stands for, a number below `many`.
+    pub fn outermost(&self, children: &Children, many: usize, of: impl Fn(u32) -> u32) -> Vec<bool> {
+        let mut outermost = vec![false; self.len()];
+        // How often each step is on the path to the node being looked at.
+        let mut open = vec![0u32; many];
+        let mut next = children.first(PathTree::ROOT);
+        while let Some(mut here) = next {
+            let on_path = &mut open[of(self.step(here)) as usize];
+            outermost[here as usize] = *on_path == 0;
+            *on_path += 1;
+            next = children.first(here);
+            // At a leaf: up until there is a sibling.
+            while next.is_none() {
+                let Some(parent) = self.parent(here) else { break };
+                open[of(self.step(here)) as usize] -= 1;
+                next = children.next_sibling(here);
+                here = parent;
+            }
+        }
+        outermost
+    }
+
     /// The same paths, with one child for each step.
     pub fn merged(&self) -> Merged {
         let children = self.children();
@@ -283,6 +306,22 @@ mod tests {
                 }
             }
             prop_assert_eq!(listed, merged.tree.len());
+        }
+
+        #[test]
+        fn a_node_is_outermost_where_no_node_above_has_its_step(
+            paths in prop::collection::vec(prop::collection::vec(0u32..6, 0..7), 0..60),
+        ) {
+            let (tree, _) = tree(&paths);
+            // Steps that stand for the same.
+            let of = |step: u32| step / 2;
+            let outermost = tree.outermost(&tree.children(), 3, of);
+            prop_assert!(!outermost[PathTree::ROOT as usize]);
+            for node in 1..tree.len() as u32 {
+                let mut up = tree.steps_up(node).map(of);
+                let last = up.next();
+                prop_assert_eq!(outermost[node as usize], up.all(|above| Some(above) != last));
+            }
         }
 
         /// Steps become none, one or two.

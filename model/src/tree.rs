@@ -181,10 +181,27 @@ impl TreeBuilder {
     /// Adds rows, with names from a dictionary.
     pub fn add_resolved(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = StackValue>) {
         let leaf = |row: &StackValue| resolved.stacks.node(row.stack_id).unwrap_or(ROOT);
-        let ends = rows.into_iter().map(|row| End {
-            node: leaf(&row),
-            own: Own::of(row.side, row.value, row.samples),
-        });
+        self.add_ends(
+            resolved,
+            rows.into_iter().map(|row| End {
+                node: leaf(&row),
+                own: Own::of(row.side, row.value, row.samples),
+            }),
+        );
+    }
+
+    /// Adds what ends in nodes of a dictionary's paths: side, value and samples by node.
+    pub fn add_nodes(&mut self, resolved: &ResolvedStacks, rows: impl IntoIterator<Item = (u32, (usize, i64, u64))>) {
+        self.add_ends(
+            resolved,
+            rows.into_iter().map(|(node, (side, value, samples))| End {
+                node,
+                own: Own::of(side, value, samples),
+            }),
+        );
+    }
+
+    fn add_ends(&mut self, resolved: &ResolvedStacks, ends: impl Iterator<Item = End>) {
         if !self.functions.is_empty() || !self.ends.is_empty() {
             return self.add_paths(resolved, ends);
         }
@@ -348,29 +365,15 @@ impl Whole {
             let of_function = &mut totals[self.paths.step(end.node) as usize];
             of_function.self_value = plus(of_function.self_value, end.own.value);
         }
-        // How often each function is on the path to the node being looked at.
-        let mut open = vec![0u32; functions];
-        let mut next = self.children.first(ROOT);
-        while let Some(mut here) = next {
-            let function = self.paths.step(here) as usize;
-            if open[function] == 0 {
-                let of_function = &mut totals[function];
-                let mut sum = Own {
-                    value: of_function.total,
-                    samples: of_function.samples,
-                };
-                sum.add(&self.sums[here as usize].all);
-                (of_function.total, of_function.samples) = (sum.value, sum.samples);
-            }
-            open[function] += 1;
-            next = self.children.first(here);
-            // At a leaf: up until there is a sibling.
-            while next.is_none() {
-                let Some(parent) = self.paths.parent(here) else { break };
-                open[self.paths.step(here) as usize] -= 1;
-                next = self.children.next_sibling(here);
-                here = parent;
-            }
+        let outermost = self.paths.outermost(&self.children, functions, |step| step);
+        for node in (1..self.paths.len()).filter(|&node| outermost[node]) {
+            let of_function = &mut totals[self.paths.step(node as u32) as usize];
+            let mut sum = Own {
+                value: of_function.total,
+                samples: of_function.samples,
+            };
+            sum.add(&self.sums[node].all);
+            (of_function.total, of_function.samples) = (sum.value, sum.samples);
         }
         totals
     }

@@ -23,6 +23,7 @@ use crate::{
         Grain, Span,
         cut::{Cut, HOUR},
     },
+    ids::IdMap,
     questions::{
         Question, View,
         coverage::Covered,
@@ -42,6 +43,8 @@ const MOST_PIECES: u32 = 100;
 /// Time, from the first profile to the last, from which on pieces are at least so long: of these a variance has enough then.
 const LONG_S: u32 = 23 * HOUR;
 const LONG_PIECE_S: u32 = 2 * HOUR;
+/// What a stack of a piece takes until it is a part of an answer, in bytes.
+const STACK_BYTES: usize = 80;
 
 /// Which side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,21 +297,38 @@ fn add_stacks(
         let obstacles = covered.classes(&[query.component], HOUR).obstacles();
         Cut::new(span, HOUR, piece_s, &obstacles)
     });
-    let rows = stacks::sums(
+    let mut sums: BTreeMap<i64, IdMap<(i64, u64)>> = BTreeMap::new();
+    let count = pieces.len();
+    stacks::each(
         reader,
         span,
         &stacks,
         &labels,
         Some(covered),
         cut.as_ref(),
-        pieces.len(),
-    )?
-    .rows;
-    for row in rows {
-        let start_s = u32::try_from(row.window_start_s).unwrap_or(u32::MAX);
-        let piece = pieces.entry(start_s).or_default();
-        piece.start_unix_s = row.window_start_s;
-        piece.stacks.push((row.stack_id, row.value, row.samples));
+        count,
+        |rows| {
+            let mut added = 0;
+            // Sums of a stack follow one another hour by hour.
+            for rows in rows.chunk_by(|a, b| (a.stack_id, a.window_start_s) == (b.stack_id, b.window_start_s)) {
+                let of_piece = sums.entry(rows[0].window_start_s).or_default();
+                let before = of_piece.len();
+                let sum = of_piece.entry(rows[0].stack_id).or_default();
+                for row in rows {
+                    *sum = (sum.0.saturating_add(row.value), sum.1.saturating_add(row.samples));
+                }
+                added += of_piece.len() - before;
+            }
+            reader.hold(added * STACK_BYTES)
+        },
+    )?;
+    for (start_s, stacks) in sums {
+        let piece = pieces.entry(u32::try_from(start_s).unwrap_or(u32::MAX)).or_default();
+        piece.start_unix_s = start_s;
+        piece.stacks = stacks
+            .into_iter()
+            .map(|(stack, (value, samples))| (stack, value, samples))
+            .collect();
     }
     Ok(())
 }

@@ -6,7 +6,6 @@ use crate::{
     hot::{Grain, Span, cut::Cut},
     questions::{
         Question, View,
-        columns::Columns,
         coverage::{Covered, JOIN_COVERED, SUM_OF_PARTS, push_start_of_step},
         gauges::{self, MEAN},
         selection::{NO_LABEL, WorkloadFilter, push_component},
@@ -163,13 +162,24 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
         )?),
         false => None,
     };
-    sums(reader, span, query, &labels, covered.as_ref(), None, 1)
+    let mut answer = StackRows::default();
+    each(reader, span, query, &labels, covered.as_ref(), None, 1, |rows| {
+        reader.hold(rows.len() * ROW_BYTES)?;
+        for row in rows {
+            answer.value = answer.value.saturating_add(row.value);
+            answer.samples = answer.samples.saturating_add(row.samples);
+        }
+        answer.rows.extend_from_slice(rows);
+        Ok(())
+    })?;
+    answer.rows.sort_unstable();
+    Ok(answer)
 }
 
-/// The same, with labels of the caller's, and of what is covered, if that is given; then a cut may say which hours come from
-/// sums. Rows of a gauge are weighted so that
-/// those of a stack, added up and divided by `pieces`, are its mean.
-pub(super) fn sums(
+/// Hands over the same chunk by chunk, with labels of the caller's, and of what is covered, if that is given; then a cut may say
+/// which hours come from sums. Those are handed over as they are, to be added up by whoever wants them: a stack has a row for
+/// each hour and label. Rows of a gauge are weighted so that those of a stack, added up and divided by `pieces`, are its mean.
+pub(super) fn each(
     reader: &Reader<'_>,
     span: &Span,
     query: &StackQuery,
@@ -177,10 +187,10 @@ pub(super) fn sums(
     covered: Option<&Covered>,
     cut: Option<&Cut>,
     pieces: usize,
-) -> Result<StackRows, Failure> {
-    let mut answer = StackRows::default();
+    mut take: impl FnMut(&[StackRow]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     if span.is_empty() {
-        return Ok(answer);
+        return Ok(());
     }
     let push_series = |sql: &mut Sql| {
         sql.push("SELECT d.series_id FROM series d WHERE d.profile_type = ")
@@ -193,11 +203,11 @@ pub(super) fn sums(
         false => None,
     };
     if weights.as_ref().is_some_and(gauges::Weights::is_empty) {
-        return Ok(answer);
+        return Ok(());
     }
     let series = SeriesIn::look_up(reader, push_series)?;
     if series.is_empty() {
-        return Ok(answer);
+        return Ok(());
     }
     let mut sql = Sql::new("");
     let mut in_parts = false;
@@ -246,52 +256,38 @@ pub(super) fn sums(
         labels.push(&mut sql, "s.label_set");
     }
     sql.push(" GROUP BY 1, 2");
-    let mut statements = vec![sql];
-    let mut sql = Sql::new("SELECT ");
-    sql.start_of_step("s.ts", query.step)
-        .push(", s.stack_id, ")
-        .push(SUM_OF_VALUES)
-        .push(", ")
-        .push(SUM_OF_SAMPLES)
-        .push(" FROM ");
-    if sql.sums_of_samples(span, cut, Summed::STACKS) {
-        sql.push(" s WHERE ");
-        series.push(&mut sql, "s.series_id", push_series);
-        if leave_out {
-            labels.push(&mut sql, "s.label_set");
-        }
-        sql.push(" GROUP BY 1, 2");
-        statements.push(sql);
-    }
-    let mut add = |columns: Columns<'_>| {
+    let mut chunk = Vec::new();
+    sql.run(reader, |columns| {
         let (window, stack) = (columns.u32(0)?, columns.u64(1)?);
         let (value, samples) = (columns.i64(2)?, columns.u64(3)?);
-        reader.hold(columns.rows() * ROW_BYTES)?;
-        for row in 0..columns.rows() {
-            answer.value = answer.value.saturating_add(value[row]);
-            answer.samples = answer.samples.saturating_add(samples[row]);
-            answer.rows.push(StackRow {
-                window_start_s: i64::from(window[row]),
-                stack_id: stack[row],
-                value: value[row],
-                samples: samples[row],
-            });
-        }
-        Ok(())
-    };
-    for sql in &statements {
-        sql.run(reader, &mut add)?;
+        chunk.clear();
+        chunk.extend((0..columns.rows()).map(|row| StackRow {
+            window_start_s: i64::from(window[row]),
+            stack_id: stack[row],
+            value: value[row],
+            samples: samples[row],
+        }));
+        take(&chunk)
+    })?;
+    let mut sql = Sql::new("SELECT s.ts, s.stack_id, s.value, s.samples FROM ");
+    if !sql.sums_of_samples(span, cut, Summed::STACKS) {
+        return Ok(());
     }
-    answer.rows.sort_unstable();
-    if statements.len() > 1 {
-        answer.rows.dedup_by(|next, row| {
-            let is_same = (next.window_start_s, next.stack_id) == (row.window_start_s, row.stack_id);
-            if is_same {
-                row.value = row.value.saturating_add(next.value);
-                row.samples = row.samples.saturating_add(next.samples);
-            }
-            is_same
-        });
+    sql.push(" s WHERE ");
+    series.push(&mut sql, "s.series_id", push_series);
+    if leave_out {
+        labels.push(&mut sql, "s.label_set");
     }
-    Ok(answer)
+    sql.run(reader, |columns| {
+        let (ts, stack) = (columns.u32(0)?, columns.u64(1)?);
+        let (value, samples) = (columns.u64(2)?, columns.u64(3)?);
+        chunk.clear();
+        chunk.extend((0..columns.rows()).map(|row| StackRow {
+            window_start_s: i64::from(query.step.start_of(ts[row])),
+            stack_id: stack[row],
+            value: i64::try_from(value[row]).unwrap_or(i64::MAX),
+            samples: samples[row],
+        }));
+        take(&chunk)
+    })
 }

@@ -50,13 +50,13 @@ impl Store {
     /// One side of a comparison, its stacks named.
     pub async fn side_data(&self, query: SideQuery) -> Result<SideData, QueryError> {
         let mut data = self.ask(Unnamed(query)).await?;
-        let ids: IdSet = data.windows.iter().flat_map(|w| w.stacks.iter().map(|s| s.0)).collect();
-        data.resolved = self.resolve(&ids.into_iter().collect::<Vec<_>>()).await?;
+        self.name([&mut data]).await?;
         Ok(data)
     }
 
     /// Both sides of a comparison, on one footing: where the stacks of either say no routes, those of the whole services are
-    /// compared; and with `best`, where requests cannot divide the CPU of either, both are for seconds.
+    /// compared; and with `best`, where requests cannot divide the CPU of either, both are for seconds. They have one
+    /// dictionary. One side is asked for after the other: what the engine needs to add up is there once.
     pub async fn both_sides(
         &self,
         mut baseline: SideQuery,
@@ -64,13 +64,15 @@ impl Store {
         best: bool,
     ) -> Result<BothSides, QueryError> {
         loop {
-            let (a, b) = tokio::try_join!(self.side_data(baseline.clone()), self.side_data(candidate.clone()))?;
+            let mut a = self.ask(Unnamed(baseline.clone())).await?;
+            let mut b = self.ask(Unnamed(candidate.clone())).await?;
             let (per, whole_service) = (candidate.divided_by(), candidate.whole_service);
             if best && per == Per::Request && !(a.is_divisible() && b.is_divisible()) {
                 (baseline.per, candidate.per) = (Per::Second, Per::Second);
             } else if !whole_service && candidate.route.is_some() && (a.says_no_routes() || b.says_no_routes()) {
                 (baseline.whole_service, candidate.whole_service) = (true, true);
             } else {
+                self.name([&mut a, &mut b]).await?;
                 return Ok(BothSides {
                     baseline: a,
                     candidate: b,
@@ -79,6 +81,17 @@ impl Store {
                 });
             }
         }
+    }
+
+    /// Names the stacks of sides, all at once: most stacks are those of both.
+    async fn name<const SIDES: usize>(&self, sides: [&mut SideData; SIDES]) -> Result<(), QueryError> {
+        let stacks = sides.iter().flat_map(|side| &side.windows).flat_map(|w| &w.stacks);
+        let ids: IdSet = stacks.map(|stack| stack.0).collect();
+        let resolved = self.resolve(&Vec::from_iter(ids)).await?;
+        for side in sides {
+            side.resolved = resolved.clone();
+        }
+        Ok(())
     }
 
     /// Names the frames of stacks, leaf first. A stack that is not known is left out.

@@ -1,7 +1,11 @@
 //! Answers from sums equal those from windows: a store that seals, compacts, deletes and comes late beside one that holds the
 //! same windows one by one.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::common::*;
 use emberline_model::{Batch, Component, Histogram, RequestSeries, Side, WorkloadWindow, comparison::SideData};
@@ -338,4 +342,31 @@ async fn a_day_reads_no_window_and_its_ends_read_theirs() {
     };
     sums(&store, who, ragged, Step::Seconds(900)).await.unwrap();
     assert!(store.stats().parts_quarantined > 0);
+}
+
+/// What both sides of a comparison have in common is named once, and each says what it says alone: a stack of a piece of time
+/// once, whether sums or windows tell of it.
+#[tokio::test]
+async fn sides_that_are_compared_have_one_dictionary_and_each_stack_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, _) = sealed_day(dir.path()).await;
+    // The ends of one lie within hours.
+    let ragged = Range {
+        from_unix_s: DAY + 1_234,
+        to_unix_s: NEXT_DAY - 1_234,
+    };
+    let query = |range| SideQuery::new(release("checkout", "v1"), range);
+    let sides = store.both_sides(query(WHOLE), query(ragged), true).await.unwrap();
+    assert!(Arc::ptr_eq(&sides.baseline.resolved, &sides.candidate.resolved));
+    for (side, range) in [(&sides.baseline, WHOLE), (&sides.candidate, ragged)] {
+        let alone = store.side_data(query(range)).await.unwrap();
+        assert_eq!(told(side), told(&alone));
+        assert_eq!(side.windows.len(), 12);
+        for piece in &side.windows {
+            let stacks: BTreeSet<u64> = piece.stacks.iter().map(|stack| stack.0).collect();
+            assert_eq!(stacks.len(), piece.stacks.len(), "a stack twice");
+            assert_eq!(stacks.len(), 5);
+            assert!(stacks.iter().all(|&stack| !side.resolved.frames(stack).is_empty()));
+        }
+    }
 }

@@ -34,8 +34,9 @@ const COMMAND: &str = "make bench NAME=ranges";
 pub(crate) const PEER: &str = "EMBERLINE_BENCH_OLD";
 const ROUNDS: usize = 5;
 const HOUR_S: i64 = 3600;
+const DAY_S: i64 = 24 * HOUR_S;
 /// Kept whatever the date is.
-pub(crate) const KEPT: [&str; 4] = ["--retention-hours", "100000", "--rollup-retention-days", "4000"];
+pub(crate) const KEPT: [&str; 4] = ["--retention-hours", "87600", "--rollup-retention-days", "3660"];
 /// A service that is mostly idle: a month of it loads in minutes.
 const QUIET: Shape = Shape {
     stacks: 500,
@@ -69,7 +70,13 @@ fn load(data: &Path, plan: &Plan) -> Result<()> {
     options.retention = Duration::from_secs(4_000 * 24 * 3600);
     options.rollup_retention = options.retention;
     let store = Store::open(options, clock.clone()).context("the store does not open")?;
-    runtime()?.block_on(bulk::load(&store, &clock, plan, |_| {}))?;
+    runtime()?.block_on(async {
+        bulk::load(&store, &clock, plan, |_| {}).await?;
+        // The last day is over as well: a server that compacted it while it is measured would be measured with that.
+        clock.set(pinned::START + 2 * DAY_S);
+        store.compact().await?;
+        Ok::<_, anyhow::Error>(())
+    })?;
     store.close();
     Ok(())
 }

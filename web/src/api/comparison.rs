@@ -9,7 +9,7 @@ use emberline_model::{
     comparison::{Per, SideData},
     workload::Component,
 };
-use emberline_storage::{Holding, Range, SideQuery};
+use emberline_storage::{BothSides, Holding, Range, SideQuery};
 
 use crate::{
     answers::stacks::{self, blocking},
@@ -95,7 +95,7 @@ impl Question {
         let route = self.route.clone();
         let own = web.own_code.of(&self.known.service).to_vec();
         let profile_type = self.profile_type.clone();
-        let bytes = bytes_of(&sides.baseline, tree_limit) + bytes_of(&sides.candidate, tree_limit);
+        let bytes = bytes_of(&sides, tree_limit);
         Holding::current().add(bytes as u64).await?;
         // Comparing walks every stack of every window.
         blocking(move || {
@@ -128,18 +128,24 @@ impl Question {
 const FUNCTION_BYTES: usize = 400;
 const PIECE_OF_FUNCTION_BYTES: usize = 40;
 
-/// What comparing takes for a side, about, in bytes.
-fn bytes_of(side: &SideData, shown: Option<usize>) -> usize {
-    let (paths, functions) = (side.resolved.stacks.paths(), &side.resolved.functions);
-    let mut depths: Vec<usize> = vec![0];
+/// What comparing takes, about, in bytes.
+fn bytes_of(sides: &BothSides, shown: Option<usize>) -> usize {
+    // Both have one dictionary.
+    let resolved = &sides.baseline.resolved;
+    let (paths, functions) = (resolved.stacks.paths(), &resolved.functions);
+    let mut depths: Vec<u32> = Vec::with_capacity(paths.len());
+    depths.push(0);
     for (parent, _) in paths.below_root() {
         depths.push(depths[parent as usize] + 1);
     }
-    let stacks = side.windows.iter().flat_map(|window| &window.stacks);
-    let nodes = stacks.filter_map(|(stack, ..)| side.resolved.stacks.node(*stack));
-    let frames: usize = nodes.map(|node| depths[node as usize]).sum();
+    let pieces_of_functions = [&sides.baseline, &sides.candidate].map(|side| {
+        let stacks = side.windows.iter().flat_map(|window| &window.stacks);
+        let nodes = stacks.filter_map(|(stack, ..)| resolved.stacks.node(*stack));
+        let frames: usize = nodes.map(|node| depths[node as usize] as usize).sum();
+        frames.min(functions.len() * side.windows.len())
+    });
     let names: usize = functions.iter().map(|f| FUNCTION_BYTES + 2 * f.name.len()).sum();
-    frames.min(functions.len() * side.windows.len()) * PIECE_OF_FUNCTION_BYTES
+    pieces_of_functions.iter().sum::<usize>() * PIECE_OF_FUNCTION_BYTES
         + names
         + stacks::bytes_of_paths(paths.len(), shown)
 }
