@@ -21,6 +21,7 @@ use emberline_model::{
         SideSummary,
     },
     function::Program,
+    id::HexId,
     resolve::{FunctionInfo, StackValue},
     tree::{FlameTree, TreeBuilder},
 };
@@ -388,7 +389,7 @@ fn row(
         divide(totals.total[1], divisors[1]),
     );
     FunctionRow {
-        id: format!("{:016x}", info.id),
+        id: HexId(info.id),
         name: info.name.clone(),
         module: info.module.clone(),
         library: change.is_library,
@@ -415,7 +416,7 @@ fn row(
 fn name_guilty(guilty: &Guilty, tree: &FlameTree) -> Option<GuiltyFunction> {
     let info = tree.functions.iter().find(|f| f.id == guilty.function)?;
     Some(GuiltyFunction {
-        id: format!("{:016x}", info.id),
+        id: HexId(info.id),
         name: info.name.clone(),
         module: info.module.clone(),
         delta_ns_per_request: guilty.delta,
