@@ -15,7 +15,6 @@
 //! valid under such positive dependence, and is then merely cautious.
 
 use emberline_model::comparison::{Confidence, FunctionState};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{CostComparison, CostConfig, CostWindow, ExposureWindow, Exposures, Measured, Sides, confidence},
@@ -53,7 +52,7 @@ pub struct FunctionSeries {
 }
 
 /// One function of both releases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FunctionChange {
     /// Function identifier.
     pub function: u64,
@@ -72,7 +71,7 @@ pub struct FunctionChange {
 }
 
 /// All functions of a comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FunctionReport {
     /// The cost of the whole route.
     pub route: CostComparison,
