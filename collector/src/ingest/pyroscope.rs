@@ -116,7 +116,7 @@ impl Asked {
         if kind.is_empty() || workload.instance == UNKNOWN {
             let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns, None);
             return ingest
-                .accept(place.sender, None, Payload::Foreign(Box::new(reader)), bytes)
+                .accept(place.sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
                 .await;
         }
         let slot = ingest.place_of(place.sender, workload, &kind)?;
@@ -126,7 +126,7 @@ impl Asked {
             let looking = looking.clone();
             move |received_unix_ns| self.read(&form, limit, received_unix_ns, Some(&looking))
         };
-        let reader = Payload::Foreign(Box::new(reader));
+        let reader = Payload::ThirdParty(Box::new(reader));
         let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)
