@@ -409,12 +409,17 @@ mod tests {
 
         #[test]
         fn any_bytes_behind_any_boundary_end(bytes in prop::collection::vec(any::<u8>(), 0..200), boundary in "\\PC{0,20}", header in "\\PC{0,40}") {
-            let _ = read(bytes.clone(), &boundary);
-            let _ = read([format!("--{boundary}\r\n").into_bytes(), bytes].concat(), &boundary);
+            for sent in [bytes.clone(), [format!("--{boundary}\r\n").into_bytes(), bytes].concat()] {
+                if let Ok(form) = read(sent.clone(), &boundary) {
+                    prop_assert!(form.profile.len() < sent.len());
+                }
+            }
             let mut headers = HeaderMap::new();
             if let Ok(value) = format!("multipart/form-data; {header}").parse() {
                 headers.insert(header::CONTENT_TYPE, value);
-                let _ = boundary_of(&headers);
+                if let Ok(Some(boundary)) = boundary_of(&headers) {
+                    prop_assert!(!boundary.is_empty() && boundary.len() <= header.len(), "{boundary} of {header}");
+                }
             }
         }
     }

@@ -513,9 +513,10 @@ mod tests {
         }
 
         #[test]
-        fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = profiles_to_protobuf(&bytes);
-            let _ = metrics_to_protobuf(&bytes);
+        fn bytes_of_any_kind_are_refused_or_give_no_more_than_they_hold(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            for protobuf in [profiles_to_protobuf(&bytes), metrics_to_protobuf(&bytes)].into_iter().flatten() {
+                prop_assert!(protobuf.len() <= 8 * bytes.len());
+            }
         }
 
         #[test]
