@@ -6,6 +6,9 @@
 //! signal is missing and what to do.
 //!
 //! Wrong on purpose: a stack the dictionary does not know counts under `[unknown]`.
+//!
+//! One file because it is the order of one computation, from two sides' stacks to the rows of the answer. What is computed on the way
+//! (changes, attribution, folding, sentences) has a file for each.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -5,6 +5,9 @@
 //! to show the evidence.
 //!
 //! Wrong on purpose: it keeps every judged window, about a kilobyte each, so whoever feeds it for days must bound that.
+//!
+//! One file because it is one machine: each step reads and writes the state that the others do. What is pure of it (quantiles,
+//! e-processes, configuration) stands in files of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 

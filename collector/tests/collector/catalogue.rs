@@ -1,5 +1,8 @@
 //! Bad input of the catalogue (C1 to C7), through real requests: each is refused by reason or taken with what was left
 //! out named, and what was stored before stays. `README.md` beside this file says which test holds which row.
+//!
+//! One file because it is one catalogue: its tests are named by the rows and share the server that they are sent to. Rows that need a
+//! machinery of their own (files of debug information, addresses) are elsewhere.
 
 use crate::support::{
     Server, T0,

@@ -8,6 +8,9 @@
 //! enumeration given by name is taken although the specification forbids it.
 //!
 //! Source: OTLP specification 1.11, "JSON Protobuf Encoding"; proto3 JSON mapping.
+//!
+//! One file because it is one state machine: each kind of value is read where the text is, into the buffer of the message that holds
+//! it. Only the lists of fields stand elsewhere, since they are data.
 
 use base64::Engine as _;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};

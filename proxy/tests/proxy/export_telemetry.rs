@@ -1,4 +1,7 @@
 //! Every request counts in exactly one window and one series, whatever threads, clocks and names do.
+//!
+//! One file because each test records the same requests into the same telemetry and looks at another promise of it. Delivery is tested
+//! elsewhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

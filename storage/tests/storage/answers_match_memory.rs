@@ -1,4 +1,7 @@
 //! Random batches, asked for through the store and added up independently in memory: the answers are equal.
+//!
+//! One file because the store and the memory that it is compared with are asked side by side. A question that only one of them had
+//! would be compared with nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

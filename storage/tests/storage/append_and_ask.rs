@@ -1,4 +1,7 @@
 //! What is appended is what questions are answered with, wherever the rows lie.
+//!
+//! One file because each test is asked twice, of rows in tables and of the same rows in sealed parts, by the same few lines. The questions
+//! are few, and each has its answer beside it.
 
 use crate::common::*;
 use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};

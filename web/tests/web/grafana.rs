@@ -1,4 +1,7 @@
 //! The interface that Grafana's data source speaks gives the numbers of the API.
+//!
+//! One file because it is one client's session: the queries that the data source sends, in its protocols. The answers are compared
+//! with each other.
 
 use std::io::Write;
 
