@@ -18,12 +18,13 @@
 mod apply;
 mod flags;
 mod keys;
+#[cfg(test)]
+mod message_tests;
 mod reference;
 mod show;
 mod source;
 #[cfg(test)]
 mod tests;
-mod text;
 mod value;
 
 use std::{
@@ -33,7 +34,7 @@ use std::{
 };
 
 use emberline_collector::scrape::{self, ScrapeConfig};
-use serde_yaml_ng::Value;
+use emberline_yaml::{Entry, Problem, Unreadable, Value, nearest, show_problems};
 
 pub(crate) use apply::{collector_config, store_options};
 pub(crate) use flags::{ServerSettingsArgs, unknown_variables};
@@ -44,9 +45,6 @@ pub(crate) use show::show;
 
 /// The section that is not a list of keys.
 const SCRAPE: &str = "scrape";
-
-/// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,50 +135,39 @@ pub(crate) fn is_section(name: &str) -> bool {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-    let unreadable = |error: std::io::Error| {
-        format!(
+    emberline_yaml::read_file(path).map_err(|error| match error {
+        Unreadable::Io(error) => format!(
             "{}: cannot read the configuration: {error}; check the path and its permissions",
             path.display()
-        )
-    };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "{}: more than the {MAX_FILE_BYTES} bytes of a configuration; is this the right file?",
-            path.display()
-        ));
-    }
-    Ok(text)
+        ),
+        Unreadable::TooLarge => format!(
+            "{}: more than the {} bytes of a configuration; is this the right file?",
+            path.display(),
+            emberline_yaml::MAX_FILE_BYTES
+        ),
+    })
 }
 
 fn read_file(path: &Path, text: &str, loaded: &mut Loaded, problems: &mut Vec<String>) {
-    let mut wrong = |line: usize, message: String| problems.push(format!("{}:{line}: {message}", path.display()));
-    let tree: Value = match serde_yaml_ng::from_str(text) {
+    let mut wrong =
+        |line: usize, message: String| problems.push(show_problems(path, &[Problem::new(line, message)]).to_string());
+    let tree = match emberline_yaml::parse(text) {
         Ok(tree) => tree,
-        Err(error) => {
-            let full = error.to_string();
-            let message = full.split(" at line ").next().unwrap_or(&full);
-            return wrong(error.location().map_or(1, |place| place.line()), message.to_owned());
-        }
+        Err(problem) => return wrong(problem.line, problem.message),
     };
-    let sections = match &tree {
+    let sections = match &tree.value {
         // Nothing but comments.
         Value::Null => return,
-        Value::Mapping(sections) => sections,
+        Value::Map(sections) => sections,
         _ => {
             return wrong(
-                1,
+                tree.line,
                 "not a configuration: write sections such as `store: {memory_limit_mb: 256}`".to_owned(),
             );
         }
     };
-    for (name, values) in sections {
-        let name = name.as_str().unwrap_or_default();
+    for entry in sections {
+        let name = entry.key.as_str();
         if name == SCRAPE {
             match scrape::parse_section(path, text) {
                 Ok(scrape) => loaded.scrape = Some(scrape),
@@ -188,49 +175,40 @@ fn read_file(path: &Path, text: &str, loaded: &mut Loaded, problems: &mut Vec<St
             }
             continue;
         }
-        let Some(section) = SECTIONS.iter().find(|section| section.name == name) else {
-            problems.push(format!(
-                "{}:{}: {}",
-                path.display(),
-                text::line_of(text, name, None),
-                unknown_section(name)
-            ));
-            continue;
-        };
-        read_section(path, text, section, values, loaded, problems);
+        match SECTIONS.iter().find(|section| section.name == name) {
+            Some(section) => read_section(path, section, entry, loaded, problems),
+            None => {
+                let problem = Problem::new(entry.line, unknown_section(name));
+                problems.push(show_problems(path, &[problem]).to_string());
+            }
+        }
     }
 }
 
-fn read_section(
-    path: &Path,
-    text: &str,
-    section: &Section,
-    values: &Value,
-    loaded: &mut Loaded,
-    problems: &mut Vec<String>,
-) {
-    let mut wrong = |line: usize, message: String| problems.push(format!("{}:{line}: {message}", path.display()));
-    let values = match values {
+fn read_section(path: &Path, section: &Section, entry: &Entry, loaded: &mut Loaded, problems: &mut Vec<String>) {
+    let mut wrong =
+        |line: usize, message: String| problems.push(show_problems(path, &[Problem::new(line, message)]).to_string());
+    let values = match &entry.value.value {
         // A section whose keys are all commented out.
         Value::Null => return,
-        Value::Mapping(values) => values,
+        Value::Map(values) => values,
         _ => {
-            let line = text::line_of(text, section.name, None);
-            return wrong(line, format!("`{}` is a section: write keys below it", section.name));
+            return wrong(
+                entry.line,
+                format!("`{}` is a section: write keys below it", section.name),
+            );
         }
     };
-    for (name, value) in values {
-        let name = name.as_str().unwrap_or_default();
-        let line = text::line_of(text, section.name, Some(name));
+    for Entry { key: name, line, value } in values {
         let Some(key) = section.keys.iter().find(|key| key.name == name) else {
-            wrong(line, unknown_key(section, name));
+            wrong(*line, unknown_key(section, name));
             continue;
         };
         match key.set_yaml(&mut loaded.settings, value) {
             Ok(()) => {
-                loaded.origins.insert(key.name, Origin::File(path.to_owned(), line));
+                loaded.origins.insert(key.name, Origin::File(path.to_owned(), *line));
             }
-            Err(message) => wrong(line, format!("`{}`: {message}", key.name)),
+            Err(message) => wrong(*line, format!("`{}`: {message}", key.name)),
         }
     }
 }
@@ -241,7 +219,7 @@ fn unknown_section(name: &str) -> String {
     }
     let sections = || SECTIONS.iter().map(|section| section.name).chain([SCRAPE]);
     let of_key = keys::all().find(|(_, key)| key.name == name);
-    let hint = match (of_key, text::nearest(name, sections())) {
+    let hint = match (of_key, nearest(name, sections())) {
         (Some((section, _)), _) => format!("`{name}` stands in the section `{}`", section.name),
         (None, Some(near)) => format!("did you mean `{near}`?"),
         (None, None) => "remove it".to_owned(),
@@ -255,8 +233,8 @@ fn unknown_key(section: &Section, name: &str) -> String {
         true => format!("did you mean `{}`?", key.name),
         false => format!("did you mean `{}`, in the section `{}`?", key.name, other.name),
     };
-    let here = text::nearest(name, section.keys.iter().map(|key| key.name));
-    let near = here.or_else(|| text::nearest(name, keys::all().map(|(_, key)| key.name)));
+    let here = nearest(name, section.keys.iter().map(|key| key.name));
+    let near = here.or_else(|| nearest(name, keys::all().map(|(_, key)| key.name)));
     let near = near.and_then(|near| keys::all().find(|(_, key)| key.name == near));
     let hint = near.map_or_else(|| "remove it".to_owned(), place);
     let all: Vec<&str> = section.keys.iter().map(|key| key.name).collect();

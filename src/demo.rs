@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use emberline_proxy::stop_requested;
 
 use crate::cli::DemoArgs;
 use mesh::SampleMesh;
@@ -53,7 +54,10 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
 
     let outcome = tokio::select! {
         result = story(&args, plant, &mut server, &mut mesh, &mut reporter, started) => result,
-        signal = interrupted() => signal.map(|()| reporter.note("Stopping ...")),
+        () = stop_requested(false) => {
+            reporter.note("Stopping ...");
+            Ok(())
+        }
     };
     // The last windows are shipped while the server still runs.
     mesh.stop().await;
@@ -105,17 +109,6 @@ async fn story(
                 reporter.verdict(&alert, &server.url(), started.elapsed());
             }
         }
-    }
-    Ok(())
-}
-
-/// Resolves at Ctrl-C or SIGTERM.
-async fn interrupted() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = terminate.recv() => {}
     }
     Ok(())
 }

@@ -13,12 +13,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use emberline_collector::{Stored, Told};
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
     cli::{ImportArgs, TableOutput},
-    client::{self, Server, Target},
+    client::{self, Answer, Server, Target},
     progress::Progress,
 };
 
@@ -66,7 +67,7 @@ async fn import(args: &ImportArgs) -> Result<Vec<Report>> {
 struct Report {
     path: PathBuf,
     /// The server's answer, or why the file was not imported.
-    outcome: Result<Value, String>,
+    outcome: Result<Stored<'static>, String>,
 }
 
 /// Where a file goes, and whose it is.
@@ -88,21 +89,20 @@ fn target(args: &ImportArgs) -> Target {
     }
 }
 
-async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Value> {
+async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Stored<'static>> {
     let file = Bytes::from(std::fs::read(path).context("cannot read it")?);
     for _ in 0..MAX_RETRIES {
         let answer = server
             .send(Method::POST, target(args), file.clone(), MAX_ANSWER_BYTES)
             .await?;
         if answer.status == StatusCode::OK {
-            return serde_json::from_slice(&answer.body).context("the server's answer is not JSON");
+            return serde_json::from_slice(&answer.body)
+                .context("the answer is not that of an import: are command and server of one version?");
         }
-        let pause = answer.headers.get(header::RETRY_AFTER);
-        let pause: Option<u64> = pause.and_then(|value| value.to_str().ok()?.parse().ok());
-        let Some(pause) = pause.filter(|_| answer.status == StatusCode::SERVICE_UNAVAILABLE) else {
+        let Some(pause) = pause_before_retry(&answer) else {
             return Err(server.refusal(&answer));
         };
-        tokio::time::sleep(Duration::from_secs(pause).min(MAX_PAUSE)).await;
+        tokio::time::sleep(pause).await;
     }
     bail!(
         "{} was busy {MAX_RETRIES} times; import the file again later",
@@ -110,11 +110,18 @@ async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Value> 
     )
 }
 
+/// How long a server that has no room now wants to be left alone; `None` where asking again does not help.
+fn pause_before_retry(answer: &Answer) -> Option<Duration> {
+    let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&answer.status);
+    let pause = answer.headers.get(header::RETRY_AFTER).filter(|_| is_busy)?;
+    let seconds = pause.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_PAUSE))
+}
+
 /// One thing that was not kept as it was sent: what, how much, why, remedy.
-fn told_in_words(word: &str, told: &Value) -> String {
-    let text = |name: &str| told[name].as_str().unwrap_or_default();
-    let mut words = format!("{word}: {} {}", told["count"], text("unit"));
-    for (between, part) in [(" of ", text("what")), (": ", text("why")), ("; ", text("remedy"))] {
+fn told_in_words(word: &str, told: &Told<'_>) -> String {
+    let mut words = format!("{word}: {} {}", told.count, told.unit);
+    for (between, part) in [(" of ", &told.what), (": ", &told.why), ("; ", &told.remedy)] {
         if !part.is_empty() {
             words.push_str(between);
             words.push_str(part);
@@ -128,20 +135,20 @@ fn table(reports: &[Report]) -> String {
     for report in reports {
         let path = report.path.display();
         match &report.outcome {
-            Ok(answer) => {
-                let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+            Ok(stored) => {
                 let mut notes = String::new();
-                for (word, list) in [("left out", &answer["left_out"]), ("changed", &answer["changed"])] {
-                    for told in list.as_array().into_iter().flatten() {
+                for (word, list) in [("left out", &stored.left_out), ("changed", &stored.changed)] {
+                    for told in list {
                         notes.push_str(&format!("\n{:>28}{}", "", told_in_words(word, told)));
                     }
                 }
-                text.push_str(&format!(
-                    "{:>8} {:>8} {:>8}  {path}{notes}\n",
-                    number("windows"),
-                    number("profiles"),
-                    number("samples")
-                ));
+                let Stored {
+                    windows,
+                    profiles,
+                    samples,
+                    ..
+                } = stored;
+                text.push_str(&format!("{windows:>8} {profiles:>8} {samples:>8}  {path}{notes}\n"));
             }
             Err(why) => text.push_str(&format!("{:>8} {:>8} {:>8}  {path}: {why}\n", "-", "-", "-")),
         }
@@ -264,5 +271,52 @@ mod tests {
         let reports = import(&line(&format!("http://{free}"))).await.unwrap();
         let error = reports[0].outcome.as_ref().unwrap_err();
         assert!(error.contains("--url"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_without_room_is_asked_again_after_the_time_it_names() {
+        let answer = |status: u16, pause: Option<&'static str>| Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: pause
+                .map(|pause| (header::RETRY_AFTER, pause.parse().unwrap()))
+                .into_iter()
+                .collect(),
+            body: Bytes::new(),
+        };
+        for (status, pause, expected) in [
+            (503, Some("2"), Some(2)),
+            (429, Some("7"), Some(7)),
+            (429, Some("86400"), Some(MAX_PAUSE.as_secs())),
+            (429, None, None),
+            (400, Some("2"), None),
+            (413, Some("2"), None),
+        ] {
+            let waits = pause_before_retry(&answer(status, pause));
+            assert_eq!(waits, expected.map(Duration::from_secs), "{status} {pause:?}");
+        }
+
+        let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
+        let upload = move || async move {
+            match counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Err((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "0")])),
+                1 => Err((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")])),
+                _ => Ok(r#"{"windows":1,"profiles":2,"samples":3,"left_out":[],"changed":[]}"#),
+            }
+        };
+        let router = axum::Router::new().route(PATH, axum::routing::post(upload));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.folded");
+        std::fs::write(&path, "main 1\n").unwrap();
+        let path = path.display().to_string();
+        let line = [&path, "--service", "a", "--version", "b", "--url", &url];
+        let reports = import(&arguments(&line)).await.unwrap();
+        let stored = reports[0].outcome.as_ref().unwrap();
+        assert_eq!((stored.windows, stored.profiles, stored.samples), (1, 2, 3));
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 3);
+        server.abort();
     }
 }

@@ -13,13 +13,11 @@
 //! significance, so a single one means little; only runs of them move the machine.
 
 use emberline_model::alert::AlertStatus;
-use serde::{Deserialize, Serialize};
 
 use crate::latency::{LatencyOutcome, LatencyVerdict};
 
 /// How many windows each step takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AlertConfig {
     /// Exceeding windows after the verdict, not necessarily in a row, until a suspected alert fires.
     pub confirm_windows: u32,
@@ -59,8 +57,7 @@ pub struct Observation {
 }
 
 /// Names of the states.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AlertPhase {
     /// Nothing to see.
     #[default]
@@ -91,7 +88,7 @@ impl AlertPhase {
 }
 
 /// The state with the runs it needs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AlertState {
     /// Where the alert stands.
     pub phase: AlertPhase,

@@ -15,7 +15,6 @@
 //! answer says so. The 80 % is of point estimates, so with few samples the name can be one call too high.
 
 use emberline_model::comparison::Judgement;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     cost_shift::{MovedFunction, find_moved, is_cost_shift},
@@ -30,7 +29,7 @@ const EXPLAINS_MOST: f64 = 0.5;
 const SAME_TOTAL: f64 = 1e-9;
 
 /// The function to look at first.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guilty {
     /// Function identifier.
     pub function: u64,
@@ -45,8 +44,7 @@ pub struct Guilty {
 }
 
 /// Why a route costs more, as far as stacks can tell.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Finding {
     /// One function explains it.
     Function(Guilty),

@@ -17,7 +17,6 @@
 use std::collections::BTreeMap;
 
 use emberline_model::comparison::{Confidence, Judgement};
-use serde::{Deserialize, Serialize};
 
 use crate::statistics::{student_critical, student_two_sided};
 
@@ -26,8 +25,7 @@ use crate::statistics::{student_critical, student_two_sided};
 pub const PRIOR_DEGREES: f64 = 8.0;
 
 /// When a change of cost is stated.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CostConfig {
     /// Coverage of the intervals.
     pub interval: f64,
@@ -54,7 +52,7 @@ impl Default for CostConfig {
 }
 
 /// A value for each side.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sides<T> {
     /// The release compared with.
     pub baseline: T,
@@ -83,7 +81,7 @@ pub struct CostWindow {
 }
 
 /// One side's cost per request.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SideCost {
     /// Cost per request.
     pub rate: f64,
@@ -100,7 +98,7 @@ pub struct SideCost {
 }
 
 /// Both sides' cost per request and what their difference says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CostComparison {
     /// Cost of the baseline.
     pub baseline: SideCost,

@@ -6,6 +6,9 @@
 //! signal is missing and what to do.
 //!
 //! Wrong on purpose: a stack the dictionary does not know counts under `[unknown]`.
+//!
+//! One file because it is the order of one computation, from two sides' stacks to the rows of the answer. What is computed on the way
+//! (changes, attribution, folding, sentences) has a file for each.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,6 +20,7 @@ use emberline_model::{
         SideSummary,
     },
     function::Program,
+    id::HexId,
     resolve::FunctionInfo,
     tree::{FlameTree, TreeBuilder},
 };
@@ -275,7 +279,7 @@ fn row(
         divide(totals.total[1], divisors[1]),
     );
     FunctionRow {
-        id: format!("{:016x}", info.id),
+        id: HexId(info.id),
         name: info.name.clone(),
         module: info.module.clone(),
         library: change.is_library,
@@ -302,7 +306,7 @@ fn row(
 fn name_guilty(guilty: &Guilty, tree: &FlameTree) -> Option<GuiltyFunction> {
     let info = tree.functions.iter().find(|f| f.id == guilty.function)?;
     Some(GuiltyFunction {
-        id: format!("{:016x}", info.id),
+        id: HexId(info.id),
         name: info.name.clone(),
         module: info.module.clone(),
         delta_ns_per_request: guilty.delta,

@@ -9,7 +9,6 @@
 //! is then new, with its full cost, which is what a reader would want to look at anyway.
 
 use emberline_model::comparison::FunctionState;
-use serde::{Deserialize, Serialize};
 
 use crate::functions::{FunctionChange, FunctionReport};
 
@@ -21,7 +20,7 @@ const MADE_UP: f64 = 0.8;
 const AGREEMENT: f64 = 2.0;
 
 /// A function that changed its name or place, not its cost.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovedFunction {
     /// Its identifier in the baseline.
     pub from: u64,

@@ -22,8 +22,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use emberline_model::{alert::ComparisonMode, time::WINDOW_SECONDS};
-use serde::{Deserialize, Serialize};
+use emberline_model::{alert::ComparisonMode, time::WINDOW_S};
 
 use crate::{
     e_process::{Cap, EProcess, Exceedance, Null},
@@ -48,8 +47,7 @@ pub struct ErrorWindow {
 }
 
 /// When more failures are worth stating, and how sure one must be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ErrorConfig {
     /// Chance of ever stating it where the candidate fails no more often, for each watched route.
     pub alpha: f64,
@@ -91,7 +89,7 @@ impl Default for ErrorConfig {
 }
 
 /// Failures among requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Failures {
     /// Requests.
     pub requests: u64,
@@ -129,7 +127,7 @@ fn wilson(of: &Failures, z: f64) -> (f64, f64) {
 }
 
 /// The verdict with its evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ErrorVerdict {
     /// Whether the evidence comes from releases live together.
     pub mode: ComparisonMode,
@@ -199,7 +197,7 @@ pub fn judge_errors(baseline: &[ErrorWindow], candidate: &[ErrorWindow], config:
         stated: None,
         windows_used: 0,
     };
-    let window_s = i64::from(WINDOW_SECONDS);
+    let window_s = WINDOW_S;
     let gap_s = i64::from(config.live_gap_windows) * window_s;
     let (mut first, mut last) = (None, [None::<i64>; 2]);
     for (&start, &[baseline, candidate]) in &windows {

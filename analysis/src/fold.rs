@@ -12,8 +12,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 /// Share of a caller's growth that its callees must explain.
 pub const EXPLAINS: f64 = 0.8;
 
@@ -38,7 +36,7 @@ pub struct Call {
 }
 
 /// Where a unit's slowdown comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Folded {
     /// The unit.
     pub id: u64,

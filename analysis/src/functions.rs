@@ -15,7 +15,6 @@
 //! valid under such positive dependence, and is then merely cautious.
 
 use emberline_model::comparison::{Confidence, FunctionState};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     change::{
@@ -55,7 +54,7 @@ pub struct FunctionSeries {
 }
 
 /// One function of both releases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FunctionChange {
     /// Function identifier.
     pub function: u64,
@@ -74,7 +73,7 @@ pub struct FunctionChange {
 }
 
 /// All functions of a comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FunctionReport {
     /// The cost of the whole route.
     pub route: CostComparison,

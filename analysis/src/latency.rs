@@ -32,7 +32,6 @@ use emberline_model::{
     alert::ComparisonMode,
     histogram::{Histogram, bucket_lower, bucket_upper},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::statistics::{lower_rank, upper_rank};
 
@@ -46,8 +45,7 @@ pub struct LatencyWindow {
 }
 
 /// When a slowdown is worth stating, and how sure one must be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LatencyConfig {
     /// Chance of ever stating a slowdown that is none, for each watched route.
     pub alpha: f64,
@@ -103,8 +101,7 @@ impl Default for LatencyConfig {
 }
 
 /// What the evidence says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LatencyOutcome {
     /// The candidate is slower by more than the floor.
     Slower,
@@ -120,7 +117,7 @@ pub enum LatencyOutcome {
 }
 
 /// An estimate of a quantile in seconds, with its distribution-free 95 % interval on bucket edges.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuantileEstimate {
     /// The quantile, within 1.08 %.
     pub value: f64,
@@ -131,7 +128,7 @@ pub struct QuantileEstimate {
 }
 
 /// One quantile of both releases over the evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct QuantileEvidence {
     /// Which quantile, 0 to 1.
     pub quantile: f64,
@@ -150,7 +147,7 @@ pub struct QuantileEvidence {
 }
 
 /// What stood after one judged window; for charts and for [`crate::alert_state`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JudgedWindow {
     /// Start of the window that completed the judgement, seconds since the Unix epoch.
     pub window: i64,
@@ -165,7 +162,7 @@ pub struct JudgedWindow {
 }
 
 /// The verdict with its evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LatencyVerdict {
     /// What it says.
     pub outcome: LatencyOutcome,

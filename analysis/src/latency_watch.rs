@@ -5,13 +5,16 @@
 //! to show the evidence.
 //!
 //! Wrong on purpose: it keeps every judged window, about a kilobyte each, so whoever feeds it for days must bound that.
+//!
+//! One file because it is one machine: each step reads and writes the state that the others do. What is pure of it (quantiles,
+//! e-processes, configuration) stands in files of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use emberline_model::{
     alert::ComparisonMode,
     histogram::{Histogram, MIN_INDEX, bucket_index, bucket_upper},
-    time::WINDOW_SECONDS,
+    time::WINDOW_S,
 };
 
 use crate::{
@@ -161,7 +164,7 @@ impl LatencyWatch {
         } else {
             self.first_candidate.unwrap_or(start)
         };
-        let settle_s = i64::from(self.config.settle_windows) * i64::from(WINDOW_SECONDS);
+        let settle_s = i64::from(self.config.settle_windows) * WINDOW_S;
         // What is stated already recovers by falling.
         if start < first + settle_s && self.stated_slower.is_none() && self.still_falls() {
             self.windows_skipped += u64::from(candidate.count() > 0);
@@ -241,11 +244,11 @@ impl LatencyWatch {
             return;
         };
         let served = u64::from(candidate.count() > 0);
-        if start < first_candidate + i64::from(self.config.skip_first_windows) * i64::from(WINDOW_SECONDS) {
+        if start < first_candidate + i64::from(self.config.skip_first_windows) * WINDOW_S {
             self.windows_skipped += served;
             return;
         }
-        let live_since = start - i64::from(self.config.live_gap_windows) * i64::from(WINDOW_SECONDS);
+        let live_since = start - i64::from(self.config.live_gap_windows) * WINDOW_S;
         let live = |last: Option<i64>| last.is_some_and(|last| last > live_since);
         if !live(self.last_candidate) {
             return self.drop_open();

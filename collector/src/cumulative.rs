@@ -9,6 +9,9 @@
 //! ([`Senders::forgotten_unix_ns`]).
 //!
 //! Wrong on purpose: it is kept in memory, so a restart of this server loses what was counted since the last look.
+//!
+//! One file because the places of processes and the rows that they hold are given and taken back together, under one lock. What is
+//! remembered of a profile or a histogram is the model's (`formats/cumulative`, `otlp/streams`).
 
 use std::{
     collections::{BTreeMap, HashMap},

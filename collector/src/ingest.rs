@@ -15,7 +15,7 @@ mod cardinality;
 pub(crate) mod debuginfo;
 mod growing;
 mod grpc_guard;
-mod left_out;
+pub(crate) mod left_out;
 pub(crate) mod limits;
 mod memory;
 pub(crate) mod otlp_grpc;
@@ -30,7 +30,7 @@ pub(crate) mod sender;
 pub(crate) mod shares;
 mod unread;
 mod untaken;
-mod upload;
+pub(crate) mod upload;
 
 use std::{
     collections::BTreeSet,
@@ -148,19 +148,19 @@ pub(crate) enum Payload {
     /// The same in JSON.
     ProfilesJson(Bytes),
     /// Stacks of another profiler; reads them, given the time of receipt in nanoseconds since the Unix epoch.
-    Foreign(Box<dyn FnOnce(i64) -> Result<Decoded, Rejection> + Send>),
+    ThirdParty(Box<dyn FnOnce(i64) -> Result<Decoded, Rejection> + Send>),
 }
 
 impl Payload {
     fn signal(&self) -> Signal {
         match self {
             Payload::MetricsBytes(_) | Payload::MetricsJson(_) => Signal::Requests,
-            Payload::Profiles(_) | Payload::ProfilesJson(_) | Payload::Foreign(_) => Signal::Profiles,
+            Payload::Profiles(_) | Payload::ProfilesJson(_) | Payload::ThirdParty(_) => Signal::Profiles,
         }
     }
 
-    fn is_foreign(&self) -> bool {
-        matches!(self, Payload::Foreign(_))
+    fn is_third_party(&self) -> bool {
+        matches!(self, Payload::ThirdParty(_))
     }
 
     /// Reads it, if it does not need more than so many bytes of memory.
@@ -200,7 +200,7 @@ impl Payload {
                     ExportProfilesServiceRequest::decode(written.as_slice()).map_err(|error| undecodable(&error))?;
                 otlp::decode_profiles_within(&request, most_memory).map_err(unreadable)
             }
-            Payload::Foreign(read) => read(received_unix_ns),
+            Payload::ThirdParty(read) => read(received_unix_ns),
         }
     }
 }
@@ -347,12 +347,12 @@ impl Ingest {
         bytes: usize,
     ) -> Result<(Accepted, Option<Appended>), Rejection> {
         let signal = payload.signal();
-        let is_foreign = payload.is_foreign();
+        let is_third_party = payload.is_third_party();
         let id = parse_batch_id(id, signal)?;
         let (names, limits) = (Arc::clone(&self.names), self.config.limits.clone());
         let received_unix_ms = self.clock.now_unix_ms();
         let most_memory = memory_of(self.config.max_request_bytes as u64);
-        let mut room = self.memory.decoding(bytes, is_foreign).await?;
+        let mut room = self.memory.decoding(bytes, is_third_party).await?;
         let received_unix_ns = received_unix_ms.saturating_mul(1_000_000);
         let decoded = reading(signal, move || payload.decode(received_unix_ns, most_memory)).await?;
         let (id, decoded) = own_id(id, decoded);
@@ -377,7 +377,7 @@ impl Ingest {
         {
             return Err(Rejection::NoPlace(accepted.message()));
         }
-        if is_foreign && windows.is_empty() && accepted.rejected() > 0 {
+        if is_third_party && windows.is_empty() && accepted.rejected() > 0 {
             return Err(Rejection::NothingKept(accepted.message()));
         }
         // An empty batch with an id is stored too: its sequence number must not look like a gap.

@@ -28,7 +28,7 @@ pub mod untrusted;
 mod verdict;
 
 pub use collector::{Collector, CollectorConfig, CollectorError, Tasks};
-pub use ingest::limits::config::IngestLimits;
+pub use ingest::{left_out::Told, limits::config::IngestLimits, upload::Stored};
 pub use notify::InvalidReceiver;
 pub use self_metrics::METRICS;
 pub use symbols::claims::{SymbolClaim, forget_symbol_file, symbol_claims};

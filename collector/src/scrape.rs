@@ -288,7 +288,7 @@ impl Scraper {
         };
         let accepted = self
             .ingest
-            .accept(SenderKey::Scraper, None, Payload::Foreign(Box::new(reader)), bytes)
+            .accept(SenderKey::Scraper, None, Payload::ThirdParty(Box::new(reader)), bytes)
             .await?;
         let restarted;
         (last.counters, restarted) = looking.stored();

@@ -178,6 +178,8 @@ self_metrics! {
         );
     verdict_units: Gauge = Gauge::default(), Gauge, Count,
         "Units (source, service, route) judged in the newest run", None;
+    verdict_windows: Gauge = Gauge::default(), Gauge, Count,
+        "Windows of these units that the verdicts of the newest run rest on", None;
     alerts: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
         "Alerts on the board, by state", None;
     notifications: Family<ReceiverLabels, Counter> = Family::default(), Counter, Count,
@@ -314,11 +316,12 @@ impl SelfMetrics {
         self.symbol_reads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    pub(crate) fn verdict_run(&self, outcome: &'static str, seconds: f64, units: usize) {
+    pub(crate) fn verdict_run(&self, outcome: &'static str, seconds: f64, units: u64, windows: u64) {
         self.note("emberline_collector_verdict_runs", &[("outcome", outcome)], 1);
         self.verdict_runs.get_or_create(&OutcomeLabel { outcome }).inc();
         self.verdict_run_seconds.observe(seconds);
         self.verdict_units.set(i64::try_from(units).unwrap_or(i64::MAX));
+        self.verdict_windows.set(i64::try_from(windows).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn alerts(&self, state: &'static str, count: usize) {
@@ -417,7 +420,7 @@ mod tests {
         metrics.debuginfo("stalled");
         metrics.symbols("failed", 9);
         metrics.symbol_read("killed");
-        metrics.verdict_run("failed", 0.1, 1);
+        metrics.verdict_run("failed", 0.1, 0, 0);
         metrics.notification("http://a", "refused");
         metrics.scrape("go", "failed");
         assert_eq!(

@@ -22,21 +22,21 @@
 mod alerts;
 mod evidence;
 mod folding;
+mod links;
 mod runner;
+mod sentences;
 mod units;
 
 use std::time::Duration;
 
 use emberline_analysis::{alert_state::AlertConfig, errors::ErrorConfig, latency::LatencyConfig};
 use emberline_model::function::OwnCode;
-use serde::{Deserialize, Serialize};
 
 pub(crate) use folding::{AlertKey, ERRORS};
 pub(crate) use runner::{Memory, VerdictRunner};
 
 /// Settings of the verdict runner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VerdictConfig {
     /// So long after its first window an instance warms up: what it shows meanwhile is no evidence.
     pub warm_up: Duration,

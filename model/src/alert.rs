@@ -5,7 +5,10 @@ use std::sync::{Arc, RwLock};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::comparison::{FunctionRow, LatencyEvidence};
+use crate::{
+    comparison::{FunctionRow, LatencyEvidence},
+    id::HexId,
+};
 
 /// Where an alert stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,7 +38,8 @@ pub enum ComparisonMode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GuiltyFunction {
     /// Function identifier, 16 hexadecimal digits.
-    pub id: String,
+    #[schema(value_type = String)]
+    pub id: HexId,
     /// Normalised name.
     pub name: String,
     /// Base name of the file its code was loaded from.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use percent_encoding::{AsciiSet, CONTROLS, PercentEncode, utf8_percent_encode};
+
 use crate::{
     histogram::Histogram,
     profile::Profile,
@@ -63,7 +65,7 @@ impl BatchId {
             &workload.version,
             &workload.instance,
         ] {
-            percent_encode(&clean_name(part), &mut name);
+            name.extend(percent_encoded(&clean_name(part)));
             name.push('/');
         }
         name.push_str(component.as_str());
@@ -78,20 +80,12 @@ impl BatchId {
     }
 }
 
-/// Writes a name so that it holds only visible ASCII without `;` and `%`, whatever it was.
-pub fn percent_encode(name: &str, to: &mut String) {
-    for byte in name.bytes() {
-        match byte {
-            b';' | b'%' | b',' | b'"' | b'\\' => {}
-            0x21..=0x7e => {
-                to.push(char::from(byte));
-                continue;
-            }
-            _ => {}
-        }
-        // Writing to a string cannot fail.
-        let _ = write!(to, "%{byte:02X}");
-    }
+/// What is written as `%` and two digits in names: all but visible ASCII, and what separates or quotes in headers.
+const NOT_IN_NAMES: &AsciiSet = &CONTROLS.add(b' ').add(b';').add(b'%').add(b',').add(b'"').add(b'\\');
+
+/// A name written so that it holds only visible ASCII without `;` and `%`, whatever it was.
+pub fn percent_encoded(name: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(name, NOT_IN_NAMES)
 }
 
 /// Request metadata key (gRPC metadata, HTTP header) that carries a [`BatchId`].

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{coverage::Coverage, histogram::Histogram, resolve::ResolvedStacks, workload::Release};
+use crate::{coverage::Coverage, histogram::Histogram, id::HexId, resolve::ResolvedStacks, workload::Release};
 
 /// What costs are divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
@@ -177,7 +177,8 @@ impl FunctionState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FunctionRow {
     /// Function identifier, 16 hexadecimal digits.
-    pub id: String,
+    #[schema(value_type = String)]
+    pub id: HexId,
     /// Normalised name.
     pub name: String,
     /// Base name of the file its code was loaded from.

@@ -7,9 +7,33 @@
 //! that has the identifier of somebody else's, in seconds. So an identifier alone never says that two rows are one: a
 //! store compares their [`Content`] by a check of its own, with a key that no sender knows (`storage/src/checks.rs`).
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Component, LabelSet, Release, Workload, profile::Location};
+
+/// An identifier that is 16 hexadecimal digits in JSON, because a number there has 53 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HexId(pub u64);
+
+impl std::fmt::Display for HexId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for HexId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HexId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HexId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map(HexId).map_err(D::Error::custom)
+    }
+}
 
 /// What an identifier is the hash of: fields with their lengths. They are hashed in one go, because they are short, and
 /// the state of a running hash is not.

@@ -8,6 +8,7 @@ pub mod alert;
 pub mod batch;
 pub mod comparison;
 pub mod coverage;
+pub mod elf;
 pub mod flamebearer;
 pub mod formats;
 pub mod function;

@@ -1,6 +1,6 @@
 //! OTLP ⇄ model. Guarantees: what a proxy encodes decodes to an equal [`WorkloadWindow`]; input of others is
 //! taken as far as it has a meaning here, and what is left out is counted by reason, never dropped in silence.
-//! Every index of a foreign profile is checked at both ends.
+//! Every index of a third-party profile is checked at both ends.
 //!
 //! Profiles of all three layouts that share the package name are read ([`read_profiles`]), and both requests as JSON.
 //!

@@ -1,4 +1,4 @@
-//! Builds a profile from stacks of names, as foreign formats give them.
+//! Builds a profile from stacks of names, as other formats give them.
 //!
 //! Guarantees: equal frames, stacks and label sets are stored once, equal rows are added up (saturating), and what comes
 //! out fits together ([`Profile::validate`]). Memory grows with the different things that were added, not with rows, and

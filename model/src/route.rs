@@ -7,6 +7,9 @@
 //! that is no template stays one.
 //!
 //! Wrong on purpose: two frameworks that name a parameter differently have two routes.
+//!
+//! One file because a template is one small language: its dialects differ in single letters and are told apart in one pass. The table
+//! of examples is the test of all of them together.
 
 use std::borrow::Cow;
 

@@ -106,31 +106,12 @@ fn cut(part: &[Node], ids: &[u64], limit: Option<usize>) -> (Vec<Node>, Vec<u64>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{resolve::FunctionInfo, tree::TreeBuilder};
 
     fn build(stacks: &[(Vec<u64>, usize, i64)], limit: Option<usize>) -> FlameTree {
-        let mut tree = TreeBuilder::new();
-        for (frames, side, value) in stacks {
-            let frames: Vec<u32> = frames
-                .iter()
-                .map(|&id| {
-                    tree.function(&Arc::new(FunctionInfo {
-                        id,
-                        name: format!("f{id}"),
-                        module: String::new(),
-                        file: String::new(),
-                        unresolved: false,
-                    }))
-                })
-                .collect();
-            tree.add(&frames, *side, *value, 1);
-        }
-        tree.finish(limit)
+        crate::tree::tests::build(stacks).finish(limit)
     }
 
     #[test]

@@ -4,6 +4,9 @@
 /// Length of a window in seconds: what one batch covers.
 pub const WINDOW_SECONDS: u32 = 10;
 
+/// The same, to calculate with.
+pub const WINDOW_S: i64 = WINDOW_SECONDS as i64;
+
 /// The longest window of another sender that is kept: a day.
 pub const LONGEST_SECONDS: u32 = 86_400;
 
@@ -19,6 +22,11 @@ pub fn whole_seconds(start_unix_ns: i64, end_unix_ns: i64) -> (i64, u32) {
     let start = round(start_unix_ns);
     let length = round(end_unix_ns).saturating_sub(start).max(1);
     (start, u32::try_from(length).unwrap_or(u32::MAX))
+}
+
+/// The whole seconds of a duration; so few, of one that never ends, that some of them can be added up.
+pub fn seconds_of(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }
 
 /// Where the production code reads the time; tests pass their own, so that faults of clocks can be simulated.

@@ -29,24 +29,23 @@
 //!
 //! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there.
 
+mod contradictions;
 mod explain;
 mod scalar;
 mod trust;
 
-use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use emberline_client::Tls;
 use emberline_model::Workload;
+use emberline_yaml::Unreadable;
 use serde::{Deserialize, Serialize};
 
-use crate::route::{RouteTable, Template};
+use crate::route::Template;
 pub use explain::{ConfigError, Problem};
 pub use scalar::Address;
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
-
-/// The largest configuration file that is read.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A whole configuration file.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -399,19 +398,16 @@ mod defaults {
 /// # Errors
 /// When it cannot be read, is not YAML of this shape, or contradicts itself.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLarge {
+    let text = emberline_yaml::read_file(path).map_err(|error| match error {
+        Unreadable::Io(source) => ConfigError::Unreadable {
             path: path.to_owned(),
-            size,
-            limit: MAX_FILE_BYTES,
-        });
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+            source,
+        },
+        Unreadable::TooLarge => ConfigError::TooLarge {
+            path: path.to_owned(),
+            limit: emberline_yaml::MAX_FILE_BYTES,
+        },
+    })?;
     let mut config = parse(path, &text)?;
     if let (Some(collector), Some(folder)) = (&mut config.collector, path.parent()) {
         collector.tls = collector.tls.in_folder(folder);
@@ -430,9 +426,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
             Problem::new(1, "the file is empty: write at least `workload` and a listener"),
         ));
     }
-    let config: Config =
-        serde_yaml_ng::from_str(text).map_err(|error| ConfigError::one(path, explain::problem_of(&error, text)))?;
-    let problems = contradictions(&config, text);
+    let one = |problem| ConfigError::one(path, problem);
+    let config: Config = emberline_yaml::from_str_with_examples(text, explain::example_of).map_err(one)?;
+    let places = emberline_yaml::parse(text).map_err(one)?;
+    let problems = contradictions::find(&config, &places);
     if problems.is_empty() {
         Ok(config)
     } else {
@@ -441,105 +438,4 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
             problems,
         })
     }
-}
-
-/// What is wrong between keys that are each fine by themselves.
-fn contradictions(config: &Config, text: &str) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if config.inbound.is_empty() && config.outbound.is_empty() {
-        problems.push(Problem::new(
-            1,
-            "no listener: write `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry",
-        ));
-    }
-    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
-    let listens = config
-        .inbound
-        .iter()
-        .map(|i| i.listen)
-        .chain(config.outbound.iter().map(|o| o.listen));
-    for address in std::iter::once(config.admin).chain(listens) {
-        let times = seen.entry(address).or_default();
-        *times += 1;
-        if *times == 2 && address.port() != 0 {
-            let line = explain::line_of_nth(text, &address.to_string(), 2);
-            problems.push(Problem::new(
-                line,
-                format!("{address} is listened on twice: give each listener its own port"),
-            ));
-        }
-    }
-    if let Some(collector) = &config.collector {
-        let line = explain::line_of_nth(text, "tls", 1);
-        if !collector.endpoint.starts_with("https:") && !collector.tls.is_empty() {
-            let message = "`collector.tls` is not used without an `https://` endpoint: write one, or leave `tls` out";
-            problems.push(Problem::new(line, message));
-        }
-        if let Err(error) = collector.tls.check() {
-            problems.push(Problem::new(line, format!("collector.tls: {error}")));
-        }
-    }
-    for inbound in &config.inbound {
-        if inbound.identity == Some(IdentityRule::Ignore) && !inbound.trusted_callers.is_empty() {
-            problems.push(Problem::new(
-                explain::line_of_nth(text, "trusted_callers", 1),
-                "`identity: ignore` trusts nobody: remove it, or remove `trusted_callers`",
-            ));
-        }
-        if inbound.to == Address::Socket(inbound.listen) {
-            let line = explain::line_of_nth(text, &inbound.listen.to_string(), 1);
-            problems.push(Problem::new(
-                line,
-                format!(
-                    "`to: {}` is the listener itself: write the application's address",
-                    inbound.to
-                ),
-            ));
-        }
-    }
-    for outbound in &config.outbound {
-        let line = explain::line_of_nth(text, &outbound.listen.to_string(), 1);
-        if outbound.destinations.is_empty() {
-            let message = format!(
-                "`destinations` of {} is empty: write `destinations: [{{address: 127.0.0.1:9101}}]`",
-                outbound.service
-            );
-            problems.push(Problem::new(line, message));
-        } else if outbound.destinations.iter().all(|d| d.weight == 0) {
-            let message = format!(
-                "every destination of {} has weight 0: give at least one a `weight` above 0",
-                outbound.service
-            );
-            problems.push(Problem::new(line, message));
-        }
-        let mut addresses = std::collections::HashSet::new();
-        for destination in &outbound.destinations {
-            if !addresses.insert(&destination.address) {
-                let message = format!(
-                    "destination {} of {} is there twice",
-                    destination.address, outbound.service
-                );
-                problems.push(Problem::new(
-                    explain::line_of_nth(text, &destination.address.to_string(), 2),
-                    message,
-                ));
-            }
-        }
-    }
-    for templates in std::iter::once(&config.routes).chain(config.outbound.iter().map(|o| &o.routes)) {
-        if let Err(duplicate) = RouteTable::new(templates) {
-            problems.push(Problem::new(
-                explain::line_of_nth(text, &duplicate.second, 1),
-                duplicate.to_string(),
-            ));
-        }
-        if templates.len() > RouteTable::MAX_TEMPLATES {
-            let line = explain::line_of_nth(text, templates[RouteTable::MAX_TEMPLATES].as_str(), 1);
-            problems.push(Problem::new(
-                line,
-                "more than 1000 templates: use parameters such as `/cart/{id}`",
-            ));
-        }
-    }
-    problems
 }

@@ -18,6 +18,9 @@
 //!
 //! Wrong on purpose: "handed to the connection" is not "received by the caller"; what is in the socket's buffer is
 //! not seen. A long poll is not told from a slow answer, and a slow upload counts to the latency.
+//!
+//! One file because a request's record is made of what each of its steps notes, and what one of them forgot would be found in none of
+//! several files. What becomes of the record is in `telemetry`.
 
 use std::{
     pin::Pin,

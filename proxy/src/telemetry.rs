@@ -18,6 +18,9 @@
 //! in which it *ended*; the two ends of one request may see different windows.
 //!
 //! Locks are taken in this order: a shard, names, peers.
+//!
+//! One file because it is the one way in and out: recording, cutting and totals take the same locks in one order. Names, cells, peers and
+//! what is open are files below it.
 
 mod cells;
 mod metrics;

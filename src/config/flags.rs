@@ -3,11 +3,12 @@
 use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint, parser::ValueSource, value_parser};
+use emberline_yaml::nearest;
 
 use super::{
     ConfigError, Given, Loaded, Origin,
     keys::{self, Key},
-    load, text,
+    load,
 };
 
 /// Settings that `-h` shows; `--help` shows all.
@@ -115,7 +116,7 @@ pub(crate) fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<
         if known.contains(&setting) || OTHER_VARIABLES.contains(&name.as_str()) {
             return None;
         }
-        let hint = match text::nearest(&setting, known.iter().map(String::as_str)) {
+        let hint = match nearest(&setting, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {PREFIX}{}?", near.to_uppercase()),
             None => "`emberline config reference` lists the settings".to_owned(),
         };

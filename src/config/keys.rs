@@ -8,7 +8,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use emberline_model::function::OwnCode;
-use serde_yaml_ng::Value;
+use emberline_yaml::Node;
 
 use super::value::Setting;
 use Bounds::{Any, Within};
@@ -40,7 +40,7 @@ pub(crate) struct Key {
     pub(crate) type_name: &'static str,
     pub(crate) separator: Option<char>,
     pub(crate) bounds: Bounds,
-    set_yaml: fn(&mut Settings, &Value) -> Result<(), String>,
+    set_yaml: fn(&mut Settings, &Node) -> Result<(), String>,
     set_texts: fn(&mut Settings, &[String]) -> Result<(), String>,
     show: fn(&Settings) -> String,
     number: fn(&Settings) -> Option<f64>,
@@ -74,7 +74,7 @@ impl Key {
         self.help.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
     }
 
-    pub(crate) fn set_yaml(&self, settings: &mut Settings, value: &Value) -> Result<(), String> {
+    pub(crate) fn set_yaml(&self, settings: &mut Settings, value: &Node) -> Result<(), String> {
         self.bounded(settings, |settings| (self.set_yaml)(settings, value))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_yaml_ng::Value;
+use serde_json::Value;
 
 use super::{
     SECTIONS,
@@ -13,7 +13,7 @@ use super::{
 const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
-const SCRAPING: &str = include_str!("../../collector/src/scrape/config.rs");
+const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
 const RELABELLING: &str = include_str!("../../collector/src/scrape/relabel.rs");
 
@@ -144,7 +144,7 @@ impl Tree {
             bounds,
             defaults: smallest
                 .ok()
-                .and_then(|config| serde_yaml_ng::to_value(config).ok())
+                .and_then(|config| serde_json::to_value(config).ok())
                 .unwrap_or_default(),
         }
     }

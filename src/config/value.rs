@@ -2,10 +2,10 @@
 //!
 //! Guarantee: what is written is read as the same value again.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use emberline_model::function::OwnCode;
-use serde_yaml_ng::Value;
+use emberline_yaml::{Node, Value};
 
 /// A type that a setting may have.
 pub(crate) trait Setting: Sized {
@@ -15,7 +15,7 @@ pub(crate) trait Setting: Sized {
     const SEPARATOR: Option<char> = None;
 
     /// Of a value of the file; the error says what should be written.
-    fn from_yaml(value: &Value) -> Result<Self, String>;
+    fn from_yaml(value: &Node) -> Result<Self, String>;
 
     /// Of a variable of the environment, or of a flag with all its values.
     fn from_texts(texts: &[String]) -> Result<Self, String>;
@@ -39,20 +39,25 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// A value of the file in words, for errors.
-fn said(value: &Value) -> String {
-    match value {
+fn said(value: &Node) -> String {
+    match &value.value {
         Value::Null => "nothing".to_owned(),
-        Value::Sequence(_) => "a list".to_owned(),
-        Value::Mapping(_) | Value::Tagged(_) => "keys and values".to_owned(),
-        scalar => format!("`{}`", scalar_text(scalar).unwrap_or_default()),
+        Value::List(_) => "a list".to_owned(),
+        Value::Map(_) => "keys and values".to_owned(),
+        Value::Scalar(text) => format!("`{text}`"),
     }
 }
 
-fn scalar_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
+fn scalar_text(value: &Node) -> Option<String> {
+    match &value.value {
+        Value::Scalar(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn texts(value: &Node) -> Option<Vec<String>> {
+    match &value.value {
+        Value::List(list) => list.iter().map(scalar_text).collect(),
         _ => None,
     }
 }
@@ -63,7 +68,7 @@ macro_rules! from_text {
         impl Setting for $type {
             const TYPE: &'static str = $name;
 
-            fn from_yaml(value: &Value) -> Result<$type, String> {
+            fn from_yaml(value: &Node) -> Result<$type, String> {
                 let text = scalar_text(value).and_then(|text| text.parse().ok());
                 text.ok_or_else(|| format!("{} is not {}", said(value), $expected))
             }
@@ -111,10 +116,10 @@ from_text!(
 impl<T: Setting> Setting for Option<T> {
     const TYPE: &'static str = T::TYPE;
 
-    fn from_yaml(value: &Value) -> Result<Option<T>, String> {
-        match value {
+    fn from_yaml(value: &Node) -> Result<Option<T>, String> {
+        match value.value {
             Value::Null => Ok(None),
-            value => T::from_yaml(value).map(Some),
+            _ => T::from_yaml(value).map(Some),
         }
     }
 
@@ -138,10 +143,8 @@ impl Setting for Vec<String> {
     const TYPE: &'static str = "list of text";
     const SEPARATOR: Option<char> = Some(',');
 
-    fn from_yaml(value: &Value) -> Result<Vec<String>, String> {
-        let list = value.as_sequence();
-        let texts = list.and_then(|list| list.iter().map(scalar_text).collect());
-        texts.ok_or_else(|| format!("{} is not a list of text: write for example `[a, b]`", said(value)))
+    fn from_yaml(value: &Node) -> Result<Vec<String>, String> {
+        texts(value).ok_or_else(|| format!("{} is not a list of text: write for example `[a, b]`", said(value)))
     }
 
     fn from_texts(texts: &[String]) -> Result<Vec<String>, String> {
@@ -163,18 +166,21 @@ impl Setting for OwnCode {
     const TYPE: &'static str = "lists of text by service";
     const SEPARATOR: Option<char> = Some(';');
 
-    fn from_yaml(value: &Value) -> Result<OwnCode, String> {
-        let lists: BTreeMap<String, Vec<String>> = serde_yaml_ng::from_value(value.clone()).map_err(|_| {
+    fn from_yaml(value: &Node) -> Result<OwnCode, String> {
+        let lists: Option<Vec<String>> = match &value.value {
+            Value::Map(entries) => entries
+                .iter()
+                .map(|entry| Some(format!("{}={}", entry.key, texts(&entry.value)?.join(","))))
+                .collect(),
+            _ => None,
+        };
+        let lists = lists.ok_or_else(|| {
             format!(
                 "{} is not prefixes by service: write for example `{{checkout: [io.shop., src/]}}`",
                 said(value)
             )
         })?;
-        let texts: Vec<String> = lists
-            .iter()
-            .map(|(service, prefixes)| format!("{service}={}", prefixes.join(",")))
-            .collect();
-        OwnCode::parse(texts.iter().map(String::as_str))
+        OwnCode::parse(lists.iter().map(String::as_str))
     }
 
     fn from_texts(texts: &[String]) -> Result<OwnCode, String> {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: an error that TLS gave is explained where it arises, so that it needs not be known again behind the layers of HTTP
 //! and gRPC. A server that asks for a client certificate judges it (in TLS 1.3) when the handshake is over on our side: what the
-//! first read or write then meets is explained as well. A peer that answers plain HTTP with an alert of TLS is told as such.
+//! first read or write then meets is explained as well; where a write meets a connection that is closed already, by the alert that
+//! came before its end. A peer that answers plain HTTP with an alert of TLS is told as such.
 
 use std::{
     io,
@@ -40,6 +41,29 @@ enum Inner {
 struct Tls {
     stream: TlsStream<TcpStream>,
     story: Story,
+    /// What came before the end of a connection that could not be written to any more.
+    last_words: Vec<u8>,
+}
+
+impl Tls {
+    /// Why a write failed: the alert that the peer sent before it closed the connection, if it has one to be read.
+    fn reason_of(&mut self, error: io::Error, context: &mut Context<'_>) -> io::Error {
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+            Poll::Ready(Err(alert)) if is_of_tls(&alert) => alert,
+            // An answer, which is still to be read.
+            Poll::Ready(Ok(())) => {
+                self.last_words.extend_from_slice(buffer.filled());
+                error
+            }
+            _ => error,
+        }
+    }
+}
+
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 /// What is remembered of a handshake for errors that come later.
@@ -80,7 +104,11 @@ impl Stream {
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, story: Story) -> Stream {
         Stream {
-            inner: Inner::Tls(Box::new(Tls { stream, story })),
+            inner: Inner::Tls(Box::new(Tls {
+                stream,
+                story,
+                last_words: Vec::new(),
+            })),
             is_fresh: true,
         }
     }
@@ -88,11 +116,20 @@ impl Stream {
     /// Explains an error; what comes later in the life of a connection is a plain one.
     fn explained(&self, error: io::Error) -> io::Error {
         match &self.inner {
-            Inner::Tls(tls) if self.is_fresh || error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            Inner::Tls(tls) if self.is_fresh || is_of_tls(&error) => {
                 io::Error::new(error.kind(), tls.story.explain(&error))
             }
             _ => error,
         }
+    }
+
+    /// The same of an error of writing.
+    fn explained_write(&mut self, error: io::Error, context: &mut Context<'_>) -> io::Error {
+        let error = match &mut self.inner {
+            Inner::Tls(tls) if self.is_fresh && !is_of_tls(&error) => tls.reason_of(error, context),
+            _ => error,
+        };
+        self.explained(error)
     }
 
     /// Judges the first bytes that came.
@@ -119,6 +156,12 @@ impl AsyncRead for Stream {
         let before = buffer.filled().len();
         let polled = match &mut self.inner {
             Inner::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Inner::Tls(tls) if !tls.last_words.is_empty() => {
+                let length = tls.last_words.len().min(buffer.remaining());
+                buffer.put_slice(&tls.last_words[..length]);
+                tls.last_words.drain(..length);
+                Poll::Ready(Ok(()))
+            }
             Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_read(context, buffer),
         };
         match polled {
@@ -135,7 +178,7 @@ impl AsyncWrite for Stream {
             Inner::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_write(context, bytes),
         };
-        polled.map_err(|error| self.explained(error))
+        polled.map_err(|error| self.explained_write(error, context))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -143,7 +186,7 @@ impl AsyncWrite for Stream {
             Inner::Plain(stream) => Pin::new(stream).poll_flush(context),
             Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(context),
         };
-        polled.map_err(|error| self.explained(error))
+        polled.map_err(|error| self.explained_write(error, context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

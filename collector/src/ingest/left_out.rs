@@ -5,11 +5,11 @@
 //! `emberline-left-out` where a protocol's answer has no place for it, and on the board of scrapes. A remedy names only what
 //! the sender or the operator can really set.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use emberline_model::otlp::Rejected;
 use http::{HeaderMap, HeaderValue};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Accepted;
 
@@ -20,43 +20,47 @@ const MOST_HEADER: usize = 2_000;
 /// Most things of one reason that are said in words; the others are counted.
 const MOST_SAID: usize = 8;
 
-/// One thing that was not kept as it came.
-#[derive(Debug, Serialize)]
-pub(crate) struct Told<'r> {
+/// One thing that was not kept as it came, as answers say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told<'r> {
     /// What it was; empty when the reason says it.
-    what: &'r str,
+    pub what: Cow<'r, str>,
     /// The shape that a metric came in.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    shape: &'static str,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub shape: Cow<'r, str>,
     /// A fixed word, as in the metrics.
-    reason: &'static str,
+    pub reason: Cow<'r, str>,
     /// How much.
-    count: u64,
+    pub count: u64,
     /// Of what.
-    unit: &'static str,
+    pub unit: Cow<'r, str>,
     /// In a sentence.
-    why: &'static str,
+    pub why: Cow<'r, str>,
     /// What to change.
-    remedy: &'static str,
+    pub remedy: Cow<'r, str>,
+}
+
+fn is_empty(text: &str) -> bool {
+    text.is_empty()
 }
 
 impl<'r> Told<'r> {
     pub(crate) fn of(rejected: &'r Rejected) -> Told<'r> {
         let (unit, why, remedy) = explained(rejected.reason);
         Told {
-            what: &rejected.what,
-            shape: rejected.shape,
-            reason: rejected.reason,
+            what: rejected.what.as_str().into(),
+            shape: rejected.shape.into(),
+            reason: rejected.reason.into(),
             count: rejected.count,
-            unit,
-            why,
-            remedy,
+            unit: unit.into(),
+            why: why.into(),
+            remedy: remedy.into(),
         }
     }
 
     /// Why, and what to do, in a sentence.
     pub(crate) fn advice(&self) -> String {
-        let parts = [self.why, self.remedy].into_iter().filter(|part| !part.is_empty());
+        let parts = [&*self.why, &*self.remedy].into_iter().filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join("; ")
     }
 }

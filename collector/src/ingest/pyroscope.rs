@@ -116,7 +116,7 @@ impl Asked {
         if kind.is_empty() || workload.instance == UNKNOWN {
             let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns, None);
             return ingest
-                .accept(place.sender, None, Payload::Foreign(Box::new(reader)), bytes)
+                .accept(place.sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
                 .await;
         }
         let slot = ingest.place_of(place.sender, workload, &kind)?;
@@ -126,7 +126,7 @@ impl Asked {
             let looking = looking.clone();
             move |received_unix_ns| self.read(&form, limit, received_unix_ns, Some(&looking))
         };
-        let reader = Payload::Foreign(Box::new(reader));
+        let reader = Payload::ThirdParty(Box::new(reader));
         let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)
@@ -409,12 +409,17 @@ mod tests {
 
         #[test]
         fn any_bytes_behind_any_boundary_end(bytes in prop::collection::vec(any::<u8>(), 0..200), boundary in "\\PC{0,20}", header in "\\PC{0,40}") {
-            let _ = read(bytes.clone(), &boundary);
-            let _ = read([format!("--{boundary}\r\n").into_bytes(), bytes].concat(), &boundary);
+            for sent in [bytes.clone(), [format!("--{boundary}\r\n").into_bytes(), bytes].concat()] {
+                if let Ok(form) = read(sent.clone(), &boundary) {
+                    prop_assert!(form.profile.len() < sent.len());
+                }
+            }
             let mut headers = HeaderMap::new();
             if let Ok(value) = format!("multipart/form-data; {header}").parse() {
                 headers.insert(header::CONTENT_TYPE, value);
-                let _ = boundary_of(&headers);
+                if let Ok(Some(boundary)) = boundary_of(&headers) {
+                    prop_assert!(!boundary.is_empty() && boundary.len() <= header.len(), "{boundary} of {header}");
+                }
             }
         }
     }

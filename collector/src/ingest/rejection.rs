@@ -77,7 +77,7 @@ pub(crate) enum Rejection {
         /// What is accepted.
         accepted: &'static str,
     },
-    /// A foreign profile cannot be read.
+    /// A third-party profile cannot be read.
     #[error("the profile cannot be read: {0}; nothing of it was stored")]
     Profile(String),
     /// A format of profiles that is not read.
@@ -232,7 +232,7 @@ impl Rejection {
         self.response(error.to_string().into_bytes(), "application/json")
     }
 
-    /// True when a foreign profile unfolds to more than the limit.
+    /// True when a third-party profile unfolds to more than the limit.
     pub(crate) fn is_too_large(error: &FormatError) -> bool {
         matches!(
             error,
@@ -240,7 +240,7 @@ impl Rejection {
         )
     }
 
-    /// A foreign profile that cannot be read.
+    /// A third-party profile that cannot be read.
     pub(crate) fn of_format(error: &FormatError, limit: usize) -> Rejection {
         match error {
             FormatError::Packed(UnpackError::TooLarge { .. }) | FormatError::Pprof(PprofError::TooLarge { .. }) => {
@@ -253,7 +253,7 @@ impl Rejection {
         }
     }
 
-    /// A request of several foreign profiles that cannot be read.
+    /// A request of several third-party profiles that cannot be read.
     pub(crate) fn of_series(error: &SeriesError, limit: usize) -> Rejection {
         match error {
             SeriesError::TooHeavy(heavy) => Rejection::TooHeavy(*heavy),

@@ -149,7 +149,7 @@ impl Method {
             read(&message, limit, received_unix_ns).map_err(|error| Rejection::of_series(&error, limit))
         };
         ingest
-            .accept(sender, None, Payload::Foreign(Box::new(reader)), bytes)
+            .accept(sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
             .await
     }
 }

@@ -14,6 +14,9 @@
 //! nothing is pushed to and fro, and made-up names are admitted so many times and not more.
 //!
 //! Wrong on purpose: a share is small when there are very many senders; who has many addresses has many shares.
+//!
+//! One file because the table and its order of eviction are one structure, whose parts are only right together. More than a third of it
+//! is the property tests that hold that.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -25,7 +25,13 @@ use emberline_model::{
     workload::{UNKNOWN, clean_name},
 };
 
-use super::{Accepted, Ingest, Payload, body, left_out, rejection::Rejection};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Accepted, Ingest, Payload, body,
+    left_out::{self, Told},
+    rejection::Rejection,
+};
 use crate::cumulative::Looking;
 
 /// Parameters of a request; the last one of a name counts.
@@ -63,16 +69,32 @@ pub(super) async fn upload(State(ingest): State<Arc<Ingest>>, request: Request<B
     }
 }
 
+/// What was stored of a file: the answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored<'r> {
+    /// Windows.
+    pub windows: u64,
+    /// Profiles.
+    pub profiles: u64,
+    /// Samples.
+    pub samples: u64,
+    /// What was not kept.
+    pub left_out: Vec<Told<'r>>,
+    /// What was kept otherwise than it was sent.
+    pub changed: Vec<Told<'r>>,
+}
+
 /// The answer to what was kept.
 pub(super) fn kept(accepted: &Accepted) -> Response<Body> {
-    let answer = serde_json::json!({
-        "windows": accepted.windows,
-        "profiles": accepted.profiles,
-        "samples": accepted.samples,
-        "left_out": left_out::told(&accepted.outcome.rejected),
-        "changed": left_out::told(&accepted.outcome.changed),
-    });
-    let mut response = Response::new(Body::from(answer.to_string()));
+    let stored = Stored {
+        windows: accepted.windows as u64,
+        profiles: accepted.profiles as u64,
+        samples: accepted.samples as u64,
+        left_out: left_out::told(&accepted.outcome.rejected),
+        changed: left_out::told(&accepted.outcome.changed),
+    };
+    // Text and numbers: there is nothing in it that JSON cannot say.
+    let mut response = Response::new(Body::from(serde_json::to_vec(&stored).unwrap_or_default()));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     left_out::in_header(accepted, response.headers_mut());
@@ -221,7 +243,7 @@ impl Asked {
         if self.cumulative.is_empty() {
             let reader = move |received_unix_ns| self.read(&file, limit, received_unix_ns, None);
             return ingest
-                .accept(place.sender, None, Payload::Foreign(Box::new(reader)), bytes)
+                .accept(place.sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
                 .await;
         }
         let kind = format!(
@@ -236,7 +258,7 @@ impl Asked {
             let looking = looking.clone();
             move |received_unix_ns| self.read(&file, limit, received_unix_ns, Some(&looking))
         };
-        let reader = Payload::Foreign(Box::new(reader));
+        let reader = Payload::ThirdParty(Box::new(reader));
         let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)

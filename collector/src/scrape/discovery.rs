@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use emberline_yaml::{Unreadable, show_problems};
 use hickory_resolver::{
     Resolver, TokioResolver, config::ResolverConfig, net::runtime::TokioRuntimeProvider, proto::rr::RData,
 };
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{
     address::Address,
-    config::{self, DnsDiscovery, FileDiscovery, Group, Job, Lookup, Unread},
+    config::{DnsDiscovery, FileDiscovery, Group, Job, Lookup},
     target::{Target, Trust},
 };
 
@@ -281,15 +282,13 @@ fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
         Some(known) => known.groups,
         None => Vec::new(),
     };
-    let read = config::read_bounded(path).map_err(|error| match error {
-        Unread::Io(error) => format!("{}: {error}", path.display()),
-        Unread::TooLarge => format!("{}: too large for a list of targets", path.display()),
+    let read = emberline_yaml::read_file(path).map_err(|error| match error {
+        Unreadable::Io(error) => format!("{}: {error}", path.display()),
+        Unreadable::TooLarge => format!("{}: too large for a list of targets", path.display()),
     });
     let parsed = read.and_then(|text| {
-        serde_yaml_ng::from_str::<Vec<Group>>(&text).map_err(|error| {
-            let (line, message) = config::problem_of(&error);
-            format!("{}:{line}: {message}", path.display())
-        })
+        let groups: Result<Vec<Group>, _> = emberline_yaml::from_str(&text);
+        groups.map_err(|problem| show_problems(path, &[problem]).to_string())
     });
     match parsed {
         Ok(groups) => ReadFile {
@@ -324,7 +323,7 @@ mod tests {
 
     fn discovery(folder: &Path, yaml: &str) -> Discovery {
         let text = format!("scrape_configs:\n  - job_name: shop\n{yaml}");
-        let config = config::parse(&folder.join("scrape.yaml"), &text).unwrap();
+        let config = crate::scrape::config::parse(&folder.join("scrape.yaml"), &text).unwrap();
         Discovery::new(config.jobs[0].clone(), config.folder)
     }
 

@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn rules(yaml: &str) -> Vec<Rule> {
-        serde_yaml_ng::from_str(yaml).unwrap()
+        emberline_yaml::from_str(yaml).unwrap()
     }
 
     fn result(yaml: &str, given: &[(&str, &str)]) -> Option<Labels> {
@@ -258,7 +258,7 @@ mod tests {
             "[{regex: 'a{1000}{1000}'}]",
             "[{sourcelabels: [a]}]",
         ] {
-            assert!(serde_yaml_ng::from_str::<Vec<Rule>>(wrong).is_err(), "{wrong}");
+            assert!(emberline_yaml::from_str::<Vec<Rule>>(wrong).is_err(), "{wrong}");
         }
         assert!(
             rules("[{source_labels: [a]}]")[0]

@@ -71,12 +71,12 @@ mod tests {
 
     #[test]
     fn labels_name_the_workload_and_those_of_discovery_end_here() {
-        let group: Group = serde_yaml_ng::from_str(
+        let group: Group = emberline_yaml::from_str(
             "{targets: ['a:1', 'b:2'], labels: {version: v2, namespace: prod, __meta_x: y, instance: one}}",
         )
         .unwrap();
         let rules: Vec<Rule> =
-            serde_yaml_ng::from_str("[{source_labels: [__address__], regex: 'b:.*', action: drop}]").unwrap();
+            emberline_yaml::from_str("[{source_labels: [__address__], regex: 'b:.*', action: drop}]").unwrap();
         let targets: Vec<_> = Target::of_group("shop", &group, Trust::Written, &rules, Scheme::Http).collect();
         let [Ok(target)] = targets.as_slice() else {
             panic!("{targets:?}");
@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn relabelling_may_not_lead_anywhere_but_to_an_address() {
-        let group: Group = serde_yaml_ng::from_str("{targets: ['a:1']}").unwrap();
+        let group: Group = emberline_yaml::from_str("{targets: ['a:1']}").unwrap();
         let rules: Vec<Rule> =
-            serde_yaml_ng::from_str("[{target_label: __address__, replacement: 'http://x/'}]").unwrap();
+            emberline_yaml::from_str("[{target_label: __address__, replacement: 'http://x/'}]").unwrap();
         let target = Target::of_group("shop", &group, Trust::Written, &rules, Scheme::Http).next();
         assert!(target.unwrap().unwrap_err().contains("`http://x/`"));
     }

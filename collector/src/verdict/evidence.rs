@@ -12,7 +12,7 @@ use emberline_model::{
     alert::{ClientServerSplit, GuiltyFunction},
     comparison::{FunctionRow, Judgement, Per},
     function::OwnCode,
-    time::WINDOW_SECONDS,
+    time::WINDOW_S,
 };
 use emberline_storage::{BothSides, QueryError, Range, RequestQuery, RequestRow, SideQuery, Store, WorkloadFilter};
 
@@ -34,7 +34,7 @@ impl Ranges {
     /// The windows since the slowdown began, up to `most` windows after its verdict; of a baseline that was gone by
     /// then, its last windows. `None` without a verdict.
     pub(super) fn of(slow: &Slow, to: i64, most: u32, reference_windows: usize) -> Option<Ranges> {
-        let window = i64::from(WINDOW_SECONDS);
+        let window = WINDOW_S;
         let fired = slow.judged.verdict.fired_at_window?;
         let since = slow.judged.verdict.since_window.unwrap_or(fired);
         let end = to.min(fired + window * (i64::from(most) + 1)).max(since + window);

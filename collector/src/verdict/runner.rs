@@ -10,7 +10,7 @@ use emberline_analysis::latency::LatencyOutcome;
 use emberline_model::{
     Release, Side,
     alert::{Alert, AlertStatus, AlertsBoard},
-    time::{Clock, WINDOW_SECONDS, window_start},
+    time::{Clock, WINDOW_S, seconds_of, window_start},
 };
 use emberline_storage::{
     QueryError, Range, ReleaseInfo, RequestQuery, ServiceInfo, ServicesQuery, Step, Store, UsualWindowQuery,
@@ -30,7 +30,6 @@ use crate::{
     self_metrics::SelfMetrics,
 };
 
-const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 /// The runner rests this many times as long as it worked.
 const REST: u32 = 9;
 /// For so long after a start nothing ends, in milliseconds: senders deliver what they kept meanwhile.
@@ -51,6 +50,15 @@ pub(crate) struct VerdictRunner {
     pub(crate) publish: watch::Sender<Arc<Vec<Alert>>>,
     pub(crate) metrics: SelfMetrics,
     pub(crate) memory: Mutex<Memory>,
+}
+
+/// How much a run judged.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extent {
+    /// Sources, services and routes.
+    units: u64,
+    /// Windows of theirs that are in a verdict.
+    windows: u64,
 }
 
 /// What is kept between runs; without it a run comes to the same alerts, only slower.
@@ -88,13 +96,13 @@ impl VerdictRunner {
     pub(crate) async fn judge(&self) -> Result<Vec<Alert>, QueryError> {
         let mut memory = self.memory.lock().await;
         let begun = Instant::now();
-        let grace_s = i64::try_from(self.config.grace.as_secs()).unwrap_or(i64::MAX / 4);
+        let grace_s = seconds_of(self.config.grace);
         let to = window_start(self.clock.now_unix_s() - grace_s);
-        let mut judged_units = 0;
+        let mut judged = Extent::default();
         // What was accepted and cannot be seen yet would be taken for silence.
         let caught_up = tokio::time::timeout(CATCH_UP, self.store.flush_applied()).await;
         let result = match caught_up {
-            Ok(Ok(())) => self.judge_until(to, &mut memory, &mut judged_units).await,
+            Ok(Ok(())) => self.judge_until(to, &mut memory, &mut judged).await,
             Ok(Err(error)) => Err(error),
             Err(_) => Err(QueryError::Unavailable {
                 message: "the store is catching up with what was accepted".to_owned(),
@@ -102,7 +110,7 @@ impl VerdictRunner {
         };
         let outcome = if result.is_ok() { "done" } else { "failed" };
         self.metrics
-            .verdict_run(outcome, begun.elapsed().as_secs_f64(), judged_units);
+            .verdict_run(outcome, begun.elapsed().as_secs_f64(), judged.units, judged.windows);
         let alerts = result?;
         for (state, name) in [
             (AlertStatus::Suspected, "suspected"),
@@ -118,18 +126,17 @@ impl VerdictRunner {
         Ok(alerts)
     }
 
-    async fn judge_until(&self, to: i64, memory: &mut Memory, judged: &mut usize) -> Result<Vec<Alert>, QueryError> {
-        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX / 4);
-        let recent_from = to.saturating_sub(seconds(self.lookback)).max(0);
+    async fn judge_until(&self, to: i64, memory: &mut Memory, judged: &mut Extent) -> Result<Vec<Alert>, QueryError> {
+        let recent_from = to.saturating_sub(seconds_of(self.lookback)).max(0);
         if recent_from >= to {
             return Ok(Vec::new());
         }
         let open = self.book.open_alerts();
         // The windows an alert was stated from stay part of its judgement, so that it ends by what it shows and not by
         // what is forgotten.
-        let oldest = to.saturating_sub(seconds(self.config.watch));
+        let oldest = to.saturating_sub(seconds_of(self.config.watch));
         let begins = |alert: &Alert| {
-            let stated_from = (alert.started_ms / 1000).saturating_sub(seconds(self.lookback));
+            let stated_from = (alert.started_ms / 1000).saturating_sub(seconds_of(self.lookback));
             stated_from.max(oldest).clamp(0, recent_from)
         };
         let range = Range {
@@ -232,7 +239,7 @@ impl VerdictRunner {
 
     /// True while an alert may wait for names.
     fn may_wait(&self, slow: &Slow, to: i64) -> bool {
-        let limit = i64::try_from(self.config.wait_for_symbols.as_secs()).unwrap_or(i64::MAX / 4);
+        let limit = seconds_of(self.config.wait_for_symbols);
         slow.judged
             .verdict
             .fired_at_window
@@ -247,7 +254,7 @@ impl VerdictRunner {
         range: Range,
         route: Option<&str>,
         traffic: &mut Traffic,
-        judged: &mut usize,
+        judged: &mut Extent,
     ) -> Result<Found, QueryError> {
         let range = Range {
             from_unix_s: self.reference_from(pair, range.from_unix_s),
@@ -288,7 +295,8 @@ impl VerdictRunner {
             .map_err(|error| QueryError::Internal {
                 message: error.to_string(),
             })?;
-        *judged += latency.len();
+        judged.units += latency.len() as u64;
+        judged.windows += latency.iter().map(|one| one.verdict.windows_used).sum::<u64>();
         let slower = latency
             .into_iter()
             .filter(|one| one.verdict.outcome == LatencyOutcome::Slower);
@@ -360,7 +368,7 @@ impl VerdictRunner {
 
     /// Until when each instance that is young in a range warms up.
     fn warm_until_s(&self, info: &ReleaseInfo, from: i64) -> BTreeMap<String, i64> {
-        let warm_up = i64::try_from(self.config.warm_up.as_secs()).unwrap_or(i64::MAX / 4);
+        let warm_up = seconds_of(self.config.warm_up);
         let until = info.instances_since_s.iter().map(|since_s| since_s + warm_up);
         let instances = info.instances.iter().cloned().zip(until);
         instances.filter(|(_, until_s)| *until_s > from).collect()

@@ -11,11 +11,9 @@ use emberline_analysis::{
     latency::{LatencyOutcome, LatencyVerdict, LatencyWindow},
     latency_watch::judge_warm_latency,
 };
-use emberline_model::{Histogram, Release, time::WINDOW_SECONDS};
+use emberline_model::{Histogram, Release, time::WINDOW_S};
 
 use super::VerdictConfig;
-
-const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 
 /// Requests of one window that a release served for one caller.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use crate::support::{
-    Server, T0, profile, window,
+    Server, T0,
+    asking::pprof_of,
+    profile, window,
     wire::{framed, grpc, http2, post, whole},
 };
 use emberline_model::{
     ProfileType,
     otlp::encode_profiles,
-    pprof::{PprofMeta, write},
     proto::{parca, push},
-    resolve::{FunctionInfo, ResolvedStacks},
 };
 use emberline_storage::{Range, ServicesQuery, StackQuery, WorkloadFilter};
 use prost::Message;
@@ -60,24 +60,7 @@ fn body(answer: &str) -> Value {
 
 /// A second of CPU of one function, in the window that begins at `T0`.
 fn second_of(function: &str) -> Vec<u8> {
-    let info = FunctionInfo {
-        id: 0,
-        name: function.to_owned(),
-        module: String::new(),
-        file: String::new(),
-        unresolved: false,
-    };
-    let resolved = ResolvedStacks {
-        functions: vec![info.into()],
-        stacks: [(7, vec![0u32].into_boxed_slice())].into_iter().collect(),
-    };
-    let meta = PprofMeta {
-        profile_type: ProfileType::cpu(),
-        time_ns: T0 * 1_000_000_000,
-        duration_ns: 10_000_000_000,
-        period: 10_000_000,
-    };
-    write(&meta, &resolved, &[(7, [1_000_000_000, 0])], false)
+    pprof_of(function, ProfileType::CPU, 1_000_000_000)
 }
 
 fn pushed(series: impl Iterator<Item = (Vec<(&'static str, String)>, Vec<u8>)>) -> Vec<u8> {

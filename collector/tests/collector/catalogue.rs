@@ -1,10 +1,13 @@
 //! Bad input of the catalogue (C1 to C7), through real requests: each is refused by reason or taken with what was left
 //! out named, and what was stored before stays. `README.md` beside this file says which test holds which row.
-
-use std::io::Write;
+//!
+//! One file because it is one catalogue: its tests are named by the rows and share the server that they are sent to. Rows that need a
+//! machinery of their own (files of debug information, addresses) are elsewhere.
 
 use crate::support::{
-    Server, T0, profile, series, window,
+    Server, T0,
+    asking::{gzip, sum_of},
+    profile, series, window,
     wire::{post, raw},
 };
 use emberline_model::{
@@ -24,12 +27,6 @@ use prost::Message;
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
 fn shop() -> WorkloadWindow {
     let mut shop = window("shop", "1", T0);
     shop.requests = vec![series(Side::Server, "/a", None, &[1_000_000])];
@@ -44,17 +41,7 @@ async fn cpu(server: &Server, service: &str) -> i64 {
 
 /// All that is stored of a type.
 async fn total(server: &Server, service: &str, profile_type: &str) -> i64 {
-    server.store.flush_applied().await.unwrap();
-    let query = StackQuery::new(WorkloadFilter::service(service), profile_type, Range::ALL);
-    server
-        .store
-        .ask(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|row| row.value)
-        .sum()
+    sum_of(server, WorkloadFilter::service(service), profile_type).await
 }
 
 /// Names of the functions in the stacks of an answer.

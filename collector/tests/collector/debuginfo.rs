@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read};
 
-use crate::support::{Server, T0, eventually, window};
+use crate::support::{Server, T0, eventually, native_window, window};
 use emberline_model::{
     LabelSet, Location, Mapping, Profile, Sample, id,
     proto::v1::{
@@ -354,25 +354,7 @@ async fn a_damaged_file_costs_only_its_own_names() {
     // Everything behind the code is gone: symbol tables and debug information are garbage, the note is intact.
     bytes[at..].fill(0xa5);
     let mut server = Server::start(|_| {}).await;
-    let mut profile = Profile::empty_cpu(T0 * 1_000_000_000, 10_000_000_000);
-    profile.mappings = vec![Mapping {
-        build_id: build.clone(),
-        path: "/srv/probe".into(),
-    }];
-    profile.label_sets = vec![LabelSet::none()];
-    profile.locations = vec![Location::Native {
-        mapping: 0,
-        offset: 0x2000,
-    }];
-    profile.stacks = vec![vec![0]];
-    profile.samples = vec![Sample {
-        stack: 0,
-        label_set: 0,
-        value: 1,
-        count: 1,
-    }];
-    let mut shop = window("shop", "1", T0);
-    shop.profiles = vec![profile];
+    let shop = native_window("shop", &build, 0x2000);
     server.append(vec![shop]).await;
     server.store.flush_applied().await.unwrap();
     server.spawn_tasks();

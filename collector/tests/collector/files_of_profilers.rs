@@ -3,47 +3,28 @@
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
-use crate::support::{Server, T0};
-use bytes::Bytes;
+use crate::support::{
+    Server, T0,
+    asking::{post, sum_of},
+};
 use emberline_model::formats::{Reading, read};
-use emberline_storage::{Range, StackQuery, WorkloadFilter};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use emberline_storage::WorkloadFilter;
+use http::StatusCode;
 
 fn file(name: &str) -> Vec<u8> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
     std::fs::read(fixtures.join(name)).unwrap()
 }
 
-async fn post(server: &Server, path: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, String) {
-    let stream = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::post(path)
-        .header("host", "collector")
-        .header("content-type", content_type);
-    let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    connection.abort();
-    (parts.status, String::from_utf8_lossy(&body).into_owned())
-}
-
 /// What is stored of each of some types.
 async fn stored(server: &Server, version: &str, types: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
-    server.store.flush_applied().await.unwrap();
     let mut sums = BTreeMap::new();
     for profile_type in types.keys() {
         let who = WorkloadFilter {
             version: Some(version.to_owned()),
             ..WorkloadFilter::service("shop")
         };
-        let query = StackQuery::new(who, profile_type, Range::ALL);
-        let rows = server.store.ask(query).await.unwrap().rows;
-        sums.insert(profile_type.clone(), rows.iter().map(|row| row.value).sum());
+        sums.insert(profile_type.clone(), sum_of(server, who, profile_type).await);
     }
     sums
 }

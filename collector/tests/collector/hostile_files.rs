@@ -8,10 +8,7 @@ use std::{
 };
 
 use emberline_collector::{CollectorConfig, SymbolClaim, forget_symbol_file, symbol_claims};
-use emberline_model::{
-    LabelSet, Location, Mapping, Profile, Sample, WorkloadWindow, otlp::encode_profiles,
-    proto::v1::debug_info_client::DebugInfoClient,
-};
+use emberline_model::{otlp::encode_profiles, proto::v1::debug_info_client::DebugInfoClient};
 use opentelemetry_proto::tonic::collector::profiles::v1development::profiles_service_client::ProfilesServiceClient;
 use tonic::{
     Code,
@@ -20,7 +17,7 @@ use tonic::{
 
 use crate::{
     debuginfo::{Client, own_program, parts, should, upload},
-    support::{ManualClock, Server, T0, eventually, window},
+    support::{ManualClock, Server, T0, eventually, native_window},
 };
 
 const BUILD: &str = "00112233445566778899aabbccddeeff00112233";
@@ -98,30 +95,6 @@ fn packed(build: &str, unpacked: usize) -> Vec<u8> {
         bytes[at + 40..at + 48].copy_from_slice(&size.to_le_bytes());
     }
     bytes
-}
-
-/// A window whose one stack is of a build.
-fn window_of(service: &str, build: &str) -> WorkloadWindow {
-    let mut profile = Profile::empty_cpu(T0 * 1_000_000_000, 10_000_000_000);
-    profile.mappings = vec![Mapping {
-        build_id: build.into(),
-        path: format!("/srv/{service}"),
-    }];
-    profile.label_sets = vec![LabelSet::none()];
-    profile.locations = vec![Location::Native {
-        mapping: 0,
-        offset: 0x40,
-    }];
-    profile.stacks = vec![vec![0]];
-    profile.samples = vec![Sample {
-        stack: 0,
-        label_set: 0,
-        value: 1,
-        count: 1,
-    }];
-    let mut window = window(service, "1", T0);
-    window.profiles = vec![profile];
-    window
 }
 
 /// A connection from another address of this machine.
@@ -204,7 +177,7 @@ async fn a_file_that_needs_more_memory_than_allowed_is_refused_and_the_server_li
         config.symbol_memory_bytes = 64 << 20;
     })
     .await;
-    server.append(vec![window_of("shop", BUILD)]).await;
+    server.append(vec![native_window("shop", BUILD, 0x40)]).await;
     server.store.flush_applied().await.unwrap();
     let mut client = DebugInfoClient::new(server.channel().await);
     upload(&mut client, BUILD, bytes.len() as u64, &bytes).await.unwrap();
@@ -214,7 +187,7 @@ async fn a_file_that_needs_more_memory_than_allowed_is_refused_and_the_server_li
         why.contains("more than 67108864 bytes of memory (`symbol_memory_mb`"),
         "{why}"
     );
-    server.append(vec![window_of("shop", "abcd")]).await;
+    server.append(vec![native_window("shop", "abcd", 0x40)]).await;
     server.store.flush_applied().await.unwrap();
     server.stop().await;
 }
@@ -236,7 +209,7 @@ fn reader_of(server: &Server) -> Option<PathBuf> {
 async fn the_process_that_reads_is_bounded_and_ends_with_the_server() {
     let mut server = Server::start(|_| {}).await;
     let (bytes, build) = own_program();
-    server.append(vec![window_of("shop", &build)]).await;
+    server.append(vec![native_window("shop", &build, 0x40)]).await;
     server.store.flush_applied().await.unwrap();
     let mut client = DebugInfoClient::new(server.channel().await);
     upload(&mut client, &build, bytes.len() as u64, &bytes).await.unwrap();
@@ -285,7 +258,7 @@ async fn a_file_that_takes_too_long_is_refused_by_the_setting() {
     })
     .await;
     std::fs::write(server.dir.join(format!("debuginfo/{BUILD}.debug")), packed(BUILD, 100)).unwrap();
-    server.append(vec![window_of("shop", BUILD)]).await;
+    server.append(vec![native_window("shop", BUILD, 0x40)]).await;
     server.store.flush_applied().await.unwrap();
     server.spawn_tasks();
     let why = refusal(&server, BUILD).await;
@@ -303,14 +276,14 @@ async fn a_hundred_killed_readers_harm_no_ingest() {
         std::fs::write(server.dir.join(format!("debuginfo/{build}.debug")), packed(build, 100)).unwrap();
     }
     server
-        .append(builds.iter().map(|build| window_of("shop", build)).collect())
+        .append(builds.iter().map(|build| native_window("shop", build, 0x40)).collect())
         .await;
     server.store.flush_applied().await.unwrap();
     server.spawn_tasks();
     let mut sent = 0;
     eventually("all files are refused", || {
         sent += 1;
-        let more = server.append(vec![window_of("other", "abcd")]);
+        let more = server.append(vec![native_window("other", "abcd", 0x40)]);
         async {
             more.await;
             let refused = symbol_claims(&server.dir).unwrap().into_iter().filter(|claim| {
@@ -333,7 +306,7 @@ async fn a_program_that_is_no_reader_costs_no_file() {
     let mut server = Server::start(|config| config.symbol_reader = Some(vec!["/bin/true".into()])).await;
     let file = server.dir.join(format!("debuginfo/{BUILD}.debug"));
     std::fs::write(&file, packed(BUILD, 100)).unwrap();
-    server.append(vec![window_of("shop", BUILD)]).await;
+    server.append(vec![native_window("shop", BUILD, 0x40)]).await;
     server.store.flush_applied().await.unwrap();
     let mut registry = prometheus_client::registry::Registry::default();
     server.collector.register(&mut registry);
@@ -392,7 +365,7 @@ async fn a_planted_file_loses_against_one_of_a_sender_that_reports_the_build() {
         )
         .unwrap();
 
-    let report = |service: &str| encode_profiles(&window_of(service, &build));
+    let report = |service: &str| encode_profiles(&native_window(service, &build, 0x40));
     let mut owner = client_from(&server, "127.0.0.3").await;
     let size = bytes.len() as u64;
     assert!(!should(&mut owner, &build, size).await.0, "a stranger, too, so far");
@@ -481,7 +454,7 @@ async fn files_that_nothing_stored_refers_to_make_room_first() {
     let size = bytes.len() as u64;
     let server = Server::start(|config| config.debuginfo_total_bytes = 2 * size + 100).await;
     let (used, unused) = ("aaaaaaaa", "bbbbbbbb");
-    server.append(vec![window_of("shop", used)]).await;
+    server.append(vec![native_window("shop", used, 0x40)]).await;
     server.store.flush_applied().await.unwrap();
     // The one that is referred to is the older one.
     for (build, age) in [(used, 2_000), (unused, 1_000)] {

@@ -2,14 +2,18 @@
 
 use std::str::FromStr;
 
-use crate::support::{Numbers, Server, T0, profile, release, series, window};
+use crate::support::{
+    Numbers, Server, T0,
+    asking::{requests_of, sum_of},
+    profile, release, series, window,
+};
 use bytes::Bytes;
 use emberline_model::{
     BatchId, ProfileType, RawCodec, Side, Signal, WorkloadWindow,
     batch::BATCH_ID_HEADER,
     otlp::{encode_profiles, encode_requests},
 };
-use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
+use emberline_storage::{Range, RequestQuery, WorkloadFilter};
 use opentelemetry_proto::tonic::{
     collector::{
         metrics::v1::{
@@ -61,33 +65,6 @@ fn with_id<T>(message: T, id: &str) -> Request<T> {
     request
 }
 
-async fn requests_stored(server: &Server) -> u64 {
-    server.store.flush_applied().await.unwrap();
-    let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
-    server
-        .store
-        .ask(query)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.duration.count())
-        .sum()
-}
-
-async fn cpu_stored(server: &Server) -> i64 {
-    server.store.flush_applied().await.unwrap();
-    let query = StackQuery::new(WorkloadFilter::service("shop"), ProfileType::CPU, Range::ALL);
-    server
-        .store
-        .ask(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|row| row.value)
-        .sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn both_signals_arrive_whole_in_every_compression() {
     for compression in [None, Some(CompressionEncoding::Gzip), Some(CompressionEncoding::Zstd)] {
@@ -109,8 +86,11 @@ async fn both_signals_arrive_whole_in_every_compression() {
             .await
             .unwrap();
         assert_eq!(answer.into_inner().partial_success, None);
-        assert_eq!(requests_stored(&server).await, 3);
-        assert_eq!(cpu_stored(&server).await, 150_000_000);
+        assert_eq!(requests_of(&server, "shop").await, 3);
+        assert_eq!(
+            sum_of(&server, WorkloadFilter::service("shop"), ProfileType::CPU).await,
+            150_000_000
+        );
         server.stop().await;
     }
 }
@@ -125,12 +105,12 @@ async fn a_batch_that_arrives_twice_is_acknowledged_and_stored_once() {
             .await
             .unwrap();
     }
-    assert_eq!(requests_stored(&server).await, 3);
+    assert_eq!(requests_of(&server, "shop").await, 3);
     metrics
         .export(with_id(encode_requests(&shop()), &id(2, Signal::Requests)))
         .await
         .unwrap();
-    assert_eq!(requests_stored(&server).await, 6);
+    assert_eq!(requests_of(&server, "shop").await, 6);
     let status = (server.collector.status_probe())();
     assert_eq!(
         (&status["metrics"]["stored"], &status["metrics"]["duplicate"]),
@@ -151,7 +131,7 @@ async fn a_batch_id_that_cannot_be_right_is_refused_by_name() {
         assert_eq!(refused.code(), Code::InvalidArgument, "{bad}");
         assert!(refused.message().contains(BATCH_ID_HEADER), "{}", refused.message());
     }
-    assert_eq!(requests_stored(&server).await, 0);
+    assert_eq!(requests_of(&server, "shop").await, 0);
     server.stop().await;
 }
 
@@ -180,7 +160,7 @@ async fn too_many_bytes_are_refused_for_good_and_name_the_setting() {
         assert_eq!(refused.code(), Code::OutOfRange, "{compression:?} {refused}");
         assert!(refused.message().contains("`max_request_mb`"), "{refused}");
     }
-    assert_eq!(requests_stored(&server).await, 0);
+    assert_eq!(requests_of(&server, "shop").await, 0);
     server.stop().await;
 }
 
@@ -195,7 +175,7 @@ async fn bytes_that_are_no_message_store_nothing() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("metrics request"), "{refused}");
-    assert_eq!(requests_stored(&server).await, 0);
+    assert_eq!(requests_of(&server, "shop").await, 0);
 
     // Tables that do not fit together: the whole request is refused.
     let mut lying: ExportProfilesServiceRequest = encode_profiles(&shop());
@@ -206,7 +186,10 @@ async fn bytes_that_are_no_message_store_nothing() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("stack index 77"), "{refused}");
-    assert_eq!(cpu_stored(&server).await, 0);
+    assert_eq!(
+        sum_of(&server, WorkloadFilter::service("shop"), ProfileType::CPU).await,
+        0
+    );
     server.stop().await;
 }
 
@@ -254,7 +237,7 @@ async fn what_is_left_out_is_told_and_the_rest_is_stored() {
         assert!(answer.error_message.contains(part), "{part}: {}", answer.error_message);
     }
     assert!(answer.rejected_data_points >= 8, "{answer:?}");
-    assert_eq!(requests_stored(&server).await, 5);
+    assert_eq!(requests_of(&server, "shop").await, 5);
     let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
     let other: u64 = server
         .store
@@ -295,7 +278,7 @@ async fn a_batch_of_which_nothing_is_kept_is_still_acknowledged_under_its_id() {
         (&status["metrics"]["stored"], &status["metrics"]["duplicate"]),
         (&1.into(), &1.into())
     );
-    assert_eq!(requests_stored(&server).await, 0);
+    assert_eq!(requests_of(&server, "shop").await, 0);
     server.stop().await;
 }
 
@@ -341,7 +324,7 @@ async fn a_restart_still_knows_what_was_acknowledged() {
             .export(with_id(encode_requests(&shop()), &id(1, Signal::Requests)))
             .await
             .unwrap();
-        assert_eq!(requests_stored(&server).await, 3, "round {round}");
+        assert_eq!(requests_of(&server, "shop").await, 3, "round {round}");
         server.stop().await;
     }
 }
@@ -389,6 +372,6 @@ async fn the_id_of_another_sender_costs_that_one_nothing() {
             .await
             .unwrap();
     }
-    assert_eq!(requests_stored(&server).await, 3, "stored, and once");
+    assert_eq!(requests_of(&server, "shop").await, 3, "stored, and once");
     server.stop().await;
 }

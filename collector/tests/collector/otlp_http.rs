@@ -1,18 +1,17 @@
 //! OTLP over HTTP, through a real socket into a real store.
 
-use std::io::Write;
-
-use crate::support::{Server, T0, profile, series, window};
-use bytes::Bytes;
+use crate::support::{
+    Server, T0,
+    asking::{gzip, requests_of, send, sum_of},
+    profile, series, window,
+};
 use emberline_model::{
     ProfileType, Side, WorkloadWindow,
     batch::BATCH_ID_HEADER,
     otlp::{encode_profiles, encode_requests},
 };
-use emberline_storage::{Range, RequestQuery, StackQuery, WorkloadFilter};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use emberline_storage::{Range, StackQuery, WorkloadFilter};
+use http::StatusCode;
 use prost::Message;
 
 fn shop() -> WorkloadWindow {
@@ -22,63 +21,7 @@ fn shop() -> WorkloadWindow {
     shop
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: http::HeaderMap,
-    body: Bytes,
-}
-
-impl Answer {
-    /// The message of the `google.rpc.Status` body, found without decoding it.
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
-
-async fn post(server: &Server, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
-    let stream = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let mut request = Request::post(path).header("host", "collector");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let reply = sender
-        .send_request(request.body(Full::new(Bytes::from(body))).unwrap())
-        .await
-        .unwrap();
-    let (parts, body) = reply.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    connection.abort();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body,
-    }
-}
-
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
-
-async fn requests_stored(server: &Server) -> u64 {
-    server.store.flush_applied().await.unwrap();
-    let query = RequestQuery::new(WorkloadFilter::service("shop"), Range::ALL);
-    server
-        .store
-        .ask(query)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.duration.count())
-        .sum()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_profiles_arrive_in_every_compression() {
@@ -93,30 +36,20 @@ async fn metrics_and_profiles_arrive_in_every_compression() {
         let id = format!("7;{};1;demo/shop/1/shop-1-0/application", sequence + 1);
         let headers = [PROTOBUF, ("content-encoding", encoding), (BATCH_ID_HEADER, id.as_str())];
         for _ in 0..2 {
-            let answer = post(&server, "/v1/metrics", &headers, body.clone()).await;
+            let answer = send(&server, "/v1/metrics", &headers, body.clone()).await;
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
             assert_eq!(answer.headers["content-type"], "application/x-protobuf");
             assert!(answer.body.is_empty(), "nothing was left out");
         }
     }
-    assert_eq!(requests_stored(&server).await, 6, "each batch twice, stored once");
+    assert_eq!(requests_of(&server, "shop").await, 6, "each batch twice, stored once");
 
     let body = encode_profiles(&shop()).encode_to_vec();
     for path in ["/v1/profiles", "/v1development/profiles"] {
-        let answer = post(&server, path, &[PROTOBUF], body.clone()).await;
+        let answer = send(&server, path, &[PROTOBUF], body.clone()).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     }
-    server.store.flush_applied().await.unwrap();
-    let query = StackQuery::new(WorkloadFilter::service("shop"), ProfileType::CPU, Range::ALL);
-    let total: i64 = server
-        .store
-        .ask(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|row| row.value)
-        .sum();
+    let total = sum_of(&server, WorkloadFilter::service("shop"), ProfileType::CPU).await;
     assert_eq!(
         total, 240_000_000,
         "without an id a batch is stored as often as it arrives"
@@ -140,7 +73,7 @@ async fn truncated_bodies_are_refused_with_a_reason_and_store_nothing() {
         ),
         ("gzip", gzip(&cut(&message, 5)), "metrics request"),
     ] {
-        let answer = post(
+        let answer = send(
             &server,
             "/v1/metrics",
             &[PROTOBUF, ("content-encoding", encoding)],
@@ -151,7 +84,7 @@ async fn truncated_bodies_are_refused_with_a_reason_and_store_nothing() {
         assert!(answer.text().contains(word), "{word}: {}", answer.text());
         assert!(answer.headers.get("retry-after").is_none());
     }
-    let answer = post(
+    let answer = send(
         &server,
         "/v1/metrics",
         &[PROTOBUF, (BATCH_ID_HEADER, "nonsense")],
@@ -164,7 +97,7 @@ async fn truncated_bodies_are_refused_with_a_reason_and_store_nothing() {
         "{}",
         answer.text()
     );
-    assert_eq!(requests_stored(&server).await, 0);
+    assert_eq!(requests_of(&server, "shop").await, 0);
     server.stop().await;
 }
 
@@ -177,7 +110,7 @@ async fn a_bomb_stops_at_the_decompressed_limit() {
         ("zstd", zstd::encode_all(&zeros[..], 3).unwrap()),
         ("identity", vec![0; 2 << 20]),
     ] {
-        let answer = post(
+        let answer = send(
             &server,
             "/v1/profiles",
             &[PROTOBUF, ("content-encoding", encoding)],
@@ -193,14 +126,14 @@ async fn a_bomb_stops_at_the_decompressed_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_content_is_refused_and_told_what_is_accepted() {
     let server = Server::start(|_| {}).await;
-    let answer = post(&server, "/v1/metrics", &[("content-type", "text/xml")], b"{}".to_vec()).await;
+    let answer = send(&server, "/v1/metrics", &[("content-type", "text/xml")], b"{}".to_vec()).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert!(
         answer.text().contains("`application/x-protobuf` or `application/json`"),
         "{}",
         answer.text()
     );
-    let answer = post(
+    let answer = send(
         &server,
         "/v1/metrics",
         &[PROTOBUF, ("content-encoding", "br")],
@@ -209,7 +142,7 @@ async fn other_content_is_refused_and_told_what_is_accepted() {
     .await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(answer.headers["accept-encoding"], "gzip, zstd");
-    let answer = post(&server, "/v1/nothing", &[PROTOBUF], Vec::new()).await;
+    let answer = send(&server, "/v1/nothing", &[PROTOBUF], Vec::new()).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert!(answer.text().contains("/v1/metrics"), "{}", answer.text());
     server.stop().await;
@@ -231,12 +164,12 @@ async fn json_is_taken_and_answered_in_json() {
                   "attributes":[{{"key":"http.route","value":{{"stringValue":"/a"}}}}]}}]}}}},
             {{"name":"unknown.metric","gauge":{{"dataPoints":[{{"asInt":"1"}},{{"asDouble":2}}]}}}}]}}]}}]}}"#
     );
-    let answer = post(&server, "/v1/metrics", &[JSON], metrics.clone().into_bytes()).await;
+    let answer = send(&server, "/v1/metrics", &[JSON], metrics.clone().into_bytes()).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     assert_eq!(answer.headers["content-type"], "application/json");
     let partial: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(partial["partialSuccess"]["rejectedDataPoints"], "2", "{partial}");
-    assert_eq!(requests_stored(&server).await, 5);
+    assert_eq!(requests_of(&server, "shop").await, 5);
 
     let profiles = format!(
         r#"{{"resourceProfiles":[{{{resource},"scopeProfiles":[{{"profiles":[{{"timeUnixNano":"{start}","durationNano":"10000000000",
@@ -248,7 +181,7 @@ async fn json_is_taken_and_answered_in_json() {
             "mappingTable":[{{}}],"attributeTable":[{{}}]}}}}"#
     );
     for path in ["/v1/profiles", "/v1development/profiles"] {
-        let answer = post(&server, path, &[JSON], profiles.clone().into_bytes()).await;
+        let answer = send(&server, path, &[JSON], profiles.clone().into_bytes()).await;
         assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "{}"));
     }
     server.store.flush_applied().await.unwrap();
@@ -268,7 +201,7 @@ async fn json_is_taken_and_answered_in_json() {
         ),
         ("{".to_owned(), "line 1"),
     ] {
-        let answer = post(&server, "/v1/profiles", &[JSON], body.into_bytes()).await;
+        let answer = send(&server, "/v1/profiles", &[JSON], body.into_bytes()).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
         assert_eq!(answer.headers["content-type"], "application/json");
         assert!(answer.text().contains(word), "{word}: {}", answer.text());

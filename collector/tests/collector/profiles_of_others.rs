@@ -2,84 +2,29 @@
 
 use std::io::Write;
 
-use crate::support::{Server, T0, profile, window};
-use bytes::Bytes;
+use crate::support::{
+    Server, T0,
+    asking::{gzip, post, pprof_of, sum_of},
+    profile, window,
+};
 use emberline_model::{
     ProfileType, RawCodec,
     otlp::encode_profiles,
-    pprof::{PprofMeta, write},
     proto::{parca, push},
-    resolve::{FunctionInfo, ResolvedStacks},
 };
-use emberline_storage::{Range, ServicesQuery, StackQuery, WorkloadFilter};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use emberline_storage::{Range, ServicesQuery, WorkloadFilter};
+use http::StatusCode;
 use prost::Message;
 
 const GOROUTINES: &str = "goroutine:goroutine:count:goroutine:count";
 
-/// A pprof file of one value, recorded in the window that begins at `T0`.
-fn pprof(profile_type: &str, value: i64) -> Vec<u8> {
-    let info = FunctionInfo {
-        id: 0,
-        name: "main".to_owned(),
-        module: String::new(),
-        file: String::new(),
-        unresolved: false,
-    };
-    let resolved = ResolvedStacks {
-        functions: vec![info.into()],
-        stacks: [(7, vec![0u32].into_boxed_slice())].into_iter().collect(),
-    };
-    let meta = PprofMeta {
-        profile_type: ProfileType(profile_type.to_owned()),
-        time_ns: T0 * 1_000_000_000,
-        duration_ns: 10_000_000_000,
-        period: 10_000_000,
-    };
-    write(&meta, &resolved, &[(7, [value, 0])], false)
-}
-
-async fn post(server: &Server, path: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, String) {
-    let stream = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::post(path)
-        .header("host", "collector")
-        .header("content-type", content_type);
-    let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    connection.abort();
-    (parts.status, String::from_utf8_lossy(&body).into_owned())
-}
-
 /// What is stored of a type, read back by service and version.
 async fn stored(server: &Server, service: &str, version: &str, profile_type: &str) -> i64 {
-    server.store.flush_applied().await.unwrap();
     let who = WorkloadFilter {
         version: Some(version.to_owned()),
         ..WorkloadFilter::service(service)
     };
-    let query = StackQuery::new(who, profile_type, Range::ALL);
-    server
-        .store
-        .ask(query)
-        .await
-        .unwrap()
-        .rows
-        .iter()
-        .map(|row| row.value)
-        .sum()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    sum_of(server, who, profile_type).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +34,7 @@ async fn files_of_every_format_are_taken_and_read_back() {
     let speedscope = r#"{"shared":{"frames":[{"name":"main"}]},"profiles":[{"type":"sampled","name":"p",
         "unit":"milliseconds","startValue":0,"endValue":1,"samples":[[0]],"weights":[3]}]}"#;
     for (version, query, body, total) in [
-        ("pprof", "", pprof(ProfileType::CPU, 42), 42),
+        ("pprof", "", pprof_of("main", ProfileType::CPU, 42), 42),
         ("folded", "", b"main;leaf 2\nmain 1\n".to_vec(), 30_000_000),
         (
             "rated",
@@ -117,7 +62,7 @@ async fn files_of_every_format_are_taken_and_read_back() {
         }
     }
     let path = "/api/ingest?service=shop&version=go&route=/a";
-    let (status, answer) = post(&server, path, "", pprof(GOROUTINES, 7)).await;
+    let (status, answer) = post(&server, path, "", pprof_of("main", GOROUTINES, 7)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(stored(&server, "shop", "go", GOROUTINES).await, 7);
     server.stop().await;
@@ -211,12 +156,19 @@ async fn clients_of_pyroscope_are_served_on_ingest() {
             ProfileType::CPU,
             30_000_000,
         ),
-        ("p", "/ingest", "", pprof(ProfileType::CPU, 9), ProfileType::CPU, 9),
+        (
+            "p",
+            "/ingest",
+            "",
+            pprof_of("main", ProfileType::CPU, 9),
+            ProfileType::CPU,
+            9,
+        ),
         (
             "m",
             "/ingest",
             FORM,
-            form(&[("profile", &pprof(GOROUTINES, 4))]),
+            form(&[("profile", &pprof_of("main", GOROUTINES, 4))]),
             GOROUTINES,
             4,
         ),
@@ -224,7 +176,7 @@ async fn clients_of_pyroscope_are_served_on_ingest() {
             "c",
             "/ingest",
             FORM,
-            form(&[("sample_type_config", config), ("profile", &pprof(delay, 8))]),
+            form(&[("sample_type_config", config), ("profile", &pprof_of("main", delay, 8))]),
             "block:delay:nanoseconds:contentions:count",
             8,
         ),
@@ -233,7 +185,7 @@ async fn clients_of_pyroscope_are_served_on_ingest() {
             "/ingest",
             FORM,
             form(&[
-                ("profile", &pprof(count, 6)),
+                ("profile", &pprof_of("main", count, 6)),
                 ("sample_type_config", samples.as_bytes()),
             ]),
             ProfileType::CPU,
@@ -288,7 +240,7 @@ fn push_request(version: &str, value: i64) -> push::PushRequest {
         series: vec![push::RawProfileSeries {
             labels: vec![label("service_name", "shop"), label("version", version)],
             samples: vec![push::RawSample {
-                raw_profile: pprof(ProfileType::CPU, value),
+                raw_profile: pprof_of("main", ProfileType::CPU, value),
                 id: "0".to_owned(),
             }],
         }],
@@ -342,7 +294,7 @@ async fn agents_of_parca_write_over_grpc() {
                 labels: vec![label("job", "shop"), label("version", "1")],
             }),
             samples: vec![parca::RawSample {
-                raw_profile: pprof(ProfileType::CPU, 8),
+                raw_profile: pprof_of("main", ProfileType::CPU, 8),
             }],
         }],
         normalized: true,

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::support::{Server, T0};
-use bytes::Bytes;
-use emberline_storage::{Range, StackQuery, WorkloadFilter};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use crate::support::{
+    Server, T0,
+    asking::{post, sum_of},
+};
+use emberline_storage::WorkloadFilter;
+use http::StatusCode;
 
 const ALLOC_SPACE: &str = "memory:alloc_space:bytes:space:bytes";
 const INUSE_SPACE: &str = "memory:inuse_space:bytes:space:bytes";
@@ -22,37 +22,12 @@ fn go_file(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(format!("{name}.pb.gz"))).unwrap()
 }
 
-async fn post(server: &Server, path: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, String) {
-    let stream = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::post(path)
-        .header("host", "c")
-        .header("content-type", content_type);
-    let (parts, body) = sender
-        .send_request(request.body(Full::new(Bytes::from(body))).unwrap())
-        .await
-        .unwrap()
-        .into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    connection.abort();
-    (parts.status, String::from_utf8_lossy(&body).into_owned())
-}
-
 async fn stored(server: &Server, instance: &str, profile_type: &str) -> i64 {
-    server.store.flush_applied().await.unwrap();
     let who = WorkloadFilter {
         version: Some(instance.to_owned()),
         ..WorkloadFilter::service("shop")
     };
-    let found = server
-        .store
-        .ask(StackQuery::new(who, profile_type, Range::ALL))
-        .await
-        .unwrap();
-    found.rows.iter().map(|row| row.value).sum()
+    sum_of(server, who, profile_type).await
 }
 
 /// Uploads a file of a process, whose version is named like its instance, at a second after the start.

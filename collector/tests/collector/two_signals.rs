@@ -3,6 +3,9 @@
 //! that differ only in how they report do not differ.
 //!
 //! `analysis/tests/analysis/coverage.rs` holds the same of the join alone, with more combinations.
+//!
+//! One file because the senders' known truth, what they send of it and what has to come back are one model. Half of it would check
+//! the other half against nothing.
 
 use std::collections::BTreeMap;
 

@@ -86,8 +86,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_of_any_kind_never_panics(text in "[a-z.{}=,\" é]{0,40}") {
-            let _ = text.parse::<AppName>();
+        fn text_of_any_kind_is_refused_or_named_by_its_own_words(text in "[a-z.{}=,\" é]{0,40}") {
+            if let Ok(name) = text.parse::<AppName>() {
+                prop_assert!(!name.application.is_empty() && text.contains(&name.application), "{:?}", name);
+                let words = name.labels.iter().flat_map(|(key, value)| [key, value]).chain(&name.kind);
+                for word in words {
+                    prop_assert!(text.contains(word.as_str()), "{:?}", name);
+                }
+            }
         }
     }
 }

@@ -195,8 +195,17 @@ mod tests {
                 steps += 1;
             }
             prop_assert!(steps <= bytes.len());
-            let _ = Tokens::new(&bytes).skip_value();
-            top_keys(&bytes, |_| {});
+            let mut skipped = Tokens::new(&bytes);
+            if skipped.skip_value().is_ok() {
+                let mut rest = 0;
+                while let Ok(Some(_)) = skipped.next() {
+                    rest += 1;
+                }
+                prop_assert!(rest <= steps);
+            }
+            let mut keys = 0;
+            top_keys(&bytes, |_| keys += 1);
+            prop_assert!(keys <= bytes.len() / 2);
         }
     }
 }

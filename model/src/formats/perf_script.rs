@@ -359,8 +359,9 @@ mod tests {
     proptest! {
         #[test]
         fn text_of_any_kind_never_panics(text in "[a-f0-9 :;.\n\t()+x\\[\\]#/é-]{0,120}") {
-            let _ = looks_like(&text);
+            let looks_like = looks_like(&text);
             if let Ok(read) = read(&text, None) {
+                prop_assert!(looks_like, "what is read is recognised");
                 prop_assert!(read.profiles.iter().all(|profile| profile.validate().is_ok()));
             }
         }

@@ -341,10 +341,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            let _ = read_push(&bytes, 1 << 16, 0);
-            let _ = read_push_json(&bytes, 1 << 16, 0);
-            let _ = read_write_raw(&bytes, 1 << 16, 0);
+        fn bytes_of_any_kind_are_refused_or_give_valid_profiles(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            let read = [read_push(&bytes, 1 << 16, 0), read_push_json(&bytes, 1 << 16, 0), read_write_raw(&bytes, 1 << 16, 0)];
+            for window in read.iter().flatten().flat_map(|decoded| &decoded.windows) {
+                prop_assert!(window.profiles.iter().all(|profile| profile.validate().is_ok()));
+            }
         }
 
         #[test]

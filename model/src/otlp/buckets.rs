@@ -19,7 +19,7 @@ use crate::histogram::{
     BUCKETS_PER_OCTAVE, Histogram, MAX_INDEX, MIN_INDEX, SCALE, bucket_index, bucket_lower, bucket_upper,
 };
 
-/// The most buckets a foreign histogram point may have on one side of zero.
+/// The most buckets a third-party histogram point may have on one side of zero.
 const MAX_BUCKETS: usize = 10_000;
 /// The scales that the specification allows.
 const SCALES: std::ops::RangeInclusive<i32> = -10..=20;

@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::otlp::{attribute, text};
 
-    const FOREIGN: Writer<'_> = Writer { scope: "", own: false };
+    const THIRD_PARTY: Writer<'_> = Writer { scope: "", own: false };
 
     fn series(name: &str, scope: &str, attributes: &[(&str, &str)]) -> RequestSeries {
         let attributes: Vec<KeyValue> = attributes
@@ -299,7 +299,7 @@ mod tests {
             .collect();
         Duration::named(name)
             .unwrap()
-            .series(&attributes, Writer { scope, ..FOREIGN })
+            .series(&attributes, Writer { scope, ..THIRD_PARTY })
     }
 
     #[test]

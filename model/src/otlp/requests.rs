@@ -3,6 +3,9 @@
 //!
 //! Guarantees: a window covers the seconds that its points cover, wherever they begin; what is left out is counted by
 //! reason and named.
+//!
+//! One file because both directions share one set of names and attributes, and what is written here has to be read here as it was.
+//! Histograms, durations and cumulative streams are files of their own; what is left is their order.
 
 use std::collections::{HashMap, HashSet};
 

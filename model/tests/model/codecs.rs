@@ -197,8 +197,11 @@ proptest! {
     }
 
     #[test]
-    fn journal_bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = wire::decode_batch(&bytes);
+    fn journal_bytes_of_any_kind_are_refused_or_a_batch(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(batch) = wire::decode_batch(&bytes) {
+            let again = wire::decode_batch(&wire::encode_batch(&batch)).unwrap();
+            prop_assert_eq!(format!("{:?}", again), format!("{:?}", batch));
+        }
     }
 
     #[test]

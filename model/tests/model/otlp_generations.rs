@@ -354,8 +354,11 @@ fn frames_keep_their_file_and_line() {
 
 proptest! {
     #[test]
-    fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = read(&bytes);
+    fn bytes_of_any_kind_are_refused_or_valid(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(decoded) = read(&bytes) {
+            let mut profiles = decoded.windows.iter().flat_map(|window| &window.profiles);
+            prop_assert!(profiles.all(|profile| profile.validate().is_ok()));
+        }
     }
 
     #[test]

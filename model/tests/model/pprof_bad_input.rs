@@ -140,8 +140,10 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_any_kind_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = read(&bytes, 1 << 20);
+    fn bytes_of_any_kind_are_refused_or_valid(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(values) = read(&bytes, 1 << 20) {
+            prop_assert!(values.iter().all(|value| value.profile.validate().is_ok()));
+        }
     }
 
     #[test]

@@ -152,7 +152,8 @@ impl de::Visitor<'_> for Whole {
 }
 
 fn whole<'de, D: Deserializer<'de>>(d: D, low: u64, high: u64, what: &'static str) -> Result<u64, D::Error> {
-    d.deserialize_u64(Whole { low, high, what })
+    // Whatever stands there comes to the visitor, which says what is expected.
+    d.deserialize_any(Whole { low, high, what })
 }
 
 pub(super) fn workers<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
@@ -227,12 +228,12 @@ impl de::Visitor<'_> for Share {
 }
 
 pub(super) fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    d.deserialize_f64(Share { low: 0.0 })
+    d.deserialize_any(Share { low: 0.0 })
 }
 
 /// With nothing at all no caller could connect.
 pub(super) fn share_of_caller<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
-    d.deserialize_f64(Share { low: 0.01 })
+    d.deserialize_any(Share { low: 0.01 })
 }
 
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {

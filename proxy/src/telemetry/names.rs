@@ -9,6 +9,9 @@
 //!
 //! A label's lowest bit is its side, so that even one that is long forgotten says that much. Labels 2 and 3 are `other`
 //! of the client and the server side; series with index 0 are `other` of their side and protocol.
+//!
+//! One file because routes, labels and series are numbered and forgotten together: a series holds a label, which holds a route.
+//! Peers, which have a life of their own, are in `peer_table`.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

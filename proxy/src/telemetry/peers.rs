@@ -17,9 +17,10 @@ use std::{
 
 use emberline_model::{
     Workload,
-    batch::percent_encode,
+    batch::percent_encoded,
     workload::{UNKNOWN, clean_name},
 };
+use percent_encoding::percent_decode;
 
 /// The header by which a workload introduces itself: `v1;<namespace>;<service>;<version>;<instance>`, each
 /// percent-encoded. On requests from caller to callee; on responses back when the request carried one.
@@ -76,24 +77,13 @@ impl Source {
 )]
 pub struct InvalidPeer(&'static str);
 
-fn percent_decode(text: &[u8]) -> Result<String, InvalidPeer> {
-    let digit = |at: usize| text.get(at).and_then(|b| char::from(*b).to_digit(16));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        if text[at] != b'%' {
-            bytes.push(text[at]);
-            at += 1;
-            continue;
-        }
-        let (Some(high), Some(low)) = (digit(at + 1), digit(at + 2)) else {
-            return Err(InvalidPeer("a `%` without two hexadecimal digits"));
-        };
-        bytes.push((high * 16 + low) as u8);
-        at += 3;
+fn decode_name(text: &[u8]) -> Result<String, InvalidPeer> {
+    let has_digits = |after: &[u8]| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit);
+    if !text.split(|byte| *byte == b'%').skip(1).all(has_digits) {
+        return Err(InvalidPeer("a `%` without two hexadecimal digits"));
     }
-    let name = String::from_utf8(bytes).map_err(|_| InvalidPeer("a name is not UTF-8"))?;
-    Ok(clean_name(&name))
+    let name = percent_decode(text).decode_utf8();
+    Ok(clean_name(&name.map_err(|_| InvalidPeer("a name is not UTF-8"))?))
 }
 
 /// The value of [`PEER_HEADER`] by which `workload` introduces itself: visible ASCII. Make it once and keep it.
@@ -106,7 +96,7 @@ pub fn encode_peer(workload: &Workload) -> String {
         &workload.instance,
     ] {
         value.push(';');
-        percent_encode(&clean_name(name), &mut value);
+        value.extend(percent_encoded(&clean_name(name)));
     }
     value
 }
@@ -124,7 +114,7 @@ pub fn parse_peer(value: &[u8]) -> Result<Workload, InvalidPeer> {
         parts
             .next()
             .ok_or(InvalidPeer("it has fewer than five parts"))
-            .and_then(percent_decode)
+            .and_then(decode_name)
     };
     let mut workload = Workload {
         namespace: name()?,

@@ -10,6 +10,9 @@
 //! later, on the parsed head.
 //!
 //! Source: RFC 9112 sections 2.2, 5.2, 6 and 7.
+//!
+//! One file because it is one state machine over bytes, and each of its states decides what the next byte means. A third of it is the
+//! table of heads that have to be refused.
 
 use memchr::memchr;
 

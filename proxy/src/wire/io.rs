@@ -288,31 +288,22 @@ mod tests {
         keep_alive: Duration::from_millis(100),
     };
 
-    fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    }
-
-    #[test]
-    fn a_refusal_is_known_with_the_bytes_that_cause_it() {
-        runtime().block_on(async {
-            let guard = Guard::for_test();
-            let (client, mut server) = tokio::io::duplex(4096);
-            let prefix = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            let mut io = GuardedIo::http1(client, prefix, TIMES, 8192, guard.clone());
-            let mut buf = [0; 4096];
-            assert_eq!(io.read(&mut buf).await.unwrap(), 27);
-            assert_eq!(guard.refusal_of(1), None);
-            server.write_all(b"GET / HTTP/1.1\nHost: a\r\n\r\n").await.unwrap();
-            io.read_exact(&mut buf[..26]).await.unwrap();
-            assert_eq!(
-                (guard.refusal_of(1), guard.refusal_of(2)),
-                (None, Some(Refusal::BareLineFeed))
-            );
-            assert_eq!(guard.refusal_of(3), Some(Refusal::BareLineFeed));
-        });
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_known_with_the_bytes_that_cause_it() {
+        let guard = Guard::for_test();
+        let (client, mut server) = tokio::io::duplex(4096);
+        let prefix = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut io = GuardedIo::http1(client, prefix, TIMES, 8192, guard.clone());
+        let mut buf = [0; 4096];
+        assert_eq!(io.read(&mut buf).await.unwrap(), 27);
+        assert_eq!(guard.refusal_of(1), None);
+        server.write_all(b"GET / HTTP/1.1\nHost: a\r\n\r\n").await.unwrap();
+        io.read_exact(&mut buf[..26]).await.unwrap();
+        assert_eq!(
+            (guard.refusal_of(1), guard.refusal_of(2)),
+            (None, Some(Refusal::BareLineFeed))
+        );
+        assert_eq!(guard.refusal_of(3), Some(Refusal::BareLineFeed));
     }
 
     fn io_after(
@@ -326,62 +317,65 @@ mod tests {
         )
     }
 
-    #[test]
-    fn a_connection_without_a_request_ends_and_one_that_waits_for_its_response_does_not() {
-        runtime().block_on(async {
-            let guard = Guard::for_test();
-            let (mut io, server) = io_after(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &guard);
-            let mut buf = [0; 4096];
-            assert_eq!(io.read(&mut buf).await.unwrap(), 27);
-            guard.begin();
-            // Four times the limit while the response is being made.
-            let waited = tokio::time::timeout(4 * TIMES.keep_alive, io.read(&mut buf)).await;
-            assert!(
-                waited.is_err(),
-                "the connection was ended while its request was being served: {waited:?}"
-            );
-            guard.end();
-            let error = io.read(&mut buf).await.unwrap_err();
-            assert!(error.to_string().contains("limits.keep_alive_ms"), "{error}");
-            drop(server);
-        });
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_ends_and_one_that_waits_for_its_response_does_not() {
+        let guard = Guard::for_test();
+        let (mut io, server) = io_after(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &guard);
+        let mut buf = [0; 4096];
+        assert_eq!(io.read(&mut buf).await.unwrap(), 27);
+        guard.begin();
+        // Four times the limit while the response is being made.
+        let waited = tokio::time::timeout(4 * TIMES.keep_alive, io.read(&mut buf)).await;
+        assert!(
+            waited.is_err(),
+            "the connection was ended while its request was being served: {waited:?}"
+        );
+        guard.end();
+        let error = io.read(&mut buf).await.unwrap_err();
+        assert!(error.to_string().contains("limits.keep_alive_ms"), "{error}");
+        drop(server);
     }
 
-    #[test]
-    fn a_head_has_one_time_however_it_drips_and_a_body_has_it_anew_with_each_byte() {
-        runtime().block_on(async {
-            for (sent, setting, at_least) in [
-                (&b"GET / HT"[..], "limits.header_ms", TIMES.header),
-                (
-                    b"POST / HTTP/1.1\r\nContent-Length: 500\r\n\r\na",
-                    "limits.body_idle_ms",
-                    TIMES.body_idle * 3 / 2,
-                ),
-            ] {
-                let (mut io, mut server) = io_after(sent, &Guard::for_test());
-                let started = Instant::now();
-                let drip = tokio::spawn(async move {
-                    // Longer than any of the times in all, each pause shorter than a body's.
-                    for _ in 0..30 {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                        if server.write_all(b"T").await.is_err() {
-                            return;
-                        }
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_one_time_however_it_drips_and_a_body_has_it_anew_with_each_byte() {
+        let drips = Duration::from_millis(10) * 30;
+        for (sent, setting, after) in [
+            (&b"GET / HT"[..], "limits.header_ms", TIMES.header),
+            (
+                b"POST / HTTP/1.1\r\nContent-Length: 500\r\n\r\na",
+                "limits.body_idle_ms",
+                drips + TIMES.body_idle,
+            ),
+        ] {
+            let (mut io, mut server) = io_after(sent, &Guard::for_test());
+            let started = Instant::now();
+            let drip = tokio::spawn(async move {
+                // Longer than any of the times in all, each pause shorter than a body's.
+                for _ in 0..30 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    if server.write_all(b"T").await.is_err() {
+                        return;
                     }
-                    std::future::pending::<()>().await;
-                });
-                let mut buf = [0; 4096];
-                let error = loop {
-                    match io.read(&mut buf).await {
-                        Ok(0) => panic!("the connection ended without an error"),
-                        Ok(_) => {}
-                        Err(error) => break error,
-                    }
-                };
-                drip.abort();
-                assert!(error.to_string().contains(setting), "{error}");
-                assert!(started.elapsed() >= at_least, "{setting} after {:?}", started.elapsed());
-            }
-        });
+                }
+                std::future::pending::<()>().await;
+            });
+            let mut buf = [0; 4096];
+            let error = loop {
+                match io.read(&mut buf).await {
+                    Ok(0) => panic!("the connection ended without an error"),
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            drip.abort();
+            assert!(error.to_string().contains(setting), "{error}");
+            // A timer is at most a millisecond late on a clock that moves by timers.
+            let late = started.elapsed().checked_sub(after);
+            assert!(
+                late.is_some_and(|late| late <= Duration::from_millis(2)),
+                "{setting} after {:?}",
+                started.elapsed()
+            );
+        }
     }
 }

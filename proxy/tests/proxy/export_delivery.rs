@@ -8,6 +8,7 @@ use emberline_proxy::{
     export::{DropReason, ExportError, ExportOptions, Exporter, ExporterHandle, FlushReport},
     telemetry::{Protocol, RequestRecord, ResponseFlags, Source, Telemetry, TelemetryOptions},
 };
+use parking_lot::Mutex;
 use tonic::Status;
 
 /// A window boundary, in milliseconds.
@@ -210,21 +211,27 @@ fn a_killed_collector_gets_everything_once_it_is_back_on_its_port() {
 #[test]
 fn an_acknowledgement_that_was_lost_leads_to_the_same_id_again() {
     let collector = FakeCollector::start();
-    // The collector stored the batch, but says so only at the second attempt.
+    // The collector stored the batch, but says so when nobody listens any more.
     let sender = Sender::start(ExportOptions {
         call_timeout: Duration::from_millis(300),
         ..options(collector.url())
     });
     let book = Arc::clone(&collector.book);
+    let (go_on, stuck) = std::sync::mpsc::sync_channel(1);
+    let stuck = Mutex::new(stuck);
     collector.book.answer_with(move |attempt, _| {
         if attempt == 0 {
-            // Longer than the exporter waits. Blocks a thread of the fake, as a stuck disk would.
-            std::thread::sleep(Duration::from_millis(900));
+            // Blocks the thread of the fake, as a stuck disk would, until the exporter does not wait any more.
+            let _ = stuck.lock().recv();
         }
         Ok(())
     });
     sender.record(3);
     sender.pass_window();
+    eventually("the exporter gives the first attempt up", || {
+        sender.handle.stats().retries > 0
+    });
+    go_on.send(()).unwrap();
     eventually("the batch is acknowledged", || {
         sender.handle.stats().requests_acked == 1
     });

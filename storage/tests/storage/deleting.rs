@@ -1,5 +1,8 @@
 //! A service is deleted by name: nothing of it is left, everything of others is, and no crash changes that. What is
 //! answered afterwards is compared with a store that never heard of the service.
+//!
+//! One file because every test deletes the same service out of the same store, and compares with one that never knew it. Power cuts,
+//! full disks and restarts are told by that comparison.
 
 mod faults;
 mod power;

@@ -1,5 +1,8 @@
 //! Hours that are over become sealed parts: no answer changes, no crash shows a row twice or loses one, and damage
 //! costs what it hit.
+//!
+//! One file because every test seals the same hours and asks the same questions before and after. What differs is what goes wrong
+//! meanwhile.
 
 mod damage;
 mod power;

@@ -16,6 +16,28 @@ fn alerts(web: SocketAddr) -> Vec<Value> {
         .clone()
 }
 
+/// A figure of the judging at `/metrics`.
+fn judging(web: SocketAddr, name: &str) -> f64 {
+    let metrics = get(web, "/metrics").unwrap();
+    let text = String::from_utf8(metrics.body).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("emberline_collector_{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} at /metrics"))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// Waits until what is complete by then was judged so many times more: each window is, once its batches had time to arrive.
+fn wait_for_runs(web: SocketAddr, runs: u32) {
+    let done = || judging(web, "verdict_runs_total{outcome=\"done\"}");
+    let enough = done() + f64::from(runs);
+    wait_for("run of the judge", Duration::from_secs(60) * runs, || {
+        (done() >= enough).then_some(())
+    });
+}
+
 /// Every alert that was ever stated is about the planted route.
 fn assert_only(web: SocketAddr, route: &str) {
     for alert in alerts(web).iter().filter(|a| a["state"] != "suspected") {
@@ -332,8 +354,8 @@ fn finds(plant: &str, route: &str, right: &[&str]) {
     let verdict = demo.event("verdict", VERDICT_PATIENCE);
     assert_verdict(web, &verdict, route, right);
     println!("verdict after {} s", verdict["at_seconds"]);
-    // Two more windows, for what an untouched route might still be accused of.
-    std::thread::sleep(Duration::from_secs(20));
+    // Two more windows, for what an untouched route might still be accused of; the first run may be of the verdict's own.
+    wait_for_runs(web, 3);
     assert_only(web, route);
     assert!(demo.interrupt());
 }
@@ -356,7 +378,13 @@ fn a_release_without_a_regression_is_left_alone_for_five_minutes() {
     let demo = Demo::start(scratch.path(), &["--no-regression"]);
     let web = demo.ready();
     demo.event("release", Duration::from_secs(180));
-    std::thread::sleep(Duration::from_secs(300));
+    // A run per window of ten seconds.
+    wait_for_runs(web, 30);
+    let (units, windows) = (judging(web, "verdict_units"), judging(web, "verdict_windows"));
+    assert!(
+        units >= 5.0 && windows >= 15.0 * units,
+        "silence of a judge who looked at {windows} windows of {units} routes says nothing"
+    );
     let stated: Vec<Value> = alerts(web).into_iter().filter(|a| a["state"] != "suspected").collect();
     assert!(
         stated.is_empty(),

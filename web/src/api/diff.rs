@@ -13,6 +13,7 @@ use emberline_analysis::compare::{Comparison, format_amount};
 use emberline_model::{
     ProfileType,
     comparison::{CostChange, FunctionRow, Judgement, LatencyEvidence, Per, SideSummary},
+    id::HexId,
 };
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -77,7 +78,8 @@ pub(crate) struct Diff {
     note: Option<String>,
     judgement: Judgement,
     /// Id of the function to look at first.
-    guilty: Option<String>,
+    #[schema(value_type = Option<String>)]
+    guilty: Option<HexId>,
     /// Said when functions changed and the cost did not.
     cost_shift: Option<String>,
     change: CostChange,
@@ -156,11 +158,7 @@ fn describe(
     };
     let mut functions = comparison.functions;
     let functions_cut = cut_functions(&mut functions, functions_limit);
-    let ids = functions
-        .iter()
-        .enumerate()
-        .filter_map(|(at, row)| Some((u64::from_str_radix(&row.id, 16).ok()?, at)));
-    let places: HashMap<u64, usize> = ids.collect();
+    let places: HashMap<u64, usize> = functions.iter().enumerate().map(|(at, row)| (row.id.0, at)).collect();
     Ok(Diff {
         namespace: question.known.namespace,
         service: question.known.service,

@@ -2,7 +2,10 @@
 //! `candidate`). Guarantee: the same rows as `/api/v1/profile` and `/api/v1/diff` show, without a tree.
 
 use axum::extract::{RawQuery, State};
-use emberline_model::comparison::{FunctionRow, Per, SideSummary};
+use emberline_model::{
+    comparison::{FunctionRow, Per, SideSummary},
+    id::HexId,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -84,7 +87,8 @@ pub struct DiffFunctions {
     /// Id of the function to look at first.
     // Without this, serde would read a missing field as none.
     #[serde(deserialize_with = "Option::deserialize")]
-    pub guilty: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub guilty: Option<HexId>,
     /// Sorted by the size of `contribution`.
     pub functions: Vec<FunctionRow>,
     /// What `functions_limit` left out.

@@ -14,6 +14,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -297,10 +298,6 @@ pub(super) async fn collect(body: Body) -> Result<Bytes, RpcError> {
 
 /// Text as `grpc-message` holds it.
 fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'%' | 0..=0x1f | 0x7f.. => format!("%{b:02X}"),
-            plain => char::from(plain).to_string(),
-        })
-        .collect()
+    const NOT_PRINTABLE: &AsciiSet = &CONTROLS.add(b'%');
+    utf8_percent_encode(text, NOT_PRINTABLE).to_string()
 }

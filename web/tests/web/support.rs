@@ -372,7 +372,7 @@ pub(crate) fn alert(state: AlertStatus) -> Alert {
         resolved_ms: None,
         sentence: "checkout v2 is slower than v1".to_owned(),
         function: Some(GuiltyFunction {
-            id: "0123456789abcdef".to_owned(),
+            id: emberline_model::id::HexId(0x0123_4567_89ab_cdef),
             name: "shop::price_basket".to_owned(),
             module: String::new(),
             delta_ns_per_request: 3e6,

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use emberline_client::{Client, Tls, TlsError};
+use emberline_client::{Address, Client, Connector, Speaks, Tls, TlsError};
 use emberline_terminator::{Authority, Certified, Fault, Terminator};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{ask, hello, refusal};
 
@@ -117,6 +118,35 @@ async fn a_client_certificate_that_is_demanded_is_sent_or_asked_for() {
     ] {
         let error = refusal(&with_own(&tls, folder.path(), &own), &url).await;
         assert!(error.contains("`cert_file`") && error.contains(words), "{error}");
+    }
+}
+
+/// A server in TLS 1.3 refuses a certificate after the client's handshake, and closes: whoever writes then meets a broken pipe, with
+/// the reason still to be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_to_a_connection_that_was_refused_says_why_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let strange = Authority::new().certificate(&["proxy"]);
+    let tls = with_own(&trusting(folder.path(), &authority), folder.path(), &strange);
+    let certificate = authority.certificate(&["localhost"]);
+    let terminator = Terminator::start(hello().await, &certificate, Some(&authority));
+    let address = Address::parse(&terminator.url("localhost")).unwrap();
+    let connector = Connector::new(&tls, Speaks::Http1).unwrap();
+    for _ in 0..50 {
+        let mut stream = connector.connect(&address).await.unwrap();
+        // Nothing is read here: only writes meet the end.
+        let error = loop {
+            let written = match stream.write_all(b"GET / HTTP/1.1\r\n").await {
+                Ok(()) => stream.flush().await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("signed by a CA that the server knows"), "{error}");
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "each test file uses a part of this"
 )]
 
+pub mod asking;
 pub mod canary;
 pub mod wire;
 
@@ -22,8 +23,8 @@ use std::{
 
 use emberline_collector::{Collector, CollectorConfig, Tasks};
 use emberline_model::{
-    Batch, Component, Frame, Histogram, LabelSet, Location, Profile, Release, RequestSeries, Sample, Side, Workload,
-    WorkloadWindow, time::Clock,
+    Batch, Component, Frame, Histogram, LabelSet, Location, Mapping, Profile, Release, RequestSeries, Sample, Side,
+    Workload, WorkloadWindow, time::Clock,
 };
 use emberline_storage::{Options, Store};
 use tokio::net::TcpListener;
@@ -219,6 +220,27 @@ pub fn series(side: Side, route: &str, peer: Option<Release>, nanoseconds: &[u64
         response_bytes: 20,
         open: 0,
     }
+}
+
+/// A window whose one stack is of an address of a build.
+pub fn native_window(service: &str, build: &str, offset: u64) -> WorkloadWindow {
+    let mut profile = Profile::empty_cpu(T0 * 1_000_000_000, 10_000_000_000);
+    profile.mappings = vec![Mapping {
+        build_id: build.into(),
+        path: format!("/srv/{service}"),
+    }];
+    profile.label_sets = vec![LabelSet::none()];
+    profile.locations = vec![Location::Native { mapping: 0, offset }];
+    profile.stacks = vec![vec![0]];
+    profile.samples = vec![Sample {
+        stack: 0,
+        label_set: 0,
+        value: 1,
+        count: 1,
+    }];
+    let mut window = window(service, "1", T0);
+    window.profiles = vec![profile];
+    window
 }
 
 /// A CPU profile of one window; stacks are leaf first, values in milliseconds, sampled every 10 ms.

@@ -127,7 +127,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "\"/quote/{id}\"",
             "\"/checkout\"",
-            "proxy.yaml:6: the templates `/checkout` and `/checkout` match the same paths: remove one of them",
+            "proxy.yaml:12: the templates `/checkout` and `/checkout` match the same paths: remove one of them",
         ),
         (
             "sampled: 0.5",
@@ -147,12 +147,12 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "[{address: 127.0.0.1:9101, weight: 50}, {address: checkout-v2:9102, weight: 50}]",
             "[]",
-            "proxy.yaml:10: `destinations` of checkout is empty: write `destinations: [{address: 127.0.0.1:9101}]`",
+            "proxy.yaml:13: `destinations` of checkout is empty: write `destinations: [{address: 127.0.0.1:9101}]`",
         ),
         (
             "weight: 50}, {address: checkout-v2:9102, weight: 50}",
             "weight: 0}",
-            "proxy.yaml:10: every destination of checkout has weight 0: give at least one a `weight` above 0",
+            "proxy.yaml:13: every destination of checkout has weight 0: give at least one a `weight` above 0",
         ),
         (
             "inbound:\n  -",

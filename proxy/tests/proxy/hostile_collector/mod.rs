@@ -1,6 +1,9 @@
 //! Row C10 of the catalogue of attacks: a collector that means harm, or something else at its address. The exporter
 //! reads a bounded part of any answer, follows nobody elsewhere, keeps what may still be delivered, and goes on;
 //! traffic does not notice.
+//!
+//! One file because it is one row of the catalogue, an attack per test, told by the same exporter. The server that attacks is in
+//! `server`.
 
 mod server;
 

@@ -80,9 +80,15 @@ fn crates_depend_only_along_the_arrows() {
         ("emberline-analysis", &["emberline-model"]),
         ("emberline-storage", &["emberline-model"]),
         ("emberline-client", &["emberline-model"]),
+        ("emberline-yaml", &[]),
         (
             "emberline-proxy",
-            &["emberline-client", "emberline-model", "emberline-profiler"],
+            &[
+                "emberline-client",
+                "emberline-model",
+                "emberline-profiler",
+                "emberline-yaml",
+            ],
         ),
         (
             "emberline-collector",
@@ -91,6 +97,7 @@ fn crates_depend_only_along_the_arrows() {
                 "emberline-client",
                 "emberline-model",
                 "emberline-storage",
+                "emberline-yaml",
             ],
         ),
         (
@@ -108,6 +115,7 @@ fn crates_depend_only_along_the_arrows() {
                 "emberline-proxy",
                 "emberline-storage",
                 "emberline-web",
+                "emberline-yaml",
             ],
         ),
     ]);

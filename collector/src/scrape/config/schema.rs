@@ -1,0 +1,231 @@
+//! The keys of a scrape configuration, as the file has them. The reference of keys is generated from the documentation of these fields.
+
+use std::time::Duration;
+
+use emberline_client::Tls;
+use serde::Deserialize;
+
+use super::super::{
+    duration,
+    relabel::{Labels, Rule},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// What holds for all jobs that do not say otherwise.
+    #[serde(default)]
+    pub(super) global: Global,
+    /// Bounds of what scraping may take.
+    #[serde(default)]
+    pub(super) limits: Limits,
+    /// The jobs; at least one.
+    pub(super) scrape_configs: Vec<RawJob>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Global {
+    /// How often a target is scraped; 15s.
+    #[serde(deserialize_with = "duration::read")]
+    pub(super) scrape_interval: Duration,
+    /// How long an answer may take; 10s, at most the interval.
+    #[serde(deserialize_with = "duration::read")]
+    pub(super) scrape_timeout: Duration,
+}
+
+impl Default for Global {
+    fn default() -> Global {
+        Global {
+            scrape_interval: Duration::from_secs(15),
+            scrape_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Bounds of what scraping may take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in super::super) struct Limits {
+    /// Targets of all jobs together, 1000; each has at most six connections.
+    pub(in super::super) max_targets: usize,
+    /// Answers that are read and unpacked at the same time, 4.
+    pub(in super::super) max_concurrent_reads: usize,
+    /// Most bytes of one profile, packed and unpacked, 16777216.
+    pub(in super::super) max_profile_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_targets: 1_000,
+            max_concurrent_reads: 4,
+            max_profile_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A way a target may be reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in super::super) enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// The port of addresses that name none.
+    pub(in super::super) fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawJob {
+    /// Name of the job; each has its own.
+    pub(super) job_name: String,
+    /// As in `global`, for this job.
+    #[serde(default, deserialize_with = "duration::read_some")]
+    pub(super) scrape_interval: Option<Duration>,
+    /// As in `global`, for this job.
+    #[serde(default, deserialize_with = "duration::read_some")]
+    pub(super) scrape_timeout: Option<Duration>,
+    /// How targets are reached.
+    #[serde(default)]
+    pub(super) scheme: Scheme,
+    /// TLS to targets whose scheme is `https`, as in Prometheus.
+    #[serde(default)]
+    pub(super) tls_config: Tls,
+    /// Stands before every path below, for example `/admin`.
+    #[serde(default)]
+    pub(super) path_prefix: String,
+    /// Targets that are written down.
+    #[serde(default)]
+    pub(super) static_configs: Vec<Group>,
+    /// Targets in files.
+    #[serde(default)]
+    pub(super) file_sd_configs: Vec<FileDiscovery>,
+    /// Targets behind names.
+    #[serde(default)]
+    pub(super) dns_sd_configs: Vec<DnsDiscovery>,
+    /// Rules that name, keep or drop targets, as in Prometheus.
+    #[serde(default)]
+    pub(super) relabel_configs: Vec<Rule>,
+    /// What is fetched of each target. All but `allocs` is on unless switched off.
+    #[serde(default)]
+    pub(super) profiles: RawProfiles,
+}
+
+/// Addresses with the labels they share; also what the files of `file_sd_configs` hold.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct Group {
+    /// Addresses, `host:port`.
+    pub(in super::super) targets: Vec<String>,
+    /// Labels of these targets: `service`, `version`, `namespace`, `instance` and others for rules.
+    #[serde(default)]
+    pub(in super::super) labels: Labels,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct FileDiscovery {
+    /// Paths of files with lists of `{targets, labels}`; the last part may hold one `*`.
+    pub(in super::super) files: Vec<String>,
+    /// How often the files are looked at; 5s.
+    #[serde(default = "five_seconds", deserialize_with = "duration::read")]
+    pub(in super::super) refresh_interval: Duration,
+    /// Whether the files may name this machine: whoever writes them then has the server ask what listens here.
+    #[serde(default)]
+    pub(in super::super) allow_this_machine: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct DnsDiscovery {
+    /// Names that are looked up.
+    pub(in super::super) names: Vec<String>,
+    /// Which records; A where a `port` is given, SRV otherwise.
+    #[serde(default, rename = "type")]
+    record: Option<Record>,
+    /// Of A and AAAA, which have none of their own.
+    #[serde(default)]
+    port: Option<u16>,
+    /// How often the names are looked up; 30s.
+    #[serde(default = "thirty_seconds", deserialize_with = "duration::read")]
+    pub(in super::super) refresh_interval: Duration,
+}
+
+/// Records that are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Record {
+    A,
+    #[serde(rename = "AAAA")]
+    Aaaa,
+    #[serde(rename = "SRV")]
+    Srv,
+}
+
+/// What a name is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Lookup {
+    /// Addresses, all with this port.
+    Addresses { v6: bool, port: u16 },
+    /// Names with ports.
+    Services,
+}
+
+impl DnsDiscovery {
+    pub(in super::super) fn lookup(&self) -> Result<Lookup, &'static str> {
+        let v6 = self.record == Some(Record::Aaaa);
+        match (self.record, self.port) {
+            (None | Some(Record::Srv), None) => Ok(Lookup::Services),
+            (Some(Record::Srv), Some(_)) => {
+                Err("has a `port`, which SRV records bring: leave it out, or write `type: A`")
+            }
+            (_, Some(port)) => Ok(Lookup::Addresses { v6, port }),
+            (_, None) => Err("needs a `port`, which A and AAAA records do not have"),
+        }
+    }
+}
+
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawProfiles {
+    /// CPU time, over some seconds.
+    pub(super) profile: RawProfile,
+    /// Memory in use, and allocations where `allocs` is off.
+    pub(super) heap: RawProfile,
+    /// Allocations; off unless switched on.
+    pub(super) allocs: RawProfile,
+    /// Waiting for locks.
+    pub(super) mutex: RawProfile,
+    /// Waiting on synchronisation.
+    pub(super) block: RawProfile,
+    /// Goroutines that are there.
+    pub(super) goroutine: RawProfile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawProfile {
+    /// Whether it is fetched.
+    pub(super) enabled: Option<bool>,
+    /// Where; `/debug/pprof/` and its name if not given.
+    pub(super) path: Option<String>,
+    /// Of `profile` alone: how long it measures, 10 or a second less than the interval.
+    pub(super) seconds: Option<u64>,
+}

@@ -1,0 +1,104 @@
+//! What is wrong between keys that are each fine by themselves, each in its line.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
+
+use emberline_yaml::{Node, Problem};
+
+use super::{Address, Config, IdentityRule};
+use crate::route::RouteTable;
+
+/// Looks through a configuration; `places` is its file.
+pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut say = |path: &str, message: String| problems.push(Problem::new(places.line_of(path), message));
+    if config.inbound.is_empty() && config.outbound.is_empty() {
+        let message =
+            "no listener: write `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry";
+        say("", message.to_owned());
+    }
+    let inbound = config.inbound.iter().enumerate();
+    let inbound = inbound.map(|(at, inbound)| (format!("inbound[{at}].listen"), inbound.listen));
+    let outbound = config.outbound.iter().enumerate();
+    let outbound = outbound.map(|(at, outbound)| (format!("outbound[{at}].listen"), outbound.listen));
+    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
+    for (path, address) in std::iter::once(("admin".to_owned(), config.admin))
+        .chain(inbound)
+        .chain(outbound)
+    {
+        let times = seen.entry(address).or_default();
+        *times += 1;
+        if *times == 2 && address.port() != 0 {
+            say(
+                &path,
+                format!("{address} is listened on twice: give each listener its own port"),
+            );
+        }
+    }
+    if let Some(collector) = &config.collector {
+        if !collector.endpoint.starts_with("https:") && !collector.tls.is_empty() {
+            let message = "`collector.tls` is not used without an `https://` endpoint: write one, or leave `tls` out";
+            say("collector.tls", message.to_owned());
+        }
+        if let Err(error) = collector.tls.check() {
+            say("collector.tls", format!("collector.tls: {error}"));
+        }
+    }
+    for (at, inbound) in config.inbound.iter().enumerate() {
+        if inbound.identity == Some(IdentityRule::Ignore) && !inbound.trusted_callers.is_empty() {
+            let message = "`identity: ignore` trusts nobody: remove it, or remove `trusted_callers`";
+            say(&format!("inbound[{at}].trusted_callers"), message.to_owned());
+        }
+        if inbound.to == Address::Socket(inbound.listen) {
+            let to = &inbound.to;
+            let message = format!("`to: {to}` is the listener itself: write the application's address");
+            say(&format!("inbound[{at}].to"), message);
+        }
+    }
+    for (at, outbound) in config.outbound.iter().enumerate() {
+        let path = format!("outbound[{at}].destinations");
+        if outbound.destinations.is_empty() {
+            let message = format!(
+                "`destinations` of {} is empty: write `destinations: [{{address: 127.0.0.1:9101}}]`",
+                outbound.service
+            );
+            say(&path, message);
+        } else if outbound.destinations.iter().all(|d| d.weight == 0) {
+            let message = format!(
+                "every destination of {} has weight 0: give at least one a `weight` above 0",
+                outbound.service
+            );
+            say(&path, message);
+        }
+        let mut addresses = HashSet::new();
+        for (index, destination) in outbound.destinations.iter().enumerate() {
+            if !addresses.insert(&destination.address) {
+                let message = format!(
+                    "destination {} of {} is there twice",
+                    destination.address, outbound.service
+                );
+                say(&format!("{path}[{index}].address"), message);
+            }
+        }
+    }
+    let of_outbound = config.outbound.iter().enumerate();
+    let of_outbound = of_outbound.map(|(at, outbound)| (format!("outbound[{at}].routes"), &outbound.routes));
+    for (path, templates) in std::iter::once(("routes".to_owned(), &config.routes)).chain(of_outbound) {
+        if let Err(duplicate) = RouteTable::new(templates) {
+            let second = templates
+                .iter()
+                .rposition(|template| template.as_str() == duplicate.second);
+            say(
+                &format!("{path}[{}]", second.unwrap_or_default()),
+                duplicate.to_string(),
+            );
+        }
+        if templates.len() > RouteTable::MAX_TEMPLATES {
+            let message = "more than 1000 templates: use parameters such as `/cart/{id}`";
+            say(&format!("{path}[{}]", RouteTable::MAX_TEMPLATES), message.to_owned());
+        }
+    }
+    problems
+}
