@@ -19,31 +19,32 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run the server: ingest, storage, verdicts and the web pages, in one process.
+    /// Run the server: ingest, storage, verdicts and the UI, in one process.
     Serve(Box<ServeArgs>),
-    /// Run the sample mesh against a server of its own, with a planted regression.
+    /// Run the sample mesh with its own server and a planted regression.
     Demo(DemoArgs),
-    /// Compare two profiles of any format that is read, without a server.
+    /// Compare two profiles in any supported format, without a server.
     Diff(DiffArgs),
-    /// Ask a running server: the costliest functions, a series over time, two releases compared.
+    /// Query a running server: most expensive functions, values over time, comparisons of releases.
     Query(QueryArgs),
-    /// Write a profile of a running server for another program.
+    /// Export a profile from a running server.
     Export(Box<ExportArgs>),
-    /// Send recorded profiles to a server: pprof, collapsed stacks, `perf script` text or speedscope files.
+    /// Send recorded profiles to a server: pprof, collapsed stacks, `perf script` text, speedscope, JFR, V8, Chrome traces, Austin,
+    /// gperftools, jemalloc, bpftrace, callgrind or pstats.
     Import(ImportArgs),
-    /// Look at the files of a store, check every byte of them, or repair them.
+    /// Inspect, verify, repair or delete data of a store.
     Store(StoreArgs),
-    /// Read debug information for a server: what it starts in a process of its own.
+    /// Read debug information in a separate process; started by the server.
     #[command(hide = true)]
     ReadSymbols,
     /// Check a configuration file: the server's or a proxy's.
     Check(CheckArgs),
-    /// Show the server's configuration, or what can be configured.
+    /// Show the server's configuration, or document every setting.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions {
-        /// The shell.
+        /// Shell to generate the script for.
         shell: clap_complete::Shell,
     },
 }
@@ -52,40 +53,40 @@ pub(crate) enum Command {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) settings: ServerSettingsArgs,
-    /// End when standard input is closed, so that the server does not outlive whoever started it.
+    /// Exit when standard input is closed, so that the server does not outlive its parent.
     #[arg(long, hide = true)]
     pub(crate) exit_on_stdin_close: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print what a server started this way would use, and where each value comes from.
+    /// Print the values a server started this way would use, and where each comes from.
     Show(Box<ServerSettingsArgs>),
-    /// Print every key of the server's file and of a proxy's: type, default, what is allowed, what it does.
+    /// Print the reference of every key in the server's and the proxy's configuration.
     Reference,
 }
 
 #[derive(Args, Clone)]
 pub(crate) struct DemoArgs {
-    /// Route of the changing service to make slower: quote, coupon or order.
+    /// Route to make slower: quote, coupon or order.
     #[arg(long, value_name = "ROUTE", default_value = "quote", value_parser = parse_plant)]
     pub(crate) plant: PlantRoute,
     /// Release the second version without a regression.
     #[arg(long, conflicts_with = "plant")]
     pub(crate) no_regression: bool,
-    /// End after so many seconds; runs until Ctrl-C if not given.
+    /// Stop after N seconds; by default, run until Ctrl-C.
     #[arg(long)]
     pub(crate) seconds: Option<u64>,
-    /// Port of the pages; a free one if it is 0.
+    /// Port of the UI; 0 picks a free one.
     #[arg(long, default_value_t = 4040)]
     pub(crate) port: u16,
-    /// Schedules of the load follow from it.
+    /// Seed of the load schedule.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Where data and logs go; a temporary directory, removed at the end, if not given.
+    /// Directory for data and logs; by default a temporary one, removed at the end.
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// How to report progress.
+    /// Output format of progress reports.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }
@@ -128,38 +129,38 @@ fn parse_plant(text: &str) -> Result<PlantRoute, String> {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// Sentences.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 #[derive(Args)]
 pub(crate) struct DiffArgs {
-    /// The profile compared with.
+    /// Baseline profile.
     pub(crate) baseline: PathBuf,
-    /// The profile judged.
+    /// Candidate profile.
     pub(crate) candidate: PathBuf,
-    /// Value to compare, for example `cpu` or `cpu/nanoseconds`; the one the file names if not given, else the last of a pprof
-    /// file and the first of others.
+    /// Value to compare, for example `cpu` or `cpu/nanoseconds`; default: the one the file declares, otherwise the last in a
+    /// pprof file and the first in other formats.
     #[arg(long)]
     pub(crate) value: Option<String>,
-    /// Format of both files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); found out if not given.
+    /// Format of both files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); detected by default.
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// What numbers without a unit are: cpu, wall, cpu_nanoseconds, inuse_space, ...; samples of CPU time if not given.
+    /// Type of unitless values: cpu, wall, cpu_nanoseconds, inuse_space, ...; default: CPU samples.
     #[arg(long)]
     pub(crate) kind: Option<String>,
-    /// Samples per second, for numbers without a unit.
+    /// Sampling rate of unitless values.
     #[arg(long, value_name = "HZ")]
     pub(crate) sample_rate: Option<u32>,
     /// Rows of the table.
     #[arg(long, default_value_t = 30)]
     pub(crate) rows: usize,
-    /// Compare shares of each file's total instead of plain values.
+    /// Compare shares of each file's total instead of absolute values.
     #[arg(long)]
     pub(crate) share: bool,
-    /// Form of the answer.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = DiffOutput::Text)]
     pub(crate) output: DiffOutput,
 }
@@ -172,13 +173,13 @@ pub(crate) enum DiffOutput {
     Json,
     /// A differential flame graph.
     Svg,
-    /// The flame graph as a page that needs nothing else.
+    /// A flame graph as self-contained HTML.
     Html,
 }
 
 #[derive(Args)]
 pub(crate) struct ServerArgs {
-    /// The server to ask.
+    /// URL of the server.
     #[arg(
         long,
         env = "EMBERLINE_SERVER",
@@ -186,7 +187,7 @@ pub(crate) struct ServerArgs {
         global = true
     )]
     pub(crate) server: String,
-    /// How long to wait for an answer.
+    /// Timeout in seconds.
     #[arg(long, default_value_t = 60, global = true)]
     pub(crate) timeout_seconds: u64,
     #[command(flatten)]
@@ -196,16 +197,16 @@ pub(crate) struct ServerArgs {
 /// TLS to a server with an `https://` address.
 #[derive(Args, Default)]
 pub(crate) struct TlsArgs {
-    /// CAs (PEM) that the certificate of an https server may be signed by, instead of those that the system trusts.
+    /// CA bundle (PEM) for an https server; default: system roots.
     #[arg(long, env = "EMBERLINE_CA_FILE", value_name = "FILE", global = true)]
     ca_file: Option<PathBuf>,
-    /// Certificate (PEM) to show to an https server that demands one.
+    /// Client certificate (PEM) for an https server that requires one.
     #[arg(long, env = "EMBERLINE_CERT_FILE", value_name = "FILE", global = true)]
     cert_file: Option<PathBuf>,
     /// Private key (PEM) of --cert-file.
     #[arg(long, env = "EMBERLINE_KEY_FILE", value_name = "FILE", global = true)]
     key_file: Option<PathBuf>,
-    /// Name that the certificate of an https server is for, where it is not the host of its address.
+    /// Expected server name in the certificate; default: the URL's host.
     #[arg(long, env = "EMBERLINE_SERVER_NAME", value_name = "NAME", global = true)]
     server_name: Option<String>,
 }
@@ -223,20 +224,20 @@ impl TlsArgs {
 
 #[derive(Args)]
 pub(crate) struct RangeArgs {
-    /// Start: unix seconds, `now`, or `now-15m` (s, m, h, d).
+    /// Start: Unix seconds, `now`, or `now-15m` (s, m, h, d).
     #[arg(long, default_value = "now-1h")]
     pub(crate) from: String,
-    /// End, as --from.
+    /// End, in the same format as --from.
     #[arg(long, default_value = "now")]
     pub(crate) to: String,
 }
 
 #[derive(Args)]
 pub(crate) struct SelectionArgs {
-    /// Whose samples, for example '{service="checkout",version=~"v1|v2"}'; all if not given.
+    /// Samples to select, for example '{service="checkout",version=~"v1|v2"}'; default: all.
     #[arg(long)]
     pub(crate) selector: Option<String>,
-    /// What is measured; CPU if not given.
+    /// Profile type; default: CPU.
     #[arg(long)]
     pub(crate) profile_type: Option<String>,
     #[command(flatten)]
@@ -249,7 +250,7 @@ pub(crate) struct QueryArgs {
     pub(crate) command: QueryCommand,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// Form of the answer.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = TableOutput::Table, global = true)]
     pub(crate) output: TableOutput,
 }
@@ -264,7 +265,7 @@ pub(crate) enum TableOutput {
 
 #[derive(Subcommand)]
 pub(crate) enum QueryCommand {
-    /// The functions that take most.
+    /// Most expensive functions.
     Top(QueryTopArgs),
     /// Values over time.
     Series(QuerySeriesArgs),
@@ -285,7 +286,7 @@ pub(crate) struct QueryTopArgs {
 pub(crate) struct QuerySeriesArgs {
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
-    /// Labels that series are told apart by, separated by commas, for example `service,version`.
+    /// Comma-separated labels to group by, for example `service,version`.
     #[arg(long)]
     pub(crate) group_by: Option<String>,
     /// Seconds per point.
@@ -298,13 +299,13 @@ pub(crate) struct QueryDiffArgs {
     /// The service.
     #[arg(long)]
     pub(crate) service: String,
-    /// Its namespace, where several hold one of that name.
+    /// Its namespace, if the name exists in several.
     #[arg(long)]
     pub(crate) namespace: Option<String>,
-    /// Version compared with; the release before the candidate if not given.
+    /// Baseline version; default: the release before the candidate.
     #[arg(long)]
     pub(crate) baseline: Option<String>,
-    /// Version judged; the newest if not given.
+    /// Candidate version; default: the newest.
     #[arg(long)]
     pub(crate) candidate: Option<String>,
     /// Only this route.
@@ -319,10 +320,10 @@ pub(crate) struct QueryDiffArgs {
 
 #[derive(Args)]
 pub(crate) struct ExportArgs {
-    /// Form of the file.
+    /// File format.
     #[arg(long, value_enum, default_value_t = ExportFormat::Pprof)]
     pub(crate) format: ExportFormat,
-    /// Where to write; standard output if not given.
+    /// Output file; default: standard output.
     #[arg(long)]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
@@ -330,10 +331,10 @@ pub(crate) struct ExportArgs {
     /// Compare two releases of this service instead.
     #[arg(long, value_name = "SERVICE", conflicts_with = "selector")]
     pub(crate) compare: Option<String>,
-    /// Version compared with; the release before the candidate if not given.
+    /// Baseline version; default: the release before the candidate.
     #[arg(long, requires = "compare")]
     pub(crate) baseline: Option<String>,
-    /// Version judged; the newest if not given.
+    /// Candidate version; default: the newest.
     #[arg(long, requires = "compare")]
     pub(crate) candidate: Option<String>,
     /// Only this route.
@@ -347,17 +348,17 @@ pub(crate) struct ExportArgs {
 pub(crate) enum ExportFormat {
     /// Gzipped pprof.
     Pprof,
-    /// One stack a line.
+    /// One stack per line.
     Folded,
-    /// For speedscope.
+    /// speedscope JSON.
     Speedscope,
-    /// For the Firefox Profiler.
+    /// Firefox Profiler JSON.
     Firefox,
     /// A flame graph.
     Svg,
-    /// The flame graph as a page that needs nothing else.
+    /// A flame graph as self-contained HTML.
     Html,
-    /// The API's own.
+    /// The API's JSON.
     Json,
 }
 
@@ -378,10 +379,10 @@ impl ExportFormat {
 
 #[derive(Args)]
 pub(crate) struct ImportArgs {
-    /// The files, packed with gzip or zstd or not.
+    /// Profile files, optionally gzip- or zstd-compressed.
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Service they were recorded of.
+    /// Profiled service.
     #[arg(long)]
     pub(crate) service: String,
     /// Its version.
@@ -393,26 +394,25 @@ pub(crate) struct ImportArgs {
     /// Instance of the service.
     #[arg(long)]
     pub(crate) instance: Option<String>,
-    /// Route of samples that carry none.
+    /// Route for samples that have none.
     #[arg(long)]
     pub(crate) route: Option<String>,
-    /// Format of the files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); found out if not given.
+    /// Format of the files (pprof, folded, perf-script, speedscope, jfr, cpuprofile, ...); detected by default.
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// What numbers without a unit are: cpu, wall, cpu_nanoseconds, inuse_space, alloc_objects, ...; samples of CPU time if
-    /// not given.
+    /// Type of unitless values: cpu, wall, cpu_nanoseconds, inuse_space, alloc_objects, ...; default: CPU samples.
     #[arg(long)]
     pub(crate) kind: Option<String>,
-    /// Samples per second, for numbers without a unit.
+    /// Sampling rate of unitless values.
     #[arg(long, value_name = "HZ")]
     pub(crate) sample_rate: Option<u32>,
-    /// When the recording began, in seconds since the Unix epoch or finer; belongs with --until.
+    /// Start of the recording as a Unix timestamp (s, ms, µs or ns); requires --until.
     #[arg(long, requires = "until", conflicts_with = "now")]
     pub(crate) from: Option<i64>,
-    /// When it ended.
+    /// End of the recording.
     #[arg(long, requires = "from")]
     pub(crate) until: Option<i64>,
-    /// File them as if they had just been recorded, whatever time they carry.
+    /// Store the profiles under the current time, ignoring timestamps in the files.
     #[arg(long)]
     pub(crate) now: bool,
     /// OTLP/HTTP address of the server.
@@ -420,7 +420,7 @@ pub(crate) struct ImportArgs {
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
-    /// Form of the report.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = TableOutput::Table)]
     pub(crate) output: TableOutput,
 }
@@ -429,7 +429,7 @@ pub(crate) struct ImportArgs {
 pub(crate) struct StoreArgs {
     #[command(subcommand)]
     pub(crate) command: StoreCommand,
-    /// The store's directory, as the server was given it.
+    /// The server's `--data-dir`.
     #[arg(
         long,
         visible_alias = "data",
@@ -438,32 +438,32 @@ pub(crate) struct StoreArgs {
         global = true
     )]
     pub(crate) data_dir: PathBuf,
-    /// Form of the report.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = TableOutput::Table, global = true)]
     pub(crate) output: TableOutput,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum StoreCommand {
-    /// What lies in the directory; of a running server also what it counts.
+    /// Show store contents, and counters of a running server.
     Stats(ServerArgs),
-    /// Read every byte and compare checksums, changing nothing; fails when something is damaged. The server must not run.
+    /// Verify every checksum without changing anything; fails on damage. Stop the server first.
     Verify(StoreCheckArgs),
-    /// Set damaged files aside, bring the query engine up to date, remove leftovers. The server must not run.
+    /// Move damaged files aside, bring the query engine up to date, remove leftovers. Stop the server first.
     Repair(StoreCheckArgs),
-    /// Delete everything that a service reported; not to be undone. The server must not run: a running one takes
+    /// Delete everything a service reported; cannot be undone. Stop the server first, or send a running one
     /// `DELETE /api/v1/services/NAME?confirm=NAME` if it was started with `--allow-delete`.
     Delete(StoreDeleteArgs),
-    /// Where the names of builds are from, and how to be rid of wrong ones.
+    /// List where symbols come from, and remove wrong ones.
     #[command(subcommand)]
     Symbols(SymbolsCommand),
 }
 
 #[derive(Subcommand)]
 pub(crate) enum SymbolsCommand {
-    /// Each build with names or a file of debug information: how many, how large, from whom and when.
+    /// List builds with symbols or a debug file: count, size, sender and time.
     List,
-    /// Forget the names of a build and its file; the next start asks for the file again. The server must not run.
+    /// Remove a build's symbols and debug file; they are requested again after the next start. Stop the server first.
     Forget {
         /// The build id.
         build: String,
@@ -475,10 +475,10 @@ pub(crate) struct StoreDeleteArgs {
     /// Name of the service.
     #[arg(long, value_name = "NAME")]
     pub(crate) service: String,
-    /// Its namespace; needed only when several hold one of that name. Empty for the one without a name.
+    /// Its namespace, if the name exists in several; `''` for the default namespace.
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]
@@ -487,14 +487,14 @@ pub(crate) struct StoreDeleteArgs {
 
 #[derive(Args)]
 pub(crate) struct StoreCheckArgs {
-    /// Memory that the query engine may use, in MB.
+    /// Memory limit of the query engine, in MB.
     #[arg(long, env = "EMBERLINE_MEMORY_LIMIT_MB", default_value_t = 192)]
     pub(crate) memory_limit_mb: u64,
 }
 
 #[derive(Args)]
 pub(crate) struct CheckArgs {
-    /// The file that is given as `--config` to `emberline serve` or to `emberline-proxy`.
+    /// Configuration file of `emberline serve` or `emberline-proxy`.
     pub(crate) file: PathBuf,
 }
 

@@ -51,18 +51,18 @@ pub use trust::{IdentityRule, Network};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Who this proxy speaks for.
+    /// The workload this proxy belongs to.
     pub workload: WorkloadConfig,
-    /// Threads of the data path, 1 to 64.
+    /// Data path threads, 1 to 64.
     #[serde(default = "defaults::workers", deserialize_with = "scalar::workers")]
     pub workers: u16,
     /// Address of the admin port.
     #[serde(default = "defaults::admin", deserialize_with = "scalar::socket_address")]
     pub admin: SocketAddr,
-    /// Where telemetry goes; `None` keeps it local.
+    /// Where to send telemetry; unset keeps it local.
     #[serde(default)]
     pub collector: Option<CollectorConfig>,
-    /// The sampler of this process.
+    /// The proxy's own sampler.
     #[serde(default)]
     pub profiler: ProfilerConfig,
     /// Path templates of this workload's own API, for inbound requests.
@@ -71,13 +71,13 @@ pub struct Config {
     /// Listeners for requests to this workload.
     #[serde(default)]
     pub inbound: Vec<Inbound>,
-    /// Listeners for requests of this workload to others.
+    /// Listeners for this workload's requests to other services.
     #[serde(default)]
     pub outbound: Vec<Outbound>,
-    /// Bounds.
+    /// Resource limits.
     #[serde(default)]
     pub limits: Limits,
-    /// Trace context of requests that carry none.
+    /// Trace context.
     #[serde(default)]
     pub trace: TraceConfig,
     /// How long a stopping proxy waits for requests in flight, in seconds, 0 to 3600.
@@ -89,16 +89,16 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadConfig {
-    /// Group of services; may be left out.
+    /// Namespace of the service; optional.
     #[serde(default, deserialize_with = "scalar::optional_name")]
     pub namespace: String,
     /// Name of the service.
     #[serde(deserialize_with = "scalar::name")]
     pub service: String,
-    /// Version of the service; `unknown` when left out.
+    /// Version of the service; default `unknown`.
     #[serde(default = "defaults::unknown", deserialize_with = "scalar::name")]
     pub version: String,
-    /// Name of this instance; the host's name when left out.
+    /// Name of this instance; default: the host name.
     #[serde(default = "defaults::instance", deserialize_with = "scalar::name")]
     pub instance: String,
 }
@@ -118,10 +118,10 @@ impl From<&WorkloadConfig> for Workload {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CollectorConfig {
-    /// `http://host:port` of its OTLP/gRPC port; `https://` for TLS.
+    /// The collector's OTLP/gRPC address, `http://host:port`, or `https://` for TLS.
     #[serde(deserialize_with = "scalar::endpoint")]
     pub endpoint: String,
-    /// TLS to an `https` endpoint. Files are meant from the folder of this one, and read again when they change.
+    /// TLS for an `https` endpoint. Paths are relative to this file's directory; files are reloaded on change.
     #[serde(default, skip_serializing_if = "Tls::is_empty")]
     pub tls: Tls,
 }
@@ -133,7 +133,7 @@ pub struct ProfilerConfig {
     /// Samples per second of CPU time, 1 to 10000.
     #[serde(default = "defaults::hz", deserialize_with = "scalar::hz")]
     pub hz: u32,
-    /// Whether it runs.
+    /// Whether the sampler runs.
     #[serde(default = "defaults::yes")]
     pub enabled: bool,
 }
@@ -173,17 +173,17 @@ pub struct Inbound {
     pub listen: SocketAddr,
     /// Address of the application.
     pub to: Address,
-    /// What is spoken.
+    /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Whether callers may introduce themselves, decide what is sampled, and learn who answers. Left out: those with
-    /// private addresses may, where the listener's own address is private or unspecified.
+    /// Whether caller identity headers are trusted. An untrusted caller cannot choose what is sampled and does not learn who
+    /// answers. Default: callers with private addresses are trusted if the listener's own address is private or unspecified.
     #[serde(default)]
     pub identity: Option<IdentityRule>,
-    /// Networks of the callers that may.
+    /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
-    /// Times.
+    /// Timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,
 }
@@ -195,18 +195,18 @@ pub struct Outbound {
     /// Address to listen on.
     #[serde(deserialize_with = "scalar::socket_address")]
     pub listen: SocketAddr,
-    /// Name of the other service.
+    /// Name of the destination service.
     #[serde(deserialize_with = "scalar::name")]
     pub service: String,
-    /// Path templates of the other service's API.
+    /// Path templates of the destination service's API.
     #[serde(default)]
     pub routes: Vec<Template>,
-    /// Where its instances are.
+    /// Addresses of the service's instances.
     pub destinations: Vec<DestinationConfig>,
-    /// What is spoken.
+    /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Times.
+    /// Timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,
 }
@@ -215,9 +215,9 @@ pub struct Outbound {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationConfig {
-    /// `host:port`.
+    /// `host:port`; a name is resolved for every new connection.
     pub address: Address,
-    /// Share of the requests relative to the other destinations' weights; 0 gets none. At most 1000000.
+    /// Share of the requests, relative to the other destinations' weights; 0 sends none. At most 1000000.
     #[serde(default = "defaults::weight", deserialize_with = "scalar::weight")]
     pub weight: u32,
 }
@@ -226,14 +226,14 @@ pub struct DestinationConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// To open a connection, in milliseconds.
+    /// Time to open a connection, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub connect_ms: u64,
-    /// To the response's head, in milliseconds; from the request's head, or from the last time its body was seen to
-    /// move (looked at when the time is up, so a slow upload is given up after at most twice this long).
+    /// Time to the response head, in milliseconds, from the request head or the last progress of its body (checked when the time
+    /// is up, so a stalled upload ends after at most twice this long).
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub request_ms: u64,
-    /// Without a byte moving in a body, a TCP connection or a pooled connection, in milliseconds.
+    /// Longest time without progress on a body, a TCP connection or a pooled connection, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub idle_ms: u64,
 }
@@ -269,37 +269,36 @@ impl Timeouts {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Memory for callers: their connections, heads and requests on their way, together. Left out: half of what the
-    /// memory limit of the process's cgroup leaves beside its own needs ([`crate::machine`]).
+    /// Memory for callers: connections, heads and requests in flight, together. Default: half of what the cgroup's memory limit
+    /// leaves after the proxy's own needs.
     #[serde(deserialize_with = "scalar::optional_memory")]
     pub memory_bytes: Option<usize>,
-    /// Connections of callers, of all listeners and workers together. Left out: as many as descriptors allow. When there
-    /// are so many, a connection without a request makes place for a new one; when there is none, the new one is closed.
+    /// Connections from callers, across all listeners and workers. Default: as many as file descriptors allow. At the limit, the
+    /// longest idle connection is closed to make room, otherwise the new one.
     #[serde(deserialize_with = "scalar::optional_positive")]
     pub max_connections: Option<usize>,
-    /// The part of these bounds that one caller's address may hold of inbound listeners, 0.01 to 1.
+    /// Share of these limits that one caller address may use on inbound listeners, 0.01 to 1.
     #[serde(deserialize_with = "scalar::share_of_caller")]
     pub share_of_caller: f64,
-    /// Bytes of a request's or response's head, and of a list of headers in HTTP/2.
+    /// Size of a request or response head, or of an HTTP/2 header list, in bytes.
     #[serde(deserialize_with = "scalar::header_bytes")]
     pub max_header_bytes: usize,
-    /// To send a whole head once its first byte came, and to begin HTTP/2, in milliseconds.
+    /// Time to receive a whole request head, or the HTTP/2 preface, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub header_ms: u64,
-    /// A caller's connection without a request, in milliseconds.
+    /// How long a caller's connection may stay open without a request, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub keep_alive_ms: u64,
-    /// A caller that neither sends its body nor takes its response, in milliseconds.
+    /// How long a caller may neither send its body nor read its response, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub body_idle_ms: u64,
-    /// How long `protocol: auto` waits for a client's first bytes before it listens to the destination as well, in
-    /// milliseconds.
+    /// How long `protocol: auto` waits for the client's first bytes before it also listens to the destination, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub detect_ms: u64,
-    /// Open connections kept for each destination of a worker while nothing uses them; fewer where descriptors are few.
+    /// Idle connections kept per destination and worker; fewer if file descriptors are scarce.
     #[serde(deserialize_with = "scalar::positive")]
     pub max_idle_connections: usize,
-    /// Concurrent streams of an HTTP/2 connection.
+    /// Concurrent streams per HTTP/2 connection.
     #[serde(deserialize_with = "scalar::positive_u32")]
     pub max_streams: u32,
 }
@@ -339,12 +338,11 @@ pub enum TraceTrust {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TraceConfig {
-    /// Whose `sampled` flag decides what applications record.
+    /// Whose `sampled` flag is kept; for other callers the proxy decides.
     pub trust: TraceTrust,
-    /// Whether to give such requests a new trace.
+    /// Whether to start a trace for requests without trace context.
     pub create: bool,
-    /// Share of the new traces whose `sampled` flag is set, 0 to 1: what applications with a parent-based sampler
-    /// will record.
+    /// Share of new traces with the `sampled` flag set, 0 to 1: what applications with a parent-based sampler will record.
     #[serde(deserialize_with = "scalar::share")]
     pub sampled: f64,
 }

@@ -1,4 +1,4 @@
-//! Settings as flags and variables of the environment, made from the list of keys.
+//! Settings as flags and environment variables, made from the list of keys.
 
 use std::{path::PathBuf, sync::LazyLock};
 
@@ -9,6 +9,7 @@ use super::{
     ConfigError, Given, Loaded, Origin,
     keys::{self, Key},
     load,
+    show::default_of,
 };
 
 /// Settings that `-h` shows; `--help` shows all.
@@ -35,7 +36,7 @@ pub(crate) struct ServerSettingsArgs {
 }
 
 impl ServerSettingsArgs {
-    /// The configuration in force.
+    /// The configuration in effect.
     pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
         load(self.file.as_deref(), &self.given)
     }
@@ -56,17 +57,22 @@ static FLAGS: LazyLock<Vec<Flag>> =
 
 impl Flag {
     fn of(section: &str, key: &'static Key) -> Flag {
-        let (help, bounds) = (key.help(), key.bounds.in_words());
+        let (help, bounds, default) = (key.help(), key.bounds.in_words(), default_of(key));
         let help = help.trim_end_matches('.');
+        let bounds = match bounds.is_empty() {
+            true => bounds,
+            false => format!(" ({bounds})"),
+        };
+        let default = match default.as_str() {
+            "null" | "[]" | "{}" => String::new(),
+            default => format!(" [default: {}]", default.trim_matches('"')),
+        };
         Flag {
             key,
             flag: key.flag(),
             variable: key.variable(),
-            heading: format!("Section `{section}` of the file"),
-            help: match bounds.is_empty() {
-                true => help.to_owned(),
-                false => format!("{help} ({bounds})"),
-            },
+            heading: format!("Section `{section}` of the configuration"),
+            help: format!("{help}{bounds}{default}"),
             value_name: match key.type_name {
                 "whole number" => "NUMBER".to_owned(),
                 "true or false" => "BOOL".to_owned(),
@@ -102,10 +108,10 @@ impl Flag {
     }
 }
 
-/// Variables that are no settings: the file, and what other commands read.
+/// Variables that are not settings: the file, and what other commands read.
 const OTHER_VARIABLES: [&str; 3] = ["EMBERLINE_CONFIG", "EMBERLINE_SERVER", "EMBERLINE_URL"];
 
-/// Warnings about variables that look like settings and are none: each would be ignored in silence.
+/// Warnings about variables that look like settings but are not, and would be ignored silently.
 pub(crate) fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
     const PREFIX: &str = "EMBERLINE_";
     let known: Vec<String> = keys::all()
@@ -134,7 +140,7 @@ impl Args for ServerSettingsArgs {
             .env("EMBERLINE_CONFIG")
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
-            .help("The configuration (YAML); variables and flags override it. `emberline config reference` describes all of it");
+            .help("Configuration file (YAML), overridden by variables and flags; `emberline config reference` describes every key");
         command.arg(file).args(FLAGS.iter().map(Flag::argument))
     }
 

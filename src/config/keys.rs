@@ -175,217 +175,217 @@ const MANY: f64 = 1e9;
 settings! {
     /// The process.
     server: ServerSettings {
-        /// Directory for everything that is kept; made when missing.
+        /// Directory for all stored data; created if missing.
         data_dir: PathBuf = "emberline-data".into(), Any;
-        /// What to log, in the form of `RUST_LOG`.
+        /// Log filter, in `RUST_LOG` syntax.
         log: String = "info".to_owned(), Any;
-        /// Where to send the server's own traces, as OTLP over gRPC; off if not given.
+        /// Endpoint for the server's own traces (OTLP over gRPC); off by default.
         traces_endpoint: Option<String> = None, Any;
     }
 
-    /// The pages and the API.
+    /// The UI and the API.
     web: WebSettings {
-        /// Address of the pages and the API.
+        /// Address of the UI and the API.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4040)), Any;
-        /// How this server is reached from outside, for links in alerts; the listen address if not given.
+        /// URL under which users reach this server, used for links in alerts; default: the listen address.
         external_url: Option<String> = None, Any;
-        /// Names by which browsers reach this server, in addition to that of `external_url`, addresses and names without a dot. Other
-        /// programs may use any name.
+        /// Host names browsers may use for this server, besides the host of `external_url`, IP addresses and names without a dot.
+        /// Other programs may use any name.
         allowed_hosts: Vec<String> = Vec::new(), Any;
-        /// Let `DELETE /api/v1/services/NAME?confirm=NAME` delete what a service reported. There is no login: whoever reaches the
-        /// port may call it.
+        /// Let `DELETE /api/v1/services/NAME?confirm=NAME` delete what a service reported. There is no login: anyone who can
+        /// reach the port can call it.
         allow_delete: bool = false, Any;
-        /// Requests of the API that are answered at a time, those that wait included; one address may have half of them.
+        /// Concurrent API requests, including queued ones; one client address may use half.
         max_questions: u64 = 64, Within(1.0, 10_000.0);
-        /// Seconds a request of the API may take, with everything it waits for.
+        /// Time limit of an API request in seconds, including time spent queued.
         max_request_seconds: u64 = 120, Within(1.0, 3_600.0);
-        /// Bytes of large answers that their readers have not taken yet, of all requests together; derived from the memory limit of
-        /// the process if not given.
+        /// Buffered bytes of large responses, all requests together; default: derived from the process's memory limit.
         max_answer_bytes: Option<u64> = None, Within(65_536.0, 1e12);
-        /// What is own code of a service, where its language's rules do not tell: beginnings of names of functions (`io.shop.`) or of
-        /// source files (`src/`). As a flag `SERVICE=PREFIX,PREFIX`, in the variable with `;` between services.
+        /// Function or file prefixes that count as a service's own code, where the language's rules do not tell: function
+        /// prefixes (`io.shop.`) or source file prefixes (`src/`). Flag: `SERVICE=PREFIX,PREFIX`; in the variable, separate
+        /// services with `;`.
         own_code: OwnCode = OwnCode::default(), Any;
-        /// Serve the pages from this directory instead of the built-in ones (for work on the pages).
+        /// Serve the UI from this directory instead of the built-in one (for UI development).
         ui_dir: Option<PathBuf> = None, Any;
     }
 
-    /// What is taken in: OTLP, files of profilers, clients of Pyroscope, agents of Parca. What is over a limit is left out or folded,
-    /// and the answer says so.
+    /// Ingestion: OTLP, profile files, Pyroscope clients, Parca agents. Data over a limit is dropped or folded, and the response
+    /// says so.
     ingest: IngestSettings {
         /// Address for OTLP over gRPC.
         otlp_grpc: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4317)), Any;
         /// Address for OTLP over HTTP.
         otlp_http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4318)), Any;
-        /// Largest request accepted, in MB after unpacking. Memory for all requests together is a multiple of it.
+        /// Largest accepted request, in MB after decompression. Memory for all requests together is a multiple of it.
         max_request_mb: u64 = 16, Within(1.0, 1_024.0);
-        /// Requests that are taken in at the same time.
+        /// Requests processed concurrently.
         max_concurrent_requests: u64 = 32, Within(1.0, 4_096.0);
-        /// Longest time from the first byte of a request to its answer, in seconds.
+        /// Longest time from a request's first byte to its response, in seconds.
         request_timeout_seconds: u64 = 30, Within(1.0, 600.0);
-        /// Windows that start further in the future are left out, in seconds.
+        /// Windows that start further in the future than this are dropped, in seconds.
         max_future_seconds: u64 = 600, Within(0.0, 86_400.0);
         /// Longest window, in seconds.
         max_window_seconds: u64 = emberline_model::time::LONGEST_SECONDS as u64, Within(10.0, emberline_model::time::LONGEST_SECONDS as f64);
-        /// Windows in one request.
+        /// Windows per request.
         max_windows_per_request: u64 = 1_000, Within(1.0, MANY);
-        /// Reporting processes (workload and component) that are in use at the same time. Others are told to come again.
+        /// Concurrently reporting processes (workload and component). Others are told to retry.
         max_workloads: u64 = 10_000, Within(1.0, MANY);
-        /// Different routes a service may report; further ones fold into `other`.
+        /// Distinct routes per service; further ones are folded into `other`.
         max_routes_per_service: u64 = 1_000, Within(1.0, MANY);
-        /// Different releases and destinations a service may name as its peers; further ones become unknown.
+        /// Distinct peer releases and destinations per service; further ones are counted as unknown.
         max_peers_per_service: u64 = 1_000, Within(1.0, MANY);
-        /// Request series in one window; further ones fold into `other`.
+        /// Request series per window; further ones are folded into `other`.
         max_series_per_window: u64 = 5_000, Within(1.0, MANY);
-        /// Types of profiles in one window; those of one type are added up.
+        /// Profile types per window; profiles of the same type are added up.
         max_profiles_per_window: u64 = 64, Within(1.0, 10_000.0);
-        /// Samples in one profile; further ones fold into one stack per label set.
+        /// Samples per profile; further ones are folded into one stack per label set.
         max_samples_per_profile: u64 = 50_000, Within(1.0, MANY);
-        /// Frames in one stack; of deeper ones the middle is cut, and a frame stands for it.
+        /// Frames per stack; deeper stacks keep both ends, with a placeholder frame between them.
         max_stack_depth: u64 = 512, Within(8.0, 65_536.0);
-        /// Exemplars kept of one profile; further ones are counted, and stay in the sums.
+        /// Exemplars kept per profile; further ones only count in the sums, and how many is reported.
         max_exemplars_per_profile: u64 = 1_000, Within(0.0, MANY);
-        /// Stacks remembered of counters that grow from the start of a process, of all processes together.
+        /// Stacks tracked for cumulative profiles, all processes together.
         max_cumulative_rows: u64 = 1_000_000, Within(1.0, MANY);
-        /// Stacks remembered of such counters of one profile.
+        /// Stacks tracked per cumulative profile.
         max_cumulative_rows_per_profile: u64 = 100_000, Within(1.0, MANY);
-        /// Processes that may push such counters at the same time.
+        /// Processes that may send cumulative profiles at the same time.
         max_cumulative_senders: u64 = 1_000, Within(1.0, MANY);
-        /// Buckets remembered of histograms that grow from the start of a process, of all processes together; a histogram with the
-        /// bounds that SDKs choose has about fifty with what belongs to it.
+        /// Buckets tracked for cumulative histograms, all processes together; a histogram with the SDKs' default bounds needs
+        /// about fifty, including overhead.
         max_cumulative_buckets: u64 = 4_000_000, Within(1.0, MANY);
-        /// Buckets remembered of such histograms of one process.
+        /// Buckets tracked for cumulative histograms, per process.
         max_cumulative_buckets_per_process: u64 = 400_000, Within(1.0, MANY);
     }
 
-    /// Names of addresses in native code, from debug information that proxies send.
+    /// Symbolization of native addresses, using debug information that proxies send.
     symbols: SymbolSettings {
-        /// Largest debug information file accepted, in MB.
+        /// Largest accepted debug file, in MB.
         max_debug_file_mb: u64 = 512, Within(1.0, 65_536.0);
-        /// Such files together, in MB; those that nothing stored refers to are removed first, then the oldest.
+        /// Total size of debug files, in MB; files that no stored data needs are removed first, then the oldest.
         max_debug_files_mb: u64 = 4_096, Within(1.0, 1e6);
-        /// What compressed sections of such a file may unpack to, in MB.
+        /// Limit on the decompressed sections of one debug file, in MB.
         max_unpacked_debug_mb: u64 = 96, Within(1.0, 65_536.0);
-        /// Memory of the process that reads such a file, in MB, in addition to its program and the pages of the file.
+        /// Heap limit of the symbol reader process, in MB; its program and the mapped file are not included.
         symbol_memory_mb: u64 = 192, Within(16.0, 65_536.0);
-        /// Seconds that it may take to look up some thousand addresses of one file.
+        /// Time limit per lookup batch (some thousand addresses of one file), in seconds.
         symbol_seconds: u64 = 60, Within(1.0, 3_600.0);
     }
 
     /// The journal and the query engine.
     store: StoreSettings {
-        /// Memory that the query engine may use, in MB.
+        /// Memory limit of the query engine, in MB.
         memory_limit_mb: u64 = 192, Within(32.0, 1e6);
         /// Threads of the query engine.
         query_threads: u64 = 1, Within(1.0, 256.0);
-        /// Disk space that the query engine may use for intermediate results, in MB.
+        /// Disk space for intermediate results of the query engine, in MB.
         temp_limit_mb: u64 = 1_024, Within(0.0, 1e7);
-        /// Questions that the query engine answers at the same time.
+        /// Queries that the query engine runs concurrently.
         reader_connections: u64 = 2, Within(1.0, 64.0);
-        /// Time after which a question is interrupted, in seconds.
+        /// Time after which a query is interrupted, in seconds.
         max_query_seconds: u64 = 30, Within(1.0, 3_600.0);
-        /// Free disk space below which batches and debug information are refused, in MB.
+        /// Free disk space below which batches and debug files are refused, in MB.
         min_free_mb: u64 = 64, Within(0.0, 1e7);
-        /// Bytes of encoded batches that may wait for the journal; more are refused as busy. At least `max_batch_bytes`.
+        /// Encoded batches waiting for the journal, in bytes; beyond this, senders are told to retry. At least `max_batch_bytes`.
         queue_bytes: u64 = 32 << 20, Within(1_048_576.0, 1e11);
-        /// The longest encoded batch, in bytes.
+        /// Largest encoded batch, in bytes.
         max_batch_bytes: u64 = 32 << 20, Within(65_536.0, 67_108_864.0);
-        /// Bytes at which a segment of the journal is closed.
+        /// Size at which a journal segment is closed, in bytes.
         segment_bytes: u64 = 16 << 20, Within(65_536.0, 1e9);
-        /// Milliseconds that the journal waits for more batches before it syncs.
+        /// Time the journal waits for more batches before it syncs, in milliseconds.
         group_wait_ms: u64 = 2, Within(0.0, 1_000.0);
-        /// Milliseconds that acknowledged batches may wait before they become visible to questions.
+        /// Longest delay until acknowledged batches are visible to queries, in milliseconds.
         apply_interval_ms: u64 = 250, Within(1.0, 60_000.0);
-        /// Bytes at which the query engine's write-ahead log is moved into its file.
+        /// Size at which the query engine's write-ahead log is checkpointed, in bytes.
         checkpoint_bytes: u64 = 16 << 20, Within(1_048_576.0, 1e11);
-        /// Bytes of decoded stacks and locations kept in memory.
+        /// Size of the cache of decoded stacks and locations, in bytes.
         dictionary_cache_bytes: u64 = 64 << 20, Within(1_048_576.0, 1e12);
-        /// Seconds after its end at which an hour is sealed; windows that arrive later make another part of that hour, after as long
-        /// again.
+        /// Delay between the end of an hour and sealing it, in seconds; late data becomes a second part of that hour after the
+        /// same delay.
         seal_after_seconds: u64 = 600, Within(1.0, 86_400.0);
-        /// Seconds after its end at which a day's parts are made into few.
+        /// Delay between the end of a day and compacting its parts, in seconds.
         compact_after_seconds: u64 = 7_200, Within(1.0, 604_800.0);
-        /// Locations of stacks that a compaction holds in memory, 4 bytes each; a day with more becomes several parts.
+        /// Stack locations held in memory during compaction, 4 bytes each; a larger day is split into several parts.
         compaction_locations: u64 = 16 << 20, Within(1_024.0, MANY);
-        /// Hours that a sender is remembered after its last batch; longer than any sender keeps batches that were not acknowledged.
+        /// Deduplication horizon in hours, counted from a sender's last batch; must exceed the time for which any sender retries.
         dedup_horizon_hours: u64 = 72, Within(1.0, 8_784.0);
     }
 
-    /// How long things are kept.
+    /// How long data is kept.
     retention: RetentionSettings {
-        /// Hours that single samples are kept. Older windows are left out when they arrive.
+        /// Retention of raw samples, in hours. Older windows are dropped on arrival.
         retention_hours: u64 = 72, Within(1.0, 87_840.0);
-        /// Days that requests, and sums of samples per hour, are kept; not shorter than `retention_hours`.
+        /// Retention of requests and hourly sums of samples, in days; at least `retention_hours`.
         rollup_retention_days: u64 = 30, Within(1.0, 3_660.0);
-        /// Disk space for samples, in MB; when they take more, the oldest go before their time.
+        /// Disk space for samples, in MB; above it, the oldest are deleted early.
         samples_limit_mb: u64 = 16 << 10, Within(1.0, 1e9);
-        /// Disk space for requests and sums per hour, in MB; when they take more, the oldest hours go.
+        /// Disk space for requests and hourly sums, in MB; above it, the oldest hours are deleted early.
         rollup_limit_mb: u64 = 8 << 10, Within(1.0, 1e9);
     }
 
-    /// Who is told of alerts.
+    /// Alert receivers.
     alerts: AlertSettings {
-        /// Alertmanagers to send alerts to (base URLs); each gets all alerts.
+        /// Base URLs of Alertmanagers; each receives all alerts.
         alertmanagers: Vec<String> = Vec::new(), Any;
-        /// CAs (PEM) that the certificate of an https Alertmanager may be signed by, instead of those that the system trusts.
+        /// CA bundle (PEM) for https Alertmanagers; default: system roots.
         alertmanager_ca_file: Option<PathBuf> = None, Any;
-        /// Certificate (PEM) to show to an Alertmanager that demands one.
+        /// Client certificate (PEM) for Alertmanagers that require one.
         alertmanager_cert_file: Option<PathBuf> = None, Any;
         /// Private key (PEM) of `alertmanager_cert_file`.
         alertmanager_key_file: Option<PathBuf> = None, Any;
-        /// Name that the certificate of an Alertmanager is for, where it is not the host of its address.
+        /// Expected server name in an Alertmanager's certificate; default: the URL's host.
         alertmanager_server_name: Option<String> = None, Any;
         /// URLs to POST each alert to as JSON.
         webhooks: Vec<String> = Vec::new(), Any;
-        /// CAs (PEM) that the certificate of an https webhook may be signed by, instead of those that the system trusts.
+        /// CA bundle (PEM) for https webhooks; default: system roots.
         webhook_ca_file: Option<PathBuf> = None, Any;
-        /// Certificate (PEM) to show to a webhook that demands one.
+        /// Client certificate (PEM) for webhooks that require one.
         webhook_cert_file: Option<PathBuf> = None, Any;
         /// Private key (PEM) of `webhook_cert_file`.
         webhook_key_file: Option<PathBuf> = None, Any;
-        /// Name that the certificate of a webhook is for, where it is not the host of its address.
+        /// Expected server name in a webhook's certificate; default: the URL's host.
         webhook_server_name: Option<String> = None, Any;
     }
 
-    /// When a release is said to be slower, or to fail more often, than the one that it replaces.
+    /// When a release counts as slower, or as failing more often, than the one it replaces.
     verdicts: VerdictSettings {
-        /// Seconds after its first window in which an instance warms up: how slow it is meanwhile raises no alert. With 0, a release is
-        /// also judged while it is still getting faster.
+        /// Warm-up time of an instance in seconds, from its first window; latency in this period raises no alert. With 0, a
+        /// release is also judged while it is still getting faster.
         warm_up_seconds: u64 = 45, Within(0.0, 3_600.0);
         /// How far back releases are judged, in seconds.
         lookback_seconds: u64 = 3_600, Within(60.0, 86_400.0);
-        /// How far back the windows of an open alert are judged, in seconds.
+        /// How far back windows are judged for an open alert, in seconds.
         watch_seconds: u64 = 21_600, Within(60.0, 604_800.0);
-        /// Seconds after the end of a window in which its batches may arrive before it is judged.
+        /// How long after the end of a window its batches may still arrive before it is judged, in seconds.
         grace_seconds: u64 = 4, Within(0.0, 600.0);
-        /// Seconds that an alert stays suspected after its verdict while addresses wait for their names.
+        /// How long an alert stays suspected after its verdict while addresses are being symbolized, in seconds.
         wait_for_symbols_seconds: u64 = 30, Within(0.0, 3_600.0);
-        /// Windows after the verdict that still become part of its evidence.
+        /// Windows after the verdict that are still added to its evidence.
         evidence_windows: u64 = 30, Within(0.0, 8_640.0);
-        /// Requests to each of the releases from which a caller is judged on its own.
+        /// Minimum requests to each release before a caller is judged separately.
         min_source_requests: u64 = 20, Within(1.0, MANY);
-        /// Chance of ever stating a slowdown that is none, for each watched route.
+        /// False-positive probability of latency alerts per watched route, over its whole lifetime.
         latency_alpha: f64 = 0.001, Within(1e-9, 0.1);
-        /// Relative growth of a latency that is not worth stating.
+        /// Relative latency increase below which no alert is raised.
         latency_floor_relative: f64 = 0.1, Within(0.0, 10.0);
-        /// Growth of a latency in milliseconds that is not worth stating; the larger of the two floors counts.
+        /// Latency increase in milliseconds below which no alert is raised; the larger of the two floors applies.
         latency_floor_ms: f64 = 0.5, Within(0.0, 60_000.0);
-        /// Requests that each release must have in the evidence before a slowdown is stated.
+        /// Minimum requests per release in the evidence before a latency alert is raised.
         latency_min_requests: u64 = 20, Within(1.0, MANY);
-        /// Chance of ever stating more failures where there are none, for each watched route.
+        /// False-positive probability of error alerts per watched route, over its whole lifetime.
         errors_alpha: f64 = 0.001, Within(1e-9, 0.1);
-        /// Growth of the share of failures that is not worth stating.
+        /// Increase in the share of failed requests below which no alert is raised.
         errors_floor_share: f64 = 0.01, Within(0.0, 1.0);
-        /// Failures of the newer release below which nothing is stated.
+        /// Failed requests of the newer release below which no alert is raised.
         min_errors: u64 = 5, Within(1.0, MANY);
-        /// Windows that show it after the verdict, not necessarily in a row, until a suspected alert fires.
+        /// Windows with the regression after the verdict, not necessarily consecutive, before a suspected alert fires.
         confirm_windows: u64 = 1, Within(0.0, 8_640.0);
-        /// Quiet windows in a row until a suspected alert is dropped, or a firing one is recovering.
+        /// Consecutive quiet windows before a suspected alert is dropped or a firing one starts recovering.
         quiet_windows: u64 = 3, Within(1.0, 8_640.0);
-        /// Quiet windows in a row until a recovering alert is resolved.
+        /// Consecutive quiet windows before a recovering alert is resolved.
         resolve_windows: u64 = 12, Within(1.0, 8_640.0);
-        /// Windows in a row that show it until a resolved alert is suspected again.
+        /// Consecutive windows with the regression before a resolved alert becomes suspected again.
         again_windows: u64 = 6, Within(1.0, 8_640.0);
-        /// Windows without requests until an alert is resolved because its release is gone.
+        /// Windows without requests before an alert is resolved because its release is gone.
         gone_windows: u64 = 30, Within(1.0, 8_640.0);
     }
 }

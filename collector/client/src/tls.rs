@@ -31,16 +31,16 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// CAs (PEM) that the peer's certificate may be signed by, instead of those that the system trusts.
+    /// CA bundle (PEM) to verify the peer with; default: system roots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate (PEM), with those between it and its CA, where the peer asks for one.
+    /// Client certificate (PEM), with intermediates, for peers that require one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
     /// Private key of `cert_file` (PEM, not encrypted).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// The name that the peer's certificate has to be for, where it is not the host of the address.
+    /// Expected name in the peer's certificate; default: the address's host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }

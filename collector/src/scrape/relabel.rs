@@ -37,25 +37,25 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
-    /// Labels whose values are looked at, joined.
+    /// Labels whose values are joined.
     #[serde(default)]
     source_labels: Vec<String>,
-    /// What stands between them; `;`.
+    /// Separator between the joined values; default `;`.
     #[serde(default = "semicolon")]
     separator: String,
-    /// What they must match as a whole; anything if not given.
+    /// Regular expression that must match the whole joined value; default: match anything.
     #[serde(default = "anything", deserialize_with = "anchored")]
     regex: Regex,
-    /// Of `hashmod`: into how many parts.
+    /// Modulus for `hashmod`.
     #[serde(default)]
     modulus: u64,
-    /// The label that is set.
+    /// Label to set.
     #[serde(default)]
     target_label: String,
-    /// What it is set to; `$1`.
+    /// Value to set; default `$1`.
     #[serde(default = "first_group")]
     replacement: String,
-    /// What is done; `replace` if not given.
+    /// Action; default `replace`.
     #[serde(default)]
     action: Action,
 }

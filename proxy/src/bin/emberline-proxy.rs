@@ -12,17 +12,17 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Carries a workload's requests, samples its own stacks, and reports both.
+/// Sidecar proxy: forwards a workload's requests, samples its own stacks, and reports both to the server.
 #[derive(Debug, Parser)]
-#[command(name = "emberline-proxy", version, about)]
+#[command(name = "emberline-proxy", version)]
 struct Arguments {
-    /// The configuration file (YAML). It is read again when it changes and on SIGHUP.
+    /// Configuration file (YAML), reloaded on change and on SIGHUP.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Only check the configuration.
+    /// Check the configuration and exit.
     #[arg(long)]
     check: bool,
-    /// Stop when standard input ends, so that the program does not outlive the one that started it.
+    /// Exit when standard input is closed, so that the proxy does not outlive its parent.
     #[arg(long)]
     exit_on_stdin_close: bool,
 }
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check {
-        println!("{}: the configuration is fine", arguments.config.display());
+        println!("{}: configuration is valid", arguments.config.display());
         return ExitCode::SUCCESS;
     }
     match run(&arguments, config) {

@@ -223,7 +223,7 @@ fn what_keeps_it_from_starting_is_said() {
             "{said}"
         );
         let output = start(&good, &["--check"]);
-        assert!(output.status.success() && text(&output.stdout).contains("the configuration is fine"));
+        assert!(output.status.success() && text(&output.stdout).contains("configuration is valid"));
         let output = start(&good.replace("inbound", "inbuond"), &["--check"]);
         assert_eq!(output.status.code(), Some(2));
         assert!(
