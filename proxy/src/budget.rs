@@ -80,10 +80,14 @@ impl Room {
             tracing::warn!(
                 descriptors,
                 allowed = room.connections,
-                "limits.max_connections is more than descriptors allow: raise LimitNOFILE, or lower it"
+                "limits.max_connections is more than file descriptors allow: raise LimitNOFILE or lower limits.max_connections"
             );
         }
-        tracing::info!(bytes = room.bytes, connections = room.connections, "room for callers");
+        tracing::info!(
+            bytes = room.bytes,
+            connections = room.connections,
+            "effective caller limits"
+        );
         room
     }
 

@@ -57,7 +57,7 @@ pub(crate) enum UpstreamError {
         limit: Duration,
     },
     /// The connection ended first.
-    #[error("{address} closed the connection before it answered: {source}")]
+    #[error("{address} closed the connection before responding: {source}")]
     Closed {
         /// The destination.
         address: Address,
@@ -81,7 +81,7 @@ pub(crate) enum UpstreamError {
         source: BoxedHyper,
     },
     /// No response in time.
-    #[error("no response of {address} within timeouts.request_ms ({limit:?})")]
+    #[error("no response from {address} within timeouts.request_ms ({limit:?})")]
     Timeout {
         /// The destination.
         address: Address,
@@ -89,7 +89,7 @@ pub(crate) enum UpstreamError {
         limit: Duration,
     },
     /// The request's own body broke off.
-    #[error("the caller's request body broke off: {0}")]
+    #[error("the caller's request body was cut off: {0}")]
     RequestBody(BoxedHyper),
 }
 
@@ -163,13 +163,13 @@ impl Upload {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyFailure {
     /// The destination's side.
-    #[error("the destination's response broke off: {0}")]
+    #[error("the destination's response was cut off: {0}")]
     Broken(#[source] hyper::Error),
     /// The destination's connection ended without a word.
-    #[error("the destination's connection ended in the middle of its response")]
+    #[error("the destination closed the connection in the middle of its response")]
     Ended,
     /// Too long without a byte.
-    #[error("the destination's response did not move for timeouts.idle_ms ({0:?})")]
+    #[error("the destination sent nothing for timeouts.idle_ms ({0:?}) in the middle of its response")]
     Idle(Duration),
 }
 

@@ -83,7 +83,7 @@ impl Counters {
         drop(warned);
         tracing::warn!(
             cause = full.0,
-            "callers are refused because others use all available memory or connections: if they are legitimate, raise the process's memory limit, \
+            "callers are refused because others use all available memory or connections: if that load is legitimate, raise the process's memory limit, \
              LimitNOFILE, or limits.memory_bytes, limits.max_connections and limits.share_of_caller"
         );
     }
@@ -113,7 +113,7 @@ impl Collector for CounterMetrics {
         let counters = &self.0;
         let open = encoder.encode_descriptor(
             "emberline_proxy_connections_open",
-            "Connections of callers that are open",
+            "Open connections from callers",
             None,
             MetricType::Gauge,
         )?;
@@ -126,7 +126,7 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_accept_errors",
-                "Failures to accept a connection",
+                "Failed attempts to accept a connection",
                 &counters.accept_errors,
             ),
             (
@@ -136,27 +136,27 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_upstream_connection_failures",
-                "Failures to open a connection to a destination",
+                "Failed attempts to connect to a destination",
                 &counters.upstream_failures,
             ),
             (
                 "emberline_proxy_retries",
-                "Requests sent again because a pooled connection had ended",
+                "Requests resent because a pooled connection was closed",
                 &counters.retries,
             ),
             (
                 "emberline_proxy_panics",
-                "Panics of the application behind the library",
+                "Panics of the application that embeds the library",
                 &counters.panics,
             ),
             (
                 "emberline_proxy_config_reloads",
-                "Configurations taken over while running",
+                "Configuration reloads that succeeded",
                 &counters.reloads,
             ),
             (
                 "emberline_proxy_config_reloads_refused",
-                "Changed configurations that could not be used",
+                "Configuration reloads that failed",
                 &counters.reloads_refused,
             ),
         ];
@@ -167,17 +167,17 @@ impl Collector for CounterMetrics {
         let families = [
             (
                 "emberline_proxy_overloads",
-                "Connections closed and requests refused because there was no place for them, by what ran out",
+                "Connections closed and requests refused for lack of resources, by resource",
                 &counters.full,
             ),
             (
                 "emberline_proxy_requests_refused",
-                "Requests refused for what they were, by reason",
+                "Invalid requests refused, by reason",
                 &counters.refused,
             ),
             (
                 "emberline_proxy_connections_broken",
-                "Callers' connections that ended with an error",
+                "Connections from callers that ended with an error",
                 &counters.broken,
             ),
         ];

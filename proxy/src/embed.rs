@@ -294,11 +294,11 @@ impl Mesh {
         for route in routes {
             match Template::parse(route.as_ref()) {
                 Ok(template) => templates.push(template),
-                Err(error) => tracing::error!(service, %error, "a route of a client is left out"),
+                Err(error) => tracing::error!(service, %error, "invalid route of a client ignored"),
             }
         }
         let routes = RouteTable::new(&templates).unwrap_or_else(|error| {
-            tracing::error!(service, %error, "the routes of a client are left out");
+            tracing::error!(service, %error, "conflicting routes of a client ignored");
             RouteTable::default()
         });
         let telemetry = &self.inner.reporting.telemetry;

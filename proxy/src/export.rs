@@ -99,13 +99,13 @@ impl ExportOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The endpoint is no URL that can be spoken to.
-    #[error("collector.endpoint: {0}; write it as `http://HOST:4317` or `https://HOST:4317`")]
+    #[error("collector.endpoint: {0}; use `http://HOST:4317` or `https://HOST:4317`")]
     Endpoint(InvalidAddress),
     /// The TLS settings cannot be used.
     #[error("collector.tls: {0}")]
     Tls(TlsError),
     /// The operating system refused a thread or runtime.
-    #[error("the export thread could not be started (limits on processes or open files of this service?): {0}")]
+    #[error("cannot start the export thread: {0}; check this service's limits on processes and open files")]
     Thread(#[from] std::io::Error),
 }
 

@@ -70,9 +70,9 @@ impl Refused {
     /// What the caller is told.
     pub(crate) fn message(&self) -> String {
         if *self == Refused::OVERLOADED {
-            return "as many requests are on their way as limits.memory_bytes allows; a retry may help".to_owned();
+            return "too many requests in flight for limits.memory_bytes; a retry may help".to_owned();
         }
-        format!("this request is refused: {}; fix the caller", self.reason)
+        format!("request refused: {}; fix the caller", self.reason)
     }
 }
 

@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub enum BindError {
     /// Someone else is there.
     #[error(
-        "{what}: {address} is in use by another process (`ss -ltnp sport = :{}` names it); stop that one, or write another port in `{setting}`",
+        "{what}: {address} is in use by another process (find it with `ss -ltnp sport = :{}`); stop it, or set another port in `{setting}`",
         address.port()
     )]
     InUse {
@@ -48,7 +48,7 @@ pub enum BindError {
         setting: &'static str,
     },
     /// Anything else.
-    #[error("{what}: cannot listen on {address}: {source}; write an address of this machine in `{setting}`")]
+    #[error("{what}: cannot listen on {address}: {source}; set `{setting}` to an address of this machine")]
     Other {
         /// What should listen there.
         what: String,
@@ -155,7 +155,7 @@ pub(crate) async fn accept(
                 if pause == FIRST_PAUSE {
                     tracing::warn!(
                         %error,
-                        "cannot accept connections; retrying (if file descriptors ran out, raise LimitNOFILE or lower limits.max_connections)"
+                        "cannot accept connections; retrying (if out of file descriptors, raise LimitNOFILE or lower limits.max_connections)"
                     );
                 }
                 tokio::time::sleep(pause).await;

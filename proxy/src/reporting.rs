@@ -135,7 +135,7 @@ impl Reporting {
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &registry) {
             Ok(()) => text,
-            Err(error) => format!("# the metrics cannot be written: {error}\n# EOF\n"),
+            Err(error) => format!("# cannot write the metrics: {error}\n# EOF\n"),
         }
     }
 
@@ -165,11 +165,11 @@ fn start_profiler(options: ProfilerOptions) -> Option<Profiler> {
     }) {
         Ok(profiler) => Some(profiler),
         Err(StartError::Disabled) => {
-            tracing::info!("the profiler is switched off by its environment variable");
+            tracing::info!("profiler disabled by EMBERLINE_PROFILER");
             None
         }
         Err(error) => {
-            tracing::warn!(%error, "going on without profiles");
+            tracing::warn!(%error, "cannot start the profiler; continuing without profiles");
             None
         }
     }

@@ -27,7 +27,7 @@ enum Segment {
 
 /// Why a text is no path template: the configuration's fault; the message says what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{template}` is not a path template: {problem}; write for example `/cart/{{id}}` or `/static/{{*rest}}`")]
+#[error("`{template}` is not a path template: {problem}; use, for example, `/cart/{{id}}` or `/static/{{*rest}}`")]
 pub struct InvalidTemplate {
     template: String,
     problem: &'static str,
@@ -35,7 +35,7 @@ pub struct InvalidTemplate {
 
 /// Two templates that match the same paths: one of them would never be seen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the templates `{first}` and `{second}` match the same paths: remove one of them")]
+#[error("the templates `{first}` and `{second}` match the same paths: remove one")]
 pub struct DuplicateTemplate {
     /// The one that came first.
     pub first: String,
@@ -71,9 +71,9 @@ impl Template {
             let count = path.split('/').count();
             for (position, part) in path.split('/').enumerate() {
                 let segment = match part.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
-                    None if part.is_empty() => return Err(invalid("a segment is empty (`//` or a `/` at the end)")),
+                    None if part.is_empty() => return Err(invalid("a segment is empty (`//` or a trailing `/`)")),
                     None if part.contains(['{', '}']) => {
-                        return Err(invalid("a parameter must be a whole segment between two `/`"));
+                        return Err(invalid("a parameter must be a whole path segment"));
                     }
                     None => Segment::Literal(part.to_owned()),
                     Some(inner) => {
@@ -85,10 +85,12 @@ impl Template {
                             None => (inner, Segment::Param),
                         };
                         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-                            return Err(invalid("a parameter needs a name of letters, digits, `_` and `-`"));
+                            return Err(invalid(
+                                "a parameter name may contain only letters, digits, `_` and `-`",
+                            ));
                         }
                         if names.contains(&name) {
-                            return Err(invalid("a parameter's name is used twice"));
+                            return Err(invalid("a parameter name is used twice"));
                         }
                         names.push(name);
                         segment

@@ -53,7 +53,7 @@ pub enum StartError {
     #[error(transparent)]
     Duplicate(#[from] DuplicateTemplate),
     /// The operating system refuses.
-    #[error("cannot start a thread or its runtime: {0}; raise the limits on threads and open files of this service")]
+    #[error("cannot start a thread or its runtime: {0}; raise this service's limits on threads and open files")]
     System(#[from] io::Error),
 }
 
@@ -197,7 +197,7 @@ impl Proxy {
         let flushed = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(self.shared.reporting.stop()),
             Err(error) => {
-                tracing::error!(%error, "the last window is not exported");
+                tracing::error!(%error, "cannot start a runtime; the last window is dropped");
                 crate::export::FlushReport::default()
             }
         };

@@ -324,8 +324,7 @@ impl Telemetry {
             peers = causes.join(", "),
             labels = names.labels,
             series = names.series,
-            "more names than there are places for: requests are counted to `other@other`; if callers are strangers, set \
-             `trusted_callers` of the listener"
+            "too many peer releases or label combinations: some requests are counted as `other@other`; if callers are not yours, set the listener's `trusted_callers`"
         );
     }
 

@@ -62,7 +62,7 @@ impl Config {
         if self.ring_words < 2 * (self.max_frames + 3) {
             return Err(StartError::invalid(
                 "ring_words",
-                "must hold two of the deepest samples: 2 * (max_frames + 3)",
+                "must have room for two samples of maximum depth: 2 * (max_frames + 3)",
             ));
         }
         if !(self.cpu_budget > 0.0 && self.cpu_budget <= 1.0) {
@@ -97,23 +97,21 @@ pub(crate) fn kill_switch_is_off() -> bool {
 #[non_exhaustive]
 pub enum StartError {
     /// There is no sampler for this operating system or processor. A retry cannot help.
-    #[error("the profiler runs on Linux (x86-64, aarch64) only; this process goes on without profiles")]
+    #[error("the profiler supports only Linux (x86-64, aarch64); continuing without profiles")]
     Unsupported,
     /// The operator switched it off. Unset the environment variable to allow it.
     #[error("the profiler is switched off by the environment variable {KILL_SWITCH}; unset it to allow profiling")]
     Disabled,
     /// A profiler runs already; there is at most one per process. Stop it first.
-    #[error("a profiler already runs in this process; stop it before starting another")]
+    #[error("a profiler is already running in this process; stop it before starting another")]
     AlreadyRunning,
     /// This process is a forked child of one that used the profiler, whose locks and threads it does not have.
     #[error(
-        "this process was forked from one that used the profiler; start the profiler after the fork, or exec first"
+        "this process was forked from one that uses the profiler; start the profiler after the fork, or exec first"
     )]
     Forked,
     /// Another handler owns `SIGPROF`. A retry helps once that other profiler is removed from the program.
-    #[error(
-        "another handler owns SIGPROF in this process, probably a second profiler; remove one of the two profilers"
-    )]
+    #[error("SIGPROF already has a handler in this process, probably from another profiler; remove one of the two")]
     SignalOwned,
     /// A setting is out of range: the caller's fault.
     #[error("profiler setting `{setting}` {problem}")]
@@ -124,13 +122,13 @@ pub enum StartError {
         problem: &'static str,
     },
     /// The kernel refused a CPU timer (some sandboxes have none). A retry cannot help while it runs there.
-    #[error("the kernel refused a per-thread CPU timer (timer_create): {0}; this sandbox may not offer CPU timers")]
+    #[error("the kernel refused a per-thread CPU timer (timer_create): {0}; the sandbox may not allow CPU timers")]
     Timers(#[source] io::Error),
     /// The signal handler could not be installed.
-    #[error("the SIGPROF handler could not be installed (sigaction): {0}")]
+    #[error("cannot install the SIGPROF handler (sigaction): {0}")]
     Signal(#[source] io::Error),
     /// The drainer thread could not be started, for example at a limit of threads. A retry may help.
-    #[error("the profiler's drainer thread could not be started: {0}; check the process limit on threads")]
+    #[error("cannot start the profiler's drainer thread: {0}; check the limit on threads")]
     Thread(#[source] io::Error),
 }
 

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     match run(&arguments, config) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("emberline-proxy cannot start: {error}");
+            eprintln!("cannot start emberline-proxy: {error}");
             ExitCode::FAILURE
         }
     }

@@ -49,17 +49,23 @@ const NO_PLACE: usize = usize::MAX;
 /// Why a connection was ended from this side: name in metrics, and the message of the error.
 pub(crate) type Cause = (&'static str, &'static str);
 
-pub(crate) const HEADER_TIMEOUT: Cause = ("header_timeout", "a request head was not whole within limits.header_ms");
-pub(crate) const BODY_TIMEOUT: Cause = ("body_timeout", "a request body did not move for limits.body_idle_ms");
-pub(crate) const KEEP_ALIVE_TIMEOUT: Cause = ("keep_alive_timeout", "no request came for limits.keep_alive_ms");
+pub(crate) const HEADER_TIMEOUT: Cause = ("header_timeout", "a request head was incomplete after limits.header_ms");
+pub(crate) const BODY_TIMEOUT: Cause = (
+    "body_timeout",
+    "a request body made no progress for limits.body_idle_ms",
+);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Cause = ("keep_alive_timeout", "no request was received for limits.keep_alive_ms");
 pub(crate) const RESPONSE_TIMEOUT: Cause = (
     "response_timeout",
-    "the caller did not take its response for limits.body_idle_ms",
+    "the caller did not read its response for limits.body_idle_ms",
 );
-pub(crate) const NOT_BEGUN: Cause = ("header_timeout", "HTTP/2 was not begun within limits.header_ms");
+pub(crate) const NOT_BEGUN: Cause = (
+    "header_timeout",
+    "no HTTP/2 preface was received within limits.header_ms",
+);
 pub(crate) const NO_MEMORY: Cause = (
     "no_memory_for_head",
-    "heads of all connections hold as much as limits.memory_bytes allows",
+    "incomplete heads use all memory that limits.memory_bytes allows",
 );
 pub(crate) const HEAD_TOO_LONG: Cause = ("head_too_long", "a request head is longer than limits.max_header_bytes");
 pub(crate) const MALFORMED_CHUNK: Cause = ("malformed_chunk", "the chunked framing of a request body is malformed");

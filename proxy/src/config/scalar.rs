@@ -38,10 +38,10 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, String> {
         let wrong =
-            |problem: &str| format!("`{text}` is not an address ({problem}): write for example `127.0.0.1:9080`");
+            |problem: &str| format!("`{text}` is not a valid address ({problem}): use, for example, `127.0.0.1:9080`");
         if let Ok(address) = text.parse::<SocketAddr>() {
             return if address.port() == 0 {
-                Err(wrong("port 0 cannot be connected to"))
+                Err(wrong("port 0 cannot be used"))
             } else {
                 Ok(address.into())
             };
@@ -56,11 +56,11 @@ impl FromStr for Address {
             .ok_or_else(|| wrong("the port must be 1 to 65535"))?;
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if host.is_empty() || host.len() > 253 || !host.chars().all(is_name) {
-            return Err(wrong("the host is no name"));
+            return Err(wrong("the host name is invalid"));
         }
         // A name of digits and dots is a mistyped IP address: looking it up would only fail later.
         if host.chars().all(|c| c.is_ascii_digit() || c == '.') {
-            return Err(wrong("the host is no IP address"));
+            return Err(wrong("the IP address is invalid"));
         }
         Ok(Address::Name(host.to_owned(), port))
     }
@@ -138,14 +138,14 @@ impl de::Visitor<'_> for Whole {
             return Ok(number);
         }
         Err(E::custom(format!(
-            "{number} is out of range: write {} from {} to {}",
+            "{number} is out of range: use {} from {} to {}",
             self.what, self.low, self.high
         )))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
         Err(E::custom(format!(
-            "{number} is out of range: write {} from {} to {}",
+            "{number} is out of range: use {} from {} to {}",
             self.what, self.low, self.high
         )))
     }
@@ -213,7 +213,7 @@ impl de::Visitor<'_> for Share {
             return Ok(number);
         }
         Err(E::custom(format!(
-            "{number} is out of range: write a share from {} to 1",
+            "{number} is out of range: use a share from {} to 1",
             self.low
         )))
     }
@@ -239,7 +239,7 @@ pub(super) fn share_of_caller<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D:
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
     d.deserialize_str(Text("an address such as 127.0.0.1:8080", |text| {
         text.parse().map_err(|_| {
-            format!("`{text}` is not an IP address with a port: write for example `127.0.0.1:8080` or `0.0.0.0:8080`")
+            format!("`{text}` is not an IP address with a port: use, for example, `127.0.0.1:8080` or `0.0.0.0:8080`")
         })
     }))
 }
@@ -249,7 +249,7 @@ fn checked_name(text: &str) -> Result<String, String> {
         return Err(format!("the name is longer than {MAX_NAME_CHARS} characters"));
     }
     if text.chars().any(char::is_control) {
-        return Err("the name holds control characters".to_owned());
+        return Err("the name contains control characters".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -261,7 +261,7 @@ pub(super) fn optional_name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D
 pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     d.deserialize_str(Text("a name", |text| {
         if text.is_empty() {
-            Err("the name is empty: write one".to_owned())
+            Err("the name is empty: set one".to_owned())
         } else {
             checked_name(text)
         }
@@ -270,7 +270,7 @@ pub(super) fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> 
 
 pub(super) fn endpoint<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     d.deserialize_str(Text("an endpoint such as http://127.0.0.1:4317", |text| {
-        let example = "write for example `http://127.0.0.1:4317` or `https://collector:4317`";
+        let example = "use, for example, `http://127.0.0.1:4317` or `https://collector:4317`";
         let address = emberline_client::Address::parse(text).map_err(|error| format!("{error}; {example}"))?;
         let uri = text.parse::<http::Uri>();
         if uri.is_ok_and(|uri| uri.port_u16().is_none()) {

@@ -57,7 +57,7 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Network, String> {
-        let wrong = || format!("`{text}` is not a range of addresses: write for example `10.0.0.0/8` or `fd00::/8`");
+        let wrong = || format!("`{text}` is not an address range: use, for example, `10.0.0.0/8` or `fd00::/8`");
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length.parse::<u8>().map_err(|_| wrong())?)),
             None => (text, None),

@@ -192,7 +192,7 @@ impl Client {
             tracker.give_up(None);
             return Err(ClientError {
                 service: inner.service.clone(),
-                message: "the client was made without an address".to_owned(),
+                message: "the client has no address: pass at least one".to_owned(),
                 reason: "no_destination",
                 retry_can_help: false,
             });

@@ -183,7 +183,7 @@ where
                 Ok(Err(error)) => {
                     let error: BoxError = error.into();
                     tracing::error!(%error, "the service failed");
-                    let message = "the service failed without an answer; a retry may help".to_owned();
+                    let message = "the service failed without a response; a retry may help".to_owned();
                     served.answer(500, "service_error", ResponseFlags::NONE, message, false)
                 }
                 Err(panic) => {
@@ -259,5 +259,5 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is no text")
+        .unwrap_or("a value that is not text")
 }

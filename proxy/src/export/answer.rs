@@ -47,8 +47,7 @@ fn judge_head(answer: http::Response<Body>) -> Result<http::Response<Body>, Stat
     let status = answer.status();
     if status.is_redirection() {
         return Err(Status::unavailable(format!(
-            "the address redirects to another one (HTTP {status}), which is not followed; set collector.endpoint to \
-             where the collector itself listens"
+            "the address redirects (HTTP {status}), and redirects are not followed; set collector.endpoint to the collector's own address"
         )));
     }
     let speaks_grpc = answer
@@ -58,7 +57,7 @@ fn judge_head(answer: http::Response<Body>) -> Result<http::Response<Body>, Stat
     // Errors without gRPC are those of a gateway; tonic tells them by their number.
     if status.is_success() && !speaks_grpc {
         return Err(Status::unavailable(
-            "the server at collector.endpoint does not speak gRPC (success without gRPC's content type)",
+            "the server at collector.endpoint does not speak gRPC (it succeeded without gRPC's content type)",
         ));
     }
     Ok(answer)
@@ -70,7 +69,7 @@ fn bounded(body: Body) -> Body {
         if !error.is::<LengthLimitError>() {
             return error;
         }
-        let too_long = format!("the answer is longer than {MAX_ANSWER_BYTES} bytes, the rest of it was not read");
+        let too_long = format!("the response exceeds {MAX_ANSWER_BYTES} bytes; the rest was not read");
         Status::out_of_range(too_long).into()
     }))
 }

@@ -144,7 +144,7 @@ impl Client {
         };
         let answer = tokio::time::timeout(self.call_timeout, call)
             .await
-            .map_err(|_| Status::deadline_exceeded("the collector did not answer in time (setting call_timeout)"))??;
+            .map_err(|_| Status::deadline_exceeded("the collector did not respond in time (setting call_timeout)"))??;
         Ok(rejected_items(batch.id.signal, answer.into_inner()))
     }
 }

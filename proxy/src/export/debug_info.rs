@@ -106,9 +106,9 @@ enum Offer {
 enum OfferError {
     #[error("{0}")]
     Call(#[from] Status),
-    #[error("the file could not be read: {0}")]
+    #[error("cannot read the file: {0}")]
     File(#[from] io::Error),
-    #[error("the collector has {received} of {size} bytes")]
+    #[error("the collector received only {received} of {size} bytes")]
     Incomplete { received: u64, size: u64 },
 }
 
@@ -191,7 +191,7 @@ impl DebugInfo {
         };
         match outcome {
             Ok(offer) => {
-                tracing::debug!(build_id, path, ?offer, "debug information offered");
+                tracing::debug!(build_id, path, ?offer, "offered debug information");
                 build.backoff.succeeded();
                 build.state = done;
                 self.shared.count(|stats| match offer {
@@ -201,7 +201,7 @@ impl DebugInfo {
                 });
             }
             Err(error) => {
-                tracing::debug!(build_id, path, %error, "debug information could not be offered");
+                tracing::debug!(build_id, path, %error, "cannot send debug information");
                 self.shared.count(|stats| stats.upload_errors += 1);
                 let (hopeless, after) = match &error {
                     OfferError::Call(status) => match judge(status) {
@@ -260,7 +260,7 @@ impl DebugInfo {
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     tokio::time::timeout(limit, call)
         .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the collector did not answer in time")))
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the collector did not respond in time")))
 }
 
 /// The file of a build with its size; `None` when it is gone or is another build by now.

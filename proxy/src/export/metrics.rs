@@ -32,7 +32,7 @@ impl Collector for ExportMetrics {
 
         let mut acked = encoder.encode_descriptor(
             "emberline_export_batches_acked",
-            "Batches the collector has on disk",
+            "Batches acknowledged by the collector",
             None,
             MetricType::Counter,
         )?;
@@ -42,7 +42,7 @@ impl Collector for ExportMetrics {
 
         let mut dropped = encoder.encode_descriptor(
             "emberline_export_batches_dropped",
-            "Batches given up, by reason",
+            "Batches dropped, by reason",
             None,
             MetricType::Counter,
         )?;
@@ -54,37 +54,37 @@ impl Collector for ExportMetrics {
         let counters = [
             (
                 "emberline_export_windows_cut",
-                "Windows cut, empty ones included",
+                "Windows closed, including empty ones",
                 stats.windows_cut,
                 None,
             ),
             (
                 "emberline_export_windows_late",
-                "Windows cut late because the thread could not run",
+                "Windows closed late because the thread could not run",
                 stats.windows_late,
                 None,
             ),
             (
                 "emberline_export_retries",
-                "Attempts that failed and were repeated",
+                "Failed attempts that were retried",
                 stats.retries,
                 None,
             ),
             (
                 "emberline_export_items_rejected",
-                "Items the collector left out of batches",
+                "Items in batches that the collector dropped",
                 stats.items_rejected,
                 None,
             ),
             (
                 "emberline_export_reconnects",
-                "Times the collector came back",
+                "Times the collector became available again",
                 stats.reconnects,
                 None,
             ),
             (
                 "emberline_export_builds_asked",
-                "Builds offered to the collector",
+                "Builds announced to the collector",
                 stats.builds_asked,
                 None,
             ),
@@ -102,13 +102,13 @@ impl Collector for ExportMetrics {
             ),
             (
                 "emberline_export_upload_wrong_file",
-                "Builds whose file is gone or replaced",
+                "Builds whose file was removed or replaced",
                 stats.upload_wrong_file,
                 None,
             ),
             (
                 "emberline_export_upload_errors",
-                "Failed questions and uploads",
+                "Failed queries and uploads of debug information",
                 stats.upload_errors,
                 None,
             ),
@@ -122,25 +122,25 @@ impl Collector for ExportMetrics {
         let gauges = [
             (
                 "emberline_export_queue",
-                "Memory of waiting batches",
+                "Memory used by queued batches",
                 stats.queue_bytes as f64,
                 Some(Unit::Bytes),
             ),
             (
                 "emberline_export_queue_batches",
-                "Waiting batches",
+                "Queued batches",
                 stats.queue_batches as f64,
                 None,
             ),
             (
                 "emberline_export_waiting_to_retry",
-                "Wait before the next attempt after a failed one",
+                "Delay before the next attempt after a failure",
                 stats.waiting_to_retry.as_secs_f64(),
                 Some(Unit::Seconds),
             ),
             (
                 "emberline_export_last_ack_timestamp",
-                "When a batch was last acknowledged",
+                "Time of the last acknowledged batch",
                 last_ack,
                 Some(Unit::Seconds),
             ),

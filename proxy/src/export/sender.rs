@@ -95,7 +95,7 @@ impl Sender {
     fn acked(&mut self, batch: &QueuedBatch, rejected_items: u64) {
         self.backoff.succeeded();
         if rejected_items > 0 {
-            tracing::warn!(batch = %batch.id, rejected_items, "the collector left out a part of a batch");
+            tracing::warn!(batch = %batch.id, rejected_items, "the collector dropped part of a batch");
             self.shared
                 .count(|stats| stats.items_rejected = stats.items_rejected.saturating_add(rejected_items));
         }
@@ -114,7 +114,7 @@ impl Sender {
     fn drop_batch(&mut self, reason: DropReason, batch: &QueuedBatch, status: &Status) {
         self.backoff.succeeded();
         let why = format!(
-            "the collector at {} answered {:?}: {}",
+            "the collector at {} responded with {:?}: {}",
             self.endpoint,
             status.code(),
             words(status)
@@ -132,7 +132,7 @@ impl Sender {
         tracing::warn!(
             endpoint = %self.endpoint,
             code = ?status.code(),
-            "the collector is unavailable ({}); traffic is not affected, telemetry is queued in memory (queue_bytes) and sent again",
+            "the collector is unavailable ({}); traffic is not affected, telemetry is queued in memory (queue_bytes) and retried",
             why,
         );
     }

@@ -56,7 +56,7 @@ pub(super) fn start(
             runtime.block_on(async move {
                 let listener = match TcpListener::from_std(socket) {
                     Ok(listener) => listener,
-                    Err(error) => return tracing::error!(%error, "the admin port cannot be used"),
+                    Err(error) => return tracing::error!(%error, "cannot listen on the admin port"),
                 };
                 let mut ends = ends;
                 tokio::select! {
@@ -119,7 +119,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 } else {
                     plain(
                         StatusCode::SERVICE_UNAVAILABLE,
-                        "others are reading as many pages as there may be at once: try again\n",
+                        "too many concurrent requests for pages: try again\n",
                     )
                 };
                 *page.lock() = permit;
@@ -140,14 +140,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is supported\n");
     }
     match request.uri().path() {
         "/live" => plain(StatusCode::OK, "live\n"),
         "/ready" if shared.is_ready.load(Ordering::Acquire) => plain(StatusCode::OK, "ready\n"),
         "/ready" => plain(
             StatusCode::SERVICE_UNAVAILABLE,
-            "stopping: requests in flight are ending\n",
+            "stopping: draining requests in flight\n",
         ),
         "/metrics" => respond(
             StatusCode::OK,
@@ -167,7 +167,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         },
         _ => plain(
             StatusCode::NOT_FOUND,
-            "there are /live, /ready, /metrics, /config and /profile\n",
+            "not found: use /live, /ready, /metrics, /config or /profile\n",
         ),
     }
 }
@@ -175,9 +175,9 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
 /// What the process says of itself.
 fn about(shared: &Shared) -> String {
     format!(
-        "# HELP emberline_proxy_build The version of this program.\n# TYPE emberline_proxy_build info\n\
+        "# HELP emberline_proxy_build Version of the proxy.\n# TYPE emberline_proxy_build info\n\
          emberline_proxy_build_info{{version=\"{}\"}} 1\n\
-         # HELP emberline_proxy_uptime_seconds Time since the start.\n# TYPE emberline_proxy_uptime_seconds gauge\n\
+         # HELP emberline_proxy_uptime_seconds Time since start-up.\n# TYPE emberline_proxy_uptime_seconds gauge\n\
          # UNIT emberline_proxy_uptime_seconds seconds\nemberline_proxy_uptime_seconds {:.3}\n",
         env!("CARGO_PKG_VERSION"),
         shared.started.elapsed().as_secs_f64()

@@ -154,7 +154,7 @@ impl Reloader {
                 } else {
                     tracing::warn!(
                         settings = needs_restart.join(", "),
-                        "configuration reloaded, but these settings need a restart"
+                        "configuration reloaded; some changed settings need a restart"
                     );
                 }
                 Reloaded::InForce { needs_restart }

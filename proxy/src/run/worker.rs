@@ -38,7 +38,7 @@ async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, sh
         let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(%error, "a listener cannot be used");
+                tracing::error!(%error, "cannot accept connections on a listener");
                 continue;
             }
         };

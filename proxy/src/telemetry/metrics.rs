@@ -26,7 +26,7 @@ impl Collector for Telemetry {
 
         let mut in_flight = encoder.encode_descriptor(
             "emberline_proxy_requests_in_flight",
-            "Requests being carried now",
+            "Requests in flight",
             None,
             MetricType::Gauge,
         )?;
@@ -38,7 +38,7 @@ impl Collector for Telemetry {
         let counters = self.counters();
         let mut flags = encoder.encode_descriptor(
             "emberline_proxy_response_flags",
-            "Requests that did not go as meant, by Envoy's short names",
+            "Failed or aborted requests, by Envoy response flag",
             None,
             MetricType::Counter,
         )?;
@@ -47,7 +47,7 @@ impl Collector for Telemetry {
         }
         let mut folded = encoder.encode_descriptor(
             "emberline_proxy_names_folded",
-            "Names counted to `other` because there was no place: requests for peers, combinations for labels and series",
+            "Names folded into `other` because a table was full: requests for peers, combinations for labels and series",
             None,
             MetricType::Counter,
         )?;
@@ -61,7 +61,7 @@ impl Collector for Telemetry {
         }
         let peers = encoder.encode_descriptor(
             "emberline_proxy_peers",
-            "Releases at the other end that are kept apart now",
+            "Peer releases tracked",
             None,
             MetricType::Gauge,
         )?;
@@ -81,13 +81,13 @@ impl Collector for Telemetry {
             ),
             (
                 "emberline_proxy_invalid_peer_headers",
-                "Identity headers that did not parse",
+                "Invalid identity headers",
                 counters.peers_invalid as f64,
                 None,
             ),
             (
                 "emberline_proxy_windows_lost",
-                "Windows of a thread dropped because no exporter took them",
+                "Windows of a thread dropped because the exporter did not collect them",
                 counters.windows_lost as f64,
                 None,
             ),
@@ -104,7 +104,7 @@ impl Collector for Telemetry {
 fn encode_counts(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries]) -> fmt::Result {
     type Read = fn(&RequestSeries) -> u64;
     let families: [(&str, &str, Option<Unit>, Read); 3] = [
-        ("emberline_proxy_requests", "Requests finished", None, |s| {
+        ("emberline_proxy_requests", "Finished requests", None, |s| {
             s.duration.count()
         }),
         (
@@ -158,7 +158,7 @@ fn encode_durations(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries
     }
     let mut family = encoder.encode_descriptor(
         "emberline_proxy_request_duration",
-        "Latency: request head read to response ended, to the head of a stream",
+        "Latency from request head to end of response, or to the response head for streams",
         Some(&Unit::Seconds),
         MetricType::Histogram,
     )?;
