@@ -36,23 +36,23 @@ impl Address {
             shown: origin_of(text),
             why,
         };
-        let uri: Uri = text.parse().map_err(|_| wrong("it cannot be read as a URL"))?;
+        let uri: Uri = text.parse().map_err(|_| wrong("not a valid URL"))?;
         let https = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
             _ => return Err(wrong("it must begin with http:// or https://")),
         };
-        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+        let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
         if authority.as_str().contains('@') {
             return Err(wrong("a user name and password in the address are not supported"));
         }
         let host = authority.host().trim_matches(['[', ']']);
         if host.is_empty() {
-            return Err(wrong("it names no host"));
+            return Err(wrong("the host is missing"));
         }
         let given = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
         let port = match authority.port_u16() {
-            Some(0) => return Err(wrong("port 0 cannot be connected to")),
+            Some(0) => return Err(wrong("port 0 cannot be used")),
             Some(port) => port,
             None if given.is_empty() => default_port(https),
             None => return Err(wrong("the port must be 1 to 65535")),

@@ -136,7 +136,7 @@ impl Connector {
             }
         }
         Err(last.unwrap_or_else(|| {
-            let nothing = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+            let nothing = std::io::Error::new(std::io::ErrorKind::NotFound, "the name resolves to no address");
             Error::Lookup(host.to_owned(), nothing)
         }))
     }

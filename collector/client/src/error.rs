@@ -18,7 +18,7 @@ pub enum Error {
     #[error("cannot look up `{0}`: {1}")]
     Lookup(String, io::Error),
     /// The address must not be connected to.
-    #[error("{0} is {1}; such addresses are not connected to")]
+    #[error("refusing to connect to {0}: it is {1}")]
     Forbidden(IpAddr, &'static str),
     /// Nobody listens there, or the way is closed.
     #[error("cannot connect to {0}: {1}")]
@@ -33,16 +33,16 @@ pub enum Error {
     #[error("no connection to {0} within {1:?}")]
     ConnectTimedOut(String, Duration),
     /// No whole answer in time.
-    #[error("no whole answer within {0:?}")]
+    #[error("incomplete response after {0:?}")]
     TimedOut(Duration),
     /// The request is none.
-    #[error("the request cannot be sent: {0}")]
+    #[error("cannot send the request: {0}")]
     Request(String),
     /// The connection ended, or what came is not HTTP.
-    #[error("the answer cannot be read: {0}")]
+    #[error("cannot read the response: {0}")]
     Http(String),
     /// More than is read.
-    #[error("the answer has more than {0} bytes")]
+    #[error("the response exceeds {0} bytes")]
     TooLarge(usize),
 }
 
@@ -68,12 +68,13 @@ fn ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
 
 /// Says what to do about a client certificate that is asked for.
 pub(crate) const DEMANDED: &str =
-    "the server demands a client certificate: set `cert_file` and `key_file` to one that its CA signed";
+    "the server requires a client certificate: set `cert_file` and `key_file` to one that its CA signed";
 /// Says that a peer which was to speak HTTP speaks TLS.
 pub(crate) const SPEAKS_TLS: &str =
-    "the server speaks TLS at this port: write `https://` (`scheme: https` for scrape targets)";
+    "the server speaks TLS on this port: use `https://` (`scheme: https` for scrape targets)";
 /// Says that a peer which was to speak TLS does not.
-const SPEAKS_PLAIN: &str = "the server does not speak TLS at this port: write `http://` (`scheme: http` for scrape targets), or use its TLS port";
+const SPEAKS_PLAIN: &str =
+    "the server does not speak TLS on this port: use `http://` (`scheme: http` for scrape targets) or its TLS port";
 
 /// What of a connection tells what an error on it means.
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +99,9 @@ pub(crate) fn explain(error: &io::Error, at: Circumstances<'_>) -> String {
     match error.kind() {
         _ if at.owes_certificate => format!("{DEMANDED} (it closed the connection without one)"),
         io::ErrorKind::UnexpectedEof => {
-            "the server closed the connection during the TLS handshake; does it speak TLS at this port?".to_owned()
+            "the server closed the connection during the TLS handshake; does it speak TLS on this port?".to_owned()
         }
-        _ => format!("the TLS connection broke: {error}"),
+        _ => format!("the TLS connection was lost: {error}"),
     }
 }
 
@@ -110,9 +111,9 @@ fn in_words(error: &rustls::Error, at: Circumstances<'_>) -> String {
         Tls::InvalidCertificate(why) => certificate(why, at),
         Tls::InvalidMessage(InvalidMessage::InvalidContentType) => SPEAKS_PLAIN.to_owned(),
         Tls::AlertReceived(alert) => refusal(*alert, at),
-        Tls::NoApplicationProtocol => "the server speaks TLS, but not the version of HTTP that is needed".to_owned(),
+        Tls::NoApplicationProtocol => "the server speaks TLS, but not the required HTTP version".to_owned(),
         Tls::PeerIncompatible(why) => {
-            format!("the server speaks no TLS that is spoken here (1.2 and 1.3 are): {why:?}")
+            format!("the server supports neither TLS 1.2 nor 1.3: {why:?}")
         }
         other => format!("TLS failed: {other}"),
     }
@@ -125,38 +126,35 @@ fn certificate(why: &CertificateError, at: Circumstances<'_>) -> String {
     let what = "the server's certificate";
     match why {
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("{what} expired on {}: renew it there", date(*not_after))
+            format!("{what} expired on {}: renew it on the server", date(*not_after))
         }
-        CertificateError::Expired => format!("{what} has expired: renew it there"),
+        CertificateError::Expired => format!("{what} has expired: renew it on the server"),
         CertificateError::NotValidYetContext { time, not_before } => format!(
-            "{what} is not valid before {}, and the clock here says {}: set the clock or renew the certificate",
+            "{what} is not valid before {}, and this machine's clock says {}: set the clock or renew the certificate",
             date(*not_before),
             date(*time)
         ),
-        CertificateError::NotValidYet => format!("{what} is not valid yet: check the clock here"),
+        CertificateError::NotValidYet => format!("{what} is not valid yet: check this machine's clock"),
         CertificateError::NotValidForNameContext { presented, .. } => wrong_name(presented, at),
         CertificateError::NotValidForName => wrong_name(&[], at),
         CertificateError::UnknownIssuer if at.trusts_system => format!(
-            "{what} is signed by a CA that this system does not trust: set `ca_file` to the certificate of that CA (PEM)"
+            "{what} is signed by a CA that this system does not trust: set `ca_file` to that CA's certificate (PEM)"
         ),
         CertificateError::UnknownIssuer => format!(
-            "{what} is not signed by a CA of `ca_file`: put the certificate of its CA there (PEM), and have the server send the \
-             certificates between"
+            "{what} is not signed by a CA in `ca_file`: add its CA's certificate (PEM), and make the server send its intermediates"
         ),
         CertificateError::BadSignature => format!(
-            "{what} is not signed by the CA that is trusted under the name of its own: that CA has a new key; set `ca_file` to its \
-             present certificate"
+            "{what} is signed with another key than that of the trusted CA of the same name: set `ca_file` to the CA's current certificate"
         ),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            format!("{what} is not made for servers: its extended key usage must include serverAuth")
+            format!("{what} is not a server certificate: its extended key usage must include serverAuth")
         }
         CertificateError::Other(other) => match other.to_string().as_str() {
             said if said.contains("CaUsedAsEndEntity") => format!(
-                "{what} is that of a CA (basicConstraints CA:TRUE), as `openssl req -x509` makes it: make one with `-addext \
-                 basicConstraints=CA:FALSE`, or sign another one with it"
+                "{what} is a CA certificate (basicConstraints CA:TRUE), the default of `openssl req -x509`: create one with `-addext basicConstraints=CA:FALSE`, or use it to sign another"
             ),
             said if said.contains("UnsupportedCertVersion") => format!(
-                "{what} is X.509 version 1, which names no hosts: sign it with extensions (`openssl x509 -req -copy_extensions copy`, \
+                "{what} is X.509 version 1, which cannot name hosts: sign it with extensions (`openssl x509 -req -copy_extensions copy`, \
                  with subjectAltName in the request)"
             ),
             said => format!("{what} cannot be used: {said}"),
@@ -169,12 +167,12 @@ fn wrong_name(presented: &[String], at: Circumstances<'_>) -> String {
     // As the library writes them: `DnsName("a")`, `IpAddress(10.0.0.1)`.
     let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
     let names = match names.as_slice() {
-        [] => "it names none in subjectAltName, and its common name does not count".to_owned(),
+        [] => "it has no name in subjectAltName, and its common name is ignored".to_owned(),
         names => format!("it is for {}", names.join(", ")),
     };
     let remedy = match at.is_configured {
         true => "correct `server_name`",
-        false => "use such a name in the address, or set `server_name` to one",
+        false => "use one of these names in the address, or set `server_name` to one",
     };
     format!("the server's certificate is not for `{}`: {names}; {remedy}", at.name)
 }
@@ -188,28 +186,26 @@ fn bare(name: &str) -> &str {
 /// What a server says when it ends the handshake.
 fn refusal(alert: AlertDescription, at: Circumstances<'_>) -> String {
     use AlertDescription as Alert;
-    let ours = |why: &str| format!("the server does not take the client certificate of `cert_file`: {why}");
+    let ours = |why: &str| format!("the server rejected the client certificate in `cert_file`: {why}");
     match alert {
         Alert::CertificateRequired => DEMANDED.to_owned(),
-        _ if at.owes_certificate => format!("{DEMANDED} (it said {alert:?})"),
+        _ if at.owes_certificate => format!("{DEMANDED} (TLS alert {alert:?})"),
         Alert::UnknownCA | Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::DecryptError
             if at.sent_certificate =>
         {
-            ours("it has to be signed by a CA that the server knows, for clients (clientAuth)")
+            ours("it must be signed by a CA that the server trusts, for client use (clientAuth)")
         }
         Alert::CertificateExpired if at.sent_certificate => ours("it has expired; renew it"),
         Alert::CertificateRevoked if at.sent_certificate => ours("it was revoked; renew it"),
-        Alert::AccessDenied | Alert::CertificateUnknown if at.sent_certificate => ours(&format!("it said {alert:?}")),
+        Alert::AccessDenied | Alert::CertificateUnknown if at.sent_certificate => ours(&format!("TLS alert {alert:?}")),
         Alert::UnrecognisedName => format!(
-            "the server knows no host `{}`: correct the address or `server_name`",
+            "the server does not know the host `{}`: correct the address or `server_name`",
             at.name
         ),
         Alert::NoApplicationProtocol => {
-            "the server speaks TLS, but not the version of HTTP that is needed (HTTP/2 for gRPC)".to_owned()
+            "the server speaks TLS, but not the required HTTP version (HTTP/2 for gRPC)".to_owned()
         }
-        Alert::ProtocolVersion => {
-            "the server speaks no version of TLS that is spoken here (1.2 and 1.3 are)".to_owned()
-        }
-        other => format!("the server ended the TLS handshake: {other:?}"),
+        Alert::ProtocolVersion => "the server supports neither TLS 1.2 nor 1.3".to_owned(),
+        other => format!("the server aborted the TLS handshake: {other:?}"),
     }
 }

@@ -77,12 +77,10 @@ pub enum TlsError {
         missing: &'static str,
     },
     /// The name is none.
-    #[error(
-        "`server_name: {0}` is neither a host name nor an IP address: write the name that the server's certificate is for"
-    )]
+    #[error("`server_name: {0}` is neither a host name nor an IP address: use a name from the server's certificate")]
     ServerName(String),
     /// The system trusts nobody.
-    #[error("this system has no certificates of CAs{0}: install them (package `ca-certificates`), or set `ca_file`")]
+    #[error("this system has no CA certificates{0}: install them (package `ca-certificates`) or set `ca_file`")]
     NoSystemRoots(String),
 }
 
@@ -211,7 +209,7 @@ impl Source {
                 Ok(material)
             }
             (Err(error), Some(before)) => {
-                tracing::warn!("changed certificates cannot be used, keeping the previous ones: {error}");
+                tracing::warn!("the changed certificates cannot be used; keeping the previous ones: {error}");
                 let before = before.clone();
                 state.stamps = stamps;
                 Ok(before)
@@ -273,7 +271,7 @@ fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
         return Err(contents(
             setting,
             path,
-            "is larger than any file of certificates; is it the right one?",
+            "is too large for a certificate file; is it the right file?",
         ));
     }
     Ok(bytes)
@@ -290,9 +288,10 @@ fn contents(setting: &'static str, path: &Path, why: impl Into<String>) -> TlsEr
 fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bytes = read(setting, path)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let read = read.map_err(|_| contents(setting, path, "is damaged: a part of it is not PEM"))?;
+    let read = read.map_err(|_| contents(setting, path, "is damaged: part of it is not PEM"))?;
     if read.is_empty() {
-        let why = "holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`); `openssl x509 -inform der` converts one in DER";
+        let why =
+            "contains no PEM certificate (`-----BEGIN CERTIFICATE-----`); convert DER with `openssl x509 -inform der`";
         return Err(contents(setting, path, why));
     }
     Ok(read)
@@ -302,13 +301,7 @@ fn cas(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("ca_file", path)? {
         let added = roots.add(certificate);
-        added.map_err(|error| {
-            contents(
-                "ca_file",
-                path,
-                format!("holds a certificate that cannot be read ({error})"),
-            )
-        })?;
+        added.map_err(|error| contents("ca_file", path, format!("contains an unreadable certificate ({error})")))?;
     }
     Ok(roots)
 }
@@ -317,24 +310,22 @@ fn own(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKe
     let chain = certificates("cert_file", cert)?;
     // What the reader says could quote the key.
     let private = PrivateKeyDer::from_pem_slice(&read("key_file", key)?).map_err(|_| {
-        let why = "holds no private key in PEM that can be read; an encrypted one is decrypted by `openssl pkey`";
+        let why = "contains no readable PEM private key; decrypt an encrypted one with `openssl pkey`";
         contents("key_file", key, why)
     })?;
     CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
             let why = format!(
-                "is not the key of `cert_file` {}: use the pair that was made together",
+                "does not match `cert_file` {}: use the key of that certificate",
                 cert.display()
             );
             contents("key_file", key, why)
         }
-        rustls::Error::InvalidCertificate(_) => {
-            contents("cert_file", cert, "begins with a certificate that cannot be read")
-        }
+        rustls::Error::InvalidCertificate(_) => contents("cert_file", cert, "begins with an unreadable certificate"),
         _ => contents(
             "key_file",
             key,
-            "is of a kind that is not supported: use RSA, ECDSA P-256 or P-384, or Ed25519",
+            "has an unsupported key type: use RSA, ECDSA P-256 or P-384, or Ed25519",
         ),
     })
 }

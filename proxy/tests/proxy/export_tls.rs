@@ -112,9 +112,9 @@ fn what_is_wrong_with_a_certificate_is_in_the_log_and_telemetry_waits_until_it_i
         (
             Authority::new().certificate(&["localhost"]),
             None,
-            "not signed by a CA of `ca_file`",
+            "not signed by a CA in `ca_file`",
         ),
-        (good.clone(), Some(&authority), "demands a client certificate"),
+        (good.clone(), Some(&authority), "requires a client certificate"),
     ] {
         let terminator = Terminator::start(collector.addr, &certificate, clients);
         let handle = exporting(terminator.url("localhost"), settings(folder.path(), &authority));
@@ -139,7 +139,7 @@ fn a_collector_that_speaks_no_tls_is_told_as_such() {
     eventually("a warning", || {
         let log = String::from_utf8_lossy(&WARNINGS.lock()).into_owned();
         log.lines()
-            .any(|line| line.contains(&endpoint) && line.contains("does not speak TLS at this port: write `http://`"))
+            .any(|line| line.contains(&endpoint) && line.contains("does not speak TLS on this port: use `http://`"))
     });
     assert_eq!(handle.stats().batches_acked(), 0);
 }

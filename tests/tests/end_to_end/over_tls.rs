@@ -71,7 +71,7 @@ fn commands_reach_a_server_over_https_and_say_what_is_wrong_with_its_certificate
         &url,
     ];
     let (code, said) = run(&[&import[..], &["--ca-file", ca_file]].concat(), &[]);
-    assert!(code != 0 && said.contains("demands a client certificate"), "{said}");
+    assert!(code != 0 && said.contains("requires a client certificate"), "{said}");
     let (cert, key) = authority.certificate(&["ci"]).write(folder, "own");
     let own = [
         "--ca-file",
@@ -119,13 +119,13 @@ fn commands_reach_a_server_over_https_and_say_what_is_wrong_with_its_certificate
     let plain = format!("https://{}", server.web);
     let (code, said) = run(&["query", "top", "--server", &plain], &[("SSL_CERT_FILE", &ca)]);
     assert!(
-        code != 0 && said.contains("does not speak TLS at this port: write `http://`"),
+        code != 0 && said.contains("does not speak TLS on this port: use `http://`"),
         "{said}"
     );
     let mixed = format!("http://{}", web.address);
     let (code, said) = run(&["query", "top", "--server", &mixed], &[]);
     assert!(
-        code != 0 && said.contains("speaks TLS at this port: write `https://`"),
+        code != 0 && said.contains("speaks TLS on this port: use `https://`"),
         "{said}"
     );
     server.stop();

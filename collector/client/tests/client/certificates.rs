@@ -58,15 +58,15 @@ async fn a_certificate_that_cannot_be_trusted_is_named_with_what_to_do() {
                 "`server_name`",
             ],
         ),
-        (authority.certificate(&[]), &["names none in subjectAltName"]),
+        (authority.certificate(&[]), &["has no name in subjectAltName"]),
         (
             stranger,
-            &["not signed by a CA of `ca_file`", "put the certificate of its CA there"],
+            &["not signed by a CA in `ca_file`", "add its CA's certificate"],
         ),
-        (renewed, &["that CA has a new key", "`ca_file`"]),
+        (renewed, &["with another key", "`ca_file`"]),
         (
             authority.faulty(&["localhost"], Fault::OfCa),
-            &["that of a CA", "CA:FALSE"],
+            &["is a CA certificate", "CA:FALSE"],
         ),
     ] {
         terminator.renew(&certificate, None);
@@ -102,7 +102,7 @@ async fn a_client_certificate_that_is_demanded_is_sent_or_asked_for() {
     for _ in 0..200 {
         let error = refusal(&tls, &url).await;
         assert!(
-            error.contains("demands a client certificate") && error.contains("`cert_file`"),
+            error.contains("requires a client certificate") && error.contains("`cert_file`"),
             "{error}"
         );
     }
@@ -112,7 +112,7 @@ async fn a_client_certificate_that_is_demanded_is_sent_or_asked_for() {
     for (own, words) in [
         (
             Authority::new().certificate(&["proxy"]),
-            "signed by a CA that the server knows",
+            "signed by a CA that the server trusts",
         ),
         (authority.faulty(&["proxy"], Fault::Expired), "it has expired"),
     ] {
@@ -212,16 +212,22 @@ fn settings_that_cannot_work_name_the_setting_and_show_no_key() {
     for (tls, words) in [
         (ca(Some(folder.path().join("none.pem"))), "cannot read `ca_file`"),
         (ca(write("text.pem", "hello")), "`ca_file`"),
-        (ca(key.clone()), "holds no certificate in PEM"),
-        (ca(write("huge.pem", &" ".repeat(5 << 20))), "larger than any file"),
+        (ca(key.clone()), "contains no PEM certificate"),
+        (
+            ca(write("huge.pem", &" ".repeat(5 << 20))),
+            "too large for a certificate file",
+        ),
         (own(&cert, &None), "`cert_file` is set without `key_file`"),
         (own(&None, &key), "`key_file` is set without `cert_file`"),
         (
             own(&cert, &write("other.key", &other.key)),
-            "is not the key of `cert_file`",
+            "does not match `cert_file`",
         ),
-        (own(&cert, &cert), "holds no private key"),
-        (own(&cert, &write("damaged.key", &damaged)), "holds no private key"),
+        (own(&cert, &cert), "contains no readable PEM private key"),
+        (
+            own(&cert, &write("damaged.key", &damaged)),
+            "contains no readable PEM private key",
+        ),
         (
             Tls {
                 server_name: Some("a b".to_owned()),

@@ -15,7 +15,7 @@ async fn tls_on_one_side_only_is_told_in_both_directions() {
     let plain = hello().await;
     let error = refusal(&Tls::default(), &format!("https://{plain}")).await;
     assert!(
-        error.contains("does not speak TLS at this port: write `http://`"),
+        error.contains("does not speak TLS on this port: use `http://`"),
         "{error}"
     );
     let http2 = answering(&b"\0\0\0\x04\0\0\0\0\0"[..]).await;
@@ -28,7 +28,7 @@ async fn tls_on_one_side_only_is_told_in_both_directions() {
     let authority = Authority::new();
     let terminator = Terminator::start(plain, &authority.certificate(&["localhost"]), None);
     let error = refusal(&Tls::default(), &format!("http://{}", terminator.address)).await;
-    assert!(error.contains("speaks TLS at this port: write `https://`"), "{error}");
+    assert!(error.contains("speaks TLS on this port: use `https://`"), "{error}");
     // Go's servers notice, and answer in plain HTTP.
     let go = answering("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n").await;
     let client = Client::new(&Tls::default()).unwrap();
@@ -39,7 +39,7 @@ async fn tls_on_one_side_only_is_told_in_both_directions() {
         .unwrap();
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
     let words = reply.words().await;
-    assert!(words.contains("write `https://`"), "{words}");
+    assert!(words.contains("use `https://`"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

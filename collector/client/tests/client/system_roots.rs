@@ -20,7 +20,7 @@ async fn the_systems_roots_decide_without_a_ca_file() {
     for (file, said) in [
         (&roots, "hello"),
         (&others, "does not trust: set `ca_file`"),
-        (&folder.path().join("none.pem"), "no certificates of CAs"),
+        (&folder.path().join("none.pem"), "no CA certificates"),
     ] {
         let output = Command::new(std::env::current_exe().unwrap())
             .args([
