@@ -104,7 +104,7 @@ impl AlertBook {
             match serde_json::from_slice::<Entry>(&record) {
                 Ok(entry) => drop(pages.entries.insert(AlertKey::of(&entry.alert), entry)),
                 Err(error) => {
-                    tracing::warn!(%error, "dropped a stored alert of an unknown version");
+                    tracing::warn!(%error, "dropped a stored alert with an unknown format version");
                 }
             }
         }
@@ -218,7 +218,7 @@ impl AlertBook {
             };
             tracing::warn!(
                 ?oldest,
-                "too many open alerts: receivers may not be told when this one ends"
+                "too many open alerts: receivers may not be notified when this one ends"
             );
             pages.entries.remove(&oldest);
         }
@@ -270,7 +270,7 @@ impl AlertBook {
             Ok::<(), std::io::Error>(())
         });
         if let Ok(Err(error)) = saved.await {
-            tracing::error!(%error, "the alert state cannot be written; after a restart, resolutions may not be sent");
+            tracing::error!(%error, "cannot write the alert state; after a restart, resolutions may not be sent");
         }
     }
 }

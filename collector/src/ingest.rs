@@ -278,7 +278,7 @@ impl Ingest {
         if let Some(records) = records
             && let Err(error) = self.store.remember_names(&records)
         {
-            tracing::warn!(%error, "cannot store the known names; a restart may forget some");
+            tracing::warn!(%error, "cannot save the known names; a restart may forget some");
         }
     }
 
@@ -286,7 +286,7 @@ impl Ingest {
     pub(crate) fn place_of(&self, sender: SenderKey, workload: &Workload, kind: &str) -> Result<Slot, Rejection> {
         let slot = self.cumulative.slot(sender, workload, kind, self.clock.now_unix_s());
         slot.ok_or_else(|| {
-            let refused = Rejection::NoPlace("`max_cumulative_senders` processes push counters".to_owned());
+            let refused = Rejection::NoPlace("`max_cumulative_senders` reached".to_owned());
             self.count_refusal(signal_name(Signal::Profiles), &refused);
             refused
         })
@@ -336,7 +336,7 @@ impl Ingest {
             "refused"
         };
         self.metrics.ingest_request(signal, outcome, refused.reason());
-        tracing::debug!(signal, reason = refused.reason(), "refused a request: {refused}");
+        tracing::debug!(signal, reason = refused.reason(), "request refused: {refused}");
     }
 
     async fn accept_uncounted(

@@ -155,7 +155,7 @@ impl Scraper {
                 }
                 let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
                     found.problems.push(format!(
-                        "more than {} targets of all jobs (`max_targets`); the others are not scraped",
+                        "more than {} targets in all jobs (`max_targets`); the others are not scraped",
                         self.config.limits.max_targets
                     ));
                     break;

@@ -185,8 +185,7 @@ impl Cardinality {
                 tracing::warn!(
                     table,
                     %sender,
-                    "a table of names is full and this sender holds its share of it: further names of its are refused or \
-                     folded; `ingest.shares` of /api/v1/status says who fills it"
+                    "name table full and this sender is at its share: its new names are refused or folded; see `ingest.shares` in /api/v1/status"
                 );
             }
             refusals.count += 1;

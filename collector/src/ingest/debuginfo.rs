@@ -134,7 +134,7 @@ impl DebugInfoService {
             Some(Part::Header(header)) => header,
             _ => {
                 return Err(protocol(
-                    "the first part of an upload must be its header: build id, path and size",
+                    "the first part of an upload must be its header (build id, path and size)",
                 ));
             }
         };
@@ -147,7 +147,7 @@ impl DebugInfoService {
         let mut receiving = receiving.await.map_err(unwanted)?;
         while let Some(part) = next(&mut parts).await? {
             let Part::Chunk(chunk) = part else {
-                return Err(protocol("an upload has one header, at its beginning"));
+                return Err(protocol("an upload must have only one header, at its beginning"));
             };
             receiving.write(&chunk).await.map_err(unwanted)?;
         }
@@ -157,7 +157,7 @@ impl DebugInfoService {
             tracing::warn!(
                 build = header.build_id,
                 address = address.map(tracing::field::display),
-                "replaced the file of a build by that of a sender that reports the build; its names are resolved again"
+                "debug file replaced by that of a sender that runs this build; resolving names again"
             );
             let (store, build) = (self.store.clone(), header.build_id.clone());
             // Names of the file before were appended to a file, which is removed.
@@ -166,7 +166,7 @@ impl DebugInfoService {
                 tracing::error!(
                     build = header.build_id,
                     ?forgotten,
-                    "names of a replaced file remain; `emberline store symbols forget` removes them"
+                    "names from the replaced file remain; remove them with `emberline store symbols forget`"
                 );
             }
         }
@@ -187,11 +187,11 @@ async fn next(parts: &mut Streaming<UploadRequest>) -> Result<Option<Part>, Fail
         Ok(Ok(Some(UploadRequest { part: Some(part) }))) => Ok(Some(part)),
         Ok(Ok(Some(_))) => Err((
             "protocol",
-            Status::invalid_argument("an upload part holds neither a header nor a chunk"),
+            Status::invalid_argument("an upload part contains neither a header nor a chunk"),
         )),
         Ok(Err(status)) => Err(("broken_stream", status)),
         Err(_) => {
-            let message = format!("no part arrived for {} s; send the file again", STALL.as_secs());
+            let message = format!("no data received for {} s; send the file again", STALL.as_secs());
             Err(("stalled", Status::deadline_exceeded(message)))
         }
     }

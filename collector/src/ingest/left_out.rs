@@ -67,7 +67,7 @@ impl<'r> Told<'r> {
 
 impl std::fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of reason `{}` ({}", self.count, self.reason, self.unit)?;
+        write!(f, "{} for reason `{}` ({}", self.count, self.reason, self.unit)?;
         if !self.what.is_empty() {
             write!(f, " of {}", self.what)?;
         }
@@ -102,16 +102,16 @@ pub(super) fn message(left_out: &[Rejected], changed: &[Rejected]) -> String {
             }
         }
         if unsaid > 0 {
-            told.push(format!("and {unsaid} more of the same reasons"));
+            told.push(format!("and {unsaid} more for the same reasons"));
         }
         told.join(" | ")
     };
     let mut parts = Vec::new();
     if !left_out.is_empty() {
-        parts.push(format!("left out: {}", words(left_out)));
+        parts.push(format!("dropped: {}", words(left_out)));
     }
     if !changed.is_empty() {
-        parts.push(format!("kept in another form: {}", words(changed)));
+        parts.push(format!("changed: {}", words(changed)));
     }
     parts.join("; ")
 }
@@ -140,18 +140,18 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
     match reason {
         "no_service_name" => (
             "items",
-            "they do not say whose they are",
-            "send a label `service_name`, or the resource attribute `service.name` (`OTEL_SERVICE_NAME`)",
+            "the service name is missing",
+            "set the label `service_name` or the resource attribute `service.name` (`OTEL_SERVICE_NAME`)",
         ),
         "older_than_retention" => (
             ITEMS,
-            "they are older than anything that is kept",
-            "send sooner, set the sender's clock, upload with `time=received`, or raise `retention_hours`",
+            "they are older than the retention period",
+            "send them sooner, correct the sender's clock, upload with `time=received`, or raise `retention_hours`",
         ),
         "in_the_future" => (
             ITEMS,
-            "they begin further in the future than `max_future_seconds`",
-            "set the sender's clock",
+            "they start further in the future than `max_future_seconds`",
+            "correct the sender's clock",
         ),
         "window_too_long" => (
             ITEMS,
@@ -160,192 +160,183 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         ),
         "too_many_windows" => (
             ITEMS,
-            "the request has more windows than `max_windows_per_request`",
+            "the request has more windows than `max_windows_per_request` allows",
             "send several requests",
         ),
         "too_many_workloads" => (
             ITEMS,
-            "more processes report than are kept apart, and this sender and service have their share",
-            "name instances by what stays the same when a process is replaced; `ingest.shares` of the server's status says \
-             who fills the table",
+            "too many processes are reporting, and this sender and service are at their share",
+            "use instance names that stay the same when a process is replaced; `ingest.shares` in the server's status shows who fills the table",
         ),
         "too_many_profile_types" => (
             SAMPLES,
-            "the service has reported more types of profiles than are kept apart",
-            "name types by what they measure, without numbers that change",
+            "the service has reported too many profile types",
+            "name profile types by what they measure, without variable parts",
         ),
         "too_many_profiles" => (
             SAMPLES,
-            "more types of profiles than a window holds",
-            "send only the types that are looked at",
+            "too many profile types in one window",
+            "send only the types you need",
         ),
         "negative_value" => (
             SAMPLES,
-            "the type holds negative values, as differences of what is in use do",
-            "send the profile itself instead of a difference of two",
+            "the profile type contains negative values, as a difference of two profiles does",
+            "send the profile itself, not a difference",
         ),
         "value_out_of_range" => (
             SAMPLES,
-            "no program has so much in one stack",
+            "a value is implausibly large for one stack",
             "check the unit of the values",
         ),
         "more_cpu_than_cores" => (
             SAMPLES,
-            "that is more CPU time than 1,024 cores have while the profile lasted, so the unit is another one or the \
-             recording is longer",
-            "say what the numbers are with `kind` (cpu_nanoseconds, inuse_space, ...) or `sample_rate`, or when it was \
-             recorded with `from` and `until`",
+            "this is more CPU time than 1,024 cores could use during the profile, so the unit or the duration is wrong",
+            "set the type of the values with `kind` (cpu_nanoseconds, inuse_space, ...) or `sample_rate`, or the time of the recording with `from` and `until`",
         ),
         "other_event" => (
             SAMPLES,
-            "the recording has more events than are read",
-            "write fewer with `perf script`",
+            "the recording has too many events",
+            "record a shorter time, or filter events in `perf script`",
         ),
         "stack_not_walked" => (SAMPLES, "the runtime could not walk their stacks", ""),
-        "cut_off" => (SAMPLES, "the file ends in the middle of them", "record to the end"),
+        "cut_off" => (SAMPLES, "the file is truncated", "let the recording finish"),
         "idle_and_memory_not_in_file" => (
             SAMPLES,
-            "the converter dropped all but one of their numbers",
-            "send what the sampler itself wrote",
+            "the converter dropped all but one of their values",
+            "send the profiler's original output",
         ),
         "cumulative_without_instance" => (
             SAMPLES,
-            "they count from the start of a process that has no name",
-            "send a label `instance`",
+            "they are cumulative, but the process has no instance name",
+            "set the label `instance`",
         ),
         "cumulative_out_of_order" => (
             SAMPLES,
-            "a later count of that process was here before",
-            "send in order",
+            "a later profile of the same process has already arrived",
+            "send profiles in order",
         ),
         "max_cumulative_rows" | "max_cumulative_rows_per_profile" => (
             SAMPLES,
-            "more stacks of counters than are remembered",
-            "let the process send differences",
+            "too many stacks in cumulative profiles",
+            "configure the process to send deltas",
         ),
         "duration_is_a_moment" => (
             SAMPLES,
-            "the duration is longer than any recording",
-            "write the nanoseconds between start and end as the duration",
+            "the duration is implausibly long",
+            "set the duration to the nanoseconds between start and end",
         ),
         "unknown_metric" => (
             POINTS,
-            "only durations of requests are taken",
-            "`http.server.request.duration`, `http.client.request.duration`, `rpc.server.call.duration`, \
-             `rpc.client.call.duration` and their older names are",
+            "only request durations are accepted",
+            "use `http.server.request.duration`, `http.client.request.duration`, `rpc.server.call.duration`, `rpc.client.call.duration` or their older names",
         ),
         "not_a_histogram" => (
             POINTS,
-            "a duration of requests is taken as a histogram only",
-            "record it with one",
+            "request durations are only accepted as histograms",
+            "record the metric with a histogram",
         ),
         "no_temporality" => (
             POINTS,
-            "the histogram does not say what its counts begin with",
+            "the histogram has no temporality",
             "set `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta` or `cumulative`",
         ),
         "cumulative_base" => (
             POINTS,
-            "the process counted before this server knew it, so this only says where to begin, and the next export counts",
-            "`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta` loses nothing when this server restarts",
+            "the process started before this server first saw it, so this export only sets the starting point; the next one counts",
+            "with `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta`, nothing is lost when this server restarts",
         ),
         "max_cumulative_buckets" | "max_cumulative_buckets_per_process" => (
             POINTS,
-            "more to remember than the limit of that name allows",
-            "raise it, send fewer attributes, or set `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta`, which needs \
-             no memory here",
+            "the limit of that name is reached",
+            "raise it, send fewer attributes, or set `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta`, which needs no server memory",
         ),
         "no_buckets" => (
             POINTS,
-            "without buckets nothing is known but a mean",
-            "give the view of this metric bounds",
+            "without buckets, only the mean is known",
+            "set bucket bounds in this metric's view",
         ),
         "too_many_buckets" => (
             POINTS,
-            "more buckets than are taken at once",
+            "too many buckets in one request",
             "export fewer points or coarser buckets (`OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`)",
         ),
-        "malformed_histogram" => (POINTS, "bounds do not rise, or do not fit the counts", ""),
-        "histogram_scale" => (POINTS, "the scale of an exponential histogram is -10 to 20", ""),
-        "negative_duration" => (
-            POINTS,
-            "no request takes less than nothing",
-            "measure with a monotonic clock",
-        ),
-        "unknown_unit" => (POINTS, "the unit of a duration is `s`, `ms`, `us` or `ns`", ""),
-        "bad_times" => (POINTS, "a point ends before it begins", ""),
-        "count_out_of_range" => (POINTS, "no service answers so many requests in a window", ""),
+        "malformed_histogram" => (POINTS, "bounds are not ascending or do not match the counts", ""),
+        "histogram_scale" => (POINTS, "the scale of an exponential histogram must be -10 to 20", ""),
+        "negative_duration" => (POINTS, "a duration is negative", "measure with a monotonic clock"),
+        "unknown_unit" => (POINTS, "the unit of a duration must be `s`, `ms`, `us` or `ns`", ""),
+        "bad_times" => (POINTS, "a data point ends before it starts", ""),
+        "count_out_of_range" => (POINTS, "the number of requests in a window is implausibly large", ""),
         "max_routes_per_service" => (
             "series or label sets",
-            "the service has more routes than are kept apart; the others are `other`",
+            "the service has too many routes; the others count as `other`",
             "report templates such as /cart/{id} instead of paths",
         ),
         "max_peers_per_service" => (
             "series or label sets",
-            "the service has more peers than are kept apart",
+            "the service has too many peers; the others count as unknown",
             "",
         ),
         "max_series_per_window" => (
             "series",
-            "the window has more series than are kept apart",
+            "the window has too many series; the others count as `other`",
             "report fewer labels",
         ),
         "max_samples_per_profile" => (
             SAMPLES,
-            "the profile has more stacks than are kept by name; the smallest are `[over the limit]`",
+            "the profile has too many stacks; the smallest are folded into `[over the limit]`",
             "report more often",
         ),
         "max_exemplars_per_profile" => (
             SAMPLES,
-            "more samples name a request than are kept one by one; all of them are in the sums",
+            "too many samples carry a trace or span ID to keep all individually; all count in the sums",
             "",
         ),
         "max_stack_depth" => (
             SAMPLES,
-            "their stacks are deeper than are kept; `[frames cut]` stands for the middle",
+            "their stacks are too deep; `[frames cut]` replaces the middle",
             "",
         ),
         "invalid_utf8" => (
             "strings",
-            "what was no UTF-8 is shown as \u{fffd}",
-            "write text as UTF-8",
+            "bytes that are not UTF-8 are shown as \u{fffd}",
+            "encode text as UTF-8",
         ),
         "foreign_batch_id" => (
             "batches",
-            "the id names another sender than the batch is of; it is stored as a batch without an id, once more each time it is sent",
+            "the batch ID names a different sender; it is stored as a batch without an ID, so resending it counts twice",
             "name the sender `namespace/service/version/instance/component`, as the library does",
         ),
         "duration_is_the_end" => (
             "profiles",
-            "the duration was the moment of the end, and is read as that",
-            "write the nanoseconds between start and end",
+            "the duration is an end time and was read as one",
+            "set the duration to the nanoseconds between start and end",
         ),
         "drop_frames_not_applied" => (
             "patterns",
-            "`drop_frames` or `keep_frames` cannot be used, so nothing was dropped",
-            "write a regular expression of RE2",
+            "`drop_frames` or `keep_frames` is invalid, so no frames were dropped",
+            "use an RE2 regular expression",
         ),
         "profiles_added_up" => (
             "profiles",
-            "the file has several of one unit, and they were added up as threads of one process are",
-            "send each by itself if they are not",
+            "the file has several profiles of one unit; they were added up like threads of one process",
+            "if they belong to different processes, send each separately",
         ),
         "period_by_times" => (
             SAMPLES,
-            "they carry no period, and were counted as the distance of their times",
-            "add `period` to `perf script -F`, or give `sample_rate`",
+            "they have no period, so their timestamps were used",
+            "add `period` to `perf script -F`, or set `sample_rate`",
         ),
         "period_assumed" => (
             SAMPLES,
-            "they carry no period, and were counted as 100 in a second",
-            "add `period` to `perf script -F`, or give `sample_rate`",
+            "they have no period, so 100 samples per second were assumed",
+            "add `period` to `perf script -F`, or set `sample_rate`",
         ),
         "allocation_beside_its_sample" => (
             "events",
-            "the recording has samples of allocations, which stand for these, too",
+            "the recording has allocation samples, which already cover these",
             "",
         ),
-        "dynamic_labels" => ("parts", "labels that the agent sends with a recording are not read", ""),
+        "dynamic_labels" => ("parts", "labels sent along with a recording are not supported", ""),
         _ => ("items", "", ""),
     }
 }
@@ -359,10 +350,10 @@ mod tests {
         let rejected = Rejected::of("negative_value", "memory:inuse_space:bytes:space:bytes", 3);
         let message = message(std::slice::from_ref(&rejected), &[]);
         for word in [
-            "3 of reason",
+            "3 for reason",
             "samples of memory:inuse_space",
             "negative_value",
-            "differences",
+            "difference",
             "send the profile itself",
         ] {
             assert!(message.contains(word), "{message}");
@@ -407,6 +398,6 @@ mod tests {
             .collect();
         let message = message(&list, &[]);
         assert!(message.contains("m7") && !message.contains("m8"), "{message}");
-        assert!(message.ends_with("and 3 more of the same reasons"), "{message}");
+        assert!(message.ends_with("and 3 more for the same reasons"), "{message}");
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn apply(
             Some(reason) => {
                 let rejected = match window.requests.is_empty() {
                     true => Rejected::from((reason, items(&window))),
-                    false => Rejected::of(reason, "durations of requests", items(&window))
+                    false => Rejected::of(reason, "request durations", items(&window))
                         .sent_by(&window.workload.service, "window"),
                 };
                 rejected.add_to(&mut outcome.rejected);

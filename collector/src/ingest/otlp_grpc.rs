@@ -109,7 +109,7 @@ async fn guard(State(ingest): State<Arc<Ingest>>, request: Request<Body>, next: 
     if !content_type.starts_with("application/grpc") {
         let refused = Rejection::ContentType {
             content_type: content_type.chars().take(80).collect(),
-            accepted: "`application/grpc`; OTLP over HTTP has a port of its own",
+            accepted: "`application/grpc`, or use the port for OTLP over HTTP",
         };
         ingest.count_refusal(signal, &refused);
         return refused.to_connect();

@@ -47,9 +47,7 @@ pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
-    let message = "this port takes OTLP (POST /v1/metrics, /v1/profiles or /v1development/profiles), files of profiles \
-                   (POST /api/ingest?service=NAME) and what clients of Pyroscope send (/ingest, \
-                   /push.v1.PusherService/Push)\n";
+    let message = "not found: this port accepts OTLP (POST /v1/metrics, /v1/profiles or /v1development/profiles), profile files (POST /api/ingest?service=NAME) and Pyroscope clients (/ingest, /push.v1.PusherService/Push)\n";
     (StatusCode::NOT_FOUND, message)
 }
 

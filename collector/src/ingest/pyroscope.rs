@@ -80,7 +80,7 @@ impl Asked {
             None => {
                 return Err(Rejection::Parameter {
                     name: "name",
-                    reason: "it is missing: `?name=application{version=V}`".to_owned(),
+                    reason: "it is missing: set `?name=application{version=V}`".to_owned(),
                 });
             }
         };
@@ -237,7 +237,7 @@ fn boundary_of(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
     let boundary = multer::parse_boundary(content_type.unwrap_or_default());
     boundary
         .map(Some)
-        .map_err(|error| Rejection::Profile(format!("the form cannot be read: {error}")))
+        .map_err(|error| Rejection::Profile(format!("cannot read the form: {error}")))
 }
 
 /// What a type of a pprof file is, in the words of a client.
@@ -261,7 +261,7 @@ struct Form {
 
 impl Form {
     async fn read(message: Bytes, boundary: &str) -> Result<Form, Rejection> {
-        let broken = |error: multer::Error| Rejection::Profile(format!("the form cannot be read: {error}"));
+        let broken = |error: multer::Error| Rejection::Profile(format!("cannot read the form: {error}"));
         let stream = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(message)));
         let mut fields = multer::Multipart::new(stream, boundary);
         let (mut profile, mut types, mut seen) = (None, None, 0);
@@ -287,7 +287,7 @@ impl Form {
                 }
                 "prev_profile" => {
                     return Err(Rejection::Profile(
-                        "`prev_profile` is not read: let the client send differences".to_owned(),
+                        "`prev_profile` is not supported: configure the client to send deltas".to_owned(),
                     ));
                 }
                 _ => {}

@@ -98,14 +98,14 @@ impl Refusals {
                 let (service, metric, shape, reason) = (&one.service, &one.what, one.shape, one.reason);
                 // Every SDK sends other metrics too; that is no fault of anybody.
                 if reason == "unknown_metric" {
-                    tracing::info!(service, metric, shape, reason, "a metric is not taken: {}", seen.remedy);
+                    tracing::info!(service, metric, shape, reason, "metric ignored: {}", seen.remedy);
                 } else {
                     tracing::warn!(
                         service,
                         metric,
                         shape,
                         reason,
-                        "points of a metric were left out: {}",
+                        "data points of a metric were dropped: {}",
                         seen.remedy
                     );
                 }

@@ -66,9 +66,7 @@ pub(super) async fn read_the_rest(State(ingest): State<Arc<Ingest>>, request: Re
     if is_refusal && !asks_first && may_end {
         let rest = tokio::time::timeout(LONGEST, drop_all(shared, most)).await;
         if !matches!(rest, Ok(true)) {
-            tracing::debug!(
-                "closed the connection: the rest of a refused body did not end within {most} bytes and {LONGEST:?}"
-            );
+            tracing::debug!("closed the connection: the rest of a refused body exceeded {most} bytes or {LONGEST:?}");
         }
     }
     response

@@ -54,7 +54,7 @@ impl Untaken {
             Untaken::Traces => ("traces", "OTEL_TRACES_EXPORTER"),
             Untaken::Logs => ("logs", "OTEL_LOGS_EXPORTER"),
         };
-        format!("{name} are not taken yet; nothing of them was kept. `{variable}=none` saves sending them")
+        format!("{name} are not supported yet and were not stored; set `{variable}=none` to stop sending them")
     }
 
     /// The answer in protobuf; the messages of all signals have one shape.

@@ -130,7 +130,7 @@ pub(super) fn times(parameters: &Parameters) -> Result<Times, Rejection> {
         };
         let wrong = || Rejection::Parameter {
             name,
-            reason: format!("`{}` is not a time since the Unix epoch", shortened(text)),
+            reason: format!("`{}` is not a Unix timestamp", shortened(text)),
         };
         let number: i64 = text.parse().map_err(|_| wrong())?;
         // The sizes tell the units apart from 1973 to 5138.
@@ -151,11 +151,11 @@ pub(super) fn times(parameters: &Parameters) -> Result<Times, Rejection> {
         }),
         (Some(_), Some(_)) => Err(Rejection::Parameter {
             name: "until",
-            reason: "it lies before `from`".to_owned(),
+            reason: "it is before `from`".to_owned(),
         }),
         _ => Err(Rejection::Parameter {
             name: "from",
-            reason: "`from` and `until` belong together; give both or none".to_owned(),
+            reason: "`from` and `until` must be set together".to_owned(),
         }),
     }
 }
@@ -194,7 +194,7 @@ impl Asked {
         let find = |name: &str| parameters.get(name).filter(|value| !value.is_empty());
         let service = find("service").ok_or_else(|| Rejection::Parameter {
             name: "service",
-            reason: "it is missing: say whose profile this is, `?service=NAME&version=VERSION`".to_owned(),
+            reason: "it is missing: set `?service=NAME&version=VERSION`".to_owned(),
         })?;
         let mut sender = Sender::of_service(service);
         for (name, into) in [
@@ -215,7 +215,7 @@ impl Asked {
             Some(other) => {
                 return Err(Rejection::Parameter {
                     name: "time",
-                    reason: format!("`{}` is not `received`", shortened(other)),
+                    reason: format!("`{}` is not supported: use `received`", shortened(other)),
                 });
             }
         };
@@ -224,7 +224,7 @@ impl Asked {
         if !cumulative.is_empty() && sender.workload.instance == UNKNOWN {
             return Err(Rejection::Parameter {
                 name: "cumulative",
-                reason: "add `instance`: otherwise counters of two processes cannot be told apart".to_owned(),
+                reason: "set `instance`: otherwise cumulative values of two processes cannot be told apart".to_owned(),
             });
         }
         Ok(Asked {
@@ -288,7 +288,7 @@ impl Asked {
             if let Some(unknown) = self.cumulative.iter().find(|named| !held(named)) {
                 return Err(Rejection::Parameter {
                     name: "cumulative",
-                    reason: format!("the file holds no sample type `{}`", shortened(unknown)),
+                    reason: format!("the file has no sample type `{}`", shortened(unknown)),
                 });
             }
             let chosen = |profile_type: &ProfileType| {

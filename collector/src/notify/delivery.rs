@@ -83,7 +83,7 @@ pub enum InvalidReceiver {
     #[error("{0}: {1}")]
     Address(&'static str, InvalidAddress),
     /// Its TLS settings cannot be used.
-    #[error("TLS to the {0}: {1}")]
+    #[error("TLS settings of the {0}: {1}")]
     Tls(&'static str, TlsError),
 }
 
@@ -219,11 +219,11 @@ impl Notifier {
         let counted = match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Retry(why) => {
-                tracing::warn!(receiver, "an alert was not delivered, retrying: {why}");
+                tracing::warn!(receiver, "cannot deliver an alert, retrying: {why}");
                 "retried"
             }
             Outcome::Refused(why) => {
-                tracing::error!(receiver, "the receiver refused an alert, dropping it: {why}");
+                tracing::error!(receiver, "the receiver rejected an alert, dropping it: {why}");
                 "refused"
             }
         };

@@ -21,7 +21,7 @@ impl Address {
 
 /// Reads `host:port`; a missing port is the scheme's.
 pub(super) fn address(text: &str, port_of_scheme: u16) -> Result<Address, String> {
-    let wrong = || format!("`{text}` is not the address of a target: write for example `10.0.0.1:6060`");
+    let wrong = || format!("`{text}` is not a target address: use, for example, `10.0.0.1:6060`");
     let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
     let host = authority.host().trim_matches(['[', ']']);
     if host.is_empty() || text.contains('@') || authority.as_str() != text {

@@ -18,7 +18,7 @@ const UNITS: [(&str, u64); 7] = [
 
 /// Reads a length of time.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a length of time: write for example `15s`, `1m30s` or `500ms`");
+    let wrong = || format!("`{text}` is not a duration: use, for example, `15s`, `1m30s` or `500ms`");
     let (mut rest, mut milliseconds, mut next_unit) = (text, 0u64, 0);
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -45,7 +45,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
         type Value = Duration;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a length of time such as `15s`")
+            f.write_str("a duration such as `15s`")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
@@ -53,7 +53,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
             if (Duration::from_millis(100)..=Duration::from_secs(24 * 3600)).contains(&read) {
                 Ok(read)
             } else {
-                Err(E::custom(format!("`{text}` is out of range: write 100ms to 1d")))
+                Err(E::custom(format!("`{text}` is out of range: use 100ms to 1d")))
             }
         }
     }

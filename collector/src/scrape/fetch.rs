@@ -22,15 +22,15 @@ use super::{address::Address, config::Scheme, target::Trust};
 pub(super) enum FetchError {
     #[error(transparent)]
     Exchange(Error),
-    #[error("it answered {status}: {words}")]
+    #[error("the target responded with {status}: {words}")]
     Status { status: StatusCode, words: String },
-    #[error("it answered {0}, a redirect, which is not followed; scrape the final address")]
+    #[error("the target responded with a redirect ({0}), which is not followed; scrape the final address")]
     Redirect(StatusCode),
-    #[error("the answer is in content encoding `{0}`; none was asked for")]
+    #[error("the response has content encoding `{0}`, which was not requested")]
     Encoding(String),
-    #[error("the answer has more than {0} bytes (`max_profile_bytes`); raise the limit of the scrape configuration")]
+    #[error("the response exceeds {0} bytes; raise `max_profile_bytes` in the scrape configuration")]
     TooLarge(usize),
-    #[error("no whole answer within {0:?} (`scrape_timeout`)")]
+    #[error("response incomplete after {0:?} (`scrape_timeout`)")]
     TimedOut(Duration),
 }
 
@@ -131,13 +131,13 @@ fn forbidden(ip: IpAddr, may_be_here: bool) -> Option<&'static str> {
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
     match ip {
-        _ if ip.is_unspecified() => Some("unspecified"),
+        _ if ip.is_unspecified() => Some("an unspecified address"),
         _ if ip.is_multicast() => Some("a multicast address"),
         IpAddr::V4(ip) if ip.is_broadcast() => Some("a broadcast address"),
-        _ if link_local => Some("link-local"),
-        IpAddr::V6(ip) if METADATA.contains(&ip) => Some("where clouds tell machines their secrets"),
+        _ if link_local => Some("a link-local address"),
+        IpAddr::V6(ip) if METADATA.contains(&ip) => Some("a cloud metadata address"),
         _ if ip.is_loopback() && !may_be_here => Some(
-            "this machine, which only an address or `localhost` of the configuration may name, or a file of `file_sd_configs` with `allow_this_machine: true`",
+            "this machine, which may only be named by an IP address or `localhost` in the configuration, or by a file in `file_sd_configs` with `allow_this_machine: true`",
         ),
         _ => None,
     }

@@ -129,7 +129,7 @@ impl SymbolReader {
     async fn start(&self, path: &Path) -> Result<Current, ReadError> {
         let not_started = |why: String| {
             ReadError::NotStarted(format!(
-                "{} is not a reader of symbols: {why}",
+                "cannot start the symbol reader `{}`: {why}",
                 self.program
                     .iter()
                     .map(|word| word.to_string_lossy())
@@ -138,7 +138,7 @@ impl SymbolReader {
             ))
         };
         let Some((program, arguments)) = self.program.split_first() else {
-            return Err(not_started("no program is given that reads symbols".to_owned()));
+            return Err(not_started("no program is configured".to_owned()));
         };
         let spawned = Command::new(program)
             .args(arguments)
@@ -167,7 +167,7 @@ impl SymbolReader {
                 killed @ ReadError::Killed(_) => Err(killed),
                 ReadError::File(why) | ReadError::NotStarted(why) => Err(not_started(why)),
             },
-            _ => Err(not_started("it does not begin as one".to_owned())),
+            _ => Err(not_started("it did not start as expected".to_owned())),
         }
     }
 
@@ -180,16 +180,16 @@ impl SymbolReader {
         };
         let ReadLimits { memory_bytes, seconds } = self.limits;
         match status.and_then(|status| status.signal()) {
-            Some(SIGKILL) => ReadError::Killed("the process that read it was killed".to_owned()),
+            Some(SIGKILL) => ReadError::Killed("the symbol reader was killed".to_owned()),
             Some(SIGABRT) => ReadError::File(format!(
                 "reading it needs more than {memory_bytes} bytes of memory (`symbol_memory_mb`)"
             )),
             Some(SIGXCPU) => ReadError::File(format!(
                 "reading it needs more than {seconds} s of CPU time (`symbol_seconds`)"
             )),
-            Some(signal) => ReadError::File(format!("the process that read it ended by signal {signal}")),
+            Some(signal) => ReadError::File(format!("the symbol reader was terminated by signal {signal}")),
             None => ReadError::File(format!(
-                "the process that read it ended{}",
+                "the symbol reader exited{}",
                 status.map_or_else(String::new, |status| format!(" ({status})"))
             )),
         }

@@ -57,7 +57,7 @@ pub(super) fn give_up_rights() -> Result<(), String> {
     ] {
         set(resource, limit, Some(limit))?;
     }
-    filter_calls().map_err(|error| format!("system calls are not filtered: {error}"))
+    filter_calls().map_err(|error| format!("cannot filter system calls: {error}"))
 }
 
 fn filter_calls() -> Result<(), Box<dyn std::error::Error>> {
@@ -80,7 +80,7 @@ pub(super) fn bound_memory(more_bytes: u64) -> Result<(), String> {
                 .parse::<u64>()
                 .ok()
         })
-        .ok_or("its own size is not known")?;
+        .ok_or("cannot determine its own size")?;
     let limit = kib.saturating_mul(1024).saturating_add(more_bytes);
     set(Resource::As, limit, Some(limit))
 }
@@ -101,5 +101,5 @@ fn set(resource: Resource, current: u64, maximum: Option<u64>) -> Result<(), Str
         current: Some(lower(current)),
         maximum: maximum.map(lower),
     };
-    setrlimit(resource, limit).map_err(|error| format!("{resource:?} cannot be limited: {error}"))
+    setrlimit(resource, limit).map_err(|error| format!("cannot limit {resource:?}: {error}"))
 }

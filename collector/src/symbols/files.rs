@@ -142,8 +142,8 @@ impl DebugFiles {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("tmp" | "claim-tmp") => fs::remove_file(&path)?,
                 Some("reading") => {
-                    let why = "the server ended while it was being read; `emberline store symbols forget` lets it be sent again";
-                    tracing::warn!(build, "a file of debug information is refused: {why}");
+                    let why = "the server stopped while reading it; run `emberline store symbols forget` to let it be sent again";
+                    tracing::warn!(build, "debug file refused: {why}");
                     files.refuse(&build, why.to_owned());
                     fs::remove_file(&path)?;
                 }
@@ -165,7 +165,7 @@ impl DebugFiles {
         }
         let mark = claims::mark_path(&self.dir, build);
         if let Err(error) = File::create(&mark) {
-            tracing::warn!(build, %error, "cannot mark that a file is being read; it waits");
+            tracing::warn!(build, %error, "cannot create the in-progress marker; postponing the file");
             return None;
         }
         let digest = claims::read(&self.dir, build)
@@ -245,7 +245,7 @@ impl DebugFiles {
             ..claim
         };
         if let Err(error) = claims::write(&self.dir, &claim) {
-            tracing::warn!(build = claim.build_id, %error, "cannot store that a file is refused");
+            tracing::warn!(build = claim.build_id, %error, "cannot record that a debug file is refused");
         }
     }
 
@@ -292,12 +292,12 @@ impl DebugFiles {
         };
         match elf::build_id(file) {
             Ok(found) if found == build => {}
-            Ok(found) => return Err(wrong(format!("it is of build {found}"))),
+            Ok(found) => return Err(wrong(format!("it belongs to build {found}"))),
             Err(elf::NoBuildId::Io(error)) => return Err(self.disk(&error)),
             Err(why) => return Err(wrong(why.to_string())),
         }
         if elf::code(file).map_or(true, |code| code.is_empty()) {
-            let found = "it holds no code, only debug information; send the file that runs";
+            let found = "it contains no code, only debug information; send the executable itself";
             return Err(wrong(found.to_owned()));
         }
         let before = claims::read(&self.dir, build);
@@ -308,8 +308,7 @@ impl DebugFiles {
                 Some(why) if is_same => return Err(Unwanted::RefusedBefore(why.to_owned())),
                 // Its file made room for others; the names that were found in it are still there.
                 None if !is_same && before.refused.is_none() && !before.loses_against(claim.reported_unix_ms) => {
-                    let why = "the names of this build are from another file, and its sender has the better claim; \
-                               `emberline store symbols forget` removes them";
+                    let why = "the names of this build come from another file, whose sender takes precedence; remove them with `emberline store symbols forget`";
                     return Err(Unwanted::RefusedBefore(why.to_owned()));
                 }
                 _ => {}
@@ -371,7 +370,7 @@ impl DebugFiles {
                 break;
             }
             if path != newest {
-                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removing debug information: together it exceeds `max_debug_files_mb`");
+                tracing::info!(file = %path.display(), limit = self.limits.total_bytes, "removing debug files: their total size exceeds `max_debug_files_mb`");
                 fs::remove_file(&path)?;
                 if !is_referred_to(&path) {
                     let _ = fs::remove_file(path.with_extension("claim"));

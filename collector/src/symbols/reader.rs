@@ -57,7 +57,7 @@ fn answer(ask: &Ask, symboliser: &mut Option<Symboliser>) -> Result<Answer, Stri
     let frames = read.unwrap_or_else(|_| {
         // What a panic left behind is not used again.
         *symboliser = None;
-        Err("reading it failed in a way that is a mistake of the reader".to_owned())
+        Err("the symbol reader failed on it; this is a bug in Emberline".to_owned())
     })?;
     Ok(Answer::of(&frames))
 }
@@ -67,11 +67,9 @@ pub(super) fn is_readable(path: &Path, unpacked_limit: u64) -> Result<(), String
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     match elf::unpacked_bytes(&file) {
         Ok(bytes) if bytes <= unpacked_limit => Ok(()),
-        Ok(u64::MAX) => Err("its table of sections is too long to be looked at".to_owned()),
+        Ok(u64::MAX) => Err("its section table is too long".to_owned()),
         Ok(bytes) => Err(format!(
-            "its compressed sections unpack to {bytes} bytes by what they say, and `max_unpacked_debug_mb` allows {unpacked_limit}; \
-             send it without compression, without what is not needed (`strip --strip-debug` leaves names of functions), or raise \
-             the setting"
+            "its compressed sections decompress to {bytes} bytes, and `max_unpacked_debug_mb` allows {unpacked_limit}; send it uncompressed, strip what is not needed (`strip --strip-debug` keeps function names), or raise the setting"
         )),
         Err(error) => Err(error.to_string()),
     }

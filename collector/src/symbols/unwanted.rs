@@ -13,7 +13,7 @@ pub(super) const LEAST_BYTES_PER_S: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unwanted {
     /// The build id is not one.
-    #[error("`{0}` is not a build id: 4 to 128 hexadecimal digits, an even number of them")]
+    #[error("`{0}` is not a build id: expected an even number of hexadecimal digits, 4 to 128")]
     NotABuildId(String),
     /// It is there.
     #[error("already stored")]
@@ -22,14 +22,14 @@ pub(crate) enum Unwanted {
     #[error("being sent by another process")]
     BeingSent,
     /// Several files are being received.
-    #[error("{MAX_RECEIVING} other files are being received; send it again later")]
+    #[error("already receiving {MAX_RECEIVING} other files; retry later")]
     TooManyAtOnce,
     /// Several of this address are.
-    #[error("{MAX_RECEIVING_OF_ADDRESS} files from this address are being received; send it again later")]
+    #[error("already receiving {MAX_RECEIVING_OF_ADDRESS} files from this address; retry later")]
     TooManyOfAddress,
     /// Larger than allowed.
     #[error(
-        "too large: {size} bytes, and `max_debug_file_mb` allows {limit}; send a file without what is not needed, or raise the setting"
+        "too large: {size} bytes, and `max_debug_file_mb` allows {limit}; strip what is not needed, or raise the setting"
     )]
     TooLarge {
         /// Its size.
@@ -38,9 +38,7 @@ pub(crate) enum Unwanted {
         limit: u64,
     },
     /// The store needs the room.
-    #[error(
-        "{free} bytes are free on the server's disk, of which it keeps {kept} (`min_free_mb`): no room for {size} bytes"
-    )]
+    #[error("not enough disk space on the server for {size} bytes: {free} are free, and `min_free_mb` reserves {kept}")]
     NoRoom {
         /// Its size.
         size: u64,
@@ -50,7 +48,7 @@ pub(crate) enum Unwanted {
         kept: u64,
     },
     /// Slower than allowed.
-    #[error("too slow: {received} bytes in {seconds} s, where {LEAST_BYTES_PER_S} bytes a second are the least")]
+    #[error("too slow: {received} bytes in {seconds} s, the minimum is {LEAST_BYTES_PER_S} bytes per second")]
     TooSlow {
         /// Counted.
         received: u64,
@@ -58,7 +56,7 @@ pub(crate) enum Unwanted {
         seconds: u64,
     },
     /// The bytes do not add up to the declared size.
-    #[error("the header declared {declared} bytes and {received} arrived{}", if .received < .declared { ": the file is truncated" } else { "" })]
+    #[error("the header declared {declared} bytes, but {received} arrived{}", if .received < .declared { ": the file is truncated" } else { "" })]
     WrongSize {
         /// Said in the header.
         declared: u64,
@@ -77,10 +75,10 @@ pub(crate) enum Unwanted {
     #[error("it cannot be used: {0}")]
     Unreadable(String),
     /// Refused some time ago.
-    #[error("refused before: {0}")]
+    #[error("refused earlier: {0}")]
     RefusedBefore(String),
     /// The disk failed.
-    #[error("the file cannot be stored in {path}: {reason}; free space or repair the disk, then send again")]
+    #[error("cannot store the file in {path}: {reason}; free space or repair the disk, then send it again")]
     Disk {
         /// The folder.
         path: PathBuf,

@@ -167,7 +167,7 @@ impl SymbolWorker {
         let located = match read {
             Ok((located, unconfined)) => {
                 if !unconfined.is_empty() && !memory.told_unconfined {
-                    tracing::warn!("the process that reads symbols is not fully confined: {unconfined}");
+                    tracing::warn!("the symbol reader is not fully sandboxed: {unconfined}");
                     memory.told_unconfined = true;
                 }
                 located
@@ -188,7 +188,7 @@ impl SymbolWorker {
                         offsets.len(),
                         "refused",
                         &format!(
-                            "{why}, {MOST_KILLS} times: this machine has too little memory for it, or something kills it"
+                            "{why} {MOST_KILLS} times: too little memory on this machine, or another program kills it"
                         ),
                     );
                 } else {
@@ -198,7 +198,7 @@ impl SymbolWorker {
             }
             Err(ReadError::NotStarted(why)) => {
                 self.metrics.symbol_read("not_started");
-                tracing::error!("addresses cannot be resolved: {why}");
+                tracing::error!("cannot resolve addresses: {why}");
                 memory.not_before = Some(Instant::now() + NOT_STARTED);
                 return Outcome::Waits;
             }
@@ -229,7 +229,7 @@ impl SymbolWorker {
                 Outcome::Waits
             }
             Err(error) => {
-                tracing::error!("storing symbols failed: {error}");
+                tracing::error!("cannot store symbols: {error}");
                 Outcome::Waits
             }
         }

@@ -73,7 +73,7 @@ impl VerdictRunner {
         loop {
             let begun = Instant::now();
             if let Err(error) = self.judge().await {
-                tracing::warn!("releases were not judged this time: {error}");
+                tracing::warn!("verdict run failed; the windows are judged in the next run: {error}");
             }
             let pause = self.until_next_window().max(begun.elapsed() * REST);
             tokio::select! {
@@ -105,7 +105,7 @@ impl VerdictRunner {
             Ok(Ok(())) => self.judge_until(to, &mut memory, &mut judged).await,
             Ok(Err(error)) => Err(error),
             Err(_) => Err(QueryError::Unavailable {
-                message: "the store is catching up with what was accepted".to_owned(),
+                message: "the store is catching up with accepted data".to_owned(),
             }),
         };
         let outcome = if result.is_ok() { "done" } else { "failed" };
@@ -443,13 +443,13 @@ fn why_over(alert: &Alert, services: &[ServiceInfo], slow: &BTreeSet<AlertKey>) 
         .iter()
         .find(|s| (&s.namespace, &s.service) == (&alert.namespace, &alert.service));
     let Some(service) = service else {
-        return format!("{} does not report any more", alert.service);
+        return format!("{} no longer reports", alert.service);
     };
     let missing = [&alert.candidate, &alert.baseline]
         .into_iter()
         .find(|version| !service.releases.iter().any(|release| release.version == **version));
     match missing {
-        Some(version) => format!("{} {version} does not report any more", alert.service),
-        None => "the newest windows do not show it any more".to_owned(),
+        Some(version) => format!("{} {version} no longer reports", alert.service),
+        None => "the latest windows no longer show it".to_owned(),
     }
 }

@@ -204,7 +204,7 @@ async fn every_door_says_what_was_left_out_in_one_shape() {
     assert_eq!(status, 200, "{answer}");
     told(&body(&answer)["left_out"]);
     assert!(
-        answer.contains("\r\nemberline-left-out: left out: 2 of reason `negative_value`"),
+        answer.contains("\r\nemberline-left-out: dropped: 2 for reason `negative_value`"),
         "{answer}"
     );
 
@@ -299,7 +299,7 @@ async fn nothing_kept_is_a_refusal_and_leaves_no_window() {
     .await;
     assert_eq!(status, 400, "{answer}");
     assert!(
-        answer.contains("nothing was kept") && answer.contains("value_out_of_range"),
+        answer.contains("nothing was stored") && answer.contains("value_out_of_range"),
         "{answer}"
     );
     server.store.flush_applied().await.unwrap();

@@ -266,7 +266,7 @@ async fn c2_every_index_of_pprof_anywhere_is_refused_or_taken_whole() {
             );
             if status == 400 {
                 assert!(
-                    text.contains("\"message\"") && text.contains("the profile") || text.contains("nothing was kept"),
+                    text.contains("\"message\"") && text.contains("the profile") || text.contains("nothing was stored"),
                     "{text}"
                 );
             }

@@ -108,11 +108,11 @@ async fn files_that_are_something_else_are_refused_by_what_they_are() {
         "{refused}"
     );
     let (wanted, reason) = should(&mut client, "aa11", 5).await;
-    assert!(!wanted && reason.starts_with("refused before"), "{reason}");
+    assert!(!wanted && reason.starts_with("refused earlier"), "{reason}");
 
     let refused = upload(&mut client, "bb22", size, &bytes).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    let text = format!("it is not an ELF file of build bb22: it is of build {build}");
+    let text = format!("it is not an ELF file of build bb22: it belongs to build {build}");
     assert!(refused.message().contains(&text), "{refused}");
 
     // Debug information without the code it is about.
@@ -125,7 +125,7 @@ async fn files_that_are_something_else_are_refused_by_what_they_are() {
     let other = Server::start(|_| {}).await;
     let mut elsewhere = DebugInfoClient::new(other.channel().await);
     let refused = upload(&mut elsewhere, &build, size, &codeless).await.unwrap_err();
-    assert!(refused.message().contains("it holds no code"), "{refused}");
+    assert!(refused.message().contains("it contains no code"), "{refused}");
     other.stop().await;
 
     for (declared, sent) in [(size, &bytes[..1000]), (1000, &bytes[..])] {

@@ -154,13 +154,13 @@ async fn routes_that_one_address_makes_up_are_folded_and_not_those_of_another() 
     };
     let (status, text) = send(ATTACKER, 1_000..3_000).await;
     assert!(
-        status == 200 && text.contains("1900 of reason `max_routes_per_service`"),
+        status == 200 && text.contains("1900 for reason `max_routes_per_service`"),
         "{text}"
     );
     let (status, text) = send(HONEST, 0..50).await;
     assert!(status == 200 && !text.contains("reason"), "{text}");
     let (_, text) = send(HONEST, 50..60).await;
-    assert!(text.contains("10 of reason `max_routes_per_service`"), "{text}");
+    assert!(text.contains("10 for reason `max_routes_per_service`"), "{text}");
     server.stop().await;
 }
 

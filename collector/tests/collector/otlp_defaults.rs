@@ -241,7 +241,7 @@ async fn a_server_that_starts_anew_begins_at_the_first_export_and_says_so() {
     clock.set(T0 + 180);
     let answer = send(&server, &export(120, 17)).await;
     for part in [
-        "1 of reason `cumulative_base`",
+        "1 for reason `cumulative_base`",
         "(data points of http.server.request.duration, cumulative histogram)",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta",
     ] {
@@ -274,7 +274,7 @@ async fn what_does_not_fit_is_said_and_counted_by_a_later_export() {
     };
     send(&server, &export(120, 1, 1)).await;
     let answer = send(&server, &export(180, 4, 2)).await;
-    assert!(answer.contains("4 of reason `max_cumulative_buckets`"), "{answer}");
+    assert!(answer.contains("4 for reason `max_cumulative_buckets`"), "{answer}");
     assert_eq!(requests_stored(&server).await, 1);
     send(&server, &export(240, 2, 9)).await;
     assert_eq!(
@@ -298,7 +298,7 @@ async fn an_export_from_the_future_does_not_hide_those_that_follow() {
     };
     let answer = send(&server, &export(100_000, 3)).await;
     assert!(
-        answer.contains("1 of reason `in_the_future`") && answer.contains("clock"),
+        answer.contains("1 for reason `in_the_future`") && answer.contains("clock"),
         "{answer}"
     );
     send(&server, &export(120, 5)).await;
@@ -315,13 +315,13 @@ async fn what_is_left_out_is_named_in_the_answer_and_on_the_status_page() {
         })
     };
     let answer = send(&server, &request("a", NAME, "s", gauge())).await;
-    let said = "3 of reason `not_a_histogram` (data points of http.server.request.duration, gauge): a duration of requests is \
-                taken as a histogram only; record it with one";
+    let said = "3 for reason `not_a_histogram` (data points of http.server.request.duration, gauge): request durations are \
+                only accepted as histograms; record the metric with a histogram";
     assert!(answer.contains(said), "{answer}");
     send(&server, &request("a", NAME, "s", gauge())).await;
     let answer = send(&server, &request("a", "jvm.threads", "", gauge())).await;
     assert!(
-        answer.contains("(data points of jvm.threads, gauge): only durations of requests are taken"),
+        answer.contains("(data points of jvm.threads, gauge): only request durations are accepted"),
         "{answer}"
     );
     let rows = (server.collector.status_probe())()["refused_metrics"].clone();
@@ -340,7 +340,7 @@ async fn what_is_left_out_is_named_in_the_answer_and_on_the_status_page() {
     let hour = explicit(DELTA, vec![point("/a", -86_401, 0, [1, 0, 0])]);
     let answer = send(&server, &request("a", NAME, "s", hour)).await;
     assert!(
-        answer.contains("1 of reason `window_too_long`") && answer.contains("OTEL_METRIC_EXPORT_INTERVAL"),
+        answer.contains("1 for reason `window_too_long`") && answer.contains("OTEL_METRIC_EXPORT_INTERVAL"),
         "{answer}"
     );
     server.stop().await;
@@ -367,7 +367,7 @@ async fn traces_and_logs_are_answered_and_not_kept() {
         let (status, answer) = post(server.http, path, &[PROTOBUF], &message).await;
         assert_eq!(status, 200, "{answer}");
         assert!(
-            answer.contains("not taken yet") && answer.contains("application/x-protobuf"),
+            answer.contains("not supported yet") && answer.contains("application/x-protobuf"),
             "{answer}"
         );
         let (status, answer) = post(server.http, path, &[json], text.as_bytes()).await;

@@ -229,10 +229,10 @@ async fn what_is_left_out_is_told_and_the_rest_is_stored() {
         .partial_success
         .unwrap();
     for part in [
-        "4 of reason `unknown_metric`",
-        "1 of reason `older_than_retention`",
+        "4 for reason `unknown_metric`",
+        "1 for reason `older_than_retention`",
         "`no_service_name`",
-        "2 of reason `max_routes_per_service`",
+        "2 for reason `max_routes_per_service`",
     ] {
         assert!(answer.error_message.contains(part), "{part}: {}", answer.error_message);
     }

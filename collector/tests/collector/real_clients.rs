@@ -12,7 +12,7 @@ async fn replay(recorded: &[u8]) -> Server {
     let server = Server::start(|_| {}).await;
     server.clock.set(RECORDED_UNIX_S);
     let text = send(&server, recorded).await;
-    assert!(!text.contains("left out") && !text.contains("partialSuccess"), "{text}");
+    assert!(!text.contains("dropped: ") && !text.contains("partialSuccess"), "{text}");
     server.store.flush_applied().await.unwrap();
     server
 }
@@ -129,7 +129,7 @@ async fn flask_with_default_settings_is_taken() {
         let text = send(&server, export).await;
         // The instrumentation also counts requests under way, which is no duration.
         assert!(
-            text.contains("1 of reason `unknown_metric`") && text.contains("http.server.active_requests"),
+            text.contains("1 for reason `unknown_metric`") && text.contains("http.server.active_requests"),
             "{text}"
         );
     }
@@ -158,7 +158,7 @@ async fn node_with_default_settings_is_taken() {
     ];
     for export in exports {
         let text = send(&server, export).await;
-        assert!(!text.contains("left out"), "{text}");
+        assert!(!text.contains("dropped: "), "{text}");
         // An exporter that heard no answer sends again.
         send(&server, export).await;
     }
