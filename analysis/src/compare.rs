@@ -41,7 +41,7 @@ const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// Said where what is there at a moment was compared.
 pub const MEAN_OF_GAUGE: &str =
-    "what is in use at a moment is averaged over time and added up over instances; it is divided by nothing";
+    "gauges are averaged over time and summed over instances, not divided by requests or time";
 
 /// Said where CPU could not be told apart by route.
 pub const WHOLE_SERVICE: &str = "no stacks carry this route: shown for the whole service";
@@ -353,8 +353,8 @@ fn cost_shift(finding: &Finding, tree: &FlameTree) -> Option<String> {
         .map(|m| format!("{} is now {}", name(m.from), name(m.to)))
         .collect();
     Some(match pairs.is_empty() {
-        true => "Functions changed and the whole cost did not: cost moved between them.".to_owned(),
-        false => format!("Cost moved, it did not grow: {}.", pairs.join("; ")),
+        true => "Functions changed but the total cost did not: cost moved between them.".to_owned(),
+        false => format!("Cost moved but did not grow: {}.", pairs.join("; ")),
     })
 }
 

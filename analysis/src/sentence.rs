@@ -54,7 +54,7 @@ fn missing(side: &SideSummary, per: Per) -> Option<String> {
         (_, Per::Second | Per::Total) => None,
         (Some(Missing::Requests), Per::Request) => Some(requests()),
         (Some(Missing::SameTime), Per::Request) => Some(format!(
-            "{version} sent requests and profiles, but never of the same time{}; choose a longer range, or compare per second (`per=second`)",
+            "{version} sent requests and profiles, but never for the same time{}; choose a longer range, or compare per second (`per=second`)",
             match side.coverage.joined_by {
                 JoinedBy::Instance => " for one instance",
                 JoinedBy::Release => "",
@@ -92,7 +92,7 @@ impl Sentence<'_> {
             _ if self.profile_type.is_gauge() => format!("{what} on average"),
             Per::Request => format!("{what} per request"),
             Per::Second => format!("{what} per second"),
-            Per::Total => format!("{what} in all"),
+            Per::Total => format!("total {what}"),
         };
         let place = self
             .route
@@ -106,7 +106,7 @@ impl Sentence<'_> {
             .filter_map(|side| missing(side, self.per))
             .collect();
         if !missing.is_empty() {
-            return format!("{per}{place} cannot be said: {}.", missing.join("; "));
+            return format!("{per}{place} cannot be compared: {}.", missing.join("; "));
         }
         let (before, after) = (
             format_amount(self.change.baseline.rate, unit),
@@ -118,7 +118,7 @@ impl Sentence<'_> {
                 baseline.samples, baseline.version, candidate.samples, candidate.version
             ),
             Judgement::NoChange => format!(
-                "No change of {per}{place} can be stated: {before} and {after} (difference between {} and {}).",
+                "No significant change in {per}{place}: {before} and {after} (difference between {} and {}).",
                 signed(self.change.low, unit),
                 signed(self.change.high, unit)
             ),

@@ -29,13 +29,13 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum PprofError {
     /// Packed and broken.
-    #[error("not a readable pprof file: {0}")]
+    #[error("cannot read the pprof file: {0}")]
     Packed(UnpackError),
     /// Not the protobuf of a profile.
     #[error("not a pprof file: {0}")]
     Protobuf(#[from] prost::DecodeError),
     /// Larger than the limit.
-    #[error("more than {limit} bytes when unpacked; give a larger limit if the file is trusted")]
+    #[error("more than {limit} bytes after decompression; use a larger limit if the file is trusted")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,

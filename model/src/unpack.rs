@@ -14,7 +14,7 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// Larger than the limit.
-    #[error("more than {limit} bytes when unpacked")]
+    #[error("more than {limit} bytes after decompression")]
     TooLarge {
         /// The limit.
         limit: usize,

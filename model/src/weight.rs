@@ -25,7 +25,7 @@ const NUMBER: u64 = 8;
 
 /// A message that would need too much memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it would need more than {limit} bytes of memory: too many small elements for its size; send less at once")]
+#[error("decoding needs more than {limit} bytes of memory: too many small elements; send less at once")]
 pub struct TooHeavy {
     /// What it may need.
     pub limit: u64,

@@ -84,7 +84,7 @@ impl Samples {
             "mode" => {
                 let mode = Mode::of(value);
                 self.mode =
-                    mode.ok_or_else(|| format!("the mode `{}` is not wall, cpu, memory or full", shown(value)))?;
+                    mode.ok_or_else(|| format!("unknown mode `{}`: expected wall, cpu, memory or full", shown(value)))?;
             }
             "interval" => self.period_ns = value.parse::<i64>().unwrap_or(0).saturating_mul(1000).max(0),
             _ => {}
@@ -176,12 +176,8 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
         let Some((stack, numbers)) = numbers else {
             return Err(ReadError::line(at, format!("no number at the end: `{}`", shown(line))));
         };
-        let metrics = metrics(numbers, samples.mode).ok_or_else(|| {
-            ReadError::line(
-                at,
-                format!("`{}` is not what the mode of the file measures", shown(numbers)),
-            )
-        })?;
+        let metrics = metrics(numbers, samples.mode)
+            .ok_or_else(|| ReadError::line(at, format!("`{}` does not match the file's mode", shown(numbers))))?;
         let mut frames = Vec::new();
         for (depth, part) in stack.split(';').enumerate() {
             let id = match depth {

@@ -83,7 +83,7 @@ impl Key {
             }
             if let Some(stack) = self.stacks.last_mut() {
                 if stack.len() >= MAX_DEPTH {
-                    return Err(ReadError::line(at, format!("a stack of more than {MAX_DEPTH} frames")));
+                    return Err(ReadError::line(at, format!("a stack has more than {MAX_DEPTH} frames")));
                 }
                 stack.push(frame);
             }
@@ -181,7 +181,7 @@ impl Maps {
     fn finish(self, cut: u64) -> Result<Outcome, ReadError> {
         if self.entries == 0 {
             return Err(ReadError::Content(
-                "no map with stacks as keys and counts as values".to_owned(),
+                "no map with stacks as keys and counts as values found".to_owned(),
             ));
         }
         Ok(self.table.finish(0, 0)?.leave_out("cut_off", cut))
@@ -205,7 +205,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
             if line.starts_with('@') {
                 return Err(ReadError::line(
                     at,
-                    format!("`{}` is no map with stacks as keys", shown(line)),
+                    format!("`{}` is not a map with stacks as keys", shown(line)),
                 ));
             }
             continue;
@@ -251,7 +251,7 @@ impl<'de> Visitor<'de> for Outer {
     type Value = Named;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("what bpftrace prints")
+        formatter.write_str("bpftrace output")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named, A::Error> {

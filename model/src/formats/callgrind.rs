@@ -73,7 +73,7 @@ impl<'t> Names<'t> {
             return Ok(name);
         }
         let known = self.0.get(number).copied();
-        known.ok_or_else(|| ReadError::line(at, format!("the number ({number}) was given no name before")))
+        known.ok_or_else(|| ReadError::line(at, format!("the number ({number}) is used before it is named")))
     }
 }
 
@@ -180,7 +180,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
             let is_call = std::mem::take(&mut after_calls);
             let function = state
                 .function
-                .ok_or_else(|| ReadError::line(at, "a cost before any function"))?;
+                .ok_or_else(|| ReadError::line(at, "a cost comes before any function"))?;
             let called = state.called.filter(|_| is_call);
             seen_cost = true;
             for (edges, factor) in &mut edges {
@@ -208,7 +208,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
                 "calls" => after_calls = true,
                 "jump" | "jcnd" => after_jump = true,
                 _ if seen_cost || state.function.is_some() => {
-                    return Err(ReadError::line(at, format!("`{}` is not known", shown(line))));
+                    return Err(ReadError::line(at, format!("`{}` is not supported", shown(line))));
                 }
                 _ => {}
             }
@@ -228,11 +228,11 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
             Some(("creator", name)) => creator = name.trim(),
             Some(("positions", names)) => columns = names.split_ascii_whitespace().count().clamp(1, 2),
             Some(_) => {}
-            None => return Err(ReadError::line(at, format!("`{}` is not known", shown(line)))),
+            None => return Err(ReadError::line(at, format!("`{}` is not supported", shown(line)))),
         }
     }
     if edges.is_empty() {
-        return Err(ReadError::Content("no line `events:`".to_owned()));
+        return Err(ReadError::Content("the line `events:` is missing".to_owned()));
     }
     for (column, (edges, _)) in edges.into_iter().enumerate() {
         edges.write(&mut table, column)?;

@@ -117,7 +117,7 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
         let piece = data.profile.unwrap_or_default();
         if piece.samples.len() != data.deltas.len() {
             return Err(ReadError::Content(format!(
-                "a chunk of {} samples and {} timeDeltas",
+                "a chunk has {} samples but {} timeDeltas",
                 piece.samples.len(),
                 data.deltas.len()
             )));
@@ -131,7 +131,7 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     }
     if open.values().all(|profile| profile.hits.is_empty()) {
         return Err(ReadError::Content(format!(
-            "a trace of {all} events without a sample: record it with the category `disabled-by-default-v8.cpu_profiler`"
+            "the trace has {all} events but no samples: record it with the category `disabled-by-default-v8.cpu_profiler`"
         )));
     }
     let mut table = v8_cpu::table(how);

@@ -28,7 +28,7 @@ pub struct Baseline {
 
 /// More stacks than may be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{rows} stacks of counters are more than the {limit} that may be remembered")]
+#[error("{rows} cumulative stacks exceed the limit of {limit}")]
 pub struct TooManyRows {
     /// How many there are.
     pub rows: usize,

@@ -89,7 +89,7 @@ pub fn read(text: &str, units: &Units, numbers: bool, memory: u64) -> Result<Pro
         }
         if leaf_first.len() > MAX_DEPTH {
             return Err(wrong(format!(
-                "a stack of {} frames; at most {MAX_DEPTH} are read",
+                "a stack has {} frames; the limit is {MAX_DEPTH}",
                 leaf_first.len()
             )));
         }
@@ -127,7 +127,7 @@ fn frames(stack: &str) -> impl Iterator<Item = &str> {
 
 fn stack_and_number(line: &str) -> Result<(&str, f64), String> {
     let Some((stack, number)) = line.rsplit_once([' ', '\t']) else {
-        return Err("no number at the end; expected `root;frame;leaf 12`".to_owned());
+        return Err("the sample count is missing; expected `root;frame;leaf 12`".to_owned());
     };
     // Only digits and a point: `inf`, `1e9` and signs are no counts of anything.
     let is_number = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -137,7 +137,7 @@ fn stack_and_number(line: &str) -> Result<(&str, f64), String> {
         _ => {
             let shown: String = number.chars().take(40).collect();
             Err(format!(
-                "`{shown}` is not a number of samples; expected `root;frame;leaf 12`"
+                "`{shown}` is not a sample count; expected `root;frame;leaf 12`"
             ))
         }
     }
@@ -164,8 +164,7 @@ fn refuse_comparison(text: &str) -> Result<(), FoldedError> {
     }
     Err(FoldedError::Line {
         line: first + 1,
-        what: "two numbers at the end of every line: this is a comparison of two profiles (difffolded), not a profile; send \
-               each of the two by itself"
+        what: "every line ends with two numbers: this is a comparison (difffolded), not a profile; send the two profiles separately"
             .to_owned(),
     })
 }

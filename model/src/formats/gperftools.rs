@@ -54,7 +54,7 @@ impl Words {
 
 /// Reads a CPU profile.
 pub(super) fn read_cpu(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
-    let words = Words::of(file).ok_or_else(|| ReadError::byte(0, "no header of a CPU profile"))?;
+    let words = Words::of(file).ok_or_else(|| ReadError::byte(0, "the CPU profile header is missing"))?;
     let word = |index: usize| {
         let cut = || {
             ReadError::byte(
@@ -87,7 +87,7 @@ pub(super) fn read_cpu(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError>
         if depth == 0 || depth > MAX_DEPTH as u64 {
             return Err(ReadError::byte(
                 at * words.bytes,
-                format!("a stack of {depth} frames; 1 to {MAX_DEPTH} are read"),
+                format!("a stack has {depth} frames; expected 1 to {MAX_DEPTH}"),
             ));
         }
         let first = at + 2;
@@ -175,14 +175,14 @@ pub(super) fn read_heap(text: &str, how: &How<'_>) -> Result<Outcome, ReadError>
     let period = match kind.split_once('/') {
         None if kind == "heapprofile" => 0.0,
         Some(("heap_v2", period)) => {
-            let wrong = || ReadError::line(0, format!("the period `{}` is no number", shown(period)));
+            let wrong = || ReadError::line(0, format!("the period `{}` is not a number", shown(period)));
             period.parse::<u64>().map_err(|_| wrong())? as f64
         }
         _ => {
             return Err(ReadError::line(
                 0,
                 format!(
-                    "heaps of the kind `{}` are not read; only `heapprofile` and `heap_v2/...` are",
+                    "heap profiles of kind `{}` are not supported: use `heapprofile` or `heap_v2/...`",
                     shown(kind)
                 ),
             ));

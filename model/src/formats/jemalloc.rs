@@ -33,7 +33,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
         let line = line.trim();
         if line.starts_with('@') {
             let stack = addresses(line);
-            open = Some(stack.ok_or_else(|| ReadError::line(at, format!("`{}` is no stack", shown(line))))?);
+            open = Some(stack.ok_or_else(|| ReadError::line(at, format!("`{}` is not a stack", shown(line))))?);
         } else if let Some(numbers) = line.strip_prefix("t*:") {
             let (in_use, allocated, _) = counts(numbers).ok_or_else(|| {
                 ReadError::line(

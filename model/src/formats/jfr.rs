@@ -279,7 +279,7 @@ impl Sums {
     fn finish(self, mut table: Table, start_ns: i64, end_ns: i64) -> Result<Outcome, ReadError> {
         if self.events == 0 {
             return Err(ReadError::Content(
-                "the recording holds no samples, allocations or locks; record with `settings=profile`".to_owned(),
+                "the recording contains no samples, allocations or locks; record with `settings=profile`".to_owned(),
             ));
         }
         let mut beside = 0;

@@ -96,7 +96,7 @@ impl<'t> Tokens<'t> {
         let mut plain = true;
         loop {
             match self.text.get(self.at) {
-                None => return Err(ReadError::byte(start, "a string without an end")),
+                None => return Err(ReadError::byte(start, "a string is not terminated")),
                 Some(b'"') => break,
                 Some(b'\\') => {
                     plain = false;
@@ -121,7 +121,7 @@ impl<'t> Tokens<'t> {
         loop {
             let at = self.at;
             match self.next()? {
-                None => return Err(ReadError::byte(at, "the text ends in the middle")),
+                None => return Err(ReadError::byte(at, "the text ends unexpectedly")),
                 Some(Token::ObjectStart | Token::ListStart) => depth += 1,
                 Some(Token::ObjectEnd | Token::ListEnd) => {
                     depth = depth.checked_sub(1).ok_or_else(|| ReadError::byte(at, "not JSON"))?;

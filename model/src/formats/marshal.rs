@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ReadError> {
-        let cut = || ReadError::byte(self.at, "the file ends in the middle");
+        let cut = || ReadError::byte(self.at, "the file ends unexpectedly");
         let bytes = self
             .bytes
             .get(self.at..self.at.saturating_add(length))
@@ -90,14 +90,13 @@ impl<'a> Reader<'a> {
 
     fn length(&mut self) -> Result<usize, ReadError> {
         let at = self.at;
-        usize::try_from(self.four()?).map_err(|_| ReadError::byte(at, "a negative length"))
+        usize::try_from(self.four()?).map_err(|_| ReadError::byte(at, "a length is negative"))
     }
 
     /// The next value.
     pub(super) fn value(&mut self) -> Result<Value<'a>, ReadError> {
         let at = self.at;
-        self.next(0)?
-            .ok_or_else(|| ReadError::byte(at, "nothing where a value should be"))
+        self.next(0)?.ok_or_else(|| ReadError::byte(at, "a value is missing"))
     }
 
     /// `None` for the end of a dictionary.
@@ -121,7 +120,9 @@ impl<'a> Reader<'a> {
             b'l' => self.long(at)?,
             b'g' => {
                 let bytes = self.take(8)?;
-                let bytes = bytes.try_into().map_err(|_| ReadError::byte(at, "a short number"))?;
+                let bytes = bytes
+                    .try_into()
+                    .map_err(|_| ReadError::byte(at, "a number is too short"))?;
                 Value::Float(f64::from_le_bytes(bytes))
             }
             b'f' => {
@@ -151,21 +152,19 @@ impl<'a> Reader<'a> {
                 while let Some(key) = self.next(depth + 1)? {
                     let at = self.at;
                     let value = self.next(depth + 1)?;
-                    entries.push((key, value.ok_or_else(|| ReadError::byte(at, "a key without a value"))?));
+                    entries.push((key, value.ok_or_else(|| ReadError::byte(at, "a key has no value"))?));
                 }
                 Value::Dict(entries.into())
             }
             b'r' => {
                 let index = self.length()?;
                 let known = self.references.get(index).cloned();
-                known.ok_or_else(|| {
-                    ReadError::byte(at, format!("a reference to value {index}, which was not read yet"))
-                })?
+                known.ok_or_else(|| ReadError::byte(at, format!("a reference to undefined value {index}")))?
             }
             other => {
                 return Err(ReadError::byte(
                     at,
-                    format!("values of type {:?} are not read", other as char),
+                    format!("values of type {:?} are not supported", other as char),
                 ));
             }
         };
@@ -180,7 +179,7 @@ impl<'a> Reader<'a> {
         for _ in 0..length {
             let at = self.at;
             let value = self.next(depth + 1)?;
-            values.push(value.ok_or_else(|| ReadError::byte(at, "a tuple of fewer values than it says"))?);
+            values.push(value.ok_or_else(|| ReadError::byte(at, "a tuple has fewer values than declared"))?);
         }
         Ok(Value::Tuple(values.into()))
     }
@@ -193,7 +192,7 @@ impl<'a> Reader<'a> {
             let bytes = self.take(2)?;
             let bits = i64::from(u16::from_le_bytes([bytes[0], bytes[1]]));
             if digit >= 4 && bits != 0 {
-                return Err(ReadError::byte(at, "a whole number of more than 60 bits"));
+                return Err(ReadError::byte(at, "an integer has more than 60 bits"));
             }
             if digit < 4 {
                 value |= bits << (15 * digit);

@@ -188,7 +188,7 @@ pub(crate) fn duration_of(start_unix_ns: i64, duration_ns: i64) -> Result<i64, S
         return Ok(since);
     }
     Err(format!(
-        "its duration is {} years: that is a moment, not a length; write the nanoseconds between its start and its end",
+        "its duration is {} years, so it is probably an end time; set it to the nanoseconds between start and end",
         duration_ns / (365 * DAY_NS)
     ))
 }

@@ -38,12 +38,12 @@ impl<'a> Bytes<'a> {
         while more {
             let byte = self.byte()?;
             if shift > 62 {
-                return Err(ReadError::byte(start, "a number of more than 64 bits"));
+                return Err(ReadError::byte(start, "a number has more than 64 bits"));
             }
             value |= u64::from(byte & 0x7f) << shift;
             (more, shift) = (byte & 0x80 != 0, shift + 7);
         }
-        let value = i64::try_from(value).map_err(|_| ReadError::byte(start, "a number of more than 63 bits"))?;
+        let value = i64::try_from(value).map_err(|_| ReadError::byte(start, "a number has more than 63 bits"))?;
         Ok(if first & 0x40 == 0 { value } else { -value })
     }
 
@@ -51,7 +51,7 @@ impl<'a> Bytes<'a> {
         let start = self.at;
         let rest = &self.bytes[start..];
         let length = rest.iter().position(|&byte| byte == 0);
-        let length = length.ok_or_else(|| ReadError::byte(start, "a text without an end"))?;
+        let length = length.ok_or_else(|| ReadError::byte(start, "a string is not terminated"))?;
         self.at += length + 1;
         Ok(std::str::from_utf8(&rest[..length]).unwrap_or("\u{fffd}"))
     }
@@ -87,7 +87,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     while bytes.at < file.len() {
         let at = bytes.at;
         let event = bytes.byte()?;
-        let outside = || ReadError::byte(at, "an event before the first stack");
+        let outside = || ReadError::byte(at, "an event comes before the first stack");
         match event {
             0 => {}
             1 => {
@@ -119,7 +119,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
                 let text = |index: i64| match strings.get(&(open.process, index)) {
                     Some(&text) => Ok(text),
                     None if index == 1 => Ok("<unknown>"),
-                    None => Err(ReadError::byte(at, format!("string {index} was not defined"))),
+                    None => Err(ReadError::byte(at, format!("string {index} is not defined"))),
                 };
                 let (file, scope) = (text(file)?, text(scope)?);
                 let line = u32::try_from(line).unwrap_or(0);
@@ -139,8 +139,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
                 let key = bytes.int()?;
                 let open = open.as_mut().ok_or_else(outside)?;
                 let frame = frames.get(&(open.process, key));
-                let &(location, _) =
-                    frame.ok_or_else(|| ReadError::byte(at, format!("frame {key} was not defined")))?;
+                let &(location, _) = frame.ok_or_else(|| ReadError::byte(at, format!("frame {key} is not defined")))?;
                 if open.of_task > 0 {
                     open.of_task -= 1;
                 } else {
@@ -185,7 +184,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
                 whole.append(&mut open.frames);
                 open.frames = whole;
                 if open.frames.len() > MAX_DEPTH {
-                    return Err(ReadError::byte(at, format!("a stack of more than {MAX_DEPTH} frames")));
+                    return Err(ReadError::byte(at, format!("a stack has more than {MAX_DEPTH} frames")));
                 }
             }
             14 => {
@@ -196,7 +195,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
             }
             15 => drop((bytes.int()?, bytes.int()?)),
             16 => drop(bytes.int()?),
-            other => return Err(ReadError::byte(at, format!("events of kind {other} are not known"))),
+            other => return Err(ReadError::byte(at, format!("unknown event kind {other}"))),
         }
     }
     close(&mut samples, open.take(), &mut last)?;
@@ -205,7 +204,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
 
 fn push(open: &mut Open<'_>, location: u32, at: usize) -> Result<(), ReadError> {
     if open.frames.len() >= MAX_DEPTH {
-        return Err(ReadError::byte(at, format!("a stack of more than {MAX_DEPTH} frames")));
+        return Err(ReadError::byte(at, format!("a stack has more than {MAX_DEPTH} frames")));
     }
     open.frames.push(location);
     Ok(())

@@ -84,7 +84,7 @@ impl Plan {
                 }
                 None => "period_assumed",
             };
-            let what = format!("{} ns for each sample", units.factor);
+            let what = format!("{} ns per sample", units.factor);
             let samples = if own_periods { without_period } else { seen.samples };
             Rejected::of(reason, &what, samples).add_to(changed);
         }
@@ -236,7 +236,7 @@ pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptEr
         {
             if let Some(frame) = frame(line) {
                 if open.frames.len() >= MAX_DEPTH {
-                    return Err(wrong("a stack of more frames than are read"));
+                    return Err(wrong("a stack has too many frames"));
                 }
                 open.frames.push(frame);
                 continue;
@@ -247,7 +247,7 @@ pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptEr
             }
         }
         finish(&mut open);
-        let head = head(line).ok_or_else(|| wrong("neither the head of a sample nor one of its frames"))?;
+        let head = head(line).ok_or_else(|| wrong("neither a sample header nor a frame"))?;
         open = Some(Open {
             head,
             frames: Vec::new(),
@@ -257,7 +257,7 @@ pub fn read(text: &str, rate_hz: Option<u32>) -> Result<PerfScript, PerfScriptEr
     if samples == 0 {
         return Err(PerfScriptError {
             line: text.lines().count().max(1),
-            what: "the text holds no sample of `perf script`".to_owned(),
+            what: "the text contains no `perf script` sample".to_owned(),
         });
     }
     // Events of one type (a clock with and without a name) are one profile.

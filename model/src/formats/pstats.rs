@@ -34,7 +34,7 @@ fn function(
     known: &mut HashMap<usize, u32>,
     table: &mut Table,
 ) -> Result<u32, ReadError> {
-    let wrong = || ReadError::byte(at, "a function that is not (file, line, name)");
+    let wrong = || ReadError::byte(at, "a function key is not (file, line, name)");
     let Value::Tuple(parts) = value else {
         return Err(wrong());
     };
@@ -68,7 +68,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     let mut table = Table::new(vec![Column::new(profile_type, 0)], how.memory);
     let mut reader = Reader::new(file, how.memory);
     let Value::Dict(functions) = reader.value()? else {
-        return Err(ReadError::byte(0, "no dictionary of functions"));
+        return Err(ReadError::byte(0, "the dictionary of functions is missing"));
     };
     let at = reader.at();
     let root = table.frame(ONE_LEVEL, "", 0)?;
@@ -78,7 +78,7 @@ pub(super) fn read(file: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
         let wrong = || {
             ReadError::byte(
                 at,
-                "a function without (calls, calls, own seconds, all seconds, callers)",
+                "a function's value is not (calls, calls, own seconds, total seconds, callers)",
             )
         };
         let Value::Tuple(numbers) = value else {

@@ -67,12 +67,12 @@ pub enum FormatError {
     TooHeavy(#[from] TooHeavy),
     /// A word for what is measured that nobody knows.
     #[error(
-        "`{0}` does not name what is measured: use cpu, wall, cpu_nanoseconds, wall_nanoseconds, inuse_space, inuse_objects, \
+        "unknown kind `{0}`: use cpu, wall, cpu_nanoseconds, wall_nanoseconds, inuse_space, inuse_objects, \
          alloc_space, alloc_objects, goroutines, mutex_count, mutex_duration, block_count or block_duration"
     )]
     Kind(String),
     /// A format that is known and not read.
-    #[error("this is {what}, which is not read: {instead}")]
+    #[error("this is {what}, which is not supported: {instead}")]
     NotRead {
         /// What it is.
         what: &'static str,
@@ -93,19 +93,19 @@ pub enum FormatError {
     #[error("{0} must be UTF-8 text: {1}")]
     NotText(&'static str, std::str::Utf8Error),
     /// Not pprof.
-    #[error("read as pprof: {0}")]
+    #[error("invalid pprof: {0}")]
     Pprof(#[from] PprofError),
     /// Not collapsed stacks.
-    #[error("read as folded stacks: {0}")]
+    #[error("invalid folded stacks: {0}")]
     Folded(#[from] FoldedError),
     /// Not of `perf script`.
-    #[error("read as perf script: {0}")]
+    #[error("invalid perf script output: {0}")]
     PerfScript(#[from] PerfScriptError),
     /// Not of speedscope.
-    #[error("read as speedscope: {0}")]
+    #[error("invalid speedscope file: {0}")]
     Speedscope(#[from] SpeedscopeError),
     /// Recognised, and not as it should be.
-    #[error("read as {0}: {1}")]
+    #[error("invalid as {0}: {1}")]
     Broken(&'static str, ReadError),
 }
 
@@ -130,7 +130,7 @@ pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError
         Some(Recognised::Read(format)) if format != named => FormatError::Misnamed {
             error: Box::new(error),
             what: format.described(),
-            instead: format!("say `format={}`", format.name()),
+            instead: format!("set `format={}`", format.name()),
         },
         Some(Recognised::NotRead(known)) => FormatError::Misnamed {
             error: Box::new(error),

@@ -33,65 +33,65 @@ const fn not_read(what: &'static str, instead: &'static str) -> Recognised {
 const BINARY: [(&[u8], Recognised); 13] = [
     (
         b"PERFILE2",
-        not_read("a recording of perf (perf.data)", "send the text of `perf script`"),
+        not_read("a perf recording (perf.data)", "send the output of `perf script`"),
     ),
     (
         b"2ELIFREP",
-        not_read("a recording of perf (perf.data)", "send the text of `perf script`"),
+        not_read("a perf recording (perf.data)", "send the output of `perf script`"),
     ),
-    (b"memray", not_read("a recording of memray", MEMRAY)),
+    (b"memray", not_read("a memray recording", MEMRAY)),
     (
         &[0x04, 0x22, 0x4d, 0x18],
-        not_read("a file packed with LZ4, as memray records", MEMRAY),
+        not_read("an LZ4-compressed file, perhaps a memray recording", MEMRAY),
     ),
     (
         &[0x04, 0x08],
         not_read(
-            "a file of Ruby's Marshal, as stackprof writes",
-            "send the output of `stackprof --stackcollapse`, with its samples per second (`sample_rate`)",
+            "a Ruby Marshal file, perhaps from stackprof",
+            "send the output of `stackprof --stackcollapse` with its `sample_rate`",
         ),
     ),
     (
         b"gmon",
         not_read(
-            "a profile of gprof (gmon.out)",
-            "gprof's sums cannot be converted; record with perf instead",
+            "a gprof profile (gmon.out)",
+            "it has no stacks; record with perf instead",
         ),
     ),
     (
         b"JAVA PROFILE 1.0",
         not_read(
-            "a heap dump of Java (hprof)",
+            "a Java heap dump (hprof)",
             "record allocations with JFR: `jcmd PID JFR.start settings=profile`",
         ),
     ),
     (
         b"--- symbol\n",
         not_read(
-            "a profile with symbols in front (`pprof --raw`)",
-            "send the file that it was made from: the tool has cut out callers, and its period",
+            "a symbolized profile (`pprof --raw`)",
+            "send the original file: this one lacks callers and the sampling period",
         ),
     ),
     (
         b"Nettrace",
         not_read(
-            "a trace of .NET",
+            "a .NET trace",
             "convert it with `dotnet-trace convert --format Speedscope`",
         ),
     ),
     (
         b"PK\x03\x04",
-        not_read("a ZIP archive", "send the profiles that are in it, one by one"),
+        not_read("a ZIP archive", "unpack it and send each profile"),
     ),
     (
         b"\x7fELF",
         not_read(
             "a program or library (ELF)",
-            "send a profile; debug information goes to the server by itself",
+            "send a profile; debug information is sent automatically",
         ),
     ),
-    (b"\xfd7zXZ", not_read("a file packed with xz", "unpack it first")),
-    (b"BZh", not_read("a file packed with bzip2", "unpack it first")),
+    (b"\xfd7zXZ", not_read("an xz-compressed file", "decompress it first")),
+    (b"BZh", not_read("a bzip2-compressed file", "decompress it first")),
 ];
 
 /// Beginnings of pictures and pages.
@@ -99,46 +99,46 @@ const PICTURES: [&[u8]; 5] = [b"<svg", b"<!DOCTYPE", b"<!doctype", b"<html", b"<
 
 const MEMRAY: &str = "convert it with `memray transform speedscope`";
 const PICTURE: Recognised = not_read(
-    "a picture or page of a profile (SVG, HTML, XML)",
-    "send the data that it was drawn from",
+    "a rendered profile (SVG, HTML, XML)",
+    "send the profile it was rendered from",
 );
 const HEAPTRACK: Recognised = not_read(
-    "a recording of heaptrack",
+    "a heaptrack recording",
     "convert it with `heaptrack_print --print-flamegraph FILE` and send it as folded",
 );
 const MASSIF: Recognised = not_read(
-    "a profile of valgrind's massif",
-    "its snapshots have no common stacks; record the heap with heaptrack (`heaptrack_print --print-flamegraph`)",
+    "a valgrind massif profile",
+    "its snapshots cannot be combined; record the heap with heaptrack (`heaptrack_print --print-flamegraph`)",
 );
 const STACKPROF: Recognised = not_read(
-    "a profile of stackprof (JSON)",
-    "send the output of `stackprof --stackcollapse`, with its samples per second (`sample_rate`)",
+    "a stackprof profile (JSON)",
+    "send the output of `stackprof --stackcollapse` with its `sample_rate`",
 );
 const PYINSTRUMENT: Recognised = not_read(
-    "a profile of pyinstrument (JSON)",
+    "a pyinstrument profile (JSON)",
     "render it with `pyinstrument -r speedscope`",
 );
 const DHAT: Recognised = not_read(
-    "a profile of valgrind's dhat",
-    "record the heap with heaptrack (`heaptrack_print --print-flamegraph`), or send callgrind's file",
+    "a valgrind dhat profile",
+    "record the heap with heaptrack (`heaptrack_print --print-flamegraph`), or send a callgrind file",
 );
 const HEAP_SNAPSHOT: Recognised = not_read(
-    "a heap snapshot of V8",
-    "it has objects and no stacks; record with `node --heap-prof`",
+    "a V8 heap snapshot",
+    "it contains objects, not stacks; record with `node --heap-prof`",
 );
 const FIREFOX: Recognised = not_read(
-    "a profile of the Firefox Profiler (also of samply)",
-    "record with perf and send the text of `perf script`, or send speedscope",
+    "a Firefox Profiler profile (also written by samply)",
+    "record with perf and send the output of `perf script`, or export speedscope",
 );
-const V8_LOG: Recognised = not_read("a log of V8 (`node --prof`)", "record with `node --cpu-prof`");
+const V8_LOG: Recognised = not_read("a V8 log (`node --prof`)", "record with `node --cpu-prof`");
 const OTLP_JSON: Recognised = not_read("an OTLP message (JSON)", "send it to /v1development/profiles");
 const SNAPSHOT_OF_GO: Recognised = not_read(
-    "a profile of Go as text (`debug=1`)",
-    "ask for it without `debug`: the answer is pprof",
+    "a Go profile as text (`debug=1`)",
+    "request it without `debug` to get pprof",
 );
 const OTHER_JSON: Recognised = not_read(
-    "JSON of no profiler that is known here",
-    "JSON of speedscope, V8 (.cpuprofile, .heapprofile), Chrome traces and bpftrace is read",
+    "JSON of an unknown profiler",
+    "send JSON from speedscope, V8 (.cpuprofile, .heapprofile), Chrome traces or bpftrace",
 );
 
 /// Recognises bytes that are unpacked; `None` when only trying can tell.
@@ -289,11 +289,11 @@ mod tests {
                 "Firefox",
                 "perf script",
             ),
-            (b"v8-version,11,3,244\n", "log of V8", "--cpu-prof"),
-            (b"<?xml version=\"1.0\"?><svg/>", "SVG", "drawn from"),
+            (b"v8-version,11,3,244\n", "V8 log", "--cpu-prof"),
+            (b"<?xml version=\"1.0\"?><svg/>", "SVG", "rendered from"),
             (b"Nettrace\x14", ".NET", "Speedscope"),
             (b"\x7fELF\x02", "ELF", "profile"),
-            (br#"{"hello": 1}"#, "no profiler", "speedscope"),
+            (br#"{"hello": 1}"#, "unknown profiler", "speedscope"),
             (b"goroutine profile: total 5\n1 @ 0x1\n", "debug=1", "pprof"),
         ] {
             match recognise(bytes) {

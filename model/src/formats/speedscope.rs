@@ -189,7 +189,7 @@ pub fn read(json: &[u8], asked: Option<&Units>, rate_hz: u32) -> Result<Speedsco
     let exporter = Exporter::of(file.exporter.as_deref().unwrap_or_default());
     if exporter == Exporter::Own && file.profiles.len() > 1 {
         return Err(SpeedscopeError(
-            "this is an exported comparison of two releases, not a profile; export each of them by itself".to_owned(),
+            "this is an exported comparison of two releases, not a profile; export each release separately".to_owned(),
         ));
     }
     let assumed = match exporter {
@@ -293,14 +293,11 @@ impl Rows<'_> {
 
     fn sampled(mut self, samples: &[Vec<u32>], weights: &[f64]) -> Result<(), String> {
         if samples.len() != weights.len() {
-            return Err(format!("{} samples and {} weights", samples.len(), weights.len()));
+            return Err(format!("{} samples but {} weights", samples.len(), weights.len()));
         }
         for (stack, &weight) in samples.iter().zip(weights) {
             if stack.len() > MAX_DEPTH {
-                return Err(format!(
-                    "a stack of {} frames; at most {MAX_DEPTH} are read",
-                    stack.len()
-                ));
+                return Err(format!("a stack has {} frames; the limit is {MAX_DEPTH}", stack.len()));
             }
             // Samples are written from the root on.
             let leaf_first = stack.iter().rev().map(|&frame| self.location(frame));
@@ -316,7 +313,7 @@ impl Rows<'_> {
         let mut frames_written = 0usize;
         for event in events {
             if event.at < since {
-                return Err(format!("an event at {} after one at {since}", event.at));
+                return Err(format!("an event at {} follows one at {since}", event.at));
             }
             self.stretch(&open, event.at - since, &mut frames_written)?;
             since = event.at;
@@ -342,7 +339,7 @@ impl Rows<'_> {
         match end {
             Some(end) if end >= since => self.stretch(&open, end - since, &mut frames_written),
             _ => Err(format!(
-                "{} frames are never closed, and no `endValue` after the last event says when they ended",
+                "{} frames are never closed, and there is no `endValue` after the last event to say when they ended",
                 open.len()
             )),
         }
@@ -355,7 +352,7 @@ impl Rows<'_> {
         }
         *frames_written += open.len();
         if *frames_written > MAX_EVENT_FRAMES {
-            return Err(format!("the events unfold to more than {MAX_EVENT_FRAMES} frames"));
+            return Err(format!("the events expand to more than {MAX_EVENT_FRAMES} frames"));
         }
         let leaf_first = open.iter().rev().map(|&frame| self.location(frame));
         let leaf_first = leaf_first.collect::<Result<Vec<_>, _>>()?;

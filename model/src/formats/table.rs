@@ -101,7 +101,7 @@ impl Table {
     pub(super) fn row(&mut self, leaf_first: Vec<u32>) -> Result<usize, ReadError> {
         if leaf_first.len() > MAX_DEPTH {
             return Err(ReadError::Content(format!(
-                "a stack of {} frames; at most {MAX_DEPTH} are read",
+                "a stack has {} frames; the limit is {MAX_DEPTH}",
                 leaf_first.len()
             )));
         }

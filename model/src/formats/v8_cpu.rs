@@ -74,7 +74,7 @@ impl Tree {
         for node in nodes {
             let at = self.nodes.len();
             if self.by_id.insert(node.id, at).is_some() {
-                return Err(ReadError::Content(format!("node {} comes twice", node.id)));
+                return Err(ReadError::Content(format!("node {} is defined twice", node.id)));
             }
             self.parents.extend(node.parent.map(|parent| (at, parent)));
             self.children.extend(node.children.iter().map(|&child| (child, at)));
@@ -132,7 +132,7 @@ pub(super) fn add(
         let node = *tree
             .by_id
             .get(&id)
-            .ok_or_else(|| ReadError::Content(format!("sample {at} is of node {id}, which does not exist")))?;
+            .ok_or_else(|| ReadError::Content(format!("sample {at} refers to node {id}, which does not exist")))?;
         let sum = sums.entry(node).or_default();
         sum.0 += (next - time).max(0.0);
         sum.1 += 1;
@@ -158,7 +158,7 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     let file: File = serde_json::from_slice(json).map_err(|error| ReadError::Content(in_json(&error)))?;
     if file.samples.len() != file.deltas.len() {
         return Err(ReadError::Content(format!(
-            "{} samples and {} timeDeltas",
+            "{} samples but {} timeDeltas",
             file.samples.len(),
             file.deltas.len()
         )));

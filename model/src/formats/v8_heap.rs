@@ -32,7 +32,7 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     let wrong = |tokens: &Tokens<'_>, what: &str| ReadError::byte(tokens.at(), what);
     match tokens.next()? {
         Some(Token::ObjectStart) => open.push(Open::File),
-        _ => return Err(wrong(&tokens, "no object")),
+        _ => return Err(wrong(&tokens, "not an object")),
     }
     let node = |nodes: &mut Vec<Node>, table: &mut Table, parent: Option<usize>| -> Result<usize, ReadError> {
         table.charge(160)?;
@@ -47,29 +47,29 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
     let mut values: Vec<(usize, f64)> = Vec::new();
     while let Some(&at) = open.last() {
         let token = tokens.next()?;
-        let token = token.ok_or_else(|| wrong(&tokens, "the text ends in the middle"))?;
+        let token = token.ok_or_else(|| wrong(&tokens, "the text ends unexpectedly"))?;
         match (at, token) {
             (_, Token::ObjectEnd | Token::ListEnd) => {
                 open.pop();
             }
             (Open::File, Token::Key(key)) if key == "head" => {
                 if !matches!(tokens.next()?, Some(Token::ObjectStart)) {
-                    return Err(wrong(&tokens, "`head` is no node"));
+                    return Err(wrong(&tokens, "`head` is not a node"));
                 }
                 open.push(Open::Node(node(&mut nodes, &mut table, None)?));
             }
             (Open::Node(at), Token::Key(key)) => match &*key {
                 "callFrame" => match tokens.next()? {
                     Some(Token::ObjectStart) => open.push(Open::Frame(at)),
-                    _ => return Err(wrong(&tokens, "`callFrame` is no object")),
+                    _ => return Err(wrong(&tokens, "`callFrame` is not an object")),
                 },
                 "children" => match tokens.next()? {
                     Some(Token::ListStart) => open.push(Open::Children(at)),
-                    _ => return Err(wrong(&tokens, "`children` is no list")),
+                    _ => return Err(wrong(&tokens, "`children` is not a list")),
                 },
                 "selfSize" => match tokens.next()? {
                     Some(Token::Number(size)) if (0.0..9e18).contains(&size) => values.push((at, size)),
-                    _ => return Err(wrong(&tokens, "`selfSize` is no size")),
+                    _ => return Err(wrong(&tokens, "`selfSize` is not a size")),
                 },
                 _ => tokens.skip_value()?,
             },
@@ -86,15 +86,15 @@ pub(super) fn read(json: &[u8], how: &How<'_>) -> Result<Outcome, ReadError> {
                     ("functionName", Some(Token::Text(text))) => nodes[at].name = text.into_owned(),
                     ("url", Some(Token::Text(text))) => nodes[at].file = text.into_owned(),
                     ("lineNumber", Some(Token::Number(line))) => nodes[at].line = line as i64,
-                    _ => return Err(wrong(&tokens, "a frame of other types")),
+                    _ => return Err(wrong(&tokens, "a call frame has fields of the wrong type")),
                 }
             }
             (Open::File, Token::Key(_)) => tokens.skip_value()?,
-            _ => return Err(wrong(&tokens, "not the shape of a heap profile")),
+            _ => return Err(wrong(&tokens, "not a heap profile")),
         }
     }
     if nodes.is_empty() {
-        return Err(ReadError::Content("it has no `head`".to_owned()));
+        return Err(ReadError::Content("`head` is missing".to_owned()));
     }
     let mut rows = Rows::new(&nodes);
     for (node, size) in values {

@@ -46,7 +46,9 @@ impl OwnCode {
                 })?;
             let prefixes: Vec<String> = prefixes.filter(|p| !p.is_empty()).map(str::to_owned).collect();
             if prefixes.is_empty() {
-                return Err(format!("`{setting}`: no prefix; expected `SERVICE=PREFIX,PREFIX`"));
+                return Err(format!(
+                    "`{setting}`: the prefix is missing; expected `SERVICE=PREFIX,PREFIX`"
+                ));
             }
             own.0.entry(service.to_owned()).or_default().extend(prefixes);
         }

@@ -93,7 +93,7 @@ fn torn(what: &'static str) -> DecodeError {
 fn varint(bytes: &[u8], at: &mut usize, end: usize) -> Result<u64, DecodeError> {
     let mut value = 0u64;
     for shift in (0..70).step_by(7) {
-        let byte = *bytes[..end].get(*at).ok_or_else(|| torn("a number is cut off"))?;
+        let byte = *bytes[..end].get(*at).ok_or_else(|| torn("a number is truncated"))?;
         *at += 1;
         if shift < 64 {
             value |= u64::from(byte & 0x7f) << shift;
@@ -128,7 +128,7 @@ fn for_fields(
             FIXED64 => 8,
             FIXED32 => 4,
             BYTES => usize::try_from(varint(bytes, &mut at, end)?).map_err(|_| torn("a length is out of range"))?,
-            _ => return Err(torn("a group, which no version of the format has")),
+            _ => return Err(torn("a group field, which no version of the format uses")),
         };
         if length > end - at {
             return Err(torn("a field is longer than its message"));

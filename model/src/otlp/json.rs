@@ -45,7 +45,7 @@ pub(crate) fn to_protobuf(schema: &'static Schema, json: &[u8]) -> Result<Vec<u8
     };
     seed.deserialize(&mut reader)
         .and_then(|()| reader.end())
-        .map_err(|error| JsonError(format!("not the JSON of {}: {error}", schema.name)))?;
+        .map_err(|error| JsonError(format!("invalid JSON for {}: {error}", schema.name)))?;
     Ok(written)
 }
 
@@ -347,7 +347,7 @@ impl Visitor<'_> for BitsSeed {
         let kind = match self.0.kind {
             Kind::Bool => "true or false",
             Kind::Double => "a number",
-            _ => "a whole number in range, as number or text,",
+            _ => "an integer in range, as a number or string,",
         };
         write!(f, "{kind} in `{}`", self.0.name)
     }

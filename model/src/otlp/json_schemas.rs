@@ -25,7 +25,7 @@ const fn many(name: &'static str, number: u32, kind: Kind) -> Field {
 }
 
 const OLD_LAYOUT: Kind = Kind::Refused(
-    "belongs to OTLP profiles before 1.8, which are read as protobuf only: send protobuf, or update the sender",
+    "belongs to OTLP profiles before 1.8, which are accepted as protobuf only: send protobuf, or update the sender",
 );
 
 static ANY_VALUE: Schema = Schema {

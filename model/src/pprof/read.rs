@@ -155,11 +155,11 @@ impl<'s> Types<'s> {
         string: &impl Fn(i64) -> Result<&'s str, PprofError>,
     ) -> Result<Types<'s>, PprofError> {
         if source.sample_type.is_empty() {
-            return Err(PprofError::Invalid("it names no sample type".to_owned()));
+            return Err(PprofError::Invalid("it has no sample type".to_owned()));
         }
         if source.sample_type.len() > MAX_SAMPLE_TYPES {
             return Err(PprofError::Invalid(format!(
-                "it has {} sample types; at most {MAX_SAMPLE_TYPES} are read",
+                "it has {} sample types; the limit is {MAX_SAMPLE_TYPES}",
                 source.sample_type.len()
             )));
         }

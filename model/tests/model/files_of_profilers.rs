@@ -426,5 +426,5 @@ fn chunks_of_a_recording_add_up() {
         assert_eq!(twice.stacks.len(), once.stacks.len());
     }
     let error = read(&whole[..whole.len() - 1], &reading()).unwrap_err().to_string();
-    assert!(error.contains("JFR") && error.contains("not finished"), "{error}");
+    assert!(error.contains("JFR") && error.contains("unfinished"), "{error}");
 }

@@ -350,7 +350,7 @@ fn recordings_that_lead_round_or_unfold_without_end_are_refused() {
     let sample = [(EXECUTION, wholes(&[5, 1]))];
     let mut forward = recording(&[], &sample);
     forward.before = 8;
-    refused(Format::Jfr, &forward.bytes(), "leads forward");
+    refused(Format::Jfr, &forward.bytes(), "points forward");
     // The pool that is its own predecessor.
     let mut round = recording(&[], &sample);
     round.before = -1;
@@ -458,7 +458,7 @@ fn binary_samples_of_others_are_bounded() {
     refused(
         Format::Mojo,
         b"MOJ\x03\x02\x01\x00t\0\x05\x07",
-        "frame 7 was not defined",
+        "frame 7 is not defined",
     );
     refused(Format::Mojo, b"MOJ\x03\x63", "kind 99");
 

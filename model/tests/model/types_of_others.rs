@@ -174,7 +174,7 @@ fn a_duration_that_is_the_end_is_read_as_that_and_another_is_refused() {
                 assert_eq!(read.profiles[0].duration_ns, expected);
                 assert_eq!(read.changed[0].reason, "duration_is_the_end");
             }
-            (Err(error), None) => assert!(error.to_string().contains("a moment, not a length"), "{error}"),
+            (Err(error), None) => assert!(error.to_string().contains("probably an end time"), "{error}"),
             (other, _) => panic!("{duration}: {other:?}"),
         }
     }

@@ -54,7 +54,7 @@ impl<'a> Chunk<'a> {
     pub(super) fn read(file: &'a [u8], base: usize, table: &mut Table) -> Result<Chunk<'a>, ReadError> {
         let rest = &file[base..];
         let head = rest.get(..HEAD).filter(|head| head.starts_with(MAGIC));
-        let head = head.ok_or_else(|| ReadError::byte(base, "no head of a chunk"))?;
+        let head = head.ok_or_else(|| ReadError::byte(base, "the chunk header is missing"))?;
         let two = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let eight = |at: usize| {
             head[at..at + 8]
@@ -64,7 +64,11 @@ impl<'a> Chunk<'a> {
         if !matches!(two(4), 1 | 2) {
             return Err(ReadError::byte(
                 base + 4,
-                format!("version {}.{} of the format; 1 and 2 are read", two(4), two(6)),
+                format!(
+                    "format version {}.{} is not supported; versions 1 and 2 are",
+                    two(4),
+                    two(6)
+                ),
             ));
         }
         let length = usize::try_from(eight(8))
@@ -74,8 +78,7 @@ impl<'a> Chunk<'a> {
             ReadError::byte(
                 base + 8,
                 format!(
-                    "the chunk says it has {} bytes and {} are there: the recording was not finished or is cut (`jfr assemble` \
-                     finishes it)",
+                    "the chunk declares {} bytes, but {} are present: the recording is unfinished or truncated (`jfr assemble` finishes it)",
                     eight(8),
                     rest.len()
                 ),
@@ -91,7 +94,7 @@ impl<'a> Chunk<'a> {
             let place = usize::try_from(eight(at))
                 .ok()
                 .filter(|place| (HEAD..length).contains(place));
-            place.ok_or_else(|| ReadError::byte(base + at, "it leads outside the chunk"))
+            place.ok_or_else(|| ReadError::byte(base + at, "an offset points outside the chunk"))
         };
         let types = Types::read(
             Cursor {
@@ -139,7 +142,10 @@ impl<'a> Chunk<'a> {
                 .filter(|size| *size > 0)
                 .and_then(|size| at.checked_add(size));
             let end = end.filter(|end| *end <= self.length && *end >= cursor.at);
-            let end = end.ok_or_else(|| self.at(at).error(format!("an event of {size} bytes")))?;
+            let end = end.ok_or_else(|| {
+                self.at(at)
+                    .error(format!("an event has an invalid size of {size} bytes"))
+            })?;
             if cursor.long()? == wanted {
                 let event = self.event(
                     &mut Cursor {

@@ -90,7 +90,7 @@ impl<'a> Cursor<'a> {
         let count = usize::try_from(self.int()?)
             .ok()
             .filter(|count| *count <= self.bytes.len());
-        count.ok_or_else(|| ReadError::byte(self.base + at, "a count that the chunk cannot hold"))
+        count.ok_or_else(|| ReadError::byte(self.base + at, "a count is too large for the chunk"))
     }
 
     /// A text.
@@ -120,7 +120,7 @@ impl<'a> Cursor<'a> {
                 let length = self.count()?;
                 Text::Plain(cut(self.take(length)?).iter().map(|&byte| char::from(byte)).collect())
             }
-            other => return Err(self.error(format!("a text of encoding {other}"))),
+            other => return Err(self.error(format!("unknown string encoding {other}"))),
         })
     }
 }

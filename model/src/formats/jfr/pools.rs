@@ -56,7 +56,7 @@ impl Pools {
             let mut cursor = chunk.at(at);
             cursor.int()?;
             if cursor.long()? != 1 {
-                return Err(chunk.at(at).error("no pool where the chunk says one is"));
+                return Err(chunk.at(at).error("no constant pool at the declared offset"));
             }
             // Start and duration.
             cursor.long()?;
@@ -73,7 +73,11 @@ impl Pools {
                 .ok()
                 .and_then(|at| usize::try_from(at.checked_add(before)?).ok());
             let next = next.filter(|next| *next < at && *next >= 68);
-            at = next.ok_or_else(|| chunk.at(at).error("a pool that leads forward or outside the chunk"))?;
+            at = next.ok_or_else(|| {
+                chunk
+                    .at(at)
+                    .error("a constant pool points forward or outside the chunk")
+            })?;
         }
     }
 
@@ -191,7 +195,7 @@ impl Pools {
                         for _ in 0..cursor.count()? {
                             let frame = self.frame(chunk, &mut cursor, field, table)?;
                             if stack.len() >= MAX_DEPTH {
-                                return Err(cursor.error(format!("a stack of more than {MAX_DEPTH} frames")));
+                                return Err(cursor.error(format!("a stack has more than {MAX_DEPTH} frames")));
                             }
                             stack.push(frame);
                         }

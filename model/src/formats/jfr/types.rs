@@ -76,7 +76,7 @@ impl<'a> Reader<'a, '_> {
     fn string(&mut self) -> Result<usize, ReadError> {
         let index = usize::try_from(self.cursor.int()?).ok();
         let found = index.filter(|index| *index < self.strings.len());
-        found.ok_or_else(|| self.cursor.error("a text that the metadata does not have"))
+        found.ok_or_else(|| self.cursor.error("the metadata refers to a missing string"))
     }
 
     /// The value of an attribute, not copied: texts are long and mentions of them short.
@@ -112,7 +112,7 @@ impl<'a> Reader<'a, '_> {
         let mut inside = open;
         match &*self.strings[name] {
             "class" => {
-                let id = number(self, "id").ok_or_else(|| self.cursor.error("a type without a number"))?;
+                let id = number(self, "id").ok_or_else(|| self.cursor.error("a type has no number"))?;
                 let class = Type {
                     name: self.name(&attributes)?,
                     kind: Kind::Fields,
@@ -122,7 +122,7 @@ impl<'a> Reader<'a, '_> {
                 inside = Some(id);
             }
             "field" => {
-                let class = number(self, "class").ok_or_else(|| self.cursor.error("a field without a type"))?;
+                let class = number(self, "class").ok_or_else(|| self.cursor.error("a field has no type"))?;
                 let field = Field {
                     name: self.name(&attributes)?,
                     class,
@@ -155,7 +155,7 @@ impl<'a> Types<'a> {
     pub(super) fn read(mut cursor: Cursor<'a>, table: &mut Table) -> Result<Types<'a>, ReadError> {
         cursor.int()?;
         if cursor.long()? != 0 {
-            return Err(cursor.error("no metadata where the chunk says they are"));
+            return Err(cursor.error("no metadata at the declared offset"));
         }
         // Start, duration, number of the metadata.
         for _ in 0..3 {
@@ -210,14 +210,14 @@ impl<'a> Types<'a> {
     /// The type of a field.
     pub(super) fn class(&self, cursor: &Cursor<'_>, id: i64) -> Result<&Type<'a>, ReadError> {
         self.get(id)
-            .ok_or_else(|| cursor.error(format!("a value of type {id}, which the metadata do not have")))
+            .ok_or_else(|| cursor.error(format!("a value has type {id}, which the metadata does not define")))
     }
 
     /// Counts a step.
     pub(super) fn step(&self, cursor: &Cursor<'_>) -> Result<(), ReadError> {
         let left = self.steps.get().checked_sub(1);
         self.steps
-            .set(left.ok_or_else(|| cursor.error("values that are more work than the chunk's size allows"))?);
+            .set(left.ok_or_else(|| cursor.error("decoding the values takes more work than the chunk's size allows"))?);
         Ok(())
     }
 
