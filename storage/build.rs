@@ -22,7 +22,7 @@ fn main() {
         return;
     }
     let Some(binaries) = binaries_dir() else {
-        println!("cargo::warning=no place beside the binaries found for {LIBRARY}");
+        println!("cargo::warning=cannot find the directory of the binaries to copy {LIBRARY} to");
         return;
     };
     // Tests and benches lie in folders of their own; what ships looks beside itself alone.

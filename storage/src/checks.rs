@@ -66,7 +66,7 @@ impl Checks {
         }
         if stored.damaged > 0 {
             tracing::error!(
-                "the key that identifiers are checked with is lost; creating a new one and rebuilding the engine's file"
+                "the identifier check key is lost; creating a new one and rebuilding the query engine's file"
             );
         }
         let mut key = [0; KEY_BYTES];
@@ -74,7 +74,7 @@ impl Checks {
         let secret = Secret { key: key.to_vec() };
         let written = records::write(disk, data_dir, FILE, std::iter::once(&secret));
         if let Err(error) = written.and_then(|()| disk.make_private(&data_dir.join(FILE))) {
-            tracing::warn!(%error, "the key that identifiers are checked with cannot be stored; the next start creates another one");
+            tracing::warn!(%error, "cannot store the identifier check key; the next start creates a new one");
         }
         Ok(Checks::with_key(&key))
     }

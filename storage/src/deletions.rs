@@ -119,7 +119,10 @@ impl Deletions {
     pub(crate) fn read(disk: &dyn Disk, data_dir: &Path, counters: &Counters, now_unix_ms: i64) -> Deletions {
         let Records { all, damaged } = records::read(disk, data_dir, FILE, now_unix_ms);
         if damaged > 0 {
-            tracing::error!(damaged, "deletions of services are lost: delete these again");
+            tracing::error!(
+                damaged,
+                "deletion list damaged, entries lost; check that deleted services are still gone"
+            );
             counters.deletions_lost.add(damaged);
         }
         let mut deletions = Deletions {
@@ -128,7 +131,7 @@ impl Deletions {
         };
         // Told once, not at each start; where the disk takes nothing now it is written later.
         if let Err(error) = deletions.make_durable(disk, data_dir) {
-            tracing::warn!(%error, "the list of deleted services cannot be rewritten");
+            tracing::warn!(%error, "cannot rewrite the list of deleted services");
         }
         deletions
     }

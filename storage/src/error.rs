@@ -18,7 +18,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The folder holds no store.
-    #[error("no store in {path}: pass the folder that `emberline serve` was given as `--data-dir`")]
+    #[error("no store in {path}: pass the `--data-dir` of `emberline serve`")]
     NoStore {
         /// The folder.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// Too much waits for the disk already.
-    #[error("{waiting} bytes wait for the journal (`queue_bytes` is {limit}); send again later")]
+    #[error("{waiting} bytes are waiting for the journal (`queue_bytes` = {limit}); retry later")]
     Busy {
         /// Bytes waiting.
         waiting: usize,
@@ -68,9 +68,7 @@ pub enum AppendError {
         limit: usize,
     },
     /// No space on the disk.
-    #[error(
-        "the disk of {path} is full ({free} bytes free, `min_free_mb` keeps {reserve}); free space and the sender's retry succeeds"
-    )]
+    #[error("the disk of {path} is full ({free} bytes free, `min_free_mb` reserves {reserve}); free space, then retry")]
     DiskFull {
         /// The journal's folder.
         path: PathBuf,
@@ -80,7 +78,7 @@ pub enum AppendError {
         reserve: u64,
     },
     /// The disk failed; nothing of the batch counts as stored.
-    #[error("the journal in {path} cannot be written: {source}; the sender's retry is safe")]
+    #[error("cannot write the journal in {path}: {source}; retrying is safe")]
     Io {
         /// The journal's folder.
         path: PathBuf,
@@ -88,11 +86,11 @@ pub enum AppendError {
         source: Arc<std::io::Error>,
     },
     /// The store is being closed.
-    #[error("the store is closing; send again later")]
+    #[error("the store is closing; retry later")]
     Closed,
     /// A window lies before everything that is kept.
     #[error(
-        "a window that starts at {start_unix_s} is older than {oldest_unix_s}, the oldest kept (`retention_hours`)"
+        "a window that starts at {start_unix_s} is older than the retention limit {oldest_unix_s} (`retention_hours`)"
     )]
     TooOld {
         /// Start of the window, seconds since the Unix epoch.
@@ -102,7 +100,7 @@ pub enum AppendError {
     },
     /// A window lies in the future.
     #[error(
-        "a window that starts at {start_unix_s} is after {newest_unix_s} (`max_future_seconds`); the sender's clock is wrong"
+        "a window that starts at {start_unix_s} is after {newest_unix_s} (`max_future_seconds`); correct the sender's clock"
     )]
     TooNew {
         /// Start of the window, seconds since the Unix epoch.
@@ -111,13 +109,13 @@ pub enum AppendError {
         newest_unix_s: i64,
     },
     /// So many batches of this sender were missing that it is no longer known whether this one was stored.
-    #[error("sequence {sequence} is too old to tell whether it was stored; refused rather than counted twice")]
+    #[error("sequence {sequence} is too old to tell whether it is already stored; refused to avoid counting it twice")]
     Forgotten {
         /// Its sequence.
         sequence: u64,
     },
     /// The batch is too long.
-    #[error("a batch of {bytes} bytes is longer than `max_batch_bytes` = {limit}")]
+    #[error("a batch of {bytes} bytes exceeds `max_batch_bytes` = {limit}")]
     TooLarge {
         /// Its encoded length.
         bytes: usize,
@@ -166,33 +164,27 @@ pub enum QueryError {
         to_unix_s: i64,
     },
     /// It took too long.
-    #[error(
-        "the question took longer than `max_query_seconds` = {seconds}; ask for a shorter range or raise the setting"
-    )]
+    #[error("the query exceeded `max_query_seconds` = {seconds}; use a shorter range or raise the setting")]
     Timeout {
         /// The setting.
         seconds: u64,
     },
     /// It needs more memory than allowed.
-    #[error(
-        "the question needs more memory than `memory_limit_mb`; ask for a shorter range or raise the setting: {message}"
-    )]
+    #[error("the query needs more memory than `memory_limit_mb`; use a shorter range or raise the setting: {message}")]
     TooLarge {
         /// What the engine said.
         message: String,
     },
     /// Its answer would hold more memory than one may.
     #[error(
-        "the answer needs more memory than the {megabytes} MB that one may hold here; ask for a shorter range, one service, or a tree with a lower `limit`, or give the server more memory"
+        "the answer exceeds the limit of {megabytes} MB; use a shorter range, a single service or a lower `limit` for the tree, or give the server more memory"
     )]
     AnswerTooLarge {
         /// What it may hold.
         megabytes: u64,
     },
     /// Other answers hold the memory.
-    #[error(
-        "another large answer holds the {megabytes} MB that one may hold here, and did for the {seconds} s that this one waits; ask again in a moment"
-    )]
+    #[error("waited {seconds} s for another large answer to release its {megabytes} MB; retry in a moment")]
     NoRoom {
         /// What one may hold.
         megabytes: u64,
@@ -200,7 +192,7 @@ pub enum QueryError {
         seconds: u64,
     },
     /// The query engine is being reopened or rebuilt from the journal.
-    #[error("the query engine is being repaired from the journal ({message}); ask again in a few seconds")]
+    #[error("the query engine is unavailable ({message}); retry in a few seconds")]
     Unavailable {
         /// What happened.
         message: String,
@@ -238,19 +230,19 @@ pub enum DeleteError {
         service: String,
     },
     /// Nothing was changed.
-    #[error("nothing was deleted: {message}; delete it again")]
+    #[error("nothing was deleted: {message}; retry")]
     Unavailable {
         /// What is in the way.
         message: String,
     },
     /// It was begun, and may be done in part.
-    #[error("not all of it is deleted yet: {message}; the store tries again by itself, and at its next start")]
+    #[error("deletion is incomplete: {message}; the store retries automatically, also after a restart")]
     Unfinished {
         /// What is in the way.
         message: String,
     },
     /// The store is being closed; what was begun is finished at its next start.
-    #[error("the store is closing; delete it again to be sure")]
+    #[error("the store is closing; repeat the deletion to be sure")]
     Closed,
 }
 
@@ -259,7 +251,7 @@ pub enum DeleteError {
 pub enum StateError {
     /// The time is too long ago, or too far ahead.
     #[error(
-        "the time {time_s} (unix seconds) is outside {from_s} to {to_s}: older than everything kept, or in the future"
+        "the time {time_s} (Unix seconds) is outside {from_s} to {to_s}: older than all stored data, or in the future"
     )]
     OutOfRange {
         /// What was stated.
@@ -270,15 +262,13 @@ pub enum StateError {
         to_s: i64,
     },
     /// Too many releases were stated that nobody reports.
-    #[error(
-        "{most} releases are stated that never reported, and no more are kept: state a release that is being deployed"
-    )]
+    #[error("{most} declared releases never reported, the maximum: declare only releases being deployed")]
     TooMany {
         /// How many are kept.
         most: usize,
     },
     /// Writing failed.
-    #[error("cannot write {path}: {source}; free space on the disk, then state it again")]
+    #[error("cannot write {path}: {source}; free space on the disk, then declare it again")]
     Io {
         /// The file.
         path: PathBuf,
@@ -291,7 +281,7 @@ pub enum StateError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SymbolError {
     /// The disk failed.
-    #[error("cannot write {path}: {source}; free space or repair the disk, then the symbols are requested again")]
+    #[error("cannot write {path}: {source}; free space or repair the disk; the symbols are then requested again")]
     Io {
         /// The file.
         path: PathBuf,

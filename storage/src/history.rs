@@ -147,7 +147,7 @@ impl History {
         if damaged > 0 {
             tracing::error!(
                 damaged,
-                "rebuilt the release history from stored windows; state releases again where CI stated them"
+                "rebuilt the release history from stored windows; declare releases from CI again"
             );
             counters.releases_forgotten.add(damaged);
         }

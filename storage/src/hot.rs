@@ -177,7 +177,7 @@ impl Shared {
             removed
         };
         for part in removed {
-            tracing::error!(path = %part.path.display(), rows = part.name.rows, "a sealed part is damaged or gone");
+            tracing::error!(path = %part.path.display(), rows = part.name.rows, "a sealed part is damaged or missing");
             self.counters.parts_quarantined.add(1);
             if ROW_KINDS.contains(&part.name.kind) {
                 self.counters.sealed_rows_lost.add(part.name.rows);

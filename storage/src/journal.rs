@@ -269,7 +269,7 @@ impl Journal {
         let bytes = match self.shared.disk.read(&path) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "a journal segment cannot be read and is skipped");
+                tracing::error!(path = %path.display(), %error, "cannot read a journal segment; skipping it");
                 self.shared
                     .counters
                     .journal_records_lost

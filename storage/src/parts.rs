@@ -60,7 +60,7 @@ impl Drop for Part {
             && let Err(error) = self.disk.remove(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.path.display(), %error, "a part past retention cannot be removed; the next start tries again");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove an expired part; retrying at the next start");
         }
     }
 }

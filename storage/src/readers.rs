@@ -370,7 +370,7 @@ impl Shared {
         self.give_back(running, connection, generation, healthy);
         result.unwrap_or_else(|_| {
             Err(Failure::Question(QueryError::Internal {
-                message: "a question panicked".to_owned(),
+                message: "a query panicked".to_owned(),
             }))
         })
     }

@@ -33,7 +33,7 @@ pub(crate) fn read<T: Message + Default>(disk: &dyn Disk, data_dir: &Path, file:
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return nothing(0),
         Err(error) => {
-            tracing::error!(path = %path.display(), %error, "the file cannot be read");
+            tracing::error!(path = %path.display(), %error, "cannot read the file");
             return nothing(1);
         }
     };

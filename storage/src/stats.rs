@@ -112,9 +112,8 @@ const HOT_AVAILABLE: Metric = Metric {
     loss: None,
 };
 
-const CHECK_DISK: &str =
-    "Check the disk and its file system (`dmesg`, SMART); copies of what was damaged are in the folder `quarantine`.";
-const SEE_LOG: &str = "The log of the server names the cause; it is tried again by itself.";
+const CHECK_DISK: &str = "Check the disk and its file system (`dmesg`, SMART); copies of the damaged data are in the directory `quarantine`.";
+const SEE_LOG: &str = "The server's log names the cause; it is retried automatically.";
 
 store_metrics! {
     gauges {
@@ -122,69 +121,69 @@ store_metrics! {
         journal_segments: Count, "Journal segments";
         hot_bytes: Bytes, "Bytes of the query engine's file and its write-ahead log";
         free_bytes: Bytes, "Bytes free on the disk of the data directory";
-        queued_bytes: Bytes, "Bytes of batches that wait for the journal";
+        queued_bytes: Bytes, "Bytes of batches waiting for the journal";
         lsn_durable: Count, "Number of the last batch on disk";
-        lsn_applied: Count, "Number of the last batch visible to questions";
+        lsn_applied: Count, "Number of the last batch visible to queries";
         hours: Count, "Hours held";
-        sealed_hours: Count, "Hours of which a part is sealed";
+        sealed_hours: Count, "Hours with at least one sealed part";
         sealed_files: Count, "Files of sealed parts";
         sealed_bytes: Bytes, "Bytes of sealed parts";
         sealed_rows: Count, "Rows of sealed parts: samples, requests and windows";
-        deletion_files_left: Count, "Sealed files that still hold something of a deleted service; they are rewritten one after the other";
+        deletion_files_left: Count, "Sealed files that still contain data of a deleted service; they are rewritten one by one";
         dictionary_stacks: Count, "Stacks in the dictionary";
         dictionary_locations: Count, "Locations in the dictionary";
-        queries_running: Count, "Questions under way in the query engine";
+        queries_running: Count, "Queries in progress in the query engine";
     }
     counters {
         batches_stored: Count, "Batches stored", None;
-        duplicates: Count, "Batches that had been stored before and were acknowledged again", None;
-        journal_groups: Count, "Groups of batches written with one sync each", None;
-        journal_sync_failures: Count, "Writes or syncs of the journal that failed",
-            Loss::failed("Batches are refused and senders try again until the disk works: check it and its free space.");
+        duplicates: Count, "Duplicate batches, acknowledged again", None;
+        journal_groups: Count, "Groups of batches written with one sync", None;
+        journal_sync_failures: Count, "Failed writes or syncs of the journal",
+            Loss::failed("Batches are refused and senders retry until the disk works: check it and its free space.");
         journal_segments_removed: Count, "Journal segments removed because everything in them is sealed", None;
-        journal_records_lost: Count, "Batches known to be lost to damage of the journal", Loss::lost(CHECK_DISK);
+        journal_records_lost: Count, "Batches known to be lost to journal damage", Loss::lost(CHECK_DISK);
         journal_bytes_damaged: Bytes, "Damaged bytes between intact records of the journal", Loss::lost(CHECK_DISK);
-        journal_tail_bytes_cut: Bytes, "Bytes cut from the end of the journal at the start: torn, zero or damaged",
-            Loss::failed("Expected once after a crash of the machine, where no batch in them was acknowledged. Otherwise check the disk.");
+        journal_tail_bytes_cut: Bytes, "Bytes truncated from the end of the journal at start-up: torn, zero or damaged",
+            Loss::failed("Expected once after a machine crash, when they contain no acknowledged batch. Otherwise check the disk.");
         journal_unreadable_batches: Count, "Intact records of the journal that do not decode to a batch",
-            Loss::lost("Another version of the server may have written them: start that one again, or report it.");
-        dedup_rebuilds: Count, "Times the memory of senders was rebuilt because its checkpoint was damaged", Loss::failed(CHECK_DISK);
-        symbol_records_damaged: Count, "Damaged places in symbol files; these locations are looked up again", Loss::failed(CHECK_DISK);
-        hot_rebuilds: Count, "Times the query engine's file was set aside and rebuilt from the journal and the sealed parts",
-            Loss::failed("Nothing is lost by it. If it happens again, check the disk and the memory limit of the process.");
-        hot_reopens: Count, "Times the query engine was closed and opened again after a fatal error",
-            Loss::failed("Nothing is lost by it. If it happens again, raise `memory_limit_mb` or report the error in the log.");
-        hot_failures: Count, "Transactions of the query engine that failed", Loss::failed(SEE_LOG);
-        batches_skipped: Count, "Batches that could not be made visible and were skipped; they stay in the journal until their hours are sealed",
-            Loss::lost("Keep a copy of the folder `journal` and report the error in the log: they are still in there.");
-        sample_rows: Count, "Sample rows made visible", None;
-        request_rows: Count, "Request rows made visible", None;
-        window_rows: Count, "Window rows made visible", None;
-        expired_windows: Count, "Windows not made visible because their hour is past retention",
-            Loss::lost("Their senders were cut off for longer than `retention_hours`: raise it, or see why they were.");
+            Loss::lost("A different version of the server may have written them: start that version, or report a bug.");
+        dedup_rebuilds: Count, "Times the sender state was rebuilt because its checkpoint was damaged", Loss::failed(CHECK_DISK);
+        symbol_records_damaged: Count, "Damaged places in symbol files; these locations are resolved again", Loss::failed(CHECK_DISK);
+        hot_rebuilds: Count, "Times the query engine's file was quarantined and rebuilt from the journal and the sealed parts",
+            Loss::failed("No data is lost. If it happens again, check the disk and the memory limit of the process.");
+        hot_reopens: Count, "Times the query engine was reopened after a fatal error",
+            Loss::failed("No data is lost. If it happens again, raise `memory_limit_mb` or report the error in the log.");
+        hot_failures: Count, "Failed transactions of the query engine", Loss::failed(SEE_LOG);
+        batches_skipped: Count, "Batches that could not be applied and were skipped; they stay in the journal until their hours are sealed",
+            Loss::lost("Keep a copy of the directory `journal`, which still contains them, and report the error in the log.");
+        sample_rows: Count, "Sample rows applied", None;
+        request_rows: Count, "Request rows applied", None;
+        window_rows: Count, "Window rows applied", None;
+        expired_windows: Count, "Windows dropped because their hour is past retention",
+            Loss::lost("Their senders were disconnected for longer than `retention_hours`: raise it, or find out why they were.");
         hours_dropped: Count, "Hours dropped by retention", None;
         sample_parts_dropped: Count, "Sample parts dropped by retention whose hours are kept as sums", None;
         seals: Count, "Times an hour was sealed", None;
-        seal_failures: Count, "Times sealing an hour failed; tried again a minute later",
+        seal_failures: Count, "Times sealing an hour failed; retried after a minute",
             Loss::failed("The journal grows until it succeeds: check free disk space and `memory_limit_mb`; the log names the cause.");
-        compactions: Count, "Times that parts of several hours became one", None;
-        compaction_failures: Count, "Compactions that failed; they are tried again", Loss::failed(SEE_LOG);
-        parts_quarantined: Count, "Sealed files that were damaged or gone", Loss::lost(CHECK_DISK);
-        sealed_rows_lost: Count, "Rows of sealed files that were damaged or gone", Loss::lost(CHECK_DISK);
+        compactions: Count, "Compactions of parts of several hours into one", None;
+        compaction_failures: Count, "Failed compactions; they are retried", Loss::failed(SEE_LOG);
+        parts_quarantined: Count, "Sealed files that were damaged or missing", Loss::lost(CHECK_DISK);
+        sealed_rows_lost: Count, "Rows of sealed files that were damaged or missing", Loss::lost(CHECK_DISK);
         services_deleted: Count, "Services deleted by name", None;
-        deletion_failures: Count, "Times deleting a service failed; tried again a minute later", Loss::failed(SEE_LOG);
-        deletions_lost: Count, "Deletions of services forgotten because of damage: what was left of these services is back",
+        deletion_failures: Count, "Times deleting a service failed; retried after a minute", Loss::failed(SEE_LOG);
+        deletions_lost: Count, "Deletions of services lost to damage: remaining data of these services is visible again",
             Loss::lost("Delete these services again, then check the disk.");
-        releases_forgotten: Count, "Releases whose beginning was forgotten because of damage; it is read from their windows",
-            Loss::lost("State those again that were stated (`POST /api/v1/releases`), then check the disk.");
-        alerts_forgotten: Count, "Alerts of which damage made the server forget which receivers know them",
-            Loss::lost("Receivers may hear of one twice, or not of its end: look at those that are open, then check the disk.");
-        id_collisions: Count, "Rows of the dictionary whose identifier another content had, as somebody can make on purpose; they are kept apart",
-            Loss::failed("Nothing is lost by it, but nobody meets one by chance: somebody sends made-up names.");
-        queries: Count, "Questions asked", None;
-        query_timeouts: Count, "Questions interrupted because they took longer than `max_query_seconds`",
-            Loss::failed("Ask for shorter ranges, or raise `max_query_seconds` or `query_threads`.");
-        query_failures: Count, "Questions that failed otherwise", Loss::failed("The log and the answer name the cause.");
+        releases_forgotten: Count, "Releases whose start time was lost to damage; it is rebuilt from their windows",
+            Loss::lost("Declare them again if CI declared them (`POST /api/v1/releases`), then check the disk.");
+        alerts_forgotten: Count, "Alerts whose delivery state was lost to damage",
+            Loss::lost("Receivers may be notified twice, or not when an alert ends: check open alerts, then the disk.");
+        id_collisions: Count, "Dictionary rows whose identifier collided with different content; they are kept apart",
+            Loss::failed("No data is lost, but collisions do not occur by chance: a sender is making up names.");
+        queries: Count, "Queries", None;
+        query_timeouts: Count, "Queries interrupted because they exceeded `max_query_seconds`",
+            Loss::failed("Use shorter ranges, or raise `max_query_seconds` or `query_threads`.");
+        query_failures: Count, "Queries that failed for other reasons", Loss::failed("The log and the response name the cause.");
     }
 }
 

@@ -82,7 +82,7 @@ impl Store {
         let engine = Engine::open(&shared).map_err(|message| {
             tracing::error!(
                 message,
-                "the query engine cannot be opened; batches are accepted, questions have to wait"
+                "cannot open the query engine; batches are accepted, queries are unavailable"
             );
             counters.set_hot_error(Some(message));
         });
@@ -280,7 +280,7 @@ impl Store {
         if damaged > 0
             && let Err(error) = self.remember_alerts(&all)
         {
-            tracing::warn!(%error, "the alert state cannot be rewritten");
+            tracing::warn!(%error, "cannot rewrite the alert state");
         }
         all
     }

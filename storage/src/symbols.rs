@@ -100,7 +100,7 @@ impl Symbols {
             Ok(bytes) => bytes,
             Err(error) => {
                 if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::error!(path = %path.display(), %error, "symbols cannot be read");
+                    tracing::error!(path = %path.display(), %error, "cannot read symbols");
                     self.counters.symbol_records_damaged.add(1);
                 }
                 return BuildSymbols::default();

@@ -247,7 +247,7 @@ fn read_dictionary(group: &Group) -> Result<(Vec<u8>, Option<Vec<u8>>), Problem>
             None => Err(Problem::Damaged(vec![part.clone()])),
         }
     };
-    let names = read(Kind::Names)?.ok_or_else(|| Problem::Internal("a group without names".to_owned()))?;
+    let names = read(Kind::Names)?.ok_or_else(|| Problem::Internal("a group has no names".to_owned()))?;
     Ok((names, read(Kind::Stacks)?))
 }
 
@@ -299,12 +299,16 @@ impl Work<'_> {
         }
         let expected: u64 = sources.iter().map(|part| part.name.rows).sum();
         let Some(writer) = self.rewriter.rows(kind, &sources, "true")? else {
-            return Err(Problem::Internal(format!("{expected} rows became none")));
+            return Err(Problem::Internal(format!(
+                "compaction of {expected} rows produced none"
+            )));
         };
         let draft = writer.finish(self.name(kind, 0))?;
         if draft.rows() != expected {
             let rows = draft.rows();
-            return Err(Problem::Internal(format!("{expected} rows became {rows}")));
+            return Err(Problem::Internal(format!(
+                "compaction of {expected} rows produced {rows}"
+            )));
         }
         Ok(Some(draft))
     }

@@ -178,7 +178,7 @@ pub(super) fn purge(
             && draft.rows() >= part.name.rows
         {
             // A file with as many rows would not be told from the one it takes the place of.
-            let message = format!("{} has nothing of the service that it was listed for", part.name);
+            let message = format!("{} contains no data of the service it was listed for", part.name);
             return Err(Problem::Internal(message));
         }
         done.drafts.extend(draft);

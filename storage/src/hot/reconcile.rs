@@ -154,7 +154,7 @@ fn read(part: &Part) -> Option<(Vec<u8>, Names)> {
         }
         Ok(None) => None,
         Err(error) => {
-            tracing::error!(path = %part.path.display(), %error, "the names of a sealed hour cannot be read");
+            tracing::error!(path = %part.path.display(), %error, "cannot read the names of a sealed hour");
             Some((Vec::new(), Names::default()))
         }
     }

@@ -310,7 +310,7 @@ impl Seal<'_> {
                 if mapping.is_valid(row) {
                     let mapping = mapping_index
                         .get(&mapping.value(row))
-                        .ok_or_else(|| SealError::Internal("a location is in no known file".to_owned()))?;
+                        .ok_or_else(|| SealError::Internal("a location refers to an unknown file".to_owned()))?;
                     writer.native(*mapping, offset[row])?;
                 } else {
                     let frames = functions.texts(row)?.into_iter().zip(files.texts(row)?);
@@ -347,7 +347,7 @@ impl Seal<'_> {
                 for location in locations.u64(row)? {
                     let index = index
                         .get(&location)
-                        .ok_or_else(|| SealError::Internal("a stack has an unknown location".to_owned()))?;
+                        .ok_or_else(|| SealError::Internal("a stack refers to an unknown location".to_owned()))?;
                     root_first.push(*index);
                 }
                 writer.push(&root_first)?;

@@ -25,10 +25,10 @@ pub enum DeleteFromError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The query engine does not come up with what is stored.
-    #[error("the query engine cannot be brought up to date: {0}")]
+    #[error("cannot bring the query engine up to date: {0}")]
     Engine(#[from] QueryError),
     /// Services of several namespaces have the name.
-    #[error("service `{service}` exists in several namespaces: name one of {namespaces:?}")]
+    #[error("service `{service}` exists in several namespaces: pass one of {namespaces:?}")]
     Ambiguous {
         /// The name.
         service: String,

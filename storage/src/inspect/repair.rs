@@ -37,7 +37,7 @@ pub enum RepairError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The query engine does not come up with what is stored.
-    #[error("the query engine cannot be brought up to date: {0}")]
+    #[error("cannot bring the query engine up to date: {0}")]
     Engine(#[from] QueryError),
     /// Writing failed.
     #[error("cannot write {path}: {source}; free space or repair the disk, then repair again")]
@@ -121,7 +121,7 @@ fn rewrite_symbols(
         quarantine::keep_bytes(disk, data_dir, &name, clock.now_unix_ms(), &bytes);
         replace_file(disk, path, &symbols::intact(&bytes)).map_err(failed)?;
         done.push(format!(
-            "rewrote symbols/{name} with its {} intact locations; the others are resolved again",
+            "rewrote symbols/{name} with its {} intact locations; the others will be resolved again",
             checked.locations
         ));
     }
@@ -139,34 +139,38 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     say(
         cut,
         format!(
-            "removed {cut} trailing bytes that were not a record from the journal; a copy is in quarantine unless they were zeros"
+            "truncated {cut} bytes at the end of the journal that were not a record; a copy is in quarantine unless they were zeros"
         ),
     );
     let lost = stats.journal_records_lost + stats.journal_unreadable_batches;
     say(
         lost,
-        format!("{lost} batches of the journal are lost; reported until the rest of their segments is sealed"),
+        format!("{lost} batches in the journal are lost; this is reported until the rest of their segments is sealed"),
     );
     say(
         stats.dedup_rebuilds,
-        "read from the journal which batches were stored".to_owned(),
+        "rebuilt the list of stored batches from the journal".to_owned(),
     );
     let forgotten = stats.deletions_lost;
     say(
         forgotten,
-        format!("lost {forgotten} deletions of services: what was left of these is shown again, delete them again"),
+        format!(
+            "lost {forgotten} entries of the deletion list: remaining data of these services is visible again; delete them again"
+        ),
     );
     let forgotten = stats.releases_forgotten;
     say(
         forgotten,
         format!(
-            "lost when {forgotten} releases were first seen, and read it from their windows; state it again where it was stated"
+            "lost the start times of {forgotten} releases and rebuilt them from stored windows; declare releases from CI again"
         ),
     );
     let forgotten = stats.alerts_forgotten;
     say(
         forgotten,
-        format!("lost the delivery state of {forgotten} alerts: receivers may be told twice, or not of their end"),
+        format!(
+            "lost the delivery state of {forgotten} alerts: receivers may be notified twice, or not when an alert ends"
+        ),
     );
     say(
         stats.parts_quarantined,
@@ -182,5 +186,5 @@ fn tell(stats: &StoreStats, done: &mut Vec<String>) {
             stats.sample_rows + stats.request_rows + stats.window_rows
         ),
     );
-    say(stats.seals, format!("sealed {} hours that are over", stats.seals));
+    say(stats.seals, format!("sealed {} completed hours", stats.seals));
 }

@@ -151,8 +151,7 @@ impl Look<'_, '_> {
                 None if path.file_name().is_some_and(|name| name == "dedup.bin") => {
                     let bytes = self.read(path)?;
                     if segments::senders(&bytes).is_none() {
-                        let held =
-                            "which batches were stored; a start reads that from the journal, as far back as it goes";
+                        let held = "the list of stored batches; the next start rebuilds it from the journal, as far back as it goes";
                         self.damaged(path, "its checksum is wrong", held);
                     }
                 }
@@ -176,7 +175,11 @@ impl Look<'_, '_> {
             match PartName::parse(path) {
                 Some(name) => self.part(path, &name)?,
                 None if is_half_written(path) || Commit::parse(path).is_some() => {}
-                None => self.damaged(path, "its name is none of a sealed file", "unknown; it is never read"),
+                None => self.damaged(
+                    path,
+                    "its name is not that of a sealed file",
+                    "unknown; this file is never read",
+                ),
             }
         }
         Ok(())
@@ -227,7 +230,7 @@ impl Look<'_, '_> {
             self.found.symbols += checked.locations;
             if checked.damaged > 0 {
                 let what = format!("{} damaged places", checked.damaged);
-                self.damaged(path, what, "names of addresses of a build; they are looked up again");
+                self.damaged(path, what, "symbols of a build; they will be resolved again");
             }
         }
         Ok(())
@@ -241,13 +244,13 @@ impl Look<'_, '_> {
                 continue;
             }
             let held = if path.ends_with(deletions::FILE) {
-                "deletions of services: what was left of these is shown again, delete them again"
+                "entries of the deletion list: remaining data of these services becomes visible; delete them again"
             } else if path.ends_with(history::FILE) {
-                "when releases were first seen: a start reads it from their windows; state it again where it was stated"
+                "start times of releases: the next start rebuilds them from stored windows; declare releases from CI again"
             } else if path.ends_with(checks::FILE) {
-                "the key that identifiers are checked with: a start creates another one and rebuilds the engine's file"
+                "the identifier check key: the next start creates a new one and rebuilds the query engine's file"
             } else {
-                "the delivery state of alerts: receivers may be told twice, or not of their end"
+                "the delivery state of alerts: receivers may be notified twice, or not when an alert ends"
             };
             self.damaged(path, format!("{places} damaged places"), held);
         }
@@ -258,7 +261,7 @@ impl Look<'_, '_> {
         let Some((path, _)) = layout.hot.first() else { return };
         self.begin(path);
         if let Err(error) = hot_file::check(path, memory_limit_mb) {
-            let held = "nothing that is not in the journal or in sealed files; a start rebuilds it";
+            let held = "only data that is also in the journal or in sealed files; the next start rebuilds it";
             self.damaged(path, format!("the query engine cannot read it: {error}"), held);
         }
         for (_, bytes) in &layout.hot {

@@ -47,12 +47,14 @@ pub(crate) fn check(bytes: &[u8], first_lsn: Lsn, next: Option<Lsn>) -> Checked 
         }
         // The name says the same.
         segment::Header::Damaged if bytes.len() < segment::HEADER_BYTES => checked.damage.push((
-            "it is shorter than its first bytes are".to_owned(),
-            format!("no batch, if it was being made when the power went; otherwise batches from number {first_lsn} on"),
+            "it is shorter than its header".to_owned(),
+            format!(
+                "nothing, if it was being created at a power failure; otherwise batches from number {first_lsn} on"
+            ),
         )),
         segment::Header::Damaged => checked
             .damage
-            .push(("its first bytes are damaged".to_owned(), "no batch".to_owned())),
+            .push(("its header is damaged".to_owned(), "no batches".to_owned())),
     }
     let scan = framing::scan(bytes, segment::HEADER_BYTES, first_lsn - 1);
     // What lies at or above the next segment's first number was never acknowledged.
@@ -66,7 +68,7 @@ pub(crate) fn check(bytes: &[u8], first_lsn: Lsn, next: Option<Lsn>) -> Checked 
         match payload::decode(&bytes[frame.payload.clone()]) {
             Ok(_) => checked.batches += 1,
             Err(error) => checked.damage.push((
-                format!("an intact record holds no batch: {error}"),
+                format!("an intact record is not a batch: {error}"),
                 numbers(frame.sequence, frame.sequence),
             )),
         }
@@ -85,7 +87,7 @@ pub(crate) fn check(bytes: &[u8], first_lsn: Lsn, next: Option<Lsn>) -> Checked 
     if next.is_none() && bytes.len() > segment::HEADER_BYTES && tail.iter().any(|&byte| byte != 0) {
         checked.damage.push((
             format!("{} trailing bytes are not a record", tail.len()),
-            format!("batch {expected}, if it was damaged later; none, if it was being written when the power went"),
+            format!("batch {expected}, if it was damaged later; nothing, if it was being written at a power failure"),
         ));
     }
     checked

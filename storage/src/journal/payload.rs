@@ -21,7 +21,7 @@ const LEVEL: i32 = 1;
 /// Why a record holds no batch.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecodeError {
-    #[error("unknown coding of a record")]
+    #[error("unknown record encoding")]
     Coding,
     #[error("a compressed record: {0}")]
     Compressed(#[from] io::Error),

@@ -187,7 +187,7 @@ fn cut_tail(
         return;
     };
     counters.journal_tail_bytes_cut.add(tail.len() as u64);
-    tracing::warn!(path = %path.display(), bytes = tail.len(), "cutting a torn or damaged end of the journal");
+    tracing::warn!(path = %path.display(), bytes = tail.len(), "truncating the torn or damaged end of the journal");
     if tail.iter().any(|&b| b != 0) {
         let name = path
             .file_name()
@@ -199,6 +199,6 @@ fn cut_tail(
         file.sync()
     });
     if let Err(error) = cut {
-        tracing::warn!(path = %path.display(), %error, "cannot cut the end of a journal segment");
+        tracing::warn!(path = %path.display(), %error, "cannot truncate a journal segment");
     }
 }

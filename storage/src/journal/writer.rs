@@ -116,7 +116,7 @@ impl Writer {
             }
         }
         if let Err(error) = self.remember_senders() {
-            tracing::warn!(%error, "cannot write the sender state; it is rebuilt from the journal at the next start");
+            tracing::warn!(%error, "cannot write the sender state; the next start rebuilds it from the journal");
         }
     }
 
@@ -194,7 +194,7 @@ impl Writer {
         }
         self.write_segment(bytes).map_err(|error| {
             self.shared.counters.journal_sync_failures.add(1);
-            tracing::error!(%error, "the journal cannot be written");
+            tracing::error!(%error, "cannot write the journal");
             if is_full(&error) {
                 AppendError::DiskFull {
                     path: self.shared.dir.clone(),

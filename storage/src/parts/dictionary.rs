@@ -31,7 +31,7 @@ use records::{Locations, NamedFrame, NamedLocation, Stacks};
 const RECORD_ENTRIES: usize = 1 << 16;
 
 fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a dictionary part: {what}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("invalid dictionary part: {what}"))
 }
 
 /// Writes a part of kind "names": first the names, then each location in the order of its index.
@@ -149,13 +149,13 @@ pub(crate) fn each_location(
     for record in records::<Locations>(bytes) {
         let record = record?;
         if record.mappings.len() != record.offsets.len() {
-            return Err(malformed("locations without offsets"));
+            return Err(malformed("locations have no offsets"));
         }
         let mut last = None;
         for (&index, &difference) in record.mappings.iter().zip(&record.offsets) {
             let mapping = mappings
                 .get(index as usize)
-                .ok_or_else(|| malformed("a location outside of all files"))?;
+                .ok_or_else(|| malformed("a location is outside of all files"))?;
             let before = match last {
                 Some((of, offset)) if of == index => offset,
                 _ => 0u64,
@@ -199,17 +199,17 @@ pub(crate) fn each_stack<E: From<io::Error>>(
     for record in records::<Stacks>(bytes) {
         let record = record?;
         if record.shared.len() != record.added.len() {
-            return Err(malformed("stacks without lengths").into());
+            return Err(malformed("stacks have no lengths").into());
         }
         let mut rest = record.locations.as_slice();
         let mut root_first: Vec<u32> = Vec::new();
         for (&shared, &added) in record.shared.iter().zip(&record.added) {
             let (new, behind) = rest
                 .split_at_checked(added as usize)
-                .ok_or_else(|| malformed("a stack that ends early"))?;
+                .ok_or_else(|| malformed("a stack ends early"))?;
             rest = behind;
             if shared as usize > root_first.len() {
-                return Err(malformed("a stack that shares more than there is").into());
+                return Err(malformed("a stack shares more frames than there are").into());
             }
             root_first.truncate(shared as usize);
             root_first.extend_from_slice(new);
@@ -256,7 +256,7 @@ pub(crate) fn each_stack_id(
 }
 
 fn unknown_location() -> io::Error {
-    malformed("a stack of unknown locations")
+    malformed("a stack refers to unknown locations")
 }
 
 /// Identifiers of the locations that the stacks of a part mean, and what else there is to their own.

@@ -21,7 +21,7 @@ pub(crate) struct Lists<'a>(&'a ListArray);
 
 fn mismatch(what: &str) -> Failure {
     QueryError::Internal {
-        message: format!("a column is no {what}"),
+        message: format!("a column is not of type {what}"),
     }
     .into()
 }

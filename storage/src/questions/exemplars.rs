@@ -158,7 +158,7 @@ pub(crate) fn exemplars(reader: &Reader<'_>, span: &Span, query: &ExemplarQuery)
     let values = filters + query.trace_ids.len() + query.span_ids.len();
     if values > MAX_SELECTED_VALUES {
         return Err(QueryError::TooLarge {
-            message: format!("the question names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"),
+            message: format!("the query selects {values} values; the limit is {MAX_SELECTED_VALUES}"),
         }
         .into());
     }

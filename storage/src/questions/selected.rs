@@ -144,9 +144,7 @@ impl SelectedQuery {
         let values: usize = self.filters.iter().map(|f| f.values.len()).sum();
         if values > MAX_SELECTED_VALUES {
             return Err(QueryError::TooLarge {
-                message: format!(
-                    "the selector names {values} values, and at most {MAX_SELECTED_VALUES} can be looked up"
-                ),
+                message: format!("the selector matches {values} values; the limit is {MAX_SELECTED_VALUES}"),
             });
         }
         Ok(())

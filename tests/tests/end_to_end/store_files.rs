@@ -198,7 +198,7 @@ fn damaged_files_are_named_set_aside_and_cost_only_what_they_held() {
     for step in [
         "moved 1 sealed files",
         "query engine's file to quarantine",
-        "which batches were stored",
+        "list of stored batches",
     ] {
         assert!(done.contains(step), "{step}: {done}");
     }

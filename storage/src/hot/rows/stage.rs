@@ -183,7 +183,7 @@ impl Stager<'_> {
         if stored.is_collision {
             tracing::warn!(
                 id,
-                "identifier collision, probably deliberate; the two rows are kept apart"
+                "identifier collision, probably deliberate; keeping the two rows apart"
             );
             self.news.id_collisions += 1;
             self.news.added.salted.push(id);

@@ -157,7 +157,7 @@ impl Writer {
         });
         match worker {
             Ok(worker) => self.worker = Some(worker),
-            Err(error) => self.fail(&unavailable(format!("no thread to delete with: {error}"))),
+            Err(error) => self.fail(&unavailable(format!("cannot start a deletion thread: {error}"))),
         }
     }
 
@@ -328,15 +328,15 @@ impl Writer {
         let Some(active) = self.deleting.active.take() else {
             return;
         };
-        tracing::info!(who = ?active.who, deleted = ?active.deleted, "a service is deleted");
+        tracing::info!(who = ?active.who, deleted = ?active.deleted, "service deleted");
         // A start in the middle read it from what was left; what came since is new.
         if let Err(error) = self.forget_history(&active.who) {
-            tracing::warn!(%error, "the history of a deleted service cannot be written; retrying");
+            tracing::warn!(%error, "cannot write the release history after a deletion; retrying");
         }
         if let Some(engine) = self.state.engine()
             && let Err(error) = derive_history(&self.shared, &engine.database)
         {
-            tracing::warn!(%error, "the releases that are left cannot be read");
+            tracing::warn!(%error, "cannot read the remaining releases");
         }
         self.shared.counters.services_deleted.add(1);
         self.forget_deletions();
@@ -366,10 +366,7 @@ impl Writer {
     /// The same when it was begun: it is gone on with later.
     fn fail_late(&mut self, problem: &impl ToString) {
         let message = problem.to_string();
-        tracing::error!(
-            message,
-            "the deletion of a service is not finished; retrying in a minute"
-        );
+        tracing::error!(message, "deletion of a service failed; retrying in a minute");
         self.shared.counters.deletion_failures.add(1);
         self.fail(&DeleteError::Unfinished { message });
     }
@@ -388,7 +385,7 @@ impl Writer {
             return;
         }
         if let Err(error) = self.try_to_forget_deletions() {
-            tracing::warn!(%error, "the list of finished deletions cannot be written; retrying in a minute");
+            tracing::warn!(%error, "cannot write the deletion list; retrying in a minute");
         }
     }
 

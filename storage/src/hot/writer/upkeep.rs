@@ -102,7 +102,7 @@ impl Writer {
                 shared.counters.seals.add(1);
                 // Questions that started earlier and have not read the table yet find it gone, and start anew.
                 if let Err(error) = engine.database.drop_hour(hour, generation) {
-                    tracing::warn!(%error, hour, "a sealed hour cannot be dropped");
+                    tracing::warn!(%error, hour, "cannot drop the tables of a sealed hour");
                     self.repair(reopening(failure::kind(&error)), &error.to_string());
                     return false;
                 }
@@ -207,7 +207,7 @@ impl Writer {
             Ok(None) => {
                 tracing::info!(
                     hour = outcome.hour,
-                    "the stacks of two parts do not fit `compaction_locations`"
+                    "the stacks of two parts do not fit `compaction_locations`; day left as several parts, raise the setting"
                 );
                 self.compaction.refused.insert(outcome.hour, Instant::now());
                 None
@@ -223,7 +223,7 @@ impl Writer {
             tracing::error!(
                 message,
                 hour = outcome.hour,
-                "parts cannot be compacted; they stay as they are"
+                "cannot compact parts; leaving them as they are"
             );
             shared.counters.compaction_failures.add(1);
             self.compaction.refused.insert(outcome.hour, Instant::now());
@@ -258,7 +258,7 @@ impl Writer {
                 engine.seen = seen.after(before);
             }
             Err(error) => {
-                tracing::warn!(%error, "the dictionary cannot be swept");
+                tracing::warn!(%error, "cannot clean up the dictionary");
                 // What memory says of the dictionary may be wrong now: it is read anew with the file.
                 self.repair(failure::kind(&error), &error.to_string());
             }
@@ -297,7 +297,7 @@ impl Writer {
                 // Questions stop looking before the tables go.
                 shared.known.sources.write().tables.remove(&hour);
                 if let Err(error) = engine.database.drop_hour(hour, generation) {
-                    tracing::warn!(%error, hour, "an old hour cannot be dropped");
+                    tracing::warn!(%error, hour, "cannot drop an expired hour");
                     shared.known.sources.write().tables.insert(hour, generation);
                     break;
                 }
