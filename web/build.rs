@@ -20,7 +20,7 @@ fn main() {
             println!("cargo::rerun-if-changed={}", given.display());
             if !given.join("index.html").is_file() {
                 println!(
-                    "cargo::error=UI_DIST_DIR={} holds no index.html: build the user interface or unset it",
+                    "cargo::error=UI_DIST_DIR={} contains no index.html: build the UI or unset it",
                     given.display()
                 );
             }

@@ -210,7 +210,7 @@ async fn check_names(
         return Ok(());
     }
     let message = format!(
-        "route `{}` of service `{}` saw no request in this range{}",
+        "route `{}` of service `{}` had no requests in this range{}",
         shorten(route),
         known.service,
         suggestion(route, routes.iter().map(String::as_str))

@@ -23,7 +23,7 @@ use crate::{
 #[openapi(
     info(
         title = "Emberline",
-        description = "Which release, route, edge and function of a service mesh got slower, and since when. Times are unix seconds in questions and milliseconds (`_ms`) in answers, CPU is nanoseconds (`_ns`), and values without a unit in their name are in the `unit` of the answer; null means not reported, never zero.",
+        description = "Which release, route, edge and function of a service mesh got slower, and since when. Times are Unix seconds in requests and milliseconds (`_ms`) in responses, CPU is in nanoseconds (`_ns`), and fields without a unit in their name use the response's `unit`; null means not reported, never zero.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(ErrorBody))

@@ -64,11 +64,11 @@ pub(crate) fn add_routes(router: Router<Web>) -> Router<Web> {
 async fn call(State(web): State<Web>, Path(name): Path<String>, request: Request) -> Response {
     if request.method() != Method::POST {
         let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
-        return (StatusCode::METHOD_NOT_ALLOWED, allow, "calls are made with POST\n").into_response();
+        return (StatusCode::METHOD_NOT_ALLOWED, allow, "use POST for calls\n").into_response();
     }
     let (head, body) = request.into_parts();
     let Some(codec) = Codec::of(&head.headers) else {
-        let message = "calls are application/json, application/proto or application/grpc\n";
+        let message = "unsupported content type: use application/json, application/proto or application/grpc\n";
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
     };
     let body = match connect::collect(body).await {

@@ -60,13 +60,13 @@ pub(crate) async fn serve(State(web): State<Web>, method: Method, uri: Uri, head
     };
     match found {
         Some((file, name)) => answer(file, name, &headers),
-        None => ApiError::not_found("no_such_file", format!("there is no `{}` here", shorten(path))).into_response(),
+        None => ApiError::not_found("no_such_file", format!("no such file: `{}`", shorten(path))).into_response(),
     }
 }
 
 /// Answers a method that a route does not know.
 pub(crate) async fn method_not_allowed() -> ApiError {
-    let message = "this method is not answered here: questions are asked with GET or HEAD and change nothing, and only `/api/v1/services/{service}` takes DELETE, `/api/v1/releases` POST".to_owned();
+    let message = "method not allowed: use GET or HEAD (only `/api/v1/services/{service}` accepts DELETE, `/api/v1/releases` POST)".to_owned();
     ApiError {
         status: StatusCode::METHOD_NOT_ALLOWED,
         code: "method_not_allowed",

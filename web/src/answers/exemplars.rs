@@ -52,7 +52,7 @@ impl Links {
 
 fn refuse(name: &str, text: &str, digits: usize) -> ApiError {
     let message = format!(
-        "`{name}` holds `{}`, which is not {digits} hexadecimal digits that are not all zero",
+        "`{name}` contains `{}`: expected {digits} hexadecimal digits, not all zero",
         shorten(text)
     );
     ApiError::bad_request("bad_parameter", message)
@@ -96,7 +96,7 @@ pub(crate) async fn stacks(
     let found = store.ask(query).await?;
     if found.found > u64::from(MAX_IN_TREE) {
         let message = format!(
-            "{} samples of these traces and spans are kept, and a tree is made of {MAX_IN_TREE} at most: ask for fewer, or for a shorter range",
+            "{} samples match these traces and spans, but a tree holds {MAX_IN_TREE} at most: select fewer, or a shorter range",
             found.found
         );
         return Err(ApiError {

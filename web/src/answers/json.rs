@@ -40,7 +40,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
                 ([(header::CONTENT_TYPE, kind)], text.into_body()).into_response()
             }
             (Err(_), Some(refused)) => ApiError::from(refused).into_response(),
-            (Err(error), None) => ApiError::internal(format!("the answer cannot be written: {error}")).into_response(),
+            (Err(error), None) => ApiError::internal(format!("cannot encode the response: {error}")).into_response(),
         }
     }
 }

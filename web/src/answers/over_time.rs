@@ -144,7 +144,7 @@ pub(crate) fn step(asked_s: Option<f64>, range: Range) -> Result<u32, ApiError> 
     let step = (step + WINDOW_S - 1).div_euclid(WINDOW_S).max(1) * WINDOW_S;
     if length / step > MAX_STEPS {
         let message = format!(
-            "a step of {step} s makes more than {MAX_STEPS} points in this range: ask for at least {} s, or for a shorter range",
+            "a step of {step} s gives more than {MAX_STEPS} points in this range: use at least {} s, or a shorter range",
             length / MAX_STEPS + 1
         );
         return Err(ApiError::bad_request("too_many_points", message));

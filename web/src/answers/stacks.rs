@@ -123,5 +123,5 @@ where
     let holding = Holding::current();
     tokio::task::spawn_blocking(move || holding.during(work))
         .await
-        .map_err(|error| ApiError::internal(format!("the answer cannot be put together: {error}")))
+        .map_err(|error| ApiError::internal(format!("the response cannot be built: {error}")))
 }

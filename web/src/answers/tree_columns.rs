@@ -156,7 +156,7 @@ impl Shown {
     pub(crate) fn below(tree: FlameTree, node: u64, limit: Option<usize>) -> Result<Shown, ApiError> {
         let found = tree.below(node, limit).ok_or_else(|| {
             let message = format!(
-                "no node `{node:016x}` in this answer: take it from the column `node` of an answer to the same question and range (`now` moves)"
+                "unknown node `{node:016x}`: take it from the column `node` of a response to the same query and range (`now` moves)"
             );
             ApiError::not_found("unknown_node", message)
         });

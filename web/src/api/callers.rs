@@ -83,7 +83,7 @@ fn find(resolved: &ResolvedStacks, wanted: &str) -> Result<u32, ApiError> {
     let found = functions.position(|f| f.name == wanted || Some(f.id) == id);
     found.map(|at| at as u32).ok_or_else(|| {
         let message = format!(
-            "no selected stack holds a function `{}`{}",
+            "no selected stack contains a function `{}`{}",
             shorten(wanted),
             suggestion(wanted, resolved.functions.iter().map(|f| f.name.as_str()))
         );

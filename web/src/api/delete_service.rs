@@ -53,8 +53,8 @@ pub(crate) struct ServiceDeletion {
 #[utoipa::path(delete, path = "/api/v1/services/{service}",
     params(("service" = String, Path, description = "Name of the service.")),
     responses(
-        (status = 200, body = ServiceDeletion, description = "It is deleted."),
-        (status = 202, body = ServiceDeletion, description = "It is under way and goes on; the same call waits for it."),
+        (status = 200, body = ServiceDeletion, description = "The service was deleted."),
+        (status = 202, body = ServiceDeletion, description = "Deletion is in progress and continues; repeat the call to wait for it."),
         (status = "default", body = ErrorBody),
     ),
 )]
@@ -67,7 +67,7 @@ pub(crate) async fn delete_service(
         return Err(ApiError {
             status: StatusCode::FORBIDDEN,
             code: "deleting_is_off",
-            message: "this server deletes nothing when asked: start it with `--allow-delete` (EMBERLINE_ALLOW_DELETE=true), or use `emberline store delete` while it is stopped".to_owned(),
+            message: "deletion is disabled: start the server with `--allow-delete` (EMBERLINE_ALLOW_DELETE=true), or stop it and use `emberline store delete`".to_owned(),
             retry: false,
         });
     }
@@ -75,7 +75,7 @@ pub(crate) async fn delete_service(
     let confirmed = params.text(&CONFIRM).unwrap_or_default();
     if confirmed != service {
         let message = format!(
-            "`confirm={}` is not the name of the service, `{}`: repeat it to delete everything that it reported",
+            "`confirm={}` does not match the service name `{}`: repeat the name to delete everything it reported",
             shorten(confirmed),
             shorten(&service)
         );
@@ -120,7 +120,7 @@ pub(crate) async fn delete_service(
     };
     match tokio::time::timeout(patience, deleting).await {
         Ok(Ok(deleted)) => Ok(answer(StatusCode::OK, deleted?)),
-        Ok(Err(error)) => Err(ApiError::internal(format!("deleting ended early: {error}"))),
+        Ok(Err(error)) => Err(ApiError::internal(format!("deletion ended early: {error}"))),
         Err(_) => Ok(answer(StatusCode::ACCEPTED, Deleted::default())),
     }
 }

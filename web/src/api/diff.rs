@@ -199,7 +199,7 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
         _ if question.profile_type.is_gauge() => " on average",
         Per::Request => " per request",
         Per::Second => " per second",
-        Per::Total => " in all",
+        Per::Total => " in total",
     };
     let unit = question.profile_type.unit();
     let what = match question.profile_type == ProfileType::cpu() {
@@ -207,7 +207,7 @@ fn export(question: &Question, comparison: &Comparison, format: Format) -> Resul
         false => question.profile_type.parts()[1],
     };
     let subtitle = format!(
-        "{} {what}{per}: {} → {}. Width: the candidate; colour: the difference{per}.",
+        "{} {what}{per}: {} → {}. Width: candidate; colour: difference{per}.",
         question.component.as_str(),
         format_amount(comparison.change.baseline, unit),
         format_amount(comparison.change.candidate, unit),

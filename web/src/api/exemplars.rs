@@ -93,7 +93,7 @@ pub(crate) async fn exemplars(State(web): State<Web>, RawQuery(text): RawQuery) 
     let limit = match params.count(&EXEMPLARS_LIMIT)?.unwrap_or(DEFAULT_LIMIT) {
         limit @ 1..=MAX_LIMIT => limit,
         other => {
-            let message = format!("`{}={other}`: choose 1 to {MAX_LIMIT}", EXEMPLARS_LIMIT.name);
+            let message = format!("`{}={other}`: use 1 to {MAX_LIMIT}", EXEMPLARS_LIMIT.name);
             return Err(ApiError::bad_request("bad_parameter", message));
         }
     };

@@ -115,7 +115,7 @@ pub(crate) async fn functions(State(web): State<Web>, RawQuery(query): RawQuery)
     if params.text(&VERSION).is_some() {
         if let Some(other) = OF_A_COMPARISON.iter().find(|p| params.text(p).is_some()) {
             let message = format!(
-                "`version` asks for one release and `{}` for a comparison: give one of them",
+                "`version` selects one release, `{}` a comparison: use only one of them",
                 other.name
             );
             return Err(ApiError::bad_request("bad_parameter", message));
@@ -143,7 +143,7 @@ pub(crate) async fn functions(State(web): State<Web>, RawQuery(query): RawQuery)
         })));
     }
     if params.text(&INSTANCE).is_some() {
-        let message = "`instance` selects within one release: give `version`, too".to_owned();
+        let message = "`instance` selects within one release: set `version` too".to_owned();
         return Err(ApiError::bad_request("bad_parameter", message));
     }
     let question = Question::read(&web, &params).await?;

@@ -79,7 +79,7 @@ impl Selection {
         if let (Some(given), Some(written)) = (given, &selector.profile_type)
             && given != written
         {
-            let message = "`profile_type` and the selector name different profile types: give one".to_owned();
+            let message = "`profile_type` and the selector name different profile types: set only one".to_owned();
             return Err(ApiError::bad_request("bad_parameter", message));
         }
         let profile_type = match &selector.profile_type {

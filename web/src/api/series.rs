@@ -104,8 +104,7 @@ pub(crate) async fn series(State(web): State<Web>, RawQuery(query): RawQuery) ->
         match selector::known(name) {
             Some(Known::Stored(label)) => by.push(label),
             Some(Known::Type(_)) => {
-                let message =
-                    format!("`group_by={name}`: a question is about one profile type, give it as `profile_type`");
+                let message = format!("`group_by={name}`: a query covers one profile type; set it with `profile_type`");
                 return Err(ApiError::bad_request("bad_parameter", message));
             }
             None => return Err(selector::unknown_label(name)),

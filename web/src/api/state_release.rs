@@ -66,7 +66,7 @@ pub(crate) struct StatedRelease {
 #[utoipa::path(post, path = "/api/v1/releases",
     request_body = ReleaseStatement,
     responses(
-        (status = 200, body = StatedRelease, description = "What counts now."),
+        (status = 200, body = StatedRelease, description = "The release as now recorded."),
         (status = "default", body = ErrorBody),
     ),
 )]
@@ -77,12 +77,12 @@ pub(crate) async fn state_release(
     let body = axum::body::to_bytes(body, MOST_BYTES).await.map_err(|error| ApiError {
         status: StatusCode::PAYLOAD_TOO_LARGE,
         code: "body_too_large",
-        message: format!("the body cannot be read: {error}; a statement has at most {MOST_BYTES} bytes"),
+        message: format!("cannot read the body: {error}; the limit is {MOST_BYTES} bytes"),
         retry: false,
     })?;
     let statement: ReleaseStatement = serde_json::from_slice(&body).map_err(|error| {
         let message = format!(
-            "the body does not state a release: {error}; send JSON such as {{\"service\": \"checkout\", \"version\": \"v2\"}}"
+            "the body does not declare a release: {error}; send JSON such as {{\"service\": \"checkout\", \"version\": \"v2\"}}"
         );
         ApiError::bad_request("bad_body", message)
     })?;
@@ -113,7 +113,7 @@ pub(crate) async fn state_release(
     });
     let (release, beginning) = stated
         .await
-        .map_err(|error| ApiError::internal(format!("stating ended early: {error}")))?;
+        .map_err(|error| ApiError::internal(format!("recording the release ended early: {error}")))?;
     let ReleaseBeginning {
         first_seen_s,
         is_stated,
@@ -133,11 +133,11 @@ fn check_name(field: &str, text: &str, may_be_empty: bool) -> Result<(), ApiErro
     } else if text.len() > MOST_NAME_BYTES {
         "is longer than 256 bytes"
     } else if text.chars().any(char::is_control) {
-        "holds control characters"
+        "contains control characters"
     } else {
         return Ok(());
     };
-    let message = format!("`{field}` {wrong}: name it as the service reports it");
+    let message = format!("`{field}` {wrong}: use the value that the service reports");
     Err(ApiError::bad_request("bad_parameter", message))
 }
 

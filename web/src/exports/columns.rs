@@ -58,7 +58,7 @@ fn reference(slab: SlabPlaceholder) -> Value {
 /// Writes an answer whose `tree` was left empty.
 pub(crate) fn write(answer: &impl Serialize, tree: Columns) -> Result<Vec<u8>, ApiError> {
     let mut skeleton = serde_json::to_value(answer)
-        .map_err(|error| ApiError::internal(format!("the answer cannot be written: {error}")))?;
+        .map_err(|error| ApiError::internal(format!("cannot encode the response: {error}")))?;
     let mut slabs = Builder::new();
     let mut columns = json!({
         "names": tree.names,

@@ -202,5 +202,5 @@ pub(crate) fn write(
         "libs": [],
         "threads": threads,
     });
-    serde_json::to_vec(&profile).map_err(|error| ApiError::internal(format!("the profile cannot be written: {error}")))
+    serde_json::to_vec(&profile).map_err(|error| ApiError::internal(format!("cannot encode the profile: {error}")))
 }

@@ -9,7 +9,7 @@ pub(crate) fn page(svg: Vec<u8>, labels: &Labels<'_>, sentence: &str) -> Result<
     // The XML prolog and the document type (an address on another host) have no place inside a page.
     let from = svg
         .find("<svg")
-        .ok_or_else(|| ApiError::internal("the flame graph holds no picture"))?;
+        .ok_or_else(|| ApiError::internal("the flame graph contains no image"))?;
     let title = escape(labels.title);
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

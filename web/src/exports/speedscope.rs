@@ -89,7 +89,7 @@ pub(crate) fn write(tree: &FlameTree, title: &str, sides: &[&str], unit: &str) -
         shared: Shared { frames },
         profiles,
     };
-    serde_json::to_vec(&file).map_err(|error| ApiError::internal(format!("the profile cannot be written: {error}")))
+    serde_json::to_vec(&file).map_err(|error| ApiError::internal(format!("cannot encode the profile: {error}")))
 }
 
 /// The format's word for a unit; it has none for counts.

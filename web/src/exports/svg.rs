@@ -52,7 +52,7 @@ fn draw(lines: &[String], labels: &Labels<'_>) -> Result<Vec<u8>, ApiError> {
     options.no_sort = true;
     let mut picture = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut picture)
-        .map_err(|error| ApiError::internal(format!("the flame graph cannot be drawn: {error}")))?;
+        .map_err(|error| ApiError::internal(format!("cannot draw the flame graph: {error}")))?;
     Ok(picture)
 }
 

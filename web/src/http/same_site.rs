@@ -135,7 +135,7 @@ fn check(method: &Method, uri: &Uri, headers: &HeaderMap, hosts: &AllowedHosts) 
     Err(ApiError {
         status: StatusCode::FORBIDDEN,
         code: "cross_site",
-        message: "this request comes from a page of another site (`Sec-Fetch-Site`, `Origin`), which is answered nothing here; send it from this server's own pages or from a command line".to_owned(),
+        message: "cross-site request refused (`Sec-Fetch-Site`, `Origin`): send it from this server's own pages or from the command line".to_owned(),
         retry: false,
     })
 }
@@ -145,7 +145,7 @@ fn wrong_host(host: &str) -> ApiError {
         status: StatusCode::MISDIRECTED_REQUEST,
         code: "unknown_host",
         message: format!(
-            "browsers may not call this server `{}`: if it is its name, allow it with `--allowed-host` (EMBERLINE_ALLOWED_HOST), or give `--external-url`",
+            "unknown host name `{}` in a browser's request: if it belongs to this server, allow it with `--allowed-host` (EMBERLINE_ALLOWED_HOST) or set `--external-url`",
             shorten(host)
         ),
         retry: false,

@@ -53,6 +53,6 @@ pub(crate) fn why_not_ready(web: &Web) -> Option<String> {
     }
     let why = stats
         .hot_error
-        .unwrap_or_else(|| "it is being rebuilt from the journal".to_owned());
-    Some(format!("the query engine is not open: {why}; ingest goes on"))
+        .unwrap_or_else(|| "rebuilding from the journal".to_owned());
+    Some(format!("the query engine is not open: {why}; ingestion continues"))
 }

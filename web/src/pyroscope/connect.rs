@@ -166,23 +166,23 @@ impl Call {
             // An empty body is an empty question.
             let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
             return serde_json::from_slice(text)
-                .map_err(|error| RpcError::invalid(format!("the body is not the JSON of this call: {error}")));
+                .map_err(|error| RpcError::invalid(format!("the body is not valid JSON for this call: {error}")));
         }
         Q::decode(body.as_slice())
-            .map_err(|error| RpcError::invalid(format!("the body is not the protobuf of this call: {error}")))
+            .map_err(|error| RpcError::invalid(format!("the body is not valid protobuf for this call: {error}")))
     }
 
     fn is_packed(&self, name: &header::HeaderName) -> Result<bool, RpcError> {
         match self.headers.get(name).map(HeaderValue::as_bytes) {
             None | Some(b"" | b"identity") => Ok(false),
             Some(b"gzip") => Ok(true),
-            Some(_) => Err(RpcError::unimplemented(format!("`{name}` may be gzip or identity"))),
+            Some(_) => Err(RpcError::unimplemented(format!("`{name}` must be gzip or identity"))),
         }
     }
 
     /// The one message of a gRPC body, and whether it is packed.
     fn grpc_message(&self) -> Result<(bool, Bytes), RpcError> {
-        let wrong = || RpcError::invalid("the body does not hold exactly one gRPC message");
+        let wrong = || RpcError::invalid("the body must contain exactly one gRPC message");
         let Some((prefix, message)) = self.body.split_at_checked(GRPC_PREFIX_BYTES) else {
             return Err(wrong());
         };
@@ -232,7 +232,7 @@ impl Call {
                 Some(limit) => tokio::time::timeout(limit, work(question)).await.unwrap_or_else(|_| {
                     Err(RpcError {
                         code: DEADLINE_EXCEEDED,
-                        message: format!("no answer within the {limit:?} that the caller gave"),
+                        message: format!("no response within the caller's deadline of {limit:?}"),
                     })
                 }),
             },
@@ -249,15 +249,16 @@ fn write<A: Message + Serialize>(answer: &A, codec: Codec) -> Response {
     match codec {
         Codec::Json => match serde_json::to_vec(answer) {
             Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-            Err(error) => {
-                RpcError::from(ApiError::internal(format!("the answer has no JSON form: {error}"))).answer(codec)
-            }
+            Err(error) => RpcError::from(ApiError::internal(format!(
+                "the response cannot be encoded as JSON: {error}"
+            )))
+            .answer(codec),
         },
         Codec::Proto => ([(header::CONTENT_TYPE, "application/proto")], answer.encode_to_vec()).into_response(),
         Codec::Grpc => {
             let message = answer.encode_to_vec();
             let Ok(length) = u32::try_from(message.len()) else {
-                return RpcError::from(ApiError::internal("the answer is longer than 4 GiB")).answer(codec);
+                return RpcError::from(ApiError::internal("the response exceeds 4 GiB")).answer(codec);
             };
             let mut framed = Vec::with_capacity(GRPC_PREFIX_BYTES + message.len());
             framed.push(0);
@@ -292,7 +293,7 @@ pub(super) async fn collect(body: Body) -> Result<Bytes, RpcError> {
     match limited.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(RpcError::too_large()),
-        Err(error) => Err(RpcError::invalid(format!("the body did not arrive: {error}"))),
+        Err(error) => Err(RpcError::invalid(format!("cannot read the body: {error}"))),
     }
 }
 

@@ -185,7 +185,7 @@ pub(super) fn node_limit(asked: Option<i64>) -> Result<usize, RpcError> {
     match asked.filter(|&nodes| nodes != 0).unwrap_or(DEFAULT_NODES) {
         nodes @ 1..=MAX_NODES => Ok(usize::try_from(nodes).expect("checked above")),
         other => Err(RpcError::invalid(format!(
-            "`maxNodes` is {other}: choose 1 to {MAX_NODES}"
+            "`maxNodes` is {other}: use 1 to {MAX_NODES}"
         ))),
     }
 }
@@ -195,7 +195,7 @@ fn no_profile_ids(ids: &[String]) -> Result<(), RpcError> {
         return Ok(());
     }
     Err(RpcError::unimplemented(
-        "`profileIdSelector` selects single profiles, and the store keeps sums per window, route and release: leave it out",
+        "`profileIdSelector` is not supported, because the store keeps sums per window, route and release: remove it",
     ))
 }
 
@@ -203,7 +203,7 @@ fn only_flame_graphs(format: i32) -> Result<(), RpcError> {
     match pb::ProfileFormat::try_from(format) {
         Ok(pb::ProfileFormat::Unspecified | pb::ProfileFormat::Flamegraph) => Ok(()),
         Ok(other) => Err(RpcError::unimplemented(format!(
-            "`{}` is not written here: ask for PROFILE_FORMAT_FLAMEGRAPH, or for pprof with SelectMergeProfile",
+            "`{}` is not supported: use PROFILE_FORMAT_FLAMEGRAPH, or SelectMergeProfile for pprof",
             other.as_str_name()
         ))),
         Err(_) => Err(RpcError::unimplemented(format!("unknown profile format {format}"))),
@@ -300,9 +300,9 @@ pub(super) async fn select_merge_profile(
         let file = exports::pprof::write(&found.tree().finish(None), &profile_type, range, false);
         let mut unpacked = Vec::new();
         std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(file.as_slice()), &mut unpacked)
-            .map_err(|error| ApiError::internal(format!("the profile cannot be unpacked: {error}")))?;
+            .map_err(|error| ApiError::internal(format!("cannot decompress the profile: {error}")))?;
         pprof::Profile::decode(unpacked.as_slice())
-            .map_err(|error| ApiError::internal(format!("the profile cannot be read back: {error}")))
+            .map_err(|error| ApiError::internal(format!("cannot read the profile back: {error}")))
     });
     Ok(written.await??)
 }
@@ -352,7 +352,7 @@ fn labels_of(series: &Series, group_by: &[String], profile_type: &str) -> Vec<pb
 
 pub(super) async fn select_series(web: &Web, q: pb::SelectSeriesRequest) -> Result<pb::SelectSeriesResponse, RpcError> {
     if q.stack_trace_selector.as_ref().is_some_and(|s| !s.call_site.is_empty()) {
-        let message = "`stackTraceSelector` is not answered over time: leave it out, or ask SelectMergeStacktraces";
+        let message = "`stackTraceSelector` is not supported for series: remove it, or use SelectMergeStacktraces";
         return Err(RpcError::unimplemented(message));
     }
     let range = range_ms(q.start, q.end)?;
@@ -406,10 +406,10 @@ pub(super) fn tree_of_both(left: &Stacks, right: &Stacks, limit: usize) -> Flame
 
 pub(super) async fn diff(web: &Web, q: pb::DiffRequest) -> Result<pb::DiffResponse, RpcError> {
     let (Some(left), Some(right)) = (q.left, q.right) else {
-        return Err(RpcError::invalid("`left` and `right` are both needed"));
+        return Err(RpcError::invalid("`left` and `right` must both be set"));
     };
     if left.profile_type_id != right.profile_type_id {
-        return Err(RpcError::invalid("`left` and `right` must be of one profile type"));
+        return Err(RpcError::invalid("`left` and `right` must have the same profile type"));
     }
     let limit = node_limit(left.max_nodes)?.max(node_limit(right.max_nodes)?);
     let (left, right) = tokio::try_join!(merged(web, left, Some(limit)), merged(web, right, Some(limit)))?;

@@ -62,10 +62,7 @@ fn limit(given: &Given) -> Result<usize, ApiError> {
     };
     match text.parse::<i64>() {
         Ok(nodes) => node_limit(Some(nodes)).map_err(ApiError::from),
-        Err(_) => Err(ApiError::bad_request(
-            "bad_parameter",
-            "`maxNodes` is not a whole number",
-        )),
+        Err(_) => Err(ApiError::bad_request("bad_parameter", "`maxNodes` is not an integer")),
     }
 }
 
@@ -75,7 +72,7 @@ fn only_json(given: &Given) -> Result<(), ApiError> {
         _ => Err(ApiError {
             status: StatusCode::NOT_IMPLEMENTED,
             code: "unknown_format",
-            message: "`format` is json here; /api/v1/merge writes pprof, folded stacks, SVG and others".to_owned(),
+            message: "`format` must be json; use /api/v1/merge for pprof, folded stacks, SVG and others".to_owned(),
             retry: false,
         }),
     }
@@ -136,7 +133,7 @@ pub(super) async fn render(State(web): State<Web>, given: Given) -> Result<Json<
         _ => {
             return Err(ApiError::bad_request(
                 "bad_parameter",
-                "`aggregation` is `sum` or `avg`",
+                "`aggregation` must be `sum` or `avg`",
             ));
         }
     };
@@ -166,7 +163,7 @@ pub(super) async fn render_diff(State(web): State<Web>, given: Given) -> Result<
     let (left_type, left) = query(&given, "leftQuery")?;
     let (right_type, right) = query(&given, "rightQuery")?;
     if left_type != right_type {
-        let message = "`leftQuery` and `rightQuery` must be of one profile type";
+        let message = "`leftQuery` and `rightQuery` must have the same profile type";
         return Err(ApiError::bad_request("bad_parameter", message));
     }
     let left_range = range(&web, &given, "leftFrom", "leftUntil")?;
@@ -185,7 +182,7 @@ pub(super) async fn label_values(State(web): State<Web>, given: Given) -> Result
     let Some(label) = given.get("label").filter(|label| !label.is_empty()) else {
         return Err(ApiError::bad_request(
             "missing_parameter",
-            "`label` is missing: the name of a label",
+            "missing `label`: pass a label name",
         ));
     };
     let matchers: Vec<String> = given

@@ -17,7 +17,7 @@ pub(super) fn parse(name: &str, text: &str, now_unix_ns: i64) -> Result<f64, Api
     }
     let number: u64 = text.parse().map_err(|_| bad("it is too large".to_owned()))?;
     if text.len() == 8 {
-        return day(number).ok_or_else(|| bad("no such day; write YYYYMMDD".to_owned()));
+        return day(number).ok_or_else(|| bad("no such day; use YYYYMMDD".to_owned()));
     }
     // 10^11 seconds lie in the year 5138, 10^11 milliseconds in 1973: sizes do not overlap within the years stored.
     let per_second = match text.len() {
@@ -71,7 +71,7 @@ pub(super) fn range_s(from: f64, to: f64) -> Result<Range, ApiError> {
     };
     // Before they are rounded: a second holds times in the wrong order, too.
     if from > to || range.from_unix_s >= range.to_unix_s {
-        let message = format!("the start ({from}) must be before the end ({to}), both unix seconds");
+        let message = format!("the start ({from}) must be before the end ({to}); both are Unix seconds");
         return Err(ApiError::bad_request("bad_range", message));
     }
     Ok(range)

@@ -121,7 +121,7 @@ async fn choose(
                 })
                 .collect();
             let message = format!(
-                "service `{}` exists in several namespaces; add `namespace=` with one of: {}",
+                "service `{}` exists in several namespaces; set `namespace` to one of: {}",
                 shorten(wanted),
                 namespaces.join(", ")
             );
@@ -145,7 +145,7 @@ async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>, s
             .unwrap_or_default();
         let last = silent.releases.iter().map(|r| r.last_seen_s).max().unwrap_or_default();
         let message = format!(
-            "service `{}` reported nothing in this range, but did between {first} and {last} (unix seconds): choose another `from` and `to`",
+            "service `{}` reported nothing in this range, but did between {first} and {last} (Unix seconds): choose another `from` and `to`",
             shorten(wanted)
         );
         return ApiError::not_found("unknown_service", message);
@@ -158,7 +158,7 @@ async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>, s
     ApiError::not_found(
         "unknown_service",
         format!(
-            "service `{}` is not known{place}{}",
+            "unknown service `{}`{place}{}",
             shorten(wanted),
             suggestion(wanted, known)
         ),
@@ -204,7 +204,7 @@ impl KnownService {
     pub(crate) fn pair(&self, baseline: Option<&str>, candidate: Option<&str>) -> Result<(String, String), ApiError> {
         let alone = |version: &str| {
             let message = format!(
-                "a comparison needs two releases, and service `{}` has only `{}` in this range: choose a longer range, or name `baseline` and `candidate`",
+                "a comparison needs two releases, but service `{}` has only `{}` in this range: choose a longer range, or set `baseline` and `candidate`",
                 self.service,
                 shorten(version)
             );

@@ -16,11 +16,11 @@ pub(crate) fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>
     scored.into_iter().map(|s| s.1).collect()
 }
 
-/// `; nearest known: a, b`, or `; none is known` when there are none.
+/// `; nearest known: a, b`, or `; none are known` when there are none.
 pub(crate) fn suggestion<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let near = nearest(wanted, known);
     if near.is_empty() {
-        return "; none is known".to_owned();
+        return "; none are known".to_owned();
     }
     let quoted: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
     format!("; nearest known: {}", quoted.join(", "))
@@ -37,6 +37,6 @@ mod tests {
             "checkout"
         );
         assert_eq!(nearest("CART", ["payment", "cart"]), ["cart", "payment"]);
-        assert_eq!(suggestion("x", []), "; none is known");
+        assert_eq!(suggestion("x", []), "; none are known");
     }
 }

@@ -52,13 +52,17 @@ const fn parameter(name: &'static str, kind: Kind, description: &'static str) ->
 pub(crate) const FROM: Parameter = parameter(
     "from",
     Kind::Time,
-    "Start: unix seconds (whole or decimal), `now`, or `now-15m` (s, m, h, d). Default `now-1h`.",
+    "Start: Unix seconds (integer or decimal), `now`, or `now-15m` (s, m, h, d). Default: `now-1h`.",
 );
-pub(crate) const TO: Parameter = parameter("to", Kind::Time, "End (not included), as `from`. Default `now`.");
+pub(crate) const TO: Parameter = parameter(
+    "to",
+    Kind::Time,
+    "End (exclusive), in the same format as `from`. Default: `now`.",
+);
 pub(crate) const NAMESPACE: Parameter = parameter(
     "namespace",
     Kind::Text,
-    "Namespace of the service; needed only when several hold one of that name. `(none)` is the empty one.",
+    "Namespace of the service; needed only if the name exists in several. `(none)` is the empty namespace.",
 );
 pub(crate) const SERVICE: Parameter = Parameter {
     required: true,
@@ -69,84 +73,84 @@ pub(crate) const CONFIRM: Parameter = Parameter {
     ..parameter(
         "confirm",
         Kind::Text,
-        "The name of the service, to confirm: a deletion cannot be undone.",
+        "The service name again, to confirm: a deletion cannot be undone.",
     )
 };
 pub(crate) const VERSION: Parameter = parameter(
     "version",
     Kind::Text,
-    "Version; default the newest release in the range.",
+    "Version. Default: the newest release in the range.",
 );
 pub(crate) const INSTANCE: Parameter = parameter("instance", Kind::Text, "Only this instance.");
 pub(crate) const ROUTE: Parameter = parameter(
     "route",
     Kind::Text,
-    "Route template, for example `/cart/{id}`; `(none)` selects samples that belong to no request. Default all.",
+    "Route template, for example `/cart/{id}`; `(none)` selects samples outside of requests. Default: all.",
 );
 pub(crate) const COMPONENT: Parameter = parameter(
     "component",
     Kind::OneOf(&["application", "proxy"]),
-    "Whose CPU. Default `application` where it is profiled, else `proxy`.",
+    "Component to profile. Default: `application` if it is profiled, else `proxy`.",
 );
 pub(crate) const SIDE: Parameter = parameter(
     "side",
     Kind::OneOf(&["server", "client"]),
-    "The end of the edge the work was done for. Default of comparisons: `server`.",
+    "Side of the edge that the work was done for. Default for comparisons: `server`.",
 );
 pub(crate) const PROFILE_TYPE: Parameter = parameter(
     "profile_type",
     Kind::Text,
-    "`name:sample_type:unit:period_type:period_unit`. Default `process_cpu:cpu:nanoseconds:cpu:nanoseconds`.",
+    "`name:sample_type:unit:period_type:period_unit`. Default: `process_cpu:cpu:nanoseconds:cpu:nanoseconds`.",
 );
 pub(crate) const LIMIT: Parameter = parameter(
     "limit",
     Kind::Count,
-    "Display limit of the tree in nodes; what is left out becomes cut nodes that carry their sums. 0 means all. Default 8192. No number of the function table depends on it, and exports are never cut.",
+    "Display limit of the tree in nodes; the rest is summed up in cut nodes. 0 means no limit. Default: 8192. It affects neither the function table nor exports.",
 );
 pub(crate) const NODE: Parameter = parameter(
     "node",
     Kind::Node,
-    "Only the part of the tree below this node: 16 hexadecimal digits from the column `node` of an answer to the same question. `limit` then counts nodes of the part.",
+    "Only the subtree below this node: 16 hexadecimal digits from the column `node` of a response to the same query. `limit` then applies to the subtree.",
 );
 pub(crate) const SELECTOR: Parameter = parameter(
     "selector",
     Kind::Text,
-    "Whose samples, for example `{service=\"checkout\",version=~\"v1|v2\"}`: operators `=`, `!=`, `=~`, `!~`; regular expressions match the whole value; an absent label is empty. Labels: namespace, service, version, instance, component, side, route. Default all.",
+    "Samples to select, for example `{service=\"checkout\",version=~\"v1|v2\"}`: operators `=`, `!=`, `=~`, `!~`; regular expressions must match the whole value; a missing label is empty. Labels: namespace, service, version, instance, component, side, route. Default: all.",
 );
 pub(crate) const GROUP_BY: Parameter = parameter(
     "group_by",
     Kind::Text,
-    "Labels, separated by commas: a series for each combination of their values. Default none: one series.",
+    "Comma-separated labels; one series per combination of their values. Default: none, a single series.",
 );
 pub(crate) const STEP: Parameter = parameter(
     "step",
     Kind::Count,
-    "Seconds per point; points begin at whole multiples. Default about 120 points, not below a window (10).",
+    "Seconds per point; points start at multiples of it. Default: about 120 points, at least one window (10 s) each.",
 );
 pub(crate) const AGGREGATION: Parameter = parameter(
     "aggregation",
     Kind::OneOf(&["sum", "average"]),
-    "`sum` adds up the windows of a step, `average` divides by their number. Default by the profile type: gauges (what is in use) are averaged per instance and added up over instances, all others summed.",
+    "`sum` adds up the windows of a step, `average` divides by their number. Default: gauges are averaged per instance and summed over instances, all other types summed.",
 );
 pub(crate) const SERIES_LIMIT: Parameter = parameter(
     "series_limit",
     Kind::Count,
-    "At most so many series, those with the largest sums; the rest is summed up in `series_cut`. Default 100, at most 1000.",
+    "Maximum number of series; those with the largest sums are kept, the rest is summed up in `series_cut`. Default: 100, at most 1000.",
 );
 pub(crate) const TRACE_ID: Parameter = parameter(
     "trace_id",
     Kind::Text,
-    "Only samples of these traces: 32 hexadecimal digits each, separated by commas. Default any.",
+    "Comma-separated trace IDs to select, 32 hexadecimal digits each. Default: all.",
 );
 pub(crate) const SPAN_ID: Parameter = parameter(
     "span_id",
     Kind::Text,
-    "Only samples of these spans: 16 hexadecimal digits each, separated by commas. Default any.",
+    "Comma-separated span IDs to select, 16 hexadecimal digits each. Default: all.",
 );
 pub(crate) const EXEMPLARS_LIMIT: Parameter = parameter(
     "exemplars_limit",
     Kind::Count,
-    "At most so many samples, the oldest; `found` and `value` do not depend on it. Default 100, at most 10000.",
+    "Maximum number of samples, oldest first; `found` and `value` are not affected. Default: 100, at most 10000.",
 );
 pub(crate) const LABEL: Parameter = Parameter {
     required: true,
@@ -157,43 +161,43 @@ pub(crate) const FUNCTION: Parameter = Parameter {
     ..parameter(
         "function",
         Kind::Text,
-        "A function: its name, or its id (16 hexadecimal digits) from a function table.",
+        "A function: its name, or its ID (16 hexadecimal digits) from a function table.",
     )
 };
 pub(crate) const FUNCTIONS_LIMIT: Parameter = parameter(
     "functions_limit",
     Kind::Count,
-    "Rows of the function table; what is left out is summed up in `functions_cut`. Default all.",
+    "Rows of the function table; the rest is summed up in `functions_cut`. Default: all.",
 );
 pub(crate) const PER: Parameter = parameter(
     "per",
     Kind::OneOf(&["request", "second", "total", "best"]),
-    "What costs are divided by. `best`: requests where both sides have both signals, else seconds. Default `request`.",
+    "What costs are divided by. `best`: requests if both sides have both signals, else seconds. Default: `request`.",
 );
 pub(crate) const BASELINE: Parameter = parameter(
     "baseline",
     Kind::Text,
-    "Version to compare with. Default the release before the candidate.",
+    "Baseline version. Default: the release before the candidate.",
 );
 pub(crate) const CANDIDATE: Parameter = parameter(
     "candidate",
     Kind::Text,
-    "Version that is judged. Default the newest release.",
+    "Candidate version. Default: the newest release.",
 );
 pub(crate) const BASELINE_FROM: Parameter = parameter(
     "baseline_from",
     Kind::Time,
-    "Start for the baseline alone. Default `from`.",
+    "Start for the baseline only. Default: `from`.",
 );
 pub(crate) const BASELINE_TO: Parameter =
-    parameter("baseline_to", Kind::Time, "End for the baseline alone. Default `to`.");
+    parameter("baseline_to", Kind::Time, "End for the baseline only. Default: `to`.");
 pub(crate) const CANDIDATE_FROM: Parameter = parameter(
     "candidate_from",
     Kind::Time,
-    "Start for the candidate alone. Default `from`.",
+    "Start for the candidate only. Default: `from`.",
 );
 pub(crate) const CANDIDATE_TO: Parameter =
-    parameter("candidate_to", Kind::Time, "End for the candidate alone. Default `to`.");
+    parameter("candidate_to", Kind::Time, "End for the candidate only. Default: `to`.");
 pub(crate) const FORMAT: Parameter = parameter(
     "format",
     Kind::OneOf(&[
@@ -206,12 +210,12 @@ pub(crate) const FORMAT: Parameter = parameter(
         "html",
         "columns",
     ]),
-    "Default by the Accept header where it names exactly one of them (`application/vnd.speedscope+json`, `application/vnd.firefox-profiler+json` and `application/vnd.emberline.columns` for those three), else `json`. `columns` is the answer of `json` as JsonSlabs, with the tree as typed arrays: preorder, depth and self values (times `scale`); totals follow from them.",
+    "Default: the Accept header's choice if it names exactly one of them (`application/vnd.speedscope+json`, `application/vnd.firefox-profiler+json` and `application/vnd.emberline.columns` for those three), else `json`. `columns` is the `json` response as JsonSlabs, with the tree as typed arrays: preorder, depth and self values (times `scale`), from which totals follow.",
 );
 pub(crate) const ALERT_STATE: Parameter = parameter(
     "state",
     Kind::OneOf(&["all", "firing"]),
-    "`firing` leaves out the suspected, recovering and resolved. Default `all`.",
+    "`firing` omits suspected, recovering and resolved alerts. Default: `all`.",
 );
 
 /// The value of `route` and `namespace` that selects what has none.
@@ -235,7 +239,7 @@ impl Params {
             if given.iter().any(|(p, _)| p.name == name) {
                 return Err(ApiError::bad_request(
                     "bad_parameter",
-                    format!("parameter `{name}` is given twice: give it once"),
+                    format!("parameter `{name}` is set twice: set it once"),
                 ));
             }
             if let Kind::OneOf(words) = parameter.kind
@@ -271,7 +275,7 @@ impl Params {
         match text.parse::<usize>() {
             Ok(count) => Ok(Some(count)),
             Err(_) => {
-                let message = format!("`{}={}` is not a whole number from 0", parameter.name, shorten(text));
+                let message = format!("`{}={}` is not a non-negative integer", parameter.name, shorten(text));
                 Err(ApiError::bad_request("bad_parameter", message))
             }
         }
@@ -294,7 +298,7 @@ impl Params {
     /// Refuses `node` where the answer is no tree to look at: a file always holds the whole.
     pub(crate) fn no_node_in_files(&self, is_file: bool) -> Result<(), ApiError> {
         if is_file && self.text(&NODE).is_some() {
-            let message = "`node` asks for a part of the tree, and files hold the whole: leave out `node` or `format`";
+            let message = "`node` selects a subtree, but exports contain the whole tree: remove `node` or `format`";
             return Err(ApiError::bad_request("bad_parameter", message));
         }
         Ok(())
@@ -366,7 +370,7 @@ pub(crate) fn id(text: &str) -> Option<u64> {
 
 fn unknown_parameter(name: &str, known: &'static [Parameter]) -> ApiError {
     let message = match names::nearest(name, known.iter().map(|p| p.name)).first() {
-        None => format!("unknown parameter `{}`: this address takes none", shorten(name)),
+        None => format!("unknown parameter `{}`: this endpoint takes none", shorten(name)),
         Some(nearest) => {
             let all: Vec<&str> = known.iter().map(|p| p.name).collect();
             format!(

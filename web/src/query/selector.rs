@@ -148,7 +148,7 @@ impl Selector {
             };
             if values.len() > MAX_SELECTED_VALUES {
                 let message = format!(
-                    "the regular expression for `{}` matches {} values, and at most {MAX_SELECTED_VALUES} can be looked up: name fewer, or leave it out",
+                    "the regular expression for `{}` matches {} values; the limit is {MAX_SELECTED_VALUES}: match fewer, or remove it",
                     label.name(),
                     values.len()
                 );
@@ -174,14 +174,13 @@ impl From<parse::Written> for Selector {
 }
 
 fn bad(why: &str) -> ApiError {
-    let message =
-        format!("the selector cannot be read: {why}; write it like {{service=\"checkout\",version=~\"v1|v2\"}}");
+    let message = format!("invalid selector: {why}; use, for example, {{service=\"checkout\",version=~\"v1|v2\"}}");
     ApiError::bad_request("bad_selector", message)
 }
 
 /// Refuses the name of a label that no sample has.
 pub(crate) fn unknown_label(name: &str) -> ApiError {
     let all = Label::ALL.iter().map(|label| label.name()).chain(TYPE_LABELS);
-    let message = format!("there is no label `{}`{}", shorten(name), names::suggestion(name, all));
+    let message = format!("unknown label `{}`{}", shorten(name), names::suggestion(name, all));
     ApiError::bad_request("unknown_label", message)
 }

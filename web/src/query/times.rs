@@ -13,7 +13,7 @@ pub(crate) fn parse(text: &str, now_unix_ns: i64) -> Result<f64, String> {
         None => parse_number(text).ok_or_else(unreadable)?,
     };
     if !(0.0..=LAST_SECOND).contains(&seconds) {
-        return Err("the time is outside 1970..2106; times are unix seconds, not milliseconds".to_owned());
+        return Err("the time is outside 1970..2106; use Unix seconds, not milliseconds".to_owned());
     }
     Ok(seconds)
 }
@@ -45,7 +45,7 @@ fn parse_number(text: &str) -> Option<f64> {
 }
 
 fn unreadable() -> String {
-    "use unix seconds (`1767225600`, `1767225600.5`), `now`, or `now-15m` (s, m, h, d)".to_owned()
+    "use Unix seconds (`1767225600`, `1767225600.5`), `now`, or `now-15m` (s, m, h, d)".to_owned()
 }
 
 #[cfg(test)]

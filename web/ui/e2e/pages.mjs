@@ -126,7 +126,7 @@ const PAGES = {
   },
   async status(page) {
     await page.locator('.status[data-ready="true"] section[aria-label="Received"] tbody tr').first().waitFor({ timeout: waitMs });
-    await page.locator('section[aria-label="Left out"]').waitFor({ timeout: waitMs });
+    await page.locator('section[aria-label="Dropped"]').waitFor({ timeout: waitMs });
     return { signals: await page.locator('section[aria-label="Received"] tbody tr').count() };
   },
 };

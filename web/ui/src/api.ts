@@ -110,7 +110,7 @@ export async function ask<T>(asked: Question<T>, signal?: AbortSignal): Promise<
     response = await fetch(address, { headers: { accept: "application/json" }, ...(signal ? { signal } : {}) });
   } catch (cause) {
     if (signal?.aborted === true) throw cause;
-    throw new ApiError(address, 0, "unreachable", "The server did not answer. It may be restarting, or the network is down.", true);
+    throw new ApiError(address, 0, "unreachable", "The server did not respond. It may be restarting, or the network may be down.", true);
   }
   const body: unknown = await response.json().catch(() => null);
   if (signal?.aborted === true) throw new DOMException("superseded", "AbortError");
@@ -120,7 +120,7 @@ export async function ask<T>(asked: Question<T>, signal?: AbortSignal): Promise<
     address,
     response.status,
     told?.code ?? "unreadable",
-    told?.message ?? `The server answered ${response.status} with something that is not JSON.`,
+    told?.message ?? `The server responded with ${response.status}, but not with JSON.`,
     told?.retry ?? response.status >= 500,
   );
 }

@@ -92,8 +92,8 @@ function Body({ page }: { page: Page }) {
   const load = LATER[page];
   if (load !== undefined) return <Later key={page} load={load} />;
   return (
-    <Empty title="There is no such page">
-      <p>The address may be mistyped. The pages are listed on the left.</p>
+    <Empty title="Page not found">
+      <p>Check the address, or choose a page on the left.</p>
     </Empty>
   );
 }
@@ -113,10 +113,10 @@ function Later({ load }: { load(): Promise<ComponentType> }) {
   }, []);
   if (isBroken) {
     return (
-      <Empty title="This page could not be loaded">
+      <Empty title="Cannot load this page">
         <p>The server may have been updated since this tab was opened.</p>
         <button type="button" class="button" onClick={() => location.reload()}>
-          Load again
+          Reload
         </button>
       </Empty>
     );
@@ -129,7 +129,7 @@ function Later({ load }: { load(): Promise<ComponentType> }) {
 function Rail({ state }: { state: UrlState }) {
   return (
     <nav class="rail" aria-label="Pages">
-      <Link to={elsewhere(state, "home")} class="brand" aria-label="Emberline, start">
+      <Link to={elsewhere(state, "home")} class="brand" aria-label="Emberline, home">
         <svg viewBox="0 0 20 20" width="20" height="20" aria-hidden="true">
           <rect x="1" y="2" width="18" height="4.4" rx="1" fill="currentColor" />
           <rect x="1" y="7.8" width="13" height="4.4" rx="1" fill="var(--ember-soft)" />

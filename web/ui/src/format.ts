@@ -137,8 +137,8 @@ export function shortBuild(id: string): string {
 /** How a number of CPU nanoseconds is to be read under each normalisation. */
 export const PER_WORDS: Record<Per, { short: string; title: string; sentence: string }> = {
   request: { short: "per request", title: "Per request", sentence: "CPU time divided by the requests served in the same time" },
-  second: { short: "per second", title: "Per second", sentence: "CPU time divided by the seconds that profiles cover" },
-  total: { short: "in total", title: "Total", sentence: "All CPU time of the range, not divided by anything" },
+  second: { short: "per second", title: "Per second", sentence: "CPU time divided by the seconds covered by profiles" },
+  total: { short: "in total", title: "Total", sentence: "Total CPU time in the range" },
 };
 
 /** Splits a path at the `::` that lie outside every bracket. */

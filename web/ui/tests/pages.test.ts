@@ -91,7 +91,7 @@ describe("both sides of an edge", () => {
     const [first] = topology.edges;
     expect(first!.client).toBeNull();
     expect(gap(first!.client, first!.server, "p50_ms")).toBeNull();
-    expect(gapWords(null)).toBe("cannot be said");
+    expect(gapWords(null)).toBe("unknown");
     expect(edgeSummary(first!)).toContain("server side only");
     expect(edgeSummary({ ...first!, server: null })).toBe("not reported by either side");
   });
@@ -100,7 +100,7 @@ describe("both sides of an edge", () => {
     const plain = topology.edges.find((edge) => edge.protocol === "grpc")!;
     expect(sideFacts([plain.client, plain.server]).map(([name]) => name)).toEqual(["requests", "rate", "errors", "sent", "received", "p50", "p95", "p99"]);
     const left = { ...plain.client!, given_up: 3 };
-    expect(sideFacts([left, null]).map(([name]) => name)).toContain("given up");
+    expect(sideFacts([left, null]).map(([name]) => name)).toContain("abandoned");
   });
 
   test("a database that nobody's proxy speaks for shows its open connections and bytes", () => {
@@ -130,7 +130,7 @@ describe("what CPU is divided by", () => {
   const diff = (per: Diff["per"], missing: Coverage["missing"], note: string | null = null) => ({ per, note, baseline: side("v1", null), candidate: side("v2", missing) });
 
   test("is said where it is not requests, with the reason", () => {
-    expect(perNote("best", diff("second", "requests"))).toBe("CPU per request cannot be said (v2 sent no requests): compared per second");
+    expect(perNote("best", diff("second", "requests"))).toBe("CPU per request is unavailable (v2 sent no requests): compared per second");
     expect(perNote("best", diff("request", null))).toBeNull();
     expect(perNote("second", diff("second", "requests"))).toBeNull();
     expect(perNote("request", diff("request", null, "shown for the whole service"))).toBe("CPU: shown for the whole service");
@@ -226,7 +226,7 @@ describe("alerts in words", () => {
 
   test("where the time is spent follows from both sides", () => {
     expect(splitWords({ client_delta_ms: 3.66, server_delta_ms: 3.6 })).toContain("in the service itself");
-    expect(plain(splitWords({ client_delta_ms: 5, server_delta_ms: 1 }))).toContain("+4.00 ms lies in the network");
+    expect(plain(splitWords({ client_delta_ms: 5, server_delta_ms: 1 }))).toContain("+4.00 ms is spent in the network");
     expect(splitWords({ client_delta_ms: null, server_delta_ms: 1 })).toContain("client side is not reported");
     expect(splitWords({ client_delta_ms: null, server_delta_ms: null })).toContain("Neither side");
   });

@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
             .unwrap_or(rest.len());
         let name = &rest[..end];
         if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-            return Err(self.wrong("the name of a label"));
+            return Err(self.wrong("a label name"));
         }
         self.at += end;
         Ok(name.to_owned())
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
     fn value(&mut self) -> Result<String, String> {
         let quote = match self.rest().chars().next() {
             Some(quote @ ('"' | '\'' | '`')) => quote,
-            _ => return Err(self.wrong("a value in quotes")),
+            _ => return Err(self.wrong("a quoted value")),
         };
         self.at += 1;
         let mut value = String::new();
@@ -221,7 +221,7 @@ fn compile(name: &str, pattern: &str) -> Result<Regex, String> {
                     .unwrap_or_default()
                     .trim()
                     .trim_start_matches("error: ");
-                format!("the regular expression for `{name}` is wrong: {reason}")
+                format!("invalid regular expression for `{name}`: {reason}")
             }
         })
 }
@@ -273,18 +273,15 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         for (selector, said) in [
-            (
-                "{",
-                "expected the name of a label at character 2, where the selector ends",
-            ),
+            ("{", "expected a label name at character 2, where the selector ends"),
             ("{a", "expected one of `=`, `!=`, `=~`, `!~` at character 3"),
-            ("{a=b}", "expected a value in quotes at character 4, found `b`"),
+            ("{a=b}", "expected a quoted value at character 4, found `b`"),
             ("{a=\"b}", "expected the closing `\"` at character 7"),
             ("{a=\"b\" c=\"d\"}", "expected `,` at character 8, found `c`"),
             ("{a=\"b\"}x", "expected the end at character 8, found `x`"),
-            ("{1=\"b\"}", "expected the name of a label at character 2, found `1`"),
+            ("{1=\"b\"}", "expected a label name at character 2, found `1`"),
             ("{é=\"b\"}", "found `é`"),
-            ("{a=~\"(\"}", "the regular expression for `a` is wrong: unclosed group"),
+            ("{a=~\"(\"}", "invalid regular expression for `a`: unclosed group"),
             ("{a=~\"(\\\\w{100}){100}\"}", "use a simpler one"),
         ] {
             let error = parse(selector).unwrap_err();

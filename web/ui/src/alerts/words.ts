@@ -30,14 +30,14 @@ export function evidenceWords(alert: Pick<Alert, "e_value" | "alpha" | "windows"
   const times = alert.windows === 1 ? "1 window" : `${count(alert.windows)} windows`;
   return (
     `The evidence is ${size} to 1 after ${times}; ${count(Math.round(needed))} to 1 is needed. ` +
-    `On an edge where nothing changed, an alert like this comes at most ${oneIn(alert.alpha)} times, however long it is watched.`
+    `On an edge where nothing changed, an alert like this fires at most ${oneIn(alert.alpha)} times, however long it is watched.`
   );
 }
 
 export function modeWords(mode: Alert["mode"]): string {
   return mode === "concurrent"
-    ? "Both releases were live: each window is judged against the same window of the baseline."
-    : "The releases were not live together: before against after, so slow drift of the environment is possible.";
+    ? "Both releases were live: each window is compared with the same window of the baseline."
+    : "The releases were not live at the same time: this compares before with after, so environment drift is possible.";
 }
 
 /** Where the added time was spent, as far as both sides tell. */
@@ -50,6 +50,6 @@ export function splitWords(split: Alert["client_server"]): string {
   const near = Math.abs(between) < Math.max(0.15 * Math.abs(client), 0.05);
   return (
     `Callers waited ${signed(client, milliseconds)}, the server took ${signed(server, milliseconds)}: ` +
-    (near ? "the time is spent in the service itself." : `${signed(between, milliseconds)} lies in the network or the proxies between.`)
+    (near ? "the time is spent in the service itself." : `${signed(between, milliseconds)} is spent in the network or the proxies in between.`)
   );
 }

@@ -123,7 +123,7 @@ function SideBox({ which, version, releases, side, onChange }: SideBoxProps) {
           <span title={`${moment(side.from_ms)} to ${moment(side.to_ms)}`}>
             <b>{count(side.windows)}</b> {side.windows === 1 ? "window" : "windows"} ({stretch(side.seconds * 1000)})
           </span>
-          <span class="soft" title={`Requests are known of ${stretch(side.coverage.requests_s * 1000)}, profiles of ${stretch(side.coverage.profiles_s * 1000)}; joined by ${side.coverage.joined_by}`}>
+          <span class="soft" title={`Requests cover ${stretch(side.coverage.requests_s * 1000)}, profiles ${stretch(side.coverage.profiles_s * 1000)}; joined by ${side.coverage.joined_by}`}>
             both cover {stretch(side.coverage.covered_s * 1000)}
           </span>
           <span class="soft">{side.seconds > 0 ? rate(side.requests / side.seconds) : ""}</span>

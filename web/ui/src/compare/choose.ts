@@ -51,14 +51,14 @@ export function perNote(asked: AskedPer, diff: Pick<Diff, "per" | "note" | "base
     const { missing } = side.coverage;
     return missing === null ? [] : [`${side.version} ${MISSING_WORDS[missing]}`];
   });
-  return `CPU per request cannot be said${why.length > 0 ? ` (${why.join(", ")})` : ""}: compared per second`;
+  return `CPU per request is unavailable${why.length > 0 ? ` (${why.join(", ")})` : ""}: compared per second`;
 }
 
 const MISSING_WORDS: Record<NonNullable<Coverage["missing"]>, string> = {
   requests: "sent no requests",
   profiles: "sent no profiles",
   both: "sent neither requests nor profiles",
-  same_time: "sent requests and profiles, but never of the same time",
+  same_time: "sent requests and profiles, but never for the same time",
 };
 
 /** The component whose code was seen when the one asked for was not; null when there is nothing to point at. */
@@ -86,7 +86,7 @@ export function badgesOf(diff: Pick<Diff, "baseline" | "candidate">): Badge[] {
     if (factor > LOAD_FACTOR) {
       badges.push({
         text: `load differs ×${factor.toFixed(1)}`,
-        title: "The two releases served very different rates. Costs per request can differ for that reason alone.",
+        title: "The two releases served very different rates. This alone can change the cost per request.",
       });
     }
   }

@@ -124,12 +124,12 @@ export function FunctionsTable({ diff, isWide }: { diff: Diff; isWide: boolean }
       <footer class="panel-foot soft">
         {state.code !== code && diff.functions.length > 0 ? (
           <>
-            None of these {count(diff.functions.length)} functions is known as own code, so all are shown; the server’s <code>--own-code</code> says what is
+            None of these {count(diff.functions.length)} functions is recognised as own code, so all are shown; configure it with the server’s <code>--own-code</code>
           </>
         ) : code === "mine" && hidden.count > 0 ? (
           <>
             {count(hidden.count)} library functions hidden
-            {hidden.largest !== 0 && <>, the largest change {signed(hidden.largest)} of its own</>}.{" "}
+            {hidden.largest !== 0 && <>, the largest self change is {signed(hidden.largest)}</>}.{" "}
             <button type="button" class="link" onClick={() => patch({ code: "all" })}>
               Show all code
             </button>
@@ -142,7 +142,7 @@ export function FunctionsTable({ diff, isWide }: { diff: Diff; isWide: boolean }
             </button>
           </>
         )}
-        {diff.functions_cut.count > 0 && <> · {count(diff.functions_cut.count)} more cut by the limit</>}
+        {diff.functions_cut.count > 0 && <> · {count(diff.functions_cut.count)} more omitted by the limit</>}
       </footer>
     </section>
   );

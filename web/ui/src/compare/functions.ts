@@ -83,7 +83,7 @@ export function emptyWords(rows: readonly FunctionRow[], { show, find, code }: P
   const elsewhere = inLibraries === 0 ? "" : `; ${inLibraries} in library code, which is hidden`;
   if (find !== null) return `No function ${code === "mine" ? "of your own code " : ""}matches “${find}” here${elsewhere}.`;
   if (inLibraries > 0) return `None in your own code${elsewhere}.`;
-  return "None. Nothing of this kind passed the test for significance.";
+  return "No significant change of this kind.";
 }
 
 /** What the library switch hides, for the line that says so. */

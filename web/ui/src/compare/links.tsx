@@ -25,7 +25,7 @@ export function ShareLinks({ asked }: { asked: Question<unknown> }) {
         <CopyButton label="Copy link" text={() => hrefOf(pinned(url.peek(), Date.now()))} />
       </div>
       <div class="share-row share-curl">
-        <code tabIndex={0} aria-label="The same question for a terminal" role="region">
+        <code tabIndex={0} aria-label="The same query for a terminal" role="region">
           {curl}
         </code>
         <CopyButton label="Copy" text={curl} />

@@ -50,7 +50,7 @@ export function Verdict({ diff }: { diff: Diff }) {
       </p>
       {diff.judgement === "too_few_samples" && (
         <p class="verdict-detail">
-          Widen the time range or wait for more windows. The numbers below are shown, but nothing in them is marked as a change.
+          Widen the time range or wait for more windows. The numbers below are not marked as changes.
         </p>
       )}
       {diff.cost_shift !== null && (
@@ -65,7 +65,7 @@ export function Verdict({ diff }: { diff: Diff }) {
 export function LatencyStrip({ diff }: { diff: Diff }) {
   const { latency } = diff;
   if (latency === null || latency.quantiles.length === 0) {
-    return <p class="soft latency-none">No request latency for {diff.route === null ? "these routes" : routeName(diff.route)} in this range: none were reported.</p>;
+    return <p class="soft latency-none">No request latency for {diff.route === null ? "these routes" : routeName(diff.route)} in this range: none was reported.</p>;
   }
   return (
     <section class="latency" aria-label="Latency of the same requests">

@@ -60,7 +60,7 @@ export function tipNotes(tree: FlameTree, node: number, scale: ChangeScale, isDi
     if (row.state === "gone") notes.push("Gone: not seen in the candidate");
   }
   if (tree.kind[node] === NodeKind.unresolved) notes.push("Waiting for symbols: this address has no name yet");
-  if (tree.kind[node] === NodeKind.cut) notes.push("Frames too small to be sent one by one; their time is counted");
+  if (tree.kind[node] === NodeKind.cut) notes.push("Frames too small to show individually; their time is included");
   if (tree.kind[node] === NodeKind.library) notes.push("Library function");
   return notes;
 }

@@ -132,7 +132,7 @@ export function FlamePanel({ tree: whole, functions, isJudged, per, names }: Fla
               label="Width"
               value={state.width}
               options={[
-                ["max", "larger", "Each frame as wide as the costlier of the two releases"],
+                ["max", "larger", "Frame width: the more expensive of the two releases"],
                 ["baseline", "baseline"],
                 ["candidate", "candidate"],
               ]}

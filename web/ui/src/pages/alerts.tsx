@@ -66,8 +66,8 @@ function NothingYet({ isFiltered }: { isFiltered: boolean }) {
   return (
     <Empty title={isFiltered ? "No alert of this kind" : "No alerts"}>
       <p>
-        Watched now: every edge with at least two releases of its destination, route by route, on p50 and p90 of the server side. With nothing changed, an edge
-        raises a false alarm at most 1 in 1000 times.
+        Watched now: p50 and p90 on the server side, per route, of every edge whose destination has at least two releases. If nothing changed, an edge raises a
+        false alarm at most 1 in 1000 times.
       </p>
       <ul>
         <li>

@@ -137,7 +137,7 @@ function OneRelease({ version, other }: { version: string; other: Component | nu
   return (
     <>
       <Empty title={`Only release ${version} of ${state.service} was seen in this range`}>
-        <p>A comparison needs two. It starts by itself when another release takes traffic. Until then, this is where its CPU time goes.</p>
+        <p>A comparison needs two. It starts automatically when another release receives traffic. Until then, this is where its CPU time goes.</p>
       </Empty>
       {profile.data !== null ? (
         <Solo profile={profile.data} other={other} />
@@ -163,7 +163,7 @@ function Solo({ profile, other }: { profile: ProfileAnswer; other: Component | n
       <Empty title="No stack samples yet">
         <p>
           {other === null ? (
-            "Requests are counted, but no CPU sample has arrived for this selection. Samples come every 10 seconds."
+            "Requests are counted, but no CPU samples have arrived for this selection. Samples arrive every 10 seconds."
           ) : (
             <OtherCode asked={component} other={other} />
           )}

@@ -28,7 +28,7 @@ export function StatusPage() {
       {answer.error !== null && <Failure error={answer.error} onRetry={answer.retry} />}
       {status.not_ready_reason !== null && (
         <div class="notice notice-error" role="alert">
-          <h2>Questions are not answered now</h2>
+          <h2>Queries are unavailable</h2>
           <p>
             <Sentence text={status.not_ready_reason} />
           </p>
@@ -40,8 +40,8 @@ export function StatusPage() {
       <Targets targets={targetsIn(status)} />
       <Connections ports={portsIn(status)} />
       <Names tables={tablesIn(status)} />
-      <Counters title="Store" note="since the start" counters={counters.filter((counter) => counter.section === "store" && !counter.isLoss)} />
-      <Counters title="Symbols" note="names of addresses" counters={counters.filter((counter) => counter.section === "symbols")} />
+      <Counters title="Store" note="since start-up" counters={counters.filter((counter) => counter.section === "store" && !counter.isLoss)} />
+      <Counters title="Symbols" note="names for addresses" counters={counters.filter((counter) => counter.section === "symbols")} />
     </div>
   );
 }
@@ -69,7 +69,7 @@ function Panel({ title, note, children }: { title: string; note: string; childre
 
 function Losses({ losses }: { losses: readonly LossRow[] }) {
   return (
-    <Panel title="Lost or damaged" note="since the start; the log says when">
+    <Panel title="Lost or damaged" note="since start-up; see the log for times">
       <Scroll title="Lost or damaged">
         <table>
           <thead>
@@ -101,14 +101,14 @@ function Losses({ losses }: { losses: readonly LossRow[] }) {
 function LeftOut({ metrics }: { metrics: readonly RefusedMetric[] }) {
   if (metrics.length === 0) {
     return (
-      <Panel title="Left out" note="">
-        <p class="panel-text">Everything that arrived was kept as it came.</p>
+      <Panel title="Dropped" note="">
+        <p class="panel-text">Everything received was stored unchanged.</p>
       </Panel>
     );
   }
   return (
-    <Panel title="Left out" note={`${plural(metrics.length, "kind")} of data, the last seen first`}>
-      <Scroll title="Left out">
+    <Panel title="Dropped" note={`${plural(metrics.length, "kind")} of data, most recent first`}>
+      <Scroll title="Dropped">
         <table>
           <thead>
             <tr>
@@ -140,14 +140,14 @@ function LeftOut({ metrics }: { metrics: readonly RefusedMetric[] }) {
 
 function Received({ rows }: { rows: ReturnType<typeof receivedIn> }) {
   return (
-    <Panel title="Received" note="since the start; stored means on disk">
+    <Panel title="Received" note="since start-up; stored means on disk">
       <Scroll title="Received">
         <table>
           <thead>
             <tr>
               <th scope="col">Signal</th>
               <th scope="col" class="number">Stored</th>
-              <th scope="col" class="number" title="Batches that arrived again and were stored once">Sent again</th>
+              <th scope="col" class="number" title="Batches received more than once and stored once">Duplicates</th>
               <th scope="col" class="number">Bytes</th>
             </tr>
           </thead>
@@ -181,7 +181,7 @@ function Targets({ targets }: { targets: readonly Target[] }) {
               <th scope="col">State</th>
               <th scope="col">Last</th>
               <th scope="col" class="number">Samples</th>
-              <th scope="col">What went wrong</th>
+              <th scope="col">Error</th>
             </tr>
           </thead>
           <tbody>
@@ -207,14 +207,14 @@ function Targets({ targets }: { targets: readonly Target[] }) {
 function Connections({ ports }: { ports: readonly PortRow[] }) {
   if (ports.length === 0) return null;
   return (
-    <Panel title="Connections" note="refused and ended since the start">
+    <Panel title="Connections" note="refused and closed since start-up">
       <Scroll title="Connections">
         <table>
           <thead>
             <tr>
               <th scope="col">Port</th>
               <th scope="col" class="number">Open</th>
-              <th scope="col">Refused or ended by the server</th>
+              <th scope="col">Refused or closed by the server</th>
             </tr>
           </thead>
           <tbody>
@@ -235,16 +235,16 @@ function Connections({ ports }: { ports: readonly PortRow[] }) {
 function Names({ tables }: { tables: readonly NameTable[] }) {
   if (tables.length === 0) return null;
   return (
-    <Panel title="Names of senders" note={tables.some((table) => table.isFull) ? "full: new names of who holds most find no place" : "room for all"}>
-      <Scroll title="Names of senders">
+    <Panel title="Sender names" note={tables.some((table) => table.isFull) ? "full: new names from the largest users are refused or folded" : "below all limits"}>
+      <Scroll title="Sender names">
         <table>
           <thead>
             <tr>
               <th scope="col">Table</th>
-              <th scope="col" class="number">Held</th>
-              <th scope="col" class="number">Room for</th>
-              <th scope="col">Held by most</th>
-              <th scope="col">Without a place</th>
+              <th scope="col" class="number">Used</th>
+              <th scope="col" class="number">Limit</th>
+              <th scope="col">Largest users</th>
+              <th scope="col">Refused or folded</th>
             </tr>
           </thead>
           <tbody>

@@ -40,7 +40,7 @@ export function TopologyPage() {
           <p class="soft">
             {plural(services.size, "service")}, {plural(releases.length, "release")}, {plural(topology.edges.length, "edge")} between{" "}
             {moment(topology.from_ms)} and {moment(topology.to_ms)}
-            {!topology.complete && ". Some windows of this range have not arrived yet"}
+            {!topology.complete && ". Some windows in this range have not arrived yet"}
           </p>
         </div>
         <Choice

@@ -14,9 +14,9 @@ const KEYS: readonly [string, string][] = [
 
 const WORDS: readonly [string, string][] = [
   ["self and total", "A function’s own code; its own code and everything it calls."],
-  ["per request", "CPU time of the samples divided by the requests served in the time that both signals cover, by the same instances (by the release, where profiles and requests name instances differently), on the same route."],
-  ["significant", "The change is larger than chance explains, with at most 5 % false marks among all marked functions. Everything else is grey."],
-  ["95 % interval", "Where the true value lies in 95 of 100 such measurements."],
+  ["per request", "CPU time of the samples divided by the requests served on the same route by the same instances (or release, if profiles and requests name instances differently), during the time covered by both."],
+  ["significant", "The change is larger than chance explains; at most 5 % of the marked functions are false positives. Everything else is grey."],
+  ["95 % interval", "Contains the true value in 95 of 100 such measurements."],
   ["not reported", "Not measured on that side. It is not zero."],
 ];
 

@@ -23,7 +23,7 @@ export function Failure({ error, onRetry }: { error: ApiError; onRetry(): void }
   const asked = new URL(error.address);
   return (
     <div class="notice notice-error" role="alert">
-      <h2>{error.status === 404 ? "Nothing found" : "This could not be answered"}</h2>
+      <h2>{error.status === 404 ? "Nothing found" : "Cannot show this"}</h2>
       <p>
         <Sentence text={error.message} />
       </p>
@@ -33,9 +33,9 @@ export function Failure({ error, onRetry }: { error: ApiError; onRetry(): void }
       </p>
       <p>
         <button type="button" class="button" onClick={onRetry}>
-          Ask again
+          Retry
         </button>{" "}
-        {!error.retry && <span class="soft">Asking again will not help unless the selection changes.</span>}
+        {!error.retry && <span class="soft">Retrying will not help unless the selection changes.</span>}
       </p>
     </div>
   );
@@ -58,7 +58,7 @@ export function Waiting() {
   return (
     <Empty title="No data yet: waiting for the first window">
       <p>
-        Proxies and embedded services send what they saw every 10 seconds. Point one at this server’s OTLP port, or start the sample mesh:
+        Proxies and embedded services report every 10 seconds. Point one at this server’s OTLP port, or start the sample mesh:
       </p>
       <pre class="snippet">
         <code>emberline demo</code>
@@ -80,8 +80,8 @@ export function Waiting() {
       )}
       {refused.length > 0 && (
         <>
-          <p>Metrics arrived that were left out:</p>
-          <ul aria-label="Left out">
+          <p>Some metrics were received but dropped:</p>
+          <ul aria-label="Dropped">
             {refused.map((metric) => (
               <li key={`${metric.service} ${metric.metric} ${metric.shape} ${metric.remedy}`}>
                 <code>{metric.metric}</code> of {metric.service || "no service"} ({metric.shape}, {count(metric.points)} points):{" "}
@@ -91,7 +91,7 @@ export function Waiting() {
           </ul>
         </>
       )}
-      {status.error !== null && <p class="soft">The server’s status cannot be read: {status.error.message}</p>}
+      {status.error !== null && <p class="soft">Cannot read the server’s status: {status.error.message}</p>}
     </Empty>
   );
 }

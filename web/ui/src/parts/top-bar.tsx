@@ -77,7 +77,7 @@ function TimeRange() {
   return (
     <div class="time-range">
       {quick === undefined && (
-        <span class="badge" title="The range of this link">
+        <span class="badge" title="Range from this link">
           {isFixed ? `${moment(Number(state.from) * 1000)} – ${moment(Number(state.to) * 1000)}` : `${state.from} – ${state.to}`}
         </span>
       )}

@@ -29,7 +29,7 @@ export function ReleasesTable({ service, releases }: { service: string; releases
               <th scope="col" class="number">p99</th>
               <th scope="col" class="number">CPU per request</th>
               <th scope="col" class="number">Samples</th>
-              <th scope="col" class="number" title="Time that both requests and stacks cover, of the time that requests are known of: cost per request is taken from it">Covered</th>
+              <th scope="col" class="number" title="Share of the time covered by requests that stacks also cover; the cost per request is based on it">Covered</th>
               <th scope="col" title="Samples whose function has a name">Symbols</th>
               <th scope="col">Compare</th>
             </tr>

@@ -32,7 +32,7 @@ export function Drawer({ topology, alerts, selected, onSelect }: DrawerProps) {
       ) : edge !== undefined ? (
         <EdgeDetail topology={topology} edge={edge} onSelect={onSelect} />
       ) : (
-        <p>The selection of this link is not in the current range.</p>
+        <p>This link’s selection is not in the current range.</p>
       )}
     </aside>
   );
@@ -60,7 +60,7 @@ function NodeDetail({ topology, alerts, node, onSelect }: Omit<DrawerProps, "sel
       ))}
       {node.kind === "external" ? (
         <>
-          <p class="soft">Outside the mesh: it does not introduce itself, so only the other side of each call is known.</p>
+          <p class="soft">Outside the mesh: it sends no identity, so only the other side of each call is known.</p>
           <dl class="facts">
             {flowWords(flowOf(topology.edges, node.id)).map(([name, value]) => (
               <Pair key={name} name={name} value={value} />
@@ -69,7 +69,7 @@ function NodeDetail({ topology, alerts, node, onSelect }: Omit<DrawerProps, "sel
         </>
       ) : (
         <>
-          {node.kind === "destination" && <p class="soft">It has no proxy that reports, or could not be reached: all of this is what its callers say, and the name is theirs.</p>}
+          {node.kind === "destination" && <p class="soft">No proxy reports for it, or it is unreachable: all data and the name come from its callers.</p>}
           <dl class="facts">
             <Pair name="requests" value={count(node.requests)} />
             <Pair name="rate" value={rate(node.rate)} />
@@ -106,7 +106,7 @@ function BothViews({ node }: { node: TopoNode }) {
         <thead>
           <tr>
             <th scope="col">Both views</th>
-            <th scope="col" class="number">Its callers</th>
+            <th scope="col" class="number">Callers</th>
             <th scope="col" class="number">Itself</th>
           </tr>
         </thead>
@@ -219,7 +219,7 @@ function EdgeDetail({ topology, edge, onSelect }: { topology: Topology; edge: To
           </tbody>
         </table>
       </div>
-      <p class="soft small">The gap is time in the network and the proxies between the two sides.</p>
+      <p class="soft small">The gap is time spent in the network and in the proxies between the two sides.</p>
       {edge.routes.length > 0 && (
         <>
           <h3>Routes</h3>

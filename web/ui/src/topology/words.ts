@@ -36,7 +36,7 @@ export function sideFacts(sides: readonly (EdgeSide | null)[]): [string, (side: 
     ["requests", (side) => count(side.requests), true],
     ["rate", (side) => rate(side.rate), true],
     ["errors", (side) => `${count(side.errors)} (${percent(side.error_ratio)})`, true],
-    ["given up", (side) => count(side.given_up), has((side) => side.given_up)],
+    ["abandoned", (side) => count(side.given_up), has((side) => side.given_up)],
     ["open now", (side) => count(side.open), has((side) => side.open)],
     ["streamed", (side) => seconds(side.streaming_seconds), has((side) => side.streaming_seconds)],
     ["sent", (side) => bytes(side.request_bytes), has((side) => side.request_bytes)],
@@ -69,5 +69,5 @@ export function gap(client: EdgeSide | null, server: EdgeSide | null, quantile: 
 }
 
 export function gapWords(value: number | null): string {
-  return value === null ? "cannot be said" : signed(value, milliseconds);
+  return value === null ? "unknown" : signed(value, milliseconds);
 }
