@@ -37,7 +37,7 @@ impl Target {
     /// Asks; the body of an answer that is not a refusal.
     pub(crate) fn ask(self, server: &ServerArgs) -> Result<Vec<u8>> {
         let limit = Duration::from_secs(server.timeout_seconds);
-        let advice = ": raise --timeout-seconds or ask for a shorter range";
+        let advice = ": raise --timeout-seconds or use a shorter range";
         let server = Server::new(&server.server, "--server", &server.tls, limit, advice)?;
         client::run(async { Ok(server.get(self, MAX_ANSWER_BYTES).await?.to_vec()) })
     }
@@ -51,11 +51,11 @@ impl Target {
 /// Reads an answer. One that lacks a field is refused by the field's name, never filled in.
 pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T> {
     serde_json::from_slice(answer).map_err(|error| match error.classify() {
-        Category::Data => anyhow!(
-            "the server's answer has another shape than this program reads: {error}: use the server's version of `emberline`"
-        ),
+        Category::Data => {
+            anyhow!("unexpected response from the server: {error}: use the same version of `emberline` as the server")
+        }
         Category::Io | Category::Syntax | Category::Eof => {
-            anyhow!("the server's answer is not JSON: {error}: is it an emberline server?")
+            anyhow!("the server's response is not JSON: {error}: is it an emberline server?")
         }
     })
 }
@@ -63,7 +63,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T> {
 /// Writes to standard output; the reader of a pipe may have seen enough.
 pub(crate) fn print(bytes: &[u8]) -> Result<std::process::ExitCode> {
     match std::io::Write::write_all(&mut std::io::stdout(), bytes) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the answer"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
         _ => Ok(std::process::ExitCode::SUCCESS),
     }
 }

@@ -90,9 +90,9 @@ impl Server {
         advice: &'static str,
     ) -> Result<Server> {
         let read = Address::parse(address);
-        let read = read.map_err(|error| anyhow!("{option}: {error}; use one like http://127.0.0.1:4040"))?;
+        let read = read.map_err(|error| anyhow!("{option}: {error}; use, for example, http://127.0.0.1:4040"))?;
         if read.path().contains('?') {
-            bail!("{option} {read}: give a host and at most a path, as http://127.0.0.1:4040");
+            bail!("{option} {read}: use only a host and a path, for example http://127.0.0.1:4040");
         }
         Ok(Server {
             client: Client::new(&tls.settings())?,
@@ -126,12 +126,12 @@ impl Server {
     fn explain(&self, error: &Error) -> anyhow::Error {
         let Server { address, option, .. } = self;
         match error {
-            Error::TimedOut(limit) => anyhow!("no answer from {address} within {limit:?}{}", self.advice),
-            Error::TooLarge(_) => anyhow!("the answer of {address} did not arrive whole: {error}"),
+            Error::TimedOut(limit) => anyhow!("no response from {address} within {limit:?}{}", self.advice),
+            Error::TooLarge(_) => anyhow!("the response from {address} is incomplete: {error}"),
             Error::Lookup(..) | Error::Connect(..) | Error::ConnectTimedOut(..) => anyhow!(
                 "cannot reach {address}: {error}: is `emberline serve` running there? Choose another with {option}"
             ),
-            _ => anyhow!("cannot ask {address}: {error} ({option})"),
+            _ => anyhow!("cannot query {address}: {error} ({option})"),
         }
     }
 
@@ -150,7 +150,7 @@ impl Server {
             Ok(Refusal::OfAQuestion(ErrorBody { error })) => anyhow!("{}", error.message),
             Ok(Refusal::OfTelemetry { message }) => anyhow!("{message}"),
             Err(_) => anyhow!(
-                "{} answered {}: is it an emberline server, and is {} the right port?",
+                "{} responded with {}: is it an emberline server, and is {} the right port?",
                 self.address,
                 answer.status,
                 self.option

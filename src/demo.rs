@@ -48,7 +48,7 @@ async fn demo(args: DemoArgs) -> Result<ExitCode> {
         version: "v1".to_owned(),
     });
     reporter.note(&format!(
-        "The mesh serves; release v2 follows in {} s.",
+        "The mesh is up; release v2 follows in {} s.",
         CANARY_AFTER.as_secs()
     ));
 
@@ -84,13 +84,13 @@ async fn story(
         tick.tick().await;
         mesh.check()?;
         if server.restart_if_dead().await? {
-            reporter.note("The server ended and was started again on the same data.");
+            reporter.note("The server exited and was restarted on the same data.");
         }
         if !released && Instant::now() >= canary_at {
             released = true;
             mesh.release_v2(plant)
                 .await
-                .context("the second release could not be started")?;
+                .context("cannot start the second release")?;
             reporter.say(&Event::Release {
                 service: "checkout".to_owned(),
                 version: "v2".to_owned(),
@@ -100,7 +100,7 @@ async fn story(
                     service: "checkout".to_owned(),
                     route: plant.route.to_owned(),
                 }),
-                None => reporter.note("Release v2 holds no regression: no verdict is expected."),
+                None => reporter.note("Release v2 has no regression: no verdict is expected."),
             }
         }
         if released {

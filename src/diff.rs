@@ -21,7 +21,7 @@ const LIMIT: usize = 1 << 30;
 
 pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
     let format = args.format.as_deref().map(|name| {
-        Format::of_name(name).with_context(|| format!("--format {name} is not known; formats are {FORMAT_NAMES}"))
+        Format::of_name(name).with_context(|| format!("unknown --format {name}; use one of {FORMAT_NAMES}"))
     });
     let reading = Reading {
         format: format.transpose()?,
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
     let candidate = read(&args.candidate, args.value.as_deref(), &reading)?;
     if value_name(&baseline) != value_name(&candidate) {
         bail!(
-            "the files hold different values: {} has {}, {} has {}; choose one both have with --value",
+            "the files contain different values: {} has {}, {} has {}; choose one that both have with --value",
             args.baseline.display(),
             value_name(&baseline),
             args.candidate.display(),
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<ExitCode> {
     match std::io::stdout().write_all(&output) {
         // The reader of a pipe may have seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        result => result.map(|()| ExitCode::SUCCESS).context("cannot write the answer"),
+        result => result.map(|()| ExitCode::SUCCESS).context("cannot write the output"),
     }
 }
 
@@ -83,7 +83,7 @@ fn value_name(profile: &Profile) -> String {
 fn read(path: &Path, wanted: Option<&str>, reading: &Reading<'_>) -> Result<Profile> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = formats::read(&bytes, reading).with_context(|| format!("{}", path.display()))?;
-    for (word, list) in [("left out", &file.left_out), ("changed", &file.changed)] {
+    for (word, list) in [("dropped", &file.left_out), ("changed", &file.changed)] {
         for told in list {
             eprintln!(
                 "{}: {word}: {} ({}, {})",
@@ -98,7 +98,7 @@ fn read(path: &Path, wanted: Option<&str>, reading: &Reading<'_>) -> Result<Prof
     let names: Vec<String> = profiles.iter().map(value_name).collect();
     let Some(wanted) = wanted else {
         if profiles.is_empty() {
-            bail!("{} holds no value that can be compared", path.display());
+            bail!("{} contains no comparable value", path.display());
         }
         return Ok(profiles.swap_remove(file.default_profile.min(profiles.len() - 1)));
     };
@@ -107,7 +107,7 @@ fn read(path: &Path, wanted: Option<&str>, reading: &Reading<'_>) -> Result<Prof
         .position(|name| name == wanted || name.split('/').next() == Some(wanted));
     found.map(|at| profiles.swap_remove(at)).with_context(|| {
         format!(
-            "{} has no value `{wanted}`: it has {}",
+            "{} has no value `{wanted}`; it has {}",
             path.display(),
             names.join(", ")
         )
@@ -177,7 +177,7 @@ impl Comparison {
             "nanoseconds" => emberline_analysis::compare::format_ns(value as f64),
             unit => format!("{value} {unit}"),
         };
-        format!("{} → {} in all", shown(total[0]), shown(total[1]))
+        format!("{} → {} in total", shown(total[0]), shown(total[1]))
     }
 
     fn table(&self, most: usize) -> String {

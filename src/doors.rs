@@ -127,12 +127,12 @@ impl Doors {
         r.register("connections", "Open connections, by port", self.counts.open.clone());
         r.register(
             "connections_ended",
-            "Connections that the server ended, by port and reason: silent, head_timeout, slow_sender, slow_reader, idle, made_room (all places taken), heads_full",
+            "Connections closed by the server, by port and reason: silent, head_timeout, slow_sender, slow_reader, idle, made_room (connection limit reached), heads_full",
             self.counts.ended.clone(),
         );
         r.register(
             "refused",
-            "Connections and requests refused, by port and reason: full (no place), requests_full and heads_full (answered 503)",
+            "Connections and requests refused, by port and reason: full (connection limit), requests_full and heads_full (503 responses)",
             self.counts.refused.clone(),
         );
     }
@@ -188,7 +188,7 @@ impl Doors {
             let floods = self.counts.floods.load(Relaxed);
             if floods > warned_of && (warned_at == 0 || now - warned_at >= WARN_TICKS) {
                 tracing::warn!(
-                    "{} connections or requests were refused or closed to make room ({}; {} bytes of heads): someone opens very many; `connections` in /api/v1/status says on which port. More memory (of the cgroup) and file descriptors (LimitNOFILE) allow more",
+                    "too many connections or requests: {} refused or closed to make room ({}; {} bytes of heads); see `connections` in /api/v1/status, and raise the cgroup's memory limit or LimitNOFILE if the load is legitimate",
                     floods - warned_of,
                     self.budget.in_words(),
                     self.heads.load(Relaxed)

@@ -50,11 +50,11 @@ fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     let listener = listener().with_context(|| {
-        format!("cannot listen on {address}: stop what uses it, or choose another address with {option}")
+        format!("cannot listen on {address}: stop the program that uses it, or choose another address with {option}")
     })?;
     if !address.ip().is_loopback() {
         tracing::warn!(
-            "{address} is reachable from other machines and has no authentication: restrict who can reach it, or listen on 127.0.0.1 ({option}) behind a proxy that authenticates"
+            "{address} is reachable from other machines and has no authentication: restrict who can reach it, or listen on 127.0.0.1 ({option}) behind an authenticating proxy"
         );
     }
     Ok(listener)
@@ -74,7 +74,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         settings.web.external_url.as_deref(),
     );
     let hosts = hosts.map_err(|name| {
-        anyhow::anyhow!("`allowed_hosts` (--allowed-host, EMBERLINE_ALLOWED_HOST): `{name}` is not a host name: write it as in `emberline.example.com`")
+        anyhow::anyhow!("`allowed_hosts` (--allowed-host, EMBERLINE_ALLOWED_HOST): `{name}` is not a host name: use, for example, `emberline.example.com`")
     })?;
     let hosts = Arc::new(hosts);
     let (otlp_grpc, otlp_http) = (settings.ingest.otlp_grpc, settings.ingest.otlp_http);
@@ -123,7 +123,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     doors.open("web", web_listener, Speaks::Http, emberline_web::router(state));
     tracing::info!("{}", budget.in_words());
     tracing::info!(
-        "ready: pages and API on http://{web_address}, OTLP on {} (gRPC) and {} (HTTP), data in {}",
+        "ready: UI and API on http://{web_address}, OTLP on {} (gRPC) and {} (HTTP), data in {}",
         otlp_grpc,
         otlp_http,
         settings.server.data_dir.display()

@@ -91,7 +91,11 @@ fn contents_table(args: &StoreArgs, contents: &StoreContents) -> String {
     rows.push(row("symbols", contents.symbols, String::new()));
     rows.push(row("query engine (disposable)", contents.hot, String::new()));
     rows.push(row("set aside as damaged", contents.quarantine, String::new()));
-    rows.push(row("left half done", contents.leftovers, String::new()));
+    rows.push(row(
+        "left over from an interrupted write",
+        contents.leftovers,
+        String::new(),
+    ));
     let mut text = draw(&["files", "bytes", "rows", "what"], &rows);
     text.push_str(&format!(
         "{} in {}, {} free on its disk; {} sealed\n",
@@ -104,7 +108,7 @@ fn contents_table(args: &StoreArgs, contents: &StoreContents) -> String {
     let samples = contents.sealed.iter().find(|of| of.kind == "samples");
     if let Some(samples) = samples.filter(|of| of.rows > 0) {
         text.push_str(&format!(
-            "{:.2} bytes per sealed row of samples, everything sealed included\n",
+            "{:.2} bytes per sealed sample row, including all other sealed data\n",
             sealed_bytes as f64 / samples.rows as f64
         ));
     }
@@ -125,7 +129,7 @@ impl Running {
             .and_then(|status| match status.pid == pid {
                 true => Ok(status.store),
                 false => Err(format!(
-                    "{} is another process: name the address of process {pid} with --server",
+                    "{} is a different process: pass the address of process {pid} with --server",
                     args.server
                 )),
             });
@@ -150,11 +154,11 @@ impl Running {
                     .map(|(name, value)| vec![value.to_string(), name.clone()])
                     .collect();
                 format!(
-                    "\nProcess {pid} has the store open; files come and go. Since its start it counts:\n{}",
+                    "\nProcess {pid} has the store open, so files are changing. Its counters since start-up:\n{}",
                     draw(&["value", "counter"], &rows)
                 )
             }
-            Err(error) => format!("\nProcess {pid} has the store open; its own counters are not known: {error}\n"),
+            Err(error) => format!("\nProcess {pid} has the store open, but its counters are unavailable: {error}\n"),
         }
     }
 }
@@ -201,7 +205,7 @@ fn verified_table(found: &Verified) -> String {
     );
     if found.leftovers > 0 {
         text.push_str(&format!(
-            "{} left over from a killed process: no loss, `emberline store repair` removes them\n",
+            "{} left over from a killed process: no data is lost; `emberline store repair` removes them\n",
             counted(found.leftovers, "file", "files")
         ));
     }
@@ -233,7 +237,7 @@ fn repair(args: &StoreArgs, check: &StoreCheckArgs) -> Result<ExitCode> {
     tell(args, &repaired, || {
         let mut text = verified_table(&repaired.found);
         match repaired.done.is_empty() {
-            true => text.push_str("there was nothing to do\n"),
+            true => text.push_str("nothing to repair\n"),
             false => repaired
                 .done
                 .iter()
@@ -284,7 +288,7 @@ fn is_meant(args: &StoreArgs, what: &StoreDeleteArgs) -> Result<bool> {
         bail!("deleting a service cannot be undone: pass --yes when not interactive");
     }
     eprint!(
-        "Everything that service `{}` reported goes from {}, for good. Its name, to go on: ",
+        "Everything service `{}` reported will be deleted from {}. This cannot be undone. Type its name to continue: ",
         what.service,
         args.data_dir.display()
     );

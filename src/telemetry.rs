@@ -32,7 +32,7 @@ fn channel(endpoint: &str) -> Result<Channel> {
 /// Sets up logging, and tracing if an endpoint is given. Must be called inside a tokio runtime.
 pub(crate) fn start(filter: &str, traces_endpoint: Option<&str>) -> Result<Telemetry> {
     let filter = EnvFilter::try_new(filter).with_context(|| {
-        format!("`--log {filter}` is not a filter: write for example `info` or `warn,emberline=debug`")
+        format!("`--log {filter}` is not a valid filter: use, for example, `info` or `warn,emberline=debug`")
     })?;
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
@@ -43,9 +43,9 @@ pub(crate) fn start(filter: &str, traces_endpoint: Option<&str>) -> Result<Telem
             let exporter = opentelemetry_otlp::SpanExporter::builder()
                 .with_tonic()
                 .with_timeout(TRACES_TIMEOUT)
-                .with_channel(channel(endpoint).context("`--traces-endpoint` cannot be used")?)
+                .with_channel(channel(endpoint).context("cannot use `--traces-endpoint`")?)
                 .build();
-            let exporter = exporter.context("`--traces-endpoint` cannot be used")?;
+            let exporter = exporter.context("cannot use `--traces-endpoint`")?;
             let resource = Resource::builder().with_service_name("emberline").build();
             Some(
                 SdkTracerProvider::builder()
@@ -72,7 +72,7 @@ impl Drop for Telemetry {
         if let Some(provider) = &self.0
             && let Err(error) = provider.shutdown()
         {
-            eprintln!("emberline: the last traces could not be sent: {error}");
+            eprintln!("emberline: cannot send the last traces: {error}");
         }
     }
 }

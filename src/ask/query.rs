@@ -135,7 +135,7 @@ fn series_table(answer: &SeriesAnswer) -> String {
     let rest = match cut.count {
         0 => String::new(),
         count => format!(
-            "and {count} series more with {} in all\n",
+            "and {count} more series with {} in total\n",
             amount(cut.total as f64, unit)
         ),
     };

@@ -101,7 +101,7 @@ impl Key {
         if let (Within(low, high), Some(number)) = (self.bounds, (self.number)(&changed))
             && !(low..=high).contains(&number)
         {
-            return Err(format!("{number} is out of range: write {}", self.bounds.in_words()));
+            return Err(format!("{number} is out of range: use {}", self.bounds.in_words()));
         }
         *settings = changed;
         Ok(())
@@ -406,7 +406,7 @@ impl Settings {
             found.push((
                 "rollup_retention_days",
                 format!(
-                    "{} days are shorter than `retention_hours` = {}: sums are kept at least as long as samples",
+                    "{} days are shorter than `retention_hours` = {}: keep sums at least as long as samples",
                     retention.rollup_retention_days, retention.retention_hours
                 ),
             ));
@@ -415,7 +415,7 @@ impl Settings {
             found.push((
                 "queue_bytes",
                 format!(
-                    "{} is less than `max_batch_bytes` = {}: the longest batch could never be stored",
+                    "{} is less than `max_batch_bytes` = {}: the largest batch could never be stored",
                     store.queue_bytes, store.max_batch_bytes
                 ),
             ));
@@ -437,7 +437,7 @@ impl Settings {
             if of_part > of_whole {
                 found.push((
                     part,
-                    format!("{of_part} is more than `{whole}` = {of_whole}: one may not have more than all"),
+                    format!("{of_part} is more than the total, `{whole}` = {of_whole}: lower it or raise the total"),
                 ));
             }
         }

@@ -17,7 +17,7 @@ pub(crate) fn show(loaded: &Loaded) -> String {
             let jobs = scrape.jobs().join(", ");
             text.push_str(&format!("# scrape: jobs {jobs}, as in the file\n"));
         }
-        None => text.push_str("# scrape: nothing\n"),
+        None => text.push_str("# scrape: not configured\n"),
     }
     text
 }

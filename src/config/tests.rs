@@ -106,7 +106,7 @@ fn values_out_of_range_are_refused_with_key_value_and_range() {
         for value in wrong {
             let error = read_text(&format!("{}:\n  {}: {value}\n", section.name, key.name)).unwrap_err();
             let said = format!(
-                "emberline.yaml:2: `{}`: {value} is out of range: write {low} to {high}",
+                "emberline.yaml:2: `{}`: {value} is out of range: use {low} to {high}",
                 key.name
             );
             assert_eq!(error, said);
@@ -199,11 +199,11 @@ fn what_is_unknown_is_named_with_its_line_and_the_nearest_name() {
         ),
         (
             "memory_limit_mb: 5\n",
-            "emberline.yaml:1: unknown section `memory_limit_mb`: `memory_limit_mb` stands in the section `store`",
+            "emberline.yaml:1: unknown section `memory_limit_mb`: `memory_limit_mb` belongs in the section `store`",
         ),
         (
             "scrape_configs: []\n",
-            "emberline.yaml:1: `scrape_configs` stands in the section `scrape`",
+            "emberline.yaml:1: `scrape_configs` belongs in the section `scrape`",
         ),
         ("store: 5\n", "emberline.yaml:1: `store` is a section"),
         (

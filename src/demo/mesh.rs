@@ -266,7 +266,7 @@ fn find_node() -> Result<PathBuf> {
     {
         Some(node) => Ok(node),
         None => bail!(
-            "the payment service is a Node.js program and `node` is not on the PATH: run `make setup`, or install Node.js 18 or newer"
+            "the payment service needs Node.js, but `node` is not on the PATH: run `make setup`, or install Node.js 18 or newer"
         ),
     }
 }
@@ -276,7 +276,7 @@ async fn wait_for(address: SocketAddr, services: &mut [Process]) -> Result<()> {
     while TcpStream::connect(address).await.is_err() {
         services.iter_mut().try_for_each(Process::check)?;
         if Instant::now() >= deadline {
-            bail!("nothing listens on {address} after a minute");
+            bail!("nothing is listening on {address} after a minute");
         }
         sleep(Duration::from_millis(50)).await;
     }

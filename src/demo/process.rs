@@ -27,7 +27,7 @@ impl Directory {
     pub(crate) fn new(named: Option<&Path>) -> Result<Directory> {
         let Some(path) = named else {
             let temporary = tempfile::Builder::new().prefix("emberline-demo-").tempdir();
-            let temporary = temporary.context("cannot make a temporary directory: give one with --data-dir")?;
+            let temporary = temporary.context("cannot create a temporary directory: set one with --data-dir")?;
             return Ok(Directory {
                 path: temporary.path().canonicalize()?,
                 _temporary: Some(temporary),
@@ -35,7 +35,7 @@ impl Directory {
         };
         std::fs::create_dir_all(path).with_context(|| {
             format!(
-                "cannot create {}: give a directory that can be written with --data-dir",
+                "cannot create {}: set a writable directory with --data-dir",
                 path.display()
             )
         })?;
@@ -93,7 +93,7 @@ impl Process {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(5)..].join("\n  ");
-        bail!("{} ended ({status}):\n  {tail}", self.name);
+        bail!("{} exited ({status}):\n  {tail}", self.name);
     }
 
     /// True once the process has ended.
@@ -113,7 +113,7 @@ impl Process {
 
 /// A program of the product, beside this one.
 pub(crate) fn sibling(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    let own = std::env::current_exe().context("cannot determine this program's path")?;
     let path = own.with_file_name(name);
     if !path.is_file() {
         bail!(

@@ -53,7 +53,7 @@ impl Reporter {
                 json!({ "event": "ready", "url": url }),
             ),
             Event::Release { service, version } => (
-                format!("Release {service} {version} serves."),
+                format!("Release {service} {version} is serving."),
                 json!({ "event": "release", "service": service, "version": version }),
             ),
             Event::Planted { service, route } => (

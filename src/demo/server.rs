@@ -33,7 +33,7 @@ impl Server {
         let port = if port == 0 { free_port()? } else { port };
         let web = SocketAddr::from(([127, 0, 0, 1], port));
         if let Err(error) = std::net::TcpListener::bind(web) {
-            bail!("cannot listen on {web} ({error}): stop what uses it or choose another with --port");
+            bail!("cannot listen on {web} ({error}): stop the program that uses it or choose another port with --port");
         }
         let otlp = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let otlp_http = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -55,7 +55,7 @@ impl Server {
         ]
         .map(str::to_owned)
         .to_vec();
-        let program = std::env::current_exe().context("cannot find the path of this program")?;
+        let program = std::env::current_exe().context("cannot determine this program's path")?;
         let process = Process::start("server", &program, &arguments, directory)?;
         let mut server = Server {
             process,
@@ -79,7 +79,7 @@ impl Server {
             sleep(Duration::from_millis(100)).await;
         }
         bail!(
-            "the server did not become ready; its log is {}",
+            "the server did not become ready; see its log, {}",
             self.directory.join("server.log").display()
         );
     }
@@ -110,7 +110,7 @@ impl Server {
     pub(crate) async fn firing_alerts(&self) -> Result<Vec<Alert>> {
         let (status, body) = self.get("/api/v1/alerts?state=firing").await?;
         if status != 200 {
-            bail!("the server answered {status}");
+            bail!("the server responded with {status}");
         }
         let answer: Alerts = serde_json::from_slice(&body)?;
         Ok(answer.alerts)

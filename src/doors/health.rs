@@ -19,8 +19,7 @@ const HEAD_BYTES: usize = 4 << 10;
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// The word for everybody else.
-pub(super) const FULL_IN_WORDS: &str =
-    "this server has as many connections and requests as it can hold; try again in a moment\n";
+pub(super) const FULL_IN_WORDS: &str = "the server is at its limit of connections or requests; retry in a moment\n";
 /// Seconds after which to come again.
 pub(super) const RETRY_AFTER: &str = "2";
 

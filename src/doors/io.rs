@@ -64,7 +64,7 @@ impl Watched {
         let heads = doors.heads.fetch_add(bytes.len() as u64, Relaxed);
         if heads > doors.budget.head_bytes && held > ORDINARY_HEAD {
             doors.count_ended(self.port, Reason::Heads);
-            return Err(io::Error::other("unfinished heads hold as much as they may"));
+            return Err(io::Error::other("too many bytes of incomplete request heads"));
         }
         Ok(())
     }

@@ -160,7 +160,7 @@ impl Port {
             match accepted {
                 Ok((stream, peer)) => self.admit(stream, peer, waits),
                 Err(error) => {
-                    tracing::debug!(%error, "{}: a connection could not be accepted", self.name);
+                    tracing::debug!(%error, "{}: cannot accept a connection", self.name);
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -34,7 +34,7 @@ pub(super) fn run(args: &StoreArgs, command: &SymbolsCommand) -> Result<ExitCode
 
 fn builds(args: &StoreArgs) -> Result<Vec<Build>> {
     let named = symbols::list(&args.data_dir, &RealDisk)?;
-    let claims = symbol_claims(&args.data_dir).context("the folder of debug information cannot be read")?;
+    let claims = symbol_claims(&args.data_dir).context("cannot read the directory of debug files")?;
     let mut builds: Vec<Build> = claims
         .into_iter()
         .map(|claim| Build {
@@ -83,7 +83,7 @@ fn row(build: &Build) -> Vec<String> {
         };
         match (&claim.refused, claim.reported_unix_ms) {
             (Some(why), _) => format!("{who}, refused: {why}"),
-            (None, None) => format!("{who}, which does not report the build"),
+            (None, None) => format!("{who}, which does not run the build"),
             (None, Some(_)) => who,
         }
     });
@@ -101,12 +101,14 @@ fn row(build: &Build) -> Vec<String> {
 fn forget(args: &StoreArgs, build: &str) -> Result<ExitCode> {
     let forget_file = || forget_symbol_file(&args.data_dir, build);
     let (names, file) = symbols::forget(&args.data_dir, &RealDisk, build, forget_file)?;
-    let file = file.context("the file of debug information cannot be removed")?;
+    let file = file.context("cannot remove the debug file")?;
     if !names && !file {
-        bail!("no names and no file of build `{build}`: `emberline store symbols list` shows the known builds");
+        bail!("no symbols or debug file of build `{build}`: `emberline store symbols list` shows the known builds");
     }
     let report = json!({ "build": build, "names_forgotten": names, "file_forgotten": file });
     tell(args, &report, || {
-        format!("removed the names of {build}: the next start requests its file and resolves its locations again\n")
+        format!(
+            "removed the symbols of {build}: after the next start, its file is requested and its locations are resolved again\n"
+        )
     })
 }

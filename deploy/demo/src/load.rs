@@ -31,12 +31,12 @@ impl std::str::FromStr for Stream {
     fn from_str(text: &str) -> Result<Stream> {
         let (route, rate) = text
             .rsplit_once('=')
-            .context("write ROUTE=RATE, for example /quote/{id}=10")?;
+            .context("use ROUTE=RATE, for example /quote/{id}=10")?;
         let rate: f64 = rate
             .parse()
             .with_context(|| format!("`{rate}` is not a number of requests per second"))?;
         if !(rate > 0.0 && rate <= 10_000.0 && route.starts_with('/')) {
-            bail!("`{text}`: the route begins with / and the rate is between 0 and 10000");
+            bail!("`{text}`: the route must begin with / and the rate must be between 0 and 10000");
         }
         Ok(Stream {
             route: route.to_owned(),

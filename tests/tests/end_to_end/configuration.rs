@@ -101,7 +101,7 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
             "{said}"
         );
         assert!(
-            said.contains("wrong.yaml:3: `query_threads`: 0 is out of range: write 1 to 256"),
+            said.contains("wrong.yaml:3: `query_threads`: 0 is out of range: use 1 to 256"),
             "{said}"
         );
     }
@@ -117,7 +117,7 @@ fn what_is_wrong_is_named_before_anything_is_opened() {
     // What used to be a file of its own.
     let file = write(scratch.path(), "scrape.yaml", "scrape_configs: []\n");
     let said = text(&emberline(&["check", file.to_str().unwrap()], &[]).stderr);
-    assert!(said.contains("stands in the section `scrape`"), "{said}");
+    assert!(said.contains("belongs in the section `scrape`"), "{said}");
     // A proxy's file is still told from it.
     let file = write(scratch.path(), "proxy.yaml", "workload: {service: cart}\n");
     let said = text(&emberline(&["check", file.to_str().unwrap()], &[]).stderr);
