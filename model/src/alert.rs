@@ -10,13 +10,13 @@ use crate::{
     id::HexId,
 };
 
-/// Where an alert stands.
+/// State of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertStatus {
-    /// Evidence is there, but not for long enough.
+    /// There is evidence, but not for long enough.
     Suspected,
-    /// Stated and sent to the receivers.
+    /// Confirmed and sent to the receivers.
     Firing,
     /// The newest windows no longer show it.
     Recovering,
@@ -24,11 +24,11 @@ pub enum AlertStatus {
     Resolved,
 }
 
-/// Whether the two releases served at the same time.
+/// Whether the two releases were live at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparisonMode {
-    /// Both live: noise that hits both cancels.
+    /// Both live: noise common to both cancels out.
     Concurrent,
     /// One after the other: drift is possible.
     BeforeAfter,
@@ -48,16 +48,16 @@ pub struct GuiltyFunction {
     pub delta_ns_per_request: f64,
     /// That growth as a share of the route's, at most 1.
     pub share: f64,
-    /// True when only code that the service's owners did not write explains the growth.
+    /// True when only library code explains the growth.
     #[serde(default)]
     pub library: bool,
-    /// Name of the library function it calls that took most of that growth; null when the function took it itself.
+    /// Library function it calls that caused most of that growth; null when the growth is in the function itself.
     #[serde(default)]
     pub callee: Option<String>,
 }
 
 impl GuiltyFunction {
-    /// As sentences name it: with what it calls, where that took the time.
+    /// Name for sentences, including the callee that took the time, if any.
     pub fn words(&self) -> String {
         match &self.callee {
             Some(callee) => format!("`{}`, in `{callee}`", self.name),
@@ -75,10 +75,10 @@ pub struct ClientServerSplit {
     pub server_delta_ms: Option<f64>,
 }
 
-/// A release's route got slower: the statement with its evidence.
+/// A regression of a release on a route, with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
-    /// Content hash of what the alert is about; the same after a restart.
+    /// Hash of the alert's subject; stable across restarts.
     pub id: String,
     /// Where it stands.
     pub state: AlertStatus,
@@ -88,42 +88,42 @@ pub struct Alert {
     pub namespace: String,
     /// The service that changed.
     pub service: String,
-    /// The release it is compared with.
+    /// Baseline release.
     pub baseline: String,
-    /// The release that got slower.
+    /// Candidate release.
     pub candidate: String,
     /// Route template.
     pub route: String,
-    /// Calling release (`service@version`); null when several or unknown ones call.
+    /// Calling release (`service@version`); null for several or unknown callers.
     pub source: Option<String>,
     /// Whether both releases were live.
     pub mode: ComparisonMode,
-    /// Window in which it was first stated, milliseconds since the Unix epoch.
+    /// Window of the first verdict, milliseconds since the Unix epoch.
     pub started_ms: i64,
     /// Newest window judged.
     pub updated_ms: i64,
     /// When it ended.
     pub resolved_ms: Option<i64>,
-    /// Why it ended, where it is not that the route recovered or that nobody calls it any more.
+    /// Why it ended, unless the route recovered or is no longer called.
     #[serde(default)]
     pub ended_reason: Option<String>,
-    /// The whole thing in one sentence.
+    /// Summary in one sentence.
     pub sentence: String,
-    /// The function to look at first.
+    /// Guilty function.
     pub function: Option<GuiltyFunction>,
     /// The functions that changed most, per request.
     pub functions: Vec<FunctionRow>,
     /// Quantiles of both releases.
     pub latency: LatencyEvidence,
-    /// Evidence: how many times more likely the data are under a slowdown.
+    /// Evidence: how many times more likely the data is under a regression.
     pub e_value: f64,
-    /// Chance of ever stating this without a change, per edge and release.
+    /// False-positive probability per edge and release, over the whole lifetime.
     pub alpha: f64,
     /// Windows used.
     pub windows: u64,
     /// Client against server.
     pub client_server: ClientServerSplit,
-    /// Callers' slowdowns that this one explains.
+    /// Slowdowns of callers that this one explains.
     pub folded: Vec<String>,
     /// Path of the Compare page with this comparison.
     pub diff_url: String,

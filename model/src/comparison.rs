@@ -45,40 +45,40 @@ impl std::str::FromStr for Per {
     }
 }
 
-/// Stacks and requests of one release in one piece of time, all instances together.
+/// Stacks and requests of one release in one slice of time, all instances together.
 #[derive(Debug, Clone, Default)]
 pub struct WindowCost {
     /// Start, seconds since the Unix epoch.
     pub start_unix_s: i64,
-    /// How many windows of profiles were added up; those of several instances that begin together are one.
+    /// Number of profile windows added up; windows of several instances with the same start count once.
     pub windows: u64,
-    /// Requests served meanwhile: a part of those of a window that is covered in part.
+    /// Requests served meanwhile; a partly covered window contributes its share.
     pub requests: f64,
-    /// Seconds that profiles cover, of all instances.
+    /// Seconds covered by profiles, over all instances.
     pub instance_seconds: f64,
     /// `(stack id, value, samples)`.
     pub stacks: Vec<(u64, i64, u64)>,
 }
 
-/// One side of a comparison. To be divided by requests, it holds only the time that both signals cover.
+/// One side of a comparison. If costs are divided by requests, it contains only the time covered by both signals.
 #[derive(Debug, Clone)]
 pub struct SideData {
     /// The release.
     pub release: Release,
-    /// First second asked for.
+    /// First second of the requested range.
     pub from_unix_s: i64,
-    /// Second after the last asked for.
+    /// Second after the end of the requested range.
     pub to_unix_s: i64,
-    /// Pieces of time, a hundred at most, sorted by start.
+    /// Slices of time, at most a hundred, sorted by start.
     pub windows: Vec<WindowCost>,
-    /// Durations of all requests of the range, also of those that divide nothing.
+    /// Durations of all requests in the range, including those that costs are not divided by.
     pub latency: Histogram,
     /// How much of the range both signals cover.
     pub coverage: Coverage,
-    /// What is measured is there at a moment (memory in use, goroutines): values of a piece are its mean, added up over
-    /// instances and weighted by the time that it covers, and that of the range is the mean of the pieces.
+    /// True for gauges (memory in use, goroutines): a slice's value is its mean, summed over instances and weighted by
+    /// covered time, and the range's value is the mean of its slices.
     pub is_gauge: bool,
-    /// Stacks say which routes they worked for, be it this one or others. `false` where no route was asked for.
+    /// Stacks carry routes, whether this one or others. `false` if no route was requested.
     pub has_stacks_of_routes: bool,
     /// Names of the stacks.
     pub resolved: Arc<ResolvedStacks>,
@@ -92,7 +92,7 @@ impl SideData {
         self.coverage.missing.is_none() && self.windows.iter().any(|piece| piece.requests > 0.0)
     }
 
-    /// True when it has profiles whose stacks do not say which routes they worked for.
+    /// True when it has profiles whose stacks carry no routes.
     pub fn says_no_routes(&self) -> bool {
         self.coverage.profiles_s > 0 && !self.has_stacks_of_routes
     }
@@ -109,11 +109,11 @@ pub struct SideSummary {
     pub to_ms: i64,
     /// Windows of profiles used.
     pub windows: u64,
-    /// Requests: those that values are divided by; where they are divided by no requests, all that were seen.
+    /// Requests that values are divided by; all requests seen if they are divided by something else.
     pub requests: u64,
     /// Seconds of instances observed.
     pub seconds: f64,
-    /// How much of the range both signals cover, and why nothing can be said per request.
+    /// How much of the range both signals cover, and why there is no cost per request, if so.
     pub coverage: Coverage,
     /// Stack samples.
     pub samples: u64,
@@ -129,7 +129,7 @@ pub struct SideSummary {
     pub resolved_ratio: f64,
 }
 
-/// How sure a row is.
+/// Confidence in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
@@ -155,7 +155,7 @@ pub enum FunctionState {
     Up,
     /// Costs less.
     Down,
-    /// No change that can be stated.
+    /// No significant change.
     Same,
 }
 
@@ -183,7 +183,7 @@ pub struct FunctionRow {
     pub name: String,
     /// Base name of the file its code was loaded from.
     pub module: String,
-    /// Code that the application's owner did not write.
+    /// Library code.
     pub library: bool,
     /// Raw self value of the baseline.
     // The aliases read alerts that earlier versions stored.
@@ -226,19 +226,19 @@ pub struct FunctionRow {
     pub state: FunctionState,
 }
 
-/// What a comparison as a whole says.
+/// Overall judgement of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// The cost changed.
     Changed,
-    /// No change that can be stated.
+    /// No significant change.
     NoChange,
-    /// Not enough was seen on one side.
+    /// Too few samples on one side.
     TooFewSamples,
 }
 
-/// The whole cost of both sides and its difference.
+/// Total cost of both sides and its difference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CostChange {
     /// Cost of the baseline.

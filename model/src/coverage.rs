@@ -25,7 +25,7 @@ use crate::workload::Side;
 /// One window of one signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stretch {
-    /// Who reports; any number that tells instances apart.
+    /// Reporting instance: any number that is unique per instance.
     pub instance: u64,
     /// Start, seconds since the Unix epoch.
     pub start_s: u32,
@@ -41,13 +41,13 @@ impl Stretch {
         )
     }
 
-    /// The second in its middle.
+    /// The second at its midpoint.
     pub fn middle_s(&self) -> u32 {
         self.start_s.saturating_add(self.length_s / 2)
     }
 }
 
-/// Windows of one signal and one instance that follow one another without a gap and have one length.
+/// Consecutive windows of one signal and instance, without gaps and of equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
     /// The first of them.
@@ -57,7 +57,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The time of all of them.
+    /// The time they cover.
     pub fn whole(&self) -> Stretch {
         Stretch {
             length_s: self.first.length_s.saturating_mul(self.windows),
@@ -76,7 +76,7 @@ impl Run {
         (0..self.windows).map(move |n| self.after(n).first)
     }
 
-    /// Those that belong to the same piece of time ([`Join::piece_of`]), with its start. A length of 0 is one second.
+    /// Windows in the same slice of time ([`Join::piece_of`]), with its start. A length of 0 means one second.
     pub fn pieces(self, piece_s: u32) -> impl Iterator<Item = (u32, Run)> {
         let piece_s = piece_s.max(1);
         let mut rest = self;
@@ -94,7 +94,7 @@ impl Run {
         })
     }
 
-    /// The part whose windows begin in a range of seconds without its end; `None` when there are none.
+    /// The part whose windows start in a half-open range of seconds; `None` if there are none.
     pub fn beginning_within(self, from_s: u32, to_s: u32) -> Option<Run> {
         let length_s = self.first.length_s.max(1);
         let before = from_s.saturating_sub(self.first.start_s).div_ceil(length_s);
@@ -149,7 +149,7 @@ impl Times {
         Times(times)
     }
 
-    /// What lies in both.
+    /// Intersection of both.
     pub fn and(&self, other: &Times) -> Times {
         let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
         let mut times = Vec::new();
@@ -164,7 +164,7 @@ impl Times {
         Times(times)
     }
 
-    /// What lies in any of some.
+    /// Union of several.
     pub fn any<'a>(all: impl IntoIterator<Item = &'a Times>) -> Times {
         let mut ranges: Vec<(u64, u64)> = all.into_iter().flat_map(|times| times.0.iter().copied()).collect();
         ranges.sort_unstable();
@@ -176,12 +176,12 @@ impl Times {
         self.0.iter().map(|(from, to)| to - from).sum()
     }
 
-    /// True when there are none.
+    /// True when empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True when a second lies in them.
+    /// True when they contain a second.
     pub fn has(&self, second: u32) -> bool {
         self.overlap((u64::from(second), u64::from(second) + 1)) > 0
     }
@@ -198,7 +198,7 @@ impl Times {
         Times(within.map(|range| (range.0.max(from), range.1.min(to))).collect())
     }
 
-    /// Seconds of a window in them.
+    /// Seconds of a window that they cover.
     pub fn seconds_of(&self, window: &Stretch) -> u64 {
         self.overlap(window.range())
     }
@@ -208,14 +208,14 @@ impl Times {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JoinedBy {
-    /// Each instance that reports both signals, with itself.
+    /// Each instance that reports both signals is joined with itself.
     #[default]
     Instance,
-    /// The release as a whole: none of its instances reports both.
+    /// The release is joined as a whole, because none of its instances reports both.
     Release,
 }
 
-/// Why nothing can be divided.
+/// Why costs cannot be divided by requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
@@ -225,26 +225,26 @@ pub enum Missing {
     Profiles,
     /// Neither arrived.
     Both,
-    /// Both arrived, never of the same time.
+    /// Both arrived, but never for the same time.
     SameTime,
 }
 
 /// How much of a range the two signals cover.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Coverage {
-    /// Seconds that both cover, which is what costs per request are taken from.
+    /// Seconds covered by both; costs per request are based on them.
     pub covered_s: u64,
-    /// Seconds that profiles of the type cover.
+    /// Seconds covered by profiles of the type.
     pub profiles_s: u64,
-    /// Seconds that requests are known of.
+    /// Seconds covered by requests.
     pub requests_s: u64,
     /// Instances that sent profiles.
     pub profiled_instances: u64,
-    /// Instances whose requests are known.
+    /// Instances that reported requests.
     pub counted_instances: u64,
     /// Whose windows were joined.
     pub joined_by: JoinedBy,
-    /// Why nothing can be divided; null where something can.
+    /// Why costs cannot be divided by requests; null if they can.
     pub missing: Option<Missing>,
 }
 
@@ -267,7 +267,7 @@ impl Join {
         Join::of_runs(&runs(profiles), &runs(requests))
     }
 
-    /// The same of windows in runs.
+    /// Like `new`, for runs of windows.
     pub fn of_runs(profiles: &[Run], requests: &[Run]) -> Join {
         let (profiled, counted) = (by_instance(profiles), by_instance(requests));
         let both: Vec<u64> = profiled
@@ -311,7 +311,7 @@ impl Join {
         join
     }
 
-    /// Profiles alone, for what is divided by no requests: all of them count whole.
+    /// Profiles only, for costs that are not divided by requests: every window counts fully.
     pub fn alone(profiles: &[Run]) -> Join {
         let mut join = Join {
             lengths: (usual(profiles), 0),
@@ -325,8 +325,7 @@ impl Join {
         join
     }
 
-    /// Says which requests of a side the application counted itself: the proxy beside it counted the same requests once
-    /// more ([`Join::share_besides`]).
+    /// Marks requests counted by both application and proxy, so they count once ([`Join::share_besides`]).
     pub fn prefer(&mut self, side: Side, counted_by_application: &[Stretch]) {
         let runs: Vec<Run> = counted_by_application.iter().copied().map(Run::from).collect();
         for (instance, times) in by_instance(&runs) {
@@ -337,7 +336,7 @@ impl Join {
         }
     }
 
-    /// How much of what a window holds counts: 0 to 1, and exactly these where it is covered not at all or wholly.
+    /// Share of a window that counts: 0 to 1, exactly 0 or 1 if it is not or fully covered.
     pub fn share(&self, window: &Stretch) -> f64 {
         let Some(&unit) = self.of.get(&window.instance) else {
             return 0.0;
@@ -351,7 +350,7 @@ impl Join {
         unit.map(|times| times.within(window.range())).unwrap_or_default()
     }
 
-    /// The same of a window of requests that a proxy counted: without the time in which its application did.
+    /// The same for requests counted by a proxy, excluding the time in which its application counted them too.
     pub fn share_besides(&self, side: Side, window: &Stretch) -> f64 {
         let Some(&unit) = self.of.get(&window.instance) else {
             return 0.0;
@@ -369,8 +368,8 @@ impl Join {
         &self.coverage
     }
 
-    /// Seconds of a piece of time that holds as much of one signal as of the other: at least the longer window, and a
-    /// multiple of both where there is one that is not much longer.
+    /// Length of a slice of time in seconds that contains equal amounts of both signals: at least the longer window,
+    /// and a multiple of both if there is one that is not much longer.
     pub fn piece_s(&self) -> u32 {
         const LENGTHS_S: [u32; 12] = [10, 15, 20, 30, 60, 90, 120, 180, 300, 600, 900, 1_800];
         let longest = self.lengths.0.max(self.lengths.1).max(1);
@@ -389,7 +388,7 @@ impl Join {
             .unwrap_or_else(|| longest.saturating_mul(2))
     }
 
-    /// Start of the piece that a window belongs to: the one that its middle lies in.
+    /// Start of the slice that contains a window's midpoint.
     pub fn piece_of(window: &Stretch, piece_s: u32) -> u32 {
         window.middle_s() - window.middle_s() % piece_s.max(1)
     }

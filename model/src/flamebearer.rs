@@ -18,8 +18,8 @@ const OTHER: &str = "other";
 pub struct Flamebearer {
     /// Names of frames, each once.
     pub names: Vec<String>,
-    /// For one side groups of (distance from the end of the frame to the left, total, self, name); for two (distance,
-    /// total, self) of each side and the name.
+    /// For one side, groups of (distance from the end of the frame to the left, total, self, name); for two, (distance,
+    /// total, self) per side and the name.
     pub levels: Vec<Vec<i64>>,
     /// Sum of all sides.
     pub total: i64,

@@ -57,12 +57,12 @@ const MOST_WEIGHT: f64 = 9_223_372_036_854_774_784.0;
 /// The longest window that is kept apart.
 const LONGEST_WINDOW_S: u32 = LONGEST_SECONDS;
 
-/// What a sender says beside the profile.
+/// What a sender states in addition to the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// Whose profile it is.
+    /// The profiled workload.
     pub workload: Workload,
-    /// What is measured, where the file does not say: `mutex`, `block`, `goroutine`, `wall`, ...
+    /// What is measured, if the file does not say: `mutex`, `block`, `goroutine`, `wall`, ...
     pub name: Option<String>,
     /// When it was recorded.
     pub times: Times,
@@ -73,7 +73,7 @@ pub struct Sender {
 /// When a profile was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Times {
-    /// When the file says; it ended when it was received if the file does not say.
+    /// The time in the file; if there is none, it ended when it was received.
     #[default]
     OfFile,
     /// It ended when it was received, whatever the file says.
@@ -87,18 +87,18 @@ pub enum Times {
     },
 }
 
-/// How the plain numbers of text formats are to be read.
+/// How to interpret plain numbers in text formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Units {
     /// What is measured.
     pub profile_type: ProfileType,
-    /// Each number is multiplied by it.
+    /// Factor for each number.
     pub factor: i64,
     /// Distance of two samples in the unit of the type; 0 when unknown.
     pub period: i64,
 }
 
-/// Samples per second where a sender does not say: what profilers use unless told otherwise.
+/// Samples per second if the sender does not say: the usual default of profilers.
 pub const DEFAULT_RATE_HZ: u32 = 100;
 
 impl Units {
@@ -112,7 +112,7 @@ impl Units {
         }
     }
 
-    /// The same for time that passed, on or off the CPU.
+    /// The same for wall time, on or off the CPU.
     pub fn wall(rate_hz: u32) -> Units {
         Units {
             profile_type: ProfileType::from_parts("wall", "wall", "nanoseconds", "wall", "nanoseconds"),
@@ -135,7 +135,7 @@ impl Units {
         }
     }
 
-    /// By the word that profilers use for a kind of profile, or `None` when the word is unknown.
+    /// By the name that profilers use for a kind of profile; `None` if it is unknown.
     pub fn of_kind(kind: &str, rate_hz: u32) -> Option<Units> {
         Some(match kind {
             "cpu" | "samples" | "itimer" | "process_cpu" => Units::cpu(rate_hz),
@@ -201,7 +201,7 @@ pub(crate) fn type_of(name: &str, sample_type: &str, unit: &str, period_type: &s
 }
 
 impl Sender {
-    /// A sender that says only its service.
+    /// A sender that states only its service.
     pub fn of_service(service: &str) -> Sender {
         Sender {
             workload: Workload {
@@ -216,8 +216,8 @@ impl Sender {
         }
     }
 
-    /// From labels, by the names that profilers and meshes use; the first that is there and not empty counts. `None`
-    /// when no label names a service.
+    /// From labels, by the names that profilers and meshes use; the first non-empty one counts. `None` if no label
+    /// names a service.
     pub fn from_labels(labels: &[(&str, &str)]) -> Option<Sender> {
         let find = |wanted: &[&str]| {
             wanted.iter().find_map(|name| {
@@ -256,7 +256,7 @@ impl Sender {
         Some(sender)
     }
 
-    /// Puts what was read of a file into windows, with what was left out of it. What has no time of its own ends when it was
+    /// Puts a file's profiles into windows, together with what was dropped. Profiles without a time end when they were
     /// received.
     pub fn place(&self, read: ReadProfiles, received_unix_ns: i64) -> Decoded {
         let mut decoded = self.windows(read.profiles, received_unix_ns);
@@ -267,7 +267,7 @@ impl Sender {
         decoded
     }
 
-    /// Puts profiles into windows. What has no time of its own ends when it was received.
+    /// Puts profiles into windows. Profiles without a time end when they were received.
     pub fn windows(&self, profiles: Vec<Profile>, received_unix_ns: i64) -> Decoded {
         let mut decoded = Decoded::default();
         for mut profile in profiles {

@@ -43,7 +43,7 @@ use marks::Marks;
 pub use own::{OwnCode, Program};
 pub use place::is_source_file;
 
-/// What function identifiers of names are made with that say themselves where the function stands.
+/// Language tag for names that already include their location.
 pub const LANGUAGE_NATIVE: &str = "native";
 
 /// The most characters kept of a function's name: generic names are long.
@@ -78,7 +78,7 @@ pub fn frame(name: &str, file: &str, line: u32) -> Frame {
     }
 }
 
-/// A name alone, normalised: demangled where it is mangled; without what differs between builds.
+/// Normalises a name: demangles it and removes what differs between builds.
 pub fn normalise(symbol: &str) -> String {
     frame(symbol, "", 0).function
 }
@@ -118,7 +118,8 @@ fn readable(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.chars().map(|c| if misleads(c) { '\u{fffd}' } else { c }).collect())
 }
 
-/// The identity of a frame's function: its name, and where that is not enough as much of its file as every checkout has.
+/// Identity of a frame's function: its name and, if that is not unique, the part of its file path that all checkouts
+/// share.
 pub fn function_id(frame: &Frame) -> u64 {
     match scope(&frame.function, &frame.file) {
         Some(file) => id::function_id(&frame.function, &format!("in {file}")),
@@ -126,7 +127,8 @@ pub fn function_id(frame: &Frame) -> u64 {
     }
 }
 
-/// The file that a function's name is unique in, as [`function_id`] takes it; `None` for names that say it themselves.
+/// The file within which a function's name is unique, as [`function_id`] expects it; `None` for names that include
+/// their location.
 pub fn scope<'f>(name: &str, file: &'f str) -> Option<Cow<'f, str>> {
     if file.is_empty() || is_address(name) {
         return None;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The machine behind an address. Of IPv6 that is the network of 64 bits, because one machine has all addresses of it; an
-/// IPv4 address that is mapped into IPv6 is the IPv4 address.
+/// The machine behind an address: for IPv6 its /64 network, because one machine has all addresses in it; an IPv4
+/// address mapped into IPv6 is the IPv4 address.
 ///
 /// Wrong on purpose: everyone behind one gateway is one.
 pub fn host_of(address: IpAddr) -> IpAddr {

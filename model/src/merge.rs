@@ -9,7 +9,7 @@ use std::{collections::HashMap, hash::Hash};
 use crate::profile::{Location, Mapping, Profile, Sample};
 use crate::workload::LabelSet;
 
-/// Adds up the profiles of each type; what there is one of stays as it is, and so does the order of the types.
+/// Adds up the profiles of each type. Types with one profile and the order of types are unchanged.
 pub fn add_up(profiles: Vec<Profile>) -> Vec<Profile> {
     let mut types: HashMap<String, usize> = HashMap::new();
     let mut groups: Vec<Vec<Profile>> = Vec::new();

@@ -6,15 +6,15 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How a metric moves.
+/// Kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// It only grows, from zero at the start of the process.
+    /// Counter: only grows, from zero at process start.
     Counter,
-    /// It goes up and down.
+    /// Gauge: goes up and down.
     Gauge,
-    /// How often values fell into buckets.
+    /// Histogram.
     Histogram,
 }
 
@@ -29,7 +29,7 @@ impl Kind {
     }
 }
 
-/// What a metric is counted in.
+/// Unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -56,9 +56,9 @@ impl Unit {
 pub struct Condition {
     /// The label.
     pub label: &'static str,
-    /// The values; of a condition that excludes, those that are not meant.
+    /// The values; for an excluding condition, the excluded ones.
     pub values: &'static [&'static str],
-    /// Whether the values are the ones that are not meant.
+    /// Whether the values are excluded.
     pub excludes: bool,
 }
 
@@ -81,7 +81,7 @@ impl Condition {
         }
     }
 
-    /// Whether a value of the label is meant.
+    /// Whether a value satisfies the condition.
     pub fn holds(&self, value: &str) -> bool {
         self.values.contains(&value) != self.excludes
     }
@@ -90,17 +90,17 @@ impl Condition {
 /// Why growth of a counter matters to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
-    /// Of which series of the family; all of them when empty.
+    /// Conditions that select series of the family; all series if empty.
     pub of: &'static [Condition],
-    /// What was kept already is gone, or an alert did not reach its receiver; otherwise something failed that is tried again,
-    /// or that its sender was told of.
+    /// Stored data is lost, or an alert did not reach its receiver; otherwise a failure that is retried or was reported
+    /// to the sender.
     pub is_final: bool,
     /// What to do about it.
     pub remedy: &'static str,
 }
 
 impl Loss {
-    /// Something is gone for good.
+    /// Data is permanently lost.
     pub const fn lost(remedy: &'static str) -> Option<Loss> {
         Some(Loss {
             of: &[],
@@ -118,7 +118,7 @@ impl Loss {
         })
     }
 
-    /// Of some series of the family only.
+    /// Only for some series of the family.
     pub const fn only(loss: Option<Loss>, of: &'static [Condition]) -> Option<Loss> {
         match loss {
             Some(loss) => Some(Loss { of, ..loss }),
@@ -138,7 +138,7 @@ pub struct Metric {
     pub kind: Kind,
     /// What it is counted in.
     pub unit: Unit,
-    /// What its growth means, where that is bad.
+    /// What its growth means, if it indicates a loss.
     pub loss: Option<Loss>,
 }
 
@@ -160,7 +160,7 @@ impl Metric {
     }
 }
 
-/// How much was lost of one kind since the start of the process, for the status answer.
+/// Losses of one kind since process start, for the status response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LossCount {
     /// Name of the metric, without `_total`.

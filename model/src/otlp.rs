@@ -44,17 +44,17 @@ pub mod names {
     pub const SERVER_DURATION: &str = "http.server.request.duration";
     /// Durations seen by the caller, seconds.
     pub const CLIENT_DURATION: &str = "http.client.request.duration";
-    /// Requests finished in the window; sent for every window, so that an idle one is known to be idle.
+    /// Requests finished in the window; sent for every window, including idle ones.
     pub const WINDOW_REQUESTS: &str = "emberline.window.requests";
     /// Body bytes received, per series.
     pub const REQUEST_BYTES: &str = "emberline.request.body.bytes";
     /// Body bytes sent, per series.
     pub const RESPONSE_BYTES: &str = "emberline.response.body.bytes";
-    /// Seconds that responses and connections went on beyond their latency, per series.
+    /// Seconds for which responses and connections continued beyond their latency, per series.
     pub const STREAMING: &str = "emberline.response.streaming.time";
     /// Streams and connections that are open at the end of the window, per series.
     pub const OPEN: &str = "emberline.request.open";
-    /// Whom a caller means to reach, by the name it uses.
+    /// Destination as the caller names it.
     pub const DESTINATION: &str = "server.address";
     /// Route template.
     pub const ROUTE: &str = "http.route";
@@ -76,7 +76,7 @@ pub mod names {
     pub const COMPONENT: &str = "emberline.component";
     /// `client` or `server`, on samples and byte counts.
     pub const SIDE: &str = "emberline.side";
-    /// Samples in a row, where it is not value divided by period.
+    /// Number of samples in a row, if it is not value divided by period.
     pub const SAMPLE_COUNT: &str = "emberline.samples";
     /// GNU build id of a mapping.
     pub const BUILD_ID: &str = "process.executable.build_id.gnu";
@@ -103,16 +103,16 @@ pub mod names {
 /// How many windows are looked at to find one; requests of more are refused later.
 const WINDOWS_SEARCHED: usize = 2048;
 
-/// Something of a request that was not kept as it came, counted by reason: left out, or kept in another form.
+/// Part of a request that was dropped or changed, counted by reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rejected {
     /// A fixed text per reason, fit for a metric label.
     pub reason: &'static str,
-    /// What it was, where the reason alone does not say: a profile type, an event, a metric; at most 200 characters.
+    /// What it was, if the reason alone does not say: a profile type, an event, a metric; at most 200 characters.
     pub what: String,
     /// The shape that a metric came in (`gauge`, `cumulative histogram`, ...); empty for everything else.
     pub shape: &'static str,
-    /// The service that sent it, where that matters to find the sender; else empty.
+    /// The sending service, if that helps to find the sender; otherwise empty.
     pub service: String,
     /// How many data points or samples.
     pub count: u64,
@@ -138,8 +138,8 @@ impl Rejected {
         }
     }
 
-    /// Adds to a list: what is there already is counted on, and a reason has so many names at most, or a sender could
-    /// make the answer as large as it likes.
+    /// Adds to a list: existing entries are incremented, and the number of names per reason is limited, so that a
+    /// sender cannot inflate the response.
     pub fn add_to(self, list: &mut Vec<Rejected>) {
         if self.count == 0 {
             return;
@@ -180,16 +180,16 @@ impl From<(&'static str, u64)> for Rejected {
     }
 }
 
-/// What a request held.
+/// Contents of a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decoded {
     /// Windows with at least one signal.
     pub windows: Vec<WorkloadWindow>,
-    /// What was left out.
+    /// What was dropped.
     pub rejected: Vec<Rejected>,
-    /// What was kept in another form than it came in: text replaced, a unit or a rate assumed, profiles added up.
+    /// What was changed: text replaced, a unit or a rate assumed, profiles added up.
     pub changed: Vec<Rejected>,
-    /// Points whose growth is not known yet.
+    /// Cumulative points whose increase is not known yet.
     pub cumulative: Vec<CumulativePoint>,
 }
 
@@ -234,7 +234,7 @@ impl Decoded {
         &mut self.windows[at]
     }
 
-    /// Adds what another request held.
+    /// Adds the contents of another request.
     pub fn append(&mut self, other: Decoded) {
         other.rejected.into_iter().for_each(|r| r.add_to(&mut self.rejected));
         other.changed.into_iter().for_each(|c| c.add_to(&mut self.changed));
@@ -248,17 +248,17 @@ impl Decoded {
         }
     }
 
-    /// Counts items that were left out before they could be decoded.
+    /// Counts items dropped before they could be decoded.
     pub fn leave_out(&mut self, rejected: impl Into<Rejected>) {
         rejected.into().add_to(&mut self.rejected);
     }
 
-    /// Counts what was kept in another form than it came in.
+    /// Counts what was changed.
     pub fn change(&mut self, changed: impl Into<Rejected>) {
         changed.into().add_to(&mut self.changed);
     }
 
-    /// How many items were left out.
+    /// Number of dropped items.
     pub fn rejected_total(&self) -> u64 {
         self.rejected.iter().map(|r| r.count).sum()
     }

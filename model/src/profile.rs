@@ -22,7 +22,7 @@ impl ProfileType {
         ProfileType(ProfileType::CPU.to_owned())
     }
 
-    /// Puts a type together from its five parts.
+    /// Builds a type from its five parts.
     pub fn from_parts(name: &str, sample_type: &str, unit: &str, period_type: &str, period_unit: &str) -> ProfileType {
         ProfileType(format!("{name}:{sample_type}:{unit}:{period_type}:{period_unit}"))
     }
@@ -41,9 +41,8 @@ impl ProfileType {
         parts
     }
 
-    /// True for what is there at a moment (memory in use, goroutines): such values are averaged over time, where those
-    /// of all others, which count what happened, are added up. Known by the names that runtimes give; a sender's
-    /// temporality is not stored.
+    /// True for gauges (memory in use, goroutines): their values are averaged over time, all others are summed.
+    /// Recognised by the names that runtimes use; a sender's temporality is not stored.
     pub fn is_gauge(&self) -> bool {
         ProfileType::is_gauge_text(&self.0)
     }
@@ -79,8 +78,8 @@ const BUILD_MARK: &str = "build:";
 const PATH_MARK: &str = "path:";
 
 impl Mapping {
-    /// What identifies the file: its build id, or its path where it has none. The two never read alike, whatever a sender
-    /// calls its files: a key is a build id exactly when it consists of hexadecimal digits, or begins with `build:`.
+    /// Identity of the file: its build ID, or its path if it has none. The two cannot be confused, whatever a sender
+    /// calls its files: a key is a build ID exactly when it consists of hexadecimal digits or begins with `build:`.
     pub fn key(&self) -> Cow<'_, str> {
         let is_hexadecimal = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
         let is_marked = |text: &str| text.starts_with(BUILD_MARK) || text.starts_with(PATH_MARK);
@@ -114,7 +113,7 @@ pub enum Location {
         /// Offset in the file, in bytes.
         offset: u64,
     },
-    /// A place the sender named itself; the innermost inlined frame first.
+    /// A location named by the sender; innermost inlined frame first.
     Named {
         /// At least one frame.
         frames: Vec<Frame>,
@@ -130,12 +129,11 @@ pub struct Sample {
     pub label_set: u32,
     /// In the unit of the profile type.
     pub value: i64,
-    /// How many samples were taken; what significance is judged by.
+    /// Number of samples; significance is based on it.
     pub count: u64,
 }
 
-/// One sample of a profile that says which request it worked for. It is among the rows too: this is the finer view of a part
-/// of them.
+/// One sample with a trace or span ID. It is also included in the rows; this is a more detailed view of some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exemplar {
     /// Index into [`Profile::stacks`].
@@ -153,7 +151,7 @@ pub struct Exemplar {
 }
 
 impl Exemplar {
-    /// Most that a reader takes out of one profile; limits of the collector are below it.
+    /// Maximum that a reader takes from one profile; the collector's limits are lower.
     pub const MAX_READ: usize = 100_000;
 
     /// A trace as two numbers, the most significant half first.
@@ -171,7 +169,7 @@ impl Exemplar {
 /// How well the profile was sampled; travels with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProfileStats {
-    /// Samples per CPU second that were really taken.
+    /// Samples actually taken per CPU second.
     pub rate_hz: f64,
     /// Samples lost because a ring or table was full.
     pub dropped: u64,
@@ -204,9 +202,9 @@ pub struct Profile {
     pub label_sets: Vec<LabelSet>,
     /// The rows.
     pub samples: Vec<Sample>,
-    /// Rows once more, those that say which request they worked for.
+    /// Individual samples with a trace or span ID; also included in the rows.
     pub exemplars: Vec<Exemplar>,
-    /// Rows that said so too and are not among the exemplars, because there were too many.
+    /// Number of further exemplars dropped because there were too many.
     pub exemplars_cut: u64,
     /// How well it was sampled.
     pub stats: ProfileStats,
@@ -215,7 +213,7 @@ pub struct Profile {
 /// Why a profile's tables do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProfile {
-    /// An index points outside its table.
+    /// An index is outside its table.
     #[error("{what} index {index} is outside its table of {len} entries")]
     Index {
         /// Which index.
@@ -261,7 +259,7 @@ impl Profile {
         }
     }
 
-    /// Keeps so many exemplars at most, evenly over their order; the others are counted. Says how many that were.
+    /// Keeps at most this many exemplars, evenly spread over their order; counts the others and returns their number.
     pub fn cut_exemplars(&mut self, limit: usize) -> u64 {
         let all = self.exemplars.len();
         if all <= limit {
@@ -373,7 +371,7 @@ impl Profile {
         }
     }
 
-    /// Checks every index and value once, so that no reader has to.
+    /// Checks every index and value once, so that readers need not.
     pub fn validate(&self) -> Result<(), InvalidProfile> {
         let check = |what, index: u32, len: usize| {
             if (index as usize) < len {

@@ -120,7 +120,7 @@ impl ProfileBuilder {
         location
     }
 
-    /// Adds to the row of a stack (locations, leaf first) and its labels, and answers which row that is. A stack without
+    /// Adds to the row of a stack (locations, leaf first) and its labels and returns the row's index. A stack without
     /// frames becomes `[unknown]`.
     pub fn add(&mut self, mut leaf_first: Vec<u32>, labels: &LabelSet, value: i64, count: u64) -> usize {
         if leaf_first.is_empty() {

@@ -27,7 +27,7 @@ pub struct FunctionInfo {
 }
 
 impl FunctionInfo {
-    /// A function that its sender named. Where its name is unique in its file only, the module is that file.
+    /// A function named by its sender. If its name is unique only within its file, the module is that file.
     pub fn named(frame: Frame) -> FunctionInfo {
         FunctionInfo {
             id: function::function_id(&frame),
@@ -40,7 +40,7 @@ impl FunctionInfo {
         }
     }
 
-    /// What all code of one file is shown as that this file names no function for.
+    /// Placeholder for code of a file that has no symbol.
     pub fn without_symbol(module: String) -> FunctionInfo {
         let name = format!("[{}]", if module.is_empty() { "unknown" } else { &module });
         FunctionInfo {
@@ -52,7 +52,7 @@ impl FunctionInfo {
         }
     }
 
-    /// What a stack is shown as that the dictionary does not know.
+    /// Placeholder for a stack missing from the dictionary.
     pub fn unknown() -> FunctionInfo {
         FunctionInfo {
             unresolved: true,
@@ -64,7 +64,7 @@ impl FunctionInfo {
 /// Stacks as paths of functions.
 #[derive(Debug, Clone, Default)]
 pub struct ResolvedStacks {
-    /// Functions mentioned, each once. Whoever knows them shares them: what strangers call theirs may be long and many.
+    /// Functions mentioned, each once; shared, because foreign names may be long and numerous.
     pub functions: Vec<Arc<FunctionInfo>>,
     /// What each stack consists of.
     pub stacks: StackTree,
@@ -91,9 +91,8 @@ pub struct StackValue {
     pub samples: u64,
 }
 
-/// Stack identifier → path from the outermost function to the leaf, as indices of functions. The tens of thousands of
-/// stacks of an answer have most of their frames in common: each path is there once, and whoever adds stacks up passes it
-/// once.
+/// Maps stack identifiers to paths from the outermost function to the leaf, as function indices. The many stacks of a
+/// response share most frames: each path is stored once and visited once when stacks are added up.
 #[derive(Debug, Clone, Default)]
 pub struct StackTree {
     paths: PathTree,

@@ -27,7 +27,7 @@ const TYPES: [&str; 9] = ["int", "string", "float", "path", "uuid", "slug", "any
 /// Deepest nesting of groups that is followed.
 const MAX_DEPTH: usize = 8;
 
-/// The one spelling of a template that is known to be a path, as `http.route` is: some frameworks leave out the first `/`.
+/// Canonical spelling of a template known to be a path, such as `http.route`: some frameworks omit the leading `/`.
 pub fn of_path(route: &str) -> Cow<'_, str> {
     let written = route.trim();
     if written.is_empty()
@@ -40,7 +40,7 @@ pub fn of_path(route: &str) -> Cow<'_, str> {
     Cow::Owned(normalise(&format!("/{written}")).into_owned())
 }
 
-/// The one spelling of a template.
+/// Canonical spelling of a template.
 pub fn normalise(route: &str) -> Cow<'_, str> {
     if is_plain(route) {
         return Cow::Borrowed(route);

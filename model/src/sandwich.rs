@@ -11,10 +11,10 @@ use crate::{
     tree::{FlameTree, FunctionTotals, Pair, TreeBuilder},
 };
 
-/// A function next to the one asked for.
+/// A caller or callee of the requested function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// `None`: nobody called (the thread begins here), or nothing was called (the stack ends here).
+    /// `None`: no caller (the thread starts here) or no callee (the stack ends here).
     pub function: Option<Arc<FunctionInfo>>,
     /// Value of stacks that pass through both.
     pub value: Pair,

@@ -34,7 +34,7 @@ pub fn node_ids(tree: &FlameTree) -> Vec<u64> {
 
 impl FlameTree {
     /// The part below a node, that node first with depth 0. With a limit, about that many nodes below it remain (the
-    /// largest); `None` when there is no such node. To be asked of an uncut tree.
+    /// largest); `None` when there is no such node. Requires an uncut tree.
     pub fn below(self, node: u64, limit: Option<usize>) -> Option<(FlameTree, Vec<u64>)> {
         let ids = node_ids(&self);
         let is_node = |(at, id): (usize, &u64)| *id == node && !matches!(self.nodes[at].kind, NodeKind::Cut(_));

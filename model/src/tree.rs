@@ -76,8 +76,8 @@ impl FlameTree {
         self.nodes.first().map_or([0, 0], |root| root.total)
     }
 
-    /// What each function is called where a name is all there is to see: two of one name, in two files, are told apart by
-    /// their modules.
+    /// Display name of each function: functions with the same name in different files are distinguished by their
+    /// modules.
     pub fn told_apart(&self) -> Vec<Cow<'_, str>> {
         let mut first: HashMap<&str, &Arc<FunctionInfo>> = HashMap::with_capacity(self.functions.len());
         let mut twins: HashSet<&str> = HashSet::new();

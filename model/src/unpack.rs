@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 /// gigabytes.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// Why a file was not unpacked.
+/// Why a file could not be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// Larger than the limit.

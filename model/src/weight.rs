@@ -13,7 +13,7 @@ use crate::profile::Frame;
 /// How much larger than its bytes a message may become in memory. Profiles of real programs take two to five times.
 pub const MEMORY_FACTOR: u64 = 8;
 
-/// The memory that a message may need, by the most bytes it may have. Small limits are for bytes, not for memory.
+/// Memory limit for a message, derived from its size limit. Small limits apply to bytes, not to memory.
 pub fn memory_of(most_bytes: u64) -> u64 {
     most_bytes.saturating_mul(MEMORY_FACTOR).saturating_add(1 << 20)
 }

@@ -11,7 +11,7 @@ use crate::{
     workload::{Component, LabelSet, Release, Side, Workload},
 };
 
-/// Bytes that do not hold a batch.
+/// Bytes that are not a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeBatchError {
     /// Not the protobuf of a batch.

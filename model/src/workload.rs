@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Version or instance of something that did not say.
+/// Version or instance of an unidentified workload.
 pub const UNKNOWN: &str = "unknown";
 
 /// The route of requests beyond a cardinality limit: visible, never dropped.
@@ -24,7 +24,7 @@ pub struct Workload {
     pub service: String,
     /// Version of the service this process runs.
     pub version: String,
-    /// Name of the process among those of its release.
+    /// Name of the process, unique within its release.
     pub instance: String,
 }
 
@@ -60,7 +60,7 @@ impl std::fmt::Display for Release {
     }
 }
 
-/// Which end of an edge observed something.
+/// Side of an edge that observed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -97,14 +97,14 @@ impl Side {
     }
 }
 
-/// Whose CPU a profile shows. Kept apart everywhere: a sidecar's cost is not its application's.
+/// Component whose CPU a profile shows. Always kept apart: a sidecar's cost is not its application's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Component {
-    /// The service's own process, with the library embedded or instrumented otherwise.
+    /// The service's own process, with the embedded library or other instrumentation.
     #[default]
     Application,
-    /// The proxy beside it.
+    /// The sidecar proxy.
     Proxy,
 }
 
@@ -150,21 +150,21 @@ impl std::str::FromStr for Component {
 /// What a stack sample was working for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 pub struct LabelSet {
-    /// The end of the edge this process was on; `None` when the sample carries no label.
+    /// Side of the edge this process was on; `None` if the sample has no label.
     pub side: Option<Side>,
     /// Route template; empty when the sample carries no label.
     pub route: String,
-    /// The release at the other end, when it introduced itself.
+    /// The peer release, if it identified itself.
     pub peer: Option<Release>,
 }
 
 impl LabelSet {
-    /// The label set of samples that belong to no request; shown as such.
+    /// The label set of samples outside of requests.
     pub fn none() -> LabelSet {
         LabelSet::default()
     }
 
-    /// True when the sample belongs to no request.
+    /// True for samples outside of requests.
     pub fn is_none(&self) -> bool {
         self.side.is_none() && self.route.is_empty()
     }

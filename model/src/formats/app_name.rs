@@ -8,7 +8,7 @@ use super::{DEFAULT_RATE_HZ, Units};
 /// Most labels of a name.
 const MAX_LABELS: usize = 64;
 
-/// A name, taken apart.
+/// A parsed application name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppName {
     /// The application, without the kind of profile.
@@ -19,7 +19,7 @@ pub struct AppName {
     pub labels: Vec<(String, String)>,
 }
 
-/// A name that has another form.
+/// The name does not have this form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not of the form `application{{label=value,...}}`")]
 pub struct InvalidAppName(String);

@@ -19,14 +19,14 @@ use crate::{
 /// What a stack had counted: value and samples.
 type Counted = (i64, u64);
 
-/// What a process had counted at one moment.
+/// Cumulative values of a process at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Baseline {
     taken_unix_ns: i64,
     types: BTreeMap<ProfileType, HashMap<u64, Counted>>,
 }
 
-/// More stacks than may be remembered.
+/// Too many stacks to track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{rows} cumulative stacks exceed the limit of {limit}")]
 pub struct TooManyRows {
@@ -36,14 +36,14 @@ pub struct TooManyRows {
     pub limit: usize,
 }
 
-/// How a comparison with the moment before went.
+/// Result of a comparison with the previous values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// What the next one is to be compared with.
+    /// Values to compare the next profile with.
     pub baseline: Baseline,
-    /// When the moment before was; `None` when there was none.
+    /// Time of the previous values; `None` if there were none.
     pub since_unix_ns: Option<i64>,
-    /// Something fell: the values are those of another process, and were taken whole.
+    /// A value decreased: the process restarted, and its values were stored in full.
     pub restarted: bool,
 }
 
@@ -56,7 +56,7 @@ pub fn is_cumulative(profile_type: &ProfileType) -> bool {
 }
 
 impl Baseline {
-    /// Stacks that are remembered, each type for itself.
+    /// Number of tracked stacks, counted per type.
     pub fn rows(&self) -> usize {
         self.types.values().map(HashMap::len).sum()
     }
@@ -95,8 +95,8 @@ impl Baseline {
     }
 }
 
-/// Replaces the values of the chosen profiles by what they grew since `previous`. Types that `previous` does not know
-/// are taken out: their values only begin to count.
+/// Replaces the values of the chosen profiles by their increase since `previous`. Types missing in `previous` are
+/// removed: this is their starting point.
 ///
 /// # Errors
 /// When more than `limit` stacks would have to be remembered; the profiles are unchanged then.

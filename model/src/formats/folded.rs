@@ -32,7 +32,7 @@ pub enum FoldedError {
     TooHeavy(#[from] TooHeavy),
 }
 
-/// The first line of collapsed stacks that says what their numbers are; other tools take it for a comment.
+/// First line of collapsed stacks that declares their type; other tools treat it as a comment.
 pub fn header_of(profile_type: &ProfileType) -> String {
     format!("{HEADER}{profile_type}\n", profile_type = profile_type.0)
 }

@@ -1,9 +1,9 @@
 //! The formats of profiles that are read, and what they are called.
 
-/// A format that is read.
+/// A supported format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// pprof, packed with gzip or not.
+    /// pprof, optionally gzip-compressed.
     Pprof,
     /// Collapsed stacks with a number at the end of each line.
     Folded,
@@ -39,7 +39,7 @@ pub enum Format {
     Pstats,
 }
 
-/// Names of the formats that are read.
+/// Names of the supported formats.
 pub const FORMAT_NAMES: &str = "pprof, folded (collapsed), lines, perf-script, speedscope, jfr, cpuprofile, heapprofile, \
      chrome-trace, austin, mojo, gperftools-cpu, gperftools-heap, jemalloc, bpftrace, callgrind, pstats";
 
@@ -91,7 +91,7 @@ impl Format {
         }
     }
 
-    /// What it is, for people.
+    /// Human-readable name.
     pub fn described(self) -> &'static str {
         match self {
             Format::Pprof => "pprof",

@@ -11,18 +11,18 @@
 use super::{name_of, type_of};
 use crate::profile::{Profile, ProfileType};
 
-/// What a value type of a sender is here.
+/// How a sender's value type is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meaning {
-    /// The type that it is stored as.
+    /// Stored type.
     pub profile_type: ProfileType,
-    /// What each value is multiplied by to be in that type's unit.
+    /// Factor that converts values to that type's unit.
     pub factor: i64,
-    /// What the period is multiplied by.
+    /// Factor for the period.
     pub period_factor: i64,
 }
 
-/// Wall time in nanoseconds, as all doors store it.
+/// Wall time in nanoseconds, as every endpoint stores it.
 pub const WALL: &str = "wall:wall:nanoseconds:wall:nanoseconds";
 
 /// Nanoseconds of a unit of time, in any of its spellings.
@@ -84,7 +84,7 @@ fn clock(word: &str) -> Option<&'static str> {
     }
 }
 
-/// What a value type means, by the sender's words for it and for its period.
+/// Interprets a value type by the sender's names for it and for its period.
 pub fn meaning(kind: &str, unit: &str, period_type: &str, period_unit: &str) -> Meaning {
     let (unit, factor) = unit_of(unit);
     let (period_unit, period_factor) = unit_of(period_unit);

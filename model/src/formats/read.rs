@@ -24,18 +24,18 @@ use crate::{
     weight::{TooHeavy, memory_of, weigh_json, weigh_text},
 };
 
-/// How numbers without a unit are to be read.
+/// How to interpret unitless numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reading<'a> {
-    /// The format; found out when not given.
+    /// The format; detected by default.
     pub format: Option<Format>,
-    /// A word of [`Units::of_kind`]; CPU samples when not given.
+    /// A kind for [`Units::of_kind`]; default: CPU samples.
     pub kind: Option<&'a str>,
-    /// Samples per second; 100 when not given.
+    /// Samples per second; default 100.
     pub rate_hz: Option<u32>,
     /// What the addresses of a pprof file are.
     pub addresses: Addresses,
-    /// Most bytes when unpacked.
+    /// Maximum size after decompression, in bytes.
     pub limit: usize,
 }
 
@@ -46,23 +46,23 @@ pub struct ReadProfiles {
     pub format: Format,
     /// One per type.
     pub profiles: Vec<Profile>,
-    /// Which of them the file wants to be looked at by; of formats that cannot say, the first.
+    /// The file's default profile; the first for formats that cannot say.
     pub default_profile: usize,
-    /// What was left out, in samples.
+    /// What was dropped, in samples.
     pub left_out: Vec<Rejected>,
-    /// What was kept in another form than it came in.
+    /// What was changed.
     pub changed: Vec<Rejected>,
-    /// How long it was when unpacked.
+    /// Size after decompression.
     pub unpacked_bytes: usize,
 }
 
 /// Why bytes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// Larger than the limit, or packed and broken.
+    /// Larger than the limit, or damaged compression.
     #[error("{0}")]
     Packed(#[from] UnpackError),
-    /// It unfolds to too much.
+    /// It expands to too much data.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
     /// A word for what is measured that nobody knows.
@@ -71,7 +71,7 @@ pub enum FormatError {
          alloc_space, alloc_objects, goroutines, mutex_count, mutex_duration, block_count or block_duration"
     )]
     Kind(String),
-    /// A format that is known and not read.
+    /// A recognised but unsupported format.
     #[error("this is {what}, which is not supported: {instead}")]
     NotRead {
         /// What it is.
@@ -104,12 +104,12 @@ pub enum FormatError {
     /// Not of speedscope.
     #[error("invalid speedscope file: {0}")]
     Speedscope(#[from] SpeedscopeError),
-    /// Recognised, and not as it should be.
+    /// Recognised, but invalid.
     #[error("invalid as {0}: {1}")]
     Broken(&'static str, ReadError),
 }
 
-/// Reads bytes, packed with gzip or zstd or not.
+/// Reads bytes, optionally gzip- or zstd-compressed.
 pub fn read(bytes: &[u8], how: &Reading<'_>) -> Result<ReadProfiles, FormatError> {
     let unpacked = unpack(bytes, how.limit)?;
     let bytes = unpacked.as_deref().unwrap_or(bytes);

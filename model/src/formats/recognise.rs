@@ -7,7 +7,7 @@ use super::{
     bpftrace, callgrind, chrome_trace, format::Format, gperftools, jemalloc, jfr, json_tokens::top_keys, mojo, pstats,
 };
 
-/// A format that is known and not read.
+/// A recognised but unsupported format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotRead {
     /// What it is, with its article: `a recording of perf (perf.data)`.
@@ -19,7 +19,7 @@ pub struct NotRead {
 /// What bytes were recognised as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recognised {
-    /// A format that is read.
+    /// A supported format.
     Read(Format),
     /// One that is not.
     NotRead(NotRead),
@@ -141,7 +141,7 @@ const OTHER_JSON: Recognised = not_read(
     "send JSON from speedscope, V8 (.cpuprofile, .heapprofile), Chrome traces or bpftrace",
 );
 
-/// Recognises bytes that are unpacked; `None` when only trying can tell.
+/// Recognises decompressed bytes; `None` if only trying to read them can tell.
 pub fn recognise(unpacked: &[u8]) -> Option<Recognised> {
     let read = |format| Some(Recognised::Read(format));
     if unpacked.starts_with(jfr::MAGIC) {

@@ -34,7 +34,7 @@ pub struct Speedscope {
 /// What is known of the program that wrote a file, by its field `exporter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exporter {
-    /// Measures time that passed, whatever it calls its profiles: pyinstrument, Austin's converter.
+    /// Measures wall time, whatever it calls its profiles: pyinstrument, Austin's converter.
     Wall,
     /// Shows memory at its highest mark: memray.
     MemoryInUse,

@@ -28,12 +28,12 @@ const SHARE_OF_MANAGED: u64 = 50;
 /// So many functions tell a program's language; of more, some are looked at, evenly.
 const MOST_LOOKED_AT: usize = 4096;
 
-/// What is own code of each service, where somebody said so: beginnings of names or of source files.
+/// Configured own code of each service: prefixes of function names or source files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnCode(BTreeMap<String, Vec<String>>);
 
 impl OwnCode {
-    /// Reads `SERVICE=PREFIX,PREFIX`, several times for several services or more prefixes of one.
+    /// Parses `SERVICE=PREFIX,PREFIX`; repeat it for more services or prefixes.
     pub fn parse<'t>(settings: impl IntoIterator<Item = &'t str>) -> Result<OwnCode, String> {
         let mut own = OwnCode::default();
         for setting in settings {
@@ -55,18 +55,18 @@ impl OwnCode {
         Ok(own)
     }
 
-    /// The prefixes of a service; none where nothing was said.
+    /// The prefixes of a service; empty if none are configured.
     pub fn of(&self, service: &str) -> &[String] {
         self.0.get(service).map_or(&[], Vec::as_slice)
     }
 
-    /// All that was said, by service.
+    /// All prefixes, by service.
     pub fn services(&self) -> &BTreeMap<String, Vec<String>> {
         &self.0
     }
 }
 
-/// A program as its functions show it.
+/// What a program's functions reveal about it.
 #[derive(Debug, Clone)]
 pub struct Program {
     language: Option<Language>,
@@ -74,7 +74,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Looks at all functions of an answer. `own` are the prefixes set for the service ([`OwnCode::of`]).
+    /// Examines all functions of a response. `own` are the service's configured prefixes ([`OwnCode::of`]).
     pub fn of<F: Borrow<FunctionInfo>>(functions: &[F], own: &[String]) -> Program {
         let mut counts = [0u64; RULES.len()];
         let every = functions.len().div_ceil(MOST_LOOKED_AT).max(1);
@@ -105,14 +105,13 @@ impl Program {
         }
     }
 
-    /// Its language; `None` when no function tells.
+    /// Its language; `None` if no function reveals it.
     pub fn language(&self) -> Option<Language> {
         self.language
     }
 
-    /// True for functions that the program's owners did not write: the language's own libraries, well-known ones, what a
-    /// package manager installed, the runtime, the C library, and code without a symbol. A verdict names such a function
-    /// only when nothing else explains it.
+    /// True for library code: the language's own libraries, well-known ones, packages, the runtime, the C library, and
+    /// code without a symbol. A verdict names such a function only when nothing else explains it.
     pub fn is_library(&self, function: &FunctionInfo) -> bool {
         let FunctionInfo { name, file, module, .. } = function;
         if function.unresolved || is_address(name) {

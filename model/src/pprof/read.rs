@@ -25,16 +25,16 @@ use crate::{
     workload::{LabelSet, Side, clean_name},
 };
 
-/// What a file held.
+/// Contents of a file.
 #[derive(Debug, Clone, Default)]
 pub struct PprofFile {
     /// One for each type that is kept, in the order of the file.
     pub values: Vec<PprofValue>,
-    /// Which of them the file wants to be looked at by: the one that it names, or the last one.
+    /// The file's default profile: the one it names, or the last one.
     pub default_value: usize,
-    /// What was left out, in samples.
+    /// What was dropped, in samples.
     pub left_out: Vec<Rejected>,
-    /// What was kept in another form.
+    /// What was changed.
     pub changed: Vec<Rejected>,
 }
 
