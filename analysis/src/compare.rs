@@ -39,14 +39,14 @@ pub use crate::sentence::{format_amount, format_ns};
 /// Quantiles shown of latency.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
-/// Said where what is there at a moment was compared.
+/// Note for comparisons of gauges.
 pub const MEAN_OF_GAUGE: &str =
     "gauges are averaged over time and summed over instances, not divided by requests or time";
 
-/// Said where CPU could not be told apart by route.
+/// Note for CPU that could not be split by route.
 pub const WHOLE_SERVICE: &str = "no stacks carry this route: shown for the whole service";
 
-/// What is compared, besides the two sides.
+/// Parameters of a comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct CompareOptions<'a> {
     /// What is compared.
@@ -55,11 +55,11 @@ pub struct CompareOptions<'a> {
     pub per: Per,
     /// Route both sides are restricted to, for the sentence; `None` for all.
     pub route: Option<&'a str>,
-    /// CPU is that of the whole services all the same: no stacks say their route.
+    /// CPU covers the whole service because no stack has a route.
     pub whole_service: bool,
-    /// How many nodes the tree shows; `None` for all.
+    /// Display limit of the tree in nodes; `None` for all.
     pub tree_limit: Option<usize>,
-    /// What is own code of the service, where that is set ([`emberline_model::function::OwnCode::of`]).
+    /// Configured own-code prefixes of the service ([`emberline_model::function::OwnCode::of`]).
     pub own: &'a [String],
 }
 
@@ -74,13 +74,13 @@ pub struct Comparison {
     pub candidate: SideSummary,
     /// One sentence.
     pub summary: String,
-    /// What to know about the figures, where they are not those that were asked for.
+    /// Note, if the figures differ from what was requested.
     pub note: Option<String>,
-    /// What it says as a whole.
+    /// Overall judgement.
     pub judgement: Judgement,
-    /// The function to look at first.
+    /// The guilty function.
     pub guilty: Option<GuiltyFunction>,
-    /// Said when functions changed and the cost did not.
+    /// Note if functions changed but the cost did not.
     pub cost_shift: Option<String>,
     /// The whole cost.
     pub change: CostChange,
@@ -88,7 +88,7 @@ pub struct Comparison {
     pub functions: Vec<FunctionRow>,
     /// Both sides' stacks in one tree; sides are 0 baseline, 1 candidate.
     pub tree: FlameTree,
-    /// Tells own code from libraries, for all of `tree`.
+    /// Distinguishes own code from libraries in `tree`.
     pub program: Program,
     /// Latency of all requests of the range; `None` when there were none.
     pub latency: Option<LatencyEvidence>,
@@ -385,8 +385,8 @@ pub fn latency_evidence(baseline: &Histogram, candidate: &Histogram) -> LatencyE
     }
 }
 
-/// Rows worth quoting: changes that survive the false discovery rate. The guilty function first, then the service's own
-/// code before libraries, the largest change first. A library function that only calls what changed is not worth it.
+/// Rows worth showing: changes that survive the false discovery rate. The guilty function comes first, then own code
+/// before libraries, largest change first. Library functions that only call what changed are omitted.
 pub fn top_changed(functions: &[FunctionRow], guilty: Option<&GuiltyFunction>, most: usize) -> Vec<FunctionRow> {
     let mut changed: Vec<&FunctionRow> = functions
         .iter()

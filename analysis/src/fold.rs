@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 /// Share of a caller's growth that its callees must explain.
 pub const EXPLAINS: f64 = 0.8;
 
-/// A slower unit: a route of a release, as its server side sees it.
+/// A slower unit: a route of a release, seen from its server side.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlowUnit {
     /// Any identifier that is unique among units.
@@ -40,7 +40,7 @@ pub struct Call {
 pub struct Folded {
     /// The unit.
     pub id: u64,
-    /// The unit whose alert stands for it; itself when it is a cause.
+    /// The unit whose alert represents it; itself if it is a cause.
     pub root: u64,
     /// The callee it is folded into directly.
     pub into: Option<u64>,

@@ -43,9 +43,9 @@ pub struct FunctionWindow {
 pub struct FunctionSeries {
     /// Function identifier.
     pub function: u64,
-    /// Code that the application's owner did not write, or that should not be named for another reason.
+    /// Library code, or code that should not be named for another reason.
     pub is_library: bool,
-    /// Functions that call it directly on either side; may be empty where unknown.
+    /// Its direct callers on either side; empty if unknown.
     pub callers: Vec<u64>,
     /// Rows of the baseline.
     pub baseline: Vec<FunctionWindow>,
@@ -66,7 +66,7 @@ pub struct FunctionChange {
     pub self_cost: CostComparison,
     /// Cost per request of stacks that contain it.
     pub total_cost: CostComparison,
-    /// What happened to its total cost.
+    /// How its total cost changed.
     pub state: FunctionState,
     /// Its change of self cost as a share of the route's change.
     pub contribution: f64,
@@ -90,8 +90,8 @@ impl FunctionReport {
     }
 }
 
-/// Compares all functions of a route. `functions` must hold every function that occurs, each once: their self costs
-/// make up the route's cost.
+/// Compares all functions of a route. `functions` must contain every function exactly once: their self costs add up to
+/// the route's cost.
 pub fn compare_functions(
     exposures: Sides<&[ExposureWindow]>,
     functions: &[FunctionSeries],

@@ -35,9 +35,9 @@ const FALL: f64 = 1.05;
 /// And by so many standard deviations.
 const FALL_DEVIATIONS: f64 = 2.0;
 
-/// Judges one route of two releases. Windows may come in any order; windows of one start (of several instances,
-/// say) are merged. Give all windows since the candidate's first request, and the baseline's windows before it: the
-/// false-alarm guarantee counts from the first window given.
+/// Judges one route of two releases. Windows may be in any order; windows with the same start (for example of several
+/// instances) are merged. Pass all windows since the candidate's first request, and the baseline's windows before it:
+/// the false-alarm guarantee counts from the first window passed.
 pub fn judge_latency(
     baseline: &[LatencyWindow],
     candidate: &[LatencyWindow],
@@ -46,9 +46,8 @@ pub fn judge_latency(
     judge_warm_latency(baseline, candidate, &[], config)
 }
 
-/// The same of a candidate some of whose instances were warming up: their windows are no evidence, and are looked at only to
-/// see that what is found later was there from the beginning. Which windows these are must not depend on what they hold
-/// (the age of an instance does not): then leaving them out costs the guarantee nothing.
+/// Like [`judge_latency`], but excludes warm-up windows, which only serve to recognise what was slow from the start.
+/// The exclusion must not depend on the data (the age of an instance does not): then it does not affect the guarantee.
 pub fn judge_warm_latency(
     baseline: &[LatencyWindow],
     candidate: &[LatencyWindow],
@@ -125,7 +124,7 @@ pub struct LatencyWatch {
 }
 
 impl LatencyWatch {
-    /// A watch that has seen nothing.
+    /// A watch without any windows.
     pub fn new(config: LatencyConfig) -> LatencyWatch {
         let process = EProcess::new(config.quantiles.len());
         LatencyWatch {
@@ -149,12 +148,12 @@ impl LatencyWatch {
         }
     }
 
-    /// Adds a window; starts must grow. Either histogram may be empty.
+    /// Adds a window; starts must increase. Either histogram may be empty.
     pub fn push(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
         self.push_warming(start, baseline, candidate, &Histogram::new());
     }
 
-    /// The same with the candidate's requests to instances that were warming up.
+    /// The same, with the candidate's requests to instances that were warming up.
     pub fn push_warming(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram, warming: &Histogram) {
         if baseline.count() > 0 {
             self.last_baseline = Some(start);
@@ -466,7 +465,7 @@ impl LatencyWatch {
         (baseline, candidate, ComparisonMode::Concurrent)
     }
 
-    /// The verdict on what was fed so far.
+    /// The verdict on all windows so far.
     pub fn verdict(&self) -> LatencyVerdict {
         let needed = (1.0 / self.config.alpha).ln();
         let (outcome, stated) = match (self.stated_slower, self.stated_faster) {

@@ -116,7 +116,7 @@ pub fn student_two_sided(t: f64, degrees: f64) -> f64 {
     beta_reg(0.5 * degrees, 0.5, degrees / (degrees + t * t))
 }
 
-/// The `t` that a Student t variable's size exceeds with probability `1 - confidence`.
+/// The `t` that the absolute value of a Student t variable exceeds with probability `1 - confidence`.
 pub fn student_critical(confidence: f64, degrees: f64) -> f64 {
     let tail = 1.0 - confidence;
     if degrees > 1e6 {
