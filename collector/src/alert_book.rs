@@ -31,11 +31,11 @@ const GIVE_UP_MS: i64 = 7 * 86_400_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Told {
-    /// That it fires: it was sent, and may have arrived.
+    /// Firing: sent, and possibly delivered.
     Perhaps,
     /// That it fires.
     Firing,
-    /// That it is over.
+    /// Resolved.
     Resolved,
 }
 

@@ -41,49 +41,49 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often the names that are known are written down.
 const KEEP_NAMES_EVERY: Duration = Duration::from_secs(30);
 
-/// Settings of a collector. Errors and answers name them.
+/// Settings of a collector. Errors and responses name them.
 #[derive(Debug, Clone)]
 pub struct CollectorConfig {
-    /// Folder of the server's data; debug information goes to `debuginfo` below it.
+    /// The server's data directory; debug files are stored in its `debuginfo`.
     pub data_dir: PathBuf,
-    /// Most bytes of one OTLP request, before and after decompression.
+    /// Largest OTLP request in bytes, before and after decompression.
     pub max_request_bytes: usize,
-    /// OTLP requests taken in at the same time.
+    /// OTLP requests processed concurrently.
     pub max_concurrent_requests: usize,
-    /// Longest time from the first byte of an OTLP request to its answer.
+    /// Longest time from an OTLP request's first byte to its response.
     pub request_timeout: Duration,
-    /// What senders may send.
+    /// Limits for senders.
     pub limits: IngestLimits,
     /// Largest debug information file, in bytes.
     pub debuginfo_max_bytes: u64,
-    /// Debug information files together, in bytes; those that nothing stored refers to are removed first, then the oldest.
+    /// Total size of debug files, in bytes; files that no stored data needs are removed first, then the oldest.
     pub debuginfo_total_bytes: u64,
-    /// What the compressed sections of such a file may unpack to, in bytes.
+    /// Limit on the decompressed sections of one file, in bytes.
     pub debuginfo_unpacked_max_bytes: u64,
-    /// Disk space that such files leave free, in MiB; as the store's setting of that name.
+    /// Disk space that debug files leave free, in MiB, like the store's setting of the same name.
     pub min_free_mb: u64,
-    /// The program that reads symbols, with its arguments, in a process of its own; its `main` calls
-    /// [`crate::read_symbols`]. Without one, native addresses get no names.
+    /// Command line of the symbol reader, which runs as a separate process; its `main` calls [`crate::read_symbols`].
+    /// Without one, native addresses are not symbolized.
     pub symbol_reader: Option<Vec<OsString>>,
-    /// Memory of that process, in bytes, beside its program and the pages of the file.
+    /// Heap limit of that process, in bytes; its program and the mapped file are not included.
     pub symbol_memory_bytes: u64,
-    /// How long it may take to look up some thousand locations of a file.
+    /// Time limit per lookup batch (some thousand locations of a file).
     pub symbol_seconds: u64,
     /// How far back releases are judged.
     pub lookback: Duration,
-    /// Address of the web pages as people reach them, for links in messages; without a slash at its end.
+    /// URL of the UI as users reach it, for links in messages; without a trailing slash.
     pub external_url: String,
-    /// Addresses of Alertmanagers (`http://host:9093`); each gets all alerts.
+    /// URLs of Alertmanagers (`http://host:9093`); each receives all alerts.
     pub alertmanager_urls: Vec<String>,
-    /// TLS to those of them that are `https`.
+    /// TLS for `https` receivers.
     pub alertmanager_tls: Tls,
-    /// Addresses that get a POST for each alert that fires or is resolved.
+    /// URLs that receive a POST for each alert that fires or is resolved.
     pub webhook_urls: Vec<String>,
-    /// TLS to those of them that are `https`.
+    /// TLS for `https` receivers.
     pub webhook_tls: Tls,
     /// How releases are judged.
     pub verdict: VerdictConfig,
-    /// Targets whose profiles are fetched; none when not given.
+    /// Scrape targets; none by default.
     pub scrape: Option<ScrapeConfig>,
 }
 
@@ -115,10 +115,10 @@ impl CollectorConfig {
     }
 }
 
-/// Why a collector cannot be set up. Trying again does not help until the cause is removed.
+/// Why a collector cannot be set up. Retrying does not help until the cause is removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// The folder of debug information cannot be used.
+    /// The directory of debug files cannot be used.
     #[error("cannot use {path}: {source}; make it writable for this user or set another `data_dir`")]
     DebugInfoFolder {
         /// The folder.
@@ -126,10 +126,10 @@ pub enum CollectorError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A receiver of alerts has an address that cannot be used.
+    /// An alert receiver has an invalid address.
     #[error("`alertmanagers` or `webhooks`: {0}")]
     Receiver(InvalidReceiver),
-    /// TLS to the targets of a job cannot be used.
+    /// The TLS settings of a job are invalid.
     #[error(transparent)]
     ScrapeTls(#[from] InvalidScrapeTls),
 }
@@ -288,17 +288,17 @@ impl Collector {
     }
 
     /// Judges all complete windows now instead of after the next window, publishes the alerts and returns them, newest
-    /// first. Fails as the store's questions do.
+    /// first. Fails like the store's queries.
     pub async fn judge_now(&self) -> Result<Vec<Alert>, QueryError> {
         self.runner.judge().await
     }
 
-    /// Makes the collector's counters part of a registry.
+    /// Registers the collector's counters.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics.register(registry);
     }
 
-    /// Answers how much of each kind of loss there was since the start.
+    /// Returns the losses of each kind since start-up.
     pub fn losses_probe(&self) -> Arc<dyn Fn() -> Vec<LossCount> + Send + Sync> {
         let metrics = self.metrics.clone();
         Arc::new(move || metrics.losses())
@@ -348,7 +348,7 @@ async fn keep_names(ingest: Arc<Ingest>, stop: CancellationToken) {
     }
 }
 
-/// The background tasks; dropping it tells them to stop without waiting.
+/// The background tasks; dropping this signals them to stop without waiting.
 #[derive(Debug)]
 pub struct Tasks {
     stop: CancellationToken,
@@ -356,7 +356,7 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Stops the tasks and waits for them, at most ten seconds in all; a task that hangs is dropped.
+    /// Stops the tasks and waits for them, at most ten seconds in total; a hanging task is aborted.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let handles = std::mem::take(&mut self.handles);

@@ -20,6 +20,6 @@ pub fn elf(bytes: &[u8]) {
         );
     }
     for code in elf::code(&file).unwrap_or_default() {
-        assert!(code.end <= bytes.len() as u64, "code lies in the file");
+        assert!(code.end <= bytes.len() as u64, "code is in the file");
     }
 }

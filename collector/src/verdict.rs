@@ -38,30 +38,30 @@ pub(crate) use runner::{Memory, VerdictRunner};
 /// Settings of the verdict runner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerdictConfig {
-    /// So long after its first window an instance warms up: what it shows meanwhile is no evidence.
+    /// Warm-up time of an instance; its windows are ignored until then.
     pub warm_up: Duration,
-    /// So far back the windows of an open alert are judged.
+    /// How far back windows are judged for an open alert.
     pub watch: Duration,
-    /// When a slowdown is stated.
+    /// When a slowdown is reported.
     pub latency: LatencyConfig,
-    /// When more failures are stated.
+    /// When an increase in failures is reported.
     pub errors: ErrorConfig,
     /// How an alert fires, recovers and resolves.
     pub alert: AlertConfig,
-    /// How long after the end of a window its batches may take to arrive.
+    /// How long after the end of a window its batches may still arrive.
     pub grace: Duration,
-    /// How long an alert stays suspected, after its verdict, while addresses wait for their names.
+    /// How long an alert stays suspected after its verdict while addresses are being symbolized.
     pub wait_for_symbols: Duration,
-    /// Windows after the verdict that still become part of its evidence; then the evidence stands.
+    /// Windows after the verdict that are still added to its evidence.
     pub evidence_windows: u32,
-    /// Requests to each of the releases from which a caller is judged on its own.
+    /// Minimum requests to each release before a caller is judged separately.
     pub min_source_requests: u64,
-    /// What is own code of which service, where that is set; a function of it is named before any other.
+    /// Configured own code per service; its functions are named before any others.
     pub own_code: OwnCode,
 }
 
 impl VerdictConfig {
-    /// The defaults with another warm-up. None at all also judges a release while it is still getting faster.
+    /// The defaults with another warm-up. Without any, a release is also judged while it is still getting faster.
     pub fn with_warm_up(warm_up: Duration) -> VerdictConfig {
         let mut config = VerdictConfig {
             warm_up,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use http::Uri;
 
-/// An address that cannot be used. Only its origin is shown.
+/// An invalid address. Only its origin is shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{shown}` cannot be used: {why}")]
 pub struct InvalidAddress {
@@ -27,7 +27,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
     /// When it has another scheme, no host, or a user name.
@@ -78,14 +78,14 @@ impl Address {
         }
     }
 
-    /// The same host, asked for another path and query.
+    /// The same host with another path and query.
     #[must_use]
     pub fn with_path(mut self, path: &str) -> Address {
         path.clone_into(&mut self.path);
         self
     }
 
-    /// The same host with a path below this one, unless this one ends with it already.
+    /// The same host with a path appended to this one, unless it already ends with it.
     #[must_use]
     pub fn below(mut self, path: &str) -> Address {
         let base = self.path.trim_end_matches('/');
@@ -95,7 +95,7 @@ impl Address {
         self
     }
 
-    /// Whether TLS is spoken there.
+    /// Whether it uses TLS.
     pub fn is_https(&self) -> bool {
         self.https
     }

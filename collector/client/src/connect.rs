@@ -24,7 +24,7 @@ const MAX_ADDRESSES: usize = 4;
 /// Longest time to open a connection.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What is spoken on a connection; a server with TLS is told (ALPN, RFC 7301).
+/// Protocol of a connection; a TLS server is told through ALPN (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
     /// HTTP/1.1.
@@ -43,7 +43,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Reads the files of the settings.
+    /// Reads the files in the settings.
     ///
     /// # Errors
     /// When the settings contradict themselves or a file cannot be used.
@@ -56,14 +56,14 @@ impl Connector {
         })
     }
 
-    /// Gives up on a connection earlier than after ten seconds.
+    /// Sets a connection timeout shorter than ten seconds.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Connector {
         self.limit = limit.min(LIMIT);
         self
     }
 
-    /// Refuses addresses for which the function says why.
+    /// Refuses addresses for which the function returns a reason.
     #[must_use]
     pub fn refusing(mut self, refused: fn(IpAddr) -> Option<&'static str>) -> Connector {
         self.refused = refused;

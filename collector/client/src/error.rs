@@ -14,39 +14,39 @@ use crate::tls::TlsError;
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name has no address.
+    /// The name cannot be resolved.
     #[error("cannot look up `{0}`: {1}")]
     Lookup(String, io::Error),
     /// The address must not be connected to.
     #[error("refusing to connect to {0}: it is {1}")]
     Forbidden(IpAddr, &'static str),
-    /// Nobody listens there, or the way is closed.
+    /// Connection refused or unreachable.
     #[error("cannot connect to {0}: {1}")]
     Connect(SocketAddr, io::Error),
-    /// TLS settings cannot be used.
+    /// The TLS settings are invalid.
     #[error(transparent)]
     Settings(#[from] TlsError),
-    /// The peers do not agree on TLS.
+    /// The TLS handshake failed.
     #[error("{0}")]
     Tls(String),
     /// No connection in time.
     #[error("no connection to {0} within {1:?}")]
     ConnectTimedOut(String, Duration),
-    /// No whole answer in time.
+    /// The response was not complete in time.
     #[error("incomplete response after {0:?}")]
     TimedOut(Duration),
-    /// The request is none.
+    /// The request is invalid.
     #[error("cannot send the request: {0}")]
     Request(String),
-    /// The connection ended, or what came is not HTTP.
+    /// The connection was closed, or the response is not HTTP.
     #[error("cannot read the response: {0}")]
     Http(String),
-    /// More than is read.
+    /// The response is too large.
     #[error("the response exceeds {0} bytes")]
     TooLarge(usize),
 }
 
-/// What an error comes down to: ours where there is one within, else the innermost.
+/// Root cause of an error: ours if there is one in the chain, else the innermost.
 pub fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut innermost = error;
     loop {

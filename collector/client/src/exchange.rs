@@ -23,13 +23,13 @@ const MAX_PAGE_BYTES: usize = 64 * 1024;
 /// Characters of an error page that are shown.
 const MAX_WORDS: usize = 200;
 
-/// Asks peers. Cheap to clone; clones share the certificates.
+/// HTTP client for peers. Cheap to clone; clones share the certificates.
 #[derive(Debug, Clone)]
 pub struct Client {
     connector: Connector,
 }
 
-/// The head of an answer; the body is still to be read.
+/// A response head whose body has not been read yet.
 #[derive(Debug)]
 pub struct Reply {
     /// The status.
@@ -53,7 +53,7 @@ impl Drop for Driver {
 }
 
 impl Client {
-    /// Reads the files of the settings.
+    /// Reads the files in the settings.
     ///
     /// # Errors
     /// When the settings contradict themselves or a file cannot be used.
@@ -62,18 +62,17 @@ impl Client {
         Ok(Client { connector })
     }
 
-    /// Refuses addresses for which the function says why.
+    /// Refuses addresses for which the function returns a reason.
     #[must_use]
     pub fn refusing(mut self, refused: fn(IpAddr) -> Option<&'static str>) -> Client {
         self.connector = self.connector.refusing(refused);
         self
     }
 
-    /// Sends a request to the path of an address, whatever that of the request is, and waits for the head of the answer. `time` is
-    /// for the whole exchange, the body of the answer included.
+    /// Sends a request to the path of an address, whatever the request's own path, and waits for the response head.
+    /// `time` limits the whole exchange, including the response body.
     ///
-    /// # Errors
-    /// When the peer cannot be reached or does not answer. A status that tells of an error is none.
+    /// # Errors When the peer cannot be reached or does not respond. An HTTP error status is not an error here.
     pub async fn send(&self, address: &Address, request: Request<Bytes>, time: Duration) -> Result<Reply, Error> {
         let until = Instant::now() + time;
         let asked = tokio::time::timeout_at(until, self.ask(address, request)).await;
@@ -120,7 +119,7 @@ impl Client {
 }
 
 impl Reply {
-    /// Reads the body, at most so many bytes of it.
+    /// Reads the body, up to a maximum size.
     ///
     /// # Errors
     /// When it is longer, ends early, or does not come in time.
@@ -134,7 +133,7 @@ impl Reply {
         Ok(body.to_bytes())
     }
 
-    /// The beginning of an error page, fit for one line of a log; the status says enough where it cannot be read.
+    /// The beginning of an error page, fit for one log line; empty if it cannot be read.
     pub async fn words(self) -> String {
         let status = self.status;
         let page = self.read(MAX_PAGE_BYTES).await.unwrap_or_default();

@@ -26,8 +26,8 @@ use crate::roots;
 /// The largest file of certificates that is read; bundles of all public CAs have a quarter of a megabyte.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// TLS settings of a connection to a peer, in the words of Prometheus' `tls_config`. Without any, the peer's certificate has to be
-/// signed by a CA that the system trusts.
+/// TLS settings of a connection to a peer, named as in Prometheus' `tls_config`. By default, the peer's certificate
+/// must be signed by a CA that the system trusts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
@@ -45,7 +45,7 @@ pub struct Tls {
     pub server_name: Option<String>,
 }
 
-/// Why TLS settings cannot be used. A retry helps once the file or the setting is mended.
+/// Why TLS settings cannot be used. Fix the file or the setting, then retry.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -58,7 +58,7 @@ pub enum TlsError {
         /// Why.
         why: std::io::Error,
     },
-    /// A file holds something else.
+    /// A file has the wrong contents.
     #[error("`{setting}` {} {why}", path.display())]
     Contents {
         /// The setting that names it.
@@ -68,7 +68,7 @@ pub enum TlsError {
         /// What is wrong, and what to do.
         why: String,
     },
-    /// Only one half of a client certificate is there.
+    /// Only one of certificate and key is set.
     #[error("`{given}` is set without `{missing}`: set both, or neither")]
     Half {
         /// The one that is set.
@@ -76,10 +76,10 @@ pub enum TlsError {
         /// The other one.
         missing: &'static str,
     },
-    /// The name is none.
+    /// The name is invalid.
     #[error("`server_name: {0}` is neither a host name nor an IP address: use a name from the server's certificate")]
     ServerName(String),
-    /// The system trusts nobody.
+    /// The system has no CA certificates.
     #[error("this system has no CA certificates{0}: install them (package `ca-certificates`) or set `ca_file`")]
     NoSystemRoots(String),
 }
@@ -87,8 +87,7 @@ pub enum TlsError {
 impl Tls {
     /// Checks what can be checked without reading a file.
     ///
-    /// # Errors
-    /// When a certificate has no key, a key no certificate, or the name is none.
+    /// # Errors When a certificate has no key, a key has no certificate, or the name is invalid.
     pub fn check(&self) -> Result<(), TlsError> {
         let half = |given, missing| Err(TlsError::Half { given, missing });
         match (&self.cert_file, &self.key_file) {
@@ -107,7 +106,7 @@ impl Tls {
         *self == Tls::default()
     }
 
-    /// The same settings with names of files meant from a folder, that of the file they stand in.
+    /// The same settings with paths made relative to a directory: that of the configuration file.
     #[must_use]
     pub fn in_folder(&self, folder: &Path) -> Tls {
         let from = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));

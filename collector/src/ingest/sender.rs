@@ -15,11 +15,11 @@ use tonic::transport::server::TcpConnectInfo;
 /// A sender, as shares are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum SenderKey {
-    /// Nobody said where the request came from.
+    /// Unknown origin.
     Unknown,
     /// This server's own scrapes.
     Scraper,
-    /// A machine, or a network of IPv6.
+    /// An IPv4 address or an IPv6 network.
     Address(IpAddr),
 }
 

@@ -76,13 +76,13 @@ impl Receiver {
     }
 }
 
-/// A receiver of alerts that cannot be used.
+/// An invalid alert receiver.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidReceiver {
-    /// Its address is none.
+    /// Its address is invalid.
     #[error("{0}: {1}")]
     Address(&'static str, InvalidAddress),
-    /// Its TLS settings cannot be used.
+    /// Its TLS settings are invalid.
     #[error("TLS settings of the {0}: {1}")]
     Tls(&'static str, TlsError),
 }

@@ -24,7 +24,7 @@ pub(super) struct Target {
 pub(super) enum Outcome {
     /// Status 2xx.
     Delivered,
-    /// Trying again can help.
+    /// A retry can help.
     Retry(String),
     /// It cannot.
     Refused(String),

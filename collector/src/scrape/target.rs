@@ -14,9 +14,9 @@ use super::{
 /// How the address of a target came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Trust {
-    /// The operator wrote it down.
+    /// Configured by the operator.
     Written,
-    /// A name server said it, or a file that others may write; such an address must not lead to this machine.
+    /// From a name server or a file that others may write; such an address must not lead to this machine.
     Looked,
 }
 

@@ -20,34 +20,34 @@ use serde::{Deserialize, Serialize};
 /// Longest claim that is read.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What is known of a build's file.
+/// What is known about a build's debug file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SymbolClaim {
     /// The build.
     pub build_id: String,
-    /// SHA-256 of the file; empty when it came before there were claims.
+    /// SHA-256 of the file; empty if it predates claims.
     pub digest: String,
     /// Its size.
     pub bytes: u64,
-    /// Where its sender has it.
+    /// Its path at the sender.
     pub path: String,
-    /// What its sender calls itself. Nobody checks that.
+    /// Name that its sender claims; not verified.
     pub sender: String,
     /// The address it came from.
     pub address: String,
-    /// When it came, by the server's clock, milliseconds since the Unix epoch.
+    /// Time of receipt by the server's clock, milliseconds since the Unix epoch.
     pub received_unix_ms: i64,
-    /// Since when profiles from this address have named the build; absent when none did.
+    /// First time that profiles from this address named the build; absent if none did.
     pub reported_unix_ms: Option<i64>,
-    /// Why the file was of no use, if so.
+    /// Why the file was refused, if it was.
     pub refused: Option<String>,
-    /// When that was found out, milliseconds since the Unix epoch.
+    /// Time of the refusal, milliseconds since the Unix epoch.
     #[serde(default)]
     pub refused_unix_ms: i64,
 }
 
 impl SymbolClaim {
-    /// When it came, as RFC 3339 writes it.
+    /// Time of receipt in RFC 3339 format.
     pub fn received(&self) -> String {
         crate::notify::rfc3339::format(self.received_unix_ms)
     }
@@ -124,7 +124,7 @@ pub(crate) fn write(folder: &Path, claim: &SymbolClaim) -> io::Result<()> {
     fs::rename(&temporary, claim_path(folder, &claim.build_id))
 }
 
-/// All claims in a data directory, by build; also of files that are gone by now.
+/// All claims in a data directory, by build, including those of removed files.
 pub fn symbol_claims(data_dir: &Path) -> io::Result<Vec<SymbolClaim>> {
     let folder = folder(data_dir);
     let entries = match fs::read_dir(&folder) {
@@ -146,8 +146,8 @@ pub fn symbol_claims(data_dir: &Path) -> io::Result<Vec<SymbolClaim>> {
     Ok(builds.iter().filter_map(|build| read(&folder, build)).collect())
 }
 
-/// Forgets the file of a build, whose it was, and that it was refused; true when there was something to forget. For a store
-/// that is not open.
+/// Removes a build's file, its claim and its refusal; true if there was something to remove. Only for a store that is
+/// not open.
 pub fn forget_symbol_file(data_dir: &Path, build: &str) -> io::Result<bool> {
     if !is_build_id(build) {
         return Ok(false);

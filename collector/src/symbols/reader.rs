@@ -19,8 +19,8 @@ use super::{
     wire::{self, Answer, Ask, HELLO},
 };
 
-/// Answers questions about symbols on standard input and output, until there are no more. A program that embeds the
-/// collector calls this, and nothing else, when it is started as [`crate::CollectorConfig::symbol_reader`] says.
+/// Serves symbol lookups on standard input and output until end of input. A program that embeds the collector calls
+/// only this when it is started as [`crate::CollectorConfig::symbol_reader`] says.
 pub fn read_symbols() -> ExitCode {
     match answer_all() {
         Ok(()) => ExitCode::SUCCESS,

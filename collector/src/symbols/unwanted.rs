@@ -12,7 +12,7 @@ pub(super) const LEAST_BYTES_PER_S: u64 = 64 << 10;
 /// Why a file is not wanted or not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unwanted {
-    /// The build id is not one.
+    /// The build ID is invalid.
     #[error("`{0}` is not a build id: expected an even number of hexadecimal digits, 4 to 128")]
     NotABuildId(String),
     /// It is there.
@@ -37,7 +37,7 @@ pub(crate) enum Unwanted {
         /// The setting.
         limit: u64,
     },
-    /// The store needs the room.
+    /// The disk is too full.
     #[error("not enough disk space on the server for {size} bytes: {free} are free, and `min_free_mb` reserves {kept}")]
     NoRoom {
         /// Its size.
@@ -55,7 +55,7 @@ pub(crate) enum Unwanted {
         /// Since the first part.
         seconds: u64,
     },
-    /// The bytes do not add up to the declared size.
+    /// The received size differs from the declared size.
     #[error("the header declared {declared} bytes, but {received} arrived{}", if .received < .declared { ": the file is truncated" } else { "" })]
     WrongSize {
         /// Said in the header.
@@ -74,7 +74,7 @@ pub(crate) enum Unwanted {
     /// It cannot be read within the limits.
     #[error("it cannot be used: {0}")]
     Unreadable(String),
-    /// Refused some time ago.
+    /// Refused earlier.
     #[error("refused earlier: {0}")]
     RefusedBefore(String),
     /// The disk failed.

@@ -12,7 +12,10 @@ async fn replay(recorded: &[u8]) -> Server {
     let server = Server::start(|_| {}).await;
     server.clock.set(RECORDED_UNIX_S);
     let text = send(&server, recorded).await;
-    assert!(!text.contains("dropped: ") && !text.contains("partialSuccess"), "{text}");
+    assert!(
+        !text.contains("dropped: ") && !text.contains("partialSuccess"),
+        "{text}"
+    );
     server.store.flush_applied().await.unwrap();
     server
 }

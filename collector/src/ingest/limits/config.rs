@@ -5,40 +5,40 @@ use std::time::Duration;
 /// Limits of what senders may send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IngestLimits {
-    /// Windows that start longer ago are left out. Not longer than the store's own retention.
+    /// Windows that start longer ago are dropped. Must not exceed the store's retention.
     pub retention: Duration,
-    /// Windows that start further in the future are left out.
+    /// Windows that start further in the future are dropped.
     pub max_future: Duration,
     /// Longest window, in seconds.
     pub max_window_seconds: u32,
     /// Windows in one request.
     pub max_windows_per_request: usize,
-    /// Reporting processes (workload and component) that are in use at the same time.
+    /// Concurrently reporting processes (workload and component).
     pub max_workloads: usize,
-    /// Different routes a service may report; further ones fold into `other`.
+    /// Distinct routes per service; further ones are folded into `other`.
     pub max_routes_per_service: usize,
-    /// Different releases and destinations a service may name as its peers; further ones become unknown.
+    /// Distinct peer releases and destinations per service; further ones are counted as unknown.
     pub max_peers_per_service: usize,
     /// Request series in one window; further ones fold into `other`.
     pub max_series_per_window: usize,
-    /// Types of profiles in one window; those of one type are added up.
+    /// Profile types per window; profiles of the same type are added up.
     pub max_profiles_per_window: usize,
     /// Samples in one profile; further ones fold into one stack per label set.
     pub max_samples_per_profile: usize,
-    /// Frames in one stack; of deeper ones the middle is cut, and a frame stands for it.
+    /// Frames per stack; deeper stacks keep both ends, with a placeholder frame between them.
     pub max_stack_depth: usize,
-    /// Exemplars kept of one profile; further ones are counted, and stay in the sums.
+    /// Exemplars kept per profile; further ones only count in the sums.
     pub max_exemplars_per_profile: usize,
-    /// Stacks remembered of counters that grow from the start of a process, of all processes together.
+    /// Stacks tracked for cumulative profiles, all processes together.
     pub max_cumulative_rows: usize,
-    /// Stacks remembered of such counters of one profile.
+    /// Stacks tracked per cumulative profile.
     pub max_cumulative_rows_per_profile: usize,
-    /// Processes that may push such counters at the same time.
+    /// Processes that may send cumulative profiles at the same time.
     pub max_cumulative_senders: usize,
-    /// Buckets remembered of histograms that grow from the start of a process, of all processes together; a histogram
-    /// with the bounds that SDKs choose has about fifty with what belongs to it.
+    /// Buckets tracked for cumulative histograms, all processes together; a histogram with the SDKs' default bounds
+    /// needs about fifty, including overhead.
     pub max_cumulative_buckets: usize,
-    /// Buckets remembered of such histograms of one process.
+    /// Buckets tracked for cumulative histograms, per process.
     pub max_cumulative_buckets_per_process: usize,
 }
 
