@@ -23,7 +23,7 @@ use crate::wire::headers::strip_forbidden_trailers;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request: what a service behind [`Mesh::serve`](crate::Mesh::serve) reads, and what goes to a
-/// destination. Trailers that must not be there are left out.
+/// destination. Forbidden trailers are dropped.
 #[derive(Debug)]
 pub struct RequestBody {
     inner: Inner,

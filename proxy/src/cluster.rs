@@ -56,7 +56,7 @@ pub(crate) enum UpstreamError {
         /// The time.
         limit: Duration,
     },
-    /// The connection ended first.
+    /// The connection was closed first.
     #[error("{address} closed the connection before responding: {source}")]
     Closed {
         /// The destination.
@@ -72,7 +72,7 @@ pub(crate) enum UpstreamError {
         /// With this code.
         reason: h2::Reason,
     },
-    /// What came is no response.
+    /// The response is invalid.
     #[error("{address} sent an invalid HTTP response: {source}")]
     Protocol {
         /// The destination.
@@ -88,7 +88,7 @@ pub(crate) enum UpstreamError {
         /// The time.
         limit: Duration,
     },
-    /// The request's own body broke off.
+    /// The request body was cut off.
     #[error("the caller's request body was cut off: {0}")]
     RequestBody(BoxedHyper),
 }
@@ -165,10 +165,10 @@ pub(crate) enum BodyFailure {
     /// The destination's side.
     #[error("the destination's response was cut off: {0}")]
     Broken(#[source] hyper::Error),
-    /// The destination's connection ended without a word.
+    /// The destination closed the connection without an error.
     #[error("the destination closed the connection in the middle of its response")]
     Ended,
-    /// Too long without a byte.
+    /// No progress for too long.
     #[error("the destination sent nothing for timeouts.idle_ms ({0:?}) in the middle of its response")]
     Idle(Duration),
 }

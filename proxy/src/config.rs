@@ -126,7 +126,7 @@ pub struct CollectorConfig {
     pub tls: Tls,
 }
 
-/// The sampler of this process.
+/// Settings of the proxy's own sampler.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfilerConfig {
@@ -147,20 +147,21 @@ impl Default for ProfilerConfig {
     }
 }
 
-/// What a listener speaks.
+/// Protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Found out per connection from its first bytes. Where the listener has routes, HTTP is spoken there: HTTP/2 is its
-    /// preface, and whatever is not HTTP/1 either is refused. Elsewhere what is not HTTP is carried as TCP. When the client is silent for `limits.detect_ms` the destination is
-    /// connected, and whoever speaks first decides; protocols whose server speaks first lose that time: give those `tcp`.
+    /// Detected per connection from its first bytes. A listener with routes expects HTTP: HTTP/2 is recognised by its
+    /// preface, and anything that is not HTTP/1 either is refused. Elsewhere, anything but HTTP is forwarded as TCP. If
+    /// the client is silent for `limits.detect_ms`, the destination is connected and the side that speaks first
+    /// decides; protocols in which the server speaks first lose that time: use `tcp` for them.
     #[default]
     Auto,
     /// HTTP/1.1.
     Http1,
     /// HTTP/2 with prior knowledge (h2c), gRPC included.
     Http2,
-    /// Bytes, without looking at them.
+    /// Opaque bytes.
     Tcp,
 }
 
@@ -188,7 +189,7 @@ pub struct Inbound {
     pub timeouts: Timeouts,
 }
 
-/// A listener for requests of this workload to one other service.
+/// A listener for this workload's requests to one other service.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outbound {
@@ -222,7 +223,7 @@ pub struct DestinationConfig {
     pub weight: u32,
 }
 
-/// Times of a listener.
+/// Timeouts of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
@@ -265,7 +266,7 @@ impl Timeouts {
     }
 }
 
-/// Bounds on what others can make the proxy hold.
+/// Resource limits on what callers can make the proxy hold.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -320,11 +321,11 @@ impl Default for Limits {
     }
 }
 
-/// Whose `sampled` flag decides.
+/// Whose `sampled` flag is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceTrust {
-    /// That of callers who may introduce themselves.
+    /// That of callers whose identity is trusted.
     #[default]
     Identity,
     /// Everybody's.

@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Version 1 writes "no limit" as the largest multiple of a page; whatever is beyond 1 PiB means the same.
 const NO_LIMIT: u64 = 1 << 50;
 
-/// The least memory, in bytes, that this process's cgroup or one above it allows; none where nothing limits it.
+/// The lowest memory limit, in bytes, of this process's cgroup and its ancestors; `None` if there is none.
 pub fn memory_limit_bytes() -> Option<u64> {
     let of_process = fs::read_to_string("/proc/self/cgroup").ok()?;
     memory_limit_in(Path::new("/sys/fs/cgroup"), &of_process)
@@ -51,7 +51,7 @@ fn least_upwards(root: &Path, path: &str, file: &str) -> Option<u64> {
     limits.min()
 }
 
-/// Raises the number of file descriptors this process may open as far as it may by itself, and says how many that are.
+/// Raises the file descriptor limit of this process to its hard limit and returns it.
 pub fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     // Beyond this nothing here scales, and some systems name limits that no kernel table could hold.

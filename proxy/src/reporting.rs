@@ -16,7 +16,7 @@ use crate::{
     telemetry::{Telemetry, TelemetryOptions},
 };
 
-/// How the sampler of a process runs.
+/// Settings of a process's sampler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProfilerOptions {
     /// Whether it runs.

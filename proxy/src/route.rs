@@ -25,7 +25,7 @@ enum Segment {
     Rest,
 }
 
-/// Why a text is no path template: the configuration's fault; the message says what to write.
+/// Why a text is not a path template; the message says how to fix the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{template}` is not a path template: {problem}; use, for example, `/cart/{{id}}` or `/static/{{*rest}}`")]
 pub struct InvalidTemplate {
@@ -33,7 +33,7 @@ pub struct InvalidTemplate {
     problem: &'static str,
 }
 
-/// Two templates that match the same paths: one of them would never be seen.
+/// Two templates that match the same paths: one of them would never match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the templates `{first}` and `{second}` match the same paths: remove one")]
 pub struct DuplicateTemplate {
@@ -108,7 +108,7 @@ impl Template {
         })
     }
 
-    /// The template as it was written: the name of its route.
+    /// The template as written, which is the name of its route.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -158,7 +158,7 @@ impl Default for RouteTable {
 }
 
 impl RouteTable {
-    /// The most templates of one table.
+    /// Maximum number of templates in a table.
     pub const MAX_TEMPLATES: usize = 1000;
 
     /// Builds the tree.

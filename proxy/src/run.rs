@@ -40,16 +40,16 @@ use crate::{
 pub use reload::Reloaded;
 use reload::Reloader;
 
-/// Why a proxy does not start. The operator's settings are at fault; the message says which.
+/// Why a proxy does not start: a setting is wrong; the message names it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address is taken.
+    /// An address is already in use.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The export cannot start.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// Two routes are one.
+    /// Two routes are identical.
     #[error(transparent)]
     Duplicate(#[from] DuplicateTemplate),
     /// The operating system refuses.
@@ -68,14 +68,14 @@ pub struct Addresses {
     pub outbound: Vec<SocketAddr>,
 }
 
-/// How a stop went.
+/// Result of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopReport {
-    /// Everything in flight ended by itself within `drain_seconds`.
+    /// All requests in flight finished within `drain_seconds`.
     pub drained: bool,
     /// Batches that the collector acknowledged during the stop.
     pub acked: u64,
-    /// Batches that are lost because it did not.
+    /// Batches lost because it did not acknowledge them.
     pub unacked: u64,
 }
 
@@ -89,7 +89,7 @@ struct Shared {
     started: std::time::Instant,
 }
 
-/// A running proxy. Call [`Proxy::stop`]; dropping it cuts off what is in flight.
+/// A running proxy. Call [`Proxy::stop`]; dropping it aborts requests in flight.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
@@ -175,18 +175,18 @@ impl Proxy {
         &self.shared.reporting.telemetry
     }
 
-    /// All counts, in the text format of Prometheus.
+    /// All metrics, in Prometheus text format.
     pub fn metrics(&self) -> String {
         self.shared.reporting.metrics()
     }
 
-    /// Reads the configuration file again now and takes over what can change while running.
+    /// Reloads the configuration file now and applies what can change at run time.
     pub fn reload(&self) -> Reloaded {
         self.shared.reloader.reload(&self.shared.reporting)
     }
 
-    /// Stops accepting, lets what is in flight end for at most `drain_seconds`, then exports the last window and waits
-    /// for its acknowledgement for at most 5 s. Blocks; not for use inside a runtime's worker thread.
+    /// Stops accepting, waits up to `drain_seconds` for requests in flight, then exports the last window and waits up
+    /// to 5 s for its acknowledgement. Blocks; do not call it on a runtime's worker thread.
     pub fn stop(mut self) -> StopReport {
         self.shared.is_ready.store(false, Ordering::Release);
         self.shared.drain.start();

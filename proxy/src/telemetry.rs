@@ -63,7 +63,7 @@ pub struct TelemetryOptions {
     /// Series (label, method, protocol, status, error) kept apart per window; the rest counts to its route, without peer
     /// and method.
     pub max_series: usize,
-    /// Peer releases kept apart at a time; the rest is `other@other`.
+    /// Peer releases tracked at a time; the rest counts as `other@other`.
     pub max_peers: usize,
     /// Route templates kept apart over the life of the process; the rest is route `other`.
     pub max_routes: usize,
@@ -194,7 +194,7 @@ impl Telemetry {
         &self.shared.clock
     }
 
-    /// The peers that introduced themselves.
+    /// The peers that identified themselves.
     pub fn peers(&self) -> &PeerTable {
         &self.shared.peers
     }
@@ -475,17 +475,17 @@ impl Telemetry {
 /// Counts since the start that are read from the metrics page only.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counters {
-    /// Windows of a thread that were dropped because nobody took them.
+    /// Windows of a thread dropped because they were not collected.
     pub windows_lost: u64,
-    /// Identity headers that did not parse.
+    /// Invalid identity headers.
     pub peers_invalid: u64,
-    /// Peers that have a place now.
+    /// Peers tracked now.
     pub peers: usize,
-    /// Requests whose peer found no place, by cause.
+    /// Requests whose peer could not be tracked, by cause.
     pub peers_folded: [(&'static str, u64); 3],
-    /// Combinations of route and peer that found no place.
+    /// Combinations of route and peer that could not be tracked.
     pub labels_folded: u64,
-    /// Combinations of route, peer, method, protocol and destination that found no place.
+    /// Combinations of route, peer, method, protocol and destination that could not be tracked.
     pub series_folded: u64,
     /// Requests that waited for an upstream.
     pub upstream_count: u64,

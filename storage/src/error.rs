@@ -17,7 +17,7 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The folder holds no store.
+    /// The directory contains no store.
     #[error("no store in {path}: pass the `--data-dir` of `emberline serve`")]
     NoStore {
         /// The folder.
@@ -59,7 +59,7 @@ pub enum OpenError {
 /// Why a batch was not stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// Too much waits for the disk already.
+    /// Too much data is waiting for the disk.
     #[error("{waiting} bytes are waiting for the journal (`queue_bytes` = {limit}); retry later")]
     Busy {
         /// Bytes waiting.
@@ -77,7 +77,7 @@ pub enum AppendError {
         /// Bytes kept free.
         reserve: u64,
     },
-    /// The disk failed; nothing of the batch counts as stored.
+    /// The disk failed; the batch is not stored.
     #[error("cannot write the journal in {path}: {source}; retrying is safe")]
     Io {
         /// The journal's folder.
@@ -108,7 +108,7 @@ pub enum AppendError {
         /// The newest start accepted.
         newest_unix_s: i64,
     },
-    /// So many batches of this sender were missing that it is no longer known whether this one was stored.
+    /// Too many batches of this sender were missing to tell whether this one is stored.
     #[error("sequence {sequence} is too old to tell whether it is already stored; refused to avoid counting it twice")]
     Forgotten {
         /// Its sequence.
@@ -128,7 +128,7 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// True when sending the same batch again can succeed.
+    /// True if a retry with the same batch can succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -152,7 +152,7 @@ impl AppendError {
     }
 }
 
-/// Why a question has no answer.
+/// Why a query failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueryError {
     /// The range ends before it begins or lies outside the representable times.
@@ -209,7 +209,7 @@ pub enum QueryError {
 }
 
 impl QueryError {
-    /// True when asking again can succeed.
+    /// True if a retry can succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -221,7 +221,7 @@ impl QueryError {
 /// Why a service was not deleted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DeleteError {
-    /// Nothing of it is stored.
+    /// No data of it is stored.
     #[error("no data of service `{service}` in namespace `{namespace}`")]
     UnknownService {
         /// Group of services.
@@ -235,7 +235,7 @@ pub enum DeleteError {
         /// What is in the way.
         message: String,
     },
-    /// It was begun, and may be done in part.
+    /// It has started and may be partly done.
     #[error("deletion is incomplete: {message}; the store retries automatically, also after a restart")]
     Unfinished {
         /// What is in the way.
@@ -246,7 +246,7 @@ pub enum DeleteError {
     Closed,
 }
 
-/// Why what was stated of a release was not kept. Nothing was changed.
+/// Why a declared release was not stored. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The time is too long ago, or too far ahead.
@@ -261,7 +261,7 @@ pub enum StateError {
         /// The latest.
         to_s: i64,
     },
-    /// Too many releases were stated that nobody reports.
+    /// Too many declared releases never reported.
     #[error("{most} declared releases never reported, the maximum: declare only releases being deployed")]
     TooMany {
         /// How many are kept.

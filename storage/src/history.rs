@@ -118,12 +118,12 @@ impl Fact {
     }
 }
 
-/// When a release began, as it is known now.
+/// Start of a release as currently known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReleaseBeginning {
     /// Seconds since the Unix epoch; decides which release is newer.
     pub first_seen_s: i64,
-    /// Somebody stated it; otherwise it is when the release was first heard of.
+    /// Whether it was declared through the API; otherwise it is when the release was first seen.
     pub is_stated: bool,
 }
 

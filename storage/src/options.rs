@@ -10,36 +10,36 @@ pub(crate) fn whole_seconds(length: Duration) -> i64 {
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder that holds everything; created when missing.
+    /// Data directory; created if missing.
     pub data_dir: PathBuf,
-    /// Memory DuckDB may use, in MiB.
+    /// Memory limit of DuckDB, in MiB.
     pub memory_limit_mb: u64,
-    /// Threads DuckDB may use.
+    /// Threads of DuckDB.
     pub duckdb_threads: usize,
-    /// Disk space DuckDB may use for intermediate results of queries, in MiB.
+    /// Disk space for DuckDB's intermediate results, in MiB.
     pub temp_limit_mb: u64,
-    /// Questions answered at the same time.
+    /// Concurrent queries.
     pub reader_connections: usize,
-    /// How long single samples are kept. Batches with older windows are refused.
+    /// Retention of individual samples. Batches with older windows are refused.
     pub retention: Duration,
-    /// How long requests, windows, and sums of samples per hour and release are kept; not shorter than `retention`.
+    /// Retention of requests, windows, and sums of samples per hour and release; at least `retention`.
     pub rollup_retention: Duration,
-    /// Bytes that sealed samples may take on disk, in MiB. When they take more, the oldest go before their time.
+    /// Disk space for sealed samples, in MiB; above it, the oldest are deleted early.
     pub samples_limit_mb: u64,
-    /// Bytes that everything else that is sealed may take on disk, in MiB. When it takes more, the oldest hours go.
+    /// Disk space for all other sealed data, in MiB; above it, the oldest hours are deleted early.
     pub rollup_limit_mb: u64,
-    /// How long after its end an hour is sealed; windows that arrive later make another part of that hour, after as long
-    /// again.
+    /// Delay between the end of an hour and sealing it; late data becomes a second part of that hour after the same
+    /// delay.
     pub seal_after: Duration,
-    /// How long after its end a day's parts are made into few.
+    /// Delay between the end of a day and compacting its parts.
     pub compact_after: Duration,
-    /// Locations of stacks that a compaction holds in memory, 4 bytes each; a day with more becomes several parts.
+    /// Stack locations held in memory during compaction, 4 bytes each; a larger day is split into several parts.
     pub compaction_locations: usize,
-    /// How far the windows of a batch may lie in the future.
+    /// How far in the future the windows of a batch may be.
     pub max_future: Duration,
-    /// How long a sender is remembered after its last batch; longer than any sender keeps unacknowledged batches.
+    /// Deduplication horizon after a sender's last batch; must exceed the time for which any sender retries.
     pub dedup_horizon: Duration,
-    /// Bytes of encoded batches that may wait for the journal; more are refused as busy.
+    /// Encoded batches waiting for the journal, in bytes; beyond this, senders are told to retry.
     pub queue_bytes: usize,
     /// The longest encoded batch, in bytes; at most 64 MiB.
     pub max_batch_bytes: usize,
@@ -47,15 +47,15 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How long the journal waits for more batches before it syncs.
     pub group_wait: Duration,
-    /// How long acknowledged batches may wait before they become visible to questions.
+    /// Longest delay until acknowledged batches are visible to queries.
     pub apply_interval: Duration,
     /// Size at which DuckDB's write-ahead log is moved into its file, in bytes.
     pub checkpoint_bytes: u64,
     /// Free disk space below which batches are refused, in MiB.
     pub min_free_mb: u64,
-    /// Time after which a question is interrupted, in seconds.
+    /// Time after which a query is interrupted, in seconds.
     pub max_query_seconds: u64,
-    /// Bytes of decoded stacks and locations kept in memory.
+    /// Size of the cache of decoded stacks and locations, in bytes.
     pub dictionary_cache_bytes: usize,
 }
 

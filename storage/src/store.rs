@@ -170,14 +170,14 @@ impl Store {
         self.inner.hot.compact().await
     }
 
-    /// Drops hours and journal segments past retention now; they go by themselves within a minute.
+    /// Deletes expired hours and journal segments now; otherwise this happens within a minute.
     pub async fn apply_retention(&self) -> Result<(), QueryError> {
         self.inner.hot.retain().await
     }
 
-    /// Deletes everything that a service reported and that was acknowledged so far. What it reports later is stored. A second
-    /// call while the first is under way waits for the same end; dropping the future does not stop it. It takes as long as
-    /// writing the sealed files anew that hold something of the service.
+    /// Deletes everything that a service reported and that was acknowledged so far. What it reports later is stored. A
+    /// second call during a deletion waits for the same result; dropping the future does not stop it. Takes as long as
+    /// rewriting every sealed file that contains the service.
     pub async fn delete_service(
         &self,
         namespace: &str,
@@ -285,7 +285,7 @@ impl Store {
         all
     }
 
-    /// Keeps which names the collector knows, all of them anew. Durable when it returns; blocks for that long.
+    /// Replaces the stored set of known names. Blocks until they are durable.
     pub fn remember_names(&self, records: &[Vec<u8>]) -> std::io::Result<()> {
         let shared = &self.inner.shared;
         records::write(&*shared.disk, &shared.options.data_dir, NAMES_FILE, records.iter())

@@ -14,11 +14,11 @@ const HIGHEST_HZ: u32 = 10_000;
 const HIGHEST_FRAMES: usize = 1_024;
 const HIGHEST_RING_WORDS: usize = 1 << 24;
 
-/// Settings of [`start`](crate::start). `Default` is meant for production.
+/// Settings of [`start`](crate::start). `Default` is suitable for production.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Samples per second of CPU time of each thread, 1 to 10,000. The default is 99 and not 100, so that work which
-    /// repeats every 10 ms is not always met at the same place.
+    /// Samples per second of CPU time of each thread, 1 to 10,000. The default is 99 rather than 100, so that work
+    /// repeated every 10 ms is not always sampled at the same point.
     pub hz: u32,
     /// Size of each thread's ring in words of 8 bytes; rounded up to a power of two. A sample takes 3 words and one
     /// per frame. Default 8,192 (64 KiB).
@@ -27,7 +27,7 @@ pub struct Config {
     /// truncated. Default 128.
     pub max_frames: usize,
     /// Share of the process's CPU time that sampling may cost (signals, handler and drainer), above 0 and at most 1.
-    /// Over it the rate halves (not below 1 Hz); well below half of it the rate doubles back. Default 0.01.
+    /// Above it the rate is halved (not below 1 Hz); well below half of it the rate is doubled again. Default 0.01.
     pub cpu_budget: f64,
     /// Distinct stacks kept in one window; further ones fold into one empty stack and are counted. Default 16,384.
     pub max_stacks: usize,
@@ -92,14 +92,14 @@ pub(crate) fn kill_switch_is_off() -> bool {
         .is_ok_and(|value| matches!(value.trim().to_ascii_lowercase().as_str(), "off" | "0" | "false" | "no"))
 }
 
-/// Why the sampler did not start. The process is unharmed in every case and may go on without profiles.
+/// Why the sampler did not start. The process is never affected and can continue without profiles.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// There is no sampler for this operating system or processor. A retry cannot help.
+    /// This operating system or processor is not supported. A retry cannot help.
     #[error("the profiler supports only Linux (x86-64, aarch64); continuing without profiles")]
     Unsupported,
-    /// The operator switched it off. Unset the environment variable to allow it.
+    /// Disabled by the operator. Unset the environment variable to enable it.
     #[error("the profiler is switched off by the environment variable {KILL_SWITCH}; unset it to allow profiling")]
     Disabled,
     /// A profiler runs already; there is at most one per process. Stop it first.
@@ -113,7 +113,7 @@ pub enum StartError {
     /// Another handler owns `SIGPROF`. A retry helps once that other profiler is removed from the program.
     #[error("SIGPROF already has a handler in this process, probably from another profiler; remove one of the two")]
     SignalOwned,
-    /// A setting is out of range: the caller's fault.
+    /// A setting is out of range: fix the caller.
     #[error("profiler setting `{setting}` {problem}")]
     InvalidConfig {
         /// Name of the field of [`Config`].
@@ -127,7 +127,7 @@ pub enum StartError {
     /// The signal handler could not be installed.
     #[error("cannot install the SIGPROF handler (sigaction): {0}")]
     Signal(#[source] io::Error),
-    /// The drainer thread could not be started, for example at a limit of threads. A retry may help.
+    /// The drainer thread could not be started, for example because of a thread limit. A retry may help.
     #[error("cannot start the profiler's drainer thread: {0}; check the limit on threads")]
     Thread(#[source] io::Error),
 }

@@ -26,7 +26,7 @@ pub struct Window {
     /// Distinct stacks, leaf first. An empty stack stands for what went over
     /// [`Config::max_stacks`](crate::Config::max_stacks).
     pub stacks: Vec<Vec<Frame>>,
-    /// The modules that the frames of this window lie in.
+    /// The modules that contain the frames of this window.
     pub modules: Vec<Module>,
     /// How much was seen and lost.
     pub stats: WindowStats,
@@ -43,11 +43,11 @@ pub struct Sample {
     pub weight: u64,
     /// Stacks really captured.
     pub count: u64,
-    /// CPU time in nanoseconds: each weight times the period that was in force.
+    /// CPU time in nanoseconds: each weight times the period in effect.
     pub cpu_ns: u64,
 }
 
-/// A place in the program.
+/// A location in the program.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frame {
     /// Index into [`Window::modules`], or [`Frame::NO_MODULE`].
@@ -120,9 +120,9 @@ pub struct Stats {
     pub enabled: bool,
     /// Whether another handler took `SIGPROF` after the start; sampling has stopped then.
     pub handler_replaced: bool,
-    /// Rate asked for, per CPU second.
+    /// Requested rate, per CPU second.
     pub configured_hz: u32,
-    /// Rate in force under the CPU budget, per CPU second.
+    /// Effective rate under the CPU budget, per CPU second.
     pub effective_hz: f64,
     /// How often the CPU budget halved the rate.
     pub rate_halvings: u64,
@@ -148,7 +148,7 @@ pub struct Stats {
     pub truncated: u64,
     /// Nanoseconds in the signal handler.
     pub handler_ns: u64,
-    /// Estimated nanoseconds that sampling cost in all: handler, delivery, drainer.
+    /// Estimated total cost of sampling in nanoseconds: handler, delivery, drainer.
     pub overhead_ns: u64,
     /// Delivery cost of one signal in nanoseconds, measured at the start on a warm cache.
     pub delivery_ns: u64,

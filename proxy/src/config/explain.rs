@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 pub use emberline_yaml::Problem;
 use emberline_yaml::show_problems;
 
-/// A configuration that cannot be used. The operator's fault; a retry helps once the file is mended.
+/// An invalid configuration. Fix the file, then retry.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.

@@ -39,24 +39,24 @@ impl DropReason {
     }
 }
 
-/// How the export is doing; counts since the start.
+/// State of the export; counts since start-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExportStats {
-    /// Windows cut, empty ones included.
+    /// Windows closed, including empty ones.
     pub windows_cut: u64,
-    /// Windows that were cut late because this thread could not run.
+    /// Windows closed late because this thread could not run.
     pub windows_late: u64,
     /// Requests batches acknowledged.
     pub requests_acked: u64,
     /// Profiles batches acknowledged.
     pub profiles_acked: u64,
-    /// Batches given up, by reason and signal code (1 requests, 2 profiles).
+    /// Batches dropped, by reason and signal code (1 requests, 2 profiles).
     pub batches_dropped: BTreeMap<(DropReason, u32), u64>,
-    /// Attempts that failed and were repeated.
+    /// Failed attempts that were retried.
     pub retries: u64,
-    /// The wait before the next attempt after a failed one; zero when none is waited for.
+    /// Delay before the next attempt after a failure; zero when none is pending.
     pub waiting_to_retry: Duration,
-    /// Data points and samples that the collector took a batch without.
+    /// Data points and samples that the collector dropped from batches.
     pub items_rejected: u64,
     /// Bytes waiting.
     pub queue_bytes: u64,
@@ -64,7 +64,7 @@ pub struct ExportStats {
     pub queue_batches: u64,
     /// When the last batch was acknowledged, milliseconds since the Unix epoch.
     pub last_ack_unix_ms: Option<i64>,
-    /// Times the collector was reached again after it had been away.
+    /// Times the collector became available again.
     pub reconnects: u64,
     /// Builds the collector was asked about.
     pub builds_asked: u64,
@@ -72,9 +72,9 @@ pub struct ExportStats {
     pub builds_uploaded: u64,
     /// Bytes of debug information sent.
     pub upload_bytes: u64,
-    /// Uploads not made because the file on disk is gone or is not that build any more.
+    /// Uploads skipped because the file was removed or replaced.
     pub upload_wrong_file: u64,
-    /// Questions and uploads that failed.
+    /// Failed queries and uploads.
     pub upload_errors: u64,
 }
 
@@ -84,7 +84,7 @@ impl ExportStats {
         self.requests_acked + self.profiles_acked
     }
 
-    /// Batches of both signals given up.
+    /// Dropped batches of both signals.
     pub fn batches_dropped(&self) -> u64 {
         self.batches_dropped.values().sum()
     }

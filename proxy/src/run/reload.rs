@@ -22,17 +22,17 @@ use crate::{
     server::{HttpSettings, forward::Forwarder},
 };
 
-/// What came of a reload.
+/// Result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reloaded {
     /// The proxy was started without a file.
     NoFile,
-    /// In force now, but for the settings named here, which need a restart.
+    /// In effect now, except for the settings named here, which need a restart.
     InForce {
         /// Names of settings.
         needs_restart: Vec<&'static str>,
     },
-    /// The old configuration stays in force.
+    /// The previous configuration stays in effect.
     Refused {
         /// Why.
         message: String,

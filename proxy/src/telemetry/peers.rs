@@ -22,8 +22,8 @@ use emberline_model::{
 };
 use percent_encoding::percent_decode;
 
-/// The header by which a workload introduces itself: `v1;<namespace>;<service>;<version>;<instance>`, each
-/// percent-encoded. On requests from caller to callee; on responses back when the request carried one.
+/// Header in which a workload identifies itself: `v1;<namespace>;<service>;<version>;<instance>`, each percent-encoded.
+/// Sent on requests from caller to callee, and on responses if the request had one.
 pub const PEER_HEADER: &str = "x-emberline-peer";
 
 /// Longest header value read.
@@ -54,7 +54,7 @@ impl Source {
     /// This process itself, which has no share to keep to.
     pub const OWN: Source = Source(0);
 
-    /// A caller. Of an IPv6 address the first half counts, since the second is the caller's to choose.
+    /// A caller. IPv6 callers are identified by their /64 prefix; they control the rest.
     pub fn of_caller(address: IpAddr) -> Source {
         match address.to_canonical() {
             IpAddr::V4(v4) => Source(u64::from(u32::from(v4)) | (1 << 32)),

@@ -23,14 +23,14 @@ pub struct RequestRecord {
     pub request_bytes: u64,
     /// Body bytes sent to the caller; see `request_bytes`.
     pub response_bytes: u64,
-    /// What went wrong on the way, if anything.
+    /// What went wrong, if anything.
     pub flags: ResponseFlags,
     /// Request sent upstream to response head received (Envoy: `time_to_first_upstream_rx_byte` minus
     /// `time_to_last_upstream_tx_byte`), in nanoseconds.
     pub upstream_ns: Option<u64>,
 }
 
-/// Why a response is not what the upstream meant to say; Envoy's short names. A set.
+/// Set of reasons why a response differs from the upstream's; named like Envoy's response flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ResponseFlags(u32);
 

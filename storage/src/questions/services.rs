@@ -33,10 +33,10 @@ pub struct ServiceInfo {
 pub struct ReleaseInfo {
     /// Version.
     pub version: String,
-    /// When it was first seen, or began as somebody stated; seconds since the Unix epoch. A fact that does not depend on the
-    /// range, on what is still stored, or on which processes are left.
+    /// When it was first seen, or its start as declared through the API; seconds since the Unix epoch. It does not
+    /// depend on the range, on what is still stored, or on which processes remain.
     pub first_seen_s: i64,
-    /// Somebody stated it.
+    /// Whether the start was declared through the API.
     pub is_stated: bool,
     /// Start of the first window kept, also before the range.
     pub first_window_s: i64,
