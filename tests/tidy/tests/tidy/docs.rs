@@ -82,22 +82,47 @@ fn stated_figures_are_printed_by_a_bench() {
     assert!(unknown.is_empty(), "no bench prints {unknown:?}");
 }
 
-/// Phrases that read as translated, and what stands for them is in `docs/style.md`.
-const FOREIGN: [&str; 14] = [
+/// Phrases that read as translated, in any case; what to write instead is in `docs/style.md`.
+const TRANSLATED: [&str; 26] = [
     " anew",
-    "nobody",
+    " any more",
     "anybody",
-    "whoever",
     " beside ",
+    " besieg",
+    "broke off",
+    "cannot be said",
+    "come again",
+    "find no place",
+    "goes nowhere",
+    "has to be corrected",
+    "if not given",
+    "in force",
+    "in the words of",
+    " lies ",
+    "makes place",
+    "meant from",
+    "not to be undone",
+    "of which part",
+    "on their way",
+    " rid of",
+    "taken in:",
+    "tried again",
+    "unless told",
+    "whoever",
+    "write for example",
+];
+
+/// Phrases that are fine elsewhere, but not in an error or a log.
+const NOT_IN_MESSAGES: [&str; 9] = [
+    "nobody",
     " is no ",
     " are no ",
     " is none",
-    "goes nowhere",
     " is told ",
     " are told ",
-    "not to be undone",
-    "has to be corrected",
-    " lies ",
+    " is not read",
+    "nothing of it",
+    "what is over",
 ];
 
 #[test]
@@ -110,7 +135,9 @@ fn errors_and_logs_read_as_english() {
         }
         for (start, words) in messages(&text) {
             read += 1;
-            if let Some(phrase) = FOREIGN.iter().find(|phrase| words.to_lowercase().contains(**phrase)) {
+            let lower = words.to_lowercase();
+            let mut phrases = TRANSLATED.iter().chain(&NOT_IN_MESSAGES);
+            if let Some(phrase) = phrases.find(|phrase| lower.contains(**phrase)) {
                 let line = text[..start].lines().count();
                 odd.push(format!("{}:{line}: `{}` in \"{words}\"", path.display(), phrase.trim()));
             }
@@ -118,6 +145,64 @@ fn errors_and_logs_read_as_english() {
     }
     assert!(read > 200, "only {read} messages found");
     assert!(odd.is_empty(), "see docs/style.md:\n{}", odd.join("\n"));
+}
+
+/// Documents, help, pages and every other text that a program prints: the rule above sees only the macros of errors and logs.
+#[test]
+fn what_people_read_is_english() {
+    let mut odd = Vec::new();
+    let mut read = 0;
+    let mut check = |path: &Path, line: usize, words: &str| {
+        read += 1;
+        let lower = words.to_lowercase();
+        if let Some(phrase) = TRANSLATED.iter().find(|phrase| lower.contains(**phrase)) {
+            odd.push(format!(
+                "{}:{line}: `{}` in \"{}\"",
+                path.display(),
+                phrase.trim(),
+                words.trim()
+            ));
+        }
+    };
+    for (path, text) in files(&[".md", ".rs", ".ts", ".tsx"]) {
+        let name = path.to_string_lossy().into_owned();
+        let is_test = name.split('/').any(|part| part == "tests") || name.ends_with("tests.rs");
+        match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+            // The page of style holds the phrases.
+            "md" if name == "README.md" || name.starts_with("docs/") && name != "docs/style.md" => {
+                for (at, line) in text.lines().enumerate() {
+                    check(&path, at + 1, line);
+                }
+            }
+            "rs" if !is_test => {
+                let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+                let is_help = name == "src/cli.rs" || name.starts_with("proxy/src/bin/");
+                for (at, line) in code.lines().enumerate() {
+                    match line.trim_start().split_once("//") {
+                        Some(("", comment)) if is_help => check(&path, at + 1, comment),
+                        Some(("", _)) => {}
+                        _ => texts(line).for_each(|words| check(&path, at + 1, words)),
+                    }
+                }
+            }
+            "ts" | "tsx" if name.starts_with("web/ui/src/") => {
+                for (at, line) in text.lines().enumerate() {
+                    let words = line.split("//").next().unwrap_or_default();
+                    if !words.trim_start().starts_with(['*', '/']) {
+                        check(&path, at + 1, words);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(read > 1_000, "only {read} texts found");
+    assert!(odd.is_empty(), "see docs/style.md:\n{}", odd.join("\n"));
+}
+
+/// Texts in a line of code. One that goes on in the next line is cut there, which is enough to find a phrase.
+fn texts(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').skip(1).step_by(2).filter(|words| words.contains(' '))
 }
 
 /// The texts of errors and logs, with where they begin.
