@@ -80,7 +80,7 @@ pub struct ClientServerSplit {
 pub struct Alert {
     /// Hash of the alert's subject; stable across restarts.
     pub id: String,
-    /// Where it stands.
+    /// State.
     pub state: AlertStatus,
     /// `latency`: it got slower; `errors`: it fails more often.
     pub kind: String,
@@ -100,7 +100,7 @@ pub struct Alert {
     pub mode: ComparisonMode,
     /// Window of the first verdict, milliseconds since the Unix epoch.
     pub started_ms: i64,
-    /// Newest window judged.
+    /// Latest window judged.
     pub updated_ms: i64,
     /// When it ended.
     pub resolved_ms: Option<i64>,

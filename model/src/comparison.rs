@@ -220,9 +220,9 @@ pub struct FunctionRow {
     pub high: f64,
     /// Benjamini–Hochberg adjusted p-value of `delta_total`.
     pub q_value: f64,
-    /// How sure.
+    /// Confidence.
     pub confidence: Confidence,
-    /// What happened.
+    /// Kind of change.
     pub state: FunctionState,
 }
 
@@ -260,7 +260,7 @@ pub struct CostChange {
 /// One quantile of both releases, with 95 % intervals, in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuantilePair {
-    /// Which, 0 to 1.
+    /// Quantile, 0 to 1.
     pub q: f64,
     /// Baseline.
     pub baseline_ms: Option<f64>,

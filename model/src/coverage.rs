@@ -204,7 +204,7 @@ impl Times {
     }
 }
 
-/// Whose windows were joined.
+/// How windows were joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JoinedBy {
@@ -242,7 +242,7 @@ pub struct Coverage {
     pub profiled_instances: u64,
     /// Instances that reported requests.
     pub counted_instances: u64,
-    /// Whose windows were joined.
+    /// How windows were joined.
     pub joined_by: JoinedBy,
     /// Why costs cannot be divided by requests; null if they can.
     pub missing: Option<Missing>,

@@ -43,7 +43,7 @@ impl End {
     }
 }
 
-/// What one end of an edge reported.
+/// What one side of an edge reported.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
     /// All routes.

@@ -76,10 +76,10 @@ impl Red {
 /// Durations in milliseconds; null without requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Quantiles {
-    /// Half of the requests took at most this.
+    /// Median: half of the requests took at most this long.
     pub(crate) p50_ms: Option<f64>,
-    /// 95 % of the requests took at most this.
+    /// 95 % of the requests took at most this long.
     pub(crate) p95_ms: Option<f64>,
-    /// 99 % of the requests took at most this.
+    /// 99 % of the requests took at most this long.
     pub(crate) p99_ms: Option<f64>,
 }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{exports::columns::Columns, http::error::ApiError};
 
-/// The tree of one profile. Columns are parallel; node 0 is the root (or the node asked for) with depth 0.
+/// The tree of one profile. Columns are parallel; node 0 is the root (or the requested node) with depth 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProfileTree {
     /// Names, each once.
@@ -34,11 +34,12 @@ pub struct ProfileTree {
     total: Vec<i64>,
     /// 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function.
     kind: Vec<u8>,
-    /// Of cut nodes: what to ask for with `node=` to see what was cut there; empty for all others.
+    /// For cut nodes, the value for `node=` to see what was cut; otherwise empty.
     node: Vec<String>,
 }
 
-/// The tree of a comparison. Columns are parallel; node 0 is the root (or the node asked for) with depth 0. Values are raw.
+/// The tree of a comparison. Columns are parallel; node 0 is the root (or the requested node) with depth 0. Values
+/// are raw.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct DiffTree {
     /// Names, each once.
@@ -61,9 +62,9 @@ pub(crate) struct DiffTree {
     total_b: Vec<i64>,
     /// 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function.
     kind: Vec<u8>,
-    /// Index into `functions` of the same answer; -1 for the root, cut nodes and functions cut from the table.
+    /// Index into `functions` of the same response; -1 for the root, cut nodes and functions omitted from the table.
     function: Vec<i64>,
-    /// Of cut nodes: what to ask for with `node=` to see what was cut there; empty for all others.
+    /// For cut nodes, the value for `node=` to see what was cut; otherwise empty.
     node: Vec<String>,
 }
 

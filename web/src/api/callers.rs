@@ -36,7 +36,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[FUNCTION, SELECTOR, PROFILE_TYPE, 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Callers {
     query: SelectionQuery,
-    /// Sum of all stacks, also of those without the function.
+    /// Sum of all stacks, including those without the function.
     total: i64,
     /// The function.
     function: ProfileFunction,
@@ -44,21 +44,21 @@ pub(crate) struct Callers {
     callers: Vec<CallNeighbour>,
     /// Direct callees, the largest first.
     callees: Vec<CallNeighbour>,
-    /// Upside down: below the root the function, below it its callers, theirs below them.
+    /// Inverted: the function is below the root, its callers below it, and so on.
     callers_tree: ProfileTree,
-    /// Below the root the function, below it what it calls.
+    /// The function is below the root, its callees below it.
     callees_tree: ProfileTree,
 }
 
-/// A function next to the one asked for.
+/// A caller or callee of the requested function.
 #[derive(Debug, Serialize, ToSchema)]
 struct CallNeighbour {
-    /// 16 hexadecimal digits; null where nobody called, or nothing was called.
+    /// 16 hexadecimal digits; null without a caller or callee.
     id: Option<String>,
-    /// `(none)` where nobody called, or nothing was called.
+    /// `(none)` without a caller or callee.
     name: String,
     module: String,
-    /// Value of stacks that pass through both.
+    /// Value of stacks that contain both.
     value: i64,
     samples: u64,
 }

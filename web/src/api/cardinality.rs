@@ -22,27 +22,27 @@ pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO];
 /// What is stored, per service.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Cardinality {
-    /// The most rows first.
+    /// Sorted by rows, descending.
     services: Vec<ServiceCardinality>,
     /// Rows of samples in the range.
     rows: u64,
-    /// Bytes of everything that is stored, also outside of the range.
+    /// Total stored bytes, including data outside the range.
     stored_bytes: u64,
 }
 
-/// What is stored of one service.
+/// What is stored for one service.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServiceCardinality {
     namespace: String,
     service: String,
     versions: u64,
     instances: u64,
-    /// Routes that samples are labelled with.
+    /// Routes in sample labels.
     routes: u64,
     profile_types: u64,
     /// Combinations of instance, component, profile type, side and route.
     series: u64,
-    /// Different stacks.
+    /// Distinct stacks.
     stacks: u64,
     samples: u64,
     /// Rows of samples: one per window, series and stack.

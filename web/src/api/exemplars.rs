@@ -34,15 +34,15 @@ const MAX_LIMIT: usize = 10_000;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Exemplars {
     query: SelectionQuery,
-    /// How many there are, without the limit.
+    /// Number of matching samples, without the limit.
     found: u64,
     /// Sum of the values of all of them.
     value: i64,
-    /// How many more the selected series had in the range that were not kept, of any trace or span.
+    /// Number of further samples of the selected series in the range that were not kept, of any trace or span.
     cut: u64,
     /// Oldest first.
     exemplars: Vec<ExemplarSample>,
-    /// Stacks, the leaf first: indices into `functions`. Empty where the stack is not known any more.
+    /// Stacks, leaf first, as indices into `functions`. Empty if the stack is no longer known.
     stacks: Vec<Vec<u32>>,
     /// Functions of the stacks.
     functions: Vec<ExemplarFunction>,
@@ -51,9 +51,9 @@ pub(crate) struct Exemplars {
 /// One sample.
 #[derive(Debug, Serialize, ToSchema)]
 struct ExemplarSample {
-    /// When it was taken, or when its profile began where the sender did not say.
+    /// Time of the sample, or the start of its profile if the sender did not say.
     at_ms: i64,
-    /// The same in nanoseconds since the Unix epoch, as text: it has more digits than a number of JSON keeps.
+    /// The same in nanoseconds since the Unix epoch, as text, because JSON numbers have too few digits.
     at_unix_ns: String,
     namespace: String,
     service: String,
@@ -61,9 +61,9 @@ struct ExemplarSample {
     instance: String,
     /// `application` or `proxy`.
     component: String,
-    /// `server` or `client`; null where the sample has no side.
+    /// `server` or `client`; null for samples without a side.
     side: Option<String>,
-    /// Empty where the sample belongs to no route.
+    /// Empty for samples without a route.
     route: String,
     /// 32 hexadecimal digits; null when only the span is known.
     trace_id: Option<String>,

@@ -76,26 +76,26 @@ pub(crate) struct ProfileFunctions {
 pub struct DiffFunctions {
     /// What was measured.
     pub profile_type: String,
-    /// Unit of raw values, and, with what `per` divides by, of costs.
+    /// Unit of raw values and, per `per`, of costs.
     pub unit: String,
     /// What costs are divided by.
     pub per: Per,
-    /// The release compared with.
+    /// The baseline release.
     pub baseline: SideSummary,
-    /// The release in question.
+    /// The candidate release.
     pub candidate: SideSummary,
-    /// Id of the function to look at first.
+    /// ID of the guilty function.
     // Without this, serde would read a missing field as none.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(value_type = Option<String>)]
     pub guilty: Option<HexId>,
     /// Sorted by the size of `contribution`.
     pub functions: Vec<FunctionRow>,
-    /// What `functions_limit` left out.
+    /// Rows omitted by `functions_limit`.
     pub functions_cut: DiffFunctionsCut,
 }
 
-/// One of the two answers.
+/// Either response.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Functions {

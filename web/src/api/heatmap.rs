@@ -20,13 +20,14 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, PROFILE_TYPE, FROM, TO, STEP];
 
-/// Totals of windows in time.
+/// Totals of windows over time.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HeatMap {
     query: SelectionQuery,
     /// Seconds of a step.
     step_s: u32,
-    /// Lower bounds of the buckets, rising, in the unit of the profile type; each ends where the next begins.
+    /// Lower bounds of the buckets, ascending, in the unit of the profile type; each bucket ends where the next
+    /// begins.
     bounds: Vec<f64>,
     /// Windows counted.
     windows: u64,

@@ -35,7 +35,7 @@ pub(crate) struct LabelNames {
 #[derive(Debug, Serialize, ToSchema)]
 struct LabelName {
     name: String,
-    /// Different values.
+    /// Number of distinct values.
     values: u64,
 }
 

@@ -32,10 +32,10 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[SELECTOR, PROFILE_TYPE, FROM, TO, LIMIT, FUNCTIONS_LIMIT, NODE, FORMAT];
 
-/// Where samples of a selection were taken.
+/// Functions of a selection.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Merge {
-    /// What was asked.
+    /// The query.
     pub query: SelectionQuery,
     /// Sum of all stacks.
     pub total: i64,
@@ -43,14 +43,14 @@ pub struct Merge {
     pub samples: u64,
     /// Sorted by self value.
     pub functions: Vec<ProfileFunction>,
-    /// What `functions_limit` left out.
+    /// Rows omitted by `functions_limit`.
     pub functions_cut: FunctionsCut,
     tree: ProfileTree,
     /// Share of `total` whose leaf function has a name, 0 to 1.
     resolved_ratio: f64,
 }
 
-/// The question, with what was not said filled in.
+/// The query with defaults filled in.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SelectionQuery {
     selector: String,

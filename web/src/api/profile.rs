@@ -57,7 +57,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     FORMAT,
 ];
 
-/// Where one release spends its CPU.
+/// CPU profile of one release.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProfileAnswer {
     pub(super) query: ProfileQuery,
@@ -70,18 +70,18 @@ pub(crate) struct ProfileAnswer {
     pub(super) samples: u64,
     /// Requests of the same release, side and route.
     pub(super) requests: u64,
-    /// What a request costs.
+    /// Cost of a request.
     cost: ProfileCost,
     /// Sorted by self value.
     pub(super) functions: Vec<ProfileFunction>,
-    /// What `functions_limit` left out.
+    /// Rows omitted by `functions_limit`.
     pub(super) functions_cut: FunctionsCut,
     tree: ProfileTree,
     /// Share of `total` whose leaf function has a name, 0 to 1.
     resolved_ratio: f64,
 }
 
-/// The question, with what was not said filled in.
+/// The query with defaults filled in.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ProfileQuery {
     namespace: String,
@@ -95,7 +95,7 @@ pub(super) struct ProfileQuery {
     to_ms: i64,
 }
 
-/// What a request costs, by the time that both signals cover.
+/// Cost of a request, based on the time covered by both signals.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct ProfileCost {
     /// In the unit of the profile.
@@ -122,7 +122,7 @@ pub struct ProfileFunction {
     pub total: i64,
     /// Samples of stacks that contain it.
     pub samples: u64,
-    /// Code that the application's owner did not write.
+    /// Library code.
     library: bool,
 }
 
@@ -156,7 +156,7 @@ told_as!(IdOf, collect_str, info => format_args!("{:016x}", info.id), text => id
 told_as!(NameOf, serialize_str, info => info.name, text => name: text);
 told_as!(ModuleOf, serialize_str, info => info.module, text => module: text);
 
-/// Rows left out of a function table.
+/// Rows omitted from a function table.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 pub struct FunctionsCut {
     /// Rows.

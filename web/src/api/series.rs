@@ -38,17 +38,17 @@ const SERIES: (usize, usize) = (100, 1000);
 /// A profile type over time.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SeriesAnswer {
-    /// What was asked.
+    /// The query.
     pub query: SelectionQuery,
     /// Seconds per point.
     pub step_s: u32,
     /// `sum` or `average`.
     pub aggregation: String,
-    /// Labels that series are told apart by.
+    /// Labels that series are grouped by.
     pub group_by: Vec<String>,
-    /// The largest first.
+    /// Largest first.
     pub series: Vec<OneSeries>,
-    /// What `series_limit` left out.
+    /// Series omitted by `series_limit`.
     pub series_cut: SeriesCut,
 }
 
@@ -57,7 +57,7 @@ pub struct SeriesAnswer {
 pub struct OneSeries {
     /// Values of the labels of `group_by`, in that order.
     pub labels: Vec<String>,
-    /// Sum of all values, whatever the aggregation; of an averaged gauge the mean of `values`.
+    /// Sum of all values for any aggregation; for an averaged gauge, the mean of `values`.
     pub total: i64,
     /// Stack samples taken.
     pub samples: u64,
@@ -67,7 +67,7 @@ pub struct OneSeries {
     pub values: Vec<f64>,
 }
 
-/// Series left out.
+/// Omitted series.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct SeriesCut {
     /// Series.

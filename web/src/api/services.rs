@@ -20,7 +20,7 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO];
 
-/// What reports.
+/// Reporting services.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Services {
     /// By namespace and name.
@@ -45,13 +45,14 @@ struct Service {
     p99_ms: Option<f64>,
 }
 
-/// A release, as far as it reported in the range.
+/// A release and what it reported in the range.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Release {
     version: String,
-    /// When it was first seen, or began as somebody stated; also before the range. Releases are ordered by it.
+    /// When it was first seen, or its start as declared through the API; may be before the range. Releases are
+    /// ordered by it.
     first_seen_ms: i64,
-    /// Somebody stated it (`POST /api/v1/releases`).
+    /// Whether the start was declared through the API (`POST /api/v1/releases`).
     stated: bool,
     /// End of its last window in the range.
     last_seen_ms: i64,
@@ -59,7 +60,7 @@ pub(super) struct Release {
     live: bool,
     instances: Vec<String>,
     build_ids: Vec<String>,
-    /// `application`, `proxy` or both: whose processes report.
+    /// Reporting components: `application`, `proxy` or both.
     components: Vec<Component>,
 }
 

@@ -17,20 +17,20 @@ use crate::{
 
 pub(super) const PARAMETERS: &[Parameter] = &[];
 
-/// The server about itself.
+/// Status of the server.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {
     /// Version of the program.
     version: String,
-    /// Number of the process, as in the lock file of its store.
+    /// Process ID, as in the lock file of its store.
     pid: u32,
     /// Start of the process.
     started_ms: i64,
-    /// Questions can be answered.
+    /// Whether queries can be answered.
     ready: bool,
-    /// Why not.
+    /// Why it is not ready.
     not_ready_reason: Option<String>,
-    /// What was lost, damaged or failed since the start, by kind; kinds with a count of 0 as well.
+    /// Losses, damage and failures since start-up, by kind, including kinds with a count of 0.
     losses: Vec<LossRow>,
     /// Counters and sizes of the store.
     #[schema(value_type = Object)]
@@ -38,16 +38,16 @@ pub(crate) struct Status {
     /// Counters of ingest.
     #[schema(value_type = Object)]
     ingest: serde_json::Value,
-    /// Connections of this server: open, allowed, refused and ended by reason.
+    /// Connections of this server: open, allowed, refused and closed, by reason.
     #[schema(value_type = Object)]
     connections: serde_json::Value,
-    /// Names of addresses.
+    /// Symbolization.
     symbols: Symbols,
-    /// Prefixes of own code, by service, where they are set (`--own-code`).
+    /// Configured own-code prefixes by service (`--own-code`).
     own_code: BTreeMap<String, Vec<String>>,
 }
 
-/// A counter whose growth means that something was lost, damaged or failed.
+/// A counter whose growth indicates loss, damage or failure.
 #[derive(Debug, Serialize, ToSchema)]
 struct LossRow {
     /// Name of the metric, without `_total`.
@@ -58,7 +58,7 @@ struct LossRow {
     remedy: &'static str,
     /// `count`, `bytes` or `seconds`.
     unit: Unit,
-    /// How many since the start.
+    /// Count since start-up.
     count: u64,
 }
 
@@ -74,18 +74,18 @@ impl From<LossCount> for LossRow {
     }
 }
 
-/// How many addresses have names.
+/// Progress of symbolization.
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct Symbols {
     /// Builds whose code was seen.
     builds: u64,
     /// Native locations seen.
     locations: u64,
-    /// Of those, the ones that symbols were looked up for.
+    /// Number of those for which symbols were looked up.
     resolved: u64,
 }
 
-/// The server about itself.
+/// Status of the server.
 #[utoipa::path(get, path = "/api/v1/status", responses(
     (status = 200, body = Status), (status = "default", body = ErrorBody),
 ))]

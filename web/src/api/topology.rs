@@ -43,7 +43,7 @@ pub(crate) struct Topology {
     complete: bool,
 }
 
-/// A release, or what did not introduce itself.
+/// A release or an unidentified peer.
 #[derive(Debug, Serialize, ToSchema)]
 struct TopoNode {
     /// `namespace/service@version`, `namespace/service`, `external` or `unknown destination`.
@@ -52,18 +52,18 @@ struct TopoNode {
     service: String,
     version: String,
     kind: TopoNodeKind,
-    /// Layer, in cards: callees stand right of their callers.
+    /// Layer, in cards: callees are to the right of their callers.
     x: f64,
     /// Row, in cards.
     y: f64,
     /// Requests served per second observed.
     rate: f64,
-    /// Requests served: from each caller by its own report, else by the caller's.
+    /// Requests served, per caller as reported by this node, or else by the caller.
     requests: u64,
     error_ratio: f64,
     #[serde(flatten)]
     quantiles: Quantiles,
-    /// By complete windows; the application's where it reports, else the proxy's.
+    /// From complete windows; the application's if it reports, else the proxy's.
     cpu_ns_per_request: Option<f64>,
     /// What it reports itself; null when it does not.
     served: Option<EdgeSide>,
@@ -93,21 +93,21 @@ struct TopoEdge {
     source: String,
     /// Node id of the callee.
     destination: String,
-    /// By the callee's report where there is one, else by the caller's.
+    /// As reported by the callee, or else by the caller.
     requests: u64,
     /// The caller's report; null when not reported.
     client: Option<EdgeSide>,
     /// The callee's report; null when not reported.
     server: Option<EdgeSide>,
-    /// By the same report as `requests`, most requests first.
+    /// From the same report as `requests`, most requests first.
     routes: Vec<EdgeRoute>,
-    /// Of most requests.
+    /// Protocol of most requests.
     protocol: String,
-    /// Streams, gRPC calls and connections open at the end of the range, by the same report.
+    /// Streams, gRPC calls and connections open at the end of the range, from the same report.
     open: u64,
 }
 
-/// What one end of an edge reported.
+/// What one side of an edge reported.
 #[derive(Debug, Serialize, ToSchema)]
 struct EdgeSide {
     requests: u64,
@@ -115,7 +115,7 @@ struct EdgeSide {
     rate: f64,
     errors: u64,
     error_ratio: f64,
-    /// Requests that their callers gave up: no errors, and not in the quantiles.
+    /// Requests abandoned by their callers; neither errors nor part of the quantiles.
     given_up: u64,
     #[serde(flatten)]
     quantiles: Quantiles,

@@ -20,11 +20,11 @@ pub struct ApiError {
     pub code: &'static str,
     /// What was wrong and what to do.
     pub message: String,
-    /// True when the same question can succeed later.
+    /// True if a retry can succeed.
     pub retry: bool,
 }
 
-/// The body of a failure.
+/// The body of an error response.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// What went wrong.
@@ -38,7 +38,7 @@ pub struct ErrorDetail {
     pub code: String,
     /// What was wrong and what to do.
     pub message: String,
-    /// True when the same question can succeed later.
+    /// True if a retry can succeed.
     pub retry: bool,
 }
 

@@ -19,9 +19,7 @@ const HEAD: &str = "// Generated from the types of the server; do not edit. To g
 pub(crate) fn write(document: &Value) -> Result<String, String> {
     let mut text = HEAD.to_owned();
     let mut wanted = BTreeSet::new();
-    text.push_str(
-        "\n/** What each question may be asked with, and what it is answered with. */\nexport interface Questions {\n",
-    );
+    text.push_str("\n/** Parameters and response type of each query. */\nexport interface Questions {\n");
     let paths: BTreeMap<_, _> = document["paths"].as_object().into_iter().flatten().collect();
     for (path, operations) in paths {
         let asked = &operations["get"];
@@ -164,7 +162,7 @@ mod tests {
         let text = write(&document(&field)).unwrap();
         let expected = format!(
             "{HEAD}
-/** What each question may be asked with, and what it is answered with. */
+/** Parameters and response type of each query. */
 export interface Questions {{
   \"api/v1/all\": {{ parameter: \"from\" | \"to\"; answer: All }};
 }}

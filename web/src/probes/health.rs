@@ -15,7 +15,7 @@ use crate::state::Web;
 #[derive(Debug, Serialize)]
 struct Readiness {
     ready: bool,
-    /// Why not.
+    /// Why it is not ready.
     reason: Option<String>,
 }
 
