@@ -10,12 +10,12 @@ BUILD := cargo build --release --locked
 
 help:
 	@echo "make demo    build everything and run the sample mesh with a planted regression"
-	@echo "make picture take the README's picture of Compare from a running sample mesh"
-	@echo "make test    all tests, the end-to-end and browser tests included"
+	@echo "make picture take the README's screenshot from a running sample mesh"
+	@echo "make test    all tests, including end-to-end and browser tests"
 	@echo "make check   formatting, clippy, the UI's lint and types, licences, house rules"
 	@echo "make bench   benches; NAME=proxy runs one; figures go to $(TARGET)/figures.json"
-	@echo "make fuzz    a search for inputs that break a decoder; MINUTES=10, NAME=pprof, PROGRAMS=1 for all decoders"
-	@echo "make sbom    what a release is made of, as CycloneDX, in $(TARGET)/emberline.cdx.json"
+	@echo "make fuzz    search for inputs that break a decoder; MINUTES=10, NAME=pprof, PROGRAMS=1 for all decoders"
+	@echo "make sbom    software bill of materials (CycloneDX) in $(TARGET)/emberline.cdx.json"
 
 setup:
 	@deploy/dev/setup.sh
