@@ -63,7 +63,7 @@ impl Template {
             .chars()
             .any(|c| c.is_control() || c.is_whitespace() || c == '?' || c == '#')
         {
-            return Err(invalid("spaces, `?` and `#` are not part of a path"));
+            return Err(invalid("spaces, `?` and `#` are not allowed in a path"));
         }
         let mut segments = Vec::new();
         let mut names: Vec<&str> = Vec::new();

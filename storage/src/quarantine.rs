@@ -31,6 +31,6 @@ pub(crate) fn place(disk: &dyn Disk, data_dir: &Path, name: &str, now_unix_ms: i
 pub(crate) fn keep_bytes(disk: &dyn Disk, data_dir: &Path, name: &str, now_unix_ms: i64, bytes: &[u8]) {
     let path = place(disk, data_dir, name, now_unix_ms);
     if let Err(error) = replace_file(disk, &path, bytes) {
-        tracing::warn!(path = %path.display(), %error, "cannot keep a copy of damaged bytes");
+        tracing::warn!(path = %path.display(), %error, "cannot save a copy of damaged bytes");
     }
 }

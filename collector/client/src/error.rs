@@ -144,7 +144,7 @@ fn certificate(why: &CertificateError, at: Circumstances<'_>) -> String {
             "{what} is not signed by a CA in `ca_file`: add its CA's certificate (PEM), and make the server send its intermediates"
         ),
         CertificateError::BadSignature => format!(
-            "{what} is signed with another key than that of the trusted CA of the same name: set `ca_file` to the CA's current certificate"
+            "{what} was not signed with the key of the trusted CA of that name, which probably has a new key: set `ca_file` to the CA's current certificate"
         ),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             format!("{what} is not a server certificate: its extended key usage must include serverAuth")

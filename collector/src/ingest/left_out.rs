@@ -233,7 +233,7 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "not_a_histogram" => (
             POINTS,
             "request durations are only accepted as histograms",
-            "record the metric with a histogram",
+            "record the metric as a histogram",
         ),
         "no_temporality" => (
             POINTS,

@@ -151,7 +151,7 @@ impl SymbolReader {
             .spawn();
         let mut child = spawned.map_err(|error| not_started(error.to_string()))?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(not_started("it has no pipes".to_owned()));
+            return Err(not_started("its pipes are missing".to_owned()));
         };
         let mut current = Current {
             path: path.to_owned(),

@@ -316,7 +316,7 @@ async fn what_is_left_out_is_named_in_the_answer_and_on_the_status_page() {
     };
     let answer = send(&server, &request("a", NAME, "s", gauge())).await;
     let said = "3 for reason `not_a_histogram` (data points of http.server.request.duration, gauge): request durations are \
-                only accepted as histograms; record the metric with a histogram";
+                only accepted as histograms; record the metric as a histogram";
     assert!(answer.contains(said), "{answer}");
     send(&server, &request("a", NAME, "s", gauge())).await;
     let answer = send(&server, &request("a", "jvm.threads", "", gauge())).await;

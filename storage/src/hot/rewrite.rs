@@ -37,7 +37,7 @@ pub(super) enum Problem {
     #[error("{} parts are damaged", .0.len())]
     Damaged(Vec<Arc<Part>>),
     /// The engine failed or was closed.
-    #[error("the query engine: {0}")]
+    #[error("the query engine failed: {0}")]
     Engine(String),
     /// A mistake of ours.
     #[error("{0}; this is a bug in Emberline")]

@@ -42,16 +42,16 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SealError {
     /// The engine failed; nothing changed.
-    #[error("the query engine: {0}")]
+    #[error("the query engine failed: {0}")]
     Engine(#[from] duckdb::Error),
     /// The disk failed; nothing changed.
-    #[error("writing parts: {0}; free space or repair the disk")]
+    #[error("cannot write parts: {0}; free space or repair the disk")]
     Disk(#[from] io::Error),
     /// The dictionary does not fit its rows; nothing changed.
     #[error("{0}; this is a bug in Emberline")]
     Internal(String),
     /// It failed so late that only the folder knows what is sealed.
-    #[error("naming parts: {0}; free space or repair the disk")]
+    #[error("cannot rename parts: {0}; free space or repair the disk")]
     Unknown(io::Error),
 }
 

@@ -1,4 +1,4 @@
-//! What a caller is told when a question has no answer. Guarantee: every failure of the API is JSON of one shape,
+//! What a caller is told when query failed. Guarantee: every failure of the API is JSON of one shape,
 //! with a code that programs can match, a sentence that says what to do, and whether asking again can help.
 
 use axum::{
@@ -120,7 +120,7 @@ impl From<QueryError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {
-            tracing::warn!(code = self.code, message = %self.message, "a question has no answer");
+            tracing::warn!(code = self.code, message = %self.message, "query failed");
         }
         let detail = ErrorDetail {
             code: self.code.to_owned(),

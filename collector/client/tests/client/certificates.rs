@@ -63,7 +63,7 @@ async fn a_certificate_that_cannot_be_trusted_is_named_with_what_to_do() {
             stranger,
             &["not signed by a CA in `ca_file`", "add its CA's certificate"],
         ),
-        (renewed, &["with another key", "`ca_file`"]),
+        (renewed, &["has a new key", "`ca_file`"]),
         (
             authority.faulty(&["localhost"], Fault::OfCa),
             &["is a CA certificate", "CA:FALSE"],

@@ -297,7 +297,7 @@ impl Writer {
             Err(error) => {
                 self.fail_late(&error);
                 // Only the folder knows which are in use.
-                self.repair(Kind::Fatal, &format!("naming parts: {error}"));
+                self.repair(Kind::Fatal, &format!("cannot rename parts: {error}"));
                 return;
             }
         };

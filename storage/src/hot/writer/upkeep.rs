@@ -200,7 +200,7 @@ impl Writer {
                     None
                 }
                 Err(error) => {
-                    self.repair(Kind::Fatal, &format!("naming compacted parts: {error}"));
+                    self.repair(Kind::Fatal, &format!("cannot rename compacted parts: {error}"));
                     Some(error.to_string())
                 }
             },

@@ -121,7 +121,7 @@ function Comparison({ diff, asked }: { diff: Diff; asked: Question<unknown> }) {
 function OtherCode({ asked, other }: { asked: Component; other: Component }) {
   return (
     <>
-      No code of the {asked} was seen in this range, only that of the {other}.{" "}
+      The {asked} sent no samples in this range, only the {other} did.{" "}
       <button type="button" class="link" onClick={() => patch({ component: other, focus: null })}>
         Show the {other}
       </button>
