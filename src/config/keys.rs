@@ -189,8 +189,8 @@ settings! {
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4040)), Any;
         /// URL under which users reach this server, used for links in alerts; default: the listen address.
         external_url: Option<String> = None, Any;
-        /// Host names browsers may use for this server, besides the host of `external_url`, IP addresses and names without a dot.
-        /// Other programs may use any name.
+        /// Host names browsers may use for this server, besides the host of `external_url`, IP addresses, names without a dot,
+        /// and names that end in `.svc` or `.cluster.local`. Other programs may use any name.
         allowed_hosts: Vec<String> = Vec::new(), Any;
         /// Let `DELETE /api/v1/services/NAME?confirm=NAME` delete what a service reported. There is no login: anyone who can
         /// reach the port can call it.
