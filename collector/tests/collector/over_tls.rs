@@ -170,7 +170,7 @@ async fn files_that_cannot_be_used_are_refused_at_the_start() {
     };
     let error = start(&|config| config.webhook_tls = missing.clone());
     assert!(
-        error.contains("TLS to the webhook: cannot read `ca_file` /nowhere/ca.pem"),
+        error.contains("TLS settings of the webhook: cannot read `ca_file` /nowhere/ca.pem"),
         "{error}"
     );
     let yaml = "scrape_configs: [{job_name: shop, scheme: https, tls_config: {ca_file: /nowhere/ca.pem}, static_configs: [{targets: [a]}]}]";

@@ -408,7 +408,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (json, word) in [
             (sampled("seconds", "[[9]]", "[1]"), "frame 9 of 2"),
-            (sampled("seconds", "[[0]]", "[1, 2]"), "1 samples and 2 weights"),
+            (sampled("seconds", "[[0]]", "[1, 2]"), "1 samples but 2 weights"),
             (sampled("seconds", "[[0]]", "[-1]"), "negative"),
             (sampled("parsecs", "[[0]]", "[1]"), "`parsecs`"),
             ("{".to_owned(), "not a speedscope file"),

@@ -190,7 +190,7 @@ async fn a_gauge_is_compared_by_its_mean_whatever_it_is_to_be_divided_by() {
         );
         let summary = diff["summary"].as_str().unwrap();
         assert!(
-            summary.contains("goroutine on average can be stated: 16 and 32"),
+            summary.contains("goroutine on average: 16 and 32"),
             "{summary}"
         );
     }

@@ -105,8 +105,8 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "http://127.0.0.1:4317",
             "ftp://127.0.0.1:4317",
-            "proxy.yaml:4: collector.endpoint: `ftp://127.0.0.1:4317` cannot be used: it must begin with http:// or https://; write \
-             for example `http://127.0.0.1:4317` or `https://collector:4317`",
+            "proxy.yaml:4: collector.endpoint: `ftp://127.0.0.1:4317` cannot be used: it must begin with http:// or https://; use, \
+             for example, `http://127.0.0.1:4317` or `https://collector:4317`",
         ),
         (
             "endpoint: \"http://127.0.0.1:4317\"",

@@ -219,7 +219,7 @@ fn what_keeps_it_from_starting_is_said() {
         let said = text(&output.stderr);
         assert!(
             said.contains(&format!("an inbound listener: {address} is in use by another process"))
-                && said.contains("write another port in `inbound.listen`"),
+                && said.contains("set another port in `inbound.listen`"),
             "{said}"
         );
         let output = start(&good, &["--check"]);
