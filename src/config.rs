@@ -162,7 +162,7 @@ fn read_file(path: &Path, text: &str, loaded: &mut Loaded, problems: &mut Vec<St
         _ => {
             return wrong(
                 tree.line,
-                "not a configuration: write sections such as `store: {memory_limit_mb: 256}`".to_owned(),
+                "not a configuration: expected sections such as `store: {memory_limit_mb: 256}`".to_owned(),
             );
         }
     };
@@ -195,7 +195,7 @@ fn read_section(path: &Path, section: &Section, entry: &Entry, loaded: &mut Load
         _ => {
             return wrong(
                 entry.line,
-                format!("`{}` is a section: write keys below it", section.name),
+                format!("`{}` is a section: put keys below it", section.name),
             );
         }
     };
@@ -215,12 +215,12 @@ fn read_section(path: &Path, section: &Section, entry: &Entry, loaded: &mut Load
 
 fn unknown_section(name: &str) -> String {
     if name == "scrape_configs" {
-        return "`scrape_configs` stands in the section `scrape`: write `scrape:` above the whole file and indent the rest".to_owned();
+        return "`scrape_configs` belongs in the section `scrape`: add `scrape:` at the top of the file and indent the rest".to_owned();
     }
     let sections = || SECTIONS.iter().map(|section| section.name).chain([SCRAPE]);
     let of_key = keys::all().find(|(_, key)| key.name == name);
     let hint = match (of_key, nearest(name, sections())) {
-        (Some((section, _)), _) => format!("`{name}` stands in the section `{}`", section.name),
+        (Some((section, _)), _) => format!("`{name}` belongs in the section `{}`", section.name),
         (None, Some(near)) => format!("did you mean `{near}`?"),
         (None, None) => "remove it".to_owned(),
     };

@@ -90,7 +90,7 @@ fn target(args: &ImportArgs) -> Target {
 }
 
 async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Stored<'static>> {
-    let file = Bytes::from(std::fs::read(path).context("cannot read it")?);
+    let file = Bytes::from(std::fs::read(path).context("cannot read the file")?);
     for _ in 0..MAX_RETRIES {
         let answer = server
             .send(Method::POST, target(args), file.clone(), MAX_ANSWER_BYTES)
@@ -137,7 +137,7 @@ fn table(reports: &[Report]) -> String {
         match &report.outcome {
             Ok(stored) => {
                 let mut notes = String::new();
-                for (word, list) in [("left out", &stored.left_out), ("changed", &stored.changed)] {
+                for (word, list) in [("dropped", &stored.left_out), ("changed", &stored.changed)] {
                     for told in list {
                         notes.push_str(&format!("\n{:>28}{}", "", told_in_words(word, told)));
                     }
@@ -232,7 +232,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("line 1: no number") && text.contains("cannot read it"),
+            text.contains("line 1: no number") && text.contains("cannot read the file"),
             "{text}"
         );
         assert_eq!(as_json(&reports)["files"][0]["imported"]["samples"], 1);

@@ -16,18 +16,18 @@ use emberline_model::alert::AlertStatus;
 
 use crate::latency::{LatencyOutcome, LatencyVerdict};
 
-/// How many windows each step takes.
+/// Number of windows that each transition takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AlertConfig {
-    /// Exceeding windows after the verdict, not necessarily in a row, until a suspected alert fires.
+    /// Windows with the regression after the verdict, not necessarily consecutive, before a suspected alert fires.
     pub confirm_windows: u32,
-    /// Quiet windows in a row until a suspected alert is dropped, or a firing one is recovering.
+    /// Consecutive quiet windows before a suspected alert is dropped or a firing one starts recovering.
     pub quiet_windows: u32,
-    /// Quiet windows in a row until a recovering alert is resolved.
+    /// Consecutive quiet windows before a recovering alert is resolved.
     pub resolve_windows: u32,
-    /// Exceeding windows in a row until a resolved alert is suspected again.
+    /// Consecutive windows with the regression before a resolved alert becomes suspected again.
     pub again_windows: u32,
-    /// Windows without requests until an alert is resolved because its release is gone.
+    /// Windows without requests before an alert is resolved because its release is gone.
     pub gone_windows: u32,
 }
 
@@ -48,11 +48,11 @@ impl Default for AlertConfig {
 pub struct Observation {
     /// Start of the window, seconds since the Unix epoch.
     pub window: i64,
-    /// A verdict has been stated by this window.
+    /// A verdict was reached by this window.
     pub stated: bool,
-    /// Whether the window still shows the slowdown; `None` when nothing could be judged in it.
+    /// Whether the window still shows the regression; `None` if it could not be judged.
     pub exceeding: Option<bool>,
-    /// It shows instances that were warming up, which is no evidence.
+    /// It contains instances that were warming up and is not evidence.
     pub warming: bool,
 }
 
@@ -62,20 +62,20 @@ pub enum AlertPhase {
     /// Nothing to see.
     #[default]
     Inactive,
-    /// The newest window exceeds; no verdict yet.
+    /// The latest window shows the regression; no verdict yet.
     Pending,
-    /// A verdict is stated; it may still go away.
+    /// There is a verdict; it may still disappear.
     Suspected,
     /// Stated and confirmed.
     Firing,
-    /// The newest windows are quiet.
+    /// The latest windows are quiet.
     Recovering,
     /// Over.
     Resolved,
 }
 
 impl AlertPhase {
-    /// The status to show; `None` when there is nothing to show.
+    /// The status to display; `None` if there is nothing to display.
     pub fn status(self) -> Option<AlertStatus> {
         match self {
             AlertPhase::Inactive | AlertPhase::Pending => None,
@@ -87,14 +87,14 @@ impl AlertPhase {
     }
 }
 
-/// The state with the runs it needs.
+/// The state with its run lengths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AlertState {
     /// Where the alert stands.
     pub phase: AlertPhase,
-    /// Window of the newest change of phase.
+    /// Window of the latest phase change.
     pub changed_at: Option<i64>,
-    /// It has been firing at some time: a resolved alert that never fired went away on its own.
+    /// Whether it ever fired: a resolved alert that never fired disappeared on its own.
     pub has_fired: bool,
     exceeding_run: u32,
     quiet_run: u32,
@@ -173,8 +173,8 @@ impl AlertState {
     }
 }
 
-/// What each judged window of a verdict showed. Windows in which nothing was judged are not among them; a caller that
-/// knows of such windows steps them itself with `exceeding: None`.
+/// What each judged window of a verdict showed. Windows that could not be judged are omitted; a caller that knows of
+/// them steps them itself with `exceeding: None`.
 pub fn observations(verdict: &LatencyVerdict) -> impl Iterator<Item = Observation> + '_ {
     let slower = verdict.outcome == LatencyOutcome::Slower;
     let stated_at = verdict.fired_at_window.filter(|_| slower);

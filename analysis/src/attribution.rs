@@ -28,7 +28,7 @@ const EXPLAINS_MOST: f64 = 0.5;
 /// Totals closer than this share are the same total.
 const SAME_TOTAL: f64 = 1e-9;
 
-/// The function to look at first.
+/// The guilty function.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guilty {
     /// Function identifier.
@@ -39,25 +39,25 @@ pub struct Guilty {
     pub share: f64,
     /// True when only library code explains the growth.
     pub is_library: bool,
-    /// Library function that it calls and that takes most of that growth, where there is one.
+    /// Library function it calls that causes most of that growth, if any.
     pub callee: Option<u64>,
 }
 
-/// Why a route costs more, as far as stacks can tell.
+/// Why a route costs more, as far as stacks show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finding {
     /// One function explains it.
     Function(Guilty),
     /// The route costs more, but no function explains most of it.
     Spread,
-    /// Functions changed, the route's cost did not.
+    /// Functions changed, but the route's cost did not.
     CostShift {
         /// Those recognised as renamed or moved.
         moved: Vec<MovedFunction>,
     },
     /// CPU per request did not grow: a slowdown, if there is one, is time spent waiting.
     NoGrowth,
-    /// Too few samples to say.
+    /// Too few samples to judge.
     TooFewSamples,
 }
 

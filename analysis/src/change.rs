@@ -20,20 +20,20 @@ use emberline_model::comparison::{Confidence, Judgement};
 
 use crate::statistics::{student_critical, student_two_sided};
 
-/// How many degrees of freedom the prior dispersion is worth: four times what two windows per side give, and a seventh
-/// of what thirty give.
+/// Degrees of freedom of the prior dispersion: four times those of two windows per side, a seventh of those of
+/// thirty.
 pub const PRIOR_DEGREES: f64 = 8.0;
 
-/// When a change of cost is stated.
+/// When a cost counts as changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostConfig {
     /// Coverage of the intervals.
     pub interval: f64,
-    /// Samples, of both sides together, below which nothing is judged.
+    /// Minimum samples, both sides together, to judge anything.
     pub min_samples: u64,
-    /// Share of the route's cost below which a function is not judged.
+    /// Minimum share of the route's cost to judge a function.
     pub min_share: f64,
-    /// Expected share of false ones among the functions called changed.
+    /// Expected share of false positives among functions called changed.
     pub false_discovery_rate: f64,
     /// p-value at or below which a single cost (the route's) is called changed.
     pub alpha: f64,
@@ -54,18 +54,18 @@ impl Default for CostConfig {
 /// A value for each side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sides<T> {
-    /// The release compared with.
+    /// The baseline release.
     pub baseline: T,
     /// The release judged.
     pub candidate: T,
 }
 
-/// A piece of time that both signals cover, and what its costs are divided by.
+/// A slice of time covered by both signals, and what its costs are divided by.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExposureWindow {
     /// Start, seconds since the Unix epoch; each start once per side.
     pub start: i64,
-    /// Requests served in it, or seconds observed; may be 0. For plain sums give 1 / number of windows.
+    /// Requests served in it, or seconds observed; may be 0. For plain sums use 1 / number of windows.
     pub exposure: f64,
 }
 
@@ -76,7 +76,7 @@ pub struct CostWindow {
     pub start: i64,
     /// Cost, in the profile's unit (nanoseconds of CPU).
     pub cost: f64,
-    /// Stack samples behind it.
+    /// Number of stack samples it is based on.
     pub samples: u64,
 }
 
@@ -85,7 +85,7 @@ pub struct CostWindow {
 pub struct SideCost {
     /// Cost per request.
     pub rate: f64,
-    /// Its standard error, dispersion included.
+    /// Its standard error, including dispersion.
     pub standard_error: f64,
     /// Lower end of its interval; not below zero.
     pub low: f64,
@@ -97,7 +97,7 @@ pub struct SideCost {
     pub samples: u64,
 }
 
-/// Both sides' cost per request and what their difference says.
+/// Cost per request of both sides and the significance of their difference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostComparison {
     /// Cost of the baseline.
@@ -118,17 +118,17 @@ pub struct CostComparison {
     pub dispersion: f64,
     /// Degrees of freedom of the interval.
     pub degrees_of_freedom: f64,
-    /// How sure.
+    /// Confidence.
     pub confidence: Confidence,
 }
 
 impl CostComparison {
-    /// Candidate over baseline; `None` when the baseline costs nothing.
+    /// Candidate divided by baseline; `None` if the baseline costs nothing.
     pub fn ratio(&self) -> Option<f64> {
         (self.baseline.rate > 0.0).then(|| self.candidate.rate / self.baseline.rate)
     }
 
-    /// What the comparison says as a whole.
+    /// Overall judgement.
     pub fn judgement(&self) -> Judgement {
         match self.confidence {
             Confidence::Few => Judgement::TooFewSamples,
@@ -137,19 +137,19 @@ impl CostComparison {
         }
     }
 
-    /// True when the candidate costs more, surely.
+    /// True when the candidate costs significantly more.
     pub fn grew(&self) -> bool {
         self.confidence == Confidence::Strong && self.delta > 0.0
     }
 
-    /// True when the candidate costs less, surely.
+    /// True when the candidate costs significantly less.
     pub fn shrank(&self) -> bool {
         self.confidence == Confidence::Strong && self.delta < 0.0
     }
 }
 
-/// Compares a single cost, such as the CPU time of a route. Cost rows of windows that `exposures` does not list are
-/// left out, because one of their two signals is missing; listed windows without a row cost nothing.
+/// Compares a single cost, such as the CPU time of a route. Cost rows of windows missing in `exposures` are ignored,
+/// because one of their signals is missing; listed windows without a row cost nothing.
 pub fn compare_cost(
     exposures: Sides<&[ExposureWindow]>,
     costs: Sides<&[CostWindow]>,

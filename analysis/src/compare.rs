@@ -68,11 +68,11 @@ pub struct CompareOptions<'a> {
 pub struct Comparison {
     /// What costs are divided by.
     pub per: Per,
-    /// The release compared with.
+    /// The baseline release.
     pub baseline: SideSummary,
     /// The release judged.
     pub candidate: SideSummary,
-    /// One sentence.
+    /// Summary in one sentence.
     pub summary: String,
     /// Note, if the figures differ from what was requested.
     pub note: Option<String>,

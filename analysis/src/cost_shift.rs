@@ -19,7 +19,7 @@ const MADE_UP: f64 = 0.8;
 /// Standard errors within which two costs agree.
 const AGREEMENT: f64 = 2.0;
 
-/// A function that changed its name or place, not its cost.
+/// A function whose name or location changed, but not its cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MovedFunction {
     /// Its identifier in the baseline.
@@ -30,8 +30,8 @@ pub struct MovedFunction {
     pub cost: f64,
 }
 
-/// Pairs each gone function with the new one of the same total cost; each is used once, the costliest first. Among
-/// several that fit, one with a caller in common wins, then the closest cost.
+/// Pairs each gone function with the new one of the same total cost; each is used once, the most expensive first.
+/// Among several candidates, one with a common caller wins, then the closest cost.
 pub fn find_moved(report: &FunctionReport) -> Vec<MovedFunction> {
     let of_state = |state: FunctionState| report.functions.iter().filter(move |f| f.state == state);
     let mut gone: Vec<&FunctionChange> = of_state(FunctionState::Gone).collect();
@@ -77,7 +77,7 @@ fn same_cost(from: &FunctionChange, to: &FunctionChange) -> bool {
         && apart <= AGREEMENT * before.standard_error.hypot(after.standard_error)
 }
 
-/// True when functions changed but the route did not: what shrank makes up for what grew.
+/// True when functions changed but the route did not: decreases offset increases.
 pub fn is_cost_shift(report: &FunctionReport) -> bool {
     if report.route.grew() || report.route.shrank() {
         return false;

@@ -46,18 +46,18 @@ pub struct ErrorWindow {
     pub errors: u64,
 }
 
-/// When more failures are worth stating, and how sure one must be.
+/// When an increase in failures is reported, and with which certainty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ErrorConfig {
-    /// Chance of ever stating it where the candidate fails no more often, for each watched route.
+    /// False-positive probability per watched route, over its whole lifetime.
     pub alpha: f64,
-    /// Growth of the share of failures that is not worth stating: the lower end of the candidate's interval must pass it.
+    /// Increase in the share of failures that is ignored: the lower end of the candidate's interval must exceed it.
     pub floor_share: f64,
-    /// Failures of the candidate below which nothing is stated.
+    /// Minimum failures of the candidate.
     pub min_errors: u64,
-    /// First windows of the candidate that are not judged. A cold start is slow, it does not fail: there is no longer grace.
+    /// First windows of the candidate that are not judged. A cold start is slow but does not fail, so this is short.
     pub skip_first_windows: u32,
-    /// Blocks of windows that must carry a verdict.
+    /// Blocks of windows required for a verdict.
     pub min_windows: u32,
     /// The same when the releases are not live together.
     pub before_after_min_windows: u32,
@@ -67,7 +67,7 @@ pub struct ErrorConfig {
     pub live_gap_windows: u32,
     /// Windows are joined until each side has this many requests.
     pub min_block_requests: u64,
-    /// Share of windows in which something else makes one release alone fail; paid for in advance.
+    /// Share of windows in which another cause makes only one release fail; accounted for in advance.
     pub disturbed_share: f64,
 }
 
@@ -131,15 +131,15 @@ fn wilson(of: &Failures, z: f64) -> (f64, f64) {
 pub struct ErrorVerdict {
     /// Whether the evidence comes from releases live together.
     pub mode: ComparisonMode,
-    /// First window at which it held that the candidate fails more often; `None`: that cannot be said.
+    /// First window at which the candidate was found to fail more often; `None` if it was not.
     pub fired_at_window: Option<i64>,
-    /// The window in which that most likely began, as it was known when it was stated.
+    /// The window in which this most likely began, as estimated at the verdict.
     pub since_window: Option<i64>,
     /// Natural logarithm of the e-value's largest value so far.
     pub e_value_ln_peak: f64,
-    /// Chance of ever stating this without a change.
+    /// False-positive probability over the whole lifetime.
     pub alpha: f64,
-    /// Failures of the baseline behind the statement.
+    /// Failures of the baseline in the evidence.
     pub baseline: Failures,
     /// Failures of the candidate since it most likely began.
     pub candidate: Failures,
@@ -177,7 +177,7 @@ struct Watch<'a> {
     windows_used: u64,
 }
 
-/// Judges one route of two releases. Windows may come in any order; windows of one start are added up.
+/// Judges one route of two releases. Windows may be in any order; windows with the same start are added up.
 pub fn judge_errors(baseline: &[ErrorWindow], candidate: &[ErrorWindow], config: &ErrorConfig) -> ErrorVerdict {
     let mut windows: BTreeMap<i64, [Failures; 2]> = BTreeMap::new();
     for (at, side) in [baseline, candidate].into_iter().enumerate() {

@@ -44,25 +44,25 @@ pub struct LatencyWindow {
     pub histogram: Histogram,
 }
 
-/// When a slowdown is worth stating, and how sure one must be.
+/// When a slowdown is reported, and with which certainty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatencyConfig {
-    /// Chance of ever stating a slowdown that is none, for each watched route.
+    /// False-positive probability per watched route, over its whole lifetime.
     pub alpha: f64,
     /// Quantiles whose thresholds are tested. p99 needs more requests than most routes have in a window.
     pub quantiles: Vec<f64>,
-    /// Relative growth that is not worth stating.
+    /// Relative increase that is ignored.
     pub floor_relative: f64,
-    /// Growth in seconds that is not worth stating; the larger of the two floors counts. Half a millisecond is less
-    /// than one time slice of the Linux scheduler: a smaller difference between two processes may come from the core
-    /// they run on. Smaller changes are the matter of CPU per request ([`crate::change`]), which has no such floor.
+    /// Increase in seconds that is ignored; the larger of the two floors applies. Half a millisecond is less than one
+    /// time slice of the Linux scheduler: a smaller difference between two processes may come from the core they run
+    /// on. For smaller changes see CPU per request ([`crate::change`]), which has no such floor.
     pub floor_seconds: f64,
     /// First windows of the candidate that are not judged: caches are cold, connections new.
     pub skip_first_windows: u32,
-    /// For so many windows after the candidate's first one, none is judged while its latency still falls: it warms up. 0:
-    /// never asked.
+    /// Number of windows after the candidate's first one that are not judged while its latency still falls (warm-up).
+    /// 0 disables this.
     pub settle_windows: u32,
-    /// Windows (or blocks of windows on quiet routes) that must carry a verdict. It sets the cap on what one may say.
+    /// Windows (or blocks of windows on quiet routes) required for a verdict. This caps the weight of a single one.
     pub min_windows: u32,
     /// The same when the releases are not live together.
     pub before_after_min_windows: u32,
@@ -72,11 +72,11 @@ pub struct LatencyConfig {
     pub live_gap_windows: u32,
     /// Windows are joined until each side has this many requests.
     pub min_block_requests: u64,
-    /// Requests each release must have in the evidence before anything is stated.
+    /// Minimum requests of each release in the evidence.
     pub min_requests: u64,
-    /// Share of windows in which something else than the release slows one release alone (1 in 5000 is one in 14
-    /// hours); paid for in advance, in every window. At 1 in 500 the price, 0.14 nats a window, hides +20 % on a
-    /// route whose latency spreads widely, and simulated false alarms do not fall: the floor leaves more room.
+    /// Share of windows in which another cause slows only one release (1 in 5000 is one in 14 hours); accounted for
+    /// in every window. At 1 in 500 the price, 0.14 nats a window, hides +20 % on a route with widely spread latency,
+    /// and simulated false alarms do not decrease: the floor leaves more room.
     pub disturbed_share: f64,
 }
 
@@ -100,16 +100,16 @@ impl Default for LatencyConfig {
     }
 }
 
-/// What the evidence says.
+/// Outcome of the evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LatencyOutcome {
     /// The candidate is slower by more than the floor.
     Slower,
-    /// The baseline is slower by more than the floor. Stated only when both are live; nobody is alerted.
+    /// The baseline is slower by more than the floor. Reported only if both are live; raises no alert.
     Faster,
-    /// Enough was seen, and no slowdown can be stated.
+    /// Enough data, and no slowdown was found.
     NoChange,
-    /// Even if every request had been slower, this would not have been enough to say so.
+    /// Too little data: even if every request had been slower, it would not have been enough for a verdict.
     TooFewSamples {
         /// Requests each release needs in all, roughly, at the present traffic.
         needed_requests: u64,
@@ -138,7 +138,7 @@ pub struct QuantileEvidence {
     pub candidate: Option<QuantileEstimate>,
     /// Requests of the judged release above the thresholds.
     pub exceedances: u64,
-    /// How many are expected without a change, at most.
+    /// Maximum number expected without a change.
     pub expected: f64,
     /// Requests counted.
     pub requests: u64,
@@ -146,7 +146,7 @@ pub struct QuantileEvidence {
     pub e_value_ln: f64,
 }
 
-/// What stood after one judged window; for charts and for [`crate::alert_state`].
+/// State after one judged window, for charts and for [`crate::alert_state`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JudgedWindow {
     /// Start of the window that completed the judgement, seconds since the Unix epoch.
@@ -157,7 +157,7 @@ pub struct JudgedWindow {
     pub e_value_ln: f64,
     /// More of the candidate's requests exceeded the leading quantile's threshold than without a change.
     pub exceeding: bool,
-    /// The candidate was warming up: what the window shows is no evidence.
+    /// The candidate was warming up: the window is not evidence.
     pub warming: bool,
 }
 
@@ -168,9 +168,9 @@ pub struct LatencyVerdict {
     pub outcome: LatencyOutcome,
     /// Whether the evidence comes from releases live together.
     pub mode: ComparisonMode,
-    /// First window at which the outcome (slower or faster) held; it is never taken back here.
+    /// First window at which the outcome (slower or faster) was reached; it is never withdrawn here.
     pub fired_at_window: Option<i64>,
-    /// The window in which the change most likely began, as it was known when it was stated.
+    /// The window in which the change most likely began, as estimated at the verdict.
     pub since_window: Option<i64>,
     /// Natural logarithm of the e-value at the newest window.
     pub e_value_ln: f64,
@@ -178,11 +178,11 @@ pub struct LatencyVerdict {
     pub e_value_ln_peak: f64,
     /// What it must reach: ln(1 / alpha).
     pub e_value_ln_needed: f64,
-    /// Chance of ever stating this without a change.
+    /// False-positive probability over the whole lifetime.
     pub alpha: f64,
-    /// Per tested quantile, over the windows since the change began (all judged ones if none is stated).
+    /// Per tested quantile, over the windows since the change began (all judged windows if there is no verdict).
     pub quantiles: Vec<QuantileEvidence>,
-    /// The quantile that carries most evidence.
+    /// The quantile with the most evidence.
     pub leading_quantile: Option<f64>,
     /// Candidate minus baseline at that quantile, seconds.
     pub shift_seconds: Option<f64>,

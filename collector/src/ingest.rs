@@ -245,7 +245,8 @@ impl Ingest {
         }
     }
 
-    /// Buckets remembered of histograms that grow from the start of a process.
+    /// Buckets tracked for cumulative histograms, all processes together; a histogram with the SDKs' default bounds
+    /// needs about fifty, including overhead.
     pub(crate) fn cumulative_buckets(&self) -> usize {
         self.growing.buckets()
     }

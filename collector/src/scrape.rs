@@ -65,7 +65,7 @@ const LONGEST_GROWTH_NS: i64 = 600 * 1_000_000_000;
 /// How long a measurement without a length is said to have taken: one window.
 const NO_LENGTH_NS: i64 = 10 * 1_000_000_000;
 
-/// TLS to the targets of a job cannot be used.
+/// The TLS settings of a job are invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("`tls_config` of job `{job}` in the scrape configuration: {why}")]
 pub struct InvalidScrapeTls {

@@ -134,13 +134,13 @@ self_metrics! {
     ingest_requests: Family<RequestLabels, Counter> = requests(), Counter, Count,
         "OTLP requests by signal, outcome (stored, duplicate, refused, retry_later, nothing_to_store, not_taken) and reason",
         Loss::only(
-            Loss::failed("The answer and the log (level debug) tell the sender why; limits that can be raised are named there."),
+            Loss::failed("The response and the log (level debug) say why and name limits that can be raised."),
             &[Condition::is("outcome", &["refused"])],
         );
     ingest_items: Family<RequestLabels, Counter> = Family::default(), Counter, Count,
-        "Data points and samples left out or kept in another form, by signal, outcome and reason",
+        "Data points and samples dropped or changed, by signal, outcome and reason",
         Loss::only(
-            Loss::failed("The Status page names what was left out, from whom, and what to set."),
+            Loss::failed("The Status page shows what was dropped, from which sender, and what to set."),
             // What is no subject of this server is no loss.
             &[Condition::is("outcome", &["left_out"]), Condition::is_not("reason", &["unknown_metric", "not_taken"])],
         );
@@ -149,57 +149,57 @@ self_metrics! {
     ingest_ack_seconds: Timings<SignalLabel> = Family::new_with_constructor(ack_buckets), Histogram, Seconds,
         "Time from a decoded message to the batch being on disk", None;
     debuginfo_uploads: Family<OutcomeLabel, Counter> = outcomes(&["stored", "replaced"]), Counter, Count,
-        "Debug information files received, by outcome",
+        "Debug files received, by outcome",
         Loss::only(
-            Loss::failed("Functions of this build stay without names: the log of the sender says why it was refused."),
+            Loss::failed("Functions of this build have no names: the sender's log says why its file was refused."),
             &[Condition::is_not("outcome", &["stored", "replaced"])],
         );
     symbol_locations: Family<OutcomeLabel, Counter> = outcomes(&["named", "without_symbol", "failed"]), Counter, Count,
         "Locations looked up, by outcome (named, without_symbol, failed)",
         Loss::only(
-            Loss::failed("They are shown as addresses: the log names the build and why its file is of no use."),
+            Loss::failed("They are shown as addresses: the log names the build and what is wrong with its file."),
             &[Condition::is("outcome", &["failed"])],
         );
     symbol_queue: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
-        "Locations without a name, by what they wait for (worker, file)", None;
+        "Locations waiting for a name, by cause (worker, file)", None;
     symbol_reads: Family<OutcomeLabel, Counter> = outcomes(&["done", "refused", "killed", "not_started"]), Counter, Count,
-        "Questions to the process that reads symbols, by outcome (done, refused, killed, not_started)",
+        "Lookups in the symbol reader, by outcome (done, refused, killed, not_started)",
         Loss::only(
-            Loss::failed("Raise `symbol_memory_mb` or `symbol_seconds` if the log says that they were reached."),
+            Loss::failed("Raise `symbol_memory_mb` or `symbol_seconds` if the log says they were reached."),
             &[Condition::is("outcome", &["killed", "not_started"])],
         );
     verdict_run_seconds: Histogram = run_buckets(), Histogram, Seconds,
-        "Time of a verdict run", None;
+        "Duration of a verdict run", None;
     verdict_runs: Family<OutcomeLabel, Counter> = outcomes(&["done", "failed"]), Counter, Count,
         "Verdict runs, by outcome (done, failed)",
         Loss::only(
-            Loss::failed("Releases are not judged while it fails; the same windows are judged again. The log names the cause."),
+            Loss::failed("Releases are not judged while this fails; the windows are judged later. The log names the cause."),
             &[Condition::is("outcome", &["failed"])],
         );
     verdict_units: Gauge = Gauge::default(), Gauge, Count,
-        "Units (source, service, route) judged in the newest run", None;
+        "Units (source, service, route) judged in the latest run", None;
     verdict_windows: Gauge = Gauge::default(), Gauge, Count,
         "Windows of these units that the verdicts of the newest run rest on", None;
     alerts: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
-        "Alerts on the board, by state", None;
+        "Alerts, by state", None;
     notifications: Family<ReceiverLabels, Counter> = Family::default(), Counter, Count,
         "Messages to receivers, by receiver and outcome (delivered, retried, refused)",
         Loss::only(
-            Loss::lost("The receiver refused an alert, which was dropped: the log has its answer; check the address in `alertmanagers` or `webhooks`."),
+            Loss::lost("The receiver rejected an alert, which was dropped: its response is in the log; check the address in `alertmanagers` or `webhooks`."),
             &[Condition::is("outcome", &["refused"])],
         );
     scrapes: Family<JobLabels, Counter> = Family::default(), Counter, Count,
         "Profiles scraped, by job and outcome (stored, failed)",
         Loss::only(
-            Loss::failed("The Status page says what went wrong with which target."),
+            Loss::failed("The Status page shows the failed targets and why they failed."),
             &[Condition::is("outcome", &["failed"])],
         );
     scrape_profiles: Family<JobStateLabels, Gauge> = Family::default(), Gauge, Count,
-        "Profiles of targets that are scraped, by job and state (up, down, unknown)", None;
+        "Scraped profile endpoints, by job and state (up, down, unknown)", None;
     cumulative_rows: Gauge = Gauge::default(), Gauge, Count,
-        "Stacks remembered of counters that grow from the start of a process", None;
+        "Stacks tracked for cumulative profiles", None;
     names: Family<TableLabels, Gauge> = Family::default(), Gauge, Count,
-        "Entries of the tables of names that senders choose (workloads, names), and their limits, every half minute", None;
+        "Entries in the tables of sender-chosen names (workloads, names) and their limits, updated every half minute", None;
 }
 
 /// Writes what a metric is, also of families that hold nothing yet: dashboards and rules are checked against it.

@@ -10,7 +10,7 @@ use crate::{
     workload::{Component, Release, Side, Workload, clean_name},
 };
 
-/// Which of the two signals of a window a batch holds.
+/// The signal of a window that a batch contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Signal {
     /// Request histograms.
@@ -41,9 +41,9 @@ impl Signal {
 /// Identity of a batch, stable across retries: a batch that arrives twice is stored once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId {
-    /// Who sends: unique per process (workload and component). [`BatchId::sender_of`] all windows of the batch.
+    /// Sender, unique per process (workload and component): [`BatchId::sender_of`] all windows of the batch.
     pub sender: String,
-    /// A random number of the sending process: sequences begin anew with it, and nobody else can guess it.
+    /// Random number chosen by the sending process: sequences restart with it, and others cannot guess it.
     pub epoch: u64,
     /// 1, 2, 3, ... within (sender, epoch, signal).
     pub sequence: u64,
@@ -55,8 +55,8 @@ pub struct BatchId {
 const MAX_SENDER_BYTES: usize = 512;
 
 impl BatchId {
-    /// The name by which a process sends: `namespace/service/version/instance/component` in visible ASCII. A collector keeps
-    /// ids of this name only, so that nobody uses up the sequence numbers of somebody else.
+    /// Sender name of a process: `namespace/service/version/instance/component` in visible ASCII. A collector keeps
+    /// only IDs under this name, so that a sender cannot use up another's sequence numbers.
     pub fn sender_of(workload: &Workload, component: Component) -> String {
         let mut name = String::new();
         for part in [
@@ -135,13 +135,13 @@ impl std::str::FromStr for BatchId {
     }
 }
 
-/// HTTP status of requests whose caller left before the response was whole: nginx's number for it.
+/// HTTP status of requests whose caller left before the response was complete; nginx uses the same number.
 pub const CALLER_LEFT: u16 = 499;
 /// gRPC's status for the same.
 const GRPC_CANCELLED: u16 = 1;
 
-/// True for requests that their callers gave up. They count as requests and are nobody's error, and how long the callers
-/// were patient is nobody's latency.
+/// True for requests abandoned by their callers. They count as requests, not as errors, and have no latency, which
+/// would only measure the caller's patience.
 pub fn is_given_up(protocol: &str, status: u16) -> bool {
     match protocol {
         "grpc" => status == GRPC_CANCELLED,
@@ -149,7 +149,7 @@ pub fn is_given_up(protocol: &str, status: u16) -> bool {
     }
 }
 
-/// Requests of one window that agree in every label: one histogram.
+/// Requests of one window with identical labels: one histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestSeries {
     /// The end of the edge that observed them.
@@ -158,27 +158,27 @@ pub struct RequestSeries {
     pub route: String,
     /// HTTP method; empty where there is none.
     pub method: String,
-    /// The release at the other end, when it introduced itself.
+    /// The peer release, if it identified itself.
     pub peer: Option<Release>,
-    /// Whom the caller meant to reach, by the name it uses; empty when it did not say, and on the server's side.
+    /// Destination as the caller names it; empty when unknown and on the server side.
     pub destination: String,
     /// `http/1.1`, `http/2`, `grpc` or `tcp`.
     pub protocol: String,
-    /// HTTP status, [`CALLER_LEFT`] for those given up; for gRPC the `grpc-status`; 0 when no response came.
+    /// HTTP status, [`CALLER_LEFT`] for abandoned requests; `grpc-status` for gRPC; 0 without a response.
     pub status: u16,
     /// The request failed: status 5xx, a gRPC server error, or no response.
     pub error: bool,
-    /// Latencies, one per finished request: from its head to the end of its response, without the time that the caller
-    /// took to read it; to the head of a response that is a stream, to the first message of gRPC, to the connection of
-    /// the destination for TCP.
+    /// Latencies, one per finished request: from its head to the end of its response, minus the time the caller took
+    /// to read it; for streams to the response head, for gRPC to the first message, for TCP until the destination is
+    /// connected.
     pub duration: Histogram,
-    /// How long all of them together went on beyond their latency, in seconds: streams, slow readers, connections.
+    /// Total time they continued beyond their latency, in seconds: streams, slow readers, connections.
     pub streaming_s: f64,
     /// Body bytes received from the caller.
     pub request_bytes: u64,
     /// Body bytes sent to the caller.
     pub response_bytes: u64,
-    /// Streams, gRPC calls and connections that were open when the window ended. All that agree in side, route, peer,
+    /// Streams, gRPC calls and connections open at the end of the window. Those with the same side, route, peer,
     /// destination and protocol are counted in one of their series, because their outcome is not known yet.
     pub open: u64,
 }
@@ -194,9 +194,9 @@ pub struct WorkloadWindow {
     pub start_unix_s: i64,
     /// Length in seconds.
     pub length_s: u32,
-    /// The requests signal of this window is in this batch, even if nothing was requested.
+    /// This batch contains the window's requests signal, even if there were no requests.
     pub has_requests: bool,
-    /// The profiles signal of this window is in this batch, even if nothing was sampled.
+    /// This batch contains the window's profiles signal, even if there were no samples.
     pub has_profiles: bool,
     /// Request histograms.
     pub requests: Vec<RequestSeries>,
@@ -204,7 +204,7 @@ pub struct WorkloadWindow {
     pub profiles: Vec<Profile>,
 }
 
-/// One accepted unit: stored whole or not at all.
+/// One accepted unit, stored as a whole or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Identity; `None` for senders without one (they get at-least-once).

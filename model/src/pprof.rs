@@ -40,7 +40,7 @@ pub enum PprofError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// It unfolds to too much.
+    /// It expands to too much data.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
     /// A reference that points nowhere.

@@ -16,7 +16,7 @@ use crate::{
 pub struct Neighbour {
     /// `None`: no caller (the thread starts here) or no callee (the stack ends here).
     pub function: Option<Arc<FunctionInfo>>,
-    /// Value of stacks that pass through both.
+    /// Value of stacks that contain both.
     pub value: Pair,
     /// Samples of those stacks.
     pub samples: [u64; 2],
@@ -33,9 +33,9 @@ pub struct Sandwich {
     pub direct_callers: Vec<Neighbour>,
     /// Direct callees, the largest first.
     pub direct_callees: Vec<Neighbour>,
-    /// Upside down: below the root the function, below it its callers, theirs below them.
+    /// Inverted: the function is below the root, its callers below it, and so on.
     pub callers: FlameTree,
-    /// Below the root the function, below it what it calls.
+    /// The function is below the root, its callees below it.
     pub callees: FlameTree,
 }
 

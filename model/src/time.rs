@@ -7,10 +7,10 @@ pub const WINDOW_SECONDS: u32 = 10;
 /// The same, to calculate with.
 pub const WINDOW_S: i64 = WINDOW_SECONDS as i64;
 
-/// The longest window of another sender that is kept: a day.
+/// The longest window accepted from other senders: a day.
 pub const LONGEST_SECONDS: u32 = 86_400;
 
-/// Start, in seconds since the Unix epoch, of the window that holds the instant `unix_seconds`.
+/// Start, in seconds since the Unix epoch, of the window that contains `unix_seconds`.
 pub fn window_start(unix_seconds: i64) -> i64 {
     unix_seconds - unix_seconds.rem_euclid(i64::from(WINDOW_SECONDS))
 }
@@ -29,7 +29,7 @@ pub fn seconds_of(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }
 
-/// Where the production code reads the time; tests pass their own, so that faults of clocks can be simulated.
+/// Source of time in production code; tests pass their own to simulate clock faults.
 pub trait Clock: Send + Sync {
     /// Nanoseconds since the Unix epoch.
     fn now_unix_ns(&self) -> i64;

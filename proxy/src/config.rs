@@ -422,7 +422,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     if text.trim().is_empty() {
         return Err(ConfigError::one(
             path,
-            Problem::new(1, "the file is empty: write at least `workload` and a listener"),
+            Problem::new(1, "the file is empty: add at least `workload` and a listener"),
         ));
     }
     let one = |problem| ConfigError::one(path, problem);

@@ -61,7 +61,7 @@ pub enum MeshError {
     /// A route is no template.
     #[error(transparent)]
     Template(#[from] InvalidTemplate),
-    /// Two routes are one.
+    /// Two routes are identical.
     #[error(transparent)]
     Duplicate(#[from] DuplicateTemplate),
     /// The export cannot start.
@@ -245,7 +245,7 @@ pub struct ShutdownReport {
     pub drained: bool,
     /// Batches that the collector acknowledged during the shutdown.
     pub acked: u64,
-    /// Batches that are lost because it did not.
+    /// Batches lost because it did not acknowledge them.
     pub unacked: u64,
 }
 
@@ -326,7 +326,7 @@ impl Mesh {
         &self.inner.reporting.telemetry
     }
 
-    /// All counts, in the text format of Prometheus.
+    /// All metrics, in Prometheus text format.
     pub fn metrics(&self) -> String {
         self.inner.reporting.metrics()
     }

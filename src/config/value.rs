@@ -144,7 +144,7 @@ impl Setting for Vec<String> {
     const SEPARATOR: Option<char> = Some(',');
 
     fn from_yaml(value: &Node) -> Result<Vec<String>, String> {
-        texts(value).ok_or_else(|| format!("{} is not a list of text: write for example `[a, b]`", said(value)))
+        texts(value).ok_or_else(|| format!("{} is not a list of text: use, for example, `[a, b]`", said(value)))
     }
 
     fn from_texts(texts: &[String]) -> Result<Vec<String>, String> {
@@ -176,7 +176,7 @@ impl Setting for OwnCode {
         };
         let lists = lists.ok_or_else(|| {
             format!(
-                "{} is not prefixes by service: write for example `{{checkout: [io.shop., src/]}}`",
+                "{} does not map services to prefixes: use, for example, `{{checkout: [io.shop., src/]}}`",
                 said(value)
             )
         })?;

@@ -143,7 +143,7 @@ impl Shared {
         })
     }
 
-    /// Number of the last batch visible to questions.
+    /// Number of the last batch visible to queries.
     pub(crate) fn applied(&self) -> Lsn {
         *self.applied.borrow()
     }

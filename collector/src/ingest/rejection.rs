@@ -26,11 +26,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// A refusal.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Rejection {
-    /// The batch id cannot be read.
+    /// The batch ID is invalid.
     #[error("{0}")]
     BatchId(String),
-    /// The bytes are not what the address expects.
-    #[error("the request body is not an OTLP {what} request: {reason}; nothing of it was stored")]
+    /// The body is not what the endpoint expects.
+    #[error("the request body is not an OTLP {what} request: {reason}; nothing was stored")]
     Undecodable {
         /// `metrics` or `profiles`.
         what: &'static str,
@@ -38,7 +38,7 @@ pub(crate) enum Rejection {
         reason: String,
     },
     /// The compressed bytes cannot be read.
-    #[error("the request body is not valid {encoding}: {reason}; nothing of it was stored")]
+    #[error("the request body is not valid {encoding}: {reason}; nothing was stored")]
     Compression {
         /// `gzip` or `zstd`.
         encoding: &'static str,
@@ -47,29 +47,25 @@ pub(crate) enum Rejection {
     },
     /// More bytes than allowed.
     #[error(
-        "the request has more than {limit} bytes after decompression (`max_request_mb`); send smaller batches or raise \
-         the setting of the collector"
+        "the request has more than {limit} bytes after decompression (`max_request_mb`); send smaller batches or raise this server setting"
     )]
     TooLarge {
         /// The setting.
         limit: usize,
     },
-    /// Small on the wire and large in memory.
-    #[error("the request was not read: {0} (the limit is eight times `max_request_mb`)")]
+    /// Small on the wire but large in memory.
+    #[error("the request was not processed: {0} (the limit is eight times `max_request_mb`)")]
     TooHeavy(#[from] TooHeavy),
-    /// Other requests hold the memory that there is for them.
-    #[error(
-        "the requests that are being taken in hold all of the {bytes} bytes of memory they may (a multiple of \
-         `max_request_mb`); send again later"
-    )]
+    /// Other requests use all memory for requests.
+    #[error("requests in progress use all {bytes} bytes of their memory (a multiple of `max_request_mb`); retry later")]
     NoRoom {
         /// How much that is.
         bytes: usize,
     },
-    /// The process gets no place among those that report.
-    #[error("no room for another process of this sender (`max_workloads`); send again later: {0}")]
+    /// The limit of reporting processes is reached.
+    #[error("too many reporting processes; retry later: {0}")]
     NoPlace(String),
-    /// Something else than what is spoken here.
+    /// Unsupported content type.
     #[error("content type `{content_type}` is not accepted; send {accepted}")]
     ContentType {
         /// What was sent.
@@ -78,17 +74,17 @@ pub(crate) enum Rejection {
         accepted: &'static str,
     },
     /// A third-party profile cannot be read.
-    #[error("the profile cannot be read: {0}; nothing of it was stored")]
+    #[error("cannot read the profile: {0}; nothing was stored")]
     Profile(String),
-    /// A format of profiles that is not read.
-    #[error("the format `{format}` is not read; send one of {accepted}")]
+    /// Unsupported profile format.
+    #[error("the format `{format}` is not supported; send one of {accepted}")]
     Format {
         /// What was sent.
         format: String,
         /// What is read.
         accepted: &'static str,
     },
-    /// A parameter of the address is missing or wrong.
+    /// A query parameter is missing or wrong.
     #[error("parameter `{name}`: {reason}")]
     Parameter {
         /// Which.
@@ -96,10 +92,10 @@ pub(crate) enum Rejection {
         /// What is wrong with it.
         reason: String,
     },
-    /// All of it was left out, and the protocol has no other way to say so.
-    #[error("nothing was kept; {0}")]
+    /// Everything was dropped, and the protocol has no other way to report it.
+    #[error("nothing was stored; {0}")]
     NothingKept(String),
-    /// A compression that is not spoken here.
+    /// Unsupported compression.
     #[error("content encoding `{0}` is not accepted; send `gzip`, `zstd` or no compression")]
     ContentEncoding(String),
     /// The body did not arrive in time.
@@ -108,16 +104,16 @@ pub(crate) enum Rejection {
         /// The setting.
         seconds: u64,
     },
-    /// The connection broke while the body was read.
-    #[error("the request body ended early: {0}; nothing of it was stored")]
+    /// The connection was lost while the body was read.
+    #[error("the request body ended early: {0}; nothing was stored")]
     BrokenBody(String),
     /// Too many requests at once.
-    #[error("{limit} requests are being taken in already (`max_concurrent_requests`); send again later")]
+    #[error("too many concurrent requests (`max_concurrent_requests` = {limit}); retry later")]
     Overloaded {
         /// The setting.
         limit: usize,
     },
-    /// The store did not take it.
+    /// The store refused it.
     #[error("{0}")]
     Store(#[from] AppendError),
 }

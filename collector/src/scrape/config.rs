@@ -51,10 +51,10 @@ pub(super) use self::{
     schema::{DnsDiscovery, FileDiscovery, Group, Limits, Lookup, Scheme},
 };
 
-/// A scrape configuration that cannot be used. A retry helps once the file is mended.
+/// An invalid scrape configuration. Fix the file, then retry.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeConfigError {
-    /// The file says something wrong.
+    /// The file contains errors.
     #[error("{}", show_problems(path, problems))]
     Invalid {
         /// The file.
@@ -86,7 +86,8 @@ struct Whole {
     scrape: schema::File,
 }
 
-/// Checks the text of a scrape configuration; `path` names it in messages, and its folder is where file names begin.
+/// Checks the text of a scrape configuration; `path` names it in messages, and paths in it are relative to its
+/// directory.
 ///
 /// # Errors
 /// When it is not YAML of this shape, or contradicts itself.

@@ -166,7 +166,7 @@ impl Discovery {
                 let looked = tokio::time::timeout(LOOKUP_LIMIT, look_up(discovery, name, self.name_servers.as_ref()));
                 let looked = looked
                     .await
-                    .unwrap_or_else(|_| Err(format!("no answer within {LOOKUP_LIMIT:?}")));
+                    .unwrap_or_else(|_| Err(format!("no response within {LOOKUP_LIMIT:?}")));
                 let next = now + discovery.refresh_interval;
                 match looked {
                     Ok(groups) => LookedUp {
@@ -284,7 +284,7 @@ fn refresh_file(path: &Path, known: Option<ReadFile>) -> ReadFile {
     };
     let read = emberline_yaml::read_file(path).map_err(|error| match error {
         Unreadable::Io(error) => format!("{}: {error}", path.display()),
-        Unreadable::TooLarge => format!("{}: too large for a list of targets", path.display()),
+        Unreadable::TooLarge => format!("{}: too large for a target list", path.display()),
     });
     let parsed = read.and_then(|text| {
         let groups: Result<Vec<Group>, _> = emberline_yaml::from_str(&text);

@@ -66,7 +66,7 @@ pub(super) fn assemble(slow: &Slow, evidence: &Evidence, waiting: bool) -> Optio
             ranges: [evidence.ranges.baseline, evidence.ranges.candidate],
         }),
         ended_reason: None,
-        suppressed_reason: went_away.then(|| "it went away before it was confirmed".to_owned()),
+        suppressed_reason: went_away.then(|| "it ended before it was confirmed".to_owned()),
     })
 }
 
@@ -117,6 +117,6 @@ pub(super) fn assemble_failing(failing: &Failing, to: i64, most: u32) -> Option<
         folded: Vec::new(),
         diff_url: links::service(&failing.namespace, &failing.service, (since, end)),
         ended_reason: None,
-        suppressed_reason: went_away.then(|| "it went away before it was confirmed".to_owned()),
+        suppressed_reason: went_away.then(|| "it ended before it was confirmed".to_owned()),
     })
 }

@@ -75,7 +75,7 @@ pub(super) fn of_slow(slow: &Slow, evidence: &Evidence) -> String {
 
 fn cause(evidence: &Evidence) -> String {
     let Some(cpu) = &evidence.cpu else {
-        return "no stacks of both releases to attribute the change to a function".to_owned();
+        return "stacks from both releases are needed to attribute the change to a function".to_owned();
     };
     let mut text = match (&evidence.guilty, cpu.judgement) {
         (Some(guilty), _) => format!(
@@ -86,12 +86,12 @@ fn cause(evidence: &Evidence) -> String {
         ),
         (None, Judgement::Changed) if cpu.delta_ns > 0.0 => {
             format!(
-                "CPU per request grew by {}, and no single function explains most of it",
+                "CPU per request grew by {}, but no single function explains most of it",
                 format_ns(cpu.delta_ns)
             )
         }
-        (None, Judgement::TooFewSamples) => "there are too few stack samples to name a function".to_owned(),
-        (None, _) => "its CPU per request did not grow: the time is spent waiting".to_owned(),
+        (None, Judgement::TooFewSamples) => "too few stack samples to name a function".to_owned(),
+        (None, _) => "CPU per request did not grow: the time is spent waiting".to_owned(),
     };
     if cpu.whole_service {
         // Writing to a string cannot fail.

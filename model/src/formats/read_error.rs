@@ -9,9 +9,9 @@ use crate::{otlp::Rejected, profile::Profile, weight::TooHeavy};
 pub(super) struct Outcome {
     /// One per type.
     pub(super) profiles: Vec<Profile>,
-    /// What was left out, in samples.
+    /// What was dropped, in samples.
     pub(super) left_out: Vec<Rejected>,
-    /// What was kept in another form than it came in.
+    /// What was changed.
     pub(super) changed: Vec<Rejected>,
 }
 

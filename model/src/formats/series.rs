@@ -36,7 +36,7 @@ pub enum SeriesError {
     /// Not the JSON of the request.
     #[error("{0}")]
     Json(#[from] JsonError),
-    /// It unfolds to too much.
+    /// It expands to too much data.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
     /// One of its files.

@@ -16,7 +16,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
     let mut say = |path: &str, message: String| problems.push(Problem::new(places.line_of(path), message));
     if config.inbound.is_empty() && config.outbound.is_empty() {
         let message =
-            "no listener: write `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry";
+            "no listener: add `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry";
         say("", message.to_owned());
     }
     let inbound = config.inbound.iter().enumerate();
@@ -33,13 +33,13 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         if *times == 2 && address.port() != 0 {
             say(
                 &path,
-                format!("{address} is listened on twice: give each listener its own port"),
+                format!("{address} is used by two listeners: give each its own port"),
             );
         }
     }
     if let Some(collector) = &config.collector {
         if !collector.endpoint.starts_with("https:") && !collector.tls.is_empty() {
-            let message = "`collector.tls` is not used without an `https://` endpoint: write one, or leave `tls` out";
+            let message = "`collector.tls` has no effect without an `https://` endpoint: use one, or remove `tls`";
             say("collector.tls", message.to_owned());
         }
         if let Err(error) = collector.tls.check() {
@@ -53,7 +53,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
         if inbound.to == Address::Socket(inbound.listen) {
             let to = &inbound.to;
-            let message = format!("`to: {to}` is the listener itself: write the application's address");
+            let message = format!("`to: {to}` is the listener itself: set it to the application's address");
             say(&format!("inbound[{at}].to"), message);
         }
     }
@@ -61,7 +61,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         let path = format!("outbound[{at}].destinations");
         if outbound.destinations.is_empty() {
             let message = format!(
-                "`destinations` of {} is empty: write `destinations: [{{address: 127.0.0.1:9101}}]`",
+                "`destinations` of {} is empty: add `destinations: [{{address: 127.0.0.1:9101}}]`",
                 outbound.service
             );
             say(&path, message);
@@ -76,7 +76,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         for (index, destination) in outbound.destinations.iter().enumerate() {
             if !addresses.insert(&destination.address) {
                 let message = format!(
-                    "destination {} of {} is there twice",
+                    "destination {} of {} is listed twice: remove one",
                     destination.address, outbound.service
                 );
                 say(&format!("{path}[{index}].address"), message);

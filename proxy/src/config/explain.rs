@@ -24,7 +24,7 @@ pub enum ConfigError {
         /// The most that is read.
         limit: u64,
     },
-    /// The file says something wrong.
+    /// The file contains errors.
     #[error("{}", show_problems(path, problems))]
     Invalid {
         /// The file.

@@ -278,7 +278,7 @@ impl PeerTable {
         self.invalid.load(Ordering::Relaxed)
     }
 
-    /// Requests whose peer found no place, by cause.
+    /// Requests whose peer could not be tracked, by cause.
     pub(super) fn folded(&self) -> [u64; 3] {
         std::array::from_fn(|at| self.folded[at].load(Ordering::Relaxed))
     }

@@ -73,7 +73,7 @@ impl Source {
 /// A header value that does not introduce anybody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{PEER_HEADER}` is not `v1;<namespace>;<service>;<version>;<instance>`: {0}; fix the sender; until then its requests count as those of an unknown peer"
+    "`{PEER_HEADER}` is not `v1;<namespace>;<service>;<version>;<instance>`: {0}; fix the sender: until then, its requests count as an unknown peer's"
 )]
 pub struct InvalidPeer(&'static str);
 
@@ -113,7 +113,7 @@ pub fn parse_peer(value: &[u8]) -> Result<Workload, InvalidPeer> {
     let mut name = || {
         parts
             .next()
-            .ok_or(InvalidPeer("it has fewer than five parts"))
+            .ok_or(InvalidPeer("it has fewer than five fields"))
             .and_then(decode_name)
     };
     let mut workload = Workload {
@@ -123,7 +123,7 @@ pub fn parse_peer(value: &[u8]) -> Result<Workload, InvalidPeer> {
         instance: name()?,
     };
     if parts.next().is_some() {
-        return Err(InvalidPeer("it has more than five parts"));
+        return Err(InvalidPeer("it has more than five fields"));
     }
     if workload.service.is_empty() {
         return Err(InvalidPeer("the service is empty"));

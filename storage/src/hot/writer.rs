@@ -139,7 +139,7 @@ impl Writer {
         if let Some(engine) = self.state.engine()
             && let Err(error) = engine.database.checkpoint()
         {
-            tracing::warn!(%error, "no checkpoint at the end; the next start replays the write-ahead log");
+            tracing::warn!(%error, "shutdown checkpoint failed; the next start replays the write-ahead log");
         }
     }
 
@@ -152,7 +152,7 @@ impl Writer {
             && shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX) >= ROOM_BYTES
             && let Err(error) = history.make_durable(&*shared.disk, &shared.options.data_dir)
         {
-            tracing::warn!(%error, "the release history cannot be written; retrying");
+            tracing::warn!(%error, "cannot write the release history; retrying");
         }
     }
 
@@ -202,7 +202,7 @@ impl Writer {
             Ok(engine) if engine.applied > self.journal.durable() => {
                 // Its numbers mean other batches than the journal's: it belongs to a journal that is gone.
                 drop(engine);
-                self.repair(Kind::Damaged, "it is ahead of the journal");
+                self.repair(Kind::Damaged, "its data is newer than the journal");
             }
             Ok(engine) => self.state.open(engine),
             Err(message) => {
@@ -216,7 +216,7 @@ impl Writer {
 
     /// Closes the engine; damaged files are set aside. It is opened again at once, or when there is space again.
     fn repair(&mut self, kind: Kind, why: &str) {
-        tracing::error!(?kind, why, "the query engine is repaired");
+        tracing::error!(?kind, why, "query engine repaired");
         self.shared.counters.set_hot_error(Some(why.to_owned()));
         // Readers first: no connection may keep the old instance alive while the new one opens the file.
         self.shared.readers.close(why);

@@ -46,7 +46,7 @@ pub struct CostRow {
     pub cpu_ns: i64,
     /// Stack samples.
     pub samples: u64,
-    /// Requests served meanwhile: a part of those of a window that is covered in part.
+    /// Requests served meanwhile; a partly covered window contributes its share.
     pub requests: f64,
 }
 

@@ -87,7 +87,7 @@ pub struct Exemplars {
     pub found: u64,
     /// Sum of the values of all of them.
     pub value: i64,
-    /// How many more the selected series had in the range that were not kept, of any trace or span.
+    /// Number of further samples of the selected series in the range that were not kept, of any trace or span.
     pub cut: u64,
 }
 

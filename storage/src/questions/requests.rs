@@ -121,7 +121,7 @@ pub struct RequestRow {
     pub side: Side,
     /// Route template.
     pub route: String,
-    /// The release at the other end, when it introduced itself.
+    /// The peer release, if it identified itself.
     pub peer: Option<Release>,
     /// HTTP method; empty where there is none.
     pub method: String,

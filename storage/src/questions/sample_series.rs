@@ -81,7 +81,7 @@ pub struct StackCount {
     pub namespace: String,
     /// Name.
     pub service: String,
-    /// Different stacks.
+    /// Distinct stacks.
     pub stacks: u64,
 }
 

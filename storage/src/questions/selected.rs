@@ -32,7 +32,7 @@ pub enum Label {
     Service,
     /// Version of the service.
     Version,
-    /// Name of the process among those of its release.
+    /// Name of the process, unique within its release.
     Instance,
     /// `application` or `proxy`.
     Component,

@@ -16,7 +16,7 @@ pub struct WorkloadFilter {
     pub service: Option<String>,
     /// Version of the service.
     pub version: Option<String>,
-    /// Name of the process among those of its release.
+    /// Name of the process, unique within its release.
     pub instance: Option<String>,
 }
 

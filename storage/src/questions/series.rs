@@ -37,7 +37,7 @@ impl SeriesIn {
         })
     }
 
-    /// True when there are none.
+    /// True when empty.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self, SeriesIn::Few(ids) if ids.is_empty())
     }

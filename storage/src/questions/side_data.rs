@@ -103,7 +103,7 @@ impl SideQuery {
 /// Both sides of a comparison.
 #[derive(Debug, Clone)]
 pub struct BothSides {
-    /// The release compared with.
+    /// The baseline release.
     pub baseline: SideData,
     /// The release judged.
     pub candidate: SideData,

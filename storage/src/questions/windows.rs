@@ -156,7 +156,7 @@ pub struct ReportRow {
 pub struct Complete {
     /// Windows of profiles that count, if only in part.
     pub windows: u64,
-    /// Seconds that both signals cover.
+    /// Seconds covered by both signals.
     pub covered_s: u64,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Cost {
     pub(crate) cpu_ns: i64,
     /// Stack samples.
     pub(crate) samples: u64,
-    /// Requests served meanwhile: a part of those of a window that is covered in part.
+    /// Requests served meanwhile; a partly covered window contributes its share.
     pub(crate) requests: f64,
 }
 
@@ -53,13 +53,13 @@ impl Cost {
 /// CPU, and what of it is divided by requests.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(crate) struct CpuFigures {
-    /// CPU for requests served and for no request, all windows.
+    /// CPU for requests served and outside of requests, all windows.
     cpu_ns: i64,
     /// `complete_cpu_ns / complete_requests`; null without requests.
     cpu_ns_per_request: Option<f64>,
-    /// CPU of the time that both signals cover.
+    /// CPU in the time covered by both signals.
     complete_cpu_ns: i64,
-    /// Requests of that time, rounded where windows are covered in part.
+    /// Requests in that time, rounded for partly covered windows.
     complete_requests: u64,
     /// Stack samples of `cpu_ns`.
     samples: u64,

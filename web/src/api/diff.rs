@@ -66,33 +66,33 @@ pub(crate) struct Diff {
     route: Option<String>,
     side: String,
     profile_type: String,
-    /// Unit of raw values, and, with what `per` divides by, of costs.
+    /// Unit of raw values and, per `per`, of costs.
     unit: String,
     per: Per,
     baseline: SideSummary,
     candidate: SideSummary,
-    /// One sentence.
+    /// Summary in one sentence.
     summary: String,
-    /// What to know about the figures, where they are not those that were asked for: CPU of the whole service, because no
-    /// stacks carry the route.
+    /// Note, if the figures differ from what was requested: CPU of the whole service, because no stacks carry the
+    /// route.
     note: Option<String>,
     judgement: Judgement,
-    /// Id of the function to look at first.
+    /// ID of the guilty function.
     #[schema(value_type = Option<String>)]
     guilty: Option<HexId>,
-    /// Said when functions changed and the cost did not.
+    /// Note if functions changed but the cost did not.
     cost_shift: Option<String>,
     change: CostChange,
     /// Sorted by the size of `contribution`.
     functions: Vec<FunctionRow>,
-    /// What `functions_limit` left out.
+    /// Rows omitted by `functions_limit`.
     functions_cut: DiffFunctionsCut,
     tree: DiffTree,
     /// Null when no request was seen.
     latency: Option<LatencyEvidence>,
 }
 
-/// Rows left out of a comparison's function table.
+/// Rows omitted from a comparison's function table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiffFunctionsCut {
     /// Rows.

@@ -38,12 +38,12 @@ pub(crate) struct Releases {
     releases: Vec<ReleaseStats>,
 }
 
-/// A release with what it served and what that cost.
+/// A release with its requests and their cost.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReleaseStats {
     #[serde(flatten)]
     release: Release,
-    /// Whose CPU the figures below are: the application's where it reports, else the proxy's.
+    /// Component of the figures below: the application if it reports, else the proxy.
     component: Component,
     /// Requests served.
     requests: u64,
@@ -54,11 +54,11 @@ pub(super) struct ReleaseStats {
     cpu: CpuFigures,
     /// Windows reported.
     windows: u64,
-    /// Windows of profiles that count, if only in part, where CPU is divided by requests.
+    /// Profile windows that count, fully or in part, when CPU is divided by requests.
     complete_windows: u64,
-    /// Seconds that both signals cover.
+    /// Seconds covered by both signals.
     covered_s: u64,
-    /// Seconds that windows of requests cover.
+    /// Seconds covered by request windows.
     requests_s: u64,
     /// Share of CPU whose leaf function has a name, 0 to 1.
     resolved_ratio: f64,

@@ -49,7 +49,7 @@ pub(crate) struct ServicePage {
     routes: Vec<RouteStats>,
     /// Length of a step of `series`, in seconds.
     step_s: u32,
-    /// By step, then newest version first; whose CPU is said per release.
+    /// By step, then newest version first; the component is given per release.
     series: Vec<Point>,
     /// Alerts about this service, newest first.
     alerts: Vec<Alert>,
@@ -58,10 +58,10 @@ pub(crate) struct ServicePage {
 /// One route of one release.
 #[derive(Debug, Serialize, ToSchema)]
 struct RouteStats {
-    /// `(none)`: CPU that belongs to no request.
+    /// Route; `(none)` for CPU outside of requests.
     route: String,
     version: String,
-    /// Whose CPU. A release that both the application and a proxy report has a row of each.
+    /// Component. A release reported by both application and proxy has a row for each.
     component: Component,
     /// Requests served.
     requests: u64,
@@ -80,14 +80,14 @@ struct Point {
     /// Start of the step, milliseconds since the Unix epoch.
     start_ms: i64,
     version: String,
-    /// Seconds that the windows with these requests cover; 0 where nothing is known of requests.
+    /// Seconds covered by the windows with these requests; 0 without request data.
     observed_s: u64,
     requests: u64,
     errors: u64,
     #[serde(flatten)]
     quantiles: Quantiles,
     cpu_ns: i64,
-    /// Of the time that both signals cover; null where there is none, or no request.
+    /// For the time covered by both signals; null without such time or without requests.
     cpu_ns_per_request: Option<f64>,
 }
 

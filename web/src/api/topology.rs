@@ -119,7 +119,7 @@ struct EdgeSide {
     given_up: u64,
     #[serde(flatten)]
     quantiles: Quantiles,
-    /// How long all of them together went on beyond their latency, in seconds: streams, slow readers, connections.
+    /// Total time they continued beyond their latency, in seconds: streams, slow readers, connections.
     streaming_seconds: f64,
     /// Body bytes from the caller.
     request_bytes: u64,

@@ -126,7 +126,7 @@ pub(crate) async fn hold(State(limits): State<Arc<Limits>>, request: Request, ne
                     StatusCode::SERVICE_UNAVAILABLE,
                     "all",
                     format!(
-                        "{} questions are being answered, as many as `max_questions` allows: ask again in a moment",
+                        "{} queries are in progress, the limit of `max_questions`: retry in a moment",
                         limits.bounds.max_questions
                     ),
                 ),
@@ -134,7 +134,7 @@ pub(crate) async fn hold(State(limits): State<Arc<Limits>>, request: Request, ne
                     StatusCode::TOO_MANY_REQUESTS,
                     "asker",
                     format!(
-                        "{} questions of this address are being answered, half of what `max_questions` allows: wait for some of them, or ask again in a moment",
+                        "{} queries from this address are in progress, half of `max_questions`: wait for some of them, or retry in a moment",
                         limits.places.max_of_one
                     ),
                 ),
@@ -161,7 +161,7 @@ pub(crate) async fn hold(State(limits): State<Arc<Limits>>, request: Request, ne
         let Ok(turn) = tokio::time::timeout(LONGEST_WAIT, limits.places.turn(asker)).await else {
             limits.metrics.refuse("turn");
             let message = format!(
-                "other questions are being answered, and the turn of this one did not come within {} s: ask again in a moment",
+                "this query waited {} s for other queries to finish: retry in a moment",
                 LONGEST_WAIT.as_secs()
             );
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_questions", message, true);
@@ -174,7 +174,7 @@ pub(crate) async fn hold(State(limits): State<Arc<Limits>>, request: Request, ne
         Ok(response) => response,
         Err(_) => {
             let message = format!(
-                "no answer within `max_request_seconds` = {}: ask for a shorter range",
+                "no response within `max_request_seconds` = {}: use a shorter range",
                 limits.bounds.max_request_seconds
             );
             refuse(StatusCode::GATEWAY_TIMEOUT, "request_timeout", message, false)
@@ -196,7 +196,7 @@ async fn arrived(request: Request) -> Result<Request, ApiError> {
                 Some(Err(error)) => {
                     return Err(ApiError::bad_request(
                         "body_broken",
-                        format!("the body broke off: {error}"),
+                        format!("the request body was cut off: {error}"),
                     ));
                 }
                 None => return Ok(true),
@@ -210,7 +210,7 @@ async fn arrived(request: Request) -> Result<Request, ApiError> {
             status: StatusCode::REQUEST_TIMEOUT,
             code: "body_too_slow",
             message: format!(
-                "the question did not arrive within {} s: send it in one piece",
+                "the request did not arrive within {} s: send it without pauses",
                 LONGEST_ARRIVAL.as_secs()
             ),
             retry: true,
@@ -235,7 +235,7 @@ async fn in_room(limits: &Limits, response: Response) -> Response {
     if bytes > limits.bounds.max_answer_bytes {
         limits.metrics.refuse("size");
         let message = format!(
-            "the answer is {} MB long, and `max_answer_bytes` allows {}: ask for a shorter range, a lower `limit` or `functions_limit`",
+            "the response is {} MB, but `max_answer_bytes` allows {}: use a shorter range, a lower `limit` or `functions_limit`",
             bytes / 1_000_000,
             limits.bounds.max_answer_bytes / 1_000_000
         );
@@ -246,7 +246,7 @@ async fn in_room(limits: &Limits, response: Response) -> Response {
         None => {
             limits.metrics.refuse("readers");
             let message = format!(
-                "answers of {} MB wait for their readers, as much as `max_answer_bytes` allows: ask again in a moment",
+                "{} MB of responses are waiting for slow clients, the limit of `max_answer_bytes`: retry in a moment",
                 limits.bounds.max_answer_bytes / 1_000_000
             );
             refuse(StatusCode::SERVICE_UNAVAILABLE, "too_many_answers", message, true)

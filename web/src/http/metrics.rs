@@ -83,15 +83,15 @@ impl HttpMetrics {
         );
         registry.register(
             "request_seconds",
-            "Time until the head of the answer was ready",
+            "Time until the response head was ready",
             durations.clone(),
         );
         let running = Gauge::default();
-        registry.register("questions_running", "Questions of the API under way", running.clone());
+        registry.register("questions_running", "API queries in progress", running.clone());
         let abandoned = Counter::default();
         registry.register(
             "questions_abandoned",
-            "Questions whose asker left before the answer",
+            "API queries abandoned by the client",
             abandoned.clone(),
         );
         let refused = Family::<Refused, Counter>::default();
@@ -101,7 +101,7 @@ impl HttpMetrics {
         }
         registry.register(
             "questions_refused",
-            "Questions refused because of others, by reason: all places taken, the asker's places taken, no turn, answers not taken, memory held by others, larger than an answer may be",
+            "API queries refused because of load, by reason: concurrency limit, per-address limit, queue timeout, unread responses, memory in use by others, response too large",
             refused.clone(),
         );
         HttpMetrics {

@@ -60,7 +60,7 @@ impl prometheus_client::collector::Collector for Started {
         let gauge = ConstGauge::new(self.0 as f64 / 1_000.0);
         gauge.encode(encoder.encode_descriptor(
             "process_start_time",
-            "Start of the process, seconds since the Unix epoch",
+            "Start time of the process, in Unix seconds",
             Some(&Unit::Seconds),
             gauge.metric_type(),
         )?)
@@ -77,9 +77,9 @@ pub(crate) async fn page(State(web): State<Web>) -> Result<Response, ApiError> {
         .into_iter()
         .chain(web.registries.iter().map(|r| &**r));
     for registry in registries {
-        text::encode_registry(&mut page, registry).map_err(|_| ApiError::internal("the counters cannot be written"))?;
+        text::encode_registry(&mut page, registry).map_err(|_| ApiError::internal("cannot encode the metrics"))?;
     }
-    text::encode_eof(&mut page).map_err(|_| ApiError::internal("the counters cannot be written"))?;
+    text::encode_eof(&mut page).map_err(|_| ApiError::internal("cannot encode the metrics"))?;
     Ok((
         [(
             header::CONTENT_TYPE,

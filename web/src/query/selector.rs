@@ -178,7 +178,7 @@ fn bad(why: &str) -> ApiError {
     ApiError::bad_request("bad_selector", message)
 }
 
-/// Refuses the name of a label that no sample has.
+/// Refuses a label name that no sample has.
 pub(crate) fn unknown_label(name: &str) -> ApiError {
     let all = Label::ALL.iter().map(|label| label.name()).chain(TYPE_LABELS);
     let message = format!("unknown label `{}`{}", shorten(name), names::suggestion(name, all));

@@ -189,10 +189,7 @@ async fn a_gauge_is_compared_by_its_mean_whatever_it_is_to_be_divided_by() {
             diff["note"]
         );
         let summary = diff["summary"].as_str().unwrap();
-        assert!(
-            summary.contains("goroutine on average: 16 and 32"),
-            "{summary}"
-        );
+        assert!(summary.contains("goroutine on average: 16 and 32"), "{summary}");
     }
     // One release alone says the same.
     let profile = world

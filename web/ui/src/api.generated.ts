@@ -1,7 +1,7 @@
 // Generated from the types of the server; do not edit. To generate it again:
 // cargo build --release --workspace --example api_types && target/release/examples/api_types > web/ui/src/api.generated.ts
 
-/** What each question may be asked with, and what it is answered with. */
+/** Parameters and response type of each query. */
 export interface Questions {
   "api/v1/alerts": { parameter: "state"; answer: Alerts };
   "api/v1/callers": { parameter: "function" | "selector" | "profile_type" | "from" | "to" | "limit"; answer: Callers };
@@ -23,36 +23,36 @@ export interface Questions {
   "api/v1/topology": { parameter: "from" | "to" | "namespace"; answer: Topology };
 }
 
-/** A release's route got slower: the statement with its evidence. */
+/** A regression of a release on a route, with its evidence. */
 export interface Alert {
-  /** Chance of ever stating this without a change, per edge and release. */ alpha: number;
-  /** The release it is compared with. */ baseline: string;
-  /** The release that got slower. */ candidate: string;
+  /** False-positive probability per edge and release, over the whole lifetime. */ alpha: number;
+  /** Baseline release. */ baseline: string;
+  /** Candidate release. */ candidate: string;
   /** Client against server. */ client_server: ClientServerSplit;
   /** Path of the Compare page with this comparison. */ diff_url: string;
-  /** Evidence: how many times more likely the data are under a slowdown. */ e_value: number;
-  /** Why it ended, where it is not that the route recovered or that nobody calls it any more. */ ended_reason: string | null;
-  /** Callers' slowdowns that this one explains. */ folded: string[];
+  /** Evidence: how many times more likely the data is under a regression. */ e_value: number;
+  /** Why it ended, unless the route recovered or is no longer called. */ ended_reason: string | null;
+  /** Slowdowns of callers that this one explains. */ folded: string[];
   function: GuiltyFunction | null;
   /** The functions that changed most, per request. */ functions: FunctionRow[];
-  /** Content hash of what the alert is about; the same after a restart. */ id: string;
+  /** Hash of the alert's subject; stable across restarts. */ id: string;
   /** `latency`: it got slower; `errors`: it fails more often. */ kind: string;
   /** Quantiles of both releases. */ latency: LatencyEvidence;
   /** Whether both releases were live. */ mode: ComparisonMode;
   /** Namespace of the service that changed. */ namespace: string;
   /** When it ended. */ resolved_ms: number | null;
   /** Route template. */ route: string;
-  /** The whole thing in one sentence. */ sentence: string;
+  /** Summary in one sentence. */ sentence: string;
   /** The service that changed. */ service: string;
-  /** Calling release (`service@version`); null when several or unknown ones call. */ source: string | null;
-  /** Window in which it was first stated, milliseconds since the Unix epoch. */ started_ms: number;
-  /** Where it stands. */ state: AlertStatus;
+  /** Calling release (`service@version`); null for several or unknown callers. */ source: string | null;
+  /** Window of the first verdict, milliseconds since the Unix epoch. */ started_ms: number;
+  /** State. */ state: AlertStatus;
   /** Why it was not sent, when it was not. */ suppressed_reason: string | null;
-  /** Newest window judged. */ updated_ms: number;
+  /** Latest window judged. */ updated_ms: number;
   /** Windows used. */ windows: number;
 }
 
-/** Where an alert stands. */
+/** State of an alert. */
 export type AlertStatus = "suspected" | "firing" | "recovering" | "resolved";
 
 /** Alerts, newest first. */
@@ -60,31 +60,31 @@ export interface Alerts {
   /** The alerts. */ alerts: Alert[];
 }
 
-/** A function next to the one asked for. */
+/** A caller or callee of the requested function. */
 export interface CallNeighbour {
-  /** 16 hexadecimal digits; null where nobody called, or nothing was called. */ id: string | null;
+  /** 16 hexadecimal digits; null without a caller or callee. */ id: string | null;
   module: string;
-  /** `(none)` where nobody called, or nothing was called. */ name: string;
+  /** `(none)` without a caller or callee. */ name: string;
   samples: number;
-  /** Value of stacks that pass through both. */ value: number;
+  /** Value of stacks that contain both. */ value: number;
 }
 
 /** A function, its callers and its callees. */
 export interface Callers {
   /** Direct callees, the largest first. */ callees: CallNeighbour[];
-  /** Below the root the function, below it what it calls. */ callees_tree: ProfileTree;
+  /** The function is below the root, its callees below it. */ callees_tree: ProfileTree;
   /** Direct callers, the largest first. */ callers: CallNeighbour[];
-  /** Upside down: below the root the function, below it its callers, theirs below them. */ callers_tree: ProfileTree;
+  /** Inverted: the function is below the root, its callers below it, and so on. */ callers_tree: ProfileTree;
   /** The function. */ function: ProfileFunction;
   query: SelectionQuery;
-  /** Sum of all stacks, also of those without the function. */ total: number;
+  /** Sum of all stacks, including those without the function. */ total: number;
 }
 
 /** What is stored, per service. */
 export interface Cardinality {
   /** Rows of samples in the range. */ rows: number;
-  /** The most rows first. */ services: ServiceCardinality[];
-  /** Bytes of everything that is stored, also outside of the range. */ stored_bytes: number;
+  /** Sorted by rows, descending. */ services: ServiceCardinality[];
+  /** Total stored bytes, including data outside the range. */ stored_bytes: number;
 }
 
 /** Difference of the medians seen from both ends of the edge, milliseconds. */
@@ -93,16 +93,16 @@ export interface ClientServerSplit {
   /** Seen by the release itself. */ server_delta_ms: number | null;
 }
 
-/** Whether the two releases served at the same time. */
+/** Whether the two releases were live at the same time. */
 export type ComparisonMode = "concurrent" | "before_after";
 
-/** Whose CPU a profile shows. Kept apart everywhere: a sidecar's cost is not its application's. */
+/** Component whose CPU a profile shows. Always kept apart: a sidecar's cost is not its application's. */
 export type Component = "application" | "proxy";
 
-/** How sure a row is. */
+/** Confidence in a row. */
 export type Confidence = "strong" | "weak" | "noise" | "few";
 
-/** The whole cost of both sides and its difference. */
+/** Total cost of both sides and its difference. */
 export interface CostChange {
   /** Cost of the baseline. */ baseline: number;
   /** Cost of the candidate. */ candidate: number;
@@ -115,20 +115,20 @@ export interface CostChange {
 
 /** How much of a range the two signals cover. */
 export interface Coverage {
-  /** Instances whose requests are known. */ counted_instances: number;
-  /** Seconds that both cover, which is what costs per request are taken from. */ covered_s: number;
-  /** Whose windows were joined. */ joined_by: JoinedBy;
+  /** Instances that reported requests. */ counted_instances: number;
+  /** Seconds covered by both; costs per request are based on them. */ covered_s: number;
+  /** How windows were joined. */ joined_by: JoinedBy;
   missing: Missing | null;
   /** Instances that sent profiles. */ profiled_instances: number;
-  /** Seconds that profiles of the type cover. */ profiles_s: number;
-  /** Seconds that requests are known of. */ requests_s: number;
+  /** Seconds covered by profiles of the type. */ profiles_s: number;
+  /** Seconds covered by requests. */ requests_s: number;
 }
 
 /** CPU, and what of it is divided by requests. */
 export interface CpuFigures {
-  /** CPU of the time that both signals cover. */ complete_cpu_ns: number;
-  /** Requests of that time, rounded where windows are covered in part. */ complete_requests: number;
-  /** CPU for requests served and for no request, all windows. */ cpu_ns: number;
+  /** CPU in the time covered by both signals. */ complete_cpu_ns: number;
+  /** Requests in that time, rounded for partly covered windows. */ complete_requests: number;
+  /** CPU for requests served and outside of requests, all windows. */ cpu_ns: number;
   /** `complete_cpu_ns / complete_requests`; null without requests. */ cpu_ns_per_request: number | null;
   /** Stack samples of `cpu_ns`. */ samples: number;
 }
@@ -139,53 +139,53 @@ export interface Diff {
   candidate: SideSummary;
   change: CostChange;
   component: string;
-  /** Said when functions changed and the cost did not. */ cost_shift: string | null;
+  /** Note if functions changed but the cost did not. */ cost_shift: string | null;
   /** Sorted by the size of `contribution`. */ functions: FunctionRow[];
-  /** What `functions_limit` left out. */ functions_cut: DiffFunctionsCut;
-  /** Id of the function to look at first. */ guilty: string | null;
+  /** Rows omitted by `functions_limit`. */ functions_cut: DiffFunctionsCut;
+  /** ID of the guilty function. */ guilty: string | null;
   judgement: Judgement;
   latency: LatencyEvidence | null;
   namespace: string;
-  /** What to know about the figures, where they are not those that were asked for: CPU of the whole service, because no stacks carry the route. */ note: string | null;
+  /** Note, if the figures differ from what was requested: CPU of the whole service, because no stacks carry the route. */ note: string | null;
   per: Per;
   profile_type: string;
   /** Null for all routes. */ route: string | null;
   service: string;
   side: string;
-  /** One sentence. */ summary: string;
+  /** Summary in one sentence. */ summary: string;
   tree: DiffTree;
-  /** Unit of raw values, and, with what `per` divides by, of costs. */ unit: string;
+  /** Unit of raw values and, per `per`, of costs. */ unit: string;
 }
 
 /** Every function of two releases. */
 export interface DiffFunctions {
-  /** The release compared with. */ baseline: SideSummary;
-  /** The release in question. */ candidate: SideSummary;
+  /** The baseline release. */ baseline: SideSummary;
+  /** The candidate release. */ candidate: SideSummary;
   /** Sorted by the size of `contribution`. */ functions: FunctionRow[];
-  /** What `functions_limit` left out. */ functions_cut: DiffFunctionsCut;
-  /** Id of the function to look at first. */ guilty: string | null;
+  /** Rows omitted by `functions_limit`. */ functions_cut: DiffFunctionsCut;
+  /** ID of the guilty function. */ guilty: string | null;
   /** What costs are divided by. */ per: Per;
   /** What was measured. */ profile_type: string;
-  /** Unit of raw values, and, with what `per` divides by, of costs. */ unit: string;
+  /** Unit of raw values and, per `per`, of costs. */ unit: string;
 }
 
-/** Rows left out of a comparison's function table. */
+/** Rows omitted from a comparison's function table. */
 export interface DiffFunctionsCut {
   /** Rows. */ count: number;
   /** Their raw self values of the baseline. */ self_a: number;
   /** Their raw self values of the candidate. */ self_b: number;
 }
 
-/** The tree of a comparison. Columns are parallel; node 0 is the root (or the node asked for) with depth 0. Values are raw. */
+/** The tree of a comparison. Columns are parallel; node 0 is the root (or the requested node) with depth 0. Values are raw. */
 export interface DiffTree {
   /** Distance from the root. */ depth: number[];
-  /** Index into `functions` of the same answer; -1 for the root, cut nodes and functions cut from the table. */ function: number[];
+  /** Index into `functions` of the same response; -1 for the root, cut nodes and functions omitted from the table. */ function: number[];
   /** 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function. */ kind: number[];
   /** Index into `modules`. */ module: number[];
   /** Modules, each once; the first is empty. */ modules: string[];
   /** Index into `names`. */ name: number[];
   /** Names, each once. */ names: string[];
-  /** Of cut nodes: what to ask for with `node=` to see what was cut there; empty for all others. */ node: string[];
+  /** For cut nodes, the value for `node=` to see what was cut; otherwise empty. */ node: string[];
   /** Self value of the baseline. */ self_a: number[];
   /** Self value of the candidate. */ self_b: number[];
   /** Total value of the baseline. */ total_a: number[];
@@ -199,20 +199,20 @@ export type EdgeRoute = Quantiles & {
   route: string;
 };
 
-/** What one end of an edge reported. */
+/** What one side of an edge reported. */
 export type EdgeSide = Quantiles & {
   error_ratio: number;
   errors: number;
-  /** Requests that their callers gave up: no errors, and not in the quantiles. */ given_up: number;
+  /** Requests abandoned by their callers; neither errors nor part of the quantiles. */ given_up: number;
   /** Streams, gRPC calls and connections open at the end of the range. */ open: number;
   /** Per second observed. */ rate: number;
   /** Body bytes from the caller. */ request_bytes: number;
   requests: number;
   /** Body bytes to the caller. */ response_bytes: number;
-  /** How long all of them together went on beyond their latency, in seconds: streams, slow readers, connections. */ streaming_seconds: number;
+  /** Total time they continued beyond their latency, in seconds: streams, slow readers, connections. */ streaming_seconds: number;
 };
 
-/** The body of a failure. */
+/** The body of an error response. */
 export interface ErrorBody {
   /** What went wrong. */ error: ErrorDetail;
 }
@@ -221,7 +221,7 @@ export interface ErrorBody {
 export interface ErrorDetail {
   /** Stable name for programs, for example `unknown_service`. */ code: string;
   /** What was wrong and what to do. */ message: string;
-  /** True when the same question can succeed later. */ retry: boolean;
+  /** True if a retry can succeed. */ retry: boolean;
 }
 
 /** A function of a stack. */
@@ -233,14 +233,14 @@ export interface ExemplarFunction {
 
 /** One sample. */
 export interface ExemplarSample {
-  /** When it was taken, or when its profile began where the sender did not say. */ at_ms: number;
-  /** The same in nanoseconds since the Unix epoch, as text: it has more digits than a number of JSON keeps. */ at_unix_ns: string;
+  /** Time of the sample, or the start of its profile if the sender did not say. */ at_ms: number;
+  /** The same in nanoseconds since the Unix epoch, as text, because JSON numbers have too few digits. */ at_unix_ns: string;
   /** `application` or `proxy`. */ component: string;
   instance: string;
   namespace: string;
-  /** Empty where the sample belongs to no route. */ route: string;
+  /** Empty for samples without a route. */ route: string;
   service: string;
-  /** `server` or `client`; null where the sample has no side. */ side: string | null;
+  /** `server` or `client`; null for samples without a side. */ side: string | null;
   /** 16 hexadecimal digits; null when only the trace is known. */ span_id: string | null;
   /** Index into `stacks`. */ stack: number;
   /** 32 hexadecimal digits; null when only the span is known. */ trace_id: string | null;
@@ -250,24 +250,24 @@ export interface ExemplarSample {
 
 /** Samples of requests. */
 export interface Exemplars {
-  /** How many more the selected series had in the range that were not kept, of any trace or span. */ cut: number;
+  /** Number of further samples of the selected series in the range that were not kept, of any trace or span. */ cut: number;
   /** Oldest first. */ exemplars: ExemplarSample[];
-  /** How many there are, without the limit. */ found: number;
+  /** Number of matching samples, without the limit. */ found: number;
   /** Functions of the stacks. */ functions: ExemplarFunction[];
   query: SelectionQuery;
-  /** Stacks, the leaf first: indices into `functions`. Empty where the stack is not known any more. */ stacks: number[][];
+  /** Stacks, leaf first, as indices into `functions`. Empty if the stack is no longer known. */ stacks: number[][];
   /** Sum of the values of all of them. */ value: number;
 }
 
 /** One function of a comparison. Raw values are exact integers in the unit of the profile type (nanoseconds of CPU, bytes, a count); costs are divided by the side's divisor. */
 export interface FunctionRow {
-  /** How sure. */ confidence: Confidence;
+  /** Confidence. */ confidence: Confidence;
   /** `delta_self` as a share of the whole change; the shares of all functions add up to 1. */ contribution: number;
   /** `self_b - self_a`. */ delta_self: number;
   /** `total_b - total_a`. */ delta_total: number;
   /** Upper end of the 95 % interval of `delta_total`. */ high: number;
   /** Function identifier, 16 hexadecimal digits. */ id: string;
-  /** Code that the application's owner did not write. */ library: boolean;
+  /** Library code. */ library: boolean;
   /** Lower end of the 95 % interval of `delta_total`. */ low: number;
   /** Base name of the file its code was loaded from. */ module: string;
   /** Normalised name. */ name: string;
@@ -279,7 +279,7 @@ export interface FunctionRow {
   /** Raw total value of the candidate. */ raw_total_b: number;
   /** Self cost of the baseline. */ self_a: number;
   /** Self cost of the candidate. */ self_b: number;
-  /** What happened. */ state: FunctionState;
+  /** Kind of change. */ state: FunctionState;
   /** Total cost of the baseline. */ total_a: number;
   /** Total cost of the candidate. */ total_b: number;
 }
@@ -287,10 +287,10 @@ export interface FunctionRow {
 /** What happened to a function between the releases. */
 export type FunctionState = "new" | "gone" | "up" | "down" | "same";
 
-/** One of the two answers. */
+/** Either response. */
 export type Functions = ProfileFunctions | DiffFunctions;
 
-/** Rows left out of a function table. */
+/** Rows omitted from a function table. */
 export interface FunctionsCut {
   /** Rows. */ count: number;
   /** Sum of their self values. */ self: number;
@@ -298,19 +298,19 @@ export interface FunctionsCut {
 
 /** The function that explains a slowdown. */
 export interface GuiltyFunction {
-  /** Name of the library function it calls that took most of that growth; null when the function took it itself. */ callee: string | null;
+  /** Library function it calls that caused most of that growth; null when the growth is in the function itself. */ callee: string | null;
   /** Growth of its total CPU time per request, nanoseconds. */ delta_ns_per_request: number;
   /** Function identifier, 16 hexadecimal digits. */ id: string;
-  /** True when only code that the service's owners did not write explains the growth. */ library: boolean;
+  /** True when only library code explains the growth. */ library: boolean;
   /** Base name of the file its code was loaded from. */ module: string;
   /** Normalised name. */ name: string;
   /** That growth as a share of the route's, at most 1. */ share: number;
 }
 
-/** Totals of windows in time. */
+/** Totals of windows over time. */
 export interface HeatMap {
   /** Start of the step of each cell. */ at_ms: number[];
-  /** Lower bounds of the buckets, rising, in the unit of the profile type; each ends where the next begins. */ bounds: number[];
+  /** Lower bounds of the buckets, ascending, in the unit of the profile type; each bucket ends where the next begins. */ bounds: number[];
   /** Its bucket, as an index into `bounds`. */ bucket: number[];
   /** Its windows. */ count: number[];
   /** Most windows in one cell. */ most: number;
@@ -321,16 +321,16 @@ export interface HeatMap {
   /** Windows counted. */ windows: number;
 }
 
-/** Whose windows were joined. */
+/** How windows were joined. */
 export type JoinedBy = "instance" | "release";
 
-/** What a comparison as a whole says. */
+/** Overall judgement of a comparison. */
 export type Judgement = "changed" | "no_change" | "too_few_samples";
 
 /** One label. */
 export interface LabelName {
   name: string;
-  /** Different values. */ values: number;
+  /** Number of distinct values. */ values: number;
 }
 
 /** Labels that samples carry. */
@@ -358,27 +358,27 @@ export interface LatencyEvidence {
   /** p50, p90, p99. */ quantiles: QuantilePair[];
 }
 
-/** A counter whose growth means that something was lost, damaged or failed. */
+/** A counter whose growth indicates loss, damage or failure. */
 export interface LossRow {
-  /** How many since the start. */ count: number;
+  /** Count since start-up. */ count: number;
   /** What it counts. */ help: string;
   /** Name of the metric, without `_total`. */ name: string;
   /** What to do about it. */ remedy: string;
   /** `count`, `bytes` or `seconds`. */ unit: Unit;
 }
 
-/** Where samples of a selection were taken. */
+/** Functions of a selection. */
 export interface Merge {
   /** Sorted by self value. */ functions: ProfileFunction[];
-  /** What `functions_limit` left out. */ functions_cut: FunctionsCut;
-  /** What was asked. */ query: SelectionQuery;
+  /** Rows omitted by `functions_limit`. */ functions_cut: FunctionsCut;
+  /** The query. */ query: SelectionQuery;
   /** Share of `total` whose leaf function has a name, 0 to 1. */ resolved_ratio: number;
   /** Stack samples taken. */ samples: number;
   /** Sum of all stacks. */ total: number;
   tree: ProfileTree;
 }
 
-/** Why nothing can be divided. */
+/** Why costs cannot be divided by requests. */
 export type Missing = "requests" | "profiles" | "both" | "same_time";
 
 /** One series. */
@@ -386,7 +386,7 @@ export interface OneSeries {
   /** Starts of steps, parallel to `values`. */ at_ms: number[];
   /** Values of the labels of `group_by`, in that order. */ labels: string[];
   /** Stack samples taken. */ samples: number;
-  /** Sum of all values, whatever the aggregation; of an averaged gauge the mean of `values`. */ total: number;
+  /** Sum of all values for any aggregation; for an averaged gauge, the mean of `values`. */ total: number;
   /** A value per step. */ values: number[];
 }
 
@@ -396,19 +396,19 @@ export type Per = "request" | "second" | "total";
 /** The windows of one release that start within one step. */
 export type Point = Quantiles & {
   cpu_ns: number;
-  /** Of the time that both signals cover; null where there is none, or no request. */ cpu_ns_per_request: number | null;
+  /** For the time covered by both signals; null without such time or without requests. */ cpu_ns_per_request: number | null;
   errors: number;
-  /** Seconds that the windows with these requests cover; 0 where nothing is known of requests. */ observed_s: number;
+  /** Seconds covered by the windows with these requests; 0 without request data. */ observed_s: number;
   requests: number;
   /** Start of the step, milliseconds since the Unix epoch. */ start_ms: number;
   version: string;
 };
 
-/** Where one release spends its CPU. */
+/** CPU profile of one release. */
 export interface ProfileAnswer {
-  /** What a request costs. */ cost: ProfileCost;
+  /** Cost of a request. */ cost: ProfileCost;
   /** Sorted by self value. */ functions: ProfileFunction[];
-  /** What `functions_limit` left out. */ functions_cut: FunctionsCut;
+  /** Rows omitted by `functions_limit`. */ functions_cut: FunctionsCut;
   profile_type: string;
   query: ProfileQuery;
   /** Requests of the same release, side and route. */ requests: number;
@@ -419,7 +419,7 @@ export interface ProfileAnswer {
   /** Unit of values. */ unit: string;
 }
 
-/** What a request costs, by the time that both signals cover. */
+/** Cost of a request, based on the time covered by both signals. */
 export interface ProfileCost {
   /** `total / requests`; null without requests. */ per_request: number | null;
   requests: number;
@@ -429,7 +429,7 @@ export interface ProfileCost {
 /** One function. */
 export interface ProfileFunction {
   /** 16 hexadecimal digits. */ id: string;
-  /** Code that the application's owner did not write. */ library: boolean;
+  /** Library code. */ library: boolean;
   module: string;
   name: string;
   /** Samples of stacks that contain it. */ samples: number;
@@ -449,7 +449,7 @@ export interface ProfileFunctions {
   version: string;
 }
 
-/** The question, with what was not said filled in. */
+/** The query with defaults filled in. */
 export interface ProfileQuery {
   component: Component;
   from_ms: number;
@@ -462,7 +462,7 @@ export interface ProfileQuery {
   version: string;
 }
 
-/** The tree of one profile. Columns are parallel; node 0 is the root (or the node asked for) with depth 0. */
+/** The tree of one profile. Columns are parallel; node 0 is the root (or the requested node) with depth 0. */
 export interface ProfileTree {
   /** Distance from the root. */ depth: number[];
   /** 0 function, 1 cut node, 2 unresolved address, 3 root, 4 library function. */ kind: number[];
@@ -470,7 +470,7 @@ export interface ProfileTree {
   /** Modules, each once; the first is empty. */ modules: string[];
   /** Index into `names`. */ name: number[];
   /** Names, each once. */ names: string[];
-  /** Of cut nodes: what to ask for with `node=` to see what was cut there; empty for all others. */ node: string[];
+  /** For cut nodes, the value for `node=` to see what was cut; otherwise empty. */ node: string[];
   /** Value of stacks that end here, in the unit of the profile. */ self: number[];
   /** Value of stacks that pass through here. */ total: number[];
 }
@@ -500,36 +500,36 @@ export interface QuantilePair {
   /** Upper end. */ candidate_high_ms: number | null;
   /** Lower end. */ candidate_low_ms: number | null;
   /** Candidate. */ candidate_ms: number | null;
-  /** Which, 0 to 1. */ q: number;
+  /** Quantile, 0 to 1. */ q: number;
 }
 
 /** Durations in milliseconds; null without requests. */
 export interface Quantiles {
-  /** Half of the requests took at most this. */ p50_ms: number | null;
-  /** 95 % of the requests took at most this. */ p95_ms: number | null;
-  /** 99 % of the requests took at most this. */ p99_ms: number | null;
+  /** Median: half of the requests took at most this long. */ p50_ms: number | null;
+  /** 95 % of the requests took at most this long. */ p95_ms: number | null;
+  /** 99 % of the requests took at most this long. */ p99_ms: number | null;
 }
 
-/** A release, as far as it reported in the range. */
+/** A release and what it reported in the range. */
 export interface Release {
   build_ids: string[];
-  /** `application`, `proxy` or both: whose processes report. */ components: Component[];
-  /** When it was first seen, or began as somebody stated; also before the range. Releases are ordered by it. */ first_seen_ms: number;
+  /** Reporting components: `application`, `proxy` or both. */ components: Component[];
+  /** When it was first seen, or its start as declared through the API; may be before the range. Releases are ordered by it. */ first_seen_ms: number;
   instances: string[];
   /** End of its last window in the range. */ last_seen_ms: number;
   /** It still reported at the end of the range. */ live: boolean;
-  /** Somebody stated it (`POST /api/v1/releases`). */ stated: boolean;
+  /** Whether the start was declared through the API (`POST /api/v1/releases`). */ stated: boolean;
   version: string;
 }
 
-/** A release with what it served and what that cost. */
+/** A release with its requests and their cost. */
 export type ReleaseStats = Release & Quantiles & CpuFigures & {
-  /** Windows of profiles that count, if only in part, where CPU is divided by requests. */ complete_windows: number;
-  /** Whose CPU the figures below are: the application's where it reports, else the proxy's. */ component: Component;
-  /** Seconds that both signals cover. */ covered_s: number;
+  /** Profile windows that count, fully or in part, when CPU is divided by requests. */ complete_windows: number;
+  /** Component of the figures below: the application if it reports, else the proxy. */ component: Component;
+  /** Seconds covered by both signals. */ covered_s: number;
   errors: number;
   /** Requests served. */ requests: number;
-  /** Seconds that windows of requests cover. */ requests_s: number;
+  /** Seconds covered by request windows. */ requests_s: number;
   /** Share of CPU whose leaf function has a name, 0 to 1. */ resolved_ratio: number;
   /** Windows reported. */ windows: number;
 };
@@ -543,15 +543,15 @@ export interface Releases {
 
 /** One route of one release. */
 export type RouteStats = Quantiles & CpuFigures & {
-  /** Whose CPU. A release that both the application and a proxy report has a row of each. */ component: Component;
+  /** Component. A release reported by both application and proxy has a row for each. */ component: Component;
   error_ratio: number;
   /** Per second observed. */ rate: number;
   /** Requests served. */ requests: number;
-  /** `(none)`: CPU that belongs to no request. */ route: string;
+  /** Route; `(none)` for CPU outside of requests. */ route: string;
   version: string;
 };
 
-/** The question, with what was not said filled in. */
+/** The query with defaults filled in. */
 export interface SelectionQuery {
   from_ms: number;
   profile_type: string;
@@ -563,14 +563,14 @@ export interface SelectionQuery {
 /** A profile type over time. */
 export interface SeriesAnswer {
   /** `sum` or `average`. */ aggregation: string;
-  /** Labels that series are told apart by. */ group_by: string[];
-  /** What was asked. */ query: SelectionQuery;
-  /** The largest first. */ series: OneSeries[];
-  /** What `series_limit` left out. */ series_cut: SeriesCut;
+  /** Labels that series are grouped by. */ group_by: string[];
+  /** The query. */ query: SelectionQuery;
+  /** Largest first. */ series: OneSeries[];
+  /** Series omitted by `series_limit`. */ series_cut: SeriesCut;
   /** Seconds per point. */ step_s: number;
 }
 
-/** Series left out. */
+/** Omitted series. */
 export interface SeriesCut {
   /** Series. */ count: number;
   /** Sum of all their values. */ total: number;
@@ -587,20 +587,20 @@ export interface Service {
   service: string;
 }
 
-/** What is stored of one service. */
+/** What is stored for one service. */
 export interface ServiceCardinality {
   /** Start of its first window with samples in the range. */ first_ms: number;
   instances: number;
   /** Start of its last window with samples in the range. */ last_ms: number;
   namespace: string;
   profile_types: number;
-  /** Routes that samples are labelled with. */ routes: number;
+  /** Routes in sample labels. */ routes: number;
   /** Rows of samples: one per window, series and stack. */ rows: number;
   samples: number;
   /** Combinations of instance, component, profile type, side and route. */ series: number;
   service: string;
   /** Share of all rows, 0 to 1. */ share: number;
-  /** Different stacks. */ stacks: number;
+  /** Distinct stacks. */ stacks: number;
   versions: number;
 }
 
@@ -610,12 +610,12 @@ export interface ServicePage {
   namespace: string;
   /** Newest first. */ releases: ReleaseStats[];
   /** By route, then newest version first. */ routes: RouteStats[];
-  /** By step, then newest version first; whose CPU is said per release. */ series: Point[];
+  /** By step, then newest version first; the component is given per release. */ series: Point[];
   service: string;
   /** Length of a step of `series`, in seconds. */ step_s: number;
 }
 
-/** What reports. */
+/** Reporting services. */
 export interface Services {
   /** By namespace and name. */ services: Service[];
 }
@@ -623,10 +623,10 @@ export interface Services {
 /** What was compared on one side. */
 export interface SideSummary {
   /** Builds whose code ran. */ build_ids: string[];
-  /** How much of the range both signals cover, and why nothing can be said per request. */ coverage: Coverage;
+  /** How much of the range both signals cover, and why there is no cost per request, if so. */ coverage: Coverage;
   /** What values are divided by: requests, seconds or 1. */ divisor: number;
   /** Start of the range, milliseconds since the Unix epoch. */ from_ms: number;
-  /** Requests: those that values are divided by; where they are divided by no requests, all that were seen. */ requests: number;
+  /** Requests that values are divided by; all requests seen if they are divided by something else. */ requests: number;
   /** Share of the value whose leaf has a name, 0 to 1. */ resolved_ratio: number;
   /** Stack samples. */ samples: number;
   /** Seconds of instances observed. */ seconds: number;
@@ -637,26 +637,26 @@ export interface SideSummary {
   /** Windows of profiles used. */ windows: number;
 }
 
-/** The server about itself. */
+/** Status of the server. */
 export interface Status {
-  /** Connections of this server: open, allowed, refused and ended by reason. */ connections: Record<string, unknown>;
+  /** Connections of this server: open, allowed, refused and closed, by reason. */ connections: Record<string, unknown>;
   /** Counters of ingest. */ ingest: Record<string, unknown>;
-  /** What was lost, damaged or failed since the start, by kind; kinds with a count of 0 as well. */ losses: LossRow[];
-  /** Why not. */ not_ready_reason: string | null;
-  /** Prefixes of own code, by service, where they are set (`--own-code`). */ own_code: Record<string, string[]>;
-  /** Number of the process, as in the lock file of its store. */ pid: number;
-  /** Questions can be answered. */ ready: boolean;
+  /** Losses, damage and failures since start-up, by kind, including kinds with a count of 0. */ losses: LossRow[];
+  /** Why it is not ready. */ not_ready_reason: string | null;
+  /** Configured own-code prefixes by service (`--own-code`). */ own_code: Record<string, string[]>;
+  /** Process ID, as in the lock file of its store. */ pid: number;
+  /** Whether queries can be answered. */ ready: boolean;
   /** Start of the process. */ started_ms: number;
   /** Counters and sizes of the store. */ store: Record<string, unknown>;
-  /** Names of addresses. */ symbols: Symbols;
+  /** Symbolization. */ symbols: Symbols;
   /** Version of the program. */ version: string;
 }
 
-/** How many addresses have names. */
+/** Progress of symbolization. */
 export interface Symbols {
   /** Builds whose code was seen. */ builds: number;
   /** Native locations seen. */ locations: number;
-  /** Of those, the ones that symbols were looked up for. */ resolved: number;
+  /** Number of those for which symbols were looked up. */ resolved: number;
 }
 
 /** Requests from one node to another. */
@@ -664,29 +664,29 @@ export interface TopoEdge {
   client: EdgeSide | null;
   /** Node id of the callee. */ destination: string;
   id: string;
-  /** Streams, gRPC calls and connections open at the end of the range, by the same report. */ open: number;
-  /** Of most requests. */ protocol: string;
-  /** By the callee's report where there is one, else by the caller's. */ requests: number;
-  /** By the same report as `requests`, most requests first. */ routes: EdgeRoute[];
+  /** Streams, gRPC calls and connections open at the end of the range, from the same report. */ open: number;
+  /** Protocol of most requests. */ protocol: string;
+  /** As reported by the callee, or else by the caller. */ requests: number;
+  /** From the same report as `requests`, most requests first. */ routes: EdgeRoute[];
   server: EdgeSide | null;
   /** Node id of the caller. */ source: string;
 }
 
-/** A release, or what did not introduce itself. */
+/** A release or an unidentified peer. */
 export type TopoNode = Quantiles & {
   /** An alert about this release is firing. */ alert: boolean;
   called: EdgeSide | null;
-  /** By complete windows; the application's where it reports, else the proxy's. */ cpu_ns_per_request: number | null;
+  /** From complete windows; the application's if it reports, else the proxy's. */ cpu_ns_per_request: number | null;
   error_ratio: number;
   /** `namespace/service@version`, `namespace/service`, `external` or `unknown destination`. */ id: string;
   kind: TopoNodeKind;
   namespace: string;
   /** Requests served per second observed. */ rate: number;
-  /** Requests served: from each caller by its own report, else by the caller's. */ requests: number;
+  /** Requests served, per caller as reported by this node, or else by the caller. */ requests: number;
   served: EdgeSide | null;
   service: string;
   version: string;
-  /** Layer, in cards: callees stand right of their callers. */ x: number;
+  /** Layer, in cards: callees are to the right of their callers. */ x: number;
   /** Row, in cards. */ y: number;
 };
 
@@ -702,5 +702,5 @@ export interface Topology {
   to_ms: number;
 }
 
-/** What a metric is counted in. */
+/** Unit of a metric. */
 export type Unit = "count" | "bytes" | "seconds";

@@ -146,7 +146,7 @@ async fn a_write_to_a_connection_that_was_refused_says_why_it_was() {
                 Err(error) => break error.to_string(),
             }
         };
-        assert!(error.contains("signed by a CA that the server knows"), "{error}");
+        assert!(error.contains("signed by a CA that the server trusts"), "{error}");
     }
 }
 

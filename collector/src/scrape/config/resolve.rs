@@ -137,7 +137,7 @@ pub(super) fn resolve(path: &Path, places: &Node, section: &str, file: File) -> 
         whole.problems.append(&mut part.problems);
     }
     if jobs.is_empty() {
-        let message = "`scrape_configs` is empty: write at least one job".to_owned();
+        let message = "`scrape_configs` is empty: add at least one job".to_owned();
         whole.say("scrape_configs", message);
     }
     for (name, value) in [
@@ -146,7 +146,7 @@ pub(super) fn resolve(path: &Path, places: &Node, section: &str, file: File) -> 
         ("max_profile_bytes", file.limits.max_profile_bytes),
     ] {
         if value == 0 {
-            let message = format!("`{name}: 0` would scrape nothing: write a larger number");
+            let message = format!("`{name}: 0` would scrape nothing: use a larger number");
             whole.say(&format!("limits.{name}"), message);
         }
     }
@@ -163,11 +163,11 @@ pub(super) fn resolve(path: &Path, places: &Node, section: &str, file: File) -> 
 fn job(raw: RawJob, global: &Global, folder: &Path, part: &mut Part<'_>) -> Job {
     let name = raw.job_name;
     if name.is_empty() {
-        part.say("job_name", "`job_name` is empty: write a name".to_owned());
+        part.say("job_name", "`job_name` is empty: set a name".to_owned());
     }
     if raw.scheme == Scheme::Http && !raw.tls_config.is_empty() {
         let message = format!(
-            "`tls_config` of job `{name}` is not used without `scheme: https`: write that, or leave `tls_config` out"
+            "`tls_config` of job `{name}` has no effect without `scheme: https`: set it, or remove `tls_config`"
         );
         part.say("tls_config", message);
     }
@@ -185,7 +185,7 @@ fn job(raw: RawJob, global: &Global, folder: &Path, part: &mut Part<'_>) -> Job 
     ];
     if groups == [true; 3] {
         let message = format!(
-            "job `{name}` has no targets: write `static_configs: [{{targets: [\"127.0.0.1:6060\"]}}]`, `file_sd_configs` or \
+            "job `{name}` has no targets: add `static_configs: [{{targets: [\"127.0.0.1:6060\"]}}]`, `file_sd_configs` or \
              `dns_sd_configs`"
         );
         part.say("job_name", message);
@@ -200,7 +200,7 @@ fn job(raw: RawJob, global: &Global, folder: &Path, part: &mut Part<'_>) -> Job 
         for (index, pattern) in discovery.files.iter().enumerate() {
             let (folder, file) = pattern.rsplit_once('/').unwrap_or(("", pattern));
             if folder.contains('*') || file.matches('*').count() > 1 {
-                let message = format!("`{pattern}` of job `{name}`: one `*` may stand in the last part of a path");
+                let message = format!("`{pattern}` of job `{name}`: only one `*` is allowed, in the last path segment");
                 part.say(&format!("file_sd_configs[{at}].files[{index}]"), message);
             }
         }
@@ -217,7 +217,7 @@ fn job(raw: RawJob, global: &Global, folder: &Path, part: &mut Part<'_>) -> Job 
     // What all jobs share need not fit the one that scrapes more often.
     let timeout = raw.scrape_timeout.unwrap_or(global.scrape_timeout.min(interval));
     if timeout > interval {
-        let message = format!("`scrape_timeout` of job `{name}` is longer than its `scrape_interval`: make it shorter");
+        let message = format!("`scrape_timeout` of job `{name}` is longer than its `scrape_interval`: shorten it");
         part.say("scrape_timeout", message);
     }
     let endpoints = endpoints(&name, &raw.path_prefix, raw.profiles, interval, part);
@@ -283,15 +283,14 @@ fn endpoints(job: &str, prefix: &str, raw: RawProfiles, interval: Duration, part
             endpoint.path = format!("{}{separator}seconds={seconds}", endpoint.path);
             endpoint.seconds = seconds;
         } else if raw.seconds.is_some() {
-            let message = format!(
-                "`seconds` of profile `{word}` of job `{job}`: only `profile` is measured for a time; leave it out"
-            );
+            let message =
+                format!("`seconds` of profile `{word}` of job `{job}`: only `profile` has a duration; remove it");
             part.say(&format!("profiles.{word}.seconds"), message);
         }
         endpoints.push(endpoint);
     }
     if endpoints.is_empty() {
-        let message = format!("every profile of job `{job}` is switched off: leave one on");
+        let message = format!("every profile of job `{job}` is disabled: enable at least one");
         part.say("profiles", message);
     }
     endpoints

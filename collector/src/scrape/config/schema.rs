@@ -186,10 +186,10 @@ impl DnsDiscovery {
         match (self.record, self.port) {
             (None | Some(Record::Srv), None) => Ok(Lookup::Services),
             (Some(Record::Srv), Some(_)) => {
-                Err("has a `port`, which SRV records bring: leave it out, or write `type: A`")
+                Err("has a `port`, which SRV records already include: remove it, or set `type: A`")
             }
             (_, Some(port)) => Ok(Lookup::Addresses { v6, port }),
-            (_, None) => Err("needs a `port`, which A and AAAA records do not have"),
+            (_, None) => Err("needs a `port`, which A and AAAA records do not include"),
         }
     }
 }

@@ -76,7 +76,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             one_job("    tls_config: {ca_file: ca.pem}\n"),
             4,
-            "not used without `scheme: https`",
+            "no effect without `scheme: https`",
         ),
         (
             one_job("    scheme: https\n    tls_config: {cert_file: own.pem}\n"),
@@ -93,11 +93,7 @@ fn what_is_wrong_is_named_with_its_line() {
             5,
             "scrape_timeout",
         ),
-        (
-            one_job("    scrape_interval: soon\n"),
-            4,
-            "`soon` is not a length of time",
-        ),
+        (one_job("    scrape_interval: soon\n"), 4, "`soon` is not a duration"),
         (
             one_job("    relabel_configs: [{action: keep, regex: '('}]\n"),
             4,
@@ -111,7 +107,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             one_job("    dns_sd_configs: [{names: [a], type: SRV, port: 1}]\n"),
             4,
-            "leave it out",
+            "remove it",
         ),
         (
             one_job("    dns_sd_configs: [{names: [a], type: AAAA}]\n"),

@@ -38,18 +38,15 @@ pub enum DecodeError {
     #[error("not protobuf: {0}")]
     Wire(&'static str),
     /// Fields that belong to different versions.
-    #[error(
-        "samples of different layouts in one request (before 1.8, 1.8 to 1.9, from 1.10): send profiles of one version \
-         of OTLP in each request"
-    )]
+    #[error("the request mixes OTLP versions (before 1.8, 1.8 to 1.9, from 1.10): send one version per request")]
     MixedLayouts,
     /// There are profiles but no dictionary.
     #[error(
-        "the profiles have no dictionary: it was lost on the way, or the sender speaks OTLP profiles 1.6, which has none"
+        "the profiles have no dictionary: it was lost in transit, or the sender uses OTLP profiles 1.6, which has none"
     )]
     NoDictionary,
     /// More sample types in one profile than anyone has.
-    #[error("a profile has {types} sample types; at most {limit} are read")]
+    #[error("a profile has {types} sample types; the limit is {limit}")]
     SampleTypes {
         /// How many there are.
         types: usize,
@@ -65,7 +62,7 @@ pub enum DecodeError {
         types: usize,
     },
     /// Overlapping stacks that unfold to more than is kept.
-    #[error("the stacks of the request have more than {limit} frames together; send fewer samples at once")]
+    #[error("the request's stacks have more than {limit} frames in total; send fewer samples at once")]
     Frames {
         /// How many there may be.
         limit: usize,
@@ -73,7 +70,7 @@ pub enum DecodeError {
     /// What it unfolds to needs too much memory.
     #[error("{0}")]
     TooHeavy(#[from] TooHeavy),
-    /// An index points outside its table.
+    /// An index is outside its table.
     #[error("{table} index {index} is outside its table of {len} entries")]
     Index {
         /// Which table.

@@ -73,17 +73,17 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "protocol: auto",
             "protocol: htp1",
-            "proxy.yaml:8: unknown value `htp1`: did you mean `http1`? write one of auto, http1, http2, tcp",
+            "proxy.yaml:8: unknown value `htp1`: did you mean `http1`? use one of auto, http1, http2, tcp",
         ),
         (
             ", to: 127.0.0.1:9080",
             "",
-            "proxy.yaml:8: the key `to` in `inbound[0]` is missing: write `to: 127.0.0.1:9080`",
+            "proxy.yaml:8: the key `to` in `inbound[0]` is missing: add `to: 127.0.0.1:9080`",
         ),
         (
             "workers: 1",
             "workers: 0",
-            "proxy.yaml:2: workers: 0 is out of range: write a number of threads from 1 to 64",
+            "proxy.yaml:2: workers: 0 is out of range: use a number of threads from 1 to 64",
         ),
         (
             "connect_ms: 1000",
@@ -93,13 +93,12 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "127.0.0.1:9101, weight: 50",
             "127.0.0.1, weight: 50",
-            "proxy.yaml:13: outbound[0].destinations[0].address: `127.0.0.1` is not an address (the port is missing): \
-             write for example `127.0.0.1:9080`",
+            "proxy.yaml:13: outbound[0].destinations[0].address: `127.0.0.1` is not a valid address (the port is missing): use, for example, `127.0.0.1:9080`",
         ),
         (
             "listen: 127.0.0.1:8081",
             "listen: localhost:8081",
-            "proxy.yaml:10: outbound[0].listen: `localhost:8081` is not an IP address with a port: write for example \
+            "proxy.yaml:10: outbound[0].listen: `localhost:8081` is not an IP address with a port: use, for example, \
              `127.0.0.1:8080` or `0.0.0.0:8080`",
         ),
         (
@@ -116,38 +115,38 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "endpoint: \"http://127.0.0.1:4317\"",
             "endpoint: \"http://127.0.0.1:4317\", tls: {ca_file: ca.pem}",
-            "proxy.yaml:4: `collector.tls` is not used without an `https://` endpoint: write one, or leave `tls` out",
+            "proxy.yaml:4: `collector.tls` has no effect without an `https://` endpoint: use one, or remove `tls`",
         ),
         (
             "\"/cart/{id}\"",
             "\"cart/{id}\"",
-            "proxy.yaml:6: routes[0]: `cart/{id}` is not a path template: it must begin with `/`; write for example \
+            "proxy.yaml:6: routes[0]: `cart/{id}` is not a path template: it must begin with `/`; use, for example, \
              `/cart/{id}` or `/static/{*rest}`",
         ),
         (
             "\"/quote/{id}\"",
             "\"/checkout\"",
-            "proxy.yaml:12: the templates `/checkout` and `/checkout` match the same paths: remove one of them",
+            "proxy.yaml:12: the templates `/checkout` and `/checkout` match the same paths: remove one",
         ),
         (
             "sampled: 0.5",
             "sampled: 5",
-            "proxy.yaml:16: trace.sampled: 5 is out of range: write a share from 0 to 1",
+            "proxy.yaml:16: trace.sampled: 5 is out of range: use a share from 0 to 1",
         ),
         (
             "listen: 127.0.0.1:8081",
             "listen: 127.0.0.1:8080",
-            "proxy.yaml:10: 127.0.0.1:8080 is listened on twice: give each listener its own port",
+            "proxy.yaml:10: 127.0.0.1:8080 is used by two listeners: give each its own port",
         ),
         (
             "to: 127.0.0.1:9080",
             "to: 127.0.0.1:8080",
-            "proxy.yaml:8: `to: 127.0.0.1:8080` is the listener itself: write the application's address",
+            "proxy.yaml:8: `to: 127.0.0.1:8080` is the listener itself: set it to the application's address",
         ),
         (
             "[{address: 127.0.0.1:9101, weight: 50}, {address: checkout-v2:9102, weight: 50}]",
             "[]",
-            "proxy.yaml:13: `destinations` of checkout is empty: write `destinations: [{address: 127.0.0.1:9101}]`",
+            "proxy.yaml:13: `destinations` of checkout is empty: add `destinations: [{address: 127.0.0.1:9101}]`",
         ),
         (
             "weight: 50}, {address: checkout-v2:9102, weight: 50}",
@@ -157,7 +156,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "inbound:\n  -",
             "inbound:\n\t-",
-            "proxy.yaml:8: a tab indents this line: YAML wants spaces",
+            "proxy.yaml:8: this line is indented with a tab: use spaces",
         ),
     ] {
         assert_eq!(changed(from, to), expected, "{from} -> {to}");
@@ -175,15 +174,15 @@ fn several_contradictions_are_told_together() {
 fn files_that_are_no_configuration_say_so() {
     assert_eq!(
         message(" \n"),
-        "proxy.yaml:1: the file is empty: write at least `workload` and a listener"
+        "proxy.yaml:1: the file is empty: add at least `workload` and a listener"
     );
     assert_eq!(
         message("workers: 1\n"),
-        "proxy.yaml:1: the key `workload` is missing: write `workload: {service: cart, version: v1}`"
+        "proxy.yaml:1: the key `workload` is missing: add `workload: {service: cart, version: v1}`"
     );
     assert_eq!(
         message("workload: {service: a}\n"),
-        "proxy.yaml:1: no listener: write `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry"
+        "proxy.yaml:1: no listener: add `inbound: [{listen: 127.0.0.1:8080, to: 127.0.0.1:9080}]` or an `outbound` entry"
     );
     assert!(message("workload: {service: a\ninbound: [").starts_with("proxy.yaml:"));
     let missing = config::load("/nowhere/proxy.yaml".as_ref()).unwrap_err().to_string();

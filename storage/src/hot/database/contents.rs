@@ -37,16 +37,14 @@ impl Database {
             .connection
             .query_row("SELECT max(version) FROM layout", [], |row| row.get(0))?;
         if layout != LAYOUT {
-            return Err(our_failure(format!(
-                "corrupt: layout {layout} where {LAYOUT} is expected"
-            )));
+            return Err(our_failure(format!("corrupt: layout {layout}, expected {LAYOUT}")));
         }
         let secret: u64 = self
             .connection
             .query_row("SELECT max(secret) FROM layout", [], |row| row.get(0))?;
         if secret != self.checks.fingerprint() {
             return Err(our_failure(
-                "corrupt: its rows were checked with another key".to_owned(),
+                "corrupt: its rows were written with a different check key".to_owned(),
             ));
         }
         let tables = self.tables("windows_")?;

@@ -132,7 +132,7 @@ impl Writer {
                         .add((group.len() - batches.len()) as u64);
                     tracing::error!(
                         lsn = skipped,
-                        "a batch cannot be shown and is skipped; it stays in the journal until its hours are sealed"
+                        "a batch cannot be applied and is skipped; it stays in the journal until its hours are sealed"
                     );
                 }
                 self.state.clear_through(through);

@@ -37,7 +37,7 @@ impl Engine {
             Err(error) => match failure::kind(&error) {
                 Kind::Full | Kind::InUse | Kind::Memory | Kind::Interrupted => return Err(error.to_string()),
                 _ => {
-                    tracing::error!(%error, "the query engine's file cannot be opened; rebuilding it from journal and parts");
+                    tracing::error!(%error, "cannot open the query engine's file; rebuilding it from journal and parts");
                     shared.counters.set_hot_error(Some(error.to_string()));
                     set_aside(shared)?;
                     open(shared)?.map_err(|error| error.to_string())?
@@ -101,7 +101,7 @@ pub(super) enum Removed {
 /// Opens the file and makes it agree with the parts. The outer error is that of the folder of parts.
 fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Reconciled)>, String> {
     let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
-        .map_err(|error| format!("the folder of sealed parts cannot be read: {error}"))?;
+        .map_err(|error| format!("cannot read the directory of sealed parts: {error}"))?;
     Ok(
         Database::open(&shared.options, &shared.checks).and_then(|(database, mut contents)| {
             let removed = Engine::remove_deleted(shared, &database, &contents.tables)?;
