@@ -1,6 +1,6 @@
 //! The command line, as data. The server's options are its settings ([`crate::config`]).
 //!
-//! One file because it is one page of declarations that is read beside `--help`. What the arguments do is in a file per command.
+//! One file because it is one page of declarations that is read next to `--help`. What the arguments do is in a file per command.
 
 use std::path::PathBuf;
 
