@@ -13,10 +13,10 @@ use super::super::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
-    /// What holds for all jobs that do not say otherwise.
+    /// Defaults for all jobs.
     #[serde(default)]
     pub(super) global: Global,
-    /// Bounds of what scraping may take.
+    /// Resource limits of scraping.
     #[serde(default)]
     pub(super) limits: Limits,
     /// The jobs; at least one.
@@ -26,10 +26,10 @@ pub(super) struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Global {
-    /// How often a target is scraped; 15s.
+    /// How often to scrape a target; default 15s.
     #[serde(deserialize_with = "duration::read")]
     pub(super) scrape_interval: Duration,
-    /// How long an answer may take; 10s, at most the interval.
+    /// Timeout of a scrape; default 10s, at most the interval.
     #[serde(deserialize_with = "duration::read")]
     pub(super) scrape_timeout: Duration,
 }
@@ -43,15 +43,15 @@ impl Default for Global {
     }
 }
 
-/// Bounds of what scraping may take.
+/// Resource limits of scraping.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in super::super) struct Limits {
-    /// Targets of all jobs together, 1000; each has at most six connections.
+    /// Targets across all jobs; default 1000. Each uses at most six connections.
     pub(in super::super) max_targets: usize,
-    /// Answers that are read and unpacked at the same time, 4.
+    /// Responses read and decompressed concurrently; default 4.
     pub(in super::super) max_concurrent_reads: usize,
-    /// Most bytes of one profile, packed and unpacked, 16777216.
+    /// Largest profile in bytes, compressed and decompressed; default 16777216.
     pub(in super::super) max_profile_bytes: usize,
 }
 
@@ -87,7 +87,7 @@ impl Scheme {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawJob {
-    /// Name of the job; each has its own.
+    /// Unique name of the job.
     pub(super) job_name: String,
     /// As in `global`, for this job.
     #[serde(default, deserialize_with = "duration::read_some")]
@@ -95,28 +95,28 @@ pub(super) struct RawJob {
     /// As in `global`, for this job.
     #[serde(default, deserialize_with = "duration::read_some")]
     pub(super) scrape_timeout: Option<Duration>,
-    /// How targets are reached.
+    /// Protocol to reach targets with; default http.
     #[serde(default)]
     pub(super) scheme: Scheme,
-    /// TLS to targets whose scheme is `https`, as in Prometheus.
+    /// TLS for targets with scheme `https`, as in Prometheus.
     #[serde(default)]
     pub(super) tls_config: Tls,
-    /// Stands before every path below, for example `/admin`.
+    /// Prefix of every path below, for example `/admin`.
     #[serde(default)]
     pub(super) path_prefix: String,
-    /// Targets that are written down.
+    /// Static targets.
     #[serde(default)]
     pub(super) static_configs: Vec<Group>,
-    /// Targets in files.
+    /// Targets read from files.
     #[serde(default)]
     pub(super) file_sd_configs: Vec<FileDiscovery>,
-    /// Targets behind names.
+    /// DNS discovery.
     #[serde(default)]
     pub(super) dns_sd_configs: Vec<DnsDiscovery>,
-    /// Rules that name, keep or drop targets, as in Prometheus.
+    /// Rules that relabel, keep or drop targets, as in Prometheus.
     #[serde(default)]
     pub(super) relabel_configs: Vec<Rule>,
-    /// What is fetched of each target. All but `allocs` is on unless switched off.
+    /// Profiles to fetch. All but `allocs` are on by default.
     #[serde(default)]
     pub(super) profiles: RawProfiles,
 }
@@ -127,7 +127,7 @@ pub(super) struct RawJob {
 pub(in super::super) struct Group {
     /// Addresses, `host:port`.
     pub(in super::super) targets: Vec<String>,
-    /// Labels of these targets: `service`, `version`, `namespace`, `instance` and others for rules.
+    /// Labels of these targets: `service`, `version`, `namespace`, `instance`, and others for use in rules.
     #[serde(default)]
     pub(in super::super) labels: Labels,
 }
@@ -135,12 +135,12 @@ pub(in super::super) struct Group {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct FileDiscovery {
-    /// Paths of files with lists of `{targets, labels}`; the last part may hold one `*`.
+    /// Paths of files with lists of `{targets, labels}`; the last path segment may contain one `*`.
     pub(in super::super) files: Vec<String>,
-    /// How often the files are looked at; 5s.
+    /// How often to check the files; default 5s.
     #[serde(default = "five_seconds", deserialize_with = "duration::read")]
     pub(in super::super) refresh_interval: Duration,
-    /// Whether the files may name this machine: whoever writes them then has the server ask what listens here.
+    /// Allow targets on this machine. This lets anyone who can write the file make the server probe local ports.
     #[serde(default)]
     pub(in super::super) allow_this_machine: bool,
 }
@@ -148,15 +148,15 @@ pub(in super::super) struct FileDiscovery {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct DnsDiscovery {
-    /// Names that are looked up.
+    /// Names to look up.
     pub(in super::super) names: Vec<String>,
-    /// Which records; A where a `port` is given, SRV otherwise.
+    /// Record type; default A if `port` is set, else SRV.
     #[serde(default, rename = "type")]
     record: Option<Record>,
-    /// Of A and AAAA, which have none of their own.
+    /// Port for A/AAAA records.
     #[serde(default)]
     port: Option<u16>,
-    /// How often the names are looked up; 30s.
+    /// How often to look up the names; default 30s.
     #[serde(default = "thirty_seconds", deserialize_with = "duration::read")]
     pub(in super::super) refresh_interval: Duration,
 }
@@ -205,27 +205,27 @@ fn thirty_seconds() -> Duration {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawProfiles {
-    /// CPU time, over some seconds.
+    /// CPU time, measured over some seconds.
     pub(super) profile: RawProfile,
-    /// Memory in use, and allocations where `allocs` is off.
+    /// Memory in use, and allocations if `allocs` is off.
     pub(super) heap: RawProfile,
-    /// Allocations; off unless switched on.
+    /// Allocations; off by default.
     pub(super) allocs: RawProfile,
-    /// Waiting for locks.
+    /// Lock contention.
     pub(super) mutex: RawProfile,
-    /// Waiting on synchronisation.
+    /// Time blocked on synchronisation.
     pub(super) block: RawProfile,
-    /// Goroutines that are there.
+    /// Live goroutines.
     pub(super) goroutine: RawProfile,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawProfile {
-    /// Whether it is fetched.
+    /// Whether to fetch it.
     pub(super) enabled: Option<bool>,
-    /// Where; `/debug/pprof/` and its name if not given.
+    /// Path; default `/debug/pprof/` and the profile's name.
     pub(super) path: Option<String>,
-    /// Of `profile` alone: how long it measures, 10 or a second less than the interval.
+    /// `profile` only: how long to measure; default 10, or a second less than the interval if that is shorter.
     pub(super) seconds: Option<u64>,
 }
