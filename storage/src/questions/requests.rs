@@ -188,7 +188,7 @@ struct Sums {
     open: u64,
 }
 
-/// What a row takes with its names and durations while it becomes a part of an answer, in bytes.
+/// What a row takes with its names while it becomes a part of an answer, in bytes; its buckets are counted as they come.
 const ROW_BYTES: usize = 1024;
 
 impl Question for RequestQuery {
@@ -221,7 +221,11 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         }
         let sums = added.entry(key).or_default();
         sums.counted += duration.count() as f64 * counts.share;
+        let before = sums.duration.buckets().len();
         sums.duration.merge(&duration);
+        // A vector grows by doubling.
+        let more = sums.duration.buckets().len().saturating_sub(before);
+        reader.hold(2 * size_of::<(i16, u64)>() * more)?;
         let (request_bytes, response_bytes) = (columns.u64(22)?, columns.u64(23)?);
         sums.request_bytes = sums.request_bytes.saturating_add(request_bytes[row]);
         sums.response_bytes = sums.response_bytes.saturating_add(response_bytes[row]);

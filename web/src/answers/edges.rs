@@ -13,7 +13,7 @@ use emberline_storage::RequestRow;
 use crate::answers::red::Red;
 
 /// One end of an edge.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum End {
     /// A release.
     Release(Release),
@@ -46,14 +46,38 @@ impl End {
 /// What one side of an edge reported.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
-    /// All routes.
-    pub(crate) red: Red,
     /// Streams and connections open at the end of the range.
     pub(crate) open: u64,
-    /// By route template, as this end names it.
-    pub(crate) routes: BTreeMap<String, Red>,
+    /// By route template, as this end names it; sorted. An edge has few: a map would take ten times the memory.
+    pub(crate) routes: Vec<(String, Red)>,
     /// Requests by protocol.
-    protocols: BTreeMap<String, u64>,
+    protocols: Vec<(String, u64)>,
+}
+
+impl Reported {
+    /// All routes.
+    pub(crate) fn red(&self) -> Red {
+        let mut all = Red::default();
+        self.add_to(&mut all);
+        all
+    }
+
+    fn add_to(&self, sum: &mut Red) {
+        self.routes.iter().for_each(|(_, red)| sum.merge(red));
+    }
+}
+
+/// The value of a key in a short sorted list; a new one starts empty.
+fn entry<'a, V: Default>(list: &'a mut Vec<(String, V)>, key: &str) -> &'a mut V {
+    let at = match list.binary_search_by(|(known, _)| known.as_str().cmp(key)) {
+        Ok(at) => at,
+        Err(at) => {
+            list.reserve_exact(1);
+            list.insert(at, (key.to_owned(), V::default()));
+            at
+        }
+    };
+    &mut list[at].1
 }
 
 /// All requests from one end to the other.
@@ -75,7 +99,7 @@ impl Edge {
     pub(crate) fn protocol(&self) -> &str {
         let protocols = self.best().into_iter().flat_map(|reported| &reported.protocols);
         protocols
-            .max_by_key(|(_, count)| **count)
+            .max_by_key(|(_, count)| *count)
             .map_or("", |(protocol, _)| protocol)
     }
 
@@ -115,14 +139,13 @@ fn callee_of(row: &RequestRow) -> End {
 /// Edges by (caller, callee).
 pub(crate) type Edges = BTreeMap<(End, End), Edge>;
 
-/// Joins the reports of both ends.
-pub(crate) fn join(rows: &[RequestRow]) -> Edges {
+/// Joins the reports of both ends. Rows are let go as they are added.
+pub(crate) fn join(rows: Vec<RequestRow>) -> Edges {
     let mut edges = Edges::new();
     for row in rows {
-        let reported = Edge::of(&mut edges, row);
-        reported.red.add(row);
-        reported.routes.entry(row.route.clone()).or_default().add(row);
-        *reported.protocols.entry(row.protocol.clone()).or_default() += row.duration.count();
+        let reported = Edge::of(&mut edges, &row);
+        entry(&mut reported.routes, &row.route).add(&row);
+        *entry(&mut reported.protocols, &row.protocol) += row.duration.count();
     }
     edges
 }
@@ -142,32 +165,51 @@ pub(crate) fn add_open(edges: &mut Edges, rows: &[RequestRow]) {
     }
 }
 
+/// Requests that one end reports of a node, and what is open.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Report {
+    /// All of them.
+    pub(crate) red: Red,
+    /// Streams and connections open at the end of the range.
+    pub(crate) open: u64,
+}
+
 /// What a node served, by both ends.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Served {
     /// Each edge to it by the callee's report where there is one, else by the caller's.
     pub(crate) all: Red,
     /// Its own report.
-    pub(crate) own: Option<Reported>,
+    pub(crate) own: Option<Report>,
     /// What its callers report.
-    pub(crate) callers: Option<Reported>,
+    pub(crate) callers: Option<Report>,
 }
 
-/// What each node served, from all edges to it.
-pub(crate) fn served(edges: &Edges) -> BTreeMap<End, Served> {
-    let mut served: BTreeMap<End, Served> = BTreeMap::new();
-    for ((_, callee), edge) in edges {
-        let node = served.entry(callee.clone()).or_default();
-        if let Some(best) = edge.best() {
-            node.all.merge(&best.red);
-        }
-        for (report, into) in [(&edge.server, &mut node.own), (&edge.client, &mut node.callers)] {
-            if let Some(report) = report {
-                let into = into.get_or_insert_default();
-                into.red.merge(&report.red);
-                into.open += report.open;
+impl Served {
+    /// Adds up the edges to a node.
+    pub(crate) fn of(edges: &[&Edge]) -> Served {
+        let mut served = Served::default();
+        for edge in edges {
+            if let Some(best) = edge.best() {
+                best.add_to(&mut served.all);
+            }
+            for (report, into) in [(&edge.server, &mut served.own), (&edge.client, &mut served.callers)] {
+                if let Some(report) = report {
+                    let into = into.get_or_insert_default();
+                    report.add_to(&mut into.red);
+                    into.open += report.open;
+                }
             }
         }
+        served
     }
-    served
+}
+
+/// Edges by their callee.
+pub(crate) fn by_callee(edges: &Edges) -> HashMap<&End, Vec<&Edge>> {
+    let mut to: HashMap<&End, Vec<&Edge>> = HashMap::new();
+    for ((_, callee), edge) in edges {
+        to.entry(callee).or_default().push(edge);
+    }
+    to
 }

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{RawQuery, State};
 use emberline_model::{Release, alert::AlertStatus, workload::Component};
-use emberline_storage::{Range, RequestQuery, Step, WorkloadFilter};
+use emberline_storage::{Holding, Range, RequestQuery, Step, WorkloadFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     answers::{
         cost::{self, Cost},
-        edges::{self, Edge, End, Reported, Served},
+        edges::{self, Edge, End, Report, Reported, Served},
         json::Json,
-        red::Quantiles,
+        red::{Quantiles, Red},
     },
     http::error::{ApiError, ErrorBody},
     query::{
@@ -30,6 +30,9 @@ const OPEN_SECONDS: i64 = 60;
 
 /// Batches of a window arrive within this time of its end, unless a sender is cut off.
 const ARRIVAL_SECONDS: i64 = 30;
+
+/// What a row becomes at most: an edge of one route, and its part of the answer, in bytes.
+const ROW_BYTES: usize = 768;
 
 /// The call graph of a range.
 #[derive(Debug, Serialize, ToSchema)]
@@ -140,19 +143,23 @@ struct EdgeRoute {
 }
 
 impl EdgeSide {
-    fn of(reported: &Reported, seconds: f64) -> EdgeSide {
+    fn of(red: &Red, open: u64, seconds: f64) -> EdgeSide {
         EdgeSide {
-            requests: reported.red.requests(),
-            rate: reported.red.requests() as f64 / seconds,
-            errors: reported.red.errors,
-            error_ratio: reported.red.error_ratio(),
-            given_up: reported.red.given_up,
-            quantiles: reported.red.quantiles(),
-            streaming_seconds: reported.red.streaming_s,
-            request_bytes: reported.red.request_bytes,
-            response_bytes: reported.red.response_bytes,
-            open: reported.open,
+            requests: red.requests(),
+            rate: red.requests() as f64 / seconds,
+            errors: red.errors,
+            error_ratio: red.error_ratio(),
+            given_up: red.given_up,
+            quantiles: red.quantiles(),
+            streaming_seconds: red.streaming_s,
+            request_bytes: red.request_bytes,
+            response_bytes: red.response_bytes,
+            open,
         }
+    }
+
+    fn reported(side: Option<&Reported>, seconds: f64) -> Option<EdgeSide> {
+        side.map(|reported| EdgeSide::of(&reported.red(), reported.open, seconds))
     }
 }
 
@@ -174,9 +181,9 @@ impl TopoEdge {
             id: format!("{} -> {}", source.id(), destination.id()),
             source: source.id(),
             destination: destination.id(),
-            requests: edge.best().map_or(0, |reported| reported.red.requests()),
-            client: edge.client.as_ref().map(|reported| EdgeSide::of(reported, seconds)),
-            server: edge.server.as_ref().map(|reported| EdgeSide::of(reported, seconds)),
+            requests: edge.best().map_or(0, |reported| reported.red().requests()),
+            client: EdgeSide::reported(edge.client.as_ref(), seconds),
+            server: EdgeSide::reported(edge.server.as_ref(), seconds),
             routes,
             protocol: edge.protocol().to_owned(),
             open: edge.best().map_or(0, |reported| reported.open),
@@ -216,20 +223,23 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
         (Some(wanted), End::Named { namespace, .. }) => namespace == wanted,
         (Some(_), _) => false,
     };
-    let mut edges = edges::join(&rows);
+    // What rows become here: edges with their routes, and what the answer says of them.
+    Holding::current().add((rows.len() * ROW_BYTES) as u64).await?;
+    let mut edges = edges::join(rows);
     edges::add_open(&mut edges, &open);
-    let served = edges::served(&edges);
+    drop(open);
+    let edges_to = edges::by_callee(&edges);
     // Neighbours in other namespaces stay in the picture, and with them the edges across.
-    edges.retain(|(source, destination), _| inside(source) || inside(destination));
+    let shown = || {
+        edges
+            .iter()
+            .filter(|((source, destination), _)| inside(source) || inside(destination))
+    };
     let reporting = known
         .iter()
         .flat_map(|k| k.releases.iter().map(|r| End::Release(k.release(&r.version))));
     let mut ends: BTreeSet<End> = reporting.filter(&inside).collect();
-    ends.extend(
-        edges
-            .keys()
-            .flat_map(|(source, destination)| [source.clone(), destination.clone()]),
-    );
+    ends.extend(shown().flat_map(|((source, destination), _)| [source.clone(), destination.clone()]));
 
     let costs = costs_by_release(costs);
     let alerts = web.alerts.snapshot();
@@ -240,10 +250,10 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
         alerts.iter().filter(about).any(|a| a.state == AlertStatus::Firing)
     };
     let ends: Vec<End> = ends.into_iter().collect();
-    let places = place(&web, namespace, &ends, edges.keys());
-    let none = Served::default();
+    let places = place(&web, namespace, &ends, shown().map(|(between, _)| between));
+    let side = |report: Option<Report>| report.map(|report| EdgeSide::of(&report.red, report.open, seconds));
     let nodes = ends.iter().zip(places).map(|(end, place)| {
-        let served = served.get(end).unwrap_or(&none);
+        let served = Served::of(edges_to.get(end).map_or(&[], Vec::as_slice));
         let red = &served.all;
         let (release, kind) = match end {
             End::Release(release) => (release.clone(), TopoNodeKind::Service),
@@ -273,8 +283,8 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
             error_ratio: red.error_ratio(),
             quantiles: red.quantiles(),
             cpu_ns_per_request: costs.get(&release).and_then(Cost::cpu_ns_per_request),
-            served: served.own.as_ref().map(|own| EdgeSide::of(own, seconds)),
-            called: served.callers.as_ref().map(|callers| EdgeSide::of(callers, seconds)),
+            served: side(served.own),
+            called: side(served.callers),
             alert: kind == TopoNodeKind::Service && firing(&release),
             namespace: release.namespace,
             service: release.service,
@@ -283,8 +293,7 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     });
     Ok(Json(Topology {
         nodes: nodes.collect(),
-        edges: edges
-            .iter()
+        edges: shown()
             .map(|((from, to), edge)| TopoEdge::of(from, to, edge, seconds))
             .collect(),
         from_ms: range.from_unix_s * 1000,
