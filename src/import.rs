@@ -232,7 +232,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("line 1: no number") && text.contains("cannot read the file"),
+            text.contains("line 1: the sample count is missing") && text.contains("cannot read the file"),
             "{text}"
         );
         assert_eq!(as_json(&reports)["files"][0]["imported"]["samples"], 1);

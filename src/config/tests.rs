@@ -221,7 +221,7 @@ fn what_is_unknown_is_named_with_its_line_and_the_nearest_name() {
         ),
         (
             "web:\n  own_code: [a]\n",
-            "emberline.yaml:2: `own_code`: a list is not prefixes by service",
+            "emberline.yaml:2: `own_code`: a list does not map services to prefixes",
         ),
         ("# x\nstore: {\n", "emberline.yaml:2: unclosed bracket '{'"),
         (
@@ -258,7 +258,7 @@ fn settings_that_contradict_each_other_are_named_with_where_they_came_from() {
         ),
         (
             "ingest: {max_cumulative_rows: 5}\n",
-            "default: `max_cumulative_rows_per_profile`: 100000 is more than `max_cumulative_rows` = 5",
+            "default: `max_cumulative_rows_per_profile`: 100000 is more than the total, `max_cumulative_rows` = 5",
         ),
         (
             "ingest: {max_cumulative_buckets: 5}\n",

@@ -120,10 +120,11 @@ mod tests {
                 None => field.contains("EVERY") || page == "compare",
             };
             let name = quoted(field).swap_remove(0);
-            let values = match field.contains("choice(") {
-                true => quoted(field.split('[').nth(1).unwrap().split(']').next().unwrap()),
-                false => Vec::new(),
-            };
+            // Values that stand in a list of their own are read as any.
+            let few = field
+                .contains("choice(")
+                .then(|| field.split_once('[')?.1.split_once(']'));
+            let values = few.flatten().map_or(Vec::new(), |(few, _)| quoted(few));
             if is_here {
                 found.insert(name, values);
             }

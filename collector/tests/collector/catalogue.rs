@@ -198,6 +198,8 @@ async fn c2_empty_elements_are_refused_by_their_weight_wherever_they_are_sent() 
     let types = [&[0x0a, 2, 8, 1][..], &[0x32, 0, 0x32, 3], b"cpu"].concat();
     let pprof = |field: u8| [types.clone(), empties(field)].concat();
     let json = format!("{{\"resourceMetrics\":[{}{{}}]}}", "{},".repeat(330_000));
+    // Equal lines are one stack, however many there are.
+    let different: String = (0..100_000).map(|n| format!("f{n} 1\n")).collect();
     for (path, content_type, body) in [
         ("/v1/metrics", "application/x-protobuf", empties(1)),
         (
@@ -213,7 +215,7 @@ async fn c2_empty_elements_are_refused_by_their_weight_wherever_they_are_sent() 
         ("/api/ingest?service=shop", "", pprof(4)),
         ("/api/ingest?service=shop", "", pprof(6)),
         ("/push.v1.PusherService/Push", "application/proto", empties(1)),
-        ("/api/ingest?service=shop&format=folded", "", b"a 1\n".repeat(250_000)),
+        ("/api/ingest?service=shop&format=folded", "", different.into_bytes()),
         (
             "/api/ingest?service=shop&format=speedscope",
             "",

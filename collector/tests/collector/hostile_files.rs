@@ -290,7 +290,7 @@ async fn a_hundred_killed_readers_harm_no_ingest() {
                 claim
                     .refused
                     .as_ref()
-                    .is_some_and(|why| why.contains("was killed, 3 times"))
+                    .is_some_and(|why| why.contains("was killed 3 times"))
             });
             (refused.count() == builds.len()).then_some(())
         }

@@ -122,7 +122,7 @@ async fn a_client_certificate_that_is_demanded_is_sent_or_asked_for() {
 }
 
 /// A server in TLS 1.3 refuses a certificate after the client's handshake, and closes: whoever writes then meets a broken pipe, with
-/// the reason still to be read.
+/// the reason still to be read. Unless the server's system resets the connection, which takes the reason with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_to_a_connection_that_was_refused_says_why_it_was() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,6 +133,7 @@ async fn a_write_to_a_connection_that_was_refused_says_why_it_was() {
     let terminator = Terminator::start(hello().await, &certificate, Some(&authority));
     let address = Address::parse(&terminator.url("localhost")).unwrap();
     let connector = Connector::new(&tls, Speaks::Http1).unwrap();
+    let mut told = 0;
     for _ in 0..50 {
         let mut stream = connector.connect(&address).await.unwrap();
         // Nothing is read here: only writes meet the end.
@@ -146,8 +147,10 @@ async fn a_write_to_a_connection_that_was_refused_says_why_it_was() {
                 Err(error) => break error.to_string(),
             }
         };
-        assert!(error.contains("signed by a CA that the server trusts"), "{error}");
+        told += usize::from(error.contains("signed by a CA that the server trusts"));
+        assert!(!error.to_lowercase().contains("broken pipe"), "{error}");
     }
+    assert!(told > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             one_job("    file_sd_configs: [{files: ['*/a.yaml']}]\n"),
             4,
-            "last part",
+            "last path segment",
         ),
         (one_job("    profiles: {profile: {seconds: 16}}\n"), 4, "`seconds: 16`"),
         (one_job("    profiles: {heap: {seconds: 1}}\n"), 4, "only `profile`"),
