@@ -141,7 +141,7 @@ fn read(path: &Path) -> Result<String, String> {
             path.display()
         ),
         Unreadable::TooLarge => format!(
-            "{}: more than the {} bytes of a configuration; is this the right file?",
+            "{}: larger than the {}-byte limit; is this the right file?",
             path.display(),
             emberline_yaml::MAX_FILE_BYTES
         ),

@@ -62,7 +62,7 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
         Error::SerdeUnknownVariant { variant, expected, .. } => {
             let hint = nearest(variant, expected.iter().copied());
             let hint = hint.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
-            format!("unknown value `{variant}`: {hint}write one of {}", expected.join(", "))
+            format!("unknown value `{variant}`: {hint}use one of {}", expected.join(", "))
         }
         Error::SerdeMissingField { field, .. } => {
             let of = match path().as_str() {
@@ -70,7 +70,7 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
                 path => format!(" in `{path}`"),
             };
             match example_of(field) {
-                Some(example) => format!("the key `{field}`{of} is missing: write `{example}`"),
+                Some(example) => format!("the key `{field}`{of} is missing: add `{example}`"),
                 None => format!("the key `{field}`{of} is missing"),
             }
         }
@@ -88,7 +88,7 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
             "sequence start" => of_value(format!("{} stands where a list is expected", value())),
             other => format!("expected {other}"),
         },
-        _ if is_indented_by_tab(text, place.0) => "a tab indents this line: YAML wants spaces".to_owned(),
+        _ if is_indented_by_tab(text, place.0) => "this line is indented with a tab: use spaces".to_owned(),
         Error::Message { msg, .. } => of_value(msg.clone()),
         Error::SerdeInvalidType { .. } | Error::SerdeInvalidValue { .. } | Error::SerdeInvalidLength { .. } => {
             of_value(DefaultMessageFormatter.format_message(error).into_owned())
@@ -204,7 +204,7 @@ mod tests {
             ),
             (
                 "kind: aut\n",
-                "1: unknown value `aut`: did you mean `auto`? write one of auto, fixed",
+                "1: unknown value `aut`: did you mean `auto`? use one of auto, fixed",
             ),
             (
                 "parts:\n  - {to: a}\n  - weight: 1\n",
@@ -239,7 +239,7 @@ mod tests {
                 "on: true\n---\non: false\n",
                 "3: a second document begins here: write one, without `---` after it",
             ),
-            ("parts:\n\t- to: a\n", "2: a tab indents this line: YAML wants spaces"),
+            ("parts:\n\t- to: a\n", "2: this line is indented with a tab: use spaces"),
             (
                 "name: a\n<<: {on: true}\n",
                 "2: unknown key `<<`: remove it (keys here: name, on, port, share, kind, parts)",

@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn what_is_no_count_by_stack_is_refused() {
         for (text, word) in [
-            ("@: 5\n", "no map with stacks"),
+            ("@: 5\n", "not a map with stacks"),
             ("@[\n    a+1\n]: hist\n", "`hist`"),
             ("Attaching 1 probe...\n", "no map"),
         ] {

@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_wrong_line_is_named() {
         for (text, line, word) in [
-            ("a;b 1\nc;d\n", 2, "no number"),
+            ("a;b 1\nc;d\n", 2, "the sample count is missing"),
             ("a -1", 1, "`-1`"),
             ("a 1.5.2", 1, "`1.5.2`"),
             ("a 1e9", 1, "`1e9`"),

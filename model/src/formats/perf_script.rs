@@ -352,7 +352,7 @@ mod tests {
         let error = read("a 1 2.0: 5 cycles: \n\tff f (x)\nwhat is this\n", None).unwrap_err();
         assert_eq!(error.line, 3);
         assert!(error.what.contains("what is this"), "{error}");
-        assert!(read("", None).unwrap_err().what.contains("no sample"));
+        assert!(read("", None).unwrap_err().what.contains("no `perf script` sample"));
         assert!(!looks_like("main;a;b 12\n"));
     }
 

@@ -17,7 +17,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is larger than any configuration.
-    #[error("{}: more than the {limit} bytes of a configuration; is this the right file?", path.display())]
+    #[error("{}: larger than the {limit}-byte limit; is this the right file?", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -71,7 +71,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             one_job("    scheme: ftp\n"),
             4,
-            "unknown value `ftp`: write one of http, https",
+            "unknown value `ftp`: use one of http, https",
         ),
         (
             one_job("    tls_config: {ca_file: ca.pem}\n"),

@@ -71,16 +71,19 @@ fn the_kill_switch_refuses_the_start() {
 
 extern "C" fn other_handler(_: libc::c_int) {}
 
-fn install_other_handler() {
+/// Its address: that of a small function may be another one wherever it is asked for.
+fn install_other_handler() -> usize {
+    let handler = other_handler as *const () as usize;
     // SAFETY: a handler that does nothing.
-    let before = unsafe { libc::signal(libc::SIGPROF, other_handler as *const () as usize) };
+    let before = unsafe { libc::signal(libc::SIGPROF, handler) };
     assert_ne!(before, libc::SIG_ERR);
+    handler
 }
 
 #[test]
 fn a_signal_owned_by_another_handler_is_left_alone() {
     isolated("ownership::a_signal_owned_by_another_handler_is_left_alone", || {
-        install_other_handler();
+        let installed = install_other_handler();
         assert!(matches!(start(Config::default()), Err(StartError::SignalOwned)));
         // SAFETY: changes nothing; writes to the local variable.
         let current = unsafe {
@@ -88,7 +91,7 @@ fn a_signal_owned_by_another_handler_is_left_alone() {
             libc::sigaction(libc::SIGPROF, ptr::null(), &raw mut current);
             current.sa_sigaction
         };
-        assert_eq!(current, other_handler as *const () as usize);
+        assert_eq!(current, installed);
     });
 }
 
