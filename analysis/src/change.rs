@@ -13,6 +13,8 @@
 //!
 //! Wrong on purpose: windows count as independent of each other, and intervals are symmetric, so the lower end for a
 //! rare function can be below the difference that is possible.
+//!
+//! One file because the estimate, its variance and the judgement are one computation. Each reads the sums of the one before.
 
 use std::collections::BTreeMap;
 

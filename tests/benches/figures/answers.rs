@@ -4,6 +4,8 @@
 //! Guarantees: the real programs answer; status, type and the whole body of each answer are compared; of what tells of the
 //! process (`/metrics`, `/api/v1/status`, pages) its shape. Without an older program it only asks, and prints the digest of all
 //! answers.
+//!
+//! One file because the list of requests and how their answers are made comparable change together. Most of it is the list.
 
 use std::{
     fs,

@@ -136,7 +136,7 @@ fn damaged_files_are_named_set_aside_and_cost_only_what_they_held() {
     assert_eq!((code, damaged_files(&said["found"])), (0, vec![]), "{said}");
     let done = said["done"].to_string();
     assert!(
-        done.contains("removed 1 partial files") && done.contains("sealed 2 hours"),
+        done.contains("removed 1 partial files") && done.contains("sealed 2 completed hours"),
         "{done}"
     );
     let (_, said) = store(&data, &["stats"]);

@@ -217,7 +217,7 @@ async fn an_empty_store_answers_empty_lists() {
     assert_eq!(world.json("/api/v1/topology").await["nodes"], serde_json::json!([]));
     let answer = world.get("/api/v1/service?service=checkout").await;
     assert_eq!(answer.json()["error"]["code"], "unknown_service");
-    assert!(answer.text().contains("none is known"));
+    assert!(answer.text().contains("none are known"));
 }
 
 /// Also errors are for pages of this server alone, and other names than its own lead browsers nowhere.
