@@ -231,7 +231,7 @@ mod tests {
             ("a 1.5.2", 1, "`1.5.2`"),
             ("a 1e9", 1, "`1e9`"),
             ("a inf", 1, "`inf`"),
-            ("a 18446744073709551616", 1, "is not a number"),
+            ("a 18446744073709551616", 1, "is not a sample count"),
             ("# a comment\na;b 10 12\na 1 1\n", 2, "difffolded"),
         ] {
             let error = read(text, &Units::cpu(100), true).unwrap_err().to_string();
