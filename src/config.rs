@@ -199,7 +199,7 @@ fn read_section(path: &Path, section: &Section, entry: &Entry, loaded: &mut Load
             );
         }
     };
-    for Entry { key: name, line, value } in values {
+    for Entry { key: name, line, value, .. } in values {
         let Some(key) = section.keys.iter().find(|key| key.name == name) else {
             wrong(*line, unknown_key(section, name));
             continue;

@@ -35,6 +35,7 @@ pub struct Entry {
     pub key: String,
     /// Line of the key, from 1.
     pub line: usize,
+    pub(crate) column: usize,
     /// Its value.
     pub value: Node,
 }
@@ -62,16 +63,28 @@ impl Node {
         line
     }
 
-    /// The path of the value that begins at a place; empty for the whole file and for a place where nothing begins.
+    /// The path of the value that begins at a place, or whose key does; empty for the whole file and for a place where nothing
+    /// begins.
     pub(crate) fn path_at(&self, place: (usize, usize)) -> String {
         let mut path = String::new();
         self.find(place, &mut path);
         path
     }
 
-    fn find(&self, place: (usize, usize), path: &mut String) -> bool {
+    /// The path of the map that lacks a key, by the place that the parser gives for it: where the map begins, or the last key
+    /// that it read there.
+    pub(crate) fn map_at(&self, place: (usize, usize)) -> String {
+        let mut path = String::new();
+        if self.find(place, &mut path) == Some(Found::Key) {
+            let parent = path.rfind('.').unwrap_or(0);
+            path.truncate(parent);
+        }
+        path
+    }
+
+    fn find(&self, place: (usize, usize), path: &mut String) -> Option<Found> {
         if (self.line, self.column) == place {
-            return true;
+            return Some(Found::Value);
         }
         let length = path.len();
         match &self.value {
@@ -79,8 +92,9 @@ impl Node {
             Value::List(list) => {
                 for (index, element) in list.iter().enumerate() {
                     path.push_str(&format!("[{index}]"));
-                    if element.find(place, path) {
-                        return true;
+                    let found = element.find(place, path);
+                    if found.is_some() {
+                        return found;
                     }
                     path.truncate(length);
                 }
@@ -91,15 +105,26 @@ impl Node {
                         path.push('.');
                     }
                     path.push_str(&entry.key);
-                    if entry.value.find(place, path) {
-                        return true;
+                    if (entry.line, entry.column) == place {
+                        return Some(Found::Key);
+                    }
+                    let found = entry.value.find(place, path);
+                    if found.is_some() {
+                        return found;
                     }
                     path.truncate(length);
                 }
             }
         }
-        false
+        None
     }
+}
+
+/// What begins at a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Value,
+    Key,
 }
 
 /// Line and column, from 1.
@@ -180,9 +205,11 @@ impl<'de> de::Visitor<'de> for ValueVisitor {
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let (line, column) = place(key.referenced);
             entries.push(Entry {
                 key: key.value,
-                line: place(key.referenced).0,
+                line,
+                column,
                 value: map.next_value()?,
             });
         }

@@ -65,9 +65,10 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
             format!("unknown value `{variant}`: {hint}use one of {}", expected.join(", "))
         }
         Error::SerdeMissingField { field, .. } => {
-            let of = match path().as_str() {
+            let map = file.map_or_else(String::new, |file| file.map_at(place));
+            let of = match map.as_str() {
                 "" => String::new(),
-                path => format!(" in `{path}`"),
+                map => format!(" in `{map}`"),
             };
             match example_of(field) {
                 Some(example) => format!("the key `{field}`{of} is missing: add `{example}`"),
@@ -189,6 +190,50 @@ mod tests {
         to: String,
         #[serde(default)]
         weight: u32,
+    }
+
+    /// The parser gives the place of a key, not of its value, where a type of ours refuses the value or a key is missing.
+    #[test]
+    fn what_is_wrong_in_braces_has_its_path() {
+        #[derive(Debug)]
+        struct Milliseconds;
+        impl<'de> Deserialize<'de> for Milliseconds {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Milliseconds, D::Error> {
+                struct Number;
+                impl serde::de::Visitor<'_> for Number {
+                    type Value = Milliseconds;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("milliseconds")
+                    }
+                    fn visit_u64<E>(self, _: u64) -> Result<Milliseconds, E> {
+                        Ok(Milliseconds)
+                    }
+                }
+                deserializer.deserialize_any(Number)
+            }
+        }
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only its shape counts")]
+        struct Times {
+            connect: Milliseconds,
+        }
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only its shape counts")]
+        struct Listener {
+            times: Times,
+            to: String,
+        }
+        for (text, message) in [
+            (
+                "- {to: a, times: {connect: 1}}\n- {times: {connect: soon}, to: b}",
+                "[1].times.connect: invalid type",
+            ),
+            ("- {times: {connect: 1}}", "the key `to` in `[0]` is missing"),
+            ("- to: a\n  times: {connect: soon}", "[0].times.connect: invalid type"),
+        ] {
+            let problem = crate::from_str::<Vec<Listener>>(text).unwrap_err();
+            assert!(problem.message.starts_with(message), "{problem:?}");
+        }
     }
 
     #[test]

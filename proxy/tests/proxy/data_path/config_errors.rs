@@ -78,7 +78,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             ", to: 127.0.0.1:9080",
             "",
-            "proxy.yaml:8: the key `to` is missing: add `to: 127.0.0.1:9080`",
+            "proxy.yaml:8: the key `to` in `inbound[0]` is missing: add `to: 127.0.0.1:9080`",
         ),
         (
             "workers: 1",
