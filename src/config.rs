@@ -199,7 +199,8 @@ fn read_section(path: &Path, section: &Section, entry: &Entry, loaded: &mut Load
             );
         }
     };
-    for Entry { key: name, line, value, .. } in values {
+    for entry in values {
+        let (name, line, value) = (&entry.key, &entry.line, &entry.value);
         let Some(key) = section.keys.iter().find(|key| key.name == name) else {
             wrong(*line, unknown_key(section, name));
             continue;
