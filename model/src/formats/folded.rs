@@ -86,6 +86,8 @@ pub fn read(text: &str, units: &Units, numbers: bool, memory: u64) -> Result<Pro
             }
             let frame = text_frame::split(frame);
             leaf_first.push(builder.frame(frame.function, frame.file, frame.line));
+            // Here, because one line may be the whole file.
+            builder.affordable()?;
         }
         if leaf_first.len() > MAX_DEPTH {
             return Err(wrong(format!(
@@ -187,6 +189,10 @@ mod tests {
         super::read(&same, &cpu, true, 2_000).unwrap();
         let different: String = (0..100).map(|n| format!("main;f{n} 1.5\n")).collect();
         let refused = super::read(&different, &cpu, true, 40_000).unwrap_err();
+        assert!(matches!(refused, FoldedError::TooHeavy(_)), "{refused}");
+        // In the middle of a line as well: here its depth would be refused at the end.
+        let deep: String = (0..MAX_DEPTH + 1).map(|n| format!("f{n};")).collect();
+        let refused = super::read(&format!("{deep}leaf 1"), &cpu, true, 40_000).unwrap_err();
         assert!(matches!(refused, FoldedError::TooHeavy(_)), "{refused}");
         // 101 names, and each stack twice: as long as it has fractions, too.
         super::read(&different, &cpu, true, 101 * 250 + 200 * 176).unwrap();
