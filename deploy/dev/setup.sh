@@ -2,7 +2,7 @@
 # Puts in place what the build needs and the repository does not hold. Run by `make setup`; safe to repeat.
 #   setup.sh            the build: Rust, a C compiler, Node 20, the prebuilt DuckDB library, the UI's packages
 #   setup.sh browser    also Chromium, for what opens the pages
-#   setup.sh tests      that, and promtool where apt can fetch it (its tests are skipped without)
+#   setup.sh tests      that, and promtool and Alertmanager where apt can fetch them (their tests are skipped without)
 #   setup.sh verify     only compares what is in third_party (or in the folder that follows) with third_party.sha512
 # What is fetched is compared with a SHA-512 of ours before it is unpacked, and what is there already at each set-up.
 # Installs with apt when run as root on Debian; otherwise it names exactly what is missing and stops.
@@ -92,21 +92,23 @@ if ! cmp -s "$lock" web/ui/node_modules/.emberline-lock; then
     cp "$lock" web/ui/node_modules/.emberline-lock
 fi
 
-# Out of Debian's package, which apt checks, and without installing it: its service would start to scrape.
-fetch_promtool() {
+# Out of Debian's package, which apt checks, and without installing it: its service would start.
+# unpack PACKAGE FOLDER: its /usr; fails where apt cannot fetch it.
+unpack() {
     local work
     work=$(mktemp -d)
     chmod 755 "$work"
-    if (cd "$work" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb unpacked) >/dev/null 2>&1; then
-        mkdir -p "$third_party/prometheus"
-        cp "$work/unpacked/usr/bin/promtool" "$third_party/prometheus/promtool"
+    if (cd "$work" && apt-get download -qq "$1" && dpkg-deb -x "$1"_*.deb unpacked) >/dev/null 2>&1; then
+        mkdir -p "$2"
+        cp -R "$work/unpacked/usr/." "$2"
     else
-        echo "setup: promtool cannot be fetched (Debian's package prometheus); tests of the alert rules are skipped"
+        echo "setup: cannot fetch Debian's package $1; the tests that need it are skipped"
     fi
     rm -rf "$work"
 }
 
 case "${1:-}" in browser | tests) need chromium chromium ;; esac
 if [ "${1:-}" = tests ]; then
-    command -v promtool >/dev/null || [ -x "$third_party/prometheus/promtool" ] || fetch_promtool
+    command -v promtool >/dev/null || [ -x "$third_party/prometheus/bin/promtool" ] || unpack prometheus "$third_party/prometheus"
+    [ -d "$third_party/alertmanager" ] || unpack prometheus-alertmanager "$third_party/alertmanager"
 fi

@@ -1,10 +1,16 @@
 //! Webhooks, Alertmanager and scrape targets behind TLS terminators: reached with the right certificates, and what is wrong is said.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use axum::{Router, http::StatusCode, routing::get};
 use emberline_client::Tls;
 use emberline_collector::{CollectorConfig, scrape};
+use emberline_model::time::{Clock, SystemClock};
 use emberline_terminator::{Authority, Fault, Terminator};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -13,7 +19,7 @@ use crate::{
     notifications::Recorder,
     support::{
         Server,
-        canary::{judge_after, play},
+        canary::{self, judge_after, play},
         eventually,
     },
 };
@@ -65,6 +71,98 @@ async fn alerts_reach_receivers_that_demand_a_client_certificate() {
         .await;
     assert_eq!(path, "/hook");
     assert!(am.accepted() >= 1 && hook.accepted() >= 1);
+    server.stop().await;
+}
+
+/// Alertmanager itself, as Debian packages it; ended when dropped.
+struct Alertmanager {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Alertmanager {
+    /// Starts what `make test` fetches; none where that, or the namespace it needs, is missing.
+    fn start(folder: &Path, webhook: SocketAddr) -> Option<Alertmanager> {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../third_party/alertmanager");
+        let config = folder.join("alertmanager.yml");
+        let text = format!(
+            "route: {{receiver: hook, group_wait: 0s}}\nreceivers: [{{name: hook, webhook_configs: [{{url: \"http://{webhook}/\"}}]}}]\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        // Debian's build reads its templates from /usr/share and from nowhere else.
+        let script = r#"mount --bind "$0/share" /usr/share && exec "$0/bin/prometheus-alertmanager" "$@""#;
+        let mut child = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script])
+            .arg(&package)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.path={}", folder.join("alertmanager").display()))
+            .args(["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="])
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let address = lines.find_map(|line| {
+            let (_, address) = line.split_once("msg=\"Listening on\" address=")?;
+            address.trim().parse().ok()
+        });
+        // It would stop at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        let Some(address) = address else {
+            child.wait().unwrap();
+            return None;
+        };
+        Some(Alertmanager { child, address })
+    }
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alertmanager_itself_shows_and_forwards_an_alert_that_came_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (webhook, plain) = Recorder::start(0, StatusCode::OK).await;
+    let Some(alertmanager) = Alertmanager::start(folder.path(), plain) else {
+        println!(
+            "skipped: no Alertmanager runs here; `make test` fetches it where apt can (Debian's package prometheus-alertmanager)"
+        );
+        return;
+    };
+    let authority = Authority::new();
+    let certificate = authority.certificate(&["localhost"]);
+    let front = Terminator::start(alertmanager.address, &certificate, Some(&authority));
+    let mut server = Server::start(|config| {
+        config.alertmanager_urls = vec![front.url("localhost")];
+        config.alertmanager_tls = settings(folder.path(), &authority);
+    })
+    .await;
+    // Alertmanager does not forward what ended in the past, and its clock goes.
+    let now = SystemClock.now_unix_s();
+    server.clock.set(now);
+    let later = (now - canary::start(15)) / 10 * 10;
+    for number in 0..14 {
+        let mut windows = canary::windows(number, 4.0, number >= canary::CANARY_STARTS);
+        for window in &mut windows {
+            window.start_unix_s += later;
+            for profile in &mut window.profiles {
+                profile.start_unix_ns += later * 1_000_000_000;
+            }
+        }
+        server.append(windows).await;
+    }
+    server.spawn_tasks();
+    server.collector.judge_now().await.unwrap();
+    let (_, sent) = webhook
+        .hears("Alertmanager forwards the alert", |body| body["status"] == "firing")
+        .await;
+    let alert = &sent["alerts"][0];
+    assert_eq!(alert["labels"]["alertname"], "EmberlineLatencyRegression", "{sent}");
+    assert_eq!(alert["annotations"]["function"], canary::GUILTY, "{sent}");
+    assert!(front.accepted() >= 1);
     server.stop().await;
 }
 

@@ -109,7 +109,7 @@ fn the_alert_rules_are_those_of_the_list() {
 
 /// `promtool` from where the set-up puts it, or from the PATH.
 fn promtool() -> Option<PathBuf> {
-    let own = repository().join("third_party/prometheus/promtool");
+    let own = repository().join("third_party/prometheus/bin/promtool");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("promtool"));
     std::iter::once(own).chain(on_path).find(|path| path.is_file())
