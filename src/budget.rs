@@ -1,7 +1,8 @@
-//! How much of this machine strangers may hold: every limit of connections and of what they carry comes from here.
+//! What each part of the server may hold: every limit of memory, of connections and of what they carry comes from here, where
+//! the configuration sets none.
 //!
-//! Guarantees: derived from the memory of the process's cgroup and its file descriptors, so that all limits reached at once
-//! leave the store what it needs; printed at the start and in `/api/v1/status`.
+//! Guarantees: derived from the memory of the process's cgroup and its file descriptors, so that from 512 MiB on all limits of memory reached at
+//! once fit into it with the program itself; printed at the start and in `/api/v1/status`.
 //!
 //! Wrong on purpose: where nothing limits the memory, [`USUAL_MEMORY`] is assumed and not what the machine has: others live
 //! there, too.
@@ -14,6 +15,12 @@ const USUAL_MEMORY: u64 = 1 << 30;
 const CONNECTION_BYTES: u64 = 48 << 10;
 /// What a request under way takes beside its body, rounded up.
 const REQUEST_BYTES: u64 = 64 << 10;
+/// The query engine answers whatever range from as much; what does not fit it sorts on disk.
+const MOST_ENGINE_MB: u64 = 192;
+/// Stacks of a busy mesh for an hour.
+const MOST_DICTIONARY_CACHE: u64 = 64 << 20;
+/// The largest profiles of real programs are a few megabytes.
+const MOST_REQUEST_MB: u64 = 16;
 /// Ports that share the connections.
 const PORTS: usize = 3;
 /// More connections than this are not asked for from one process.
@@ -44,6 +51,12 @@ pub(crate) struct Budget {
     pub(crate) answer_bytes: u64,
     /// Bytes that answers to heavy questions hold while they are put together.
     pub(crate) answer_memory_bytes: u64,
+    /// Memory of the query engine, in MiB.
+    pub(crate) engine_mb: u64,
+    /// Bytes of the cache of stacks and locations.
+    pub(crate) dictionary_cache_bytes: u64,
+    /// Largest request, in MiB. Bodies hold four times as much together, and what is decoded of them eight times.
+    pub(crate) request_mb: u64,
 }
 
 impl Budget {
@@ -52,7 +65,7 @@ impl Budget {
         let memory = memory.unwrap_or(USUAL_MEMORY);
         let reserved = (descriptors / 4).clamp(64, 1024).min(descriptors / 2);
         let by_descriptors = (descriptors - reserved) as usize / PORTS;
-        let by_memory = (memory / 8 / CONNECTION_BYTES) as usize / PORTS;
+        let by_memory = (memory / 12 / CONNECTION_BYTES) as usize / PORTS;
         let places = by_descriptors.min(by_memory).clamp(LEAST_OF_PORT, MOST_OF_PORT);
         let waiting = (places / 8).clamp(2, 32);
         let connections = places - waiting;
@@ -64,9 +77,12 @@ impl Budget {
             waiting_per_port: waiting,
             connections_per_address: connections - connections / 8,
             head_bytes: (memory / 32).max(1 << 20),
-            requests: ((memory / 8 / REQUEST_BYTES) as usize).max(64),
-            answer_bytes: (memory / 16).max(4 << 20),
-            answer_memory_bytes: (memory / 4).max(32 << 20),
+            requests: ((memory / 32 / REQUEST_BYTES) as usize).max(64),
+            answer_bytes: (memory / 24).max(4 << 20),
+            answer_memory_bytes: (memory / 6).max(16 << 20),
+            engine_mb: ((memory / 4) >> 20).clamp(32, MOST_ENGINE_MB),
+            dictionary_cache_bytes: (memory / 16).clamp(4 << 20, MOST_DICTIONARY_CACHE),
+            request_mb: ((memory / 64) >> 20).clamp(1, MOST_REQUEST_MB),
         }
     }
 
@@ -83,18 +99,29 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use emberline_model::weight::MEMORY_FACTOR;
+
     use super::*;
+
+    /// The default of `queue_bytes`.
+    const QUEUE_BYTES: u64 = 32 << 20;
+    /// The program, its tables of names, and an hour that is being sealed.
+    const PROGRAM_BYTES: u64 = 40 << 20;
 
     #[test]
     fn all_limits_together_fit_into_the_machine() {
-        for memory in [64 << 20, 256 << 20, 512 << 20, 1 << 30, 64 << 30] {
+        for memory in [512 << 20, 1 << 30, 64 << 30] {
             for descriptors in [64, 256, 1_024, 65_536, 1 << 20] {
                 let budget = Budget::of(Some(memory), descriptors);
                 let places = (budget.connections_per_port + budget.waiting_per_port) as u64 * PORTS as u64;
                 assert!(places + budget.reserved_descriptors <= descriptors, "{budget:?}");
-                let bytes = places * CONNECTION_BYTES + budget.head_bytes + budget.answer_bytes;
-                let bytes = bytes + budget.requests as u64 * REQUEST_BYTES;
-                assert!(bytes <= memory * 2 / 5, "{budget:?}");
+                let connections =
+                    places * CONNECTION_BYTES + budget.requests as u64 * REQUEST_BYTES + budget.head_bytes;
+                let answers = budget.answer_memory_bytes + budget.answer_bytes;
+                let ingest = (4 + MEMORY_FACTOR) * (budget.request_mb << 20) + QUEUE_BYTES;
+                let store = (budget.engine_mb << 20) + budget.dictionary_cache_bytes;
+                let sum = connections + answers + ingest + store;
+                assert!(sum + PROGRAM_BYTES <= memory, "{sum} {budget:?}");
                 assert!(
                     budget.connections_per_address < budget.connections_per_port,
                     "{budget:?}"

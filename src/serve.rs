@@ -84,13 +84,13 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let web_address = web_listener.local_addr()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let options = config::store_options(settings);
+    let options = config::store_options(settings, &budget);
     // Opening may replay a journal, which takes a while and must not hold up the runtime.
     let store = {
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || Store::open(options, clock)).await??
     };
-    let config = config::collector_config(&loaded, &web_address.to_string());
+    let config = config::collector_config(&loaded, &budget, &web_address.to_string());
     let collector = Collector::new(config, store.clone(), Arc::clone(&clock))?;
     let mut registry = Registry::default();
     collector.register(&mut registry);

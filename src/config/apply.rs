@@ -7,6 +7,7 @@ use emberline_collector::{CollectorConfig, IngestLimits, VerdictConfig};
 use emberline_storage::Options;
 
 use super::{Loaded, Settings};
+use crate::budget::Budget;
 
 fn size(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
@@ -20,12 +21,12 @@ fn hours(count: u64) -> Duration {
     Duration::from_secs(count.saturating_mul(3600))
 }
 
-/// Settings of the store.
-pub(crate) fn store_options(settings: &Settings) -> Options {
+/// Settings of the store; what is not set is as much as the budget gives.
+pub(crate) fn store_options(settings: &Settings, budget: &Budget) -> Options {
     let (store, retention) = (&settings.store, &settings.retention);
     Options {
         data_dir: settings.server.data_dir.clone(),
-        memory_limit_mb: store.memory_limit_mb,
+        memory_limit_mb: store.memory_limit_mb.unwrap_or(budget.engine_mb),
         duckdb_threads: size(store.query_threads),
         temp_limit_mb: store.temp_limit_mb,
         reader_connections: size(store.reader_connections),
@@ -46,18 +47,19 @@ pub(crate) fn store_options(settings: &Settings) -> Options {
         checkpoint_bytes: store.checkpoint_bytes,
         min_free_mb: store.min_free_mb,
         max_query_seconds: store.max_query_seconds,
-        dictionary_cache_bytes: size(store.dictionary_cache_bytes),
+        dictionary_cache_bytes: size(store.dictionary_cache_bytes.unwrap_or(budget.dictionary_cache_bytes)),
     }
 }
 
-/// Settings of the collector; `web_address` is where the pages are, for links when nothing else is said.
-pub(crate) fn collector_config(loaded: &Loaded, web_address: &str) -> CollectorConfig {
+/// Settings of the collector; `web_address` is where the pages are, for links when nothing else is said. What is not set is as much
+/// as the budget gives.
+pub(crate) fn collector_config(loaded: &Loaded, budget: &Budget, web_address: &str) -> CollectorConfig {
     let settings = &loaded.settings;
     let (ingest, symbols) = (&settings.ingest, &settings.symbols);
     let external_url = settings.web.external_url.clone();
     CollectorConfig {
         data_dir: settings.server.data_dir.clone(),
-        max_request_bytes: size(ingest.max_request_mb) << 20,
+        max_request_bytes: size(ingest.max_request_mb.unwrap_or(budget.request_mb)) << 20,
         max_concurrent_requests: size(ingest.max_concurrent_requests),
         request_timeout: Duration::from_secs(ingest.request_timeout_seconds),
         limits: limits(settings),

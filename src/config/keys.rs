@@ -216,8 +216,9 @@ settings! {
         otlp_grpc: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4317)), Any;
         /// Address for OTLP over HTTP.
         otlp_http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4318)), Any;
-        /// Largest accepted request, in MB after decompression. Memory for all requests together is a multiple of it.
-        max_request_mb: u64 = 16, Within(1.0, 1_024.0);
+        /// Largest accepted request, in MB after decompression; default: a 64th of the process's memory limit, at most 16. All requests
+        /// together hold up to twelve times as much.
+        max_request_mb: Option<u64> = None, Within(1.0, 1_024.0);
         /// Requests processed concurrently.
         max_concurrent_requests: u64 = 32, Within(1.0, 4_096.0);
         /// Longest time from a request's first byte to its response, in seconds.
@@ -273,8 +274,8 @@ settings! {
 
     /// The journal and the query engine.
     store: StoreSettings {
-        /// Memory limit of the query engine, in MB.
-        memory_limit_mb: u64 = 192, Within(32.0, 1e6);
+        /// Memory limit of the query engine, in MB; default: a quarter of the process's memory limit, at most 192.
+        memory_limit_mb: Option<u64> = None, Within(32.0, 1e6);
         /// Threads of the query engine.
         query_threads: u64 = 1, Within(1.0, 256.0);
         /// Disk space for intermediate results of the query engine, in MB.
@@ -297,8 +298,9 @@ settings! {
         apply_interval_ms: u64 = 250, Within(1.0, 60_000.0);
         /// Size at which the query engine's write-ahead log is checkpointed, in bytes.
         checkpoint_bytes: u64 = 16 << 20, Within(1_048_576.0, 1e11);
-        /// Size of the cache of decoded stacks and locations, in bytes.
-        dictionary_cache_bytes: u64 = 64 << 20, Within(1_048_576.0, 1e12);
+        /// Size of the cache of decoded stacks and locations, in bytes; default: a sixteenth of the process's memory limit, at most
+        /// 67108864.
+        dictionary_cache_bytes: Option<u64> = None, Within(1_048_576.0, 1e12);
         /// Delay between the end of an hour and sealing it, in seconds; late data becomes a second part of that hour after the
         /// same delay.
         seal_after_seconds: u64 = 600, Within(1.0, 86_400.0);

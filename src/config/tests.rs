@@ -5,7 +5,15 @@ use std::{collections::BTreeSet, path::Path};
 use clap::Parser;
 
 use super::{reference::Tree, *};
-use crate::cli::{Cli, Command};
+use crate::{
+    budget::Budget,
+    cli::{Cli, Command},
+};
+
+/// That of a machine without limits.
+fn budget() -> Budget {
+    Budget::of(None, 1_024)
+}
 
 /// Reads a file of this text.
 fn read_text(text: &str) -> Result<Loaded, String> {
@@ -133,8 +141,8 @@ fn given_to_parts(settings: &Settings) -> String {
     let (server, web, ingest) = (&settings.server, &settings.web, &settings.ingest);
     format!(
         "{:?} {:?} {:?}",
-        store_options(settings),
-        collector_config(&loaded, "127.0.0.1:4040"),
+        store_options(settings, &budget()),
+        collector_config(&loaded, &budget(), "127.0.0.1:4040"),
         (
             (
                 &server.log,
@@ -165,12 +173,15 @@ fn the_defaults_are_those_of_the_parts() {
     let mut options = emberline_storage::Options::new("emberline-data");
     // The way in is stricter than the store.
     options.max_future = std::time::Duration::from_secs(600);
-    assert_eq!(format!("{:?}", store_options(&settings)), format!("{options:?}"));
+    assert_eq!(
+        format!("{:?}", store_options(&settings, &budget())),
+        format!("{options:?}")
+    );
     let loaded = read_text("").unwrap();
     let mut config = emberline_collector::CollectorConfig::new("emberline-data");
-    config.symbol_reader = collector_config(&loaded, "").symbol_reader;
+    config.symbol_reader = collector_config(&loaded, &budget(), "").symbol_reader;
     assert_eq!(
-        format!("{:?}", collector_config(&loaded, "127.0.0.1:4040")),
+        format!("{:?}", collector_config(&loaded, &budget(), "127.0.0.1:4040")),
         format!("{config:?}")
     );
 }
@@ -291,7 +302,10 @@ fn flags_and_lists_are_read_from_the_command_line() {
     let loaded = args.settings.load().unwrap();
     let settings = &loaded.settings;
     assert_eq!(settings.alerts.webhooks, ["http://a", "http://b", "http://c"]);
-    assert_eq!((settings.web.allow_delete, settings.ingest.max_request_mb), (true, 3));
+    assert_eq!(
+        (settings.web.allow_delete, settings.ingest.max_request_mb),
+        (true, Some(3))
+    );
     assert_eq!(settings.web.own_code.services().len(), 2);
     assert_eq!(loaded.origin("max_request_mb").to_string(), "--max-request-mb");
     let line = ["emberline", "serve", "--allow-delete=false"];

@@ -100,7 +100,9 @@ impl Alertmanager {
             .stderr(Stdio::piped())
             .spawn()
             .ok()?;
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
         let address = lines.find_map(|line| {
             let (_, address) = line.split_once("msg=\"Listening on\" address=")?;
             address.trim().parse().ok()

@@ -67,6 +67,9 @@ impl From<Failure> for SealError {
     }
 }
 
+/// A number of the release that a series `d` belongs to: requests are added up over its processes, so these stay together.
+const RELEASE: &str = "hash(d.namespace, d.service, d.version)";
+
 /// One hour on its way.
 pub(super) struct Seal<'a> {
     shared: &'a Shared,
@@ -185,16 +188,16 @@ impl Seal<'_> {
     /// Conditions on the series of one of the tables of `from`, which together select every row once, in ascending order, as
     /// many rows at a time as can be sorted in memory.
     fn chunks(&self, from: &str, of: &str) -> Result<Vec<String>, SealError> {
-        let ranges = self.series(from, of, CHUNK_ROWS)?.into_iter();
+        let ranges = self.ranges(from, &format!("{of}.series_id"), CHUNK_ROWS)?.into_iter();
         Ok(ranges
             .map(|(first, last)| format!("WHERE {of}.series_id BETWEEN {first} AND {last}"))
             .collect())
     }
 
-    /// Ranges of series, with so many rows at most unless one has more.
-    fn series(&self, from: &str, of: &str, most: u64) -> Result<Vec<(u64, u64)>, SealError> {
+    /// Ranges of a number of the rows, with so many rows at most unless one number has more.
+    fn ranges(&self, from: &str, number: &str, most: u64) -> Result<Vec<(u64, u64)>, SealError> {
         let mut counts: Vec<(u64, u64)> = Vec::new();
-        let sql = format!("SELECT {of}.series_id, CAST(count(*) AS UBIGINT) FROM {from} GROUP BY 1 ORDER BY 1");
+        let sql = format!("SELECT {number}, CAST(count(*) AS UBIGINT) FROM {from} GROUP BY 1 ORDER BY 1");
         each_chunk(&self.database.connection, &sql, |chunk| {
             let columns = Columns::new(chunk);
             counts.extend(columns.u64(0)?.iter().copied().zip(columns.u64(1)?.iter().copied()));
@@ -261,9 +264,10 @@ impl Seal<'_> {
     /// Adds up the requests of the hour over the processes of each release, and writes them as a part.
     fn requests(&mut self, extent: (Lsn, Lsn)) -> Result<(), SealError> {
         let (table, windows) = (self.table(Kind::Requests), self.table(Kind::Windows));
+        let by_release = format!("{table} s JOIN series d ON d.series_id = s.series_id");
         let mut writer: Option<RowWriter> = None;
-        for (first, last) in self.series(&format!("{table} s"), "s", sums::CHUNK_ROWS)? {
-            let condition = format!("r.series_id BETWEEN {first} AND {last}");
+        for (first, last) in self.ranges(&by_release, RELEASE, sums::SEALED_ROWS)? {
+            let condition = format!("{RELEASE} BETWEEN {first} AND {last}");
             let sql = sums::of_requests(&table, &windows, &condition);
             let mut requests = RequestSums::new(QUARTER_OF_HOUR);
             each_chunk(&self.database.connection, &sql, |chunk| {

@@ -25,7 +25,9 @@ use super::{
 use crate::hot::saturated::saturated_u64;
 use crate::{parts::Kind, questions::columns::Columns, readers::Failure};
 
-/// Rows of requests that are added up at a time: each may be one of its own.
+/// Rows of requests that are added up at a time when an hour is sealed: each may be one of its own, and then takes a kilobyte.
+pub(super) const SEALED_ROWS: u64 = 32 << 10;
+/// The same of a day whose hours have no sums: read as often as there are pieces.
 pub(super) const CHUNK_ROWS: u64 = 512 << 10;
 /// Sums that are written at a time.
 pub(super) const CHUNK_SUMS: u64 = 32 << 10;

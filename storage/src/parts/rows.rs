@@ -14,6 +14,10 @@ use super::{Draft, DraftFile, PartName};
 
 /// Rows of a row group: an identifier is written once for each, and the writer holds one in memory, encoded.
 const ROW_GROUP_ROWS: usize = 1 << 20;
+/// A row group ends early when the writer holds so much of it.
+const ROW_GROUP_BYTES: usize = 24 << 20;
+/// Rows that are taken at a time: of lists the writer notes the place of each value.
+const BATCH_ROWS: usize = 2_048;
 /// Distinct values of a column in a row group may take so much before the writer falls back to plain values.
 const DICTIONARY_BYTES: usize = 8 << 20;
 /// Parts are written once an hour and read often.
@@ -55,8 +59,16 @@ impl RowWriter {
 
     pub(crate) fn write(&mut self, chunk: &StructArray) -> io::Result<()> {
         let batch = RecordBatch::from(chunk);
-        self.rows += batch.num_rows() as u64;
-        self.writer.write(&batch).map_err(other)
+        let rows = batch.num_rows();
+        self.rows += rows as u64;
+        for from in (0..rows).step_by(BATCH_ROWS) {
+            let piece = batch.slice(from, BATCH_ROWS.min(rows - from));
+            self.writer.write(&piece).map_err(other)?;
+            if self.writer.memory_size() > ROW_GROUP_BYTES {
+                self.writer.flush().map_err(other)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the rows so far apart from those that follow: a question that needs only some of them passes over the others.
