@@ -152,6 +152,13 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// So much of what was held is gone.
+    pub(crate) fn release(&self, bytes: usize) {
+        let bytes = (bytes as u64).min(self.held.get());
+        self.holding.give_back(bytes);
+        self.held.set(self.held.get() - bytes);
+    }
+
     /// What was held is gone.
     fn let_go(&self) {
         self.holding.give_back(self.held.take());

@@ -214,7 +214,21 @@ impl Server {
 
     /// The same of another program than the one that was built with the tests: an older one, to compare with.
     pub fn start_program(program: &Path, data: &Path, options: &[&str], descriptors: Option<u64>) -> Server {
-        let cgroup = MemoryCgroup::new(MEMORY_CAP_BYTES);
+        Server::start_in(MemoryCgroup::new(MEMORY_CAP_BYTES), program, data, options, descriptors)
+    }
+
+    /// The same with as much memory as it takes.
+    pub fn start_without_cap(program: &Path, data: &Path, options: &[&str]) -> Server {
+        Server::start_in(None, program, data, options, None)
+    }
+
+    fn start_in(
+        cgroup: Option<MemoryCgroup>,
+        program: &Path,
+        data: &Path,
+        options: &[&str],
+        descriptors: Option<u64>,
+    ) -> Server {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (web, otlp_grpc, otlp_http) = (local(free_port()), local(free_port()), local(free_port()));
         let mut command = Command::new("sh");

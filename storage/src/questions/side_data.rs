@@ -5,7 +5,8 @@
 //! stacks, not with the range. Where both sides' time is [`LONG_S`] or more, pieces are two hours or more, which come from
 //! sums where every window of them counts, and sums of the range are the same to the nanosecond and the request. Only what
 //! is judged by how pieces differ (intervals, p-values) rests on fewer of them then, twelve of a day: intervals of functions are
-//! 4 % wider in the middle than with the 96 quarters of an hour of it.
+//! 4 % wider in the middle than with the 96 quarters of an hour of it. The 36 of [`SHORT_S`] or more hold a third of the
+//! stacks of a hundred.
 //!
 //! Wrong on purpose: of samples that come from sums a window lies in the hour that it begins in, of requests in that of
 //! its middle.
@@ -40,11 +41,16 @@ use crate::{
 
 /// Most pieces of an answer: far more than a variance needs.
 const MOST_PIECES: u32 = 100;
+/// The same where the time is not short: each piece then holds most stacks of a busy service, and a comparison holds all of them.
+const MOST_LONGER_PIECES: u32 = 36;
+const SHORT_S: u32 = 20 * 60;
 /// Time, from the first profile to the last, from which on pieces are at least so long: of these a variance has enough then.
 const LONG_S: u32 = 23 * HOUR;
 const LONG_PIECE_S: u32 = 2 * HOUR;
-/// What a stack of a piece takes until it is a part of an answer, in bytes.
-const STACK_BYTES: usize = 80;
+/// What a stack of a piece takes while it is added up, in bytes; a part of a table that may have grown just now.
+const ADDED_BYTES: usize = 56;
+/// What it takes as a part of an answer.
+const STACK_BYTES: usize = size_of::<(u64, i64, u64)>();
 
 /// Which side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,14 +204,20 @@ fn piece_s(covered: &Covered, component: Component) -> u32 {
         };
         starts.insert(Join::piece_of(&last, piece_s));
     }
-    match (starts.first(), starts.last()) {
-        (Some(&first), Some(&last)) if starts.len() > MOST_PIECES as usize => {
-            let is_long = last - first >= LONG_S;
-            Step::length_s(first, last, MOST_PIECES).max(if is_long { LONG_PIECE_S } else { 0 })
-        }
-        _ => 0,
+    let (Some(&first), Some(&last)) = (starts.first(), starts.last()) else {
+        return piece_s;
+    };
+    let length_s = last - first;
+    let most = if length_s >= SHORT_S {
+        MOST_LONGER_PIECES
+    } else {
+        MOST_PIECES
+    };
+    if starts.len() <= most as usize {
+        return piece_s;
     }
-    .max(piece_s)
+    let least_s = if length_s >= LONG_S { LONG_PIECE_S } else { piece_s };
+    Step::length_s(first, last, most).max(least_s).max(piece_s)
 }
 
 /// The pieces that profiles cover, without stacks and requests yet.
@@ -319,7 +331,7 @@ fn add_stacks(
                 }
                 added += of_piece.len() - before;
             }
-            reader.hold(added * STACK_BYTES)
+            reader.hold(added * ADDED_BYTES)
         },
     )?;
     for (start_s, stacks) in sums {
@@ -329,6 +341,7 @@ fn add_stacks(
             .into_iter()
             .map(|(stack, (value, samples))| (stack, value, samples))
             .collect();
+        reader.release(piece.stacks.len() * (ADDED_BYTES - STACK_BYTES));
     }
     Ok(())
 }
