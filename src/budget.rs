@@ -78,10 +78,10 @@ impl Budget {
             connections_per_address: connections - connections / 8,
             head_bytes: (memory / 32).max(1 << 20),
             requests: ((memory / 32 / REQUEST_BYTES) as usize).max(64),
-            answer_bytes: (memory / 24).max(4 << 20),
+            answer_bytes: (memory / 32).max(4 << 20),
             answer_memory_bytes: (memory / 6).max(16 << 20),
-            engine_mb: ((memory / 4) >> 20).clamp(32, MOST_ENGINE_MB),
-            dictionary_cache_bytes: (memory / 16).clamp(4 << 20, MOST_DICTIONARY_CACHE),
+            engine_mb: ((memory / 5) >> 20).clamp(32, MOST_ENGINE_MB),
+            dictionary_cache_bytes: (memory / 8).clamp(4 << 20, MOST_DICTIONARY_CACHE),
             request_mb: ((memory / 64) >> 20).clamp(1, MOST_REQUEST_MB),
         }
     }

@@ -274,7 +274,7 @@ settings! {
 
     /// The journal and the query engine.
     store: StoreSettings {
-        /// Memory limit of the query engine, in MB; default: a quarter of the process's memory limit, at most 192.
+        /// Memory limit of the query engine, in MB; default: a fifth of the process's memory limit, at most 192.
         memory_limit_mb: Option<u64> = None, Within(32.0, 1e6);
         /// Threads of the query engine.
         query_threads: u64 = 1, Within(1.0, 256.0);
@@ -298,7 +298,7 @@ settings! {
         apply_interval_ms: u64 = 250, Within(1.0, 60_000.0);
         /// Size at which the query engine's write-ahead log is checkpointed, in bytes.
         checkpoint_bytes: u64 = 16 << 20, Within(1_048_576.0, 1e11);
-        /// Size of the cache of decoded stacks and locations, in bytes; default: a sixteenth of the process's memory limit, at most
+        /// Size of the cache of decoded stacks and locations, in bytes; default: an eighth of the process's memory limit, at most
         /// 67108864.
         dictionary_cache_bytes: Option<u64> = None, Within(1_048_576.0, 1e12);
         /// Delay between the end of an hour and sealing it, in seconds; late data becomes a second part of that hour after the

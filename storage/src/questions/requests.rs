@@ -212,14 +212,18 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         Some(of) => Some(Covered::read(reader, span, &query.who, &of.profile_type, Per::Request)?),
         None => None,
     };
-    let mut added: HashMap<Key, Sums> = HashMap::new();
+    // Boxed, because a table that grows holds the old one and an emptier new one.
+    let mut added: HashMap<Box<Key>, Box<Sums>> = HashMap::new();
     each(reader, span, query, covered.as_ref(), |columns, row, counts| {
         let duration = duration(columns, row)?;
         let key = key(columns, row, &counts, query)?;
-        if !added.contains_key(&key) {
-            reader.hold(ROW_BYTES)?;
-        }
-        let sums = added.entry(key).or_default();
+        let sums = match added.get_mut(&key) {
+            Some(sums) => sums,
+            None => {
+                reader.hold(ROW_BYTES)?;
+                added.entry(Box::new(key)).or_default()
+            }
+        };
         sums.counted += duration.count() as f64 * counts.share;
         let before = sums.duration.buckets().len();
         sums.duration.merge(&duration);
@@ -233,9 +237,10 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         sums.open = sums.open.saturating_add(columns.u64(26)?[row]);
         Ok(())
     })?;
-    let mut sums: Vec<(Key, Sums)> = added.into_iter().collect();
+    let mut sums: Vec<(Box<Key>, Box<Sums>)> = added.into_iter().collect();
     sums.sort_by(|a, b| a.0.cmp(&b.0));
-    let rows = sums.into_iter().map(|(key, sums)| RequestRow {
+    let rows = sums.into_iter().map(|(key, sums)| (*key, *sums));
+    let rows = rows.map(|(key, sums)| RequestRow {
         window_start_s: i64::from(key.window),
         reporter: key.reporter,
         instance: key.instance,
