@@ -1,7 +1,9 @@
 //! Bodies on their way through: streamed frame by frame, never buffered.
 
 use std::{
+    any::Any,
     convert::Infallible,
+    fmt,
     pin::Pin,
     sync::{
         Arc,
@@ -13,8 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::wire::headers::strip_forbidden_trailers;
@@ -31,6 +34,65 @@ pub struct RequestBody {
     count: Option<Arc<AtomicU64>>,
     /// When they did, for whoever waits for the response.
     moved: Option<Arc<LastMove>>,
+    /// What passed, for sending it once more.
+    kept: Option<Arc<KeptBody>>,
+    /// Dropped when the body is over.
+    held: Option<Held>,
+}
+
+/// Something that lives as long as a body is on its way.
+struct Held(#[expect(dead_code, reason = "held, not read")] Box<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+/// The beginning of a body that has passed; all of it, as long as it is short.
+#[derive(Debug)]
+pub(crate) struct KeptBody {
+    most: usize,
+    state: Mutex<KeptState>,
+}
+
+#[derive(Debug, Default)]
+struct KeptState {
+    frames: Vec<Frame<Bytes>>,
+    bytes: usize,
+    is_whole: bool,
+    is_too_long: bool,
+}
+
+impl KeptBody {
+    fn note(&self, frame: &Frame<Bytes>, is_last: bool) {
+        let mut state = self.state.lock();
+        let copy = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => {
+                state.bytes += data.len();
+                Frame::data(data.clone())
+            }
+            (_, Some(trailers)) => Frame::trailers(trailers.clone()),
+            _ => return,
+        };
+        state.is_too_long |= state.bytes > self.most;
+        if state.is_too_long {
+            state.frames = Vec::new();
+        } else {
+            state.frames.push(copy);
+        }
+        state.is_whole = is_last;
+    }
+
+    /// The whole body again; `None` where that is not here.
+    pub(crate) fn again(&self) -> Option<RequestBody> {
+        let mut state = self.state.lock();
+        if !state.is_whole || state.is_too_long {
+            return None;
+        }
+        let frames = std::mem::take(&mut state.frames).into_iter().map(Ok::<_, Infallible>);
+        Some(RequestBody::stream(StreamBody::new(futures_util::stream::iter(frames))))
+    }
 }
 
 /// When a body moved last.
@@ -64,11 +126,7 @@ enum Inner {
 impl RequestBody {
     /// No body.
     pub fn empty() -> RequestBody {
-        RequestBody {
-            inner: Inner::Nothing,
-            count: None,
-            moved: None,
-        }
+        RequestBody::of(Inner::Nothing)
     }
 
     /// A streamed body.
@@ -80,22 +138,39 @@ impl RequestBody {
         if body.is_end_stream() {
             return RequestBody::empty();
         }
-        RequestBody {
-            inner: Inner::Boxed(body.map_err(Into::into).boxed_unsync()),
-            count: None,
-            moved: None,
-        }
+        RequestBody::of(Inner::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
     pub(crate) fn incoming(body: Incoming) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody::empty();
         }
+        RequestBody::of(Inner::Incoming(body))
+    }
+
+    fn of(inner: Inner) -> RequestBody {
         RequestBody {
-            inner: Inner::Incoming(body),
+            inner,
             count: None,
             moved: None,
+            kept: None,
+            held: None,
         }
+    }
+
+    /// Keeps what passes from now on, up to so many bytes.
+    pub(crate) fn keep(&mut self, most: usize) -> Arc<KeptBody> {
+        let kept = Arc::new(KeptBody {
+            most,
+            state: Mutex::default(),
+        });
+        self.kept = Some(Arc::clone(&kept));
+        kept
+    }
+
+    /// Holds something until the body is over.
+    pub(crate) fn hold(&mut self, what: impl Any + Send + Sync) {
+        self.held = Some(Held(Box::new(what)));
     }
 
     /// Counts the bytes that pass from now on.
@@ -124,11 +199,7 @@ impl From<Bytes> for RequestBody {
         if bytes.is_empty() {
             return RequestBody::empty();
         }
-        RequestBody {
-            inner: Inner::Bytes(Some(bytes)),
-            count: None,
-            moved: None,
-        }
+        RequestBody::of(Inner::Bytes(Some(bytes)))
     }
 }
 
@@ -167,7 +238,7 @@ impl Body for RequestBody {
             Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Inner::Boxed(body) => Pin::new(body).poll_frame(cx),
         };
-        polled.map(|frame| {
+        let polled = polled.map(|frame| {
             frame.map(|frame| {
                 frame.map(|mut frame| {
                     if let (Some(count), Some(data)) = (&self.count, frame.data_ref()) {
@@ -182,7 +253,18 @@ impl Body for RequestBody {
                     frame
                 })
             })
-        })
+        });
+        if let Some(kept) = &self.kept {
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => kept.note(frame, self.is_end_stream()),
+                Poll::Ready(None) => kept.state.lock().is_whole = true,
+                _ => {}
+            }
+        }
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.is_end_stream() {
+            self.held = None;
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

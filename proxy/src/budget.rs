@@ -113,11 +113,26 @@ pub(crate) struct Budget {
     share: f64,
     bytes: AtomicUsize,
     connections: AtomicUsize,
+    /// Windows of HTTP/2 connections to destinations, in bytes.
+    windows: AtomicUsize,
     callers: Mutex<HashMap<IpAddr, Weak<Account>>>,
     places: Mutex<Slab<Arc<Guard>>>,
     counters: Arc<Counters>,
     /// Counts up with every request: who was quiet the longest has the smallest.
     clock: AtomicUsize,
+}
+
+/// A part of the windows; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Windows {
+    fn drop(&mut self) {
+        self.budget.windows.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 /// What one caller's address holds.
@@ -143,6 +158,7 @@ impl Budget {
             share: limits.share_of_caller,
             bytes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            windows: AtomicUsize::new(0),
             callers: Mutex::default(),
             places: Mutex::default(),
             counters: Arc::clone(counters),
@@ -166,6 +182,20 @@ impl Budget {
     /// Places run out.
     pub(crate) fn is_crowded(&self) -> bool {
         self.is_tight() || self.connections.load(Relaxed) > self.room.connections / 2
+    }
+
+    /// Whether one more connection to a destination may hold so much of responses that nobody takes.
+    pub(crate) fn has_windows(&self, bytes: u32) -> bool {
+        self.windows.load(Relaxed).saturating_add(bytes as usize) <= self.room.bytes / 4
+    }
+
+    /// Counts the window of a connection to a destination, whether there is room for it or not: each has one at least.
+    pub(crate) fn reserve_windows(self: &Arc<Self>, bytes: u32) -> Windows {
+        self.windows.fetch_add(bytes as usize, Relaxed);
+        Windows {
+            budget: Arc::clone(self),
+            bytes: bytes as usize,
+        }
     }
 
     /// The time in requests.

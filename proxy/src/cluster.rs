@@ -22,7 +22,7 @@ use std::{
 use http::Request;
 use http1::Http1Pool;
 pub(crate) use http1::{Http1Body, Http1Options};
-pub(crate) use http2::{Http2Slot, PING_EVERY, PING_TIMEOUT};
+pub(crate) use http2::{Http2Body, Http2Pool, PING_EVERY, PING_TIMEOUT};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -51,6 +51,14 @@ pub(crate) enum UpstreamError {
     /// No connection in time.
     #[error("no connection to {address} within timeouts.connect_ms ({limit:?})")]
     ConnectTimeout {
+        /// The destination.
+        address: Address,
+        /// The time.
+        limit: Duration,
+    },
+    /// All streams of all connections were taken for too long.
+    #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): it allows no more at once")]
+    NoStream {
         /// The destination.
         address: Address,
         /// The time.
@@ -112,11 +120,25 @@ impl UpstreamError {
         }
     }
 
+    /// The same for another request that waited for the same connection to `address`.
+    fn again(&self, address: &Address) -> UpstreamError {
+        let address = address.clone();
+        let source = match self {
+            UpstreamError::ConnectTimeout { limit, .. } => {
+                return UpstreamError::ConnectTimeout { address, limit: *limit };
+            }
+            UpstreamError::Connect { source, .. } => io::Error::new(source.kind(), source.to_string()),
+            other => io::Error::other(other.to_string()),
+        };
+        UpstreamError::Connect { address, source }
+    }
+
     /// Status, reason and response flag of the answer to the caller.
     pub(crate) fn answer(&self) -> (u16, &'static str, ResponseFlags) {
         match self {
             UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
             UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
+            UpstreamError::NoStream { .. } => (503, "upstream_overflow", ResponseFlags::UO),
             UpstreamError::Closed { .. } => (502, "upstream_connection_closed", ResponseFlags::UC),
             UpstreamError::Reset { .. } => (502, "upstream_reset", ResponseFlags::UR),
             UpstreamError::Protocol { .. } => (502, "upstream_protocol_error", ResponseFlags::UPE),
@@ -187,7 +209,7 @@ impl BodyFailure {
 pub(crate) struct Destination {
     address: Address,
     pub(crate) http1: Http1Pool,
-    pub(crate) http2: Http2Slot,
+    pub(crate) http2: Http2Pool,
     /// The release that answered last: whom the next request is for, before it is answered.
     last_peer: Mutex<Option<PeerId>>,
     /// Of whose shares the names are that it says.
@@ -198,7 +220,7 @@ pub(crate) struct Destination {
 impl Destination {
     pub(crate) fn new(address: Address, options: Http1Options, budget: Arc<Budget>) -> Arc<Destination> {
         Arc::new(Destination {
-            http2: Http2Slot::new(options.max_header_bytes),
+            http2: Http2Pool::new(options.max_header_bytes, options.idle),
             http1: Http1Pool::new(options),
             source: Source::of_destination(&address),
             address,
@@ -358,6 +380,7 @@ impl Cluster {
     pub(crate) fn sweep(&self) {
         for member in &self.members {
             member.destination.http1.sweep();
+            member.destination.http2.sweep();
         }
     }
 }

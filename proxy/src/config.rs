@@ -230,6 +230,9 @@ pub struct Timeouts {
     /// Time to open a connection, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub connect_ms: u64,
+    /// Time that a request waits for a stream where a destination allows no more HTTP/2 streams, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub queue_ms: u64,
     /// Time to the response head, in milliseconds, from the request head or the last progress of its body (checked when the time
     /// is up, so a stalled upload ends after at most twice this long).
     #[serde(deserialize_with = "scalar::milliseconds")]
@@ -243,6 +246,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
             connect_ms: 1_000,
+            queue_ms: 1_000,
             request_ms: 30_000,
             idle_ms: 60_000,
         }
@@ -253,6 +257,11 @@ impl Timeouts {
     /// [`Timeouts::connect_ms`].
     pub fn connect(&self) -> Duration {
         Duration::from_millis(self.connect_ms)
+    }
+
+    /// [`Timeouts::queue_ms`].
+    pub fn queue(&self) -> Duration {
+        Duration::from_millis(self.queue_ms)
     }
 
     /// [`Timeouts::request_ms`].

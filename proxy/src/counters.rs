@@ -38,11 +38,37 @@ impl Count {
     }
 }
 
+/// How many there are now.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Gauge(Arc<AtomicI64>);
+
+impl Gauge {
+    /// One more, until it is dropped.
+    pub(crate) fn one(&self) -> InUse {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        InUse(self.clone())
+    }
+}
+
+/// One of those that are counted.
+#[derive(Debug)]
+pub(crate) struct InUse(Gauge);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        (self.0).0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The counts of one process.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections: Count,
-    connections_open: AtomicI64,
+    connections_open: Gauge,
+    pub(crate) http2_connections: Gauge,
+    pub(crate) http2_streams: Gauge,
+    pub(crate) http2_waiting: Gauge,
+    pub(crate) http2_queue_timeouts: Count,
     pub(crate) accept_errors: Count,
     pub(crate) upstream_connections: Count,
     pub(crate) upstream_failures: Count,
@@ -61,10 +87,9 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 impl Counters {
     /// Counts a connection as open until the guard is dropped.
-    pub(crate) fn open_connection(self: &Arc<Self>) -> OpenConnection {
+    pub(crate) fn open_connection(&self) -> InUse {
         self.connections.add();
-        self.connections_open.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(Arc::clone(self))
+        self.connections_open.one()
     }
 
     /// Counts a request that was refused before it went anywhere.
@@ -94,16 +119,6 @@ impl Counters {
     }
 }
 
-/// A connection that is open.
-#[derive(Debug)]
-pub(crate) struct OpenConnection(Arc<Counters>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The counts as Prometheus metrics.
 #[derive(Debug)]
 pub(crate) struct CounterMetrics(pub(crate) Arc<Counters>);
@@ -111,14 +126,38 @@ pub(crate) struct CounterMetrics(pub(crate) Arc<Counters>);
 impl Collector for CounterMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.0;
-        let open = encoder.encode_descriptor(
-            "emberline_proxy_connections_open",
-            "Open connections from callers",
-            None,
-            MetricType::Gauge,
-        )?;
-        ConstGauge::new(counters.connections_open.load(Ordering::Relaxed)).encode(open)?;
-        let plain: [(&str, &str, &Count); 8] = [
+        let gauges: [(&str, &str, &Gauge); 4] = [
+            (
+                "emberline_proxy_connections_open",
+                "Open connections from callers",
+                &counters.connections_open,
+            ),
+            (
+                "emberline_proxy_http2_connections",
+                "Open HTTP/2 connections to destinations",
+                &counters.http2_connections,
+            ),
+            (
+                "emberline_proxy_http2_streams",
+                "HTTP/2 streams to destinations in use",
+                &counters.http2_streams,
+            ),
+            (
+                "emberline_proxy_http2_waiting",
+                "Requests waiting for an HTTP/2 stream or for the connection it needs",
+                &counters.http2_waiting,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
+        }
+        let plain: [(&str, &str, &Count); 9] = [
+            (
+                "emberline_proxy_http2_queue_timeouts",
+                "Requests that found no HTTP/2 stream within timeouts.queue_ms",
+                &counters.http2_queue_timeouts,
+            ),
             (
                 "emberline_proxy_connections",
                 "Connections accepted from callers",
@@ -141,7 +180,7 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_retries",
-                "Requests resent because a pooled connection was closed",
+                "Requests resent because a pooled connection was closed, or because HTTP/2 said that they were not processed",
                 &counters.retries,
             ),
             (

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{
     budget::{Budget, Guard},
     cluster,
-    counters::OpenConnection,
+    counters::InUse,
     drain::Draining,
 };
 
@@ -168,7 +168,7 @@ pub(crate) async fn accept(
 /// A place among the connections; given up when dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    _open: OpenConnection,
+    _open: InUse,
     pub(crate) guard: Arc<Guard>,
     /// Address of who is at the other end.
     pub(crate) caller: IpAddr,

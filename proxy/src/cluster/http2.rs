@@ -1,87 +1,457 @@
-//! HTTP/2 to a destination: one connection that all requests share, opened anew when it has ended.
+//! HTTP/2 to a destination: connections that requests share, opened as they are needed.
 //!
-//! Guarantees: one connection at a time is being opened, however many requests wait for it; dead connections are found
-//! by PING within 50 s. Its own task carries no label, because its work belongs to all streams.
+//! Guarantees: of the streams that a destination allows on a connection none waits behind another; where all are taken, another
+//! connection is opened. A connection carries at most [`STREAMS`] streams, whose windows together are its own, so that callers who
+//! do not read leave the others' windows alone; a request does not join an upload that moves slowly while another connection
+//! can be had. However many requests wait, those that wait for the same attempt to connect learn of its end at the same time. Dead
+//! connections are found by PING within 50 s.
+//!
+//! Wrong on purpose: windows of all connections together have a bound ([`Budget::reserve_windows`]); beyond it, streams share
+//! what there is, as many as the destination allows, and the rest waits for at most `timeouts.queue_ms`.
 
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{Request, Response, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
     client::conn::http2::{self, SendRequest},
+    rt::Executor,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
-use super::{Destination, Upload, UpstreamError, retry::next_try};
-use crate::{body::RequestBody, config::Timeouts, grpc, telemetry::Label, wire::io::IdleTimer};
+use super::{BodyFailure, Destination, Upload, UpstreamError, retry::NextStream};
+use crate::{
+    body::{BoxError, RequestBody},
+    budget::{Budget, Windows},
+    config::Timeouts,
+    counters::InUse,
+    grpc,
+    telemetry::Label,
+    wire::io::IdleTimer,
+};
 
 /// How often a silent connection is asked whether it lives, and how long it may take to say so.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a response that nobody takes may hold. A small part of the connection's window (the library's 5 MiB), so that
-/// callers who do not read leave it to the others.
-const STREAM_WINDOW: u32 = 256 << 10;
+/// Streams of a connection, where the destination allows as many.
+const STREAMS: usize = 64;
+/// What a response that nobody takes may hold.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// What those of a connection may hold together: each of them all of its window.
+const CONNECTION_WINDOW: u32 = STREAMS as u32 * STREAM_WINDOW;
+/// Before the destination has said how many streams it allows; nothing is sent meanwhile.
+const UNTOLD: usize = usize::MAX - 1;
+/// A destination that has not said by then is taken to allow [`STREAMS`].
+const TOLD_WITHIN: Duration = Duration::from_millis(250);
+/// A body that is still on its way after so long may be one that holds up a connection's other bodies.
+const SLOW_UPLOAD: Duration = Duration::from_millis(100);
+/// Connections that are opened only to get away from slow uploads.
+const MOST_FOR_UPLOADS: usize = 8;
 
-/// The connection of a destination.
+/// The connections of a destination.
 #[derive(Debug)]
-pub(crate) struct Http2Slot {
-    sender: Mutex<Option<SendRequest<RequestBody>>>,
-    /// Held while a connection is being opened.
-    opening: tokio::sync::Mutex<()>,
+pub(crate) struct Http2Pool {
+    state: Mutex<State>,
     max_header_bytes: usize,
+    idle: Duration,
 }
 
-impl Http2Slot {
-    pub(crate) fn new(max_header_bytes: usize) -> Http2Slot {
-        Http2Slot {
-            sender: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
-            max_header_bytes,
+#[derive(Debug, Default)]
+struct State {
+    connections: Vec<Connection>,
+    opening: usize,
+    waiting: VecDeque<oneshot::Sender<Result<Stream, UpstreamError>>>,
+    /// Numbers of connections and of uploads.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    sender: SendRequest<RequestBody>,
+    /// Streams that the destination allows.
+    most: usize,
+    streams: usize,
+    /// Bodies on their way, the oldest first.
+    uploads: VecDeque<(u64, Instant)>,
+    idle_since: Instant,
+    _windows: Windows,
+    _open: InUse,
+}
+
+impl Connection {
+    fn slow_uploads(&self, now: Instant) -> usize {
+        let slow = |(_, since): &&(u64, Instant)| now.duration_since(*since) >= SLOW_UPLOAD;
+        self.uploads.iter().take_while(slow).count()
+    }
+}
+
+/// Where a request is to go.
+enum Choice {
+    /// Over the connection at this place.
+    Take(usize),
+    /// Over a connection that is yet to be opened.
+    Open,
+    /// Over the first that has a stream free.
+    Wait,
+}
+
+impl State {
+    fn choose(&mut self, budget: &Arc<Budget>, now: Instant) -> Choice {
+        self.connections.retain(|connection| !connection.sender.is_closed());
+        let own = |c: &Connection| c.streams < c.most.min(STREAMS);
+        let found = self.connections.iter().enumerate().filter(|(_, c)| own(c));
+        let best = found.min_by_key(|(_, c)| (c.slow_uploads(now), c.streams));
+        let may_open = || self.connections.is_empty() || budget.has_windows(CONNECTION_WINDOW);
+        match best {
+            Some((at, connection)) => {
+                let alone = connection.slow_uploads(now) == 0;
+                if alone || self.connections.len() >= MOST_FOR_UPLOADS || !may_open() {
+                    Choice::Take(at)
+                } else {
+                    Choice::Open
+                }
+            }
+            None if self.opening > 0 || may_open() => Choice::Open,
+            None => {
+                let allowed = self.connections.iter().enumerate().filter(|(_, c)| c.streams < c.most);
+                let best = allowed.min_by_key(|(_, c)| (c.slow_uploads(now), c.streams));
+                best.map_or(Choice::Wait, |(at, _)| Choice::Take(at))
+            }
         }
     }
 
-    fn current(&self) -> Option<SendRequest<RequestBody>> {
-        self.sender
-            .lock()
-            .as_ref()
-            .filter(|sender| !sender.is_closed())
-            .cloned()
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn find(&mut self, number: u64) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|c| c.number == number)
+    }
+
+    fn take(&mut self, at: usize, of: &Arc<Destination>) -> Stream {
+        let connection = &mut self.connections[at];
+        connection.streams += 1;
+        Stream {
+            sender: connection.sender.clone(),
+            held: Arc::new(Held {
+                destination: Arc::clone(of),
+                connection: connection.number,
+                is_given_back: AtomicBool::new(false),
+                _in_use: of.counters().http2_streams.one(),
+            }),
+        }
+    }
+
+    /// Gives streams to those who wait, the first come first.
+    fn serve(&mut self, of: &Arc<Destination>) {
+        while !self.waiting.is_empty() {
+            let now = Instant::now();
+            let Choice::Take(at) = self.choose(of.budget(), now) else {
+                return;
+            };
+            let Some(waiting) = self.waiting.pop_front() else {
+                return;
+            };
+            if waiting.is_closed() {
+                continue;
+            }
+            let number = self.connections[at].number;
+            let stream = self.take(at, of);
+            if let Err(Ok(unwanted)) = waiting.send(Ok(stream)) {
+                // It would take the lock that is held here.
+                unwanted.held.is_given_back.store(true, Ordering::Relaxed);
+                if let Some(connection) = self.find(number) {
+                    connection.streams -= 1;
+                }
+            }
+        }
+    }
+}
+
+impl Http2Pool {
+    pub(crate) fn new(max_header_bytes: usize, idle: Duration) -> Http2Pool {
+        Http2Pool {
+            state: Mutex::default(),
+            max_header_bytes,
+            idle,
+        }
+    }
+
+    /// Closes connections that nobody has used for long, but for one.
+    pub(crate) fn sweep(&self) {
+        let mut state = self.state.lock();
+        let mut spare = state.connections.len().saturating_sub(1);
+        state.connections.retain(|connection| {
+            let is_idle = connection.streams == 0 && connection.idle_since.elapsed() > self.idle;
+            let goes = connection.sender.is_closed() || (is_idle && spare > 0);
+            spare -= usize::from(goes && spare > 0);
+            !goes
+        });
+    }
+}
+
+/// A stream of a connection.
+#[derive(Debug)]
+struct Stream {
+    sender: SendRequest<RequestBody>,
+    held: Arc<Held>,
+}
+
+/// The place of a stream; given back when dropped, by the last of its two bodies.
+#[derive(Debug)]
+struct Held {
+    destination: Arc<Destination>,
+    connection: u64,
+    is_given_back: AtomicBool,
+    _in_use: InUse,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if *self.is_given_back.get_mut() {
+            return;
+        }
+        let mut state = self.destination.http2.state.lock();
+        if let Some(connection) = state.find(self.connection) {
+            connection.streams -= 1;
+            connection.idle_since = Instant::now();
+        }
+        state.serve(&self.destination);
+    }
+}
+
+/// A body on its way to the destination.
+struct UploadOf {
+    held: Arc<Held>,
+    number: u64,
+}
+
+impl UploadOf {
+    fn begin(held: &Arc<Held>) -> UploadOf {
+        let mut state = held.destination.http2.state.lock();
+        let number = state.number();
+        if let Some(connection) = state.find(held.connection) {
+            connection.uploads.push_back((number, Instant::now()));
+        }
+        UploadOf {
+            held: Arc::clone(held),
+            number,
+        }
+    }
+}
+
+impl Drop for UploadOf {
+    fn drop(&mut self) {
+        let mut state = self.held.destination.http2.state.lock();
+        if let Some(connection) = state.find(self.held.connection) {
+            connection.uploads.retain(|(number, _)| *number != self.number);
+        }
+    }
+}
+
+/// The body of a response over HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Http2Body {
+    body: Incoming,
+    held: Option<Arc<Held>>,
+}
+
+impl Http2Body {
+    fn of(response: Response<Incoming>, held: Arc<Held>) -> Response<Http2Body> {
+        response.map(|body| Http2Body {
+            held: (!body.is_end_stream()).then_some(held),
+            body,
+        })
+    }
+}
+
+impl Body for Http2Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+            self.held = None;
+        }
+        polled.map_err(|error| BodyFailure::Broken(error).into())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Spawns the library's tasks, and tells when one was polled: what the destination said may be known then.
+#[derive(Clone)]
+struct Watched {
+    polled: Arc<Notify>,
+    is_told: Arc<AtomicBool>,
+}
+
+impl<F> Executor<F> for Watched
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let watched = self.clone();
+        tokio::spawn(async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx);
+                if !watched.is_told.load(Ordering::Relaxed) {
+                    watched.polled.notify_one();
+                }
+                polled
+            })
+            .await;
+        });
     }
 }
 
 impl Destination {
-    async fn http2_sender(&self, timeouts: &Timeouts) -> Result<SendRequest<RequestBody>, UpstreamError> {
-        if let Some(sender) = self.http2.current() {
-            return Ok(sender);
+    /// A stream of one of the connections.
+    async fn http2_stream(self: &Arc<Self>, timeouts: &Timeouts) -> Result<Stream, UpstreamError> {
+        let (waiting, is_opening) = {
+            let mut state = self.http2.state.lock();
+            let choice = state.choose(self.budget(), Instant::now());
+            if let Choice::Take(at) = choice {
+                return Ok(state.take(at, self));
+            }
+            let (sender, waiting) = oneshot::channel();
+            state.waiting.retain(|waiting| !waiting.is_closed());
+            state.waiting.push_back(sender);
+            let is_short = state.opening * STREAMS < state.waiting.len();
+            if matches!(choice, Choice::Open) && is_short {
+                state.opening += 1;
+                let (destination, timeouts) = (Arc::clone(self), *timeouts);
+                tokio::spawn(async move { destination.open_http2(&timeouts).await });
+            }
+            (waiting, state.opening > 0)
+        };
+        let _waits = self.counters().http2_waiting.one();
+        let limit = timeouts.queue() + if is_opening { timeouts.connect() } else { Duration::ZERO };
+        match tokio::time::timeout(limit, waiting).await {
+            Ok(Ok(stream)) => stream,
+            _ => {
+                self.counters().http2_queue_timeouts.add();
+                Err(UpstreamError::NoStream {
+                    address: self.address.clone(),
+                    limit: timeouts.queue(),
+                })
+            }
         }
-        let _opening = self.http2.opening.lock().await;
-        if let Some(sender) = self.http2.current() {
-            return Ok(sender);
+    }
+
+    /// Opens a connection for those who wait.
+    async fn open_http2(self: Arc<Self>, timeouts: &Timeouts) {
+        let opened = self.connect_http2(timeouts).await;
+        let mut state = self.http2.state.lock();
+        state.opening -= 1;
+        match opened {
+            Ok((sender, most, windows)) => {
+                let number = state.number();
+                state.connections.push(Connection {
+                    number,
+                    sender,
+                    most,
+                    streams: 0,
+                    uploads: VecDeque::new(),
+                    idle_since: Instant::now(),
+                    _windows: windows,
+                    _open: self.counters().http2_connections.one(),
+                });
+                state.serve(&self);
+            }
+            // Whoever waits for a stream of another connection goes on waiting.
+            Err(error) if state.connections.is_empty() && state.opening == 0 => {
+                for waiting in state.waiting.drain(..) {
+                    let _ = waiting.send(Err(error.again(&self.address)));
+                }
+            }
+            Err(_) => state.serve(&self),
         }
+    }
+
+    async fn connect_http2(
+        self: &Arc<Self>,
+        timeouts: &Timeouts,
+    ) -> Result<(SendRequest<RequestBody>, usize, Windows), UpstreamError> {
+        let windows = self.budget().reserve_windows(CONNECTION_WINDOW);
         let stream = self.connect(timeouts).await?;
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        let watched = Watched {
+            polled: Arc::default(),
+            is_told: Arc::default(),
+        };
+        let (sender, mut driver) = http2::Builder::new(watched.clone())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(UNTOLD)
             .max_header_list_size(u32::try_from(self.http2.max_header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| UpstreamError::from_hyper(&self.address, error))?;
+        let told = async {
+            let mut ended = false;
+            while driver.current_max_send_streams() == UNTOLD && !ended {
+                tokio::select! {
+                    _ = &mut driver => ended = true,
+                    () = watched.polled.notified() => {}
+                }
+            }
+            ended
+        };
+        let ended = tokio::time::timeout(TOLD_WITHIN, told).await.unwrap_or(false);
+        watched.is_told.store(true, Ordering::Relaxed);
+        if ended {
+            return Err(UpstreamError::Connect {
+                address: self.address.clone(),
+                source: io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the connection ended before HTTP/2 settings came",
+                ),
+            });
+        }
+        let most = match driver.current_max_send_streams() {
+            UNTOLD => STREAMS,
+            most => most,
+        };
+        let destination = Arc::clone(self);
+        let its = sender.clone();
         tokio::spawn(emberline_profiler::Labeled::new(Label::NONE, async move {
             // Requests in flight learn of the end by themselves.
             let _ = driver.await;
+            let mut state = destination.http2.state.lock();
+            drop(its);
+            state.connections.retain(|connection| !connection.sender.is_closed());
+            state.serve(&destination);
         }));
-        *self.http2.sender.lock() = Some(sender.clone());
-        Ok(sender)
+        Ok((sender, most, windows))
     }
 
     /// Sends a request over HTTP/2 with prior knowledge.
@@ -89,7 +459,7 @@ impl Destination {
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
         timeouts: &Timeouts,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+    ) -> Result<Response<Http2Body>, UpstreamError> {
         *request.version_mut() = Version::HTTP_2;
         self.make_absolute(&mut request);
         let (upload, mut timer) = (Upload::of(&request), IdleTimer::default());
@@ -100,22 +470,18 @@ impl Destination {
             limit: timeouts.request(),
         };
         let exchange = async {
-            let mut sender = self.http2_sender(timeouts).await?;
-            let mut failed = match sender.try_send_request(request).await {
+            let next = NextStream::of(&mut request);
+            let (unsent, error) = match self.try_stream(request, timeouts).await? {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
-            let unsent = failed.take_message();
-            let error = failed.into_error();
-            let Some(request) = next_try(unsent, None, &error) else {
+            let Some(request) = next.request(unsent, &error) else {
                 return Err(UpstreamError::from_hyper(&self.address, error));
             };
             self.count_retry();
-            let mut sender = self.http2_sender(timeouts).await?;
-            sender
-                .send_request(request)
-                .await
-                .map_err(|error| UpstreamError::from_hyper(&self.address, error))
+            self.try_stream(request, timeouts)
+                .await?
+                .map_err(|(_, error)| UpstreamError::from_hyper(&self.address, error))
         };
         let mut exchange = pin!(exchange);
         poll_fn(|cx| {
@@ -130,6 +496,23 @@ impl Destination {
                 .map(|()| Err(timed_out()))
         })
         .await
+    }
+
+    /// Sends a request on a stream. The inner error has the request if it never left.
+    #[allow(clippy::type_complexity, reason = "used in one place")]
+    async fn try_stream(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+        timeouts: &Timeouts,
+    ) -> Result<Result<Response<Http2Body>, (Option<Request<RequestBody>>, hyper::Error)>, UpstreamError> {
+        let Stream { mut sender, held } = self.http2_stream(timeouts).await?;
+        if !request.body().is_end_stream() {
+            request.body_mut().hold(UploadOf::begin(&held));
+        }
+        Ok(match sender.try_send_request(request).await {
+            Ok(response) => Ok(Http2Body::of(response, held)),
+            Err(mut failed) => Err((failed.take_message(), failed.into_error())),
+        })
     }
 
     /// HTTP/2 wants scheme and authority of every request.

@@ -23,7 +23,7 @@ use super::{Caller, Handle, HttpSettings, reply::Reply};
 use crate::{
     body::{BoxError, EitherBody, RequestBody},
     budget::{self, Budget},
-    cluster::{Cluster, Destination, Http1Body, UpstreamError},
+    cluster::{Cluster, Destination, Http1Body, Http2Body, UpstreamError},
     config::{Protocol as ListenerProtocol, Timeouts, Trust},
     counters::Counters,
     filter::{Exchange, Filter, Flow, Refused, run_on_request, run_on_response},
@@ -75,7 +75,7 @@ pub(crate) struct Forwarder {
 #[derive(Debug)]
 pub(crate) enum UpstreamBody {
     Http1(Http1Body),
-    Http2(Incoming),
+    Http2(Http2Body),
 }
 
 impl Body for UpstreamBody {
@@ -85,9 +85,7 @@ impl Body for UpstreamBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut *self {
             UpstreamBody::Http1(body) => Pin::new(body).poll_frame(cx),
-            UpstreamBody::Http2(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| crate::cluster::BodyFailure::Broken(error).into()),
+            UpstreamBody::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
 

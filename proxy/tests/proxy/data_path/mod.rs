@@ -7,6 +7,7 @@ mod embedded;
 mod failures;
 mod grpc;
 mod http1;
+mod http2_pool;
 mod hygiene;
 mod identity;
 mod outcomes;
