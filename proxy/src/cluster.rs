@@ -9,6 +9,7 @@
 
 mod http1;
 mod http2;
+mod keep_alive;
 mod retry;
 
 use std::{

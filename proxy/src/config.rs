@@ -237,7 +237,8 @@ pub struct Timeouts {
     /// is up, so a stalled upload ends after at most twice this long).
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub request_ms: u64,
-    /// Longest time without progress on a body, a TCP connection or a pooled connection, in milliseconds.
+    /// Longest time without progress on a body, a TCP connection or a pooled connection, in milliseconds. A pooled connection whose
+    /// destination announces `Keep-Alive: timeout=N` is not used in the last second of that time.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub idle_ms: u64,
 }

@@ -73,6 +73,7 @@ pub(crate) struct Counters {
     pub(crate) upstream_connections: Count,
     pub(crate) upstream_failures: Count,
     pub(crate) retries: Count,
+    pub(crate) pooled_failures: Count,
     pub(crate) panics: Count,
     pub(crate) reloads: Count,
     pub(crate) reloads_refused: Count,
@@ -152,7 +153,7 @@ impl Collector for CounterMetrics {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 9] = [
+        let plain: [(&str, &str, &Count); 10] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -182,6 +183,12 @@ impl Collector for CounterMetrics {
                 "emberline_proxy_retries",
                 "Requests resent because a pooled connection was closed, or because HTTP/2 said that they were not processed",
                 &counters.retries,
+            ),
+            (
+                "emberline_proxy_pooled_connection_failures",
+                "Requests that failed and could not be resent because a destination closed a pooled connection under them: set \
+                 timeouts.idle_ms below its keep-alive time",
+                &counters.pooled_failures,
             ),
             (
                 "emberline_proxy_panics",

@@ -5,7 +5,8 @@
 //! work on the connection count to the request's label without further ado.
 //!
 //! Guarantees: a connection goes back to the pool only when the library says that it is ready for another request, so
-//! never while it owes bytes in either direction; one that the other end has closed is noticed before it is used.
+//! never while it owes bytes in either direction; one that the other end has closed is noticed before it is used, and one
+//! that it is about to close, as it announced ([`keep_alive`]), is not used.
 //!
 //! Wrong on purpose: an idle connection is not watched; [`Http1Pool::sweep`] finds those that were closed meanwhile.
 
@@ -34,8 +35,8 @@ use tokio::{
 };
 
 use super::{
-    BodyFailure, Destination, Upload, UpstreamError,
-    retry::{Replay, next_try},
+    BodyFailure, Destination, Upload, UpstreamError, keep_alive,
+    retry::{Replay, has_ended, next_try},
 };
 use crate::{
     body::{BoxError, RequestBody},
@@ -117,6 +118,8 @@ struct Connection {
     has_ended: bool,
     timer: IdleTimer,
     idle_since: Instant,
+    /// How long it may be idle and still be used, as the destination announced it last.
+    usable_for: Option<Duration>,
 }
 
 /// Why a request got no response on one connection.
@@ -147,7 +150,14 @@ impl Connection {
             has_ended: false,
             timer: IdleTimer::default(),
             idle_since: Instant::now(),
+            usable_for: None,
         })
+    }
+
+    /// Whether it has been idle for too long.
+    fn is_stale(&self, options: Http1Options) -> bool {
+        let limit = self.usable_for.unwrap_or(options.idle).min(options.idle);
+        self.idle_since.elapsed() >= limit
     }
 
     /// Lets the connection do what it can.
@@ -209,7 +219,7 @@ impl Http1Pool {
     fn check_out(&self, cx: &mut Context<'_>) -> Option<Connection> {
         loop {
             let mut connection = self.idle.lock().pop()?;
-            if connection.idle_since.elapsed() > self.options.idle {
+            if connection.is_stale(self.options) {
                 continue;
             }
             connection.drive(cx);
@@ -221,6 +231,9 @@ impl Http1Pool {
 
     fn check_in(&self, mut connection: Connection) {
         connection.idle_since = Instant::now();
+        if connection.is_stale(self.options) {
+            return;
+        }
         let mut idle = self.idle.lock();
         if idle.len() < self.options.max_idle {
             idle.push(connection);
@@ -235,7 +248,7 @@ impl Http1Pool {
             .into_iter()
             .filter_map(|mut connection| {
                 connection.drive(&mut cx);
-                (connection.is_reusable() && connection.idle_since.elapsed() <= self.options.idle).then_some(connection)
+                (connection.is_reusable() && !connection.is_stale(self.options)).then_some(connection)
             })
             .collect();
         // Those that came back meanwhile were used last.
@@ -263,7 +276,12 @@ impl Destination {
                 Err(SendError::Failed { error, unsent }) => {
                     request = match next_try(unsent.map(|unsent| *unsent), replay, &error) {
                         Some(request) => request,
-                        None => return Err(UpstreamError::from_hyper(&self.address, error)),
+                        None => {
+                            if has_ended(&error) {
+                                self.counters().pooled_failures.add();
+                            }
+                            return Err(UpstreamError::from_hyper(&self.address, error));
+                        }
                     };
                     self.count_retry();
                 }
@@ -310,6 +328,7 @@ impl Destination {
         timeouts: &Timeouts,
     ) -> Response<Http1Body> {
         connection.timer.disarm();
+        connection.usable_for = keep_alive::usable_for(response.headers()).or(connection.usable_for);
         response.map(|body| {
             let mut body = Http1Body {
                 body,

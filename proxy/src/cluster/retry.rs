@@ -56,8 +56,12 @@ pub(super) fn next_try(
     if unsent.is_some() {
         return unsent;
     }
-    let ended = error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(error);
-    replay.filter(|_| ended).map(Replay::into_request)
+    replay.filter(|_| has_ended(error)).map(Replay::into_request)
+}
+
+/// True when the other end closed the connection under a request.
+pub(super) fn has_ended(error: &hyper::Error) -> bool {
+    error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(error)
 }
 
 /// What it takes to send a request over another stream.

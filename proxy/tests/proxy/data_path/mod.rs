@@ -10,6 +10,7 @@ mod http1;
 mod http2_pool;
 mod hygiene;
 mod identity;
+mod keep_alive;
 mod outcomes;
 mod process;
 mod reload;
