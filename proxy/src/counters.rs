@@ -74,6 +74,8 @@ pub(crate) struct Counters {
     pub(crate) upstream_failures: Count,
     pub(crate) retries: Count,
     pub(crate) pooled_failures: Count,
+    pub(crate) lookups: Count,
+    pub(crate) lookup_failures: Count,
     pub(crate) panics: Count,
     pub(crate) reloads: Count,
     pub(crate) reloads_refused: Count,
@@ -153,7 +155,7 @@ impl Collector for CounterMetrics {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 10] = [
+        let plain: [(&str, &str, &Count); 12] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -189,6 +191,16 @@ impl Collector for CounterMetrics {
                 "Requests that failed and could not be resent because a destination closed a pooled connection under them: set \
                  timeouts.idle_ms below its keep-alive time",
                 &counters.pooled_failures,
+            ),
+            (
+                "emberline_proxy_dns_lookups",
+                "Lookups of the names of destinations",
+                &counters.lookups,
+            ),
+            (
+                "emberline_proxy_dns_lookup_failures",
+                "Failed lookups of the names of destinations; the previous addresses are kept",
+                &counters.lookup_failures,
             ),
             (
                 "emberline_proxy_panics",

@@ -58,6 +58,7 @@ pub(crate) mod listener;
 pub mod machine;
 pub(crate) mod record;
 mod reporting;
+pub mod resolve;
 pub mod route;
 mod run;
 pub(crate) mod server;
