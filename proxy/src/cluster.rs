@@ -2,11 +2,12 @@
 //!
 //! Guarantees: smooth weighted round robin, so any run of requests as long as the sum of the weights is shared exactly by
 //! weight; a destination's connections survive a change of the configuration that keeps its address; whether a request is
-//! sent once more is decided in one place ([`retry`]).
+//! sent once more is decided in one place ([`retry`]). A member that is a name is all its addresses ([`host`]).
 //!
 //! Wrong on purpose: a destination that refuses connections stays in the round: its errors are what a release's verdict
-//! is about, and hiding them is not this proxy's work yet.
+//! is about, and hiding them is not this proxy's work yet. Only one of several addresses of a name is passed over.
 
+mod host;
 mod http1;
 mod http2;
 mod keep_alive;
@@ -15,11 +16,12 @@ mod retry;
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+pub(crate) use host::Upstream;
 use http::Request;
 use http1::Http1Pool;
 pub(crate) use http1::{Http1Body, Http1Options};
@@ -34,6 +36,7 @@ use crate::{
     config::{Address, Timeouts},
     counters::Counters,
     grpc,
+    resolve::LookupError,
     telemetry::{PeerId, ResponseFlags, Source},
     wire::io::IdleTimer,
 };
@@ -41,6 +44,16 @@ use crate::{
 /// Why there is no response to pass on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
+    /// No address.
+    #[error(
+        "cannot resolve the name of {address}: {source}; is it spelled right, and do the name servers of this machine know it?"
+    )]
+    Unresolved {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: LookupError,
+    },
     /// No connection.
     #[error("cannot connect to {address}: {source}; is it running there?")]
     Connect {
@@ -137,6 +150,7 @@ impl UpstreamError {
     /// Status, reason and response flag of the answer to the caller.
     pub(crate) fn answer(&self) -> (u16, &'static str, ResponseFlags) {
         match self {
+            UpstreamError::Unresolved { .. } => (503, "upstream_name_unresolved", ResponseFlags::UF),
             UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
             UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
             UpstreamError::NoStream { .. } => (503, "upstream_overflow", ResponseFlags::UO),
@@ -208,7 +222,12 @@ impl BodyFailure {
 /// One address of a service.
 #[derive(Debug)]
 pub(crate) struct Destination {
+    /// As it was written.
     address: Address,
+    /// Where that is.
+    at: SocketAddr,
+    /// Whose address it is one of, if it was written as a name.
+    host: Weak<host::Host>,
     pub(crate) http1: Http1Pool,
     pub(crate) http2: Http2Pool,
     /// The release that answered last: whom the next request is for, before it is answered.
@@ -219,8 +238,20 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    pub(crate) fn new(address: Address, options: Http1Options, budget: Arc<Budget>) -> Arc<Destination> {
+    pub(crate) fn new(at: SocketAddr, options: Http1Options, budget: Arc<Budget>) -> Arc<Destination> {
+        Destination::of_host(Weak::new(), (at.into(), at), options, budget)
+    }
+
+    /// One of the addresses of a name.
+    fn of_host(
+        host: Weak<host::Host>,
+        (address, at): (Address, SocketAddr),
+        options: Http1Options,
+        budget: Arc<Budget>,
+    ) -> Arc<Destination> {
         Arc::new(Destination {
+            host,
+            at,
             http2: Http2Pool::new(options.max_header_bytes, options.idle),
             http1: Http1Pool::new(options),
             source: Source::of_destination(&address),
@@ -264,9 +295,10 @@ impl Destination {
     /// Opens a connection.
     pub(crate) async fn connect(&self, timeouts: &Timeouts) -> Result<TcpStream, UpstreamError> {
         let connecting = async {
-            match &self.address {
-                Address::Socket(address) => TcpStream::connect(address).await,
-                Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await,
+            match self.host.upgrade() {
+                // Boxed: most destinations are no names.
+                Some(host) => Box::pin(host.connect(self, timeouts.connect())).await,
+                None => TcpStream::connect(self.at).await,
             }
         };
         let connected = tokio::time::timeout(timeouts.connect(), connecting).await;
@@ -292,6 +324,12 @@ impl Destination {
                 Err(error)
             }
         }
+    }
+
+    /// Closes connections that were idle for too long or were closed by the other end.
+    fn sweep(&self) {
+        self.http1.sweep();
+        self.http2.sweep();
     }
 
     fn count_retry(&self) {
@@ -320,18 +358,18 @@ pub(crate) struct Cluster {
 
 #[derive(Debug)]
 struct Member {
-    destination: Arc<Destination>,
+    upstream: Upstream,
     weight: i64,
 }
 
 impl Cluster {
     /// `members`: destinations with their weights.
-    pub(crate) fn new(members: impl IntoIterator<Item = (Arc<Destination>, u32)>) -> Cluster {
+    pub(crate) fn new(members: impl IntoIterator<Item = (Upstream, u32)>) -> Cluster {
         let members: Vec<Member> = members
             .into_iter()
             .filter(|(_, weight)| *weight > 0)
-            .map(|(destination, weight)| Member {
-                destination,
+            .map(|(upstream, weight)| Member {
+                upstream,
                 weight: i64::from(weight),
             })
             .collect();
@@ -343,17 +381,23 @@ impl Cluster {
 
     /// A service at equal addresses.
     pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
-        Cluster::new(
-            addresses
-                .iter()
-                .map(|&a| (Destination::new(a.into(), options, Arc::clone(budget)), 1)),
-        )
+        Cluster::new(addresses.iter().map(|&at| {
+            let destination = Destination::new(at, options, Arc::clone(budget));
+            (Upstream::Socket(destination), 1)
+        }))
     }
 
-    /// Whose turn it is; `None` without members.
-    pub(crate) fn pick(&self) -> Option<&Arc<Destination>> {
+    /// Whose turn it is; `None` without members. Waits only for the first answer for a name.
+    pub(crate) async fn pick(&self, timeouts: &Timeouts) -> Option<Result<Arc<Destination>, UpstreamError>> {
+        match self.turn()? {
+            Upstream::Socket(destination) => Some(Ok(Arc::clone(destination))),
+            Upstream::Host(host) => Some(host.pick(timeouts).await),
+        }
+    }
+
+    fn turn(&self) -> Option<&Upstream> {
         if self.members.len() <= 1 {
-            return self.members.first().map(|member| &member.destination);
+            return self.members.first().map(|member| &member.upstream);
         }
         let mut credit = self.credit.lock();
         let mut best = 0;
@@ -366,22 +410,22 @@ impl Cluster {
             }
         }
         credit[best] -= total;
-        Some(&self.members[best].destination)
+        Some(&self.members[best].upstream)
     }
 
-    /// The destination of an address, to keep its connections.
-    pub(crate) fn find(&self, address: &Address) -> Option<&Arc<Destination>> {
-        self.members
-            .iter()
-            .map(|member| &member.destination)
-            .find(|destination| destination.address == *address)
+    /// What an address stands for already, to keep its connections.
+    pub(crate) fn find(&self, address: &Address) -> Option<&Upstream> {
+        let mut known = self.members.iter().map(|member| &member.upstream);
+        known.find(|upstream| upstream.address() == address)
     }
 
     /// Closes connections that were idle for too long or were closed by the other end.
     pub(crate) fn sweep(&self) {
         for member in &self.members {
-            member.destination.http1.sweep();
-            member.destination.http2.sweep();
+            match &member.upstream {
+                Upstream::Socket(destination) => destination.sweep(),
+                Upstream::Host(host) => host.sweep(),
+            }
         }
     }
 }
@@ -403,25 +447,23 @@ mod tests {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
         Cluster::new(weights.iter().enumerate().map(|(at, &weight)| {
             let address = SocketAddr::from(([127, 0, 0, 1], 1000 + at as u16));
-            (
-                Destination::new(address.into(), Http1Options::default(), Arc::clone(&budget)),
-                weight,
-            )
+            let destination = Destination::new(address, Http1Options::default(), Arc::clone(&budget));
+            (Upstream::Socket(destination), weight)
         }))
     }
 
     fn picks(cluster: &Cluster, n: usize) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
         for _ in 0..n {
-            *counts.entry(cluster.pick().unwrap().address().to_string()).or_default() += 1;
+            *counts.entry(cluster.turn().unwrap().address().to_string()).or_default() += 1;
         }
         counts
     }
 
     #[test]
     fn a_cluster_without_weight_picks_nobody() {
-        assert!(cluster(&[]).pick().is_none());
-        assert!(cluster(&[0, 0]).pick().is_none());
+        assert!(cluster(&[]).turn().is_none());
+        assert!(cluster(&[0, 0]).turn().is_none());
     }
 
     proptest! {

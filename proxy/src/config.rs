@@ -216,7 +216,7 @@ pub struct Outbound {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationConfig {
-    /// `host:port`; a name is resolved for every new connection.
+    /// `host:port`; a name is all its addresses, which are looked up again when its TTL expires.
     pub address: Address,
     /// Share of the requests, relative to the other destinations' weights; 0 sends none. At most 1000000.
     #[serde(default = "defaults::weight", deserialize_with = "scalar::weight")]

@@ -35,6 +35,7 @@ use crate::{
     export::ExportError,
     listener,
     reporting::{ProfilerOptions, Reporting},
+    resolve::{LookUp, Resolver, System},
     route::DuplicateTemplate,
 };
 pub use reload::Reloaded;
@@ -105,6 +106,14 @@ impl Proxy {
     /// # Errors
     /// When an address is taken or the system refuses; nothing runs then.
     pub fn start(config: Config, file: Option<&Path>) -> Result<Proxy, StartError> {
+        Proxy::start_with(config, file, Arc::new(System))
+    }
+
+    /// [`Proxy::start`] with another source of addresses than this machine's resolver.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`].
+    pub fn start_with(config: Config, file: Option<&Path>, names: Arc<dyn LookUp>) -> Result<Proxy, StartError> {
         let admin_socket = listener::bind(config.admin, 1, "the admin port", "admin")?.remove(0);
         let mut addresses = Addresses {
             admin: admin_socket.local_addr()?,
@@ -136,7 +145,8 @@ impl Proxy {
             profiler,
             Arc::new(SystemClock),
         )?;
-        let reloader = Reloader::new(config, file, &reporting)?;
+        let (resolver, lookups) = Resolver::new(names, Arc::clone(&reporting.counters));
+        let reloader = Reloader::new(config, file, &reporting, resolver)?;
         let shared = Arc::new(Shared {
             reporting,
             reloader,
@@ -155,7 +165,7 @@ impl Proxy {
             workers.push(worker::start(number, mine, Arc::clone(&shared))?);
         }
         let (end_admin, admin_ends) = watch::channel(false);
-        let admin = admin::start(admin_socket, Arc::clone(&shared), admin_ends)?;
+        let admin = admin::start(admin_socket, Arc::clone(&shared), lookups, admin_ends)?;
         Ok(Proxy {
             shared,
             addresses,

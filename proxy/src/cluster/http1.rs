@@ -14,7 +14,10 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
@@ -201,14 +204,26 @@ impl Connection {
 pub(crate) struct Http1Pool {
     idle: Mutex<Vec<Connection>>,
     options: Http1Options,
+    /// Less than the options say where several pools share.
+    most_kept: AtomicUsize,
 }
 
 impl Http1Pool {
     pub(crate) fn new(options: Http1Options) -> Http1Pool {
         Http1Pool {
             idle: Mutex::default(),
+            most_kept: AtomicUsize::new(options.max_idle),
             options,
         }
+    }
+
+    /// Keeps no more idle connections than this from now on.
+    pub(super) fn keep_at_most(&self, connections: usize) {
+        self.most_kept.store(connections, Ordering::Relaxed);
+    }
+
+    pub(super) fn most_kept(&self) -> usize {
+        self.most_kept.load(Ordering::Relaxed)
     }
 
     pub(crate) fn options(&self) -> Http1Options {
@@ -235,7 +250,7 @@ impl Http1Pool {
             return;
         }
         let mut idle = self.idle.lock();
-        if idle.len() < self.options.max_idle {
+        if idle.len() < self.most_kept() {
             idle.push(connection);
         }
     }
@@ -255,7 +270,7 @@ impl Http1Pool {
         let mut idle = self.idle.lock();
         let newer = std::mem::replace(&mut *idle, kept);
         idle.extend(newer);
-        idle.truncate(self.options.max_idle);
+        idle.truncate(self.most_kept());
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::Network;
 use crate::route::Template;
 
-/// `host:port`: an IP address, or a name that is looked up for every new connection.
+/// `host:port`: an IP address, or a name, which stands for all its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An IP address and port.

@@ -174,7 +174,8 @@ impl Client {
         // The header of the application, if there was one, is nobody's wish to see the answer's.
         exchange.introduced = false;
         let route = inner.api.route_of(head.uri.path());
-        let destination = inner.cluster.pick();
+        let picked = inner.cluster.pick(&self.timeouts).await;
+        let destination = picked.as_ref().and_then(|picked| picked.as_ref().ok());
         if let Some(destination) = destination {
             exchange.source = destination.source();
         }

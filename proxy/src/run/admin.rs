@@ -1,5 +1,5 @@
 //! The admin port: `/live`, `/ready`, `/metrics`, `/config`, `/profile`. On a thread of its own, which also watches the
-//! configuration file.
+//! configuration file and looks names up.
 //!
 //! Guarantees: answers come from memory and never wait for the data path. There are [`MAX_CONNECTIONS`] places; when they
 //! are taken the oldest connection gives its up, so that a probe, which asks at once, is answered whoever holds the
@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use super::{NOTICE, Shared};
+use crate::resolve::Lookups;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -47,6 +48,7 @@ const HEAD_BYTES: usize = 16 << 10;
 pub(super) fn start(
     socket: StdTcpListener,
     shared: Arc<Shared>,
+    lookups: Lookups,
     ends: watch::Receiver<bool>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -62,10 +64,13 @@ pub(super) fn start(
                 tokio::select! {
                     () = accept(listener, Arc::clone(&shared)) => {}
                     () = watch_file(&shared) => {}
+                    () = lookups.run() => {}
                     // An error means that the proxy is gone.
                     _ = ends.wait_for(|end| *end) => {}
                 }
             });
+            // The C library's resolver cannot be interrupted, and nobody waits for its answer any more.
+            runtime.shutdown_background();
         })
 }
 

@@ -6,10 +6,11 @@ use emberline_model::{Side, Workload};
 
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Destination, Http1Options},
+    cluster::{Cluster, Http1Options, Upstream},
     config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig, Trust},
     filter::{Filter, Hygiene},
     identity::Identity,
+    resolve::Resolver,
     route::{DuplicateTemplate, RouteTable, Template},
     server::forward::Plan,
     telemetry::Telemetry,
@@ -20,6 +21,7 @@ use crate::{
 pub(super) struct Parts<'a> {
     pub(super) telemetry: &'a Telemetry,
     pub(super) budget: &'a Arc<Budget>,
+    pub(super) resolver: &'a Resolver,
     pub(super) workload: &'a Workload,
     pub(super) limits: Limits,
     /// Idle connections to each destination.
@@ -71,12 +73,12 @@ impl Wanted<'_> {
             idle: self.timeouts.idle(),
             max_header_bytes: parts.limits.max_header_bytes,
         };
-        let destination = |address: &Address| {
+        let upstream = |address: &Address| {
             previous
                 .and_then(|plan| plan.cluster.find(address))
                 .filter(|known| known.options() == options)
                 .cloned()
-                .unwrap_or_else(|| Destination::new(address.clone(), options, Arc::clone(parts.budget)))
+                .unwrap_or_else(|| Upstream::new(address, options, parts.budget, parts.resolver))
         };
         let routes = RouteTable::new(self.routes)?;
         let filters: Vec<Box<dyn Filter>> = vec![
@@ -95,7 +97,7 @@ impl Wanted<'_> {
             cluster: Cluster::new(
                 self.destinations
                     .iter()
-                    .map(|(address, weight)| (destination(address), *weight)),
+                    .map(|(address, weight)| (upstream(address), *weight)),
             ),
             timeouts: self.timeouts,
             filters,

@@ -18,6 +18,7 @@ use crate::{
     budget::Budget,
     config::{self, Config},
     reporting::Reporting,
+    resolve::Resolver,
     route::DuplicateTemplate,
     server::{HttpSettings, forward::Forwarder},
 };
@@ -61,6 +62,7 @@ pub(super) struct Reloader {
     /// By worker, then by listener: inbound ones first.
     forwarders: Vec<Vec<Arc<Forwarder>>>,
     budget: Arc<Budget>,
+    resolver: Resolver,
     file: Option<PathBuf>,
 }
 
@@ -77,11 +79,12 @@ impl Reloader {
         config: Config,
         file: Option<&Path>,
         reporting: &Reporting,
+        resolver: Resolver,
     ) -> Result<Reloader, DuplicateTemplate> {
         let http = HttpSettings::new(config.limits);
         let workload = Workload::from(&config.workload);
         let budget = Budget::new(&config.limits, &reporting.counters);
-        let parts = parts_of(&config, &workload, reporting, &budget);
+        let parts = parts_of(&config, &workload, reporting, (&budget, &resolver));
         let mut forwarders = Vec::new();
         for _ in 0..config.workers {
             let mut listeners = Vec::new();
@@ -108,6 +111,7 @@ impl Reloader {
             status: Mutex::new(status),
             forwarders,
             budget,
+            resolver,
             file,
         })
     }
@@ -175,7 +179,7 @@ impl Reloader {
         let workload = Workload::from(&self.started_with.workload);
         let parts = Parts {
             trace: config.trace,
-            ..parts_of(&self.started_with, &workload, reporting, &self.budget)
+            ..parts_of(&self.started_with, &workload, reporting, (&self.budget, &self.resolver))
         };
         let started = addresses(&self.started_with);
         let new = addresses(&config);
@@ -216,13 +220,14 @@ fn parts_of<'a>(
     config: &Config,
     workload: &'a Workload,
     reporting: &'a Reporting,
-    budget: &'a Arc<Budget>,
+    (budget, resolver): (&'a Arc<Budget>, &'a Resolver),
 ) -> Parts<'a> {
     let destinations = config.inbound.len() + config.outbound.iter().map(|o| o.destinations.len()).sum::<usize>();
     let pools = destinations.max(1) * usize::from(config.workers.max(1));
     Parts {
         telemetry: &reporting.telemetry,
         budget,
+        resolver,
         workload,
         limits: config.limits,
         max_idle: config
@@ -270,7 +275,7 @@ pub(super) mod tests {
     use emberline_model::{Component, time::SystemClock};
 
     use super::*;
-    use crate::reporting::ProfilerOptions;
+    use crate::{reporting::ProfilerOptions, resolve::System};
 
     /// A small configuration in force, without threads.
     pub(in crate::run) fn reloader() -> Reloader {
@@ -279,7 +284,8 @@ pub(super) mod tests {
         let workload = Workload::from(&config.workload);
         let profiler = ProfilerOptions { enabled: false, hz: 1 };
         let reporting = Reporting::start(None, &workload, Component::Proxy, profiler, Arc::new(SystemClock)).unwrap();
-        Reloader::new(config, None, &reporting).unwrap()
+        let (resolver, _) = Resolver::new(Arc::new(System), Arc::default());
+        Reloader::new(config, None, &reporting, resolver).unwrap()
     }
 
     #[test]

@@ -170,15 +170,19 @@ impl Handle for Arc<Forwarder> {
                     return carried.refuse(refused);
                 }
             };
-            let Some(destination) = carried.plan.cluster.pick().cloned() else {
-                let (reason, flags) = ("no_destination", ResponseFlags::UH);
-                return carried.answer(
-                    503,
-                    reason,
-                    flags,
-                    "no destination has a weight above 0".to_owned(),
-                    false,
-                );
+            let destination = match carried.plan.cluster.pick(&carried.plan.timeouts).await {
+                Some(Ok(destination)) => destination,
+                Some(Err(error)) => return carried.fail(&error),
+                None => {
+                    let (reason, flags) = ("no_destination", ResponseFlags::UH);
+                    return carried.answer(
+                        503,
+                        reason,
+                        flags,
+                        "no destination has a weight above 0".to_owned(),
+                        false,
+                    );
+                }
             };
             carried.expect_answer_of(&destination);
             match carried.send(&destination, head, body).await {

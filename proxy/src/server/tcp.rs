@@ -102,11 +102,13 @@ impl Forwarder {
             Expected::Http => self.http.caller_times().keep_alive,
             Expected::Anything => plan.timeouts.idle(),
         };
-        let destination = match plan.cluster.pick() {
-            _ if expected == Expected::Http => None,
+        let destination = match expected {
+            Expected::Http => None,
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Some(destination) => Connected::open(destination, &plan.timeouts).await.ok(),
-            None => None,
+            Expected::Anything => match plan.cluster.pick(&plan.timeouts).await {
+                Some(Ok(destination)) => Connected::open(&destination, &plan.timeouts).await.ok(),
+                Some(Err(_)) | None => None,
+            },
         };
         let destination_speaks = async {
             match &destination {
@@ -157,10 +159,14 @@ impl Forwarder {
             let upstream = match upstream {
                 Some(connected) => connected,
                 None => {
-                    let Some(destination) = plan.cluster.pick() else {
+                    let Some(picked) = plan.cluster.pick(&plan.timeouts).await else {
                         return End::Failed(ResponseFlags::UH);
                     };
-                    match Connected::open(destination, &plan.timeouts).await {
+                    let connected = match picked {
+                        Ok(destination) => Connected::open(&destination, &plan.timeouts).await,
+                        Err(error) => Err(error),
+                    };
+                    match connected {
                         Ok(connected) => connected,
                         Err(error) => {
                             tracing::debug!(%error, "no upstream for a TCP connection");
