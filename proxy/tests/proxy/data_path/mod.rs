@@ -11,6 +11,7 @@ mod http2_pool;
 mod hygiene;
 mod identity;
 mod keep_alive;
+mod names;
 mod outcomes;
 mod process;
 mod reload;
