@@ -441,13 +441,16 @@ impl Destination {
             UNTOLD => STREAMS,
             most => most,
         };
-        let destination = Arc::clone(self);
-        let its = sender.clone();
+        // The library ends a connection without streams when nobody can send over it any more: when it was swept, and when its
+        // destination is gone from the configuration or from a name.
+        let destination = Arc::downgrade(self);
         tokio::spawn(emberline_profiler::Labeled::new(Label::NONE, async move {
             // Requests in flight learn of the end by themselves.
             let _ = driver.await;
+            let Some(destination) = destination.upgrade() else {
+                return;
+            };
             let mut state = destination.http2.state.lock();
-            drop(its);
             state.connections.retain(|connection| !connection.sender.is_closed());
             state.serve(&destination);
         }));
