@@ -1,0 +1,155 @@
+//! Why a request has no response, or not all of one: what the caller is told, and what is recorded.
+
+use std::{io, time::Duration};
+
+use crate::{config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
+
+/// Why there is no response to pass on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// No address.
+    #[error(
+        "cannot resolve the name of {address}: {source}; is it spelled right, and do the name servers of this machine know it?"
+    )]
+    Unresolved {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: LookupError,
+    },
+    /// No connection.
+    #[error("cannot connect to {address}: {source}; is it running there?")]
+    Connect {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// No connection in time.
+    #[error("no connection to {address} within timeouts.connect_ms ({limit:?})")]
+    ConnectTimeout {
+        /// The destination.
+        address: Address,
+        /// The time.
+        limit: Duration,
+    },
+    /// All streams of all connections were taken for too long.
+    #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): it allows no more at once")]
+    NoStream {
+        /// The destination.
+        address: Address,
+        /// The time.
+        limit: Duration,
+    },
+    /// The connection was closed first.
+    #[error("{address} closed the connection before responding: {source}")]
+    Closed {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: BoxedHyper,
+    },
+    /// The stream was reset.
+    #[error("{address} reset the stream: {reason}")]
+    Reset {
+        /// The destination.
+        address: Address,
+        /// With this code.
+        reason: h2::Reason,
+    },
+    /// The response is invalid.
+    #[error("{address} sent an invalid HTTP response: {source}")]
+    Protocol {
+        /// The destination.
+        address: Address,
+        /// Why.
+        source: BoxedHyper,
+    },
+    /// No response in time.
+    #[error("no response from {address} within timeouts.request_ms ({limit:?})")]
+    Timeout {
+        /// The destination.
+        address: Address,
+        /// The time.
+        limit: Duration,
+    },
+    /// The request body was cut off.
+    #[error("the caller's request body was cut off: {0}")]
+    RequestBody(BoxedHyper),
+}
+
+/// An error of the HTTP library, boxed to keep results small.
+type BoxedHyper = Box<hyper::Error>;
+
+impl UpstreamError {
+    /// Sorts an error of the HTTP library.
+    pub(super) fn from_hyper(address: &Address, error: hyper::Error) -> UpstreamError {
+        let source = Box::new(error);
+        let address = address.clone();
+        if source.is_parse() {
+            UpstreamError::Protocol { address, source }
+        } else if source.is_user() {
+            UpstreamError::RequestBody(source)
+        } else if let Some(reason) = grpc::reset_of(&*source) {
+            UpstreamError::Reset { address, reason }
+        } else {
+            UpstreamError::Closed { address, source }
+        }
+    }
+
+    /// The same for another request that waited for the same connection to `address`.
+    pub(super) fn again(&self, address: &Address) -> UpstreamError {
+        let address = address.clone();
+        let source = match self {
+            UpstreamError::ConnectTimeout { limit, .. } => {
+                return UpstreamError::ConnectTimeout { address, limit: *limit };
+            }
+            UpstreamError::Connect { source, .. } => io::Error::new(source.kind(), source.to_string()),
+            other => io::Error::other(other.to_string()),
+        };
+        UpstreamError::Connect { address, source }
+    }
+
+    /// Status, reason and response flag of the answer to the caller.
+    pub(crate) fn answer(&self) -> (u16, &'static str, ResponseFlags) {
+        match self {
+            UpstreamError::Unresolved { .. } => (503, "upstream_name_unresolved", ResponseFlags::UF),
+            UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
+            UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
+            UpstreamError::NoStream { .. } => (503, "upstream_overflow", ResponseFlags::UO),
+            UpstreamError::Closed { .. } => (502, "upstream_connection_closed", ResponseFlags::UC),
+            UpstreamError::Reset { .. } => (502, "upstream_reset", ResponseFlags::UR),
+            UpstreamError::Protocol { .. } => (502, "upstream_protocol_error", ResponseFlags::UPE),
+            UpstreamError::Timeout { .. } => (504, "upstream_request_timeout", ResponseFlags::UT),
+            UpstreamError::RequestBody(_) => (400, "request_body", ResponseFlags::DPE),
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(crate) fn retry_can_help(&self) -> bool {
+        !matches!(self, UpstreamError::RequestBody(_))
+    }
+}
+
+/// Why a response body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyFailure {
+    /// The destination's side.
+    #[error("the destination's response was cut off: {0}")]
+    Broken(#[source] hyper::Error),
+    /// The destination closed the connection without an error.
+    #[error("the destination closed the connection in the middle of its response")]
+    Ended,
+    /// No progress for too long.
+    #[error("the destination sent nothing for timeouts.idle_ms ({0:?}) in the middle of its response")]
+    Idle(Duration),
+}
+
+impl BodyFailure {
+    pub(crate) fn flags(&self) -> ResponseFlags {
+        match self {
+            BodyFailure::Broken(_) | BodyFailure::Ended => ResponseFlags::UC,
+            BodyFailure::Idle(_) => ResponseFlags::SI,
+        }
+    }
+}
