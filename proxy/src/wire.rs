@@ -4,3 +4,4 @@ pub(crate) mod detect;
 pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod io;
+pub(crate) mod target;

@@ -16,6 +16,8 @@
 
 use memchr::memchr;
 
+use super::target::Unescaped;
+
 /// Longest chunk-size line, extensions included.
 const MAX_CHUNK_LINE: usize = 4096;
 
@@ -106,6 +108,7 @@ pub(crate) struct Framing {
     max_head_bytes: usize,
     heads: u64,
     refused: Option<(u64, Refusal)>,
+    unescaped: Unescaped,
 }
 
 impl Framing {
@@ -119,12 +122,18 @@ impl Framing {
             max_head_bytes,
             heads: 0,
             refused: None,
+            unescaped: Unescaped::default(),
         }
     }
 
     /// The refused request, if there is one: its number on this connection (from 1) and why.
     pub(crate) fn refused(&self) -> Option<(u64, Refusal)> {
         self.refused
+    }
+
+    /// What the library would refuse in the targets among the bytes that were fed last.
+    pub(crate) fn unescaped(&self) -> &Unescaped {
+        &self.unescaped
     }
 
     /// True between requests: no byte of a next one has come.
@@ -152,6 +161,8 @@ impl Framing {
     /// # Errors
     /// When the connection must end now; what was read so far must not be acted on further.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        let length = bytes.len();
+        self.unescaped.clear();
         while !bytes.is_empty() {
             match self.state {
                 State::Over => return Ok(()),
@@ -168,7 +179,7 @@ impl Framing {
                     bytes = self.chunk_data(left, bytes)?;
                 }
                 State::Idle | State::Head | State::ChunkSize | State::Trailers => {
-                    bytes = self.line(bytes)?;
+                    bytes = self.line(bytes, length - bytes.len())?;
                 }
             }
         }
@@ -198,9 +209,14 @@ impl Framing {
         Ok(bytes)
     }
 
-    /// Takes one line, or keeps its beginning until the rest comes.
-    fn line<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Broken> {
-        let Some(end) = memchr(b'\n', bytes) else {
+    /// Takes one line, or keeps its beginning until the rest comes. It stands at `offset` of what is fed.
+    fn line<'b>(&mut self, bytes: &'b [u8], offset: usize) -> Result<&'b [u8], Broken> {
+        let end = memchr(b'\n', bytes);
+        if self.state == State::Idle {
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            self.unescaped.look(&self.carry, part, offset);
+        }
+        let Some(end) = end else {
             let limit = if self.state == State::ChunkSize {
                 MAX_CHUNK_LINE
             } else {

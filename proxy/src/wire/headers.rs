@@ -76,12 +76,21 @@ fn check_authority(head: &Parts) -> Result<(), BadHead> {
     }
     match (head.uri.authority(), host) {
         (Some(authority), _) if authority.as_str().contains('@') => Err(bad("authority")),
-        (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+        (Some(authority), Some(host)) if !is_same(authority.as_str(), host.as_bytes(), head.uri.scheme_str()) => {
             Err(bad("host_is_not_the_authority"))
         }
         (None, None) if head.version != Version::HTTP_10 => Err(bad("no_host")),
         _ => Ok(()),
     }
+}
+
+/// True when both name the same; the port of the scheme may be left out (RFC 9110 section 4.2.3).
+fn is_same(authority: &str, host: &[u8], scheme: Option<&str>) -> bool {
+    let port: &[u8] = if scheme == Some("https") { b":443" } else { b":80" };
+    fn without<'a>(name: &'a [u8], port: &[u8]) -> &'a [u8] {
+        name.strip_suffix(port).unwrap_or(name)
+    }
+    without(authority.as_bytes(), port).eq_ignore_ascii_case(without(host, port))
 }
 
 /// Host and port as they may stand in `Host`.
@@ -209,6 +218,10 @@ mod tests {
             (Version::HTTP_11, "/", &["[::1]:80"], None),
             (Version::HTTP_10, "/", &[], None),
             (Version::HTTP_11, "http://A:80/x", &["a:80"], None),
+            (Version::HTTP_11, "http://a:80/x", &["a"], None),
+            (Version::HTTP_11, "http://a/x", &["a:80"], None),
+            (Version::HTTP_11, "http://[::1]:80/x", &["[::1]"], None),
+            (Version::HTTP_2, "https://a:443/x", &["a"], None),
             (Version::HTTP_2, "http://a/x", &[], None),
             (Version::HTTP_2, "http://a/x", &["a"], None),
             (Version::HTTP_11, "/", &[], Some("no_host")),
@@ -224,6 +237,18 @@ mod tests {
                 Some("host_is_not_the_authority"),
             ),
             (Version::HTTP_2, "http://a/x", &["b"], Some("host_is_not_the_authority")),
+            (
+                Version::HTTP_11,
+                "http://a:443/x",
+                &["a"],
+                Some("host_is_not_the_authority"),
+            ),
+            (
+                Version::HTTP_2,
+                "https://a:80/x",
+                &["a"],
+                Some("host_is_not_the_authority"),
+            ),
             (Version::HTTP_2, "/x", &[], Some("no_host")),
             (Version::HTTP_11, "https://a/x", &["a"], Some("scheme")),
             (Version::HTTP_11, "*", &["a"], Some("target")),

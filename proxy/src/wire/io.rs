@@ -5,7 +5,8 @@
 //! for `body_idle`, and a connection without a request for `keep_alive` end with an error that names the setting; so
 //! does one of HTTP/2 that has not begun after `header`. A connection has one timer for reading, made once and moved
 //! from then on, because making one per request shows in the CPU time of a request. What an unfinished head holds beyond
-//! the first buffer is charged to the [`crate::budget`].
+//! the first buffer is charged to the [`crate::budget`]. What the parser would refuse in a target for not being escaped is
+//! escaped ([`super::target`]).
 //!
 //! Wrong on purpose: HTTP/2 streams have no idle limit (watch streams of gRPC are silent for long), and neither have its
 //! connections; dead peers are found by PING, idle ones make place when there are too many.
@@ -79,6 +80,8 @@ pub(crate) struct GuardedIo<T> {
     inner: T,
     /// Bytes that protocol detection has read already.
     prefix: Bytes,
+    /// Bytes that were judged and found no room in the reader's buffer.
+    judged: Bytes,
     framing: Option<Framing>,
     /// Bytes that are missing until HTTP/2 has begun.
     to_begin: usize,
@@ -113,6 +116,7 @@ impl<T> GuardedIo<T> {
         GuardedIo {
             inner,
             prefix,
+            judged: Bytes::new(),
             framing: None,
             to_begin: 0,
             turn: None,
@@ -142,6 +146,10 @@ impl<T> GuardedIo<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.judged.is_empty() {
+            put(buf, &mut this.judged);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if this.prefix.is_empty() {
             let is_tight = this.guard.account().budget().is_tight();
@@ -176,9 +184,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
                 }
             }
         } else {
-            let length = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix[..length]);
-            this.prefix.advance(length);
+            put(buf, &mut this.prefix);
         }
         if this.to_begin > 0 {
             this.to_begin = this.to_begin.saturating_sub(buf.filled().len() - before);
@@ -210,8 +216,20 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         if let Some((number, refusal)) = framing.refused() {
             this.guard.refuse(number, refusal);
         }
+        if !framing.unescaped().is_empty() {
+            this.judged = framing.unescaped().escape(&buf.filled()[before..]).into();
+            buf.set_filled(before);
+            put(buf, &mut this.judged);
+        }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Moves into `buf` what fits.
+fn put(buf: &mut ReadBuf<'_>, bytes: &mut Bytes) {
+    let length = bytes.len().min(buf.remaining());
+    buf.put_slice(&bytes[..length]);
+    bytes.advance(length);
 }
 
 /// Reads so many bytes at most; few when memory is short, because the library makes its buffers as large as the pieces are.

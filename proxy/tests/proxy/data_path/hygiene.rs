@@ -211,6 +211,44 @@ fn the_target_reaches_the_application_as_it_was() {
 }
 
 #[test]
+fn targets_that_clients_do_not_escape_are_served_and_change_nothing_else() {
+    block_on(async {
+        let body = "{\"a\": \"<b>\"}";
+        let one = format!(
+            "POST /a\"<b>`?c=\"<d>`|{{}}[]^\\ HTTP/1.1\r\nHost: a\r\nX-Kept: \"<>`\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let (status, seen) = through(one.repeat(3).as_bytes(), 3).await;
+        assert_eq!((status, seen.len()), (200, 3), "{seen:?}");
+        for head in seen {
+            let target = "POST /a%22%3Cb%3E%60?c=%22%3Cd%3E%60|{}[]^\\ HTTP/1.1\r\n";
+            assert!(head.starts_with(target), "{head}");
+            assert!(head.to_lowercase().contains("x-kept: \"<>`\r\n"), "{head}");
+        }
+    });
+}
+
+#[test]
+fn a_target_that_grows_beyond_the_reader_s_buffer_arrives_whole() {
+    block_on(async {
+        let long = "<".repeat(5000);
+        let (status, seen) = through(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 1).await;
+        assert_eq!((status, seen.len()), (200, 1), "{seen:?}");
+        assert!(seen[0].starts_with(&format!("GET /{} HTTP/1.1\r\n", "%3C".repeat(5000))));
+    });
+}
+
+#[test]
+fn an_authority_with_the_port_of_its_scheme_is_the_host_without_it() {
+    block_on(async {
+        let (status, seen) = through(b"GET http://a:80/x HTTP/1.1\r\nHost: a\r\n\r\n", 1).await;
+        assert_eq!((status, seen.len()), (200, 1), "{seen:?}");
+        assert!(seen[0].starts_with("GET /x HTTP/1.1\r\n"), "{seen:?}");
+        assert_eq!(header(&seen[0], "host"), Some("a:80"));
+    });
+}
+
+#[test]
 fn expect_is_answered_by_the_proxy_and_goes_no_further() {
     block_on(async {
         let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc";
