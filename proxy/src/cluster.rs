@@ -13,6 +13,7 @@ mod http1;
 mod http2;
 mod keep_alive;
 mod retry;
+mod socket;
 
 use std::{
     net::SocketAddr,

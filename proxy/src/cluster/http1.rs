@@ -12,7 +12,6 @@
 
 use std::{
     future::poll_fn,
-    io,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -31,21 +30,17 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    task::coop::unconstrained,
-};
+use tokio::task::coop::unconstrained;
 
 use super::{
     BodyFailure, Destination, Upload, UpstreamError, keep_alive,
     retry::{Replay, has_ended, next_try},
+    socket::Socket,
 };
 use crate::{
     body::{BoxError, RequestBody},
-    budget::Budget,
     config::Timeouts,
-    wire::io::{IdleTimer, SMALL_READ, poll_read_up_to},
+    wire::io::IdleTimer,
 };
 
 /// Bounds of a pool.
@@ -72,51 +67,11 @@ impl Default for Http1Options {
 /// What is read of a response at once, at most.
 const MOST_READ_BYTES: usize = 128 << 10;
 
-/// A socket that is read in small pieces when memory is short.
-#[derive(Debug)]
-struct Thrifty {
-    stream: TcpStream,
-    budget: Arc<Budget>,
-}
-
-impl AsyncRead for Thrifty {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = if self.budget.is_tight() { SMALL_READ } else { usize::MAX };
-        poll_read_up_to(&mut self.stream, cx, buf, most)
-    }
-}
-
-impl AsyncWrite for Thrifty {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// An open connection.
 #[derive(Debug)]
 struct Connection {
     sender: SendRequest<RequestBody>,
-    driver: Pin<Box<http1::Connection<TokioIo<Thrifty>, RequestBody>>>,
+    driver: Pin<Box<http1::Connection<TokioIo<Socket>, RequestBody>>>,
     /// The driver has returned and must not be polled again.
     has_ended: bool,
     timer: IdleTimer,
@@ -141,10 +96,7 @@ impl Connection {
         let (sender, driver) = http1::Builder::new()
             .max_header_size(destination.http1.options.max_header_bytes)
             .max_buf_size(destination.http1.options.max_header_bytes.max(MOST_READ_BYTES))
-            .handshake(TokioIo::new(Thrifty {
-                stream,
-                budget: Arc::clone(destination.budget()),
-            }))
+            .handshake(TokioIo::new(Socket::new(stream, Arc::clone(destination.budget()))))
             .await
             .map_err(|error| UpstreamError::from_hyper(&destination.address, error))?;
         Ok(Connection {

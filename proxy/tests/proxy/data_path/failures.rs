@@ -215,6 +215,49 @@ fn an_early_answer_closes_the_connection_that_is_still_owed_a_body() {
 }
 
 #[test]
+fn an_early_answer_is_passed_on_though_the_destination_resets_the_upload() {
+    block_on(async {
+        let app = raw_app(|mut stream: TcpStream| async move {
+            read_head(&mut stream).await;
+            let answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig\n";
+            let _ = stream.write_all(answer).await;
+            // Closed with a body unread: the kernel resets the connection.
+        })
+        .await;
+        let proxy = inbound("cart", "\"/\"", app, "");
+        for attempt in 0..100 {
+            let mut stream = TcpStream::connect(proxy.addresses().inbound[0]).await.unwrap();
+            let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let (mut reading, mut writing) = stream.split();
+            let uploading = async {
+                for _ in 0..10 {
+                    if writing.write_all(&[b'x'; 100_000]).await.is_err() {
+                        break;
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            let mut answer = Vec::new();
+            let reading = async {
+                while !answer.ends_with(b"\r\n\r\n")
+                    && let Ok(byte) = reading.read_u8().await
+                {
+                    answer.push(byte);
+                }
+            };
+            tokio::select! {
+                () = uploading => {}
+                () = reading => {}
+            }
+            let answer = String::from_utf8_lossy(&answer);
+            assert_eq!(status(&answer), 413, "attempt {attempt}: {answer}");
+        }
+        stop(proxy).await;
+    });
+}
+
+#[test]
 fn a_caller_that_leaves_before_the_answer_is_no_error_of_the_service_and_has_no_latency() {
     block_on(async {
         let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
