@@ -29,6 +29,7 @@ use http1::Http1Pool;
 pub(crate) use http1::{Http1Body, Http1Options};
 pub(crate) use http2::{Http2Body, Http2Pool, PING_EVERY, PING_TIMEOUT};
 use parking_lot::Mutex;
+pub(crate) use socket::Switched;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 

@@ -68,7 +68,7 @@ impl Draining {
 
     /// Runs `connection` to its end; when the stop is asked for, `stop` is called once and the connection goes on to
     /// the end that this brings about.
-    pub(crate) async fn run<C: Future>(mut self, connection: C, stop: impl FnOnce(Pin<&mut C>)) -> C::Output {
+    pub(crate) async fn run<C: Future>(&mut self, connection: C, stop: impl FnOnce(Pin<&mut C>)) -> C::Output {
         let mut connection = pin!(connection);
         let flag = Arc::clone(&self.asked);
         let mut stop = Some(stop);

@@ -8,11 +8,11 @@
 //! that the proxy makes itself); the first [`Flow::Answer`] ends the list.
 
 use emberline_model::Side;
-use http::{request, response};
+use http::{StatusCode, request, response};
 
 use crate::{
     telemetry::{PeerId, ResponseFlags, Source},
-    wire::headers::{check_request, strip_connection_headers},
+    wire::headers::{asks_for_websocket, check_request, insert_websocket, strip_connection_headers},
 };
 
 /// What filters know of an exchange and tell the path.
@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     pub(crate) source: Source,
     /// Who is at the other end.
     pub(crate) peer: Option<PeerId>,
+    /// The caller asks to switch to WebSocket, and the request that goes on does.
+    pub(crate) asks_for_websocket: bool,
 }
 
 impl Exchange {
@@ -38,6 +40,7 @@ impl Exchange {
             is_trusted: true,
             source: Source::OWN,
             peer: None,
+            asks_for_websocket: false,
         }
     }
 }
@@ -110,7 +113,7 @@ pub(crate) struct Hygiene {
 }
 
 impl Filter for Hygiene {
-    fn on_request(&self, _exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
         if let Err(bad) = check_request(head) {
             let flags = ResponseFlags::DPE;
             return Flow::Answer(Refused {
@@ -120,16 +123,23 @@ impl Filter for Hygiene {
             });
         }
         if self.strip {
+            exchange.asks_for_websocket = asks_for_websocket(head);
             strip_connection_headers(&mut head.headers);
+            if exchange.asks_for_websocket {
+                insert_websocket(&mut head.headers);
+            }
             // The proxy itself asks the caller for the body when it forwards it.
             head.headers.remove(http::header::EXPECT);
         }
         Flow::Continue
     }
 
-    fn on_response(&self, _exchange: &mut Exchange, head: &mut response::Parts) {
+    fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {
         if self.strip {
             strip_connection_headers(&mut head.headers);
+            if exchange.asks_for_websocket && head.status == StatusCode::SWITCHING_PROTOCOLS {
+                insert_websocket(&mut head.headers);
+            }
         }
     }
 }

@@ -314,6 +314,28 @@ impl Tracker {
         Recorded { body, tracker }
     }
 
+    /// The protocol is switched: what goes on are bytes both ways, which the [meters](Tracker::meters) count.
+    pub(crate) fn switch(&mut self, head: &response::Parts) {
+        self.status = head.status.as_u16();
+        self.is_stream = true;
+        self.answered = Some(self.started.elapsed());
+        self.request_bytes();
+        self.keep_open(Some(Arc::default()));
+    }
+
+    /// Counts of what has been switched: what the caller sends, and what it receives.
+    pub(crate) fn meters(&mut self) -> (Arc<AtomicU64>, Arc<AtomicU64>) {
+        let received = self.open.as_ref().and_then(|open| open.response_bytes.clone());
+        (self.request_bytes(), received.unwrap_or_default())
+    }
+
+    /// What has been switched has ended.
+    pub(crate) fn end_switched(mut self, flags: ResponseFlags, is_error: bool) {
+        self.flags.insert(flags);
+        self.broke_off = is_error;
+        self.record();
+    }
+
     /// The response broke off: a caller that speaks gRPC gets the code of the reset passed on.
     fn note_reset(&mut self, error: &(dyn std::error::Error + 'static)) {
         let reason = grpc::reset_of(error).unwrap_or(h2::Reason::INTERNAL_ERROR);
@@ -408,10 +430,16 @@ impl Tracker {
             guard.end();
             guard.account().give(self.charged);
         }
+        let mut response_bytes = self.response_bytes;
         let counted = self
             .open
             .take()
-            .map(|open| self.telemetry.close(&open.id))
+            .map(|open| {
+                // Of what has been switched it alone knows.
+                let metered = open.response_bytes.as_ref().map(|bytes| bytes.load(Ordering::Relaxed));
+                response_bytes = response_bytes.max(metered.unwrap_or_default());
+                self.telemetry.close(&open.id)
+            })
             .unwrap_or_default();
         let request_bytes = self
             .request_bytes
@@ -426,7 +454,7 @@ impl Tracker {
             duration_ns: nanoseconds(latency),
             streaming_ns: nanoseconds(beyond),
             request_bytes: request_bytes.saturating_sub(counted.request),
-            response_bytes: self.response_bytes.saturating_sub(counted.response),
+            response_bytes: response_bytes.saturating_sub(counted.response),
             flags: self.flags,
             upstream_ns: self.upstream_ns,
         });
@@ -456,6 +484,13 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
 pub(crate) struct Recorded<B> {
     body: B,
     tracker: Option<Tracker>,
+}
+
+impl<B> Recorded<B> {
+    /// A body whose end is not the end of its request.
+    pub(crate) fn apart(body: B) -> Recorded<B> {
+        Recorded { body, tracker: None }
+    }
 }
 
 impl<B> Body for Recorded<B>

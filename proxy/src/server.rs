@@ -6,9 +6,11 @@
 //! flight end and closes idle connections at once.
 
 pub(crate) mod forward;
+mod relay;
 pub(crate) mod reply;
 pub(crate) mod stall;
 pub(crate) mod tcp;
+pub(crate) mod tunnel;
 
 use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,6 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use stall::{Stall, Watched};
 use tokio::net::TcpStream;
+use tunnel::Tunnel;
 
 use crate::{
     body::BoxError,
@@ -50,6 +53,8 @@ pub(crate) struct Caller {
     pub(crate) guard: Arc<Guard>,
     pub(crate) address: IpAddr,
     labels: Labels,
+    /// What the connection goes on as once it has ended as one of HTTP.
+    tunnel: Mutex<Option<Box<Tunnel>>>,
 }
 
 #[derive(Debug)]
@@ -76,6 +81,11 @@ impl Caller {
                 (0, task_label, Some(stall))
             }
         }
+    }
+
+    /// Has the connection go on as `tunnel` after the response that is being handed back.
+    pub(crate) fn switch_to(&self, tunnel: Tunnel) {
+        *self.tunnel.lock() = Some(Box::new(tunnel));
     }
 
     fn take_stream(&self) -> (TaskLabel, Arc<Stall>) {
@@ -170,7 +180,7 @@ impl HttpSettings {
         prefix: Bytes,
         admission: &Admission,
         handler: H,
-        draining: Draining,
+        mut draining: Draining,
         counters: &Counters,
     ) {
         let guard = Arc::clone(&admission.guard);
@@ -179,6 +189,7 @@ impl HttpSettings {
             guard: Arc::clone(&guard),
             address: admission.caller,
             labels: Labels::OfConnection(task_label.clone()),
+            tunnel: Mutex::default(),
         });
         let io = GuardedIo::http1(
             stream,
@@ -189,16 +200,22 @@ impl HttpSettings {
             Arc::clone(&guard),
         );
         let (telemetry, side) = handler.reports_to();
+        let switched = Arc::clone(&caller);
         let service = service_fn(move |request| {
             let answering = handler.handle(&caller, request);
             async move { Ok::<_, Infallible>(answering.await) }
         });
-        let connection = self.http1.serve_connection(TokioIo::new(io), service);
-        let served = LabeledBy::new(task_label, draining.run(connection, |c| c.graceful_shutdown())).await;
+        let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let serving = draining.run(connection, |c| c.graceful_shutdown());
+        let served = LabeledBy::new(task_label.clone(), serving).await;
         if let Err(error) = &served
             && guard.cause().is_none()
         {
             note_unreadable(error, &telemetry, side, counters);
+        }
+        let tunnel = switched.tunnel.lock().take();
+        if let Some(tunnel) = tunnel {
+            LabeledBy::new(task_label, Box::pin(tunnel.carry())).await;
         }
         note_end(served, &guard, counters);
     }
@@ -210,7 +227,7 @@ impl HttpSettings {
         prefix: Bytes,
         admission: &Admission,
         handler: H,
-        draining: Draining,
+        mut draining: Draining,
         counters: &Counters,
     ) {
         let guard = Arc::clone(&admission.guard);
@@ -224,6 +241,7 @@ impl HttpSettings {
             guard: Arc::clone(&guard),
             address: admission.caller,
             labels,
+            tunnel: Mutex::default(),
         });
         let io = GuardedIo::http2(stream, prefix, self.caller_times(), Arc::clone(&guard));
         let executor = StreamExecutor {

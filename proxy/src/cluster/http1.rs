@@ -5,8 +5,8 @@
 //! work on the connection count to the request's label without further ado.
 //!
 //! Guarantees: a connection goes back to the pool only when the library says that it is ready for another request, so
-//! never while it owes bytes in either direction; one that the other end has closed is noticed before it is used, and one
-//! that it is about to close, as it announced ([`keep_alive`]), is not used.
+//! never while it owes bytes in either direction or has switched protocols; one that the other end has closed is noticed before it
+//! is used, and one that it is about to close, as it announced ([`keep_alive`]), is not used.
 //!
 //! Wrong on purpose: an idle connection is not watched; [`Http1Pool::sweep`] finds those that were closed meanwhile.
 
@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::HOST};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -35,7 +35,7 @@ use tokio::task::coop::unconstrained;
 use super::{
     BodyFailure, Destination, Upload, UpstreamError, keep_alive,
     retry::{Replay, has_ended, next_try},
-    socket::Socket,
+    socket::{Socket, Switched},
 };
 use crate::{
     body::{BoxError, RequestBody},
@@ -296,6 +296,7 @@ impl Destination {
     ) -> Response<Http1Body> {
         connection.timer.disarm();
         connection.usable_for = keep_alive::usable_for(response.headers()).or(connection.usable_for);
+        let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         response.map(|body| {
             let mut body = Http1Body {
                 body,
@@ -306,7 +307,7 @@ impl Destination {
                 idle: timeouts.idle(),
                 failure: None,
             };
-            if body.body.is_end_stream() {
+            if body.body.is_end_stream() && !has_switched {
                 body.give_back(None);
             }
             body
@@ -332,6 +333,21 @@ pub(crate) struct Http1Body {
 }
 
 impl Http1Body {
+    /// The connection of a response that switched protocols.
+    pub(crate) fn into_switched(mut self) -> Option<Switched> {
+        let mut connection = self.lease.take()?.connection;
+        connection.drive(&mut Context::from_waker(Waker::noop()));
+        // The library is done with it, and has not closed it.
+        if !connection.has_ended {
+            return None;
+        }
+        let parts = Pin::into_inner(connection.driver).into_parts();
+        Some(Switched {
+            stream: parts.io.into_inner().into_stream(),
+            early: parts.read_buf,
+        })
+    }
+
     /// The body has ended: the connection may serve another request, unless it owes something.
     fn give_back(&mut self, cx: Option<&mut Context<'_>>) {
         let Some(mut lease) = self.lease.take() else { return };

@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -40,6 +41,11 @@ impl Socket {
         }
     }
 
+    /// The bare socket, for another protocol than HTTP.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn write_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -58,6 +64,14 @@ impl Socket {
             polled => polled,
         }
     }
+}
+
+/// A destination's end of a connection that has switched protocols.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    pub(crate) stream: TcpStream,
+    /// What it sent right after its 101.
+    pub(crate) early: Bytes,
 }
 
 /// True when the other end has closed; what it sent before can still be read.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use emberline_model::Side;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use pin_project_lite::pin_project;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
@@ -126,6 +126,8 @@ where
         let started = Instant::now();
         let inner = Arc::clone(&self.inner);
         let (mut head, body) = request.into_parts();
+        // Bytes of another protocol would be read as requests.
+        head.extensions.remove::<OnUpgrade>();
         let number = caller.guard.begin();
         let mut exchange = Exchange::new(Side::Server);
         exchange.is_trusted = self.trust.trusts(caller.address);

@@ -15,13 +15,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use emberline_model::Side;
 use emberline_profiler::TaskLabel;
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{Caller, Handle, HttpSettings, reply::Reply};
+use super::{Caller, Handle, HttpSettings, reply::Reply, tunnel::Tunnel};
 use crate::{
-    body::{BoxError, EitherBody, RequestBody},
+    body::{BoxError, EitherBody, LocalBody, RequestBody},
     budget::{self, Budget},
     cluster::{Cluster, Destination, Http1Body, Http2Body, UpstreamError},
     config::{Protocol as ListenerProtocol, Timeouts, Trust},
@@ -30,6 +30,7 @@ use crate::{
     record::{Recorded, Tracker},
     route::RouteTable,
     telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Source, Telemetry},
+    wire::headers::names_websocket,
 };
 
 /// What a listener does with its requests; replaced as a whole by a reload.
@@ -121,6 +122,7 @@ impl Handle for Arc<Forwarder> {
         let started = Instant::now();
         let plan = self.plan.load_full();
         let (mut head, body) = request.into_parts();
+        let upgrade = head.extensions.remove::<OnUpgrade>();
         let number = caller.guard.begin();
         let mut exchange = Exchange::new(plan.side);
         if plan.side == Side::Server {
@@ -156,6 +158,9 @@ impl Handle for Arc<Forwarder> {
             exchange,
             tracker,
             grpc_status: None,
+            switch: upgrade
+                .filter(|_| exchange.asks_for_websocket)
+                .map(|upgrade| (upgrade, Arc::clone(caller))),
         };
         // What is refused goes at once, and not when its task has its turn.
         let request = match flow {
@@ -202,6 +207,8 @@ struct Carried {
     task_label: TaskLabel,
     /// Of an answer of our own to a caller that speaks gRPC.
     grpc_status: Option<u16>,
+    /// The connection that asks to switch to WebSocket.
+    switch: Option<(OnUpgrade, Arc<Caller>)>,
 }
 
 impl Carried {
@@ -251,21 +258,56 @@ impl Carried {
 
     fn pass_on(mut self, destination: &Destination, response: Response<UpstreamBody>) -> Response<ResponseBody> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: the request carried no `Upgrade`.
-            let message = format!("{} switched protocols without being asked", destination.address());
-            return self.answer(502, "upstream_protocol_error", ResponseFlags::UPE, message, false);
+            return self.switch_protocols(destination, response);
         }
         let (mut head, body) = response.into_parts();
+        self.change_response(destination, &mut head);
+        let body = self.tracker.follow(&head, EitherBody::Theirs(body));
+        Response::from_parts(head, body)
+    }
+
+    /// A 101: it is passed on to a caller that asked for WebSocket and gets it, and nobody else.
+    fn switch_protocols(
+        mut self,
+        destination: &Destination,
+        response: Response<UpstreamBody>,
+    ) -> Response<ResponseBody> {
+        let (mut head, body) = response.into_parts();
+        let switch = self.switch.take().filter(|_| names_websocket(&head.headers));
+        let (Some((upgrade, caller)), UpstreamBody::Http1(body)) = (switch, body) else {
+            let message = format!(
+                "{} switched to a protocol that the request did not ask for",
+                destination.address()
+            );
+            return self.answer(502, "upstream_protocol_error", ResponseFlags::UPE, message, false);
+        };
+        let Some(switched) = body.into_switched() else {
+            let message = format!(
+                "{} closed the connection that it switched to WebSocket",
+                destination.address()
+            );
+            return self.answer(502, "upstream_connection_closed", ResponseFlags::UC, message, false);
+        };
+        self.change_response(destination, &mut head);
+        self.tracker.switch(&head);
+        caller.switch_to(Tunnel {
+            caller: upgrade,
+            destination: switched,
+            tracker: self.tracker,
+            idle: self.plan.timeouts.idle(),
+        });
+        Response::from_parts(head, Recorded::apart(EitherBody::Ours(LocalBody::default())))
+    }
+
+    fn change_response(&mut self, destination: &Destination, head: &mut response::Parts) {
         let expected = self.exchange.peer;
-        run_on_response(&self.plan.filters, &mut self.exchange, &mut head);
+        run_on_response(&self.plan.filters, &mut self.exchange, head);
         if self.plan.side == Side::Client && self.exchange.peer != expected {
             if let Some(peer) = self.exchange.peer {
                 destination.set_last_peer(peer);
             }
             self.follow_peer();
         }
-        let body = self.tracker.follow(&head, EitherBody::Theirs(body));
-        Response::from_parts(head, body)
     }
 
     fn fail(mut self, error: &UpstreamError) -> Response<ResponseBody> {

@@ -8,26 +8,21 @@
 //! have no proxy; a status there is none, so only connections that could not be opened or broke are errors.
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use emberline_profiler::Labeled;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 use super::{
     Charge,
     forward::{Forwarder, Plan},
+    relay::{Relayed, relay},
 };
 use crate::{
     budget,
@@ -40,41 +35,8 @@ use crate::{
     wire::{detect::Expected, io::GuardedIo},
 };
 
-/// Size of each direction's buffer: what one system call moves at most.
-const BUFFER_BYTES: usize = 16 * 1024;
-
 /// The name of the one route of TCP connections.
 pub(crate) const TCP_ROUTE: &str = "tcp";
-
-/// Counts what is read from one end.
-struct Metered<T> {
-    inner: T,
-    bytes: Arc<AtomicU64>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.bytes
-            .fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
 
 /// Who speaks first on a connection whose caller has been silent.
 pub(crate) enum FirstWord {
@@ -177,22 +139,10 @@ impl Forwarder {
             };
             record.connected_after = Some(upstream.after);
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::clone(guard));
-            let mut caller = Metered {
-                inner: caller,
-                bytes: Arc::clone(&sent),
-            };
-            let mut upstream = Metered {
-                inner: upstream.stream,
-                bytes: Arc::clone(&received),
-            };
-            tokio::select! {
-                copied = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER_BYTES, BUFFER_BYTES) => {
-                    match copied {
-                        Ok(_) => End::Closed,
-                        Err(_) => End::Failed(ResponseFlags::UC),
-                    }
-                }
-                () = idle(plan.timeouts.idle(), &sent, &received) => End::Failed(ResponseFlags::SI),
+            match relay(caller, upstream.stream, &[], plan.timeouts.idle(), &sent, &received).await {
+                Relayed::Ended => End::Closed,
+                Relayed::Idle => End::Failed(ResponseFlags::SI),
+                Relayed::Broken { .. } => End::Failed(ResponseFlags::UC),
             }
         };
         let end = Labeled::new(label, carried).await;
@@ -281,24 +231,5 @@ impl Drop for Record {
             flags: self.flags,
             upstream_ns: None,
         });
-    }
-}
-
-/// Returns when no byte has moved for `limit`.
-async fn idle(limit: Duration, sent: &AtomicU64, received: &AtomicU64) {
-    let moved = || {
-        sent.load(Ordering::Relaxed)
-            .wrapping_add(received.load(Ordering::Relaxed))
-    };
-    // Looking four times per limit finds an idle connection after at most 1.25 limits.
-    let step = (limit / 4).max(Duration::from_millis(1));
-    let (mut seen, mut since) = (moved(), Instant::now());
-    while since.elapsed() < limit {
-        tokio::time::sleep(step).await;
-        let now = moved();
-        if now != seen {
-            seen = now;
-            since = Instant::now();
-        }
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! Guarantees: exactly one authority per request (`Host` or `:authority`, never two that differ); headers that concern
 //! one connection, and those that `Connection` names, go no further in either direction; they are removed before the
-//! proxy adds its own.
+//! proxy adds its own. The one exception is the opening handshake of WebSocket, which is put together again.
 //!
 //! Wrong on purpose: methods are letters in upper case here, though HTTP allows others; `x-forwarded-*` passes as it is,
 //! because gateways in front set it and the proxy has no proof of who they are.
 //!
-//! Source: RFC 9110 sections 7.2 and 7.6.1, RFC 9112 section 3.2, RFC 9113 section 8.3.1.
+//! Source: RFC 9110 sections 7.2, 7.6.1 and 7.8, RFC 6455 section 4.1, RFC 9112 section 3.2, RFC 9113 section 8.3.1.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 
@@ -178,6 +178,38 @@ fn strip_nominated(headers: &mut HeaderMap) {
     for name in nominated {
         headers.remove(name);
     }
+}
+
+/// True for the opening handshake of WebSocket. What is a little different, or has a body, is an ordinary request, and its
+/// `Upgrade` goes no further.
+pub(crate) fn asks_for_websocket(head: &Parts) -> bool {
+    let headers = &head.headers;
+    head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && names_websocket(headers)
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && !headers.contains_key(TRANSFER_ENCODING)
+        && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
+}
+
+/// True when `Upgrade` is `websocket` and nothing else, and `Connection` says that it is meant.
+pub(crate) fn names_websocket(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    protocols
+        .next()
+        .is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && protocols.next().is_none()
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Says on one connection what [`names_websocket`] found on the other.
+pub(crate) fn insert_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// Removes fields that must not come after a body (RFC 9110 section 6.5.1): framing, routing, identity.

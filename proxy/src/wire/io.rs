@@ -127,6 +127,18 @@ impl<T> GuardedIo<T> {
         }
     }
 
+    /// The same connection when it has switched to another protocol; `read` was taken from it and not used.
+    pub(crate) fn into_opaque(self, read: Bytes) -> Self {
+        // What looked like an unfinished head began the other protocol. Nothing costs nothing, so this cannot fail.
+        let _ = self.guard.charge_head(0);
+        let left = [read, self.judged, self.prefix];
+        let prefix = match left.iter().filter(|part| !part.is_empty()).count() {
+            0 => Bytes::new(),
+            _ => left.concat().into(),
+        };
+        GuardedIo::opaque(self.inner, prefix, self.times, self.guard)
+    }
+
     /// How long the next byte may take, and the setting that says so.
     fn read_limit(&self) -> Option<(Duration, Cause)> {
         if self.to_begin > 0 {

@@ -18,3 +18,4 @@ mod reload;
 mod streams;
 mod support;
 mod tcp;
+mod websocket;
