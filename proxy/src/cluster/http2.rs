@@ -8,6 +8,9 @@
 //!
 //! Wrong on purpose: windows of all connections together have a bound ([`Budget::reserve_windows`]); beyond it, streams share
 //! what there is, as many as the destination allows, and the rest waits for at most `timeouts.queue_ms`.
+//!
+//! One file because the choice of a connection, the places of its streams and their return are the state under one lock. What is left
+//! is opening a connection and sending on it, which read and write all of that state.
 
 use std::{
     collections::VecDeque,
