@@ -188,8 +188,9 @@ struct Sums {
     open: u64,
 }
 
-/// What a row takes with its names while it becomes a part of an answer, in bytes; its buckets are counted as they come.
-const ROW_BYTES: usize = 1024;
+/// What a row takes with its names while it becomes a part of an answer, in bytes: for a moment it is there twice. Its buckets are
+/// counted as they come.
+const ROW_BYTES: usize = 2048;
 
 impl Question for RequestQuery {
     type Answer = Vec<RequestRow>;
