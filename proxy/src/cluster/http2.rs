@@ -35,7 +35,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+};
 
 use super::{BodyFailure, Destination, Upload, UpstreamError, retry::NextStream};
 use crate::{
@@ -79,9 +82,16 @@ pub(crate) struct Http2Pool {
 struct State {
     connections: Vec<Connection>,
     opening: usize,
-    waiting: VecDeque<oneshot::Sender<Result<Stream, UpstreamError>>>,
+    waiting: VecDeque<Waiting>,
     /// Numbers of connections and of uploads.
     next: u64,
+}
+
+/// A request without a stream.
+#[derive(Debug)]
+struct Waiting {
+    stream: oneshot::Sender<Result<Stream, UpstreamError>>,
+    timeouts: Timeouts,
 }
 
 #[derive(Debug)]
@@ -163,22 +173,43 @@ impl State {
         }
     }
 
-    /// Gives streams to those who wait, the first come first.
-    fn serve(&mut self, of: &Arc<Destination>) {
+    /// Opens a connection for those who wait, unless the ones that are being opened will do.
+    fn open(&mut self, of: &Arc<Destination>) {
+        let most = self.connections.iter().map(|connection| connection.most).min();
+        let most = most.unwrap_or(STREAMS).clamp(1, STREAMS);
+        let Some(first) = self
+            .waiting
+            .front()
+            .filter(|_| self.opening * most < self.waiting.len())
+        else {
+            return;
+        };
+        // Streams are given back when a runtime has ended, too.
+        if let Ok(runtime) = Handle::try_current() {
+            let (destination, timeouts) = (Arc::clone(of), first.timeouts);
+            runtime.spawn(async move { destination.open_http2(&timeouts).await });
+            self.opening += 1;
+        }
+    }
+
+    /// Gives streams to those who wait, the first come first, and opens connections for the rest if it may.
+    fn serve(&mut self, of: &Arc<Destination>, may_open: bool) {
         while !self.waiting.is_empty() {
             let now = Instant::now();
-            let Choice::Take(at) = self.choose(of.budget(), now) else {
-                return;
+            let at = match (self.choose(of.budget(), now), may_open) {
+                (Choice::Take(at), _) => at,
+                (Choice::Open, true) => return self.open(of),
+                _ => return,
             };
             let Some(waiting) = self.waiting.pop_front() else {
                 return;
             };
-            if waiting.is_closed() {
+            if waiting.stream.is_closed() {
                 continue;
             }
             let number = self.connections[at].number;
             let stream = self.take(at, of);
-            if let Err(Ok(unwanted)) = waiting.send(Ok(stream)) {
+            if let Err(Ok(unwanted)) = waiting.stream.send(Ok(stream)) {
                 // It would take the lock that is held here.
                 unwanted.held.is_given_back.store(true, Ordering::Relaxed);
                 if let Some(connection) = self.find(number) {
@@ -237,7 +268,7 @@ impl Drop for Held {
             connection.streams -= 1;
             connection.idle_since = Instant::now();
         }
-        state.serve(&self.destination);
+        state.serve(&self.destination, true);
     }
 }
 
@@ -343,14 +374,14 @@ impl Destination {
             if let Choice::Take(at) = choice {
                 return Ok(state.take(at, self));
             }
-            let (sender, waiting) = oneshot::channel();
-            state.waiting.retain(|waiting| !waiting.is_closed());
-            state.waiting.push_back(sender);
-            let is_short = state.opening * STREAMS < state.waiting.len();
-            if matches!(choice, Choice::Open) && is_short {
-                state.opening += 1;
-                let (destination, timeouts) = (Arc::clone(self), *timeouts);
-                tokio::spawn(async move { destination.open_http2(&timeouts).await });
+            let (stream, waiting) = oneshot::channel();
+            state.waiting.retain(|waiting| !waiting.stream.is_closed());
+            state.waiting.push_back(Waiting {
+                stream,
+                timeouts: *timeouts,
+            });
+            if matches!(choice, Choice::Open) {
+                state.open(self);
             }
             (waiting, state.opening > 0)
         };
@@ -386,15 +417,15 @@ impl Destination {
                     _windows: windows,
                     _open: self.counters().http2_connections.one(),
                 });
-                state.serve(&self);
+                state.serve(&self, true);
             }
             // Whoever waits for a stream of another connection goes on waiting.
             Err(error) if state.connections.is_empty() && state.opening == 0 => {
                 for waiting in state.waiting.drain(..) {
-                    let _ = waiting.send(Err(error.again(&self.address)));
+                    let _ = waiting.stream.send(Err(error.again(&self.address)));
                 }
             }
-            Err(_) => state.serve(&self),
+            Err(_) => state.serve(&self, false),
         }
     }
 
@@ -455,7 +486,7 @@ impl Destination {
             };
             let mut state = destination.http2.state.lock();
             state.connections.retain(|connection| !connection.sender.is_closed());
-            state.serve(&destination);
+            state.serve(&destination, true);
         }));
         Ok((sender, most, windows))
     }

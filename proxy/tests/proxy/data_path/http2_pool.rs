@@ -113,6 +113,29 @@ fn streams_up_to_the_limit_of_a_destination_do_not_hold_up_other_calls() {
 }
 
 #[test]
+fn calls_that_come_at_once_get_as_many_connections_as_they_take() {
+    block_on(async {
+        let connections = Arc::default();
+        let app = app(Arc::clone(&connections)).await;
+        let proxy = inbound("echo", "\"/echo\"", app, ", protocol: http2");
+        let sender = connect(proxy.addresses().inbound[0]).await;
+        // How many streams the application allows is not known yet, and none of these ends.
+        let calls = (0..25).map(|_| {
+            let mut sender = sender.clone();
+            async move { sender.send_request(post("/hang", whole(""))).await.unwrap() }
+        });
+        let answers = join_all(calls).await;
+        assert!(
+            answers
+                .iter()
+                .all(|answer| !answer.headers().contains_key("x-emberline-error"))
+        );
+        assert_eq!(connections.load(Ordering::SeqCst), 3);
+        stop(proxy).await;
+    });
+}
+
+#[test]
 fn slow_uploads_do_not_hold_up_those_of_others() {
     block_on(async {
         let app = app(Arc::default()).await;
