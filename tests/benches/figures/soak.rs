@@ -265,7 +265,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     println!(
-        "made-up requests taken {}, told to wait {}; honest requests sent again {}, given up {}",
+        "made-up requests taken {}, told to wait {}; honest requests sent again {}, given up {}; {peak:.0} MB at most",
         seen.made_up.into_inner(),
         seen.told_to_wait.into_inner(),
         seen.sent_again.into_inner(),

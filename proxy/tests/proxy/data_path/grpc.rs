@@ -6,21 +6,15 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, client::conn::http2::SendRequest, service::service_fn};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use super::support::*;
 
-type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
-
 fn frames(frames: impl Stream<Item = Frame<Bytes>> + Send + 'static) -> AnyBody {
     StreamBody::new(frames.map(Ok)).boxed_unsync()
-}
-
-fn whole(bytes: &'static str) -> AnyBody {
-    Full::from(bytes).boxed_unsync()
 }
 
 fn trailers(status: &'static str) -> Frame<Bytes> {
@@ -64,16 +58,6 @@ async fn grpc_app() -> SocketAddr {
     .await
 }
 
-/// A caller of HTTP/2 with prior knowledge.
-async fn connect(address: SocketAddr) -> SendRequest<AnyBody> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
 fn call(path: &str, body: AnyBody) -> Request<AnyBody> {
     Request::builder()
         .method("POST")
@@ -93,7 +77,7 @@ fn unary_calls_keep_their_trailers_and_count_by_grpc_status() {
     block_on(async {
         let app = grpc_app().await;
         let proxy = inbound("echo", "\"/shop.Echo/Say\", \"/shop.Echo/{method}\"", app, "");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         for _ in 0..3 {
             let response = sender
                 .send_request(call("/shop.Echo/Say", whole("\0\0\0\0\x02ab")))
@@ -143,7 +127,7 @@ fn streams_pass_message_by_message_in_both_directions() {
     block_on(async {
         let app = grpc_app().await;
         let proxy = inbound("echo", "\"/shop.Echo/Say\"", app, ", protocol: http2");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let (send, receive) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
         let messages = stream::unfold(receive, |mut receive| async move {
             Some((Frame::data(receive.recv().await?), receive))
@@ -182,7 +166,7 @@ fn many_streams_share_few_connections_to_the_application() {
         let callers: Vec<_> = (0..4)
             .map(|_| {
                 tokio::spawn(async move {
-                    let sender = connect(address).await;
+                    let sender = connect_http2(address).await;
                     let calls = (0..25).map(|_| {
                         let mut sender = sender.clone();
                         async move {
@@ -213,7 +197,7 @@ fn a_request_with_two_authorities_is_refused_over_http_2_too() {
     block_on(async {
         let app = grpc_app().await;
         let proxy = inbound("echo", "", app, "");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         for (uri, host, expected) in [("http://a/plain", "b", 400), ("http://a/plain", "a", 200)] {
             let request = Request::builder()
                 .uri(uri)
@@ -233,7 +217,7 @@ fn a_request_with_two_authorities_is_refused_over_http_2_too() {
 fn a_missing_application_is_unavailable_in_the_words_of_grpc() {
     block_on(async {
         let proxy = inbound("echo", "\"/shop.Echo/Say\"", nobody().await, "");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let response = sender.send_request(call("/shop.Echo/Say", whole("x"))).await.unwrap();
         assert_eq!(
             (response.status().as_u16(), status_of(Some(response.headers()))),
@@ -254,7 +238,7 @@ fn a_cancelled_call_is_recorded_once_as_cancelled() {
     block_on(async {
         let app = grpc_app().await;
         let proxy = inbound("echo", "\"/shop.Echo/Say\"", app, "");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let response = sender.send_request(call("/shop.Echo/Hang", whole(""))).await.unwrap();
         // Dropping the answer resets the stream.
         drop(response);
@@ -289,7 +273,7 @@ fn the_connection_to_an_application_that_restarts_is_opened_anew() {
             }
         });
         let proxy = inbound("echo", "", address, "");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let mut n = 0;
         while metric(&proxy.metrics(), "emberline_proxy_upstream_connections_total") < 3 {
             let request = Request::builder().uri("http://test/x").body(whole("")).unwrap();

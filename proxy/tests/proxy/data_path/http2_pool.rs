@@ -13,19 +13,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2::SendRequest, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{Domain, Socket, Type};
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::support::*;
-
-type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
-
-fn whole(bytes: &'static str) -> AnyBody {
-    Full::from(bytes).boxed_unsync()
-}
 
 /// A body that never ends, of so many bytes.
 fn endless(bytes: usize) -> AnyBody {
@@ -63,15 +57,6 @@ async fn app(connections: Arc<AtomicUsize>) -> SocketAddr {
     .await
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<AnyBody> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
 fn post(path: &str, body: AnyBody) -> Request<AnyBody> {
     Request::builder()
         .method("POST")
@@ -93,7 +78,7 @@ fn streams_up_to_the_limit_of_a_destination_do_not_hold_up_other_calls() {
         let connections = Arc::default();
         let app = app(Arc::clone(&connections)).await;
         let proxy = inbound("echo", "\"/echo\"", app, ", protocol: http2");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let mut hanging = Vec::new();
         for _ in 0..25 {
             hanging.push(sender.send_request(post("/hang", whole(""))).await.unwrap());
@@ -118,7 +103,7 @@ fn calls_that_come_at_once_get_as_many_connections_as_they_take() {
         let connections = Arc::default();
         let app = app(Arc::clone(&connections)).await;
         let proxy = inbound("echo", "\"/echo\"", app, ", protocol: http2");
-        let sender = connect(proxy.addresses().inbound[0]).await;
+        let sender = connect_http2(proxy.addresses().inbound[0]).await;
         // How many streams the application allows is not known yet, and none of these ends.
         let calls = (0..25).map(|_| {
             let mut sender = sender.clone();
@@ -145,7 +130,7 @@ fn slow_uploads_do_not_hold_up_those_of_others() {
         for _ in 0..3 {
             slow.spawn(async move {
                 // Each from a caller of its own, and as much as a connection of the application takes.
-                let mut sender = connect(address).await;
+                let mut sender = connect_http2(address).await;
                 sender.send_request(post("/slow", endless(60_000))).await
             });
         }
@@ -155,7 +140,7 @@ fn slow_uploads_do_not_hold_up_those_of_others() {
         .await;
         // What makes an upload a slow one.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let mut sender = connect(address).await;
+        let mut sender = connect_http2(address).await;
         is_echoed(&mut sender).await;
         slow.shutdown().await;
         stop(proxy).await;
@@ -179,7 +164,7 @@ fn calls_that_wait_for_a_connection_learn_together_that_there_is_none() {
         let _filling: Vec<Socket> = filling.collect();
         let more = ", protocol: http2, timeouts: {connect_ms: 500}";
         let proxy = inbound("echo", "\"/echo\"", address, more);
-        let sender = connect(proxy.addresses().inbound[0]).await;
+        let sender = connect_http2(proxy.addresses().inbound[0]).await;
         let calls = (0..20).map(|_| {
             let mut sender = sender.clone();
             async move { sender.send_request(post("/echo", whole("hello"))).await.unwrap() }
@@ -237,7 +222,7 @@ fn a_call_that_was_refused_unprocessed_is_sent_again_with_its_body() {
         let refused = Arc::default();
         let app = refusing(Arc::clone(&refused)).await;
         let proxy = inbound("echo", "\"/echo\"", app, ", protocol: http2");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         is_echoed(&mut sender).await;
         assert_eq!(refused.load(Ordering::SeqCst), 1);
         assert_eq!(metric(&proxy.metrics(), "emberline_proxy_retries_total"), 1);
@@ -253,7 +238,7 @@ fn a_long_body_that_was_refused_is_not_sent_in_part() {
     block_on(async {
         let app = refusing(Arc::default()).await;
         let proxy = inbound("echo", "\"/echo\"", app, ", protocol: http2");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let long: AnyBody = Full::from(vec![b'x'; 40_000]).boxed_unsync();
         let response = sender.send_request(post("/echo", long)).await.unwrap();
         assert_eq!(response.headers()["x-emberline-error"], "upstream_reset");

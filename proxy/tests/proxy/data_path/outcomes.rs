@@ -9,8 +9,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -66,15 +64,6 @@ async fn app() -> SocketAddr {
     .await
 }
 
-async fn connect(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
 fn call(path: &str, timeout: Option<&str>) -> Request<Empty<Bytes>> {
     let mut request = Request::builder()
         .method("POST")
@@ -94,7 +83,7 @@ fn status_in(headers: &HeaderMap) -> Option<u16> {
 fn a_reset_before_the_answer_is_the_status_that_the_caller_gets_and_the_record_says() {
     block_on(async {
         let proxy = inbound("echo", "", app().await, "");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         // Codes of HTTP/2 that a server resets a stream with, and the statuses that gRPC gives them.
         for (n, (code, status, error)) in [
             (1, 13, true),
@@ -127,7 +116,7 @@ fn a_reset_after_a_message_is_passed_on_with_its_code_and_recorded_as_the_caller
     block_on(async {
         for (code, status, error) in [(2, 13, true), (7, 14, true), (8, 1, false)] {
             let proxy = inbound("echo", "", app().await, "");
-            let mut sender = connect(proxy.addresses().inbound[0]).await;
+            let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
             let response = sender.send_request(call(&format!("/late/{code}"), None)).await.unwrap();
             let mut body = response.into_body();
             body.frame().await.unwrap().unwrap();
@@ -147,7 +136,7 @@ fn an_answer_without_a_grpc_status_has_that_of_its_http_status() {
     block_on(async {
         for (http, status, error) in [(404, 12, true), (401, 16, false), (503, 14, true), (418, 2, true)] {
             let proxy = inbound("echo", "", app().await, "");
-            let mut sender = connect(proxy.addresses().inbound[0]).await;
+            let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
             let response = sender.send_request(call(&format!("/http/{http}"), None)).await.unwrap();
             assert_eq!(response.status(), http);
             let series = recorded(proxy.telemetry(), 1).await;
@@ -169,7 +158,7 @@ fn a_call_that_its_deadline_ends_is_status_4_and_an_error_at_both_ends() {
             ),
         );
         let client = proxy(&text);
-        let mut sender = connect(client.addresses().outbound[0]).await;
+        let mut sender = connect_http2(client.addresses().outbound[0]).await;
         let waiting = sender.send_request(call("/silent/60000", Some("50m")));
         // The caller's own clock cancels the call.
         assert!(tokio::time::timeout(Duration::from_millis(500), waiting).await.is_err());
@@ -186,7 +175,7 @@ fn a_call_that_its_deadline_ends_is_status_4_and_an_error_at_both_ends() {
 fn a_silent_stream_of_grpc_is_not_cut_by_the_time_of_ordinary_requests() {
     block_on(async {
         let proxy = inbound("echo", "", app().await, ", timeouts: {request_ms: 50}");
-        let mut sender = connect(proxy.addresses().inbound[0]).await;
+        let mut sender = connect_http2(proxy.addresses().inbound[0]).await;
         let response = sender.send_request(call("/silent/300", None)).await.unwrap();
         let answer = response.into_body().collect().await.unwrap();
         assert_eq!(status_in(answer.trailers().unwrap()), Some(0));

@@ -15,9 +15,13 @@ use std::{
 use bytes::Bytes;
 use emberline_model::RequestSeries;
 use emberline_proxy::{Proxy, config, telemetry::Telemetry};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::http2::SendRequest,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -111,6 +115,27 @@ impl App {
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+}
+
+/// A body of HTTP/2.
+pub(crate) type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// All of a body.
+pub(crate) fn whole(bytes: &'static str) -> AnyBody {
+    Full::from(bytes).boxed_unsync()
+}
+
+/// A caller of HTTP/2 with prior knowledge.
+pub(crate) async fn connect_http2<B>(address: SocketAddr) -> SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
 }
 
 /// An application that answers every connection with a function of the bare socket.
