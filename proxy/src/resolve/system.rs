@@ -45,7 +45,8 @@ async fn look_up(host: &str) -> Result<Found, LookupError> {
     }
 }
 
-/// hosts(5): an address and its names in each line. The library's own reader drops names with an underscore.
+/// hosts(5): an address and its names in each line. The library's own reader answers each family by itself: a name that has only an
+/// IPv4 address there would be looked up for IPv6 elsewhere.
 fn in_hosts(text: &str, host: &str) -> Option<Found> {
     let addresses = text.lines().filter_map(|line| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
