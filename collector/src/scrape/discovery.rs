@@ -13,7 +13,10 @@ use std::{
 
 use emberline_yaml::{Unreadable, show_problems};
 use hickory_resolver::{
-    Resolver, TokioResolver, config::ResolverConfig, net::runtime::TokioRuntimeProvider, proto::rr::RData,
+    Resolver, TokioResolver,
+    config::ResolverConfig,
+    net::runtime::TokioRuntimeProvider,
+    proto::rr::{Name, RData},
 };
 use tokio::time::Instant;
 
@@ -238,11 +241,11 @@ async fn services(name: &str, name_servers: Option<&ResolverConfig>) -> Result<V
         builder.options_mut().cache_size = 0;
         builder.build()
     });
-    let looked = match resolver {
-        Ok(resolver) => resolver.srv_lookup(name).await,
-        Err(error) => Err(error),
-    };
-    let looked = looked.map_err(|error| error.to_string())?;
+    let resolver = resolver.map_err(|error| error.to_string())?;
+    // Text is refused with an underscore within a label, ASCII is not.
+    let name = Name::from_ascii(name).or_else(|_| Name::from_utf8(name));
+    let name = name.map_err(|error| error.to_string())?;
+    let looked = resolver.srv_lookup(name).await.map_err(|error| error.to_string())?;
     let services = looked.answers().iter().filter_map(|record| match &record.data {
         // A target without a name says that there is no such service.
         RData::SRV(service) if !service.target.is_root() => Some(Address {
@@ -490,5 +493,16 @@ mod tests {
         let later = discovery.refresh(10).await;
         assert_eq!(addresses(&later), addresses(&found), "what was found is kept");
         assert_eq!(later.problems.len(), 2, "{:?}", later.problems);
+    }
+
+    #[tokio::test]
+    async fn a_name_with_an_underscore_within_is_looked_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = "    dns_sd_configs: [{names: [_pprof._tcp.my_shop.test.]}]\n";
+        let mut discovery = discovery(folder.path(), jobs);
+        let (config, _) = name_server(vec![("_pprof._tcp.my_shop.test.", 6060, "my_a.test.")]).await;
+        discovery.name_servers = Some(config);
+        let found = discovery.refresh(10).await;
+        assert_eq!(addresses(&found), ["my_a.test:6060"], "{:?}", found.problems);
     }
 }
