@@ -8,7 +8,7 @@
 //! refused by its weight before it is decoded.
 //!
 //! Wrong on purpose: files of other profilers may be packed inside, so what they unfold to is not known before; they are
-//! decoded one at a time.
+//! decoded one at a time, as JSON is.
 
 mod body;
 mod cardinality;
@@ -57,7 +57,7 @@ use self::{
     cardinality::Cardinality,
     growing::{Growing, Held},
     limits::{TOO_MANY_WORKLOADS, config::IngestLimits, outcome::Outcome},
-    memory::Memory,
+    memory::{Memory, Plan, Room},
     refusals::Refusals,
     rejection::Rejection,
     sender::SenderKey,
@@ -70,6 +70,9 @@ use crate::{
 
 /// How long a request may wait for its turn before it is refused as retryable.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(2);
+
+/// The reason for points left out because their buckets took too much memory.
+const TOO_MANY_BUCKETS: &str = "too_many_buckets";
 
 /// Settings of the way in.
 #[derive(Debug, Clone)]
@@ -163,7 +166,26 @@ impl Payload {
         matches!(self, Payload::ThirdParty(_))
     }
 
-    /// Reads it, if it does not need more than so many bytes of memory.
+    /// The memory that it is decoded in; all that a message may have where its bytes do not tell.
+    fn plan(&self, most_memory: u64) -> Result<Option<Plan>, Rejection> {
+        let weight = match self {
+            Payload::MetricsBytes(bytes) => otlp::weigh_metrics(bytes, most_memory)?,
+            Payload::Profiles(bytes) => otlp::weigh_profiles(bytes, most_memory)?,
+            Payload::MetricsJson(_) | Payload::ProfilesJson(_) | Payload::ThirdParty(_) => return Ok(None),
+        };
+        Ok(Plan::of(weight, most_memory))
+    }
+
+    /// The same message once more, where there is a plan for it.
+    fn again(&self) -> Option<Payload> {
+        match self {
+            Payload::MetricsBytes(bytes) => Some(Payload::MetricsBytes(bytes.clone())),
+            Payload::Profiles(bytes) => Some(Payload::Profiles(bytes.clone())),
+            Payload::MetricsJson(_) | Payload::ProfilesJson(_) | Payload::ThirdParty(_) => None,
+        }
+    }
+
+    /// Reads it, if what is made of it does not need more than so many bytes of memory. Its plan has weighed what it holds itself.
     fn decode(self, received_unix_ns: i64, most_memory: u64) -> Result<Decoded, Rejection> {
         let what = signal_name(self.signal());
         let undecodable = |error: &dyn std::error::Error| Rejection::Undecodable {
@@ -175,21 +197,21 @@ impl Payload {
             error => undecodable(&error),
         };
         let profiles = |bytes: &[u8]| {
-            otlp::weigh_profiles(bytes, most_memory)?;
             let (request, replaced) = otlp::read_profiles_counting(bytes).map_err(unreadable)?;
             let mut decoded = otlp::decode_profiles_within(&request, most_memory).map_err(unreadable)?;
             decoded.change(Rejected::of("invalid_utf8", "strings of the dictionary", replaced));
             Ok(decoded)
         };
         let metrics = |bytes: &[u8]| -> Result<Decoded, Rejection> {
-            otlp::weigh_metrics(bytes, most_memory)?;
             let request = ExportMetricsServiceRequest::decode(bytes).map_err(|error| undecodable(&error))?;
             Ok(otlp::decode_metrics_within(request, most_memory))
         };
         match self {
             Payload::MetricsBytes(bytes) => metrics(&bytes),
             Payload::MetricsJson(json) => {
-                metrics(&otlp::metrics_to_protobuf(&json).map_err(|error| undecodable(&error))?)
+                let written = otlp::metrics_to_protobuf(&json).map_err(|error| undecodable(&error))?;
+                otlp::weigh_metrics(&written, most_memory)?;
+                metrics(&written)
             }
             Payload::Profiles(bytes) => profiles(&bytes),
             Payload::ProfilesJson(json) => {
@@ -305,7 +327,7 @@ impl Ingest {
         let name = signal_name(signal);
         self.metrics.ingest_bytes(name, wire_bytes);
         let started = Instant::now();
-        let result = self.accept_uncounted(sender, id, payload, wire_bytes).await;
+        let result = self.accept_uncounted(sender, id, payload).await;
         match &result {
             Ok((accepted, appended)) => {
                 let outcome = match appended {
@@ -345,17 +367,14 @@ impl Ingest {
         sender: SenderKey,
         id: Option<&[u8]>,
         payload: Payload,
-        bytes: usize,
     ) -> Result<(Accepted, Option<Appended>), Rejection> {
         let signal = payload.signal();
         let is_third_party = payload.is_third_party();
         let id = parse_batch_id(id, signal)?;
         let (names, limits) = (Arc::clone(&self.names), self.config.limits.clone());
         let received_unix_ms = self.clock.now_unix_ms();
-        let most_memory = memory_of(self.config.max_request_bytes as u64);
-        let mut room = self.memory.decoding(bytes, is_third_party).await?;
         let received_unix_ns = received_unix_ms.saturating_mul(1_000_000);
-        let decoded = reading(signal, move || payload.decode(received_unix_ns, most_memory)).await?;
+        let (decoded, mut room, most_memory) = self.decode(payload, received_unix_ns).await?;
         let (id, decoded) = own_id(id, decoded);
         let mut held = self.growing.hold(sender, &decoded.cumulative, received_unix_ns).await;
         let check = move || {
@@ -393,6 +412,32 @@ impl Ingest {
         };
         let appended = self.append(batch, held).await?;
         Ok((accepted, Some(appended)))
+    }
+
+    /// Reads a message in as much memory as its plan says, and where that turns out to be too little, in all that a message may
+    /// have. Answers with the room that it holds, and what may be made of it there.
+    async fn decode(&self, mut payload: Payload, received_unix_ns: i64) -> Result<(Decoded, Room, u64), Rejection> {
+        let signal = payload.signal();
+        let most_memory = memory_of(self.config.max_request_bytes as u64);
+        let plan;
+        (payload, plan) = reading(signal, move || {
+            let plan = payload.plan(most_memory)?;
+            Ok((payload, plan))
+        })
+        .await?;
+        if let Some((plan, again)) = plan.zip(payload.again()) {
+            let room = self.memory.decoding(Some(plan)).await?;
+            let decoded = reading(signal, move || payload.decode(received_unix_ns, plan.made)).await;
+            let is_cut = |decoded: &Decoded| decoded.rejected.iter().any(|r| r.reason == TOO_MANY_BUCKETS);
+            match decoded {
+                Err(Rejection::TooHeavy(_)) => payload = again,
+                Ok(decoded) if is_cut(&decoded) => payload = again,
+                decoded => return Ok((decoded?, room, plan.made)),
+            }
+        }
+        let room = self.memory.decoding(None).await?;
+        let decoded = reading(signal, move || payload.decode(received_unix_ns, most_memory)).await?;
+        Ok((decoded, room, most_memory))
     }
 
     /// Notes that what was accepted came from an address.

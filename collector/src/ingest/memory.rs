@@ -22,8 +22,11 @@ const BODIES: usize = 4;
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
 /// What is counted in one piece.
 const PIECE: usize = 1024;
-/// What a byte of OTLP may become at most: an empty element is two bytes long and takes a hundred times that.
-const WORST_FACTOR: usize = 512;
+/// What is made of a message may hold this many times what the message itself does, at first: profiles of real programs need
+/// half of it, and a histogram with bounds half of it when it becomes buckets.
+const MADE_FACTOR: u64 = 8;
+/// The same for a message of whatever weight.
+const LEAST_MADE: u64 = 1 << 20;
 
 /// The room for requests.
 #[derive(Debug)]
@@ -33,6 +36,24 @@ pub(super) struct Memory {
     body_pieces: usize,
     decoding_pieces: usize,
     wait: Duration,
+}
+
+/// How much of the room a message is decoded in, in bytes. Most messages need a small part of the most that they may have, and
+/// so do not wait for one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// What the message holds once it is decoded.
+    weight: u64,
+    /// What may be made of it.
+    pub(super) made: u64,
+}
+
+impl Plan {
+    /// For a message of a weight, if that takes less than what any message may.
+    pub(super) fn of(weight: u64, most: u64) -> Option<Plan> {
+        let made = weight.saturating_mul(MADE_FACTOR).max(LEAST_MADE);
+        (weight.saturating_add(made) < most).then_some(Plan { weight, made })
+    }
 }
 
 /// A part of it; given back when dropped.
@@ -70,8 +91,8 @@ impl Memory {
         }
     }
 
-    /// Room to decode a message: by its length, or all there is when it may be packed once more inside.
-    pub(super) async fn decoding(&self, bytes: usize, packed_inside: bool) -> Result<Room, Rejection> {
+    /// Room to decode a message: that of its plan, or all there is.
+    pub(super) async fn decoding(&self, plan: Option<Plan>) -> Result<Room, Rejection> {
         let mut room = Room {
             of: Arc::clone(&self.decoding),
             held: None,
@@ -79,11 +100,7 @@ impl Memory {
             wait: self.wait,
         };
         let most = self.decoding_pieces.saturating_mul(PIECE);
-        let bytes = if packed_inside {
-            most
-        } else {
-            bytes.saturating_mul(WORST_FACTOR).min(most)
-        };
+        let bytes = plan.map_or(most, |plan| usize::try_from(plan.weight + plan.made).unwrap_or(most));
         room.grow_to(bytes).await?;
         Ok(room)
     }
@@ -159,6 +176,8 @@ pub(super) fn held_by(windows: &[WorkloadWindow]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use emberline_model::weight::memory_of;
+
     use super::*;
 
     #[tokio::test]
@@ -179,9 +198,17 @@ mod tests {
         drop(second);
         first.grow_to(4 << 20).await.unwrap();
         // Decoding has room of its own.
-        let all = memory.decoding(0, true).await.unwrap();
-        assert!(memory.decoding(1, false).await.is_err());
+        let small = Plan::of(1000, memory_of(1 << 20));
+        let all = memory.decoding(None).await.unwrap();
+        assert!(memory.decoding(small).await.is_err());
         drop(all);
-        assert!(memory.decoding(1, false).await.is_ok());
+        let one = memory.decoding(small).await.unwrap();
+        let _two = memory.decoding(small).await.unwrap();
+        drop(one);
+        assert_eq!(
+            Plan::of(2 << 20, memory_of(1 << 20)),
+            None,
+            "takes all the room, as everything did"
+        );
     }
 }
