@@ -31,8 +31,9 @@ const OPEN_SECONDS: i64 = 60;
 /// Batches of a window arrive within this time of its end, unless a sender is cut off.
 const ARRIVAL_SECONDS: i64 = 30;
 
-/// What a row becomes at most: an edge of one route, and its part of the answer, in bytes.
-const ROW_BYTES: usize = 768;
+/// What a row becomes at most, in bytes: an edge of one route between two releases of its own, and what the answer says of all
+/// three.
+const ROW_BYTES: usize = 3_072;
 
 /// The call graph of a range.
 #[derive(Debug, Serialize, ToSchema)]
@@ -330,4 +331,26 @@ fn place<'a>(
     let ids: Vec<String> = ends.iter().map(End::id).collect();
     let view = namespace.map_or_else(String::new, |namespace| format!("namespace {namespace}"));
     web.layouts.place(&view, &ids, &calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answers::layout::Place;
+
+    /// A short name as the allocator holds it.
+    const TEXT: usize = 32;
+    /// Buckets of a histogram of a busy route.
+    const BUCKETS: usize = 16 * 40;
+
+    #[test]
+    fn a_row_is_charged_for_all_that_becomes_of_it() {
+        // Leaves of a B-tree are two thirds full.
+        let joined = (size_of::<((End, End), Edge)>() + size_of::<End>()) * 3 / 2 + 6 * TEXT;
+        let reported = size_of::<(String, Red)>() + size_of::<(String, u64)>() + 2 * TEXT + BUCKETS;
+        let edge = size_of::<TopoEdge>() + size_of::<EdgeRoute>() + 6 * TEXT;
+        let node = size_of::<TopoNode>() + size_of::<End>() + size_of::<String>() + size_of::<Place>() + 8 * TEXT;
+        let all = joined + reported + edge + node;
+        assert!((ROW_BYTES / 2..=ROW_BYTES).contains(&all), "{all}");
+    }
 }
