@@ -138,7 +138,7 @@ pub fn run(server: &Server, flood: Flood) -> Seen {
             .collect();
         if flood.with_attacks {
             scope.spawn(move || {
-                let attacks = hostile::attacks();
+                let attacks = hostile::attacks(hostile::max_request_bytes(server));
                 for attack in attacks.iter().cycle().take_while(|_| !stop.load(Relaxed)) {
                     hostile::send(server.otlp_http, attack, 4);
                 }

@@ -1,6 +1,7 @@
 //! Requests made to cost a server as much memory as they can: small on the wire, large when unpacked or read.
 //!
-//! Guarantees: the bodies are the same in every run. Rows C1, C2, C6 and C9 of the catalogue
+//! Guarantees: the bodies are the same in every run and as large as the server takes, for one that is refused by its length
+//! costs nothing. Rows C1, C2, C6 and C9 of the catalogue
 //! (`collector/tests/README.md`); what each must be answered with is tested there, here only memory counts.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::{Server, request};
+use crate::{Server, get_json, request};
 
 /// One request.
 pub struct Attack {
@@ -24,8 +25,16 @@ pub struct Attack {
     pub body: Vec<u8>,
 }
 
-/// The most bytes that the server takes, by default.
-const FULL: usize = 16 << 20;
+/// The most bytes that the server takes in one request, in this machine or container.
+///
+/// # Panics
+///
+/// If the server does not answer.
+pub fn max_request_bytes(server: &Server) -> usize {
+    let status = get_json(server.web, "/api/v1/status").expect("a status");
+    let limit = status["connections"]["limits"]["request_mb"].as_u64();
+    (limit.expect("a limit") as usize) << 20
+}
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -56,9 +65,9 @@ fn number(field: u8, number: usize) -> Vec<u8> {
     bytes
 }
 
-/// As many empty fields as fit beside `beside` bytes.
-fn empties(number: u8, beside: usize) -> Vec<u8> {
-    [number << 3 | 2, 0].repeat((FULL - beside) / 2)
+/// As many empty fields as fit into so many bytes.
+fn empties(number: u8, bytes: usize) -> Vec<u8> {
+    [number << 3 | 2, 0].repeat(bytes / 2)
 }
 
 /// A pprof file with a function, a location and a sample for each of `count` names of its own.
@@ -76,12 +85,12 @@ fn many_functions(count: usize) -> Vec<u8> {
     file
 }
 
-/// All of them.
-pub fn attacks() -> Vec<Attack> {
+/// All of them, none with more than so many bytes.
+pub fn attacks(full: usize) -> Vec<Attack> {
     let protobuf = "application/x-protobuf";
     let types = [field(1, &number(1, 1)), field(6, b""), field(6, b"cpu")].concat();
-    let pprof = |number: u8| [types.clone(), empties(number, types.len())].concat();
-    let json = |name: &str| format!("{{\"{name}\":[{}{{}}]}}", "{},".repeat(FULL / 3 - 20)).into_bytes();
+    let pprof = |number: u8| [types.clone(), empties(number, full - types.len())].concat();
+    let json = |name: &str| format!("{{\"{name}\":[{}{{}}]}}", "{},".repeat(full / 3 - 20)).into_bytes();
     let folded: String = (0..250_000).map(|n| format!("main;a{n};b{n} 1\n")).collect();
     let upload = "/api/ingest?service=hostile&time=received";
     let attack = |name, path, content_type, body| Attack {
@@ -94,12 +103,12 @@ pub fn attacks() -> Vec<Attack> {
         attack("C1 zeros packed 1000 times", upload, "", gzip(&vec![0; 256 << 20])),
         attack("C1 packed twice", upload, "", gzip(&gzip(&vec![b'a'; 64 << 20]))),
         attack("C1 as large as allowed, packed", upload, "", gzip(&pprof(4))),
-        attack("C2 resources of metrics", "/v1/metrics", protobuf, empties(1, 0)),
+        attack("C2 resources of metrics", "/v1/metrics", protobuf, empties(1, full)),
         attack(
             "C2 points of metrics",
             "/v1/metrics",
             protobuf,
-            field(1, &field(2, &field(2, &field(10, &empties(1, 40))))),
+            field(1, &field(2, &field(2, &field(10, &empties(1, full - 40))))),
         ),
         attack(
             "C2 metrics in JSON",
@@ -117,14 +126,14 @@ pub fn attacks() -> Vec<Attack> {
             "C2 samples",
             "/v1/profiles",
             protobuf,
-            field(1, &field(2, &field(2, &empties(2, 40)))),
+            field(1, &field(2, &field(2, &empties(2, full - 40)))),
         ),
-        attack("C2 locations", "/v1/profiles", protobuf, field(2, &empties(2, 20))),
+        attack("C2 locations", "/v1/profiles", protobuf, field(2, &empties(2, full - 20))),
         attack(
             "C2 one stack",
             "/v1/profiles",
             protobuf,
-            field(2, &field(7, &field(1, &vec![0; FULL - 40]))),
+            field(2, &field(7, &field(1, &vec![0; full - 40]))),
         ),
         attack("C2 pprof locations", upload, "", pprof(4)),
         attack("C2 pprof samples", upload, "", pprof(2)),
@@ -133,7 +142,7 @@ pub fn attacks() -> Vec<Attack> {
             "C2 push",
             "/push.v1.PusherService/Push",
             "application/proto",
-            empties(1, 0),
+            empties(1, full),
         ),
         attack("C6 functions", upload, "", many_functions(100_000)),
         attack("C6 stacks", upload, "", folded.into_bytes()),
@@ -151,7 +160,10 @@ pub fn send(address: SocketAddr, attack: &Attack, at_once: usize) -> Vec<u16> {
 
 /// Uploads that begin and never go on (C9): they stay open as long as the value.
 pub fn stalled(server: &Server, count: usize) -> Vec<TcpStream> {
-    let head = "POST /v1/metrics HTTP/1.1\r\nHost: c\r\nContent-Type: application/x-protobuf\r\nContent-Length: 16000000\r\n\r\n";
+    let length = max_request_bytes(server);
+    let head = format!(
+        "POST /v1/metrics HTTP/1.1\r\nHost: c\r\nContent-Type: application/x-protobuf\r\nContent-Length: {length}\r\n\r\n"
+    );
     let start = [head.as_bytes(), &vec![0; 32 << 10]].concat();
     let open = |_| {
         let mut stream = TcpStream::connect(server.otlp_http).ok()?;

@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     println!("{}; {DESCRIPTORS} file descriptors", server.cap_in_words());
     println!("{:40} {:8.1} MB", "ready", server.peak_rss_mb());
     let open = hostile::stalled(&server, 500);
-    for attack in hostile::attacks() {
+    for attack in hostile::attacks(hostile::max_request_bytes(&server)) {
         let statuses = hostile::send(server.otlp_http, &attack, AT_ONCE);
         println!("{:40} {:8.1} MB  {statuses:?}", attack.name, server.peak_rss_mb());
         ensure!(get(server.web, "/-/ready")?.status == 200, "the server is gone");

@@ -165,7 +165,7 @@ fn make_up(seen: &Seen, server: &Server, window: &WorkloadWindow) {
 }
 
 fn attack(seen: &Seen, server: &Server) {
-    let attacks = hostile::attacks();
+    let attacks = hostile::attacks(hostile::max_request_bytes(server));
     for attack in attacks.iter().cycle() {
         if !seen.goes_on() {
             return;

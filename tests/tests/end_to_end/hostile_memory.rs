@@ -18,7 +18,7 @@ fn requests_made_to_cost_memory_stay_below_the_stated_cap() {
     };
     assert_eq!(well("before"), 200);
     let open = hostile::stalled(&server, 100);
-    for attack in hostile::attacks() {
+    for attack in hostile::attacks(hostile::max_request_bytes(&server)) {
         for status in hostile::send(server.otlp_http, &attack, 2) {
             assert!([0, 200, 400, 413, 503].contains(&status), "{}: {status}", attack.name);
         }
