@@ -135,20 +135,6 @@ impl std::str::FromStr for BatchId {
     }
 }
 
-/// HTTP status of requests whose caller left before the response was complete; nginx uses the same number.
-pub const CALLER_LEFT: u16 = 499;
-/// gRPC's status for the same.
-const GRPC_CANCELLED: u16 = 1;
-
-/// True for requests abandoned by their callers. They count as requests, not as errors, and have no latency, which
-/// would only measure the caller's patience.
-pub fn is_given_up(protocol: &str, status: u16) -> bool {
-    match protocol {
-        "grpc" => status == GRPC_CANCELLED,
-        _ => status == CALLER_LEFT,
-    }
-}
-
 /// Requests of one window with identical labels: one histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestSeries {
@@ -162,9 +148,9 @@ pub struct RequestSeries {
     pub peer: Option<Release>,
     /// Destination as the caller names it; empty when unknown and on the server side.
     pub destination: String,
-    /// `http/1.1`, `http/2`, `grpc` or `tcp`.
+    /// The name of a [`Protocol`](crate::protocol::Protocol), or that of what others report.
     pub protocol: String,
-    /// HTTP status, [`CALLER_LEFT`] for abandoned requests; `grpc-status` for gRPC; 0 without a response.
+    /// As the protocol's [`StatusKind`](crate::protocol::StatusKind) says; 0 without a response.
     pub status: u16,
     /// The request failed: status 5xx, a gRPC server error, or no response.
     pub error: bool,
@@ -218,12 +204,6 @@ pub struct Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_given_up_is_told_by_protocol_and_status() {
-        assert!(is_given_up("http/1.1", 499) && is_given_up("http/2", 499) && is_given_up("grpc", 1));
-        assert!(!is_given_up("http/1.1", 1) && !is_given_up("grpc", 499) && !is_given_up("tcp", 0));
-    }
 
     #[test]
     fn batch_ids_round_trip_and_senders_may_hold_semicolons() {

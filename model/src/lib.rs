@@ -25,6 +25,7 @@ mod positions;
 pub mod pprof;
 pub mod profile;
 pub mod profile_builder;
+pub mod protocol;
 mod raw_codec;
 pub mod resolve;
 pub mod route;
@@ -38,7 +39,7 @@ pub mod weight;
 pub mod wire;
 pub mod workload;
 
-pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow, is_given_up};
+pub use batch::{Batch, BatchId, RequestSeries, Signal, WorkloadWindow};
 pub use histogram::Histogram;
 pub use profile::{Exemplar, Frame, Location, Mapping, Profile, ProfileStats, ProfileType, Sample};
 pub use raw_codec::RawCodec;

@@ -64,7 +64,7 @@ pub mod names {
     pub const STATUS: &str = "http.response.status_code";
     /// Present when the request failed.
     pub const ERROR_TYPE: &str = "error.type";
-    /// `http/1.1`, `http/2`, `grpc` or `tcp`.
+    /// The name of a [`Protocol`](crate::protocol::Protocol), or that of what others report.
     pub const PROTOCOL: &str = "network.protocol.name";
     /// Service at the other end.
     pub const PEER_SERVICE: &str = "service.peer.name";

@@ -14,16 +14,7 @@ const RESOURCE_EXHAUSTED: u16 = 8;
 const UNIMPLEMENTED: u16 = 12;
 const INTERNAL: u16 = 13;
 pub(crate) const UNAVAILABLE: u16 = 14;
-const DATA_LOSS: u16 = 15;
 const UNAUTHENTICATED: u16 = 16;
-
-/// True for statuses of which the server is at fault (OpenTelemetry, "Semantic conventions for gRPC").
-pub(crate) fn is_server_error(status: u16) -> bool {
-    matches!(
-        status,
-        UNKNOWN | DEADLINE_EXCEEDED | UNIMPLEMENTED | INTERNAL | UNAVAILABLE | DATA_LOSS
-    )
-}
 
 /// True when a head speaks gRPC.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {

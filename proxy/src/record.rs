@@ -33,7 +33,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use emberline_model::{Side, batch::CALLER_LEFT};
+use emberline_model::{
+    Side,
+    protocol::{CALLER_LEFT, StatusKind},
+};
 use http::{HeaderMap, Method, StatusCode, Version, header::CONTENT_TYPE, request, response};
 use http_body::{Body, Frame, SizeHint};
 
@@ -398,7 +401,7 @@ impl Tracker {
                 false if self.flags.contains(ResponseFlags::LR) => grpc::UNAVAILABLE,
                 false => grpc::UNKNOWN,
             });
-            return (status, grpc::is_server_error(status));
+            return (status, StatusKind::Grpc.is_server_error(status));
         }
         // An application that drops the answer to its own call has seen as much of it as it wanted to.
         let has_answer = self.status != 0 && (self.is_stream || self.guard.is_none());

@@ -43,6 +43,8 @@ use std::{
 
 pub use emberline_profiler::Label;
 
+/// What requests speak.
+pub use emberline_model::protocol::Protocol;
 use emberline_model::{
     LabelSet, RequestSeries, Side,
     time::{Clock, WINDOW_SECONDS, window_start},
@@ -54,7 +56,7 @@ use parking_lot::RwLock;
 pub use peer_table::PeerTable;
 pub use peers::{InvalidPeer, PEER_HEADER, PeerId, Source, encode_peer, parse_peer};
 pub use record::{RequestRecord, ResponseFlags};
-pub use series::{Protocol, SeriesId};
+pub use series::SeriesId;
 use shard::Shard;
 
 /// Limits of one process's telemetry.

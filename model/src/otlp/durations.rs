@@ -15,6 +15,7 @@ use super::{find_int, find_peer, find_text, names};
 use crate::{
     batch::RequestSeries,
     histogram::Histogram,
+    protocol::{Protocol, StatusKind},
     route,
     workload::{ROUTE_OTHER, Side, UNKNOWN},
 };
@@ -98,9 +99,6 @@ const ROUTE_IN_TARGET: [&str; 5] = [
     "opentelemetry.instrumentation.fastapi",
     "opentelemetry.instrumentation.starlette",
 ];
-
-/// Codes of gRPC that are the server's fault.
-const GRPC_SERVER_ERRORS: [u16; 6] = [2, 4, 12, 13, 14, 15];
 
 /// Codes of gRPC by name.
 const GRPC_CODES: [&str; 17] = [
@@ -204,7 +202,11 @@ impl Duration {
             Kind::Rpc => {
                 let system = of(&["rpc.system.name", "rpc.system"]).unwrap_or_else(|| "grpc".to_owned());
                 let is_grpc = system == "grpc";
-                series.protocol = if is_grpc { "grpc".to_owned() } else { system };
+                series.protocol = if is_grpc {
+                    Protocol::Grpc.name().to_owned()
+                } else {
+                    system
+                };
                 if is_grpc {
                     "POST".clone_into(&mut series.method);
                 }
@@ -221,7 +223,7 @@ impl Duration {
                 ]);
                 series.status = code.as_deref().map_or(0, grpc_code);
                 series.error = match (is_grpc, code) {
-                    (true, Some(_)) => GRPC_SERVER_ERRORS.contains(&series.status),
+                    (true, Some(_)) => StatusKind::Grpc.is_server_error(series.status),
                     _ => error_type.is_some(),
                 };
             }
@@ -246,9 +248,9 @@ fn http_protocol(attributes: &[KeyValue]) -> String {
     let version = ["network.protocol.version", "http.flavor", "net.protocol.version"];
     let version = version.iter().find_map(|key| find_text(attributes, key));
     match (name.as_str(), version.as_deref()) {
-        ("" | "http", Some("2" | "2.0")) => "http/2".to_owned(),
-        ("" | "http", Some("3" | "3.0")) => "http/3".to_owned(),
-        ("" | "http", _) => "http/1.1".to_owned(),
+        ("" | "http", Some("2" | "2.0")) => Protocol::Http2.name().to_owned(),
+        ("" | "http", Some("3" | "3.0")) => Protocol::Http3.name().to_owned(),
+        ("" | "http", _) => Protocol::Http1.name().to_owned(),
         _ => name,
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use emberline_model::histogram::{self, Histogram};
 
-use super::{Protocol, RequestRecord, SeriesId, open::OpenCount};
+use super::{RequestRecord, SeriesId, open::OpenCount};
 
 /// A hash map keyed by integers of our own making.
 pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
@@ -61,15 +61,9 @@ impl CellKey {
     /// Where a key counts once the table is full: in what its series folds into, with the status cut to its class, so
     /// that these cells are few however many statuses a peer makes up.
     fn folded(self, fold: impl FnOnce(SeriesId) -> SeriesId) -> CellKey {
-        let status = match self.series.protocol() {
-            // grpc-status 2 is UNKNOWN; numbers above 16 are not defined.
-            Protocol::Grpc if self.status > 16 => 2,
-            Protocol::Grpc => self.status,
-            _ => self.status / 100 * 100,
-        };
         CellKey {
             series: fold(self.series),
-            status,
+            status: self.series.protocol().status_kind().class(self.status),
             error: self.error,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use emberline_model::{Histogram, RequestSeries, Side, is_given_up};
+use emberline_model::{Histogram, RequestSeries, Side, protocol::StatusKind};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet},
@@ -149,7 +149,9 @@ fn encode_counts(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries]) 
 /// Durations per side and route.
 fn encode_durations(encoder: &mut DescriptorEncoder<'_>, totals: &[RequestSeries]) -> fmt::Result {
     let mut by_route: BTreeMap<(Side, &str), Histogram> = BTreeMap::new();
-    let answered = totals.iter().filter(|s| !is_given_up(&s.protocol, s.status));
+    let answered = totals
+        .iter()
+        .filter(|s| !StatusKind::of_name(&s.protocol).is_given_up(s.status));
     for series in answered {
         by_route
             .entry((series.side, series.route.as_str()))

@@ -527,7 +527,7 @@ impl Names {
                 method: method.to_owned(),
                 peer: labels.peer,
                 destination: self.destinations[usize::from(destination.0)].clone(),
-                protocol: key.series.protocol().as_str().to_owned(),
+                protocol: key.series.protocol().name().to_owned(),
                 status: key.status,
                 error: key.error,
                 duration: cell.histogram(),

@@ -8,7 +8,7 @@ use emberline_model::{
     Component, Histogram, ProfileType, Release, Side,
     comparison::Per,
     coverage::{Join, Stretch},
-    is_given_up,
+    protocol::StatusKind,
 };
 
 use crate::{
@@ -127,7 +127,7 @@ pub struct RequestRow {
     pub method: String,
     /// Whom the caller meant to reach, by the name it uses; empty when it did not say.
     pub destination: String,
-    /// `http/1.1`, `http/2`, `grpc` or `tcp`.
+    /// The name of a [`Protocol`](emberline_model::protocol::Protocol), or that of what others report.
     pub protocol: String,
     /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
     pub status: u16,
@@ -152,7 +152,7 @@ pub struct RequestRow {
 impl RequestRow {
     /// True for requests that their callers gave up: they count, and have no latency.
     pub fn is_given_up(&self) -> bool {
-        is_given_up(&self.protocol, self.status)
+        StatusKind::of_name(&self.protocol).is_given_up(self.status)
     }
 
     /// Latencies; `None` for requests that were given up.
@@ -407,7 +407,7 @@ pub(super) fn duration(columns: &Columns<'_>, row: usize) -> Result<Histogram, F
 
 /// True for a row of requests that their callers gave up: they count, and have no latency.
 pub(super) fn given_up(columns: &Columns<'_>, row: usize) -> Result<bool, Failure> {
-    Ok(is_given_up(&columns.text(12)?.string(row), columns.u16(13)?[row]))
+    Ok(StatusKind::of_name(&columns.text(12)?.string(row)).is_given_up(columns.u16(13)?[row]))
 }
 
 fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery) -> Result<Key, Failure> {

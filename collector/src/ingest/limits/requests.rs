@@ -7,6 +7,7 @@ use std::{borrow::Cow, collections::HashMap};
 use emberline_model::{
     Histogram, Release, RequestSeries, WorkloadWindow,
     histogram::{bucket_lower, bucket_upper},
+    protocol::Protocol,
     route,
     workload::ROUTE_OTHER,
 };
@@ -17,11 +18,10 @@ use super::{
     outcome::{Outcome, count},
 };
 
-/// Methods and protocols kept by name; senders may invent others without end.
+/// Methods kept by name; senders may invent others without end.
 const METHODS: [&str; 10] = [
     "", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
-const PROTOCOLS: [&str; 4] = ["http/1.1", "http/2", "grpc", "tcp"];
 /// Method that is not among those.
 const OTHER_METHOD: &str = "_OTHER";
 
@@ -54,7 +54,7 @@ pub(super) fn apply(
         if !METHODS.contains(&series.method.as_str()) {
             OTHER_METHOD.clone_into(&mut series.method);
         }
-        if !PROTOCOLS.contains(&series.protocol.as_str()) {
+        if Protocol::of_name(&series.protocol).is_none() {
             ROUTE_OTHER.clone_into(&mut series.protocol);
         }
         // Frameworks and proxies write one template in many ways.
