@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod doors;
 mod import;
+mod memory;
 mod progress;
 mod serve;
 mod store;

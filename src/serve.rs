@@ -19,7 +19,7 @@ use crate::{
     cli::ServeArgs,
     config,
     doors::{Doors, Speaks},
-    telemetry,
+    memory, telemetry,
 };
 
 /// How long open connections may take to finish at the end.
@@ -90,6 +90,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         let clock = Arc::clone(&clock);
         tokio::task::spawn_blocking(move || Store::open(options, clock)).await??
     };
+    memory::watch(store.pressure().clone(), budget.memory_bytes)?;
     let config = config::collector_config(&loaded, &budget, &web_address.to_string());
     let collector = Collector::new(config, store.clone(), Arc::clone(&clock))?;
     let mut registry = Registry::default();

@@ -249,7 +249,7 @@ impl Ingest {
             senders: config.limits.max_workloads,
         };
         let growing = Arc::new(Growing::new(growing, config.limits.max_future, clock.now_unix_ns()));
-        let memory = Memory::new(config.max_request_bytes);
+        let memory = Memory::new(config.max_request_bytes, store.pressure().clone());
         let mut names = Cardinality::new(&config.limits);
         names.restore(&store.remembered_names(), clock.now_unix_s());
         Ingest {

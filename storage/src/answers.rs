@@ -4,7 +4,8 @@
 //! Guarantees: a question that is counted says what it will hold before it does: rows, stacks and their names, trees, text.
 //! Each of those under way has a share; what needs more takes the one large place, and waits for it without keeping
 //! a connection of the engine. Who has the large place waits for nobody, so somebody always gets on. All together hold at
-//! most what [`AnswerMemory::new`] was given. What was begun for a question counts until it has ended, also when nobody
+//! most what [`AnswerMemory::new`] was given, and none of them begins to hold much while the process holds too much already
+//! ([`Pressure`]). What was begun for a question counts until it has ended, also when nobody
 //! waits for the answer any more.
 //!
 //! Wrong on purpose: things are counted by their number and length, not by what the allocator gives. The store's own
@@ -15,7 +16,7 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::QueryError;
+use crate::{error::QueryError, pressure::Pressure};
 
 /// How long a question waits for the large place.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -31,6 +32,7 @@ struct Room {
     /// What one of them may hold beyond.
     large: u64,
     place: Arc<Semaphore>,
+    pressure: Pressure,
     wait: Duration,
 }
 
@@ -75,13 +77,14 @@ tokio::task_local! {
 }
 
 impl AnswerMemory {
-    /// Room of so many bytes for as many questions at a time.
-    pub fn new(bytes: u64, at_once: usize) -> AnswerMemory {
+    /// Room of so many bytes for as many questions at a time; nobody gets the large place under pressure.
+    pub fn new(bytes: u64, at_once: usize, pressure: Pressure) -> AnswerMemory {
         let share = bytes / 4 / at_once.max(1) as u64;
         AnswerMemory(Arc::new(Room {
             share,
             large: bytes - bytes / 4,
             place: Arc::new(Semaphore::new(1)),
+            pressure,
             wait: LONGEST_WAIT,
         }))
     }
@@ -136,6 +139,9 @@ impl Holding {
             return Err(Short::Ever);
         }
         if after > room.share && held.large.is_none() {
+            if room.pressure.is_high() {
+                return Err(Short::Now);
+            }
             let place = Arc::clone(&room.place).try_acquire_owned();
             held.large = Some(place.map_err(|_| Short::Now)?);
         }
@@ -157,6 +163,7 @@ impl Holding {
         let waited = tokio::time::timeout(room.wait, async {
             let _alone = counted.waiting.lock().await;
             if counted.held.lock().large.is_none() {
+                room.pressure.relief().await;
                 let place = Arc::clone(&room.place).acquire_owned().await;
                 // Never closed.
                 counted.held.lock().large = place.ok();
@@ -194,11 +201,12 @@ mod tests {
     const MB: u64 = 1_000_000;
 
     fn memory() -> AnswerMemory {
-        let AnswerMemory(room) = AnswerMemory::new(80 * MB, 2);
+        let AnswerMemory(room) = AnswerMemory::new(80 * MB, 2, Pressure::default());
         let room = Room {
             share: room.share,
             large: room.large,
             place: Arc::clone(&room.place),
+            pressure: room.pressure.clone(),
             wait: Duration::from_millis(20),
         };
         AnswerMemory(Arc::new(room))
@@ -229,6 +237,24 @@ mod tests {
         second_holds.give_back(30 * MB);
         second_holds.add(30 * MB).await.unwrap();
         assert!(!second_holds.add(1).await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_the_large_place_under_pressure_and_who_has_it_keeps_it() {
+        let memory = memory();
+        let add = async |bytes| {
+            let asked = async move { (Holding::current().add(bytes).await, Holding::current()) };
+            memory.count((), asked).await
+        };
+        let pressure = memory.0.pressure.clone();
+        let (_, large) = add(20 * MB).await;
+        pressure.set(true);
+        large.add(20 * MB).await.unwrap();
+        drop(large);
+        assert!(add(20 * MB).await.0.unwrap_err().is_retryable());
+        add(MB).await.0.unwrap();
+        pressure.set(false);
+        add(20 * MB).await.0.unwrap();
     }
 
     #[tokio::test]

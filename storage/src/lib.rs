@@ -44,6 +44,7 @@ mod mutations;
 mod options;
 mod packed_frames;
 mod parts;
+mod pressure;
 mod quarantine;
 mod questions;
 mod range;
@@ -62,6 +63,7 @@ pub use history::ReleaseBeginning;
 pub use journal::{Appended, Lsn};
 pub use options::Options;
 pub use packed_frames::PackedFrames;
+pub use pressure::Pressure;
 pub use questions::{
     Question,
     costs::{CostQuery, CostRow},

@@ -19,6 +19,7 @@ use crate::{
     lock::DirLock,
     options::{Options, whole_seconds},
     parts::PartSet,
+    pressure::Pressure,
     records::{self, Records},
     stats::{Counters, Gauges, StoreStats},
     symbols::{BuildInfo, Symbols},
@@ -42,6 +43,7 @@ struct Inner {
     hot: Hot,
     shared: Arc<Shared>,
     dictionary: Dictionary,
+    pressure: Pressure,
     lock: Mutex<Option<DirLock>>,
 }
 
@@ -108,6 +110,7 @@ impl Store {
                 hot,
                 shared,
                 dictionary,
+                pressure: Pressure::default(),
                 lock: Mutex::new(Some(lock)),
             }),
         })
@@ -324,6 +327,11 @@ impl Store {
             hot_available: shared.readers.is_open(),
         };
         StoreStats::of(&gauges, &shared.counters)
+    }
+
+    /// Whether the process holds too much memory; low unless somebody watches and says so.
+    pub fn pressure(&self) -> &Pressure {
+        &self.inner.pressure
     }
 
     /// Writes what was handed over, applies it, checkpoints, and gives the data directory free. Appends and questions

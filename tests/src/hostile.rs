@@ -128,7 +128,12 @@ pub fn attacks(full: usize) -> Vec<Attack> {
             protobuf,
             field(1, &field(2, &field(2, &empties(2, full - 40)))),
         ),
-        attack("C2 locations", "/v1/profiles", protobuf, field(2, &empties(2, full - 20))),
+        attack(
+            "C2 locations",
+            "/v1/profiles",
+            protobuf,
+            field(2, &empties(2, full - 20)),
+        ),
         attack(
             "C2 one stack",
             "/v1/profiles",

@@ -79,7 +79,11 @@ pub fn router(state: WebState) -> Router {
         answer_memory_bytes: state.answer_memory_bytes,
         light: lights.map(|endpoint| endpoint.path().to_owned()).collect(),
     };
-    let limits = Arc::new(limits::Limits::new(bounds, Arc::clone(&http_metrics)));
+    let limits = Arc::new(limits::Limits::new(
+        bounds,
+        Arc::clone(&http_metrics),
+        state.store.pressure().clone(),
+    ));
     let hosts = Arc::clone(&state.allowed_hosts);
     let web: Web = Arc::new(Shared::new(state, Arc::clone(&http_metrics)));
     let [openapi_json, metrics_page, healthy, ready] = ui::OTHER_ROUTES;

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: bodies that are being read or unpacked hold at most [`BODIES`] times `max_request_mb`, counted as they
 //! arrive, so that a sender that stalls holds what it has sent and not what it has announced; what is decoded holds at
-//! most [`MEMORY_FACTOR`] times as much. Who has to wait longer than a moment is told to send again; whoever decodes
+//! most [`MEMORY_FACTOR`] times as much, and what takes much of that waits while the process holds too much already. Who has to wait longer than a moment is told to send again; whoever decodes
 //! waits for nobody who has yet to read, so somebody always gets on.
 //!
 //! Wrong on purpose: the buffers of connections are not counted (hyper bounds each), nor the batches that the store has
@@ -12,6 +12,7 @@
 use std::{sync::Arc, time::Duration};
 
 use emberline_model::{Location, RequestSeries, WorkloadWindow, weight::MEMORY_FACTOR};
+use emberline_storage::Pressure;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::rejection::Rejection;
@@ -28,6 +29,9 @@ const MADE_FACTOR: u64 = 8;
 /// The same for a message of whatever weight.
 const LEAST_MADE: u64 = 1 << 20;
 
+/// A message that takes no more than this part of the room is decoded also while the process holds too much.
+const SMALL_PART: usize = 8;
+
 /// The room for requests.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -35,6 +39,7 @@ pub(super) struct Memory {
     decoding: Arc<Semaphore>,
     body_pieces: usize,
     decoding_pieces: usize,
+    pressure: Pressure,
     wait: Duration,
 }
 
@@ -66,7 +71,7 @@ pub(super) struct Room {
 }
 
 impl Memory {
-    pub(super) fn new(max_request_bytes: usize) -> Memory {
+    pub(super) fn new(max_request_bytes: usize, pressure: Pressure) -> Memory {
         let pieces = |factor: usize| {
             let pieces = max_request_bytes.div_ceil(PIECE).max(1).saturating_mul(factor);
             pieces.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize)
@@ -77,6 +82,7 @@ impl Memory {
             decoding: Arc::new(Semaphore::new(decoding_pieces)),
             body_pieces,
             decoding_pieces,
+            pressure,
             wait: WAIT_FOR_ROOM,
         }
     }
@@ -101,6 +107,10 @@ impl Memory {
         };
         let most = self.decoding_pieces.saturating_mul(PIECE);
         let bytes = plan.map_or(most, |plan| usize::try_from(plan.weight + plan.made).unwrap_or(most));
+        if bytes > most / SMALL_PART {
+            let relief = tokio::time::timeout(self.wait, self.pressure.relief());
+            relief.await.map_err(|_| Rejection::NoRoom { bytes: most })?;
+        }
         room.grow_to(bytes).await?;
         Ok(room)
     }
@@ -184,7 +194,7 @@ mod tests {
     async fn who_holds_nothing_waits_and_is_told_to_send_again() {
         let memory = Memory {
             wait: Duration::from_millis(10),
-            ..Memory::new(1 << 20)
+            ..Memory::new(1 << 20, Pressure::default())
         };
         let mut first = memory.body();
         first.grow_to(3 << 20).await.unwrap();
@@ -198,10 +208,15 @@ mod tests {
         drop(second);
         first.grow_to(4 << 20).await.unwrap();
         // Decoding has room of its own.
-        let small = Plan::of(1000, memory_of(1 << 20));
+        let small = Some(Plan {
+            weight: 1000,
+            made: 1 << 19,
+        });
         let all = memory.decoding(None).await.unwrap();
         assert!(memory.decoding(small).await.is_err());
         drop(all);
+        memory.pressure.set(true);
+        assert!(memory.decoding(None).await.is_err());
         let one = memory.decoding(small).await.unwrap();
         let _two = memory.decoding(small).await.unwrap();
         drop(one);

@@ -142,10 +142,11 @@ pub(crate) type Edges = BTreeMap<(End, End), Edge>;
 /// Joins the reports of both ends. Rows are let go as they are added.
 pub(crate) fn join(rows: Vec<RequestRow>) -> Edges {
     let mut edges = Edges::new();
-    for row in rows {
+    for mut row in rows {
+        let requests = row.duration.count();
         let reported = Edge::of(&mut edges, &row);
-        entry(&mut reported.routes, &row.route).add(&row);
-        *entry(&mut reported.protocols, &row.protocol) += row.duration.count();
+        *entry(&mut reported.protocols, &row.protocol) += requests;
+        entry(&mut reported.routes, &row.route).take(&mut row);
     }
     edges
 }

@@ -124,7 +124,7 @@ impl HttpBody for Pieces {
 
 #[cfg(test)]
 mod tests {
-    use emberline_storage::AnswerMemory;
+    use emberline_storage::{AnswerMemory, Pressure};
     use http_body_util::BodyExt;
 
     use super::*;
@@ -147,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn text_longer_than_what_its_question_may_hold_is_refused() {
-        let memory = AnswerMemory::new(1 << 20, 1);
+        let memory = AnswerMemory::new(1 << 20, 1, Pressure::default());
         let long = vec![0u64; 1 << 20];
         let response = memory.count((), async { Json(long).into_response() }).await;
         assert_eq!(response.status(), 422);

@@ -31,7 +31,7 @@ use axum::{
 };
 use bytes::BytesMut;
 use emberline_model::host::host_of;
-use emberline_storage::AnswerMemory;
+use emberline_storage::{AnswerMemory, Pressure};
 use futures_util::StreamExt;
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
@@ -77,10 +77,10 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Counts refusals in `metrics`.
-    pub(crate) fn new(bounds: Bounds, metrics: Arc<HttpMetrics>) -> Limits {
+    pub(crate) fn new(bounds: Bounds, metrics: Arc<HttpMetrics>, pressure: Pressure) -> Limits {
         Limits {
             places: Arc::new(Places::new(bounds.max_questions, bounds.max_answer_bytes)),
-            answer_memory: AnswerMemory::new(bounds.answer_memory_bytes, HEAVY_AT_ONCE),
+            answer_memory: AnswerMemory::new(bounds.answer_memory_bytes, HEAVY_AT_ONCE, pressure),
             bounds,
             metrics,
         }
