@@ -18,9 +18,10 @@
 //!     service: checkout
 //!     routes: ["/checkout", "/quote/{id}"]
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
-//!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000}
+//!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
 //! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
 //! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
+//! access_log: {path: /dev/stdout, format: json, sampled: 0.01}   # leave out: none
 //! drain_seconds: 10
 //! ```
 //!
@@ -34,7 +35,11 @@ mod explain;
 mod scalar;
 mod trust;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use emberline_client::Tls;
 use emberline_model::Workload;
@@ -80,6 +85,9 @@ pub struct Config {
     /// Trace context.
     #[serde(default)]
     pub trace: TraceConfig,
+    /// Access log; unset writes none.
+    #[serde(default)]
+    pub access_log: Option<AccessLogConfig>,
     /// How long a stopping proxy waits for requests in flight, in seconds, 0 to 3600.
     #[serde(default = "defaults::drain_seconds", deserialize_with = "scalar::drain_seconds")]
     pub drain_seconds: u64,
@@ -234,13 +242,35 @@ pub struct Timeouts {
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub queue_ms: u64,
     /// Time to the response head, in milliseconds, from the request head or the last progress of its body (checked when the time
-    /// is up, so a stalled upload ends after at most twice this long).
+    /// is up, so a stalled upload ends after at most twice this long), or `none`. Does not apply to gRPC.
+    #[serde(
+        deserialize_with = "scalar::milliseconds_or_none",
+        serialize_with = "scalar::or_none"
+    )]
+    pub request_ms: Option<u64>,
+    /// Longest time without progress on the body of an HTTP/1 response, in milliseconds, or `none`. Does not apply to streams of events.
+    #[serde(
+        deserialize_with = "scalar::milliseconds_or_none",
+        serialize_with = "scalar::or_none"
+    )]
+    pub idle_ms: Option<u64>,
+    /// How long a pooled connection is kept without a request, in milliseconds. One whose destination announces `Keep-Alive: timeout=N`
+    /// is not used in the last second of that time.
     #[serde(deserialize_with = "scalar::milliseconds")]
-    pub request_ms: u64,
-    /// Longest time without progress on a body, a TCP connection or a pooled connection, in milliseconds. A pooled connection whose
-    /// destination announces `Keep-Alive: timeout=N` is not used in the last second of that time.
-    #[serde(deserialize_with = "scalar::milliseconds")]
-    pub idle_ms: u64,
+    pub pool_idle_ms: u64,
+    /// Longest time without a byte in either direction on a TCP or WebSocket connection, in milliseconds, or `none`.
+    #[serde(
+        deserialize_with = "scalar::milliseconds_or_none",
+        serialize_with = "scalar::or_none"
+    )]
+    pub tcp_idle_ms: Option<u64>,
+}
+
+/// In place of a time that has no limit: longer than any connection lasts, and within what timers can do.
+const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn limit(milliseconds: Option<u64>) -> Duration {
+    milliseconds.map_or(NO_LIMIT, Duration::from_millis)
 }
 
 impl Default for Timeouts {
@@ -248,8 +278,10 @@ impl Default for Timeouts {
         Timeouts {
             connect_ms: 1_000,
             queue_ms: 1_000,
-            request_ms: 30_000,
-            idle_ms: 60_000,
+            request_ms: Some(30_000),
+            idle_ms: Some(60_000),
+            pool_idle_ms: 60_000,
+            tcp_idle_ms: Some(3_600_000),
         }
     }
 }
@@ -267,12 +299,22 @@ impl Timeouts {
 
     /// [`Timeouts::request_ms`].
     pub fn request(&self) -> Duration {
-        Duration::from_millis(self.request_ms)
+        limit(self.request_ms)
     }
 
     /// [`Timeouts::idle_ms`].
     pub fn idle(&self) -> Duration {
-        Duration::from_millis(self.idle_ms)
+        limit(self.idle_ms)
+    }
+
+    /// [`Timeouts::pool_idle_ms`].
+    pub fn pool_idle(&self) -> Duration {
+        Duration::from_millis(self.pool_idle_ms)
+    }
+
+    /// [`Timeouts::tcp_idle_ms`].
+    pub fn tcp_idle(&self) -> Duration {
+        limit(self.tcp_idle_ms)
     }
 }
 
@@ -329,6 +371,31 @@ impl Default for Limits {
             max_streams: 100,
         }
     }
+}
+
+/// How entries of the access log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogFormat {
+    /// One JSON object per line, with Envoy's names; times in milliseconds.
+    #[default]
+    Json,
+    /// Envoy's default text format, with the caller's address where it has X-Forwarded-For.
+    Text,
+}
+
+/// The access log: a line per request, written when it has ended.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLogConfig {
+    /// File to append to, relative to this file's directory, or `/dev/stdout`. A file that log rotation moved is created again within a second.
+    pub path: PathBuf,
+    /// Format.
+    #[serde(default)]
+    pub format: AccessLogFormat,
+    /// Share of successful requests that are written, 0 to 1. Failed requests and those with a response flag always are.
+    #[serde(default = "defaults::all", deserialize_with = "scalar::share")]
+    pub sampled: f64,
 }
 
 /// Whose `sampled` flag is kept.
@@ -389,6 +456,9 @@ mod defaults {
     pub(super) fn weight() -> u32 {
         1
     }
+    pub(super) fn all() -> f64 {
+        1.0
+    }
     pub(super) fn unknown() -> String {
         emberline_model::workload::UNKNOWN.to_owned()
     }
@@ -418,8 +488,13 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         },
     })?;
     let mut config = parse(path, &text)?;
-    if let (Some(collector), Some(folder)) = (&mut config.collector, path.parent()) {
-        collector.tls = collector.tls.in_folder(folder);
+    if let Some(folder) = path.parent() {
+        if let Some(collector) = &mut config.collector {
+            collector.tls = collector.tls.in_folder(folder);
+        }
+        if let Some(log) = &mut config.access_log {
+            log.path = folder.join(&log.path);
+        }
     }
     Ok(config)
 }

@@ -73,6 +73,7 @@ pub(crate) struct Counters {
     pub(crate) upstream_connections: Count,
     pub(crate) upstream_failures: Count,
     pub(crate) retries: Count,
+    pub(crate) access_log_dropped: Count,
     pub(crate) pooled_failures: Count,
     pub(crate) lookups: Count,
     pub(crate) lookup_failures: Count,
@@ -155,7 +156,7 @@ impl Collector for CounterMetrics {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 12] = [
+        let plain: [(&str, &str, &Count); 13] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -189,7 +190,7 @@ impl Collector for CounterMetrics {
             (
                 "emberline_proxy_pooled_connection_failures",
                 "Requests that failed and could not be resent because a destination closed a pooled connection under them: set \
-                 timeouts.idle_ms below its keep-alive time",
+                 timeouts.pool_idle_ms below its keep-alive time",
                 &counters.pooled_failures,
             ),
             (
@@ -201,6 +202,11 @@ impl Collector for CounterMetrics {
                 "emberline_proxy_dns_lookup_failures",
                 "Failed lookups of the names of destinations; the previous addresses are kept",
                 &counters.lookup_failures,
+            ),
+            (
+                "emberline_proxy_access_log_dropped",
+                "Requests that are not in the access log because it could not be written, or not fast enough",
+                &counters.access_log_dropped,
             ),
             (
                 "emberline_proxy_panics",

@@ -43,6 +43,7 @@
 //! and changes heads (`identity`, `trace`); [`route`] names the path; `cluster` picks a destination and keeps its
 //! connections; `record` ends it as one [`telemetry::RequestRecord`]; [`export`] ships the window.
 
+mod access_log;
 pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod cluster;

@@ -23,6 +23,7 @@
 //! several files. What becomes of the record is in `telemetry`.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -41,9 +42,11 @@ use http::{HeaderMap, Method, StatusCode, Version, header::CONTENT_TYPE, request
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    access_log::Head,
     body::BoxError,
     budget::Guard,
     cluster::{BodyFailure, UpstreamError},
+    config::Address,
     grpc,
     server::stall::Stall,
     telemetry::{
@@ -68,7 +71,7 @@ const STREAM_TYPES: [&[u8]; 7] = [
 ];
 
 /// True when a response's head says that its body is a stream of events.
-fn is_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
         STREAM_TYPES.iter().any(|of| {
@@ -126,6 +129,8 @@ pub(crate) struct Tracker {
     handed_over: Option<Instant>,
     reading: Duration,
     open: Option<Open>,
+    /// For the access log, where there is one.
+    logged: Option<Box<Head>>,
 }
 
 /// A request that windows count while it is open.
@@ -173,6 +178,7 @@ impl Tracker {
             handed_over: None,
             reading: Duration::ZERO,
             open: None,
+            logged: None,
         };
         if tracker.protocol == Protocol::Grpc {
             tracker.deadline = grpc::deadline(&head.headers);
@@ -231,6 +237,28 @@ impl Tracker {
     pub(crate) fn of_connection(mut self, guard: Arc<Guard>) -> Tracker {
         self.guard = Some(guard);
         self
+    }
+
+    /// Notes for the access log what the caller asked for.
+    pub(crate) fn asked_by(mut self, caller: IpAddr, head: &request::Parts) -> Tracker {
+        if self.telemetry.access_log().is_some() {
+            self.logged = Some(Box::new(Head::of(caller, head)));
+        }
+        self
+    }
+
+    /// Notes who answers, or is to answer.
+    pub(crate) fn endpoint(&mut self, address: &Address) {
+        if let Some(head) = &mut self.logged {
+            head.endpoint = address.to_string();
+        }
+    }
+
+    /// Notes why this process answers itself.
+    pub(crate) fn reason(&mut self, reason: &'static str) {
+        if let Some(head) = &mut self.logged {
+            head.reason = reason;
+        }
     }
 
     /// What the work of this request counts to.
@@ -450,7 +478,7 @@ impl Tracker {
             .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let (status, error) = self.outcome();
         let (latency, beyond) = self.times();
-        self.telemetry.record(&RequestRecord {
+        let record = RequestRecord {
             series: self.series(),
             status,
             error,
@@ -460,7 +488,13 @@ impl Tracker {
             response_bytes: response_bytes.saturating_sub(counted.response),
             flags: self.flags,
             upstream_ns: self.upstream_ns,
-        });
+        };
+        self.telemetry.record(&record);
+        if let Some(head) = self.logged.take() {
+            let (labels, lasted) = ((self.label, self.protocol), self.started.elapsed());
+            self.telemetry
+                .log(*head, labels, record, (request_bytes, response_bytes), lasted);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 pub use crate::listener::BindError;
 use crate::{
+    access_log::AccessLog,
     config::Config,
     drain::Drain,
     export::ExportError,
@@ -53,6 +54,9 @@ pub enum StartError {
     /// Two routes are identical.
     #[error(transparent)]
     Duplicate(#[from] DuplicateTemplate),
+    /// The access log cannot be written.
+    #[error("{0}")]
+    AccessLog(io::Error),
     /// The operating system refuses.
     #[error("cannot start a thread or its runtime: {0}; raise this service's limits on threads and open files")]
     System(#[from] io::Error),
@@ -145,6 +149,10 @@ impl Proxy {
             profiler,
             Arc::new(SystemClock),
         )?;
+        if let Some(log) = &config.access_log {
+            let log = AccessLog::start(log, &reporting.counters).map_err(StartError::AccessLog)?;
+            reporting.telemetry.log_to(log);
+        }
         let (resolver, lookups) = Resolver::new(names, Arc::clone(&reporting.counters));
         let reloader = Reloader::new(config, file, &reporting, resolver)?;
         let shared = Arc::new(Shared {
@@ -203,6 +211,9 @@ impl Proxy {
         let mut drained = true;
         for worker in self.workers.drain(..) {
             drained &= worker.join().unwrap_or(false);
+        }
+        if let Some(log) = self.telemetry().access_log() {
+            log.stop();
         }
         let flushed = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(self.shared.reporting.stop()),

@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tunnel::Tunnel;
 
 use crate::{
+    access_log::Head,
     body::BoxError,
     budget::{self, Guard},
     cluster,
@@ -211,7 +212,7 @@ impl HttpSettings {
         if let Err(error) = &served
             && guard.cause().is_none()
         {
-            note_unreadable(error, &telemetry, side, counters);
+            note_unreadable(error, &telemetry, (side, admission.caller), counters);
         }
         let tunnel = switched.tunnel.lock().take();
         if let Some(tunnel) = tunnel {
@@ -297,7 +298,7 @@ where
 }
 
 /// Counts a request that the library answered itself, because it could not be read.
-fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, side: Side, counters: &Counters) {
+fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, (side, caller): (Side, IpAddr), counters: &Counters) {
     let (status, reason) = match error {
         error if error.is_parse_too_large() => (431, "head_too_long"),
         error if error.is_parse() => (400, "bad_request"),
@@ -305,7 +306,7 @@ fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, side: Side, coun
     };
     counters.refuse(reason);
     let label = telemetry.label(side, RouteId::OTHER, None);
-    telemetry.record(&RequestRecord {
+    let record = RequestRecord {
         series: telemetry.series(label, "", Protocol::Http1),
         status,
         error: false,
@@ -315,7 +316,11 @@ fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, side: Side, coun
         response_bytes: 0,
         flags: ResponseFlags::DPE,
         upstream_ns: None,
-    });
+    };
+    telemetry.record(&record);
+    let mut head = Head::of_connection(caller);
+    head.reason = reason;
+    telemetry.log(head, (label, Protocol::Http1), record, (0, 0), Duration::ZERO);
 }
 
 /// Counts how a connection ended, if it ended badly.

@@ -36,9 +36,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 pub use emberline_profiler::Label;
@@ -58,6 +59,8 @@ pub use peers::{InvalidPeer, PEER_HEADER, PeerId, Source, encode_peer, parse_pee
 pub use record::{RequestRecord, ResponseFlags};
 pub use series::SeriesId;
 use shard::Shard;
+
+use crate::access_log::{AccessLog, Head};
 
 /// Limits of one process's telemetry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +128,7 @@ struct Shared {
     warned: parking_lot::Mutex<(i64, u64)>,
     /// What is dropped from now on was cut off by this process.
     cut_off: AtomicBool,
+    access_log: OnceLock<AccessLog>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -176,6 +180,7 @@ impl Telemetry {
             looked_over: AtomicI64::new(window),
             warned: parking_lot::Mutex::new((i64::MIN, 0)),
             cut_off: AtomicBool::new(false),
+            access_log: OnceLock::new(),
         };
         Telemetry {
             shared: Arc::new(shared),
@@ -266,6 +271,39 @@ impl Telemetry {
     pub fn record(&self, record: &RequestRecord) {
         if self.shard().record(&*self.shared.clock, record) {
             self.look_over();
+        }
+    }
+
+    /// Requests are written to `log`, too, from now on; the first call counts.
+    pub(crate) fn log_to(&self, log: AccessLog) {
+        // A second log has nobody who asks for it.
+        let _ = self.shared.access_log.set(log);
+    }
+
+    /// Where requests are logged.
+    pub(crate) fn access_log(&self) -> Option<&AccessLog> {
+        self.shared.access_log.get()
+    }
+
+    /// Writes a finished request to the access log, if there is one that wants it. `bytes` are all that it received and sent.
+    pub(crate) fn log(
+        &self,
+        head: Head,
+        (label, protocol): (Label, Protocol),
+        record: RequestRecord,
+        bytes: (u64, u64),
+        lasted: Duration,
+    ) {
+        if let Some(log) = self.access_log().filter(|log| log.wants(&record)) {
+            let now_unix_ms = self.shared.clock.now_unix_ms();
+            log.write(
+                head,
+                (self.label_set(label), protocol),
+                record,
+                bytes,
+                now_unix_ms,
+                lasted,
+            );
         }
     }
 

@@ -134,7 +134,7 @@ fn write_hex(to: &mut [u8], number: u64) {
 }
 
 /// 64 random bits: SplitMix64 from a seed of the operating system, one per thread. Ids of traces are no secret.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(std::hash::RandomState::new().build_hasher().finish());
     }

@@ -40,6 +40,7 @@ use super::{
 use crate::{
     body::{BoxError, RequestBody},
     config::Timeouts,
+    record::is_stream,
     wire::io::IdleTimer,
 };
 
@@ -297,6 +298,8 @@ impl Destination {
         connection.timer.disarm();
         connection.usable_for = keep_alive::usable_for(response.headers()).or(connection.usable_for);
         let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // A stream of events says nothing while nothing happens.
+        let idle = (!is_stream(response.headers())).then(|| timeouts.idle());
         response.map(|body| {
             let mut body = Http1Body {
                 body,
@@ -304,7 +307,7 @@ impl Destination {
                     connection,
                     destination: Arc::clone(self),
                 }),
-                idle: timeouts.idle(),
+                idle,
                 failure: None,
             };
             if body.body.is_end_stream() && !has_switched {
@@ -327,7 +330,8 @@ struct Lease {
 pub(crate) struct Http1Body {
     body: Incoming,
     lease: Option<Lease>,
-    idle: Duration,
+    /// How long nothing may come; streams have no limit.
+    idle: Option<Duration>,
     /// Met, and told at the next poll.
     failure: Option<BodyFailure>,
 }
@@ -385,8 +389,11 @@ impl Http1Body {
         if lease.connection.has_ended {
             return Poll::Ready(Some(Err(BodyFailure::Ended)));
         }
-        ready!(lease.connection.timer.poll(cx, self.idle));
-        Poll::Ready(Some(Err(BodyFailure::Idle(self.idle))))
+        let Some(idle) = self.idle else {
+            return Poll::Pending;
+        };
+        ready!(lease.connection.timer.poll(cx, idle));
+        Poll::Ready(Some(Err(BodyFailure::Idle(idle))))
     }
 }
 

@@ -172,6 +172,51 @@ pub(super) fn milliseconds<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Er
     whole(d, 1, 86_400_000, "milliseconds")
 }
 
+/// Milliseconds, or the word for no limit.
+struct WholeOrNone(Whole);
+
+/// The word for no limit.
+const NONE: &str = "none";
+
+impl de::Visitor<'_> for WholeOrNone {
+    type Value = Option<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)?;
+        write!(f, ", or `{NONE}`")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Option<u64>, E> {
+        self.0.visit_u64(number).map(Some)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Option<u64>, E> {
+        self.0.visit_i64(number).map(Some)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<u64>, E> {
+        if text == NONE {
+            return Ok(None);
+        }
+        Err(E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+pub(super) fn milliseconds_or_none<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    d.deserialize_any(WholeOrNone(Whole {
+        low: 1,
+        high: 86_400_000,
+        what: "milliseconds",
+    }))
+}
+
+pub(super) fn or_none<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => serializer.serialize_u64(*number),
+        None => serializer.serialize_str(NONE),
+    }
+}
+
 pub(super) fn drain_seconds<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
     whole(d, 0, 3_600, "seconds")
 }

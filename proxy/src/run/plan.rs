@@ -70,7 +70,7 @@ impl Wanted<'_> {
     pub(super) fn plan(&self, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
         let options = Http1Options {
             max_idle: parts.max_idle,
-            idle: self.timeouts.idle(),
+            idle: self.timeouts.pool_idle(),
             max_header_bytes: parts.limits.max_header_bytes,
         };
         let upstream = |address: &Address| {

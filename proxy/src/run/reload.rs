@@ -259,6 +259,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin", old.admin != new.admin),
         ("collector", old.collector != new.collector),
         ("profiler", old.profiler != new.profiler),
+        ("access_log", old.access_log != new.access_log),
         ("limits", old.limits != new.limits),
         ("inbound.listen", sorted(old, true) != sorted(new, true)),
         ("outbound.listen", sorted(old, false) != sorted(new, false)),
@@ -301,6 +302,11 @@ pub(super) mod tests {
             tls: Default::default(),
         });
         new.profiler.hz = 7;
+        new.access_log = Some(config::AccessLogConfig {
+            path: "/dev/stdout".into(),
+            format: config::AccessLogFormat::Text,
+            sampled: 0.5,
+        });
         new.limits.header_ms = 7;
         new.inbound.clear();
         // These can change.
@@ -312,6 +318,7 @@ pub(super) mod tests {
             "admin",
             "collector",
             "profiler",
+            "access_log",
             "limits",
             "inbound.listen",
         ];

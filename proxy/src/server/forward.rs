@@ -148,7 +148,8 @@ impl Handle for Arc<Forwarder> {
         let route = plan.route_of(head.uri.path());
         let (side, peer) = (plan.side, exchange.peer);
         let mut tracker = Tracker::start(&self.telemetry, &head, side, route, peer, plan.destination, started)
-            .of_connection(Arc::clone(&caller.guard));
+            .of_connection(Arc::clone(&caller.guard))
+            .asked_by(caller.address, &head);
         let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
         tracker.holds(charged, stall);
         let mut carried = Carried {
@@ -214,6 +215,7 @@ struct Carried {
 impl Carried {
     /// Until the destination says who it is, it is who it was.
     fn expect_answer_of(&mut self, destination: &Destination) {
+        self.tracker.endpoint(destination.address());
         if self.plan.side == Side::Client {
             self.exchange.source = destination.source();
             if let Some(peer) = destination.last_peer() {
@@ -294,7 +296,7 @@ impl Carried {
             caller: upgrade,
             destination: switched,
             tracker: self.tracker,
-            idle: self.plan.timeouts.idle(),
+            idle: self.plan.timeouts.tcp_idle(),
         });
         Response::from_parts(head, Recorded::apart(EitherBody::Ours(LocalBody::default())))
     }
@@ -343,6 +345,7 @@ impl Carried {
         close: bool,
     ) -> Response<ResponseBody> {
         self.tracker.flag(flags);
+        self.tracker.reason(reason);
         let response = Reply {
             status,
             reason,

@@ -1,13 +1,14 @@
 //! Bytes of a protocol that nobody looks into: counted and timed per connection.
 //!
 //! Guarantees: bytes pass in both directions with half-closes kept; the connection ends when no byte moved for
-//! `timeouts.idle_ms`; it is one record, of the route `tcp` and the protocol `tcp`, whose latency is the time until the
+//! `timeouts.tcp_idle_ms`; it is one record, of the route `tcp` and the protocol `tcp`, whose latency is the time until the
 //! destination was connected. While it is open each window counts it and its bytes.
 //!
 //! Wrong on purpose: the other end is not known, because nothing may be put into the byte stream of a peer that may
 //! have no proxy; a status there is none, so only connections that could not be opened or broke are errors.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,9 +26,10 @@ use super::{
     relay::{Relayed, relay},
 };
 use crate::{
+    access_log::Head,
     budget,
     cluster::{Destination, UpstreamError},
-    config::Timeouts,
+    config::{Address, Timeouts},
     drain::Draining,
     listener::Admission,
     record::nanoseconds,
@@ -62,7 +64,7 @@ impl Forwarder {
         let plan = self.plan.load_full();
         let limit = match expected {
             Expected::Http => self.http.caller_times().keep_alive,
-            Expected::Anything => plan.timeouts.idle(),
+            Expected::Anything => plan.timeouts.tcp_idle(),
         };
         let destination = match expected {
             Expected::Http => None,
@@ -114,7 +116,7 @@ impl Forwarder {
         // It makes place for nobody, however silent it is.
         guard.begin();
         let plan = self.plan.load_full();
-        let mut record = Record::begin(&self.telemetry, &plan);
+        let mut record = Record::begin(&self.telemetry, &plan, admission.caller);
         let (sent, received) = (Arc::clone(&record.sent), Arc::clone(&record.received));
         let label = record.label;
         let carried = async {
@@ -138,8 +140,11 @@ impl Forwarder {
                 }
             };
             record.connected_after = Some(upstream.after);
+            if let Some(head) = &mut record.logged {
+                head.endpoint = upstream.address.to_string();
+            }
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::clone(guard));
-            match relay(caller, upstream.stream, &[], plan.timeouts.idle(), &sent, &received).await {
+            match relay(caller, upstream.stream, &[], plan.timeouts.tcp_idle(), &sent, &received).await {
                 Relayed::Ended => End::Closed,
                 Relayed::Idle => End::Failed(ResponseFlags::SI),
                 Relayed::Broken { .. } => End::Failed(ResponseFlags::UC),
@@ -160,6 +165,7 @@ impl Forwarder {
 /// A destination's end of a connection.
 pub(crate) struct Connected {
     stream: TcpStream,
+    address: Address,
     /// How long it took to get it.
     after: Duration,
 }
@@ -170,6 +176,7 @@ impl Connected {
         let stream = destination.connect(timeouts).await?;
         Ok(Connected {
             stream,
+            address: destination.address().clone(),
             after: started.elapsed(),
         })
     }
@@ -188,10 +195,12 @@ struct Record {
     received: Arc<AtomicU64>,
     error: bool,
     flags: ResponseFlags,
+    /// For the access log, where there is one.
+    logged: Option<Head>,
 }
 
 impl Record {
-    fn begin(telemetry: &Telemetry, plan: &Plan) -> Record {
+    fn begin(telemetry: &Telemetry, plan: &Plan, caller: IpAddr) -> Record {
         let label = telemetry.label(plan.side, telemetry.route(TCP_ROUTE), None);
         let series = telemetry.series_to(label, "", Protocol::Tcp, plan.destination);
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -211,6 +220,7 @@ impl Record {
             received,
             error: false,
             flags: ResponseFlags::LR,
+            logged: telemetry.access_log().map(|_| Head::of_connection(caller)),
         }
     }
 }
@@ -220,7 +230,7 @@ impl Drop for Record {
         let counted = self.telemetry.close(&self.open);
         let lasted = self.started.elapsed();
         let left = |bytes: &AtomicU64, counted: u64| bytes.load(Ordering::Relaxed).saturating_sub(counted);
-        self.telemetry.record(&RequestRecord {
+        let record = RequestRecord {
             series: self.series,
             status: 0,
             error: self.error,
@@ -230,6 +240,12 @@ impl Drop for Record {
             response_bytes: left(&self.received, counted.response),
             flags: self.flags,
             upstream_ns: None,
-        });
+        };
+        self.telemetry.record(&record);
+        if let Some(head) = self.logged.take() {
+            let bytes = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
+            self.telemetry
+                .log(head, (self.label, Protocol::Tcp), record, bytes, lasted);
+        }
     }
 }

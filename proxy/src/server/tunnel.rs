@@ -3,7 +3,7 @@
 //! Guarantees: it belongs to the one request that asked for it, whose record has the status 101, the time until the 101 as its
 //! latency, and the bytes of both directions; while it is open each window counts it. It runs in the task of the caller's
 //! connection, so it has its place, its label and its part in a drain, which waits for it as for a connection of TCP. It
-//! ends when both directions have ended or no byte moved for `timeouts.idle_ms`.
+//! ends when both directions have ended or no byte moved for `timeouts.tcp_idle_ms`.
 //!
 //! Source: RFC 9110 section 7.8, RFC 6455 section 4.
 

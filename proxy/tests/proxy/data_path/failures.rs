@@ -110,6 +110,26 @@ async fn breaks_off(start: &'static [u8], stall: bool, flag_name: &str) {
 }
 
 #[test]
+fn a_stream_of_events_may_be_silent_for_longer_than_a_body() {
+    block_on(async {
+        let app = raw_app(|mut stream: TcpStream| async move {
+            read_head(&mut stream).await;
+            let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+            let _ = stream.write_all(head).await;
+            // Several times as long as a body may say nothing.
+            tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+            let _ = stream.write_all(b"data: 2\n\n").await;
+        })
+        .await;
+        let proxy = inbound("cart", "\"/\"", app, SHORT);
+        let answer = send_raw(proxy.addresses().inbound[0], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(answer.contains("data: 1") && answer.contains("data: 2"), "{answer}");
+        assert_eq!(flag(&proxy.metrics(), "SI"), 0);
+        stop(proxy).await;
+    });
+}
+
+#[test]
 fn an_answer_that_ends_before_its_length_is_an_error_with_uc() {
     block_on(breaks_off(
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",

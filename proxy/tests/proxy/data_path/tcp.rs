@@ -168,7 +168,7 @@ async fn send_raw_and_half_close(address: std::net::SocketAddr) -> String {
 #[test]
 fn an_idle_connection_ends_and_a_dead_destination_is_an_error() {
     block_on(async {
-        let idle = inbound("db", "", echo().await, ", protocol: tcp, timeouts: {idle_ms: 80}");
+        let idle = inbound("db", "", echo().await, ", protocol: tcp, timeouts: {tcp_idle_ms: 80}");
         let mut stream = TcpStream::connect(idle.addresses().inbound[0]).await.unwrap();
         let ended = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 10]))
             .await

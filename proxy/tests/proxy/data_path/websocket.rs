@@ -315,7 +315,7 @@ fn a_switch_to_something_else_is_502_and_tells_the_caller_nothing() {
 fn one_that_is_idle_for_too_long_ends_without_an_error() {
     block_on(async {
         let (to, _heads) = chat().await;
-        let proxy = inbound("chat", "\"/chat\"", to, ", timeouts: {idle_ms: 80}");
+        let proxy = inbound("chat", "\"/chat\"", to, ", timeouts: {tcp_idle_ms: 80}");
         let (mut stream, head) = shake(proxy.addresses().inbound[0]).await;
         assert_eq!(status(&head), 101);
         expect(&mut stream, GREETING).await;
