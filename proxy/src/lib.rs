@@ -63,6 +63,7 @@ pub mod resolve;
 pub mod route;
 mod run;
 pub(crate) mod server;
+pub(crate) mod state;
 mod stop;
 pub mod telemetry;
 pub(crate) mod trace;

@@ -6,6 +6,7 @@
 //! flight end and closes idle connections at once.
 
 pub(crate) mod forward;
+pub(crate) mod plan;
 mod relay;
 pub(crate) mod reply;
 pub(crate) mod stall;

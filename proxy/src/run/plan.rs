@@ -1,18 +1,19 @@
-//! From the configuration to what listeners do.
+//! From a listener of the state to what it does.
 
 use std::sync::Arc;
 
-use emberline_model::{Side, Workload};
+use emberline_model::Workload;
 
 use crate::{
     budget::Budget,
     cluster::{Cluster, Http1Options, Upstream},
-    config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig, Trust},
+    config::{Address, Limits, TraceConfig},
     filter::{Filter, Hygiene},
     identity::Identity,
     resolve::Resolver,
-    route::{DuplicateTemplate, RouteTable, Template},
-    server::forward::Plan,
+    route::{DuplicateTemplate, RouteTable},
+    server::plan::Plan,
+    state::Listener,
     telemetry::Telemetry,
     trace::Trace,
 };
@@ -24,83 +25,42 @@ pub(super) struct Parts<'a> {
     pub(super) resolver: &'a Resolver,
     pub(super) workload: &'a Workload,
     pub(super) limits: Limits,
-    /// Idle connections to each destination.
+    /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
     pub(super) trace: TraceConfig,
 }
 
-/// What one listener is to do.
-pub(super) struct Wanted<'a> {
-    side: Side,
-    /// Whom an outbound listener is for.
-    service: &'a str,
-    protocol: Protocol,
-    routes: &'a [Template],
-    trust: Trust,
-    destinations: Vec<(&'a Address, u32)>,
-    timeouts: Timeouts,
-}
-
-/// All listeners of a configuration, inbound ones first.
-pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
-    let inbound = config.inbound.iter().map(|inbound| Wanted {
-        side: Side::Server,
-        service: "",
-        protocol: inbound.protocol,
-        routes: &config.routes,
-        trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
-        destinations: vec![(&inbound.to, 1)],
-        timeouts: inbound.timeouts,
-    });
-    let outbound = config.outbound.iter().map(|outbound| Wanted {
-        side: Side::Client,
-        service: &outbound.service,
-        protocol: outbound.protocol,
-        routes: &outbound.routes,
-        // The workload itself, which says nothing that counts.
-        trust: Trust::Everybody,
-        destinations: outbound.destinations.iter().map(|d| (&d.address, d.weight)).collect(),
-        timeouts: outbound.timeouts,
-    });
-    inbound.chain(outbound).collect()
-}
-
-impl Wanted<'_> {
-    /// Makes the plan; destinations that the `previous` one has already keep their connections.
-    pub(super) fn plan(&self, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
-        let options = Http1Options {
-            max_idle: parts.max_idle,
-            idle: self.timeouts.pool_idle(),
-            max_header_bytes: parts.limits.max_header_bytes,
-        };
-        let upstream = |address: &Address| {
-            previous
-                .and_then(|plan| plan.cluster.find(address))
-                .filter(|known| known.options() == options)
-                .cloned()
-                .unwrap_or_else(|| Upstream::new(address, options, parts.budget, parts.resolver))
-        };
-        let routes = RouteTable::new(self.routes)?;
-        let filters: Vec<Box<dyn Filter>> = vec![
-            Box::new(Hygiene { strip: true }),
-            Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
-            Trace::filter(&parts.trace),
-        ];
-        Ok(Plan {
-            side: self.side,
-            destination: parts.telemetry.destination(self.service),
-            protocol: self.protocol,
-            has_routes: !self.routes.is_empty(),
-            trust: self.trust.clone(),
-            route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
-            routes,
-            cluster: Cluster::new(
-                self.destinations
-                    .iter()
-                    .map(|(address, weight)| (upstream(address), *weight)),
-            ),
-            timeouts: self.timeouts,
-            filters,
-        })
-    }
+/// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
+pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
+    let options = Http1Options {
+        max_idle: parts.max_idle,
+        idle: listener.timeouts.pool_idle(),
+        max_header_bytes: parts.limits.max_header_bytes,
+    };
+    let upstream = |address: &Address| {
+        previous
+            .and_then(|plan| plan.cluster.find(address))
+            .filter(|known| known.options() == options)
+            .cloned()
+            .unwrap_or_else(|| Upstream::new(address, options, parts.budget, parts.resolver))
+    };
+    let routes = RouteTable::new(&listener.routes)?;
+    let filters: Vec<Box<dyn Filter>> = vec![
+        Box::new(Hygiene { strip: true }),
+        Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
+        Trace::filter(&parts.trace),
+    ];
+    let endpoints = listener.cluster.endpoints.iter();
+    Ok(Plan {
+        side: listener.id.side,
+        destination: parts.telemetry.destination(&listener.cluster.service),
+        protocol: listener.protocol,
+        has_routes: !listener.routes.is_empty(),
+        trust: listener.trust.clone(),
+        route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
+        routes,
+        cluster: Cluster::new(endpoints.map(|endpoint| (upstream(&endpoint.address), endpoint.weight))),
+        timeouts: listener.timeouts,
+        filters,
+    })
 }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use emberline_model::Workload;
 use parking_lot::Mutex;
 
-use super::plan::{Parts, wanted};
+use super::plan::{Parts, plan};
 use crate::{
     budget::Budget,
     config::{self, Config},
@@ -21,6 +21,7 @@ use crate::{
     resolve::Resolver,
     route::DuplicateTemplate,
     server::{HttpSettings, forward::Forwarder},
+    state::State,
 };
 
 /// Result of a reload.
@@ -84,13 +85,14 @@ impl Reloader {
         let http = HttpSettings::new(config.limits);
         let workload = Workload::from(&config.workload);
         let budget = Budget::new(&config.limits, &reporting.counters);
-        let parts = parts_of(&config, &workload, reporting, (&budget, &resolver));
+        let state = State::from(&config);
+        let parts = parts_of(&config, &state, &workload, reporting, (&budget, &resolver));
         let mut forwarders = Vec::new();
         for _ in 0..config.workers {
             let mut listeners = Vec::new();
-            for listener in wanted(&config) {
+            for listener in &state.listeners {
                 listeners.push(Arc::new(Forwarder {
-                    plan: ArcSwap::from_pointee(listener.plan(&parts, None)?),
+                    plan: ArcSwap::from_pointee(plan(listener, &parts, None)?),
                     telemetry: reporting.telemetry.clone(),
                     counters: Arc::clone(&reporting.counters),
                     http: http.clone(),
@@ -177,24 +179,26 @@ impl Reloader {
         let needs_restart = needs_restart(&self.started_with, &config);
         // Identity and limits stay those that the process started with.
         let workload = Workload::from(&self.started_with.workload);
+        let (started, state) = (State::from(&self.started_with), State::from(&config));
         let parts = Parts {
-            trace: config.trace,
-            ..parts_of(&self.started_with, &workload, reporting, (&self.budget, &self.resolver))
+            trace: state.trace,
+            ..parts_of(
+                &self.started_with,
+                &started,
+                &workload,
+                reporting,
+                (&self.budget, &self.resolver),
+            )
         };
-        let started = addresses(&self.started_with);
-        let new = addresses(&config);
-        let wanted = wanted(&config);
         let mut plans = Vec::new();
         for forwarders in &self.forwarders {
-            for (forwarder, address) in forwarders.iter().zip(&started) {
+            for (forwarder, listener) in forwarders.iter().zip(&started.listeners) {
                 // A listener that is gone from the file keeps its plan until the restart that closes it.
-                let Some(position) = new.iter().position(|a| a == address) else {
+                let Some(listener) = state.listeners.iter().find(|l| l.id == listener.id) else {
                     continue;
                 };
                 let previous = forwarder.plan.load_full();
-                let plan = wanted[position]
-                    .plan(&parts, Some(&previous))
-                    .map_err(|error| error.to_string())?;
+                let plan = plan(listener, &parts, Some(&previous)).map_err(|error| error.to_string())?;
                 plans.push((Arc::clone(forwarder), plan));
             }
         }
@@ -218,12 +222,12 @@ impl Reloader {
 
 fn parts_of<'a>(
     config: &Config,
+    state: &State,
     workload: &'a Workload,
     reporting: &'a Reporting,
     (budget, resolver): (&'a Arc<Budget>, &'a Resolver),
 ) -> Parts<'a> {
-    let destinations = config.inbound.len() + config.outbound.iter().map(|o| o.destinations.len()).sum::<usize>();
-    let pools = destinations.max(1) * usize::from(config.workers.max(1));
+    let pools = state.endpoints().max(1) * usize::from(config.workers.max(1));
     Parts {
         telemetry: &reporting.telemetry,
         budget,
@@ -234,11 +238,11 @@ fn parts_of<'a>(
             .limits
             .max_idle_connections
             .min((budget.room().idle_upstreams / pools).max(1)),
-        trace: config.trace,
+        trace: state.trace,
     }
 }
 
-/// Addresses of all listeners in the order of [`wanted`]; kind and address tell a listener.
+/// Addresses of all listeners, with whether they are inbound ones.
 fn addresses(config: &Config) -> Vec<(bool, std::net::SocketAddr)> {
     let inbound = config.inbound.iter().map(|inbound| (true, inbound.listen));
     inbound

@@ -19,48 +19,17 @@ use http::{Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{Caller, Handle, HttpSettings, reply::Reply, tunnel::Tunnel};
+use super::{Caller, Handle, HttpSettings, plan::Plan, reply::Reply, tunnel::Tunnel};
 use crate::{
     body::{BoxError, EitherBody, LocalBody, RequestBody},
     budget::{self, Budget},
-    cluster::{Cluster, Destination, Http1Body, Http2Body, UpstreamError},
-    config::{Protocol as ListenerProtocol, Timeouts, Trust},
+    cluster::{Destination, Http1Body, Http2Body, UpstreamError},
     counters::Counters,
-    filter::{Exchange, Filter, Flow, Refused, run_on_request, run_on_response},
+    filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
-    route::RouteTable,
-    telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Source, Telemetry},
+    telemetry::{Protocol, ResponseFlags, Source, Telemetry},
     wire::headers::names_websocket,
 };
-
-/// What a listener does with its requests; replaced as a whole by a reload.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// Inbound listeners are on the server's side, outbound ones on the client's.
-    pub(crate) side: Side,
-    pub(crate) protocol: ListenerProtocol,
-    /// HTTP is spoken here, whatever comes.
-    pub(crate) has_routes: bool,
-    /// Whose word counts.
-    pub(crate) trust: Trust,
-    pub(crate) routes: RouteTable,
-    /// Telemetry's number of each route, by position in `routes`.
-    pub(crate) route_ids: Vec<RouteId>,
-    /// Whom an outbound listener's requests are for.
-    pub(crate) destination: DestinationId,
-    pub(crate) cluster: Cluster,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) filters: Vec<Box<dyn Filter>>,
-}
-
-impl Plan {
-    fn route_of(&self, path: &str) -> RouteId {
-        self.route_ids
-            .get(self.routes.route_of(path).position())
-            .copied()
-            .unwrap_or(RouteId::OTHER)
-    }
-}
 
 /// A listener's request path in one worker.
 #[derive(Debug)]

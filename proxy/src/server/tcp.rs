@@ -22,7 +22,8 @@ use tokio::net::TcpStream;
 
 use super::{
     Charge,
-    forward::{Forwarder, Plan},
+    forward::Forwarder,
+    plan::Plan,
     relay::{Relayed, relay},
 };
 use crate::{

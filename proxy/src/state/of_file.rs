@@ -1,0 +1,54 @@
+//! A snapshot of what a configuration file says.
+
+use std::time::Duration;
+
+use emberline_model::Side;
+
+use super::{Cluster, Endpoint, Identities, Listener, State};
+use crate::config::{Config, Trust};
+
+impl From<&Config> for State {
+    fn from(config: &Config) -> State {
+        let mut identities = Identities::default();
+        let mut listeners = Vec::new();
+        for inbound in &config.inbound {
+            listeners.push(Listener {
+                id: identities.next(Side::Server, inbound.listen),
+                protocol: inbound.protocol,
+                trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
+                routes: config.routes.clone(),
+                cluster: Cluster {
+                    service: String::new(),
+                    endpoints: vec![Endpoint {
+                        address: inbound.to.clone(),
+                        weight: 1,
+                    }],
+                },
+                timeouts: inbound.timeouts,
+            });
+        }
+        for outbound in &config.outbound {
+            let endpoints = outbound.destinations.iter().map(|destination| Endpoint {
+                address: destination.address.clone(),
+                weight: destination.weight,
+            });
+            listeners.push(Listener {
+                id: identities.next(Side::Client, outbound.listen),
+                protocol: outbound.protocol,
+                // The workload itself, which says nothing that counts.
+                trust: Trust::Everybody,
+                routes: outbound.routes.clone(),
+                cluster: Cluster {
+                    service: outbound.service.clone(),
+                    endpoints: endpoints.collect(),
+                },
+                timeouts: outbound.timeouts,
+            });
+        }
+        State {
+            listeners,
+            trace: config.trace,
+            drain: Duration::from_secs(config.drain_seconds),
+        }
+    }
+}
