@@ -118,22 +118,24 @@ impl Proxy {
     /// # Errors
     /// As [`Proxy::start`].
     pub fn start_with(config: Config, file: Option<&Path>, names: Arc<dyn LookUp>) -> Result<Proxy, StartError> {
-        let admin_socket = listener::bind(config.admin, 1, "the admin port", "admin")?.remove(0);
+        let admin_socket = listener::bind_alone(config.admin, "the admin port", "admin")?;
         let mut addresses = Addresses {
             admin: admin_socket.local_addr()?,
             inbound: Vec::new(),
             outbound: Vec::new(),
         };
         let mut sockets = Vec::new();
+        let workers = usize::from(config.workers);
         for inbound in &config.inbound {
-            let bound = listener::bind(inbound.listen, config.workers, "an inbound listener", "inbound.listen")?;
-            addresses.inbound.push(bound[0].local_addr()?);
+            let names = ("an inbound listener", "inbound.listen");
+            let (at, bound) = listener::bind(inbound.listen, workers, names)?;
+            addresses.inbound.push(at);
             sockets.push(bound);
         }
         for outbound in &config.outbound {
             let what = format!("the outbound listener of {}", outbound.service);
-            let bound = listener::bind(outbound.listen, config.workers, &what, "outbound.listen")?;
-            addresses.outbound.push(bound[0].local_addr()?);
+            let (at, bound) = listener::bind(outbound.listen, workers, (&what, "outbound.listen"))?;
+            addresses.outbound.push(at);
             sockets.push(bound);
         }
 

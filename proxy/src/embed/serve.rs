@@ -56,12 +56,13 @@ where
     let http = HttpSettings::new(inner.limits);
     let counters = Arc::clone(&inner.reporting.counters);
     let draining = inner.drain.join();
+    let mut closing = draining.clone();
     let trust = Arc::new(Trust::of(address.ip(), inner.identity, &inner.trusted_callers));
     listener::accept(
         listener,
         Arc::clone(&inner.budget),
         true,
-        draining.clone(),
+        async move { closing.asked().await },
         move |mut stream, admission| {
             let handler = Application {
                 inner: Arc::clone(&inner),

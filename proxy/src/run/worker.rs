@@ -43,13 +43,14 @@ async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, sh
             }
         };
         let draining = shared.drain.join();
+        let mut closing = draining.clone();
         // Outbound listeners have one caller: the workload itself.
         let has_shares = forwarder.plan.load().side == Side::Server;
         tokio::spawn(listener::accept(
             listener,
             Arc::clone(&forwarder.budget),
             has_shares,
-            draining.clone(),
+            async move { closing.asked().await },
             move |stream, admission| {
                 let (forwarder, draining) = (Arc::clone(&forwarder), draining.clone());
                 tokio::spawn(async move {
