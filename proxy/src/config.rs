@@ -88,7 +88,7 @@ pub struct Config {
     /// Access log; unset writes none.
     #[serde(default)]
     pub access_log: Option<AccessLogConfig>,
-    /// How long a stopping proxy waits for requests in flight, in seconds, 0 to 3600.
+    /// How long a stopping proxy or a removed listener waits for requests in flight, in seconds, 0 to 3600.
     #[serde(default = "defaults::drain_seconds", deserialize_with = "scalar::drain_seconds")]
     pub drain_seconds: u64,
 }

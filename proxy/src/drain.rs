@@ -57,9 +57,19 @@ impl Drain {
     pub(crate) async fn done(&self) {
         self.sender.closed().await;
     }
+
+    /// True when everybody has stopped.
+    pub(crate) fn is_done(&self) -> bool {
+        self.sender.is_closed()
+    }
 }
 
 impl Draining {
+    /// True once the stop was asked for.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
     /// Returns when the stop was asked for.
     pub(crate) async fn asked(&mut self) {
         // An error means that the asking side is gone: nobody will wait, but stopping is right.

@@ -67,6 +67,15 @@ pub enum BindError {
     },
 }
 
+/// Whether sockets of this process may be on an address already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Neighbours {
+    /// Nobody may be there.
+    None,
+    /// A listener that is about to close is there, on this address or on one that overlaps with it.
+    Own,
+}
+
 /// Opens one socket on an address, which nobody else can share.
 ///
 /// # Errors
@@ -83,11 +92,13 @@ pub(crate) fn bind_alone(address: SocketAddr, what: &str, setting: &'static str)
 pub(crate) fn bind(
     address: SocketAddr,
     count: usize,
+    neighbours: Neighbours,
     (what, setting): (&str, &'static str),
 ) -> Result<(SocketAddr, Vec<StdTcpListener>), BindError> {
     let opened = || -> io::Result<_> {
-        // A socket that does not share finds out whether anybody else is there. It shares from then on.
-        let first = listen(open(address, false)?, true)?;
+        // A socket that does not share finds out whether anybody else is there. It shares from then on: with those of the
+        // other workers, and with those of a listener that takes its place.
+        let first = listen(open(address, neighbours == Neighbours::Own)?, true)?;
         let at = first.local_addr()?;
         let others = (1..count).map(|_| listen(open(at, true)?, true));
         let all: io::Result<_> = std::iter::once(Ok(first)).chain(others).collect();
@@ -288,7 +299,7 @@ mod tests {
     async fn a_socket_that_closes_serves_what_waits_and_begins_no_more() {
         // More than a task may accept in one go.
         const WAITING: usize = 300;
-        let (address, sockets) = bind(([127, 0, 0, 1], 0).into(), 2, ("a test", "none")).unwrap();
+        let (address, sockets) = bind(([127, 0, 0, 1], 0).into(), 2, Neighbours::None, ("a test", "none")).unwrap();
         let callers: Vec<_> = (0..WAITING).map(|_| StdTcpStream::connect(address).unwrap()).collect();
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
         let mut served = Vec::new();

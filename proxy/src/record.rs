@@ -502,7 +502,8 @@ impl Drop for Tracker {
     fn drop(&mut self) {
         if self.in_flight.is_some() {
             self.asked();
-            self.flags.insert(if self.telemetry.is_cut_off() {
+            let is_cut_off = self.telemetry.is_cut_off() || self.guard.as_ref().is_some_and(|guard| guard.is_cut_off());
+            self.flags.insert(if is_cut_off {
                 ResponseFlags::LR
             } else {
                 ResponseFlags::DC

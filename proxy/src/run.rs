@@ -5,10 +5,11 @@
 //! port, the export and the reload run on other threads, so nobody's scrape or upload delays traffic; a configuration
 //! that cannot be used leaves the one in force untouched.
 //!
-//! Wrong on purpose: addresses, the workload, workers, limits, collector, profiler and admin port change with a restart
-//! only; a reload says so.
+//! Wrong on purpose: the workload, workers, limits, collector, profiler and admin port change with a restart only; a
+//! reload says so ([`reload`]).
 
 mod admin;
+mod listeners;
 mod plan;
 mod reload;
 mod worker;
@@ -38,7 +39,9 @@ use crate::{
     reporting::{ProfilerOptions, Reporting},
     resolve::{LookUp, Resolver, System},
     route::DuplicateTemplate,
+    state::State,
 };
+use listeners::Listeners;
 pub use reload::Reloaded;
 use reload::Reloader;
 
@@ -98,9 +101,10 @@ struct Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    addresses: Addresses,
+    /// Address of the admin port.
+    admin: SocketAddr,
     workers: Vec<JoinHandle<bool>>,
-    admin: Option<JoinHandle<()>>,
+    admin_thread: Option<JoinHandle<()>>,
     end_admin: watch::Sender<bool>,
 }
 
@@ -119,26 +123,9 @@ impl Proxy {
     /// As [`Proxy::start`].
     pub fn start_with(config: Config, file: Option<&Path>, names: Arc<dyn LookUp>) -> Result<Proxy, StartError> {
         let admin_socket = listener::bind_alone(config.admin, "the admin port", "admin")?;
-        let mut addresses = Addresses {
-            admin: admin_socket.local_addr()?,
-            inbound: Vec::new(),
-            outbound: Vec::new(),
-        };
-        let mut sockets = Vec::new();
-        let workers = usize::from(config.workers);
-        for inbound in &config.inbound {
-            let names = ("an inbound listener", "inbound.listen");
-            let (at, bound) = listener::bind(inbound.listen, workers, names)?;
-            addresses.inbound.push(at);
-            sockets.push(bound);
-        }
-        for outbound in &config.outbound {
-            let what = format!("the outbound listener of {}", outbound.service);
-            let (at, bound) = listener::bind(outbound.listen, workers, (&what, "outbound.listen"))?;
-            addresses.outbound.push(at);
-            sockets.push(bound);
-        }
-
+        let admin = admin_socket.local_addr()?;
+        let (listeners, starts) = Listeners::new(config.workers);
+        let sockets = listeners.bind(&State::from(&config))?;
         let workload = Workload::from(&config.workload);
         let profiler = ProfilerOptions {
             enabled: config.profiler.enabled,
@@ -156,7 +143,7 @@ impl Proxy {
             reporting.telemetry.log_to(log);
         }
         let (resolver, lookups) = Resolver::new(names, Arc::clone(&reporting.counters));
-        let reloader = Reloader::new(config, file, &reporting, resolver)?;
+        let reloader = Reloader::new(config, file, &reporting, resolver, (listeners, sockets))?;
         let shared = Arc::new(Shared {
             reporting,
             reloader,
@@ -166,28 +153,23 @@ impl Proxy {
         });
 
         let mut workers = Vec::new();
-        for number in 0..shared.reloader.workers() {
-            let mine: Vec<_> = sockets
-                .iter_mut()
-                .filter_map(Vec::pop)
-                .zip(shared.reloader.listeners_of(number))
-                .collect();
-            workers.push(worker::start(number, mine, Arc::clone(&shared))?);
+        for (number, starts) in starts.into_iter().enumerate() {
+            workers.push(worker::start(number, starts, Arc::clone(&shared))?);
         }
         let (end_admin, admin_ends) = watch::channel(false);
-        let admin = admin::start(admin_socket, Arc::clone(&shared), lookups, admin_ends)?;
+        let admin_thread = admin::start(admin_socket, Arc::clone(&shared), lookups, admin_ends)?;
         Ok(Proxy {
             shared,
-            addresses,
+            admin,
             workers,
-            admin: Some(admin),
+            admin_thread: Some(admin_thread),
             end_admin,
         })
     }
 
-    /// Where it listens.
-    pub fn addresses(&self) -> &Addresses {
-        &self.addresses
+    /// Where it listens now.
+    pub fn addresses(&self) -> Addresses {
+        self.shared.reloader.addresses(self.admin)
     }
 
     /// The telemetry of this process.
@@ -225,7 +207,7 @@ impl Proxy {
             }
         };
         self.end_admin.send_replace(true);
-        if let Some(admin) = self.admin.take() {
+        if let Some(admin) = self.admin_thread.take() {
             // Its panic, if it had one, was printed; nothing depends on it now.
             let _ = admin.join();
         }

@@ -10,7 +10,7 @@
 
 mod of_file;
 
-use std::{collections::HashMap, fmt, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use emberline_model::Side;
 
@@ -31,6 +31,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether a listener of that identity is in it.
+    pub(crate) fn has(&self, id: ListenerId) -> bool {
+        self.listeners.iter().any(|listener| listener.id == id)
+    }
+
     /// Addresses of destinations, those of all listeners together.
     pub(crate) fn endpoints(&self) -> usize {
         self.listeners.iter().map(|l| l.cluster.endpoints.len()).sum()
@@ -48,13 +53,13 @@ pub(crate) struct ListenerId {
     position: usize,
 }
 
-impl fmt::Display for ListenerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.side {
+impl ListenerId {
+    /// Its side in the words of the configuration file.
+    pub(crate) fn side_name(self) -> &'static str {
+        match self.side {
             Side::Server => "inbound",
             Side::Client => "outbound",
-        };
-        write!(f, "{side} {}", self.address)
+        }
     }
 }
 

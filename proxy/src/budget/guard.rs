@@ -39,8 +39,10 @@ pub(crate) struct Guard {
     quiet_since: AtomicUsize,
     /// Bytes charged for an unfinished head.
     head: AtomicUsize,
-    /// It is to make place for another one.
+    /// It is to end, to make place for another one or because it was given its time to end.
     to_leave: AtomicBool,
+    /// This process ends it with its requests, and nobody leaves it.
+    is_cut_off: AtomicBool,
     task: AtomicWaker,
 }
 
@@ -102,6 +104,7 @@ impl Guard {
             quiet_since: AtomicUsize::new(now),
             head: AtomicUsize::new(0),
             to_leave: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
     }
@@ -134,6 +137,16 @@ impl Guard {
     pub(crate) fn ask_to_leave(&self) {
         self.to_leave.store(true, Ordering::Release);
         self.task.wake();
+    }
+
+    /// Ends the connection with the requests that are in flight on it.
+    pub(crate) fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::Relaxed);
+        self.ask_to_leave();
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_to_leave(&self) -> bool {

@@ -1,33 +1,49 @@
-//! From a listener of the state to what it does.
+//! From a listener of the state to what it does in a worker.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use emberline_model::Workload;
 
 use crate::{
     budget::Budget,
     cluster::{Cluster, Http1Options, Upstream},
-    config::{Address, Limits, TraceConfig},
+    config::{Address, TraceConfig},
+    counters::Counters,
     filter::{Filter, Hygiene},
     identity::Identity,
     resolve::Resolver,
     route::{DuplicateTemplate, RouteTable},
-    server::plan::Plan,
+    server::{HttpSettings, forward::Forwarder, plan::Plan},
     state::Listener,
     telemetry::Telemetry,
     trace::Trace,
 };
 
-/// What plans are made with.
+/// What plans are made with, and what carries them out.
 pub(super) struct Parts<'a> {
     pub(super) telemetry: &'a Telemetry,
+    pub(super) counters: &'a Arc<Counters>,
+    pub(super) http: &'a HttpSettings,
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
     pub(super) workload: &'a Workload,
-    pub(super) limits: Limits,
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
     pub(super) trace: TraceConfig,
+}
+
+impl Parts<'_> {
+    /// A listener in one worker, with its first plan.
+    pub(super) fn forwarder(&self, plan: Plan) -> Forwarder {
+        Forwarder {
+            plan: ArcSwap::from_pointee(plan),
+            telemetry: self.telemetry.clone(),
+            counters: Arc::clone(self.counters),
+            http: self.http.clone(),
+            budget: Arc::clone(self.budget),
+        }
+    }
 }
 
 /// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
@@ -35,7 +51,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
     let options = Http1Options {
         max_idle: parts.max_idle,
         idle: listener.timeouts.pool_idle(),
-        max_header_bytes: parts.limits.max_header_bytes,
+        max_header_bytes: parts.http.limits().max_header_bytes,
     };
     let upstream = |address: &Address| {
         previous

@@ -1,26 +1,35 @@
 //! The configuration in force, and how it changes while the proxy runs.
 //!
-//! Guarantees: a listener's plan is replaced in one step; a configuration that cannot be read or does not hold together
-//! changes nothing, is logged and counted, and is shown at `/config`; what needs a restart is named.
+//! Guarantees: a configuration that cannot be read, does not hold together or needs an address that is taken changes
+//! nothing, is logged and counted, and is shown at `/config`; what needs a restart is named; of two reloads at a time the
+//! later one reads the file after the earlier one has ended.
+//!
+//! Wrong on purpose: the workload changes with a restart only. Windows, batches and stacks are sent in its name, and one
+//! that covers a change would be of two releases; a new release is a new process of the application anyway.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use emberline_model::Workload;
+use emberline_model::{Side, Workload};
 use parking_lot::Mutex;
 
-use super::plan::{Parts, plan};
+use super::{
+    Addresses,
+    listeners::{Listeners, Listening, Sockets},
+    plan::Parts,
+};
 use crate::{
     budget::Budget,
     config::{self, Config},
     reporting::Reporting,
     resolve::Resolver,
     route::DuplicateTemplate,
-    server::{HttpSettings, forward::Forwarder},
+    server::HttpSettings,
     state::State,
 };
 
@@ -46,12 +55,25 @@ pub enum Reloaded {
 pub(super) struct Status {
     /// The file.
     pub(super) file: Option<PathBuf>,
-    /// What was read last and holds together.
+    /// What was read last and is in force.
     pub(super) config: Config,
+    /// Where it listens, and what is left of listeners that were removed.
+    pub(super) listeners: Vec<ListenerStatus>,
     /// Settings whose change waits for a restart.
     pub(super) needs_restart: Vec<&'static str>,
     /// Why the file as it is now cannot be used.
     pub(super) last_error: Option<String>,
+}
+
+/// A listener as `/config` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(super) struct ListenerStatus {
+    /// `inbound` or `outbound`.
+    listener: &'static str,
+    /// With the port that was found.
+    address: SocketAddr,
+    /// `listening`, or `draining` once it was removed and until its last connection has ended.
+    state: &'static str,
 }
 
 /// The configuration in force.
@@ -59,12 +81,23 @@ pub(super) struct Status {
 pub(super) struct Reloader {
     /// As it was at the start: what cannot change is as it says.
     started_with: Config,
-    status: Mutex<Status>,
-    /// By worker, then by listener: inbound ones first.
-    forwarders: Vec<Vec<Arc<Forwarder>>>,
+    workload: Workload,
+    last: Mutex<Last>,
+    state: ArcSwap<State>,
+    /// Held for the whole of a reload.
+    listeners: Mutex<Listeners>,
+    http: HttpSettings,
     budget: Arc<Budget>,
     resolver: Resolver,
     file: Option<PathBuf>,
+}
+
+/// What became of the file.
+#[derive(Debug)]
+struct Last {
+    config: Config,
+    needs_restart: Vec<&'static str>,
+    error: Option<String>,
 }
 
 /// What tells that a file may have changed.
@@ -76,62 +109,80 @@ pub(super) struct Stamp {
 }
 
 impl Reloader {
+    /// Has the workers of `listeners` begin with the configuration of the start, on the `sockets` of its state.
     pub(super) fn new(
         config: Config,
         file: Option<&Path>,
         reporting: &Reporting,
         resolver: Resolver,
+        (listeners, sockets): (Listeners, Sockets),
     ) -> Result<Reloader, DuplicateTemplate> {
-        let http = HttpSettings::new(config.limits);
-        let workload = Workload::from(&config.workload);
-        let budget = Budget::new(&config.limits, &reporting.counters);
         let state = State::from(&config);
-        let parts = parts_of(&config, &state, &workload, reporting, (&budget, &resolver));
-        let mut forwarders = Vec::new();
-        for _ in 0..config.workers {
-            let mut listeners = Vec::new();
-            for listener in &state.listeners {
-                listeners.push(Arc::new(Forwarder {
-                    plan: ArcSwap::from_pointee(plan(listener, &parts, None)?),
-                    telemetry: reporting.telemetry.clone(),
-                    counters: Arc::clone(&reporting.counters),
-                    http: http.clone(),
-                    budget: Arc::clone(&budget),
-                }));
-            }
-            forwarders.push(listeners);
-        }
-        let file = file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-        let status = Status {
-            file: file.clone(),
-            config: config.clone(),
-            needs_restart: Vec::new(),
-            last_error: None,
-        };
-        Ok(Reloader {
+        let reloader = Reloader {
+            http: HttpSettings::new(config.limits),
+            workload: Workload::from(&config.workload),
+            budget: Budget::new(&config.limits, &reporting.counters),
+            last: Mutex::new(Last {
+                config: config.clone(),
+                needs_restart: Vec::new(),
+                error: None,
+            }),
             started_with: config,
-            status: Mutex::new(status),
-            forwarders,
-            budget,
+            state: ArcSwap::from_pointee(state.clone()),
+            listeners: Mutex::new(listeners),
             resolver,
-            file,
-        })
+            file: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+        };
+        {
+            let parts = reloader.parts(&state, reporting);
+            let mut listeners = reloader.listeners.lock();
+            let plans = listeners.plan(&state, &parts)?;
+            listeners.apply(&state, (plans, sockets), &parts);
+        }
+        Ok(reloader)
     }
 
-    pub(super) fn workers(&self) -> usize {
-        self.forwarders.len()
-    }
-
-    pub(super) fn listeners_of(&self, worker: usize) -> Vec<Arc<Forwarder>> {
-        self.forwarders[worker].clone()
-    }
-
+    /// What `/config` shows.
     pub(super) fn status(&self) -> Status {
-        self.status.lock().clone()
+        let listeners = {
+            let listeners = self.listeners.lock();
+            let of = |state| {
+                move |listening: &Arc<Listening>| ListenerStatus {
+                    listener: listening.id().side_name(),
+                    address: listening.at(),
+                    state,
+                }
+            };
+            let current = listeners.current().map(of("listening"));
+            current.chain(listeners.draining().map(of("draining"))).collect()
+        };
+        let last = self.last.lock();
+        Status {
+            file: self.file.clone(),
+            config: last.config.clone(),
+            listeners,
+            needs_restart: last.needs_restart.clone(),
+            last_error: last.error.clone(),
+        }
     }
 
-    pub(super) fn drain_seconds(&self) -> u64 {
-        self.status.lock().config.drain_seconds
+    /// Where it listens, with `admin`, which it does not know of.
+    pub(super) fn addresses(&self, admin: SocketAddr) -> Addresses {
+        let listeners = self.listeners.lock();
+        let of = |side: Side| {
+            let those = listeners.current().filter(|listening| listening.id().side == side);
+            those.map(|listening| listening.at()).collect()
+        };
+        Addresses {
+            admin,
+            inbound: of(Side::Server),
+            outbound: of(Side::Client),
+        }
+    }
+
+    /// How long requests in flight may go on when their listener closes.
+    pub(super) fn drain(&self) -> Duration {
+        self.state.load().drain
     }
 
     /// What the file is like now. Reading its few kilobytes finds changes within the clock's grain, too.
@@ -168,95 +219,62 @@ impl Reloader {
             Err(message) => {
                 reporting.counters.reloads_refused.add();
                 tracing::error!(%message, "configuration not reloaded; the previous one stays in effect");
-                self.status.lock().last_error = Some(message.clone());
+                self.last.lock().error = Some(message.clone());
                 Reloaded::Refused { message }
             }
         }
     }
 
     fn try_reload(&self, file: &Path, reporting: &Reporting) -> Result<Vec<&'static str>, String> {
+        let mut listeners = self.listeners.lock();
         let config = config::load(file).map_err(|error| error.to_string())?;
         let needs_restart = needs_restart(&self.started_with, &config);
-        // Identity and limits stay those that the process started with.
-        let workload = Workload::from(&self.started_with.workload);
-        let (started, state) = (State::from(&self.started_with), State::from(&config));
-        let parts = Parts {
-            trace: state.trace,
-            ..parts_of(
-                &self.started_with,
-                &started,
-                &workload,
-                reporting,
-                (&self.budget, &self.resolver),
-            )
-        };
-        let mut plans = Vec::new();
-        for forwarders in &self.forwarders {
-            for (forwarder, listener) in forwarders.iter().zip(&started.listeners) {
-                // A listener that is gone from the file keeps its plan until the restart that closes it.
-                let Some(listener) = state.listeners.iter().find(|l| l.id == listener.id) else {
-                    continue;
-                };
-                let previous = forwarder.plan.load_full();
-                let plan = plan(listener, &parts, Some(&previous)).map_err(|error| error.to_string())?;
-                plans.push((Arc::clone(forwarder), plan));
-            }
-        }
-        for (forwarder, plan) in plans {
-            forwarder.plan.store(Arc::new(plan));
-        }
-        let mut status = self.status.lock();
-        status.config = config;
-        status.needs_restart.clone_from(&needs_restart);
-        status.last_error = None;
+        self.follow(&mut listeners, State::from(&config), reporting)?;
+        let mut last = self.last.lock();
+        last.config = config;
+        last.needs_restart.clone_from(&needs_restart);
+        last.error = None;
         Ok(needs_restart)
     }
 
-    /// Closes connections to destinations that nobody used for too long.
-    pub(super) fn sweep(&self, worker: usize) {
-        for forwarder in &self.forwarders[worker] {
-            forwarder.plan.load().cluster.sweep();
+    /// Has the listeners follow a state; changes nothing if they cannot.
+    fn follow(&self, listeners: &mut Listeners, state: State, reporting: &Reporting) -> Result<(), String> {
+        let parts = self.parts(&state, reporting);
+        let plans = listeners.plan(&state, &parts).map_err(|error| error.to_string())?;
+        let sockets = listeners.bind(&state).map_err(|error| error.to_string())?;
+        let changes = listeners.apply(&state, (plans, sockets), &parts);
+        for added in &changes.added {
+            tracing::info!(listener = added.id().side_name(), address = %added.at(), "listener added");
+        }
+        for removed in &changes.removed {
+            let (listener, address) = (removed.id().side_name(), removed.at());
+            tracing::info!(listener, %address, "listener removed; draining requests in flight");
+        }
+        self.state.store(Arc::new(state));
+        Ok(())
+    }
+
+    /// Workload and limits stay those that the process started with.
+    fn parts<'a>(&'a self, state: &State, reporting: &'a Reporting) -> Parts<'a> {
+        let limits = &self.started_with.limits;
+        let pools = state.endpoints().max(1) * usize::from(self.started_with.workers.max(1));
+        // A power of two, so that a few endpoints more or less leave the pools of the others as they are.
+        let room = 1 << (self.budget.room().idle_upstreams / pools).max(1).ilog2();
+        Parts {
+            telemetry: &reporting.telemetry,
+            counters: &reporting.counters,
+            http: &self.http,
+            budget: &self.budget,
+            resolver: &self.resolver,
+            workload: &self.workload,
+            max_idle: limits.max_idle_connections.min(room),
+            trace: state.trace,
         }
     }
-}
-
-fn parts_of<'a>(
-    config: &Config,
-    state: &State,
-    workload: &'a Workload,
-    reporting: &'a Reporting,
-    (budget, resolver): (&'a Arc<Budget>, &'a Resolver),
-) -> Parts<'a> {
-    let pools = state.endpoints().max(1) * usize::from(config.workers.max(1));
-    Parts {
-        telemetry: &reporting.telemetry,
-        budget,
-        resolver,
-        workload,
-        limits: config.limits,
-        max_idle: config
-            .limits
-            .max_idle_connections
-            .min((budget.room().idle_upstreams / pools).max(1)),
-        trace: state.trace,
-    }
-}
-
-/// Addresses of all listeners, with whether they are inbound ones.
-fn addresses(config: &Config) -> Vec<(bool, std::net::SocketAddr)> {
-    let inbound = config.inbound.iter().map(|inbound| (true, inbound.listen));
-    inbound
-        .chain(config.outbound.iter().map(|outbound| (false, outbound.listen)))
-        .collect()
 }
 
 /// Settings that differ and cannot change while running.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let sorted = |config: &Config, inbound: bool| {
-        let mut all: Vec<_> = addresses(config).into_iter().filter(|a| a.0 == inbound).collect();
-        all.sort();
-        all
-    };
     let changes = [
         ("workload", old.workload != new.workload),
         ("workers", old.workers != new.workers),
@@ -265,8 +283,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("profiler", old.profiler != new.profiler),
         ("access_log", old.access_log != new.access_log),
         ("limits", old.limits != new.limits),
-        ("inbound.listen", sorted(old, true) != sorted(new, true)),
-        ("outbound.listen", sorted(old, false) != sorted(new, false)),
     ];
     changes
         .into_iter()
@@ -280,22 +296,25 @@ pub(super) mod tests {
     use emberline_model::{Component, time::SystemClock};
 
     use super::*;
-    use crate::{reporting::ProfilerOptions, resolve::System};
+    use crate::{reporting::ProfilerOptions, resolve::System, run::listeners::Starts};
 
-    /// A small configuration in force, without threads.
-    pub(in crate::run) fn reloader() -> Reloader {
-        let text = "workload: {service: a}\ninbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]";
+    /// A small configuration in force, without threads, and what its worker is told.
+    pub(in crate::run) fn reloader() -> (Reloader, Starts) {
+        let text = "workload: {service: a}\ninbound: [{listen: 127.0.0.1:0, to: 127.0.0.1:2}]";
         let config = config::parse("test.yaml".as_ref(), text).unwrap();
         let workload = Workload::from(&config.workload);
         let profiler = ProfilerOptions { enabled: false, hz: 1 };
         let reporting = Reporting::start(None, &workload, Component::Proxy, profiler, Arc::new(SystemClock)).unwrap();
         let (resolver, _) = Resolver::new(Arc::new(System), Arc::default());
-        Reloader::new(config, None, &reporting, resolver).unwrap()
+        let (listeners, mut starts) = Listeners::new(1);
+        let sockets = listeners.bind(&State::from(&config)).unwrap();
+        let reloader = Reloader::new(config, None, &reporting, resolver, (listeners, sockets)).unwrap();
+        (reloader, starts.remove(0))
     }
 
     #[test]
     fn every_setting_that_cannot_change_while_running_is_named() {
-        let old = reloader().status().config;
+        let old = reloader().0.status().config;
         assert_eq!(needs_restart(&old, &old), Vec::<&str>::new());
         let mut new = old.clone();
         new.workload.version = "v2".into();
@@ -312,8 +331,8 @@ pub(super) mod tests {
             sampled: 0.5,
         });
         new.limits.header_ms = 7;
-        new.inbound.clear();
         // These can change.
+        new.inbound.clear();
         new.drain_seconds = 7;
         new.trace.create = false;
         let named = [
@@ -324,7 +343,6 @@ pub(super) mod tests {
             "profiler",
             "access_log",
             "limits",
-            "inbound.listen",
         ];
         assert_eq!(needs_restart(&old, &new), named);
     }

@@ -1,15 +1,29 @@
 //! A worker: one thread that accepts, carries and records.
+//!
+//! Guarantees: a listener that closes, because it was removed or because the process stops, lets its requests in flight
+//! end and closes its idle connections at once; of a removed one they may go on for `drain_seconds`, then their
+//! connections are closed.
 
-use std::{io, net::TcpListener as StdTcpListener, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Weak},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use emberline_model::Side;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Shared;
+use super::{
+    Shared,
+    listeners::{Start, Starts},
+};
 use crate::{
+    budget::Guard,
     config::Protocol,
-    drain::Draining,
+    drain::{Drain, Draining},
     listener::{self, Admission},
     server::{self, forward::Forwarder, tcp::FirstWord},
     wire::detect::{Detected, Expected},
@@ -19,69 +33,146 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts a worker. Its thread returns whether everything in flight ended by itself.
-pub(super) fn start(
-    number: usize,
-    listeners: Vec<(StdTcpListener, Arc<Forwarder>)>,
-    shared: Arc<Shared>,
-) -> io::Result<JoinHandle<bool>> {
+pub(super) fn start(number: usize, starts: Starts, shared: Arc<Shared>) -> io::Result<JoinHandle<bool>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new()
         .name(format!("emberline-w{number}"))
         .spawn(move || {
             emberline_profiler::register_thread();
-            runtime.block_on(run(number, listeners, shared))
+            runtime.block_on(run(starts, shared))
         })
 }
 
-async fn run(number: usize, listeners: Vec<(StdTcpListener, Arc<Forwarder>)>, shared: Arc<Shared>) -> bool {
-    for (socket, forwarder) in listeners {
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "cannot accept connections on a listener");
-                continue;
-            }
-        };
-        let draining = shared.drain.join();
-        let mut closing = draining.clone();
-        // Outbound listeners have one caller: the workload itself.
-        let has_shares = forwarder.plan.load().side == Side::Server;
-        tokio::spawn(listener::accept(
-            listener,
-            Arc::clone(&forwarder.budget),
-            has_shares,
-            async move { closing.asked().await },
-            move |stream, admission| {
-                let (forwarder, draining) = (Arc::clone(&forwarder), draining.clone());
-                tokio::spawn(async move {
-                    let guard = &admission.guard;
-                    guard
-                        .until_asked_to_leave(serve(stream, forwarder, draining, &admission))
-                        .await;
-                });
-            },
-        ));
-    }
-    let sweeping = tokio::spawn({
-        let shared = Arc::clone(&shared);
-        async move {
-            loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
-                shared.reloader.sweep(number);
-            }
-        }
-    });
+async fn run(mut starts: Starts, shared: Arc<Shared>) -> bool {
     let mut draining = shared.drain.join();
-    draining.asked().await;
+    let mut forwarders: Vec<Weak<Forwarder>> = Vec::new();
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = draining.asked() => break,
+            Some(start) = starts.recv() => {
+                forwarders.push(Arc::downgrade(&start.forwarder));
+                tokio::spawn(listen(start, Arc::clone(&shared)));
+            }
+            _ = sweep.tick() => forwarders.retain(|forwarder| {
+                let forwarder = forwarder.upgrade();
+                forwarder.is_some_and(|forwarder| {
+                    // Closes connections to destinations that nobody used for too long.
+                    forwarder.plan.load().cluster.sweep();
+                    true
+                })
+            }),
+        }
+    }
     drop(draining);
-    sweeping.abort();
-    let limit = Duration::from_secs(shared.reloader.drain_seconds());
+    let limit = shared.reloader.drain();
     let drained = tokio::time::timeout(limit, shared.drain.done()).await.is_ok();
     if !drained {
         // What goes down with the runtime did not end by itself.
         shared.reporting.telemetry.cut_off();
     }
     drained
+}
+
+/// One listener in this worker, from its first connection to the end of the last one.
+async fn listen(start: Start, shared: Arc<Shared>) {
+    let Start {
+        socket,
+        forwarder,
+        listening,
+        mut removal,
+    } = start;
+    let mut stop = shared.drain.join();
+    match TcpListener::from_std(socket) {
+        Ok(listener) => {
+            let (connections, open) = (Drain::new(), Arc::new(Mutex::new(Open::default())));
+            let closing = async {
+                tokio::select! {
+                    () = removal.asked() => {}
+                    () = stop.asked() => {}
+                }
+            };
+            accept(listener, forwarder, closing, &connections, &open).await;
+            listening.close();
+            connections.start();
+            let limit = removal.is_asked().then(|| shared.reloader.drain());
+            if !is_done_within(limit, &connections).await {
+                listening.cut_off();
+                open.lock().cut_off();
+                connections.done().await;
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, address = %listening.at(), "cannot accept connections on a listener");
+            listening.close();
+        }
+    }
+    let is_removed = removal.is_asked();
+    drop(removal);
+    if is_removed {
+        listening.leave();
+    }
+}
+
+/// Accepts until `closing` is ready, and gives each connection a task.
+async fn accept(
+    listener: TcpListener,
+    forwarder: Arc<Forwarder>,
+    closing: impl Future<Output = ()>,
+    connections: &Drain,
+    open: &Mutex<Open>,
+) {
+    let budget = Arc::clone(&forwarder.budget);
+    // Outbound listeners have one caller: the workload itself.
+    let has_shares = forwarder.plan.load().side == Side::Server;
+    let draining = connections.join();
+    listener::accept(listener, budget, has_shares, closing, move |stream, admission| {
+        open.lock().add(&admission.guard);
+        let (forwarder, draining) = (Arc::clone(&forwarder), draining.clone());
+        tokio::spawn(async move {
+            let guard = &admission.guard;
+            guard
+                .until_asked_to_leave(serve(stream, forwarder, draining, &admission))
+                .await;
+        });
+    })
+    .await;
+}
+
+/// Whether all connections end, within a time if there is a limit to it.
+async fn is_done_within(limit: Option<Duration>, connections: &Drain) -> bool {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, connections.done()).await.is_ok(),
+        None => {
+            connections.done().await;
+            true
+        }
+    }
+}
+
+/// The connections of a listener in one worker, as far as they may be open still.
+#[derive(Debug, Default)]
+struct Open {
+    guards: Vec<Weak<Guard>>,
+}
+
+impl Open {
+    fn add(&mut self, guard: &Arc<Guard>) {
+        if self.guards.len() == self.guards.capacity() {
+            // Before it grows, and then by half at least: each connection is looked at a few times in all.
+            self.guards.retain(|guard| guard.strong_count() > 0);
+            self.guards.reserve(self.guards.len().max(64));
+        }
+        self.guards.push(Arc::downgrade(guard));
+    }
+
+    /// Ends them with what is in flight on them.
+    fn cut_off(&self) {
+        for guard in self.guards.iter().filter_map(Weak::upgrade) {
+            guard.cut_off();
+        }
+    }
 }
 
 /// One connection, whatever it speaks.
@@ -140,7 +231,7 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counters::Counters, drain::Drain, run::reload::tests::reloader};
+    use crate::{counters::Counters, run::reload::tests::reloader};
 
     /// Every open connection holds one of these; a large local in an `async fn` shows up here and nowhere else.
     #[test]
@@ -152,7 +243,8 @@ mod tests {
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let forwarder = reloader().listeners_of(0).remove(0);
+            let (_reloader, mut starts) = reloader();
+            let forwarder = starts.try_recv().unwrap().forwarder;
             let admission = Admission::for_test(&Arc::<Counters>::default());
             let task = serve(stream, forwarder, Drain::new().join(), &admission);
             let size = size_of_val(&task);

@@ -126,16 +126,14 @@ fn what_needs_a_restart_is_named_and_the_rest_is_in_force() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proxy.yaml");
         let (proxy, listen) = from_file(&path, |listen| shares(listen, &[(one.address, 1)])).await;
-        let text = shares(listen, &[(two.address, 1)]).replace("admin:", "workers: 2\nadmin:");
-        let more = format!(
-            "{text}\n  - {{listen: 127.0.0.1:1, service: x, destinations: [{{address: {}}}]}}\n",
-            one.address
-        );
-        std::fs::write(&path, more).unwrap();
+        let text = shares(listen, &[(two.address, 1)])
+            .replace("version: v1", "version: v2")
+            .replace("admin:", "workers: 2\nadmin:");
+        std::fs::write(&path, text).unwrap();
         assert_eq!(
             proxy.reload(),
             Reloaded::InForce {
-                needs_restart: vec!["workers", "outbound.listen"]
+                needs_restart: vec!["workload", "workers"]
             }
         );
         assert_eq!(get(listen, "/").await.1, "two");
