@@ -198,6 +198,39 @@ fn a_hang_up_reads_the_configuration_again() {
 }
 
 #[test]
+fn listeners_follow_the_file_and_a_hang_up() {
+    block_on(async {
+        let app = App::named("app").await;
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (nobody().await, nobody().await);
+        let one = yaml("cart", &format!("inbound: [{{listen: {first}, to: {}}}]", app.address));
+        let two = one.replace(
+            "inbound: [",
+            &format!("inbound: [{{listen: {second}, to: {}}}, ", app.address),
+        );
+        let running = run(folder.path(), &one, "");
+        let path = folder.path().join("proxy.yaml");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        for hangs_up in [true, false] {
+            for (text, accepts) in [(&two, true), (&one, false)] {
+                std::fs::write(&path, text).unwrap();
+                if hangs_up {
+                    signal(&running, "-HUP");
+                }
+                while TcpStream::connect(second).await.is_ok() != accepts {
+                    assert!(tokio::time::Instant::now() < deadline, "the file is not followed");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                assert_eq!(get(first, "/").await.1, "app");
+                if accepts {
+                    assert_eq!(get(second, "/").await.1, "app");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn what_keeps_it_from_starting_is_said() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
