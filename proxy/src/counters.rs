@@ -178,7 +178,7 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_upstream_connection_failures",
-                "Failed attempts to connect to a destination",
+                "Failed attempts to connect to an address of a destination, also where another one was used instead",
                 &counters.upstream_failures,
             ),
             (

@@ -2,11 +2,16 @@
 
 use std::{io, time::Duration};
 
-use crate::{config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
+use http::Request;
+
+use crate::{body::RequestBody, config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
 
 /// Why there is no response to pass on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
+    /// Nobody to send to.
+    #[error("no destination has a weight above 0")]
+    NoDestination,
     /// No address.
     #[error(
         "cannot resolve the name of {address}: {source}; is it spelled right, and do the name servers of this machine know it?"
@@ -113,6 +118,7 @@ impl UpstreamError {
     /// Status, reason and response flag of the answer to the caller.
     pub(crate) fn answer(&self) -> (u16, &'static str, ResponseFlags) {
         match self {
+            UpstreamError::NoDestination => (503, "no_destination", ResponseFlags::UH),
             UpstreamError::Unresolved { .. } => (503, "upstream_name_unresolved", ResponseFlags::UF),
             UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
             UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
@@ -127,7 +133,29 @@ impl UpstreamError {
 
     /// Whether the same request may succeed later.
     pub(crate) fn retry_can_help(&self) -> bool {
-        !matches!(self, UpstreamError::RequestBody(_))
+        !matches!(self, UpstreamError::RequestBody(_) | UpstreamError::NoDestination)
+    }
+
+    /// Whether there was no connection to send the request on.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(
+            self,
+            UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }
+        )
+    }
+}
+
+/// An attempt without a response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: UpstreamError,
+    /// The request, where no endpoint can have processed it.
+    pub(super) again: Option<Box<Request<RequestBody>>>,
+}
+
+impl From<UpstreamError> for Failed {
+    fn from(error: UpstreamError) -> Failed {
+        Failed { error, again: None }
     }
 }
 

@@ -26,8 +26,7 @@ use super::{
 };
 use crate::{
     budget,
-    cluster::{Destination, UpstreamError},
-    config::Timeouts,
+    cluster::UpstreamError,
     drain::Draining,
     listener::Admission,
     record::nanoseconds,
@@ -67,10 +66,7 @@ impl Forwarder {
         let destination = match expected {
             Expected::Http => None,
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Expected::Anything => match plan.cluster.pick(&plan.timeouts).await {
-                Some(Ok(destination)) => Connected::open(&destination, &plan.timeouts).await.ok(),
-                Some(Err(_)) | None => None,
-            },
+            Expected::Anything => Connected::open(&plan).await.ok(),
         };
         let destination_speaks = async {
             match &destination {
@@ -120,22 +116,13 @@ impl Forwarder {
         let carried = async {
             let upstream = match upstream {
                 Some(connected) => connected,
-                None => {
-                    let Some(picked) = plan.cluster.pick(&plan.timeouts).await else {
-                        return End::Failed(ResponseFlags::UH);
-                    };
-                    let connected = match picked {
-                        Ok(destination) => Connected::open(&destination, &plan.timeouts).await,
-                        Err(error) => Err(error),
-                    };
-                    match connected {
-                        Ok(connected) => connected,
-                        Err(error) => {
-                            tracing::debug!(%error, "no upstream for a TCP connection");
-                            return End::Failed(ResponseFlags::UF);
-                        }
+                None => match Connected::open(&plan).await {
+                    Ok(connected) => connected,
+                    Err(error) => {
+                        tracing::debug!(%error, "no upstream for a TCP connection");
+                        return End::Failed(error.answer().2);
                     }
-                }
+                },
             };
             record.connected_after = Some(upstream.after);
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::clone(guard));
@@ -165,9 +152,9 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    async fn open(destination: &Destination, timeouts: &Timeouts) -> Result<Connected, UpstreamError> {
+    async fn open(plan: &Plan) -> Result<Connected, UpstreamError> {
         let started = Instant::now();
-        let stream = destination.connect(timeouts).await?;
+        let stream = plan.cluster.connect(&plan.timeouts).await?;
         Ok(Connected {
             stream,
             after: started.elapsed(),

@@ -1,0 +1,115 @@
+//! One address of a service: how it is reached, the connections that are kept for it, and what is known of it.
+//!
+//! Guarantee: its connections survive a change of the configuration that keeps its address.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use parking_lot::Mutex;
+
+use super::{
+    dial::{Dial, Times},
+    error::Failed,
+    health::Health,
+    pool::{Http1Body, Http1Options, Http1Pool, Http2Body, Http2Pool},
+};
+use crate::{
+    body::RequestBody,
+    config::Address,
+    telemetry::{PeerId, Source},
+};
+
+/// An address that requests go to, in one worker.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    dial: Arc<Dial>,
+    http1: Arc<Http1Pool>,
+    http2: Arc<Http2Pool>,
+    /// The release that answered last: whom the next request is for, before it is answered.
+    last_peer: Mutex<Option<PeerId>>,
+    /// Of whose shares the names are that it says.
+    source: Source,
+    health: Health,
+}
+
+/// A response of an endpoint, by protocol.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Http1(Response<Http1Body>),
+    Http2(Response<Http2Body>),
+}
+
+impl Endpoint {
+    pub(super) fn new(dial: Dial, options: Http1Options) -> Arc<Endpoint> {
+        let dial = Arc::new(dial);
+        Arc::new(Endpoint {
+            http1: Arc::new(Http1Pool::new(Arc::clone(&dial), options)),
+            http2: Arc::new(Http2Pool::new(
+                Arc::clone(&dial),
+                options.max_header_bytes,
+                options.idle,
+            )),
+            last_peer: Mutex::new(None),
+            source: Source::of_destination(dial.address()),
+            health: Health::default(),
+            dial,
+        })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        self.dial.address()
+    }
+
+    /// How it is reached.
+    pub(super) fn dial(&self) -> &Dial {
+        &self.dial
+    }
+
+    /// Of whose share the names are that it says.
+    pub(crate) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// How its connections are kept.
+    pub(super) fn options(&self) -> Http1Options {
+        self.http1.options()
+    }
+
+    /// Keeps no more idle connections of HTTP/1.1 than this from now on.
+    pub(super) fn keep_at_most(&self, connections: usize) {
+        self.http1.keep_at_most(connections);
+    }
+
+    /// The release that answered last.
+    pub(crate) fn last_peer(&self) -> Option<PeerId> {
+        *self.last_peer.lock()
+    }
+
+    pub(crate) fn set_last_peer(&self, peer: PeerId) {
+        *self.last_peer.lock() = Some(peer);
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Sends a request over HTTP/2 with prior knowledge or over HTTP/1.1.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        is_http2: bool,
+        times: &Times,
+    ) -> Result<Answer, Failed> {
+        if is_http2 {
+            self.http2.send(request, times).await.map(Answer::Http2)
+        } else {
+            self.http1.send(request, times).await.map(Answer::Http1)
+        }
+    }
+
+    /// Closes connections that were idle for too long or were closed by the other end.
+    pub(super) fn sweep(&self) {
+        self.http1.sweep();
+        self.http2.sweep();
+    }
+}

@@ -1,0 +1,164 @@
+//! One request, until an endpoint has answered or there is nobody left to ask.
+//!
+//! Guarantees: where an endpoint accepts no connection, or says that it did nothing with the request, another one is tried,
+//! each at most once; all attempts to connect together take at most `timeouts.connect_ms`: each has half of the time that is
+//! left, the last one all of it. If no endpoint accepts a connection the first refusal is what the caller is told.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{Cluster, UpstreamError, dial::Times, endpoint::Endpoint, error::Failed, upstream_body::UpstreamBody};
+use crate::{body::RequestBody, config::Timeouts};
+
+/// How a request is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) timeouts: &'a Timeouts,
+    pub(crate) is_http2: bool,
+}
+
+/// The endpoints that a request was tried at, and what is left of its time to connect.
+struct Attempts {
+    tried: Vec<Arc<Endpoint>>,
+    /// Why the first one failed, as long as none accepted a connection.
+    refusal: Option<UpstreamError>,
+    connect: Duration,
+}
+
+impl Attempts {
+    /// After the first one, which had half of the time and used it, or next to nothing of it.
+    fn after(endpoint: Arc<Endpoint>, error: &UpstreamError, timeouts: &Timeouts) -> Attempts {
+        let used = match error {
+            UpstreamError::ConnectTimeout { .. } => timeouts.connect() / 2,
+            _ => Duration::ZERO,
+        };
+        Attempts {
+            tried: vec![endpoint],
+            refusal: None,
+            connect: timeouts.connect().saturating_sub(used),
+        }
+    }
+
+    /// The next endpoint and its time to connect, after `error` at the last one.
+    fn next(&mut self, cluster: &Cluster, error: UpstreamError) -> Result<(Arc<Endpoint>, Duration), UpstreamError> {
+        let error = if error.is_connect() {
+            self.refusal.take().unwrap_or(error)
+        } else {
+            error
+        };
+        let Some(next) = cluster.pick_after(&self.tried) else {
+            return Err(error);
+        };
+        self.refusal = error.is_connect().then_some(error);
+        self.tried.push(Arc::clone(&next));
+        let is_last = self.tried.len() >= cluster.size();
+        let patience = if is_last { self.connect } else { self.connect / 2 };
+        Ok((next, patience))
+    }
+
+    fn took(&mut self, time: Duration) {
+        self.connect = self.connect.saturating_sub(time);
+    }
+}
+
+impl Cluster {
+    /// Sends a request; `to` learns of each endpoint that is tried, before it is.
+    pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        call: Call<'_>,
+        mut to: impl FnMut(&Endpoint),
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let endpoint = self.pick(call.timeouts).await?;
+        to(&endpoint);
+        let times = Times {
+            timeouts: *call.timeouts,
+            connect: self.first_patience(call.timeouts),
+        };
+        match endpoint.send(request, call.is_http2, &times).await {
+            Ok(answer) => {
+                endpoint.health().succeeded();
+                Ok(UpstreamBody::of(answer, endpoint))
+            }
+            // Boxed: most requests do not pay for its size.
+            Err(failed) => Box::pin(self.send_elsewhere(endpoint, failed, call, to)).await,
+        }
+    }
+
+    async fn send_elsewhere(
+        &self,
+        mut endpoint: Arc<Endpoint>,
+        mut failed: Failed,
+        call: Call<'_>,
+        mut to: impl FnMut(&Endpoint),
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let mut attempts = Attempts::after(Arc::clone(&endpoint), &failed.error, call.timeouts);
+        loop {
+            if failed.error.is_connect() {
+                endpoint.health().refused();
+            }
+            let Some(request) = failed.again else {
+                return Err(failed.error);
+            };
+            let (next, connect) = attempts.next(self, failed.error)?;
+            endpoint = next;
+            to(&endpoint);
+            let times = Times {
+                timeouts: *call.timeouts,
+                connect,
+            };
+            let began = Instant::now();
+            match endpoint.send(*request, call.is_http2, &times).await {
+                Ok(answer) => {
+                    endpoint.health().succeeded();
+                    return Ok(UpstreamBody::of(answer, endpoint));
+                }
+                Err(next) => failed = next,
+            }
+            if failed.error.is_connect() {
+                attempts.took(began.elapsed());
+            }
+        }
+    }
+
+    /// Opens a connection for bytes that are no requests.
+    pub(crate) async fn connect(&self, timeouts: &Timeouts) -> Result<TcpStream, UpstreamError> {
+        let mut endpoint = self.pick(timeouts).await?;
+        let mut connect = self.first_patience(timeouts);
+        let mut attempts: Option<Attempts> = None;
+        loop {
+            let times = Times {
+                timeouts: *timeouts,
+                connect,
+            };
+            let began = Instant::now();
+            let error = match endpoint.dial().connect(&times).await {
+                Ok(stream) => {
+                    endpoint.health().succeeded();
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            endpoint.health().refused();
+            let attempts = match &mut attempts {
+                Some(attempts) => {
+                    attempts.took(began.elapsed());
+                    attempts
+                }
+                None => attempts.insert(Attempts::after(endpoint, &error, timeouts)),
+            };
+            (endpoint, connect) = attempts.next(self, error)?;
+        }
+    }
+
+    /// Time to connect to the first endpoint.
+    fn first_patience(&self, timeouts: &Timeouts) -> Duration {
+        if self.size() > 1 {
+            timeouts.connect() / 2
+        } else {
+            timeouts.connect()
+        }
+    }
+}
