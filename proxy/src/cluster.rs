@@ -12,7 +12,10 @@ mod balancer;
 mod dial;
 mod endpoint;
 mod error;
+mod hash_key;
 mod health;
+mod in_flight;
+mod load;
 mod name;
 mod pool;
 mod replay;
@@ -20,7 +23,11 @@ mod send;
 mod upload;
 mod upstream_body;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use balancer::Balancer;
@@ -28,6 +35,9 @@ use dial::Dial;
 pub(crate) use dial::prepare;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::{BodyFailure, UpstreamError};
+use hash_key::HashKey;
+use http::HeaderMap;
+pub(crate) use in_flight::InFlight;
 use name::Addresses;
 pub(crate) use name::Upstream;
 use parking_lot::Mutex;
@@ -37,13 +47,25 @@ pub(crate) use upstream_body::UpstreamBody;
 
 use crate::{
     budget::Budget,
-    config::{Address, Timeouts},
+    config::{Address, BalancerKind, BalancerOptions, HashOn, Timeouts},
 };
+
+/// How requests are shared among endpoints.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sharing {
+    pub(crate) balancer: BalancerKind,
+    pub(crate) options: BalancerOptions,
+    pub(crate) hash_on: Option<HashOn>,
+}
 
 /// The endpoints of one service, in one worker.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     members: Vec<Member>,
+    sharing: Sharing,
+    key: Option<HashKey>,
+    /// How fast the averages of latencies decay, if they are read.
+    decay: Option<Duration>,
     current: ArcSwap<Current>,
     /// Held while `current` is made anew.
     following: Mutex<()>,
@@ -67,7 +89,7 @@ struct Current {
 }
 
 impl Current {
-    fn of(members: &[Member]) -> Current {
+    fn of(members: &[Member], sharing: &Sharing) -> Current {
         let endpoints = members.iter().map(|member| match &member.upstream {
             Upstream::Socket(endpoint) => (None, vec![Arc::clone(endpoint)]),
             Upstream::Name(name) => name.endpoints(),
@@ -77,7 +99,7 @@ impl Current {
         let groups: Vec<_> = endpoints.into_iter().zip(weights).collect();
         Current {
             seen,
-            balancer: Balancer::new(&groups),
+            balancer: Balancer::new(sharing.balancer, &sharing.options, &groups),
         }
     }
 
@@ -94,7 +116,7 @@ impl Current {
 
 impl Cluster {
     /// `members`: what was written as destinations, with their weights.
-    pub(crate) fn new(members: impl IntoIterator<Item = (Upstream, u32)>) -> Cluster {
+    pub(crate) fn new(members: impl IntoIterator<Item = (Upstream, u32)>, sharing: Sharing) -> Cluster {
         let members: Vec<Member> = members
             .into_iter()
             .filter(|(_, weight)| *weight > 0)
@@ -109,8 +131,12 @@ impl Cluster {
             ] => Some(Arc::clone(endpoint)),
             _ => None,
         };
+        let current = Current::of(&members, &sharing);
         Cluster {
-            current: ArcSwap::from_pointee(Current::of(&members)),
+            key: sharing.hash_on.as_ref().and_then(HashKey::new),
+            decay: current.balancer.decay(),
+            sharing,
+            current: ArcSwap::from_pointee(current),
             following: Mutex::default(),
             only,
             has_names: members.iter().any(|m| matches!(m.upstream, Upstream::Name(_))),
@@ -120,22 +146,28 @@ impl Cluster {
 
     /// A service at equal addresses.
     pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
-        Cluster::new(addresses.iter().map(|&at| {
+        let members = addresses.iter().map(|&at| {
             let endpoint = Endpoint::new(Dial::new(at, Arc::clone(budget)), options);
             (Upstream::Socket(endpoint), 1)
-        }))
+        });
+        Cluster::new(members, Sharing::default())
+    }
+
+    /// The key that a request is hashed by, if it is and has one; a connection that carries no requests has no headers.
+    pub(crate) fn key_of(&self, headers: Option<&HeaderMap>, caller: IpAddr) -> Option<u64> {
+        self.key.as_ref()?.of(headers, caller)
     }
 
     /// Whose turn it is. Waits only for the first answer for a name, and only if there is nobody else.
-    async fn pick(&self, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
-        match self.pick_after(&[]) {
+    async fn pick(&self, key: Option<u64>, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
+        match self.pick_after(key, &[]) {
             Some(endpoint) => Ok(endpoint),
             // Boxed: all others do not pay for its size.
-            None => Box::pin(self.pick_first(timeouts)).await,
+            None => Box::pin(self.pick_first(key, timeouts)).await,
         }
     }
 
-    async fn pick_first(&self, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
+    async fn pick_first(&self, key: Option<u64>, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
         let names = self.members.iter().filter_map(|member| match &member.upstream {
             Upstream::Socket(_) => None,
             Upstream::Name(name) => Some(Box::pin(name.known(timeouts))),
@@ -145,16 +177,16 @@ impl Cluster {
             return Err(UpstreamError::NoDestination);
         }
         futures_util::future::select_ok(names).await?;
-        self.pick_after(&[]).ok_or(UpstreamError::NoDestination)
+        self.pick_after(key, &[]).ok_or(UpstreamError::NoDestination)
     }
 
     /// Whose turn it is with a request that was `tried` elsewhere.
-    fn pick_after(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+    fn pick_after(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         if let Some(only) = &self.only {
             return tried.is_empty().then(|| Arc::clone(only));
         }
         self.follow();
-        self.current.load().balancer.pick(tried)
+        self.current.load().balancer.pick(key, tried)
     }
 
     /// How many endpoints there are.
@@ -171,7 +203,7 @@ impl Cluster {
             return;
         }
         let _following = self.following.lock();
-        self.current.store(Arc::new(Current::of(&self.members)));
+        self.current.store(Arc::new(Current::of(&self.members, &self.sharing)));
     }
 
     /// What an address stands for already, to keep its connections.
@@ -197,11 +229,12 @@ mod tests {
     async fn a_cluster_without_weight_picks_nobody() {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
         for weights in [&[][..], &[0, 0]] {
-            let cluster = Cluster::new(weights.iter().map(|&weight| {
+            let members = weights.iter().map(|&weight| {
                 let dial = Dial::new(([127, 0, 0, 1], 1).into(), Arc::clone(&budget));
                 (Upstream::Socket(Endpoint::new(dial, Http1Options::default())), weight)
-            }));
-            let picked = cluster.pick(&Timeouts::default()).await;
+            });
+            let cluster = Cluster::new(members, Sharing::default());
+            let picked = cluster.pick(None, &Timeouts::default()).await;
             assert!(matches!(picked, Err(UpstreamError::NoDestination)));
         }
     }

@@ -12,6 +12,7 @@ use super::{
 
 const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
+const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
@@ -71,11 +72,12 @@ outbound:
 ```
 ";
 
-/// A proxy's file that says only what has no default, from which the defaults are read.
+/// A proxy's file that says only what has no default, and asks for what is off by default, from which the defaults are read.
 pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
 inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]
-outbound: [{listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}]}]
+outbound:
+  - {listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}]}
 ";
 
 /// The page.
@@ -131,6 +133,7 @@ impl Tree {
     pub(super) fn of_proxy() -> Tree {
         let mut items = source::items(PROXY);
         items.extend(source::items(PROXY_TRUST));
+        items.extend(source::items(PROXY_BALANCING));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(

@@ -11,6 +11,7 @@ use super::{
     dial::{Dial, Times},
     error::Failed,
     health::Health,
+    load::Load,
     pool::{Http1Body, Http1Options, Http1Pool, Http2Body, Http2Pool},
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) struct Endpoint {
     /// Of whose shares the names are that it says.
     source: Source,
     health: Health,
+    load: Load,
 }
 
 /// A response of an endpoint, by protocol.
@@ -52,6 +54,7 @@ impl Endpoint {
             last_peer: Mutex::new(None),
             source: Source::of_destination(dial.address()),
             health: Health::default(),
+            load: Load::default(),
             dial,
         })
     }
@@ -91,6 +94,10 @@ impl Endpoint {
 
     pub(super) fn health(&self) -> &Health {
         &self.health
+    }
+
+    pub(super) fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Sends a request over HTTP/2 with prior knowledge or over HTTP/1.1.

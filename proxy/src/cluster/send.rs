@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use http::{Request, Response};
 use tokio::{net::TcpStream, time::Instant};
 
-use super::{Cluster, UpstreamError, dial::Times, endpoint::Endpoint, error::Failed, upstream_body::UpstreamBody};
+use super::{
+    Cluster, UpstreamError, dial::Times, endpoint::Endpoint, error::Failed, in_flight::InFlight,
+    upstream_body::UpstreamBody,
+};
 use crate::{body::RequestBody, config::Timeouts};
 
 /// How a request is sent.
@@ -17,10 +20,13 @@ use crate::{body::RequestBody, config::Timeouts};
 pub(crate) struct Call<'a> {
     pub(crate) timeouts: &'a Timeouts,
     pub(crate) is_http2: bool,
+    /// What [`Cluster::key_of`] says.
+    pub(crate) key: Option<u64>,
 }
 
 /// The endpoints that a request was tried at, and what is left of its time to connect.
 struct Attempts {
+    key: Option<u64>,
     tried: Vec<Arc<Endpoint>>,
     /// Why the first one failed, as long as none accepted a connection.
     refusal: Option<UpstreamError>,
@@ -29,12 +35,13 @@ struct Attempts {
 
 impl Attempts {
     /// After the first one, which had half of the time and used it, or next to nothing of it.
-    fn after(endpoint: Arc<Endpoint>, error: &UpstreamError, timeouts: &Timeouts) -> Attempts {
+    fn after(endpoint: Arc<Endpoint>, error: &UpstreamError, timeouts: &Timeouts, key: Option<u64>) -> Attempts {
         let used = match error {
             UpstreamError::ConnectTimeout { .. } => timeouts.connect() / 2,
             _ => Duration::ZERO,
         };
         Attempts {
+            key,
             tried: vec![endpoint],
             refusal: None,
             connect: timeouts.connect().saturating_sub(used),
@@ -48,7 +55,7 @@ impl Attempts {
         } else {
             error
         };
-        let Some(next) = cluster.pick_after(&self.tried) else {
+        let Some(next) = cluster.pick_after(self.key, &self.tried) else {
             return Err(error);
         };
         self.refusal = error.is_connect().then_some(error);
@@ -71,49 +78,58 @@ impl Cluster {
         call: Call<'_>,
         mut to: impl FnMut(&Endpoint),
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let endpoint = self.pick(call.timeouts).await?;
+        let endpoint = self.pick(call.key, call.timeouts).await?;
         to(&endpoint);
         let times = Times {
             timeouts: *call.timeouts,
             connect: self.first_patience(call.timeouts),
         };
-        match endpoint.send(request, call.is_http2, &times).await {
+        let mut in_flight = self.begin(endpoint);
+        match in_flight.endpoint().send(request, call.is_http2, &times).await {
             Ok(answer) => {
-                endpoint.health().succeeded();
-                Ok(UpstreamBody::of(answer, endpoint))
+                in_flight.answered();
+                in_flight.endpoint().health().succeeded();
+                Ok(UpstreamBody::of(answer, in_flight))
             }
             // Boxed: most requests do not pay for its size.
-            Err(failed) => Box::pin(self.send_elsewhere(endpoint, failed, call, to)).await,
+            Err(failed) => Box::pin(self.send_elsewhere(in_flight, failed, call, to)).await,
         }
+    }
+
+    fn begin(&self, endpoint: Arc<Endpoint>) -> InFlight {
+        InFlight::begin(endpoint, self.decay)
     }
 
     async fn send_elsewhere(
         &self,
-        mut endpoint: Arc<Endpoint>,
+        mut in_flight: InFlight,
         mut failed: Failed,
         call: Call<'_>,
         mut to: impl FnMut(&Endpoint),
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let mut attempts = Attempts::after(Arc::clone(&endpoint), &failed.error, call.timeouts);
+        let first = Arc::clone(in_flight.endpoint());
+        let mut attempts = Attempts::after(first, &failed.error, call.timeouts, call.key);
         loop {
+            in_flight.failed();
             if failed.error.is_connect() {
-                endpoint.health().refused();
+                in_flight.endpoint().health().refused();
             }
             let Some(request) = failed.again else {
                 return Err(failed.error);
             };
-            let (next, connect) = attempts.next(self, failed.error)?;
-            endpoint = next;
+            let (endpoint, connect) = attempts.next(self, failed.error)?;
             to(&endpoint);
+            in_flight = self.begin(endpoint);
             let times = Times {
                 timeouts: *call.timeouts,
                 connect,
             };
             let began = Instant::now();
-            match endpoint.send(*request, call.is_http2, &times).await {
+            match in_flight.endpoint().send(*request, call.is_http2, &times).await {
                 Ok(answer) => {
-                    endpoint.health().succeeded();
-                    return Ok(UpstreamBody::of(answer, endpoint));
+                    in_flight.answered();
+                    in_flight.endpoint().health().succeeded();
+                    return Ok(UpstreamBody::of(answer, in_flight));
                 }
                 Err(next) => failed = next,
             }
@@ -124,8 +140,12 @@ impl Cluster {
     }
 
     /// Opens a connection for bytes that are no requests.
-    pub(crate) async fn connect(&self, timeouts: &Timeouts) -> Result<TcpStream, UpstreamError> {
-        let mut endpoint = self.pick(timeouts).await?;
+    pub(crate) async fn connect(
+        &self,
+        key: Option<u64>,
+        timeouts: &Timeouts,
+    ) -> Result<(TcpStream, InFlight), UpstreamError> {
+        let mut endpoint = self.pick(key, timeouts).await?;
         let mut connect = self.first_patience(timeouts);
         let mut attempts: Option<Attempts> = None;
         loop {
@@ -134,20 +154,23 @@ impl Cluster {
                 connect,
             };
             let began = Instant::now();
+            let mut in_flight = self.begin(Arc::clone(&endpoint));
             let error = match endpoint.dial().connect(&times).await {
                 Ok(stream) => {
+                    in_flight.answered();
                     endpoint.health().succeeded();
-                    return Ok(stream);
+                    return Ok((stream, in_flight));
                 }
                 Err(error) => error,
             };
+            in_flight.failed();
             endpoint.health().refused();
             let attempts = match &mut attempts {
                 Some(attempts) => {
                     attempts.took(began.elapsed());
                     attempts
                 }
-                None => attempts.insert(Attempts::after(endpoint, &error, timeouts)),
+                None => attempts.insert(Attempts::after(endpoint, &error, timeouts, key)),
             };
             (endpoint, connect) = attempts.next(self, error)?;
         }

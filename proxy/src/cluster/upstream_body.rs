@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     endpoint::{Answer, Endpoint},
+    in_flight::InFlight,
     pool::{Http1Body, Http2Body},
 };
 use crate::body::BoxError;
@@ -19,7 +20,7 @@ use crate::body::BoxError;
 /// The body of a response, and whose it is.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
-    endpoint: Arc<Endpoint>,
+    in_flight: InFlight,
     body: ByProtocol,
 }
 
@@ -30,14 +31,14 @@ enum ByProtocol {
 }
 
 impl UpstreamBody {
-    pub(super) fn of(answer: Answer, endpoint: Arc<Endpoint>) -> Response<UpstreamBody> {
+    pub(super) fn of(answer: Answer, in_flight: InFlight) -> Response<UpstreamBody> {
         match answer {
             Answer::Http1(response) => response.map(|body| UpstreamBody {
-                endpoint,
+                in_flight,
                 body: ByProtocol::Http1(body),
             }),
             Answer::Http2(response) => response.map(|body| UpstreamBody {
-                endpoint,
+                in_flight,
                 body: ByProtocol::Http2(body),
             }),
         }
@@ -45,13 +46,13 @@ impl UpstreamBody {
 
     /// Who responded.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        self.in_flight.endpoint()
     }
 
-    /// The body where it came over HTTP/1.1.
-    pub(crate) fn into_http1(self) -> Option<Http1Body> {
+    /// The body where it came over HTTP/1.1, and what keeps it in flight.
+    pub(crate) fn into_http1(self) -> Option<(Http1Body, InFlight)> {
         match self.body {
-            ByProtocol::Http1(body) => Some(body),
+            ByProtocol::Http1(body) => Some((body, self.in_flight)),
             ByProtocol::Http2(_) => None,
         }
     }
@@ -62,10 +63,14 @@ impl Body for UpstreamBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.body {
+        let polled = match &mut self.body {
             ByProtocol::Http1(body) => Pin::new(body).poll_frame(cx),
             ByProtocol::Http2(body) => Pin::new(body).poll_frame(cx),
+        };
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.is_end_stream() {
+            self.in_flight.end();
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

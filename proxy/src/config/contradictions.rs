@@ -7,7 +7,9 @@ use std::{
 
 use emberline_yaml::{Node, Problem};
 
-use super::{Address, Config, IdentityRule};
+use http::HeaderName;
+
+use super::{Address, Config, HashOn, IdentityRule, Outbound};
 use crate::route::RouteTable;
 
 /// Looks through a configuration; `places` is its file.
@@ -72,6 +74,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
             );
             say(&path, message);
         }
+        of_balancing(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
         let mut addresses = HashSet::new();
         for (index, destination) in outbound.destinations.iter().enumerate() {
             if !addresses.insert(&destination.address) {
@@ -101,4 +104,37 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong with how requests are shared; `say` takes the key of an outbound listener.
+fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
+    let (options, size) = (&outbound.balancer_options, outbound.destinations.len());
+    match &outbound.hash_on {
+        None if outbound.balancer.hashes() => {
+            let message = "this balancer hashes a key: add, for example, `hash_on: {header: x-user}`";
+            say("balancer", message.to_owned());
+        }
+        Some(_) if !outbound.balancer.hashes() => {
+            let message = "`hash_on` has no effect with this balancer: use `balancer: maglev`, or remove it";
+            say("hash_on", message.to_owned());
+        }
+        Some(HashOn::Header(name)) if HeaderName::try_from(name).is_err() => {
+            say("hash_on", format!("`{name}` is not a valid header name"));
+        }
+        Some(HashOn::Cookie(name)) if name.is_empty() || name.contains(['=', ';', ' ']) => {
+            say("hash_on", format!("`{name}` is not a valid cookie name"));
+        }
+        _ => {}
+    }
+    if options.ring_max_points < options.ring_min_points {
+        let message = format!(
+            "`ring_max_points` is below `ring_min_points` ({}): raise it",
+            options.ring_min_points
+        );
+        say("balancer_options.ring_max_points", message);
+    }
+    if options.table_size <= size {
+        let message = format!("`table_size` must be larger than the number of endpoints ({size} here)");
+        say("balancer_options.table_size", message);
+    }
 }

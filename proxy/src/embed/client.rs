@@ -189,6 +189,7 @@ impl Client {
         let call = Call {
             timeouts: &self.timeouts,
             is_http2: self.http2,
+            key: None,
         };
         let mut expected = None;
         let to = |endpoint: &Endpoint| {

@@ -6,7 +6,7 @@ use emberline_model::{Side, Workload};
 
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Http1Options, Upstream},
+    cluster::{Cluster, Http1Options, Sharing, Upstream},
     config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig, Trust},
     filter::{Filter, Hygiene},
     identity::Identity,
@@ -38,6 +38,7 @@ pub(super) struct Wanted<'a> {
     routes: &'a [Template],
     trust: Trust,
     destinations: Vec<(&'a Address, u32)>,
+    sharing: Sharing,
     timeouts: Timeouts,
 }
 
@@ -50,6 +51,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
         routes: &config.routes,
         trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
         destinations: vec![(&inbound.to, 1)],
+        sharing: Sharing::default(),
         timeouts: inbound.timeouts,
     });
     let outbound = config.outbound.iter().map(|outbound| Wanted {
@@ -60,6 +62,11 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
         // The workload itself, which says nothing that counts.
         trust: Trust::Everybody,
         destinations: outbound.destinations.iter().map(|d| (&d.address, d.weight)).collect(),
+        sharing: Sharing {
+            balancer: outbound.balancer,
+            options: outbound.balancer_options,
+            hash_on: outbound.hash_on.clone(),
+        },
         timeouts: outbound.timeouts,
     });
     inbound.chain(outbound).collect()
@@ -98,6 +105,7 @@ impl Wanted<'_> {
                 self.destinations
                     .iter()
                     .map(|(address, weight)| (upstream(address), *weight)),
+                self.sharing.clone(),
             ),
             timeouts: self.timeouts,
             filters,

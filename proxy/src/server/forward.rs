@@ -112,6 +112,7 @@ impl Handle for Arc<Forwarder> {
             .of_connection(Arc::clone(&caller.guard));
         let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
         tracker.holds(charged, stall);
+        let key = plan.cluster.key_of(Some(&head.headers), caller.address);
         let mut carried = Carried {
             task_label,
             forwarder: Arc::clone(self),
@@ -119,6 +120,7 @@ impl Handle for Arc<Forwarder> {
             exchange,
             tracker,
             grpc_status: None,
+            key,
             switch: upgrade
                 .filter(|_| exchange.asks_for_websocket)
                 .map(|upgrade| (upgrade, Arc::clone(caller))),
@@ -153,6 +155,8 @@ struct Carried {
     task_label: TaskLabel,
     /// Of an answer of our own to a caller that speaks gRPC.
     grpc_status: Option<u16>,
+    /// What its endpoint is chosen by.
+    key: Option<u64>,
     /// The connection that asks to switch to WebSocket.
     switch: Option<(OnUpgrade, Arc<Caller>)>,
 }
@@ -173,6 +177,7 @@ impl Carried {
         let call = Call {
             timeouts: &plan.timeouts,
             is_http2: self.tracker.protocol() != Protocol::Http1,
+            key: self.key,
         };
         let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
         let response = plan.cluster.send(request, call, to).await?;
@@ -207,7 +212,7 @@ impl Carried {
         let (mut head, body) = response.into_parts();
         let switch = self.switch.take().filter(|_| names_websocket(&head.headers));
         let endpoint = Arc::clone(body.endpoint());
-        let (Some((upgrade, caller)), Some(body)) = (switch, body.into_http1()) else {
+        let (Some((upgrade, caller)), Some((body, in_flight))) = (switch, body.into_http1()) else {
             let message = format!(
                 "{} switched to a protocol that the request did not ask for",
                 endpoint.address()
@@ -226,6 +231,7 @@ impl Carried {
         caller.switch_to(Tunnel {
             caller: upgrade,
             destination: switched,
+            _in_flight: in_flight,
             tracker: self.tracker,
             idle: self.plan.timeouts.idle(),
         });

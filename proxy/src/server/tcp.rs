@@ -8,6 +8,7 @@
 //! have no proxy; a status there is none, so only connections that could not be opened or broke are errors.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     budget,
-    cluster::UpstreamError,
+    cluster::{self, UpstreamError},
     drain::Draining,
     listener::Admission,
     record::nanoseconds,
@@ -57,16 +58,23 @@ impl Forwarder {
     /// Connects the destination of a silent caller and waits for who speaks first. A caller that opened its connection
     /// in advance, as pools of HTTP clients do, is the same as before once it speaks.
     /// Where HTTP is expected it is the caller who speaks first: its silence costs no connection to a destination.
-    pub(crate) async fn first_word(&self, stream: &TcpStream, expected: Expected, draining: &Draining) -> FirstWord {
+    pub(crate) async fn first_word(
+        &self,
+        stream: &TcpStream,
+        expected: Expected,
+        admission: &Admission,
+        draining: &Draining,
+    ) -> FirstWord {
         let plan = self.plan.load_full();
         let limit = match expected {
             Expected::Http => self.http.caller_times().keep_alive,
             Expected::Anything => plan.timeouts.idle(),
         };
+        let caller = admission.caller;
         let destination = match expected {
             Expected::Http => None,
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Expected::Anything => Connected::open(&plan).await.ok(),
+            Expected::Anything => Connected::open(&plan, caller).await.ok(),
         };
         let destination_speaks = async {
             match &destination {
@@ -116,7 +124,7 @@ impl Forwarder {
         let carried = async {
             let upstream = match upstream {
                 Some(connected) => connected,
-                None => match Connected::open(&plan).await {
+                None => match Connected::open(&plan, admission.caller).await {
                     Ok(connected) => connected,
                     Err(error) => {
                         tracing::debug!(%error, "no upstream for a TCP connection");
@@ -147,16 +155,19 @@ impl Forwarder {
 /// A destination's end of a connection.
 pub(crate) struct Connected {
     stream: TcpStream,
+    _in_flight: cluster::InFlight,
     /// How long it took to get it.
     after: Duration,
 }
 
 impl Connected {
-    async fn open(plan: &Plan) -> Result<Connected, UpstreamError> {
+    async fn open(plan: &Plan, caller: IpAddr) -> Result<Connected, UpstreamError> {
         let started = Instant::now();
-        let stream = plan.cluster.connect(&plan.timeouts).await?;
+        let key = plan.cluster.key_of(None, caller);
+        let (stream, in_flight) = plan.cluster.connect(key, &plan.timeouts).await?;
         Ok(Connected {
             stream,
+            _in_flight: in_flight,
             after: started.elapsed(),
         })
     }

@@ -33,6 +33,10 @@ impl RoundRobin {
     /// The next one's place.
     pub(super) fn pick(&self, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
         let mut turns = self.turns.lock();
+        // Nobody is no change: the round goes on among those that are asked for instead.
+        if !(0..turns.len()).any(&is_candidate) {
+            return None;
+        }
         let (mut has_changed, mut total) = (false, 0);
         for (at, turn) in turns.iter_mut().enumerate() {
             let is_candidate = is_candidate(at);

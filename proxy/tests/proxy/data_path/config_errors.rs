@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
-             destinations, protocol, timeouts)",
+             destinations, balancer, hash_on, balancer_options, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
@@ -160,6 +160,44 @@ fn every_message_has_the_line_and_says_what_to_write() {
         ),
     ] {
         assert_eq!(changed(from, to), expected, "{from} -> {to}");
+    }
+}
+
+#[test]
+fn what_contradicts_in_how_requests_are_shared_is_told() {
+    for (keys, expected) in [
+        (
+            "balancer: maglev",
+            "this balancer hashes a key: add, for example, `hash_on: {header: x-user}`",
+        ),
+        (
+            "hash_on: source_address",
+            "`hash_on` has no effect with this balancer: use `balancer: maglev`, or remove it",
+        ),
+        (
+            "balancer: maglev\n    hash_on: {header: 'x user'}",
+            "`x user` is not a valid header name",
+        ),
+        (
+            "balancer: ring_hash\n    hash_on: {cookie: 'a=b'}",
+            "`a=b` is not a valid cookie name",
+        ),
+        (
+            "balancer_options: {table_size: 65536}",
+            "65536 is not a prime: use, for example, 65537",
+        ),
+        (
+            "balancer_options: {table_size: 2}",
+            "`table_size` must be larger than the number of endpoints (2 here)",
+        ),
+        (
+            "balancer_options: {ring_max_points: 9}",
+            "`ring_max_points` is below `ring_min_points` (1024): raise it",
+        ),
+    ] {
+        let line = "    timeouts: {connect_ms";
+        let told = changed(line, &format!("    {keys}\n{line}"));
+        assert!(told.starts_with("proxy.yaml:1") && told.ends_with(expected), "{told}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The data path through real sockets: proxies, applications and callers in one process, and the real binary where a
 //! process matters.
 
+mod balancing;
 mod bring_down;
 mod config_errors;
 mod embedded;

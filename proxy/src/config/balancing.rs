@@ -1,0 +1,92 @@
+//! How the requests of an outbound listener are shared among the endpoints of its service.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::scalar;
+
+/// Who gets the next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BalancerKind {
+    /// In turn, exactly by weight.
+    #[default]
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// Of two at random, the one with fewer requests in flight.
+    LeastRequest,
+    /// Of two at random, the one with the smaller product of latency and requests in flight.
+    PeakEwma,
+    /// By the hash of a key, on a ring.
+    RingHash,
+    /// By the hash of a key, in a table.
+    Maglev,
+}
+
+impl BalancerKind {
+    /// Whether it needs [`HashOn`].
+    pub(crate) fn hashes(self) -> bool {
+        matches!(self, BalancerKind::RingHash | BalancerKind::Maglev)
+    }
+}
+
+/// What balancers by hash take as a request's key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashOn {
+    /// The first value of a header.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The caller's IP address.
+    SourceAddress,
+}
+
+/// Details of some balancers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BalancerOptions {
+    /// `peak_ewma`: time in which a latency that is not measured again loses two thirds of its weight, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub decay_ms: u64,
+    /// `peak_ewma`: latency of an endpoint that was not measured yet, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub unknown_latency_ms: u64,
+    /// `ring_hash`: fewest points on the ring. More points make shares more even.
+    #[serde(deserialize_with = "scalar::points")]
+    pub ring_min_points: usize,
+    /// `ring_hash`: most points on the ring.
+    #[serde(deserialize_with = "scalar::points")]
+    pub ring_max_points: usize,
+    /// `maglev`: size of the table, a prime. Shares are even to about a hundredth if it is a hundred times the number of endpoints.
+    #[serde(deserialize_with = "scalar::table_size")]
+    pub table_size: usize,
+}
+
+impl Default for BalancerOptions {
+    /// Latencies as in Linkerd (linkerd2-proxy, `linkerd/app/outbound/src/http/logical`: 30 ms and 10 s), tables as in
+    /// Envoy (ring 1024, Maglev 65537).
+    fn default() -> Self {
+        BalancerOptions {
+            decay_ms: 10_000,
+            unknown_latency_ms: 30,
+            ring_min_points: 1_024,
+            ring_max_points: 65_536,
+            table_size: 65_537,
+        }
+    }
+}
+
+impl BalancerOptions {
+    /// [`BalancerOptions::decay_ms`].
+    pub fn decay(&self) -> Duration {
+        Duration::from_millis(self.decay_ms)
+    }
+
+    /// [`BalancerOptions::unknown_latency_ms`].
+    pub fn unknown_latency(&self) -> Duration {
+        Duration::from_millis(self.unknown_latency_ms)
+    }
+}
