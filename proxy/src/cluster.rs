@@ -12,6 +12,7 @@ mod balancer;
 mod dial;
 mod endpoint;
 mod error;
+mod group;
 mod hash_key;
 mod health;
 mod in_flight;
@@ -35,6 +36,7 @@ use dial::Dial;
 pub(crate) use dial::prepare;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::{BodyFailure, UpstreamError};
+pub(crate) use group::{Group, Groups, Watch};
 use hash_key::HashKey;
 use http::HeaderMap;
 pub(crate) use in_flight::InFlight;
@@ -146,8 +148,9 @@ impl Cluster {
 
     /// A service at equal addresses.
     pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
+        let group = Group::new("", Watch::default(), budget.counters());
         let members = addresses.iter().map(|&at| {
-            let endpoint = Endpoint::new(Dial::new(at, Arc::clone(budget)), options);
+            let endpoint = Endpoint::new(Dial::new(at, Arc::clone(budget)), options, &group);
             (Upstream::Socket(endpoint), 1)
         });
         Cluster::new(members, Sharing::default())
@@ -186,7 +189,9 @@ impl Cluster {
             return tried.is_empty().then(|| Arc::clone(only));
         }
         self.follow();
-        self.current.load().balancer.pick(key, tried)
+        let picked = self.current.load().balancer.pick(key, tried)?;
+        picked.health().chosen();
+        Some(picked)
     }
 
     /// How many endpoints there are.
@@ -228,10 +233,14 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_without_weight_picks_nobody() {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
+        let group = Group::new("shop", Watch::default(), &Arc::default());
         for weights in [&[][..], &[0, 0]] {
             let members = weights.iter().map(|&weight| {
                 let dial = Dial::new(([127, 0, 0, 1], 1).into(), Arc::clone(&budget));
-                (Upstream::Socket(Endpoint::new(dial, Http1Options::default())), weight)
+                (
+                    Upstream::Socket(Endpoint::new(dial, Http1Options::default(), &group)),
+                    weight,
+                )
             });
             let cluster = Cluster::new(members, Sharing::default());
             let picked = cluster.pick(None, &Timeouts::default()).await;

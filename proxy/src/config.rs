@@ -44,7 +44,7 @@ use emberline_yaml::Unreadable;
 use serde::{Deserialize, Serialize};
 
 use crate::route::Template;
-pub use balancing::{BalancerKind, BalancerOptions, HashOn};
+pub use balancing::{BalancerKind, BalancerOptions, HashOn, OutlierConfig};
 pub use explain::{ConfigError, Problem};
 pub use scalar::Address;
 pub(crate) use trust::Trust;
@@ -218,6 +218,10 @@ pub struct Outbound {
     /// Details of balancers.
     #[serde(default)]
     pub balancer_options: BalancerOptions,
+    /// Ejects endpoints that fail; `outlier: {}` does so with the defaults. Off by default, as in Envoy and Linkerd: an endpoint
+    /// that fails keeps its share, so the errors of a release are seen where they arise.
+    #[serde(default)]
+    pub outlier: Option<OutlierConfig>,
     /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,

@@ -69,6 +69,9 @@ pub(crate) struct Counters {
     pub(crate) http2_streams: Gauge,
     pub(crate) http2_waiting: Gauge,
     pub(crate) http2_queue_timeouts: Count,
+    pub(crate) endpoints_ejected: Gauge,
+    pub(crate) ejections: Count,
+    pub(crate) ejections_withheld: Count,
     pub(crate) accept_errors: Count,
     pub(crate) upstream_connections: Count,
     pub(crate) upstream_failures: Count,
@@ -129,7 +132,7 @@ pub(crate) struct CounterMetrics(pub(crate) Arc<Counters>);
 impl Collector for CounterMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.0;
-        let gauges: [(&str, &str, &Gauge); 4] = [
+        let gauges: [(&str, &str, &Gauge); 5] = [
             (
                 "emberline_proxy_connections_open",
                 "Open connections from callers",
@@ -150,12 +153,17 @@ impl Collector for CounterMetrics {
                 "Requests waiting for an HTTP/2 stream or for the connection it needs",
                 &counters.http2_waiting,
             ),
+            (
+                "emberline_proxy_endpoints_ejected",
+                "Endpoints that are ejected after consecutive errors",
+                &counters.endpoints_ejected,
+            ),
         ];
         for (name, help, gauge) in gauges {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 12] = [
+        let plain: [(&str, &str, &Count); 14] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -180,6 +188,16 @@ impl Collector for CounterMetrics {
                 "emberline_proxy_upstream_connection_failures",
                 "Failed attempts to connect to an address of a destination, also where another one was used instead",
                 &counters.upstream_failures,
+            ),
+            (
+                "emberline_proxy_outlier_ejections",
+                "Ejections of endpoints after consecutive errors",
+                &counters.ejections,
+            ),
+            (
+                "emberline_proxy_outlier_ejections_withheld",
+                "Errors that would have ejected an endpoint if outlier.max_ejected_percent allowed it",
+                &counters.ejections_withheld,
             ),
             (
                 "emberline_proxy_retries",

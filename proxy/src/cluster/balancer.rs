@@ -144,15 +144,16 @@ mod tests {
     use super::*;
     use crate::{
         budget::Budget,
-        cluster::{Dial, Http1Options, in_flight::InFlight},
+        cluster::{Dial, Group, Http1Options, Watch, in_flight::InFlight},
     };
 
     /// Addresses that share weights.
     fn groups(sizes: &[(u8, u32)]) -> Vec<(Vec<Arc<Endpoint>>, u32)> {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
+        let watched = Group::new("shop", Watch::default(), &Arc::default());
         let endpoint = |group: usize, last: u8| {
             let dial = Dial::new(([127, 0, group as u8, last], 80).into(), Arc::clone(&budget));
-            Endpoint::new(dial, Http1Options::default())
+            Endpoint::new(dial, Http1Options::default(), &watched)
         };
         let group =
             |(at, &(size, weight)): (usize, &(u8, u32))| ((0..size).map(|last| endpoint(at, last)).collect(), weight);

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use super::{
     dial::{Dial, Times},
-    error::Failed,
+    error::{Failed, UpstreamError},
+    group::Group,
     health::Health,
     load::Load,
     pool::{Http1Body, Http1Options, Http1Pool, Http2Body, Http2Pool},
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     body::RequestBody,
     config::Address,
+    grpc,
     telemetry::{PeerId, Source},
 };
 
@@ -30,7 +32,9 @@ pub(crate) struct Endpoint {
     last_peer: Mutex<Option<PeerId>>,
     /// Of whose shares the names are that it says.
     source: Source,
-    health: Health,
+    /// Shared with the other workers.
+    health: Arc<Health>,
+    group: Arc<Group>,
     load: Load,
 }
 
@@ -41,8 +45,19 @@ pub(super) enum Answer {
     Http2(Response<Http2Body>),
 }
 
+impl Answer {
+    /// Whether it says that the endpoint has failed: a status of 500 or more, or one of gRPC that stands for it.
+    pub(super) fn is_failure(&self) -> bool {
+        let (status, headers) = match self {
+            Answer::Http1(response) => (response.status(), response.headers()),
+            Answer::Http2(response) => (response.status(), response.headers()),
+        };
+        status.is_server_error() || matches!(grpc::status(headers), Some(grpc::INTERNAL | grpc::UNAVAILABLE))
+    }
+}
+
 impl Endpoint {
-    pub(super) fn new(dial: Dial, options: Http1Options) -> Arc<Endpoint> {
+    pub(super) fn new(dial: Dial, options: Http1Options, group: &Arc<Group>) -> Arc<Endpoint> {
         let dial = Arc::new(dial);
         Arc::new(Endpoint {
             http1: Arc::new(Http1Pool::new(Arc::clone(&dial), options)),
@@ -53,7 +68,8 @@ impl Endpoint {
             )),
             last_peer: Mutex::new(None),
             source: Source::of_destination(dial.address()),
-            health: Health::default(),
+            health: group.health(dial.at()),
+            group: Arc::clone(group),
             load: Load::default(),
             dial,
         })
@@ -94,6 +110,31 @@ impl Endpoint {
 
     pub(super) fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// How it and its neighbours are watched.
+    pub(super) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    /// It accepted a connection, or answered.
+    pub(super) fn succeeded(&self) {
+        self.group.succeeded(self.dial.at(), &self.health);
+    }
+
+    /// It answered with an error.
+    pub(super) fn failed(&self) {
+        self.group.failed(self.dial.at(), &self.health);
+    }
+
+    /// It did not answer.
+    pub(super) fn gave_no_answer(&self, error: &UpstreamError) {
+        if error.is_connect() {
+            self.health.refused();
+        }
+        if error.is_of_endpoint() {
+            self.failed();
+        }
     }
 
     pub(super) fn load(&self) -> &Load {

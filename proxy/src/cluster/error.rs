@@ -143,6 +143,15 @@ impl UpstreamError {
             UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }
         )
     }
+
+    /// Whether an endpoint is to blame.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        use UpstreamError::{Closed, Connect, ConnectTimeout, Protocol, Reset, Timeout};
+        matches!(
+            self,
+            Connect { .. } | ConnectTimeout { .. } | Closed { .. } | Reset { .. } | Protocol { .. } | Timeout { .. }
+        )
+    }
 }
 
 /// An attempt without a response.

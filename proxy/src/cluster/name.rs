@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{UpstreamError, dial::Dial, endpoint::Endpoint, pool::Http1Options};
+use super::{UpstreamError, dial::Dial, endpoint::Endpoint, group::Group, pool::Http1Options};
 use crate::{
     budget::Budget,
     config::{Address, Timeouts},
@@ -26,14 +26,20 @@ pub(crate) enum Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(address: &Address, options: Http1Options, budget: &Arc<Budget>, resolver: &Resolver) -> Upstream {
+    pub(crate) fn new(
+        address: &Address,
+        options: Http1Options,
+        group: &Arc<Group>,
+        (budget, resolver): (&Arc<Budget>, &Resolver),
+    ) -> Upstream {
         match address {
-            Address::Socket(at) => Upstream::Socket(Endpoint::new(Dial::new(*at, Arc::clone(budget)), options)),
+            Address::Socket(at) => Upstream::Socket(Endpoint::new(Dial::new(*at, Arc::clone(budget)), options, group)),
             Address::Name(name, port) => Upstream::Name(Arc::new(Name {
                 address: address.clone(),
                 port: *port,
                 resolution: resolver.resolution(name),
                 options,
+                group: Arc::clone(group),
                 budget: Arc::clone(budget),
                 known: Mutex::default(),
             })),
@@ -54,6 +60,14 @@ impl Upstream {
             Upstream::Name(name) => name.options,
         }
     }
+
+    /// How it and its neighbours are watched.
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        match self {
+            Upstream::Socket(endpoint) => endpoint.group(),
+            Upstream::Name(name) => &name.group,
+        }
+    }
 }
 
 /// A name and its addresses, in one worker.
@@ -64,6 +78,7 @@ pub(crate) struct Name {
     port: u16,
     resolution: Arc<Resolution>,
     options: Http1Options,
+    group: Arc<Group>,
     budget: Arc<Budget>,
     known: Mutex<Known>,
 }
@@ -113,7 +128,7 @@ impl Name {
             (self.address.clone(), at),
             Arc::clone(&self.budget),
         );
-        Endpoint::new(dial, self.options)
+        Endpoint::new(dial, self.options, &self.group)
     }
 
     /// Waits for the first answer.

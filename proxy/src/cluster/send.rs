@@ -10,7 +10,11 @@ use http::{Request, Response};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    Cluster, UpstreamError, dial::Times, endpoint::Endpoint, error::Failed, in_flight::InFlight,
+    Cluster, UpstreamError,
+    dial::Times,
+    endpoint::{Answer, Endpoint},
+    error::Failed,
+    in_flight::InFlight,
     upstream_body::UpstreamBody,
 };
 use crate::{body::RequestBody, config::Timeouts};
@@ -70,6 +74,18 @@ impl Attempts {
     }
 }
 
+/// Takes note of a response.
+fn answered(answer: Answer, mut in_flight: InFlight) -> Response<UpstreamBody> {
+    if answer.is_failure() {
+        in_flight.failed();
+        in_flight.endpoint().failed();
+    } else {
+        in_flight.answered();
+        in_flight.endpoint().succeeded();
+    }
+    UpstreamBody::of(answer, in_flight)
+}
+
 impl Cluster {
     /// Sends a request; `to` learns of each endpoint that is tried, before it is.
     pub(crate) async fn send(
@@ -84,13 +100,9 @@ impl Cluster {
             timeouts: *call.timeouts,
             connect: self.first_patience(call.timeouts),
         };
-        let mut in_flight = self.begin(endpoint);
+        let in_flight = self.begin(endpoint);
         match in_flight.endpoint().send(request, call.is_http2, &times).await {
-            Ok(answer) => {
-                in_flight.answered();
-                in_flight.endpoint().health().succeeded();
-                Ok(UpstreamBody::of(answer, in_flight))
-            }
+            Ok(answer) => Ok(answered(answer, in_flight)),
             // Boxed: most requests do not pay for its size.
             Err(failed) => Box::pin(self.send_elsewhere(in_flight, failed, call, to)).await,
         }
@@ -111,9 +123,7 @@ impl Cluster {
         let mut attempts = Attempts::after(first, &failed.error, call.timeouts, call.key);
         loop {
             in_flight.failed();
-            if failed.error.is_connect() {
-                in_flight.endpoint().health().refused();
-            }
+            in_flight.endpoint().gave_no_answer(&failed.error);
             let Some(request) = failed.again else {
                 return Err(failed.error);
             };
@@ -126,11 +136,7 @@ impl Cluster {
             };
             let began = Instant::now();
             match in_flight.endpoint().send(*request, call.is_http2, &times).await {
-                Ok(answer) => {
-                    in_flight.answered();
-                    in_flight.endpoint().health().succeeded();
-                    return Ok(UpstreamBody::of(answer, in_flight));
-                }
+                Ok(answer) => return Ok(answered(answer, in_flight)),
                 Err(next) => failed = next,
             }
             if failed.error.is_connect() {
@@ -158,13 +164,13 @@ impl Cluster {
             let error = match endpoint.dial().connect(&times).await {
                 Ok(stream) => {
                     in_flight.answered();
-                    endpoint.health().succeeded();
+                    endpoint.succeeded();
                     return Ok((stream, in_flight));
                 }
                 Err(error) => error,
             };
             in_flight.failed();
-            endpoint.health().refused();
+            endpoint.gave_no_answer(&error);
             let attempts = match &mut attempts {
                 Some(attempts) => {
                     attempts.took(began.elapsed());

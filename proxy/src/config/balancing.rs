@@ -90,3 +90,37 @@ impl BalancerOptions {
         Duration::from_millis(self.unknown_latency_ms)
     }
 }
+
+/// When an endpoint is ejected: passed over for some time, because it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutlierConfig {
+    /// Errors in a row, over all workers: no connection, no response, a status of 500 or more, gRPC's INTERNAL or UNAVAILABLE
+    /// without a message.
+    #[serde(deserialize_with = "scalar::positive_u32")]
+    pub consecutive_errors: u32,
+    /// Time of a first ejection, in milliseconds; the second in a row lasts twice as long, and so on up to ten times. Then a single
+    /// request decides whether the endpoint is back.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub base_ejection_ms: u64,
+    /// Share of the endpoints that may be ejected at once, in percent. The last one never is.
+    #[serde(deserialize_with = "scalar::percent")]
+    pub max_ejected_percent: u32,
+}
+
+impl Default for OutlierConfig {
+    fn default() -> Self {
+        OutlierConfig {
+            consecutive_errors: 5,
+            base_ejection_ms: 30_000,
+            max_ejected_percent: 50,
+        }
+    }
+}
+
+impl OutlierConfig {
+    /// [`OutlierConfig::base_ejection_ms`].
+    pub fn base_ejection(&self) -> Duration {
+        Duration::from_millis(self.base_ejection_ms)
+    }
+}

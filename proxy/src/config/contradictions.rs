@@ -126,6 +126,13 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
         }
         _ => {}
     }
+    if outbound.outlier.is_some()
+        && matches!(&outbound.destinations[..], [only] if matches!(only.address, Address::Socket(_)))
+    {
+        let message =
+            "`outlier` has no effect with a single address, which is never ejected: add another, or remove it";
+        say("outlier", message.to_owned());
+    }
     if options.ring_max_points < options.ring_min_points {
         let message = format!(
             "`ring_max_points` is below `ring_min_points` ({}): raise it",

@@ -192,6 +192,10 @@ pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Er
     whole(d, 1, 1_000_000, "a number").map(|n| n as u32)
 }
 
+pub(super) fn percent<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 1, 100, "a percentage").map(|n| n as u32)
+}
+
 /// Points of a ring.
 pub(super) fn points<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     whole(d, 1, 1_000_000, "a number of points").map(|n| n as usize)

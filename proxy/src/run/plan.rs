@@ -1,12 +1,12 @@
 //! From the configuration to what listeners do.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use emberline_model::{Side, Workload};
 
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Http1Options, Sharing, Upstream},
+    cluster::{Cluster, Groups, Http1Options, Sharing, Upstream, Watch},
     config::{Address, Config, Limits, Protocol, Timeouts, TraceConfig, Trust},
     filter::{Filter, Hygiene},
     identity::Identity,
@@ -22,6 +22,7 @@ pub(super) struct Parts<'a> {
     pub(super) telemetry: &'a Telemetry,
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
+    pub(super) groups: &'a Groups,
     pub(super) workload: &'a Workload,
     pub(super) limits: Limits,
     /// Idle connections to each destination.
@@ -31,6 +32,7 @@ pub(super) struct Parts<'a> {
 
 /// What one listener is to do.
 pub(super) struct Wanted<'a> {
+    listen: SocketAddr,
     side: Side,
     /// Whom an outbound listener is for.
     service: &'a str,
@@ -39,12 +41,14 @@ pub(super) struct Wanted<'a> {
     trust: Trust,
     destinations: Vec<(&'a Address, u32)>,
     sharing: Sharing,
+    watch: Watch,
     timeouts: Timeouts,
 }
 
 /// All listeners of a configuration, inbound ones first.
 pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
     let inbound = config.inbound.iter().map(|inbound| Wanted {
+        listen: inbound.listen,
         side: Side::Server,
         service: "",
         protocol: inbound.protocol,
@@ -52,9 +56,11 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
         trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
         destinations: vec![(&inbound.to, 1)],
         sharing: Sharing::default(),
+        watch: Watch::default(),
         timeouts: inbound.timeouts,
     });
     let outbound = config.outbound.iter().map(|outbound| Wanted {
+        listen: outbound.listen,
         side: Side::Client,
         service: &outbound.service,
         protocol: outbound.protocol,
@@ -66,6 +72,9 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
             balancer: outbound.balancer,
             options: outbound.balancer_options,
             hash_on: outbound.hash_on.clone(),
+        },
+        watch: Watch {
+            outlier: outbound.outlier,
         },
         timeouts: outbound.timeouts,
     });
@@ -80,12 +89,13 @@ impl Wanted<'_> {
             idle: self.timeouts.idle(),
             max_header_bytes: parts.limits.max_header_bytes,
         };
+        let group = parts.groups.group(self.listen, self.service, &self.watch);
         let upstream = |address: &Address| {
             previous
                 .and_then(|plan| plan.cluster.find(address))
-                .filter(|known| known.options() == options)
+                .filter(|known| known.options() == options && Arc::ptr_eq(known.group(), &group))
                 .cloned()
-                .unwrap_or_else(|| Upstream::new(address, options, parts.budget, parts.resolver))
+                .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
         };
         let routes = RouteTable::new(self.routes)?;
         let filters: Vec<Box<dyn Filter>> = vec![

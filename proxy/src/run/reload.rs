@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::plan::{Parts, wanted};
 use crate::{
     budget::Budget,
+    cluster::Groups,
     config::{self, Config},
     reporting::Reporting,
     resolve::Resolver,
@@ -63,6 +64,7 @@ pub(super) struct Reloader {
     forwarders: Vec<Vec<Arc<Forwarder>>>,
     budget: Arc<Budget>,
     resolver: Resolver,
+    groups: Groups,
     file: Option<PathBuf>,
 }
 
@@ -84,7 +86,8 @@ impl Reloader {
         let http = HttpSettings::new(config.limits);
         let workload = Workload::from(&config.workload);
         let budget = Budget::new(&config.limits, &reporting.counters);
-        let parts = parts_of(&config, &workload, reporting, (&budget, &resolver));
+        let groups = Groups::new(Arc::clone(&reporting.counters));
+        let parts = parts_of(&config, &workload, reporting, (&budget, &resolver, &groups));
         let mut forwarders = Vec::new();
         for _ in 0..config.workers {
             let mut listeners = Vec::new();
@@ -112,6 +115,7 @@ impl Reloader {
             forwarders,
             budget,
             resolver,
+            groups,
             file,
         })
     }
@@ -179,7 +183,12 @@ impl Reloader {
         let workload = Workload::from(&self.started_with.workload);
         let parts = Parts {
             trace: config.trace,
-            ..parts_of(&self.started_with, &workload, reporting, (&self.budget, &self.resolver))
+            ..parts_of(
+                &self.started_with,
+                &workload,
+                reporting,
+                (&self.budget, &self.resolver, &self.groups),
+            )
         };
         let started = addresses(&self.started_with);
         let new = addresses(&config);
@@ -220,7 +229,7 @@ fn parts_of<'a>(
     config: &Config,
     workload: &'a Workload,
     reporting: &'a Reporting,
-    (budget, resolver): (&'a Arc<Budget>, &'a Resolver),
+    (budget, resolver, groups): (&'a Arc<Budget>, &'a Resolver, &'a Groups),
 ) -> Parts<'a> {
     let destinations = config.inbound.len() + config.outbound.iter().map(|o| o.destinations.len()).sum::<usize>();
     let pools = destinations.max(1) * usize::from(config.workers.max(1));
@@ -228,6 +237,7 @@ fn parts_of<'a>(
         telemetry: &reporting.telemetry,
         budget,
         resolver,
+        groups,
         workload,
         limits: config.limits,
         max_idle: config

@@ -3,9 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use emberline_proxy::Proxy;
+use http_body_util::{BodyExt, Full};
 
 use super::support::*;
 
@@ -30,6 +36,23 @@ async fn bodies(listen: SocketAddr, n: usize) -> BTreeMap<String, usize> {
         *counts.entry(get(listen, "/").await.1).or_default() += 1;
     }
     counts
+}
+
+/// Says its name with 200 while it is well, and with 503 else.
+async fn moody(name: &'static str, is_well: &Arc<AtomicBool>) -> App {
+    let is_well = Arc::clone(is_well);
+    App::start(move |request| {
+        let is_well = Arc::clone(&is_well);
+        async move {
+            let _ = request.into_body().collect().await;
+            let mut response = http::Response::new(Full::from(name));
+            if !is_well.load(Ordering::SeqCst) {
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            }
+            response
+        }
+    })
+    .await
 }
 
 #[test]
@@ -88,6 +111,27 @@ fn a_destination_that_accepts_no_connection_costs_no_request() {
         assert_eq!(bodies(listen, 20).await, BTreeMap::from([("app".to_owned(), 20)]));
         let failures = metric(&proxy.metrics(), "emberline_proxy_upstream_connection_failures_total");
         assert!((1..=3).contains(&failures), "{failures}");
+        stop(proxy).await;
+    });
+}
+
+#[test]
+fn an_endpoint_that_fails_is_ejected_and_comes_back() {
+    block_on(async {
+        let is_well = Arc::new(AtomicBool::new(false));
+        let (ill, well) = (moody("ill", &is_well).await, App::named("well").await);
+        let outlier = ", outlier: {consecutive_errors: 3, base_ejection_ms: 200}";
+        let (proxy, listen) = outbound(&[ill.address, well.address], outlier);
+        assert_eq!(bodies(listen, 6).await["ill"], 3);
+        let metrics = proxy.metrics();
+        assert_eq!(metric(&metrics, "emberline_proxy_outlier_ejections_total"), 1);
+        assert_eq!(metric(&metrics, "emberline_proxy_endpoints_ejected"), 1);
+        is_well.store(true, Ordering::SeqCst);
+        while metric(&proxy.metrics(), "emberline_proxy_endpoints_ejected") == 1 {
+            get(listen, "/").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(bodies(listen, 10).await["ill"], 5);
         stop(proxy).await;
     });
 }

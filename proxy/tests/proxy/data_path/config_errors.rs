@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
-             destinations, balancer, hash_on, balancer_options, protocol, timeouts)",
+             destinations, balancer, hash_on, balancer_options, outlier, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
@@ -193,6 +193,10 @@ fn what_contradicts_in_how_requests_are_shared_is_told() {
         (
             "balancer_options: {ring_max_points: 9}",
             "`ring_max_points` is below `ring_min_points` (1024): raise it",
+        ),
+        (
+            "outlier: {max_ejected_percent: 0}",
+            "0 is out of range: use a percentage from 1 to 100",
         ),
     ] {
         let line = "    timeouts: {connect_ms";
