@@ -9,6 +9,7 @@
 //! attempts are counted for the process (`emberline_proxy_upstream_connection_failures`).
 
 mod balancer;
+mod check;
 mod dial;
 mod endpoint;
 mod error;
@@ -32,11 +33,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use balancer::Balancer;
+pub(crate) use check::run as run_checks;
 use dial::Dial;
 pub(crate) use dial::prepare;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::{BodyFailure, UpstreamError};
-pub(crate) use group::{Group, Groups, Watch};
+pub(crate) use group::{Group, Groups, ToCheck, Watch};
 use hash_key::HashKey;
 use http::HeaderMap;
 pub(crate) use in_flight::InFlight;

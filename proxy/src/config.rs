@@ -44,7 +44,7 @@ use emberline_yaml::Unreadable;
 use serde::{Deserialize, Serialize};
 
 use crate::route::Template;
-pub use balancing::{BalancerKind, BalancerOptions, HashOn, OutlierConfig};
+pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
 pub use scalar::Address;
 pub(crate) use trust::Trust;
@@ -222,6 +222,9 @@ pub struct Outbound {
     /// that fails keeps its share, so the errors of a release are seen where they arise.
     #[serde(default)]
     pub outlier: Option<OutlierConfig>,
+    /// Checks the health of endpoints; off by default.
+    #[serde(default)]
+    pub health: Option<HealthConfig>,
     /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,

@@ -48,6 +48,10 @@ impl Gauge {
         self.0.fetch_add(1, Ordering::Relaxed);
         InUse(self.clone())
     }
+
+    pub(crate) fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// One of those that are counted.
@@ -70,6 +74,9 @@ pub(crate) struct Counters {
     pub(crate) http2_waiting: Gauge,
     pub(crate) http2_queue_timeouts: Count,
     pub(crate) endpoints_ejected: Gauge,
+    pub(crate) endpoints_unhealthy: Gauge,
+    pub(crate) health_checks: Count,
+    pub(crate) health_check_failures: Count,
     pub(crate) ejections: Count,
     pub(crate) ejections_withheld: Count,
     pub(crate) accept_errors: Count,
@@ -132,7 +139,7 @@ pub(crate) struct CounterMetrics(pub(crate) Arc<Counters>);
 impl Collector for CounterMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.0;
-        let gauges: [(&str, &str, &Gauge); 5] = [
+        let gauges: [(&str, &str, &Gauge); 6] = [
             (
                 "emberline_proxy_connections_open",
                 "Open connections from callers",
@@ -158,12 +165,17 @@ impl Collector for CounterMetrics {
                 "Endpoints that are ejected after consecutive errors",
                 &counters.endpoints_ejected,
             ),
+            (
+                "emberline_proxy_endpoints_unhealthy",
+                "Endpoints that do not pass their health checks",
+                &counters.endpoints_unhealthy,
+            ),
         ];
         for (name, help, gauge) in gauges {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
+            ConstGauge::new(gauge.get()).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 14] = [
+        let plain: [(&str, &str, &Count); 16] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -188,6 +200,16 @@ impl Collector for CounterMetrics {
                 "emberline_proxy_upstream_connection_failures",
                 "Failed attempts to connect to an address of a destination, also where another one was used instead",
                 &counters.upstream_failures,
+            ),
+            (
+                "emberline_proxy_health_checks",
+                "Health checks of endpoints",
+                &counters.health_checks,
+            ),
+            (
+                "emberline_proxy_health_check_failures",
+                "Failed health checks of endpoints",
+                &counters.health_check_failures,
             ),
             (
                 "emberline_proxy_outlier_ejections",

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 pub use crate::listener::BindError;
 use crate::{
+    cluster::Groups,
     config::Config,
     drain::Drain,
     export::ExportError,
@@ -146,7 +147,8 @@ impl Proxy {
             Arc::new(SystemClock),
         )?;
         let (resolver, lookups) = Resolver::new(names, Arc::clone(&reporting.counters));
-        let reloader = Reloader::new(config, file, &reporting, resolver)?;
+        let (groups, to_check) = Groups::new(Arc::clone(&reporting.counters));
+        let reloader = Reloader::new(config, file, &reporting, (resolver, groups))?;
         let shared = Arc::new(Shared {
             reporting,
             reloader,
@@ -165,7 +167,7 @@ impl Proxy {
             workers.push(worker::start(number, mine, Arc::clone(&shared))?);
         }
         let (end_admin, admin_ends) = watch::channel(false);
-        let admin = admin::start(admin_socket, Arc::clone(&shared), lookups, admin_ends)?;
+        let admin = admin::start(admin_socket, Arc::clone(&shared), (lookups, to_check), admin_ends)?;
         Ok(Proxy {
             shared,
             addresses,

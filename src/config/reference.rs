@@ -77,7 +77,7 @@ pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
 inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]
 outbound:
-  - {listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}], outlier: {}}
+  - {listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}], outlier: {}, health: {}}
 ";
 
 /// The page.

@@ -15,14 +15,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use super::health::Health;
-use crate::{config::OutlierConfig, counters::Counters};
+use crate::{
+    config::{HealthConfig, OutlierConfig},
+    counters::Counters,
+};
 
 /// How endpoints are watched.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Watch {
     pub(crate) outlier: Option<OutlierConfig>,
+    pub(crate) check: Option<HealthConfig>,
 }
 
 /// An ejection lasts as long as this many first ones at most.
@@ -34,6 +39,8 @@ pub(crate) struct Group {
     service: String,
     watch: ArcSwap<Watch>,
     members: Mutex<HashMap<SocketAddr, Weak<Health>>>,
+    /// Somebody asks the endpoints, as [`Watch::check`] says.
+    is_checked: Mutex<bool>,
     counters: Arc<Counters>,
 }
 
@@ -43,8 +50,50 @@ impl Group {
             service: service.to_owned(),
             watch: ArcSwap::from_pointee(watch),
             members: Mutex::default(),
+            is_checked: Mutex::new(false),
             counters: Arc::clone(counters),
         })
+    }
+
+    pub(super) fn service(&self) -> &str {
+        &self.service
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// All endpoints that some worker has.
+    pub(super) fn members(&self) -> Vec<(SocketAddr, Arc<Health>)> {
+        let members = self.members.lock();
+        members
+            .iter()
+            .filter_map(|(at, health)| Some((*at, health.upgrade()?)))
+            .collect()
+    }
+
+    /// How endpoints are to be asked.
+    pub(super) fn check_config(&self) -> Option<HealthConfig> {
+        self.watch.load().check.clone()
+    }
+
+    /// The same for whoever asks them; it is told `None` once and is to stop then.
+    pub(super) fn wanted_check(&self) -> Option<HealthConfig> {
+        let mut is_checked = self.is_checked.lock();
+        let config = self.check_config();
+        if config.is_none() {
+            *is_checked = false;
+            self.members().iter().for_each(|(_, health)| health.forget_checks());
+        }
+        config
+    }
+
+    /// Whether somebody has to begin to ask.
+    fn begins_checks(&self) -> bool {
+        let mut is_checked = self.is_checked.lock();
+        let begins = self.check_config().is_some() && !*is_checked;
+        *is_checked |= begins;
+        begins
     }
 
     /// What is known of an address.
@@ -73,12 +122,11 @@ impl Group {
         if !health.is_outlier_after_error(outlier.consecutive_errors) {
             return;
         }
-        let members = self.members.lock();
-        let others = members.values().filter_map(Weak::upgrade);
-        let others: Vec<bool> = others
-            .filter(|other| !std::ptr::eq(Arc::as_ptr(other), health))
-            .map(|other| other.is_ejected())
-            .collect();
+        let members = self.members();
+        let others = members
+            .iter()
+            .filter(|(_, other)| !std::ptr::eq(Arc::as_ptr(other), health));
+        let others: Vec<bool> = others.map(|(_, other)| other.is_ejected()).collect();
         let away = others.iter().filter(|is_ejected| **is_ejected).count();
         let most = (others.len() + 1) * outlier.max_ejected_percent as usize / 100;
         if away == others.len() || away + 1 > most {
@@ -99,34 +147,58 @@ impl Group {
     }
 }
 
+/// Groups whose endpoints are to be asked how they are.
+#[derive(Debug)]
+pub(crate) struct ToCheck(mpsc::UnboundedReceiver<Weak<Group>>);
+
+impl ToCheck {
+    pub(super) async fn next(&mut self) -> Option<Weak<Group>> {
+        self.0.recv().await
+    }
+}
+
 /// The groups of a process, by address of the listener and service.
 #[derive(Debug)]
 pub(crate) struct Groups {
     known: Mutex<HashMap<(SocketAddr, String), Weak<Group>>>,
+    added: mpsc::UnboundedSender<Weak<Group>>,
     counters: Arc<Counters>,
 }
 
 impl Groups {
-    pub(crate) fn new(counters: Arc<Counters>) -> Groups {
-        Groups {
+    /// The groups, and those of them whose health is to be checked.
+    pub(crate) fn new(counters: Arc<Counters>) -> (Groups, ToCheck) {
+        let (added, receiver) = mpsc::unbounded_channel();
+        let groups = Groups {
             known: Mutex::default(),
+            added,
             counters,
-        }
+        };
+        (groups, ToCheck(receiver))
     }
 
     /// The group of a listener, which is watched like this from now on.
     pub(crate) fn group(&self, listen: SocketAddr, service: &str, watch: &Watch) -> Arc<Group> {
         let mut known = self.known.lock();
         let key = (listen, service.to_owned());
-        if let Some(group) = known.get(&key).and_then(Weak::upgrade) {
-            if **group.watch.load() != *watch {
-                group.watch.store(Arc::new(watch.clone()));
+        let group = match known.get(&key).and_then(Weak::upgrade) {
+            Some(group) => {
+                if **group.watch.load() != *watch {
+                    group.watch.store(Arc::new(watch.clone()));
+                }
+                group
             }
-            return group;
+            None => {
+                known.retain(|_, group| group.strong_count() > 0);
+                let group = Group::new(service, watch.clone(), &self.counters);
+                known.insert(key, Arc::downgrade(&group));
+                group
+            }
+        };
+        if group.begins_checks() {
+            // The other half ends with the process only.
+            let _ = self.added.send(Arc::downgrade(&group));
         }
-        known.retain(|_, group| group.strong_count() > 0);
-        let group = Group::new(service, watch.clone(), &self.counters);
-        known.insert(key, Arc::downgrade(&group));
         group
     }
 }
@@ -147,7 +219,10 @@ mod tests {
     impl Endpoints {
         fn new(n: u8) -> Endpoints {
             let outlier = OutlierConfig::default();
-            let watch = Watch { outlier: Some(outlier) };
+            let watch = Watch {
+                outlier: Some(outlier),
+                check: None,
+            };
             let group = Group::new("shop", watch, &Arc::default());
             let endpoint = |last| {
                 let at = SocketAddr::from(([127, 0, 0, last], 80));
@@ -227,13 +302,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_the_setting_nobody_is_ejected_and_a_reload_sets_it() {
-        let groups = Groups::new(Arc::default());
-        let (listen, watched) = (
-            ([127, 0, 0, 1], 1).into(),
-            Watch {
-                outlier: Some(OutlierConfig::default()),
-            },
-        );
+        let (groups, _) = Groups::new(Arc::default());
+        let watched = Watch {
+            outlier: Some(OutlierConfig::default()),
+            check: None,
+        };
+        let listen = ([127, 0, 0, 1], 1).into();
         let group = groups.group(listen, "shop", &Watch::default());
         let (at, other) = (([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into());
         let (health, _other) = (group.health(at), group.health(other));

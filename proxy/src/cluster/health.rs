@@ -5,14 +5,14 @@
 //! time is over, and either comes back with its success or stays away.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::counters::InUse;
+use crate::counters::{Gauge, InUse};
 
 /// How long an endpoint that refused a connection is passed over. Short, because it may be back at once; long enough that
 /// an address family without a route costs next to nothing.
@@ -36,6 +36,17 @@ pub(crate) struct Health {
     out_until: AtomicU64,
     errors: AtomicU32,
     ejection: Mutex<Ejections>,
+    /// What health checks say.
+    is_unhealthy: AtomicBool,
+    checks: Mutex<Run>,
+}
+
+/// Checks in a row that say other than what is known.
+#[derive(Debug, Default)]
+struct Run {
+    length: u32,
+    /// Counts it as unhealthy.
+    counted: Option<InUse>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +67,8 @@ impl Default for Health {
             out_until: AtomicU64::new(0),
             errors: AtomicU32::new(0),
             ejection: Mutex::default(),
+            is_unhealthy: AtomicBool::new(false),
+            checks: Mutex::default(),
         }
     }
 }
@@ -72,7 +85,8 @@ impl Health {
     /// Whether requests may go there as far as is known.
     pub(super) fn is_fit(&self) -> bool {
         let is_over = |until: u64| until == 0 || until <= self.now();
-        is_over(self.avoided_until.load(Ordering::Relaxed))
+        !self.is_unhealthy.load(Ordering::Relaxed)
+            && is_over(self.avoided_until.load(Ordering::Relaxed))
             && (self.phase.load(Ordering::Relaxed) == IN || is_over(self.out_until.load(Ordering::Relaxed)))
     }
 
@@ -142,5 +156,60 @@ impl Health {
         self.out_until.store(now + milliseconds(time), Ordering::Relaxed);
         self.phase.store(OUT, Ordering::Relaxed);
         time
+    }
+
+    /// A health check has passed. True where `enough` in a row make it healthy again.
+    pub(super) fn check_passed(&self, enough: u32) -> bool {
+        let mut run = self.checks.lock();
+        let turns = self.is_unhealthy.load(Ordering::Relaxed) && run.length + 1 >= enough;
+        if turns {
+            self.is_unhealthy.store(false, Ordering::Relaxed);
+            run.counted = None;
+        }
+        run.length = match self.is_unhealthy.load(Ordering::Relaxed) {
+            true => run.length + 1,
+            false => 0,
+        };
+        turns
+    }
+
+    /// A health check has failed. True where `enough` in a row make it unhealthy.
+    pub(super) fn check_failed(&self, enough: u32, unhealthy: &Gauge) -> bool {
+        let mut run = self.checks.lock();
+        let turns = !self.is_unhealthy.load(Ordering::Relaxed) && run.length + 1 >= enough;
+        if turns {
+            self.is_unhealthy.store(true, Ordering::Relaxed);
+            run.counted = Some(unhealthy.one());
+        }
+        run.length = match self.is_unhealthy.load(Ordering::Relaxed) {
+            true => 0,
+            false => run.length + 1,
+        };
+        turns
+    }
+
+    /// It is no longer checked.
+    pub(super) fn forget_checks(&self) {
+        *self.checks.lock() = Run::default();
+        self.is_unhealthy.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_checks_in_a_row_change_what_is_known() {
+        let (health, unhealthy) = (Health::default(), Gauge::default());
+        let fail = || health.check_failed(3, &unhealthy);
+        let pass = || health.check_passed(2);
+        assert!(!fail() && !fail() && !pass() && !fail() && !fail() && health.is_fit());
+        assert!(fail() && !health.is_fit() && unhealthy.get() == 1);
+        assert!(!fail() && !pass() && !fail() && !pass() && !health.is_fit());
+        assert!(pass() && health.is_fit() && unhealthy.get() == 0);
+        assert!(!fail() && !fail() && fail());
+        health.forget_checks();
+        assert!(health.is_fit() && unhealthy.get() == 0);
     }
 }

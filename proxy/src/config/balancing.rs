@@ -124,3 +124,72 @@ impl OutlierConfig {
         Duration::from_millis(self.base_ejection_ms)
     }
 }
+
+/// How endpoints are asked whether they are well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckKind {
+    /// `GET` over HTTP/1.1.
+    #[default]
+    Http,
+    /// `GET` over HTTP/2 with prior knowledge.
+    Http2,
+    /// A connection can be opened.
+    Tcp,
+    /// `grpc.health.v1.Health/Check`.
+    Grpc,
+}
+
+/// Active health checks, which each proxy makes of each endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// What is checked: the response to a `GET`, that a connection can be opened, or the gRPC health service.
+    pub check: CheckKind,
+    /// `http`, `http2`: the path.
+    pub path: String,
+    /// `http`, `http2`: the expected status; default: any from 200 to 299.
+    #[serde(deserialize_with = "scalar::optional_status")]
+    pub expect: Option<u16>,
+    /// `grpc`: the service asked for; default: the whole server.
+    pub service: String,
+    /// Time between two checks of an endpoint, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub interval_ms: u64,
+    /// Time for the answer, in milliseconds.
+    #[serde(deserialize_with = "scalar::milliseconds")]
+    pub timeout_ms: u64,
+    /// Failed checks in a row after which an endpoint gets no requests, unless all are unhealthy.
+    #[serde(deserialize_with = "scalar::positive_u32")]
+    pub unhealthy_after: u32,
+    /// Passed checks in a row after which it gets requests again.
+    #[serde(deserialize_with = "scalar::positive_u32")]
+    pub healthy_after: u32,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        HealthConfig {
+            check: CheckKind::default(),
+            path: "/".to_owned(),
+            expect: None,
+            service: String::new(),
+            interval_ms: 5_000,
+            timeout_ms: 1_000,
+            unhealthy_after: 3,
+            healthy_after: 2,
+        }
+    }
+}
+
+impl HealthConfig {
+    /// [`HealthConfig::interval_ms`].
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms)
+    }
+
+    /// [`HealthConfig::timeout_ms`].
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}

@@ -7,9 +7,9 @@ use std::{
 
 use emberline_yaml::{Node, Problem};
 
-use http::HeaderName;
+use http::{HeaderName, uri::PathAndQuery};
 
-use super::{Address, Config, HashOn, IdentityRule, Outbound};
+use super::{Address, CheckKind, Config, HashOn, HealthConfig, IdentityRule, Outbound};
 use crate::route::RouteTable;
 
 /// Looks through a configuration; `places` is its file.
@@ -132,6 +132,26 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
         let message =
             "`outlier` has no effect with a single address, which is never ejected: add another, or remove it";
         say("outlier", message.to_owned());
+    }
+    if let Some(health) = &outbound.health {
+        let (is_http, is_grpc) = (
+            matches!(health.check, CheckKind::Http | CheckKind::Http2),
+            health.check == CheckKind::Grpc,
+        );
+        if !health.path.starts_with('/') || health.path.parse::<PathAndQuery>().is_err() {
+            say(
+                "health.path",
+                format!("`{}` is not a path: use, for example, `/healthz`", health.path),
+            );
+        }
+        if !is_http && (health.expect.is_some() || health.path != HealthConfig::default().path) {
+            let message = "`path` and `expect` have no effect with this check: use `check: http`, or remove them";
+            say("health", message.to_owned());
+        }
+        if !is_grpc && !health.service.is_empty() {
+            let message = "`service` has no effect with this check: use `check: grpc`, or remove it";
+            say("health.service", message.to_owned());
+        }
     }
     if options.ring_max_points < options.ring_min_points {
         let message = format!(

@@ -196,6 +196,10 @@ pub(super) fn percent<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> 
     whole(d, 1, 100, "a percentage").map(|n| n as u32)
 }
 
+pub(super) fn optional_status<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
+    whole(d, 200, 599, "a status").map(|n| Some(n as u16))
+}
+
 /// Points of a ring.
 pub(super) fn points<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     whole(d, 1, 1_000_000, "a number of points").map(|n| n as usize)

@@ -75,6 +75,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
         },
         watch: Watch {
             outlier: outbound.outlier,
+            check: outbound.health.clone(),
         },
         timeouts: outbound.timeouts,
     });

@@ -81,12 +81,11 @@ impl Reloader {
         config: Config,
         file: Option<&Path>,
         reporting: &Reporting,
-        resolver: Resolver,
+        (resolver, groups): (Resolver, Groups),
     ) -> Result<Reloader, DuplicateTemplate> {
         let http = HttpSettings::new(config.limits);
         let workload = Workload::from(&config.workload);
         let budget = Budget::new(&config.limits, &reporting.counters);
-        let groups = Groups::new(Arc::clone(&reporting.counters));
         let parts = parts_of(&config, &workload, reporting, (&budget, &resolver, &groups));
         let mut forwarders = Vec::new();
         for _ in 0..config.workers {
@@ -295,7 +294,8 @@ pub(super) mod tests {
         let profiler = ProfilerOptions { enabled: false, hz: 1 };
         let reporting = Reporting::start(None, &workload, Component::Proxy, profiler, Arc::new(SystemClock)).unwrap();
         let (resolver, _) = Resolver::new(Arc::new(System), Arc::default());
-        Reloader::new(config, None, &reporting, resolver).unwrap()
+        let (groups, _) = Groups::new(Arc::default());
+        Reloader::new(config, None, &reporting, (resolver, groups)).unwrap()
     }
 
     #[test]

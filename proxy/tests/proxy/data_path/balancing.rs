@@ -135,3 +135,32 @@ fn an_endpoint_that_fails_is_ejected_and_comes_back() {
         stop(proxy).await;
     });
 }
+
+#[test]
+fn an_endpoint_that_does_not_pass_its_checks_gets_no_requests_until_it_does() {
+    block_on(async {
+        for check in ["check: http, path: /healthz", "check: http, expect: 200"] {
+            let is_well = Arc::new(AtomicBool::new(false));
+            let (ill, well) = (moody("ill", &is_well).await, App::named("well").await);
+            let health = format!(", health: {{{check}, interval_ms: 20, unhealthy_after: 2}}");
+            let (proxy, listen) = outbound(&[ill.address, well.address], &health);
+            let unhealthy = || metric(&proxy.metrics(), "emberline_proxy_endpoints_unhealthy");
+            eventually("it is unhealthy", || unhealthy() == 1).await;
+            assert_eq!(bodies(listen, 10).await, BTreeMap::from([("well".to_owned(), 10)]));
+            is_well.store(true, Ordering::SeqCst);
+            eventually("it is healthy", || unhealthy() == 0).await;
+            assert_eq!(bodies(listen, 10).await["ill"], 5);
+            stop(proxy).await;
+        }
+        // Where nobody listens, and where nobody speaks gRPC.
+        let app = App::named("app").await;
+        for (check, healthy) in [("tcp", 1), ("grpc", 0), ("http", 1), ("http2", 0)] {
+            let health = format!(", health: {{check: {check}, interval_ms: 20}}");
+            let (proxy, listen) = outbound(&[nobody().await, app.address], &health);
+            let unhealthy = || metric(&proxy.metrics(), "emberline_proxy_endpoints_unhealthy");
+            eventually(check, || unhealthy() == 2 - healthy).await;
+            assert_eq!(bodies(listen, 4).await["app"], 4, "{check}");
+            stop(proxy).await;
+        }
+    });
+}

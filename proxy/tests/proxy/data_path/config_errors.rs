@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
-             destinations, balancer, hash_on, balancer_options, outlier, protocol, timeouts)",
+             destinations, balancer, hash_on, balancer_options, outlier, health, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
@@ -197,6 +197,18 @@ fn what_contradicts_in_how_requests_are_shared_is_told() {
         (
             "outlier: {max_ejected_percent: 0}",
             "0 is out of range: use a percentage from 1 to 100",
+        ),
+        (
+            "health: {path: healthz}",
+            "`healthz` is not a path: use, for example, `/healthz`",
+        ),
+        (
+            "health: {check: tcp, path: /healthz}",
+            "`path` and `expect` have no effect with this check: use `check: http`, or remove them",
+        ),
+        (
+            "health: {service: shop.Cart}",
+            "`service` has no effect with this check: use `check: grpc`, or remove it",
         ),
     ] {
         let line = "    timeouts: {connect_ms";
