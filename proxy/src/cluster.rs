@@ -1,8 +1,8 @@
 //! The endpoints of one service: who gets the next request, and the connections that are kept for it.
 //!
 //! Guarantees: endpoints are shared by the weights of what was written ([`balancer`]); one that accepts no connection costs no
-//! request while another one does ([`send`]); whether a request that may have arrived is sent once more is decided in one
-//! place ([`replay`]). What was written as a name is all its addresses ([`name`]). A cluster with a single address takes no
+//! request while another one does ([`send`]); whether a request that may have arrived is sent once more is decided in
+//! two places: over a connection of the pool that ended ([`replay`]), and as configured ([`retry`]). What was written as a name is all its addresses ([`name`]). A cluster with a single address takes no
 //! lock to pick it.
 //!
 //! Wrong on purpose: a request that went on to another release is not in the record of the one that accepted no connection; such
@@ -21,6 +21,7 @@ mod load;
 mod name;
 mod pool;
 mod replay;
+mod retry;
 mod send;
 mod upload;
 mod upstream_body;
@@ -46,20 +47,22 @@ use name::Addresses;
 pub(crate) use name::Upstream;
 use parking_lot::Mutex;
 pub(crate) use pool::{Http1Options, PING_EVERY, PING_TIMEOUT, Switched};
+use retry::Retries;
 pub(crate) use send::Call;
 pub(crate) use upstream_body::UpstreamBody;
 
 use crate::{
     budget::Budget,
-    config::{Address, BalancerKind, BalancerOptions, HashOn, Timeouts},
+    config::{Address, BalancerKind, BalancerOptions, HashOn, RetryConfig, Timeouts},
 };
 
-/// How requests are shared among endpoints.
+/// How requests are shared among endpoints, and tried again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sharing {
     pub(crate) balancer: BalancerKind,
     pub(crate) options: BalancerOptions,
     pub(crate) hash_on: Option<HashOn>,
+    pub(crate) retries: RetryConfig,
 }
 
 /// The endpoints of one service, in one worker.
@@ -67,6 +70,7 @@ pub(crate) struct Sharing {
 pub(crate) struct Cluster {
     members: Vec<Member>,
     sharing: Sharing,
+    retries: Retries,
     key: Option<HashKey>,
     /// How fast the averages of latencies decay, if they are read.
     decay: Option<Duration>,
@@ -139,6 +143,7 @@ impl Cluster {
         Cluster {
             key: sharing.hash_on.as_ref().and_then(HashKey::new),
             decay: current.balancer.decay(),
+            retries: Retries::new(sharing.retries.clone()),
             sharing,
             current: ArcSwap::from_pointee(current),
             following: Mutex::default(),

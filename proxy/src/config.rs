@@ -33,6 +33,7 @@
 mod balancing;
 mod contradictions;
 mod explain;
+mod retries;
 mod scalar;
 mod trust;
 
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use crate::route::Template;
 pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
+pub use retries::{RetryConfig, RetryOn};
 pub use scalar::Address;
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
@@ -225,6 +227,9 @@ pub struct Outbound {
     /// Checks the health of endpoints; off by default.
     #[serde(default)]
     pub health: Option<HealthConfig>,
+    /// Retries.
+    #[serde(default)]
+    pub retries: RetryConfig,
     /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,

@@ -83,6 +83,7 @@ pub(crate) struct Counters {
     pub(crate) upstream_connections: Count,
     pub(crate) upstream_failures: Count,
     pub(crate) retries: Count,
+    pub(crate) retry_budget_spent: Count,
     pub(crate) pooled_failures: Count,
     pub(crate) lookups: Count,
     pub(crate) lookup_failures: Count,
@@ -175,7 +176,7 @@ impl Collector for CounterMetrics {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.get()).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 16] = [
+        let plain: [(&str, &str, &Count); 17] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -223,8 +224,13 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_retries",
-                "Requests resent because a pooled connection was closed, or because HTTP/2 said that they were not processed",
+                "Requests resent: a pooled connection was closed, HTTP/2 said that they were not processed, or as `retries` says",
                 &counters.retries,
+            ),
+            (
+                "emberline_proxy_retry_budget_spent",
+                "Requests that failed and were not retried because the budget of retries was spent",
+                &counters.retry_budget_spent,
             ),
             (
                 "emberline_proxy_pooled_connection_failures",

@@ -13,6 +13,7 @@ use super::{
 const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
+const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
@@ -134,11 +135,16 @@ impl Tree {
         let mut items = source::items(PROXY);
         items.extend(source::items(PROXY_TRUST));
         items.extend(source::items(PROXY_BALANCING));
+        items.extend(source::items(PROXY_RETRIES));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(
             "optional_positive".to_owned(),
             bounds.get("positive").cloned().unwrap_or_default(),
+        );
+        bounds.insert(
+            "optional_milliseconds".to_owned(),
+            bounds.get("milliseconds").cloned().unwrap_or_default(),
         );
         bounds.insert("share".to_owned(), "0 to 1".to_owned());
         bounds.insert("share_of_caller".to_owned(), "0.01 to 1".to_owned());

@@ -22,6 +22,26 @@ pub(crate) struct Times {
     pub(crate) timeouts: Timeouts,
     /// To open a connection: less than `timeouts.connect_ms` while other endpoints are left to try.
     pub(crate) connect: Duration,
+    /// To the head of the response.
+    pub(crate) response: Duration,
+    /// `response` is what `retries.per_try_ms` says.
+    pub(crate) is_per_try: bool,
+}
+
+impl Times {
+    /// No response came from `address` in time.
+    pub(super) fn late(&self, address: &Address) -> UpstreamError {
+        let (setting, limit) = if self.is_per_try {
+            ("retries.per_try_ms", self.response)
+        } else {
+            ("timeouts.request_ms", self.timeouts.request())
+        };
+        UpstreamError::Timeout {
+            address: address.clone(),
+            setting,
+            limit,
+        }
+    }
 }
 
 /// How an address is reached.

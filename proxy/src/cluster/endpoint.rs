@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 
 use super::{
@@ -46,13 +46,20 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Answer::Http1(response) => response.status(),
+            Answer::Http2(response) => response.status(),
+        }
+    }
+
     /// Whether it says that the endpoint has failed: a status of 500 or more, or one of gRPC that stands for it.
     pub(super) fn is_failure(&self) -> bool {
-        let (status, headers) = match self {
-            Answer::Http1(response) => (response.status(), response.headers()),
-            Answer::Http2(response) => (response.status(), response.headers()),
+        let headers = match self {
+            Answer::Http1(response) => response.headers(),
+            Answer::Http2(response) => response.headers(),
         };
-        status.is_server_error() || matches!(grpc::status(headers), Some(grpc::INTERNAL | grpc::UNAVAILABLE))
+        self.status().is_server_error() || matches!(grpc::status(headers), Some(grpc::INTERNAL | grpc::UNAVAILABLE))
     }
 }
 
@@ -127,9 +134,9 @@ impl Endpoint {
         self.group.failed(self.dial.at(), &self.health);
     }
 
-    /// It did not answer.
-    pub(super) fn gave_no_answer(&self, error: &UpstreamError) {
-        if error.is_connect() {
+    /// It did not answer. `moves_on`: others are asked first where it accepts no connection.
+    pub(super) fn gave_no_answer(&self, error: &UpstreamError, moves_on: bool) {
+        if moves_on && error.is_connect() {
             self.health.refused();
         }
         if error.is_of_endpoint() {

@@ -71,10 +71,12 @@ pub(crate) enum UpstreamError {
         source: BoxedHyper,
     },
     /// No response in time.
-    #[error("no response from {address} within timeouts.request_ms ({limit:?})")]
+    #[error("no response from {address} within {setting} ({limit:?})")]
     Timeout {
         /// The destination.
         address: Address,
+        /// What sets the time.
+        setting: &'static str,
         /// The time.
         limit: Duration,
     },

@@ -16,6 +16,14 @@ use crate::body::{KeptBody, RequestBody};
 /// Of a request's body over HTTP/2 so much is kept until it is answered: most calls of gRPC are shorter.
 pub(super) const KEPT_BYTES: usize = 16 << 10;
 
+/// Whether sending a request twice does no more than sending it once.
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    )
+}
+
 /// What it takes to send a request once more.
 pub(super) struct Replay {
     method: Method,
@@ -26,11 +34,7 @@ pub(super) struct Replay {
 impl Replay {
     /// `None` when sending the request twice could do harm or is not possible.
     pub(super) fn of(request: &Request<RequestBody>) -> Option<Replay> {
-        let is_idempotent = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        );
-        (is_idempotent && request.body().is_end_stream()).then(|| Replay {
+        (is_idempotent(request.method()) && request.body().is_end_stream()).then(|| Replay {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),

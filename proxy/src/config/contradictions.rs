@@ -153,6 +153,15 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
             say("health.service", message.to_owned());
         }
     }
+    if let Some(per_try) = outbound.retries.per_try_ms
+        && per_try > outbound.timeouts.request_ms
+    {
+        let message = format!(
+            "`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({}): lower it, or remove it",
+            outbound.timeouts.request_ms
+        );
+        say("retries.per_try_ms", message);
+    }
     if options.ring_max_points < options.ring_min_points {
         let message = format!(
             "`ring_max_points` is below `ring_min_points` ({}): raise it",

@@ -200,6 +200,18 @@ pub(super) fn optional_status<'de, D: Deserializer<'de>>(d: D) -> Result<Option<
     whole(d, 200, 599, "a status").map(|n| Some(n as u16))
 }
 
+pub(super) fn attempts<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 0, 10, "a number").map(|n| n as u32)
+}
+
+pub(super) fn small<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 0, 10_000, "a number").map(|n| n as u32)
+}
+
+pub(super) fn optional_milliseconds<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    milliseconds(d).map(Some)
+}
+
 /// Points of a ring.
 pub(super) fn points<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     whole(d, 1, 1_000_000, "a number of points").map(|n| n as usize)

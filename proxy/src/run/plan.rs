@@ -72,6 +72,7 @@ pub(super) fn wanted(config: &Config) -> Vec<Wanted<'_>> {
             balancer: outbound.balancer,
             options: outbound.balancer_options,
             hash_on: outbound.hash_on.clone(),
+            retries: outbound.retries.clone(),
         },
         watch: Watch {
             outlier: outbound.outlier,

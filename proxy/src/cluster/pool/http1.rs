@@ -225,9 +225,9 @@ impl Http1Pool {
         self.make_origin_form(&mut request);
         if let Some(mut connection) = poll_fn(|cx| Poll::Ready(self.check_out(cx))).await {
             let replay = Replay::of(&request);
-            match connection.send(request, times.timeouts.request()).await {
+            match connection.send(request, times.response).await {
                 Ok(response) => return Ok(self.body_of(response, connection, times)),
-                Err(SendError::Timeout) => return Err(self.timed_out(times).into()),
+                Err(SendError::Timeout) => return Err(times.late(self.dial.address()).into()),
                 // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
                 Err(SendError::Failed { error, unsent }) => {
                     request = match next_try(unsent.map(|unsent| *unsent), replay, &error) {
@@ -252,9 +252,9 @@ impl Http1Pool {
                 });
             }
         };
-        match connection.send(request, times.timeouts.request()).await {
+        match connection.send(request, times.response).await {
             Ok(response) => Ok(self.body_of(response, connection, times)),
-            Err(SendError::Timeout) => Err(self.timed_out(times).into()),
+            Err(SendError::Timeout) => Err(times.late(self.dial.address()).into()),
             Err(SendError::Failed { error, unsent }) => Err(Failed {
                 error: UpstreamError::from_hyper(self.dial.address(), error),
                 again: unsent,
@@ -278,13 +278,6 @@ impl Http1Pool {
             idle_since: Instant::now(),
             usable_for: None,
         })
-    }
-
-    fn timed_out(&self, times: &Times) -> UpstreamError {
-        UpstreamError::Timeout {
-            address: self.dial.address().clone(),
-            limit: times.timeouts.request(),
-        }
     }
 
     /// Path and query in the request line, the authority in `Host`.

@@ -506,11 +506,6 @@ impl Http2Pool {
         let (upload, mut timer) = (Upload::of(&request), IdleTimer::default());
         // A call of gRPC has the time that its caller gives it, and a stream has nothing to say until something happens.
         let is_limited = !grpc::is_grpc(request.headers());
-        let limit = times.timeouts.request();
-        let timed_out = || UpstreamError::Timeout {
-            address: self.dial.address().clone(),
-            limit,
-        };
         let exchange = async {
             let mut is_first = true;
             loop {
@@ -541,8 +536,8 @@ impl Http2Pool {
                 return Poll::Pending;
             }
             upload
-                .poll_stalled(&mut timer, cx, limit)
-                .map(|()| Err(timed_out().into()))
+                .poll_stalled(&mut timer, cx, times.response)
+                .map(|()| Err(times.late(self.dial.address()).into()))
         })
         .await
     }

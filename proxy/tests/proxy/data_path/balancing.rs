@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use emberline_proxy::Proxy;
 use http_body_util::{BodyExt, Full};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::support::*;
 
@@ -103,7 +105,7 @@ fn an_endpoint_that_is_busy_gets_no_more() {
 }
 
 #[test]
-fn a_destination_that_accepts_no_connection_costs_no_request() {
+fn a_destination_that_accepts_no_connection_costs_no_request_unless_it_is_to_be_seen() {
     block_on(async {
         let app = App::named("app").await;
         let addresses = [nobody().await, app.address];
@@ -111,6 +113,9 @@ fn a_destination_that_accepts_no_connection_costs_no_request() {
         assert_eq!(bodies(listen, 20).await, BTreeMap::from([("app".to_owned(), 20)]));
         let failures = metric(&proxy.metrics(), "emberline_proxy_upstream_connection_failures_total");
         assert!((1..=3).contains(&failures), "{failures}");
+        stop(proxy).await;
+        let (proxy, listen) = outbound(&addresses, ", retries: {on: [unprocessed]}");
+        assert_eq!(bodies(listen, 20).await["app"], 10);
         stop(proxy).await;
     });
 }
@@ -162,5 +167,76 @@ fn an_endpoint_that_does_not_pass_its_checks_gets_no_requests_until_it_does() {
             assert_eq!(bodies(listen, 4).await["app"], 4, "{check}");
             stop(proxy).await;
         }
+    });
+}
+
+/// Sends a request with a body.
+async fn send(listen: SocketAddr, method: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(listen).await.unwrap();
+    let request = format!("{method} / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (head, body) = read_answer(&mut stream).await;
+    (status(&head), body)
+}
+
+/// Says what it was sent.
+async fn echo() -> App {
+    App::start(|request| async move {
+        let body: Bytes = request.into_body().collect().await.unwrap().to_bytes();
+        http::Response::new(Full::from(body))
+    })
+    .await
+}
+
+#[test]
+fn what_is_configured_is_tried_again_at_another_endpoint_with_its_body_and_a_post_is_not() {
+    block_on(async {
+        let closing = raw_app(|mut stream: TcpStream| async move {
+            read_head(&mut stream).await;
+        })
+        .await;
+        let failing = moody("ill", &Arc::default()).await.address;
+        let silent = raw_app(|mut stream: TcpStream| async move {
+            read_head(&mut stream).await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        for (bad, retries, failure) in [
+            (closing, "on: [reset]", 502),
+            (failing, "on: [503]", 503),
+            (silent, "on: [timeout], per_try_ms: 200", 504),
+        ] {
+            let app = echo().await;
+            let (proxy, listen) = outbound(&[bad, app.address], &format!(", retries: {{{retries}}}"));
+            for _ in 0..4 {
+                assert_eq!(send(listen, "PUT").await, (200, "body".to_owned()), "{retries}");
+            }
+            let retried = metric(&proxy.metrics(), "emberline_proxy_retries_total");
+            assert_eq!(retried, 2, "{retries}");
+            let mut statuses = [send(listen, "POST").await.0, send(listen, "POST").await.0];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, failure], "{retries}");
+            stop(proxy).await;
+        }
+    });
+}
+
+#[test]
+fn a_sole_endpoint_is_tried_again_within_the_budget_and_its_last_response_passed_on() {
+    block_on(async {
+        let app = moody("ill", &Arc::default()).await;
+        let (proxy, listen) = outbound(
+            &[app.address],
+            ", retries: {on: [503], attempts: 2, budget_min_per_second: 1}",
+        );
+        for n in 1..=5 {
+            assert_eq!(get(listen, "/").await.1, "ill");
+            assert_eq!(app.requests(), 3 * n);
+        }
+        // Ten, and a fifth of the requests.
+        get(listen, "/").await;
+        let spent = metric(&proxy.metrics(), "emberline_proxy_retry_budget_spent_total");
+        assert_eq!((spent, app.requests()), (1, 17));
+        stop(proxy).await;
     });
 }

@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
-             destinations, balancer, hash_on, balancer_options, outlier, health, protocol, timeouts)",
+             destinations, balancer, hash_on, balancer_options, outlier, health, retries, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
@@ -209,6 +209,14 @@ fn what_contradicts_in_how_requests_are_shared_is_told() {
         (
             "health: {service: shop.Cart}",
             "`service` has no effect with this check: use `check: grpc`, or remove it",
+        ),
+        (
+            "retries: {on: [often]}",
+            "`often` is not a reason for a retry: use connect_failure, unprocessed, reset, timeout or a status such as 503",
+        ),
+        (
+            "retries: {per_try_ms: 40000}",
+            "`per_try_ms: 40000` has no effect above `timeouts.request_ms` (30000): lower it, or remove it",
         ),
     ] {
         let line = "    timeouts: {connect_ms";
