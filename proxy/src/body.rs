@@ -49,7 +49,7 @@ impl fmt::Debug for Held {
     }
 }
 
-/// The beginning of a body that has passed; all of it, as long as it is short.
+/// The beginning of a body that has passed; all of it, as long as it is short. It can be had more than once.
 #[derive(Debug)]
 pub(crate) struct KeptBody {
     most: usize,
@@ -67,14 +67,8 @@ struct KeptState {
 impl KeptBody {
     fn note(&self, frame: &Frame<Bytes>, is_last: bool) {
         let mut state = self.state.lock();
-        let copy = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => {
-                state.bytes += data.len();
-                Frame::data(data.clone())
-            }
-            (_, Some(trailers)) => Frame::trailers(trailers.clone()),
-            _ => return,
-        };
+        state.bytes += frame.data_ref().map_or(0, Bytes::len);
+        let Some(copy) = copy_of(frame) else { return };
         state.is_too_long |= state.bytes > self.most;
         if state.is_too_long {
             state.frames = Vec::new();
@@ -86,12 +80,25 @@ impl KeptBody {
 
     /// The whole body again; `None` where that is not here.
     pub(crate) fn again(&self) -> Option<RequestBody> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if !state.is_whole || state.is_too_long {
             return None;
         }
-        let frames = std::mem::take(&mut state.frames).into_iter().map(Ok::<_, Infallible>);
+        let frames: Vec<_> = state
+            .frames
+            .iter()
+            .filter_map(copy_of)
+            .map(Ok::<_, Infallible>)
+            .collect();
         Some(RequestBody::stream(StreamBody::new(futures_util::stream::iter(frames))))
+    }
+}
+
+fn copy_of(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
+    match (frame.data_ref(), frame.trailers_ref()) {
+        (Some(data), _) => Some(Frame::data(data.clone())),
+        (_, Some(trailers)) => Some(Frame::trailers(trailers.clone())),
+        _ => None,
     }
 }
 
@@ -158,8 +165,11 @@ impl RequestBody {
         }
     }
 
-    /// Keeps what passes from now on, up to so many bytes.
+    /// Keeps what passes from now on, up to so many bytes; whoever asked first has said how many.
     pub(crate) fn keep(&mut self, most: usize) -> Arc<KeptBody> {
+        if let Some(kept) = &self.kept {
+            return Arc::clone(kept);
+        }
         let kept = Arc::new(KeptBody {
             most,
             state: Mutex::default(),

@@ -1,267 +1,221 @@
-//! Destinations of one service: who gets the next request, and the connections that are kept for it.
+//! The endpoints of one service: who gets the next request, and the connections that are kept for it.
 //!
-//! Guarantees: smooth weighted round robin, so any run of requests as long as the sum of the weights is shared exactly by
-//! weight; a destination's connections survive a change of the configuration that keeps its address; whether a request is
-//! sent once more is decided in one place ([`retry`]). A member that is a name is all its addresses ([`host`]).
+//! Guarantees: endpoints are shared by the weights of what was written ([`balancer`]); one that accepts no connection costs no
+//! request while another one does ([`send`]); whether a request that may have arrived is sent once more is decided in
+//! two places: over a connection of the pool that ended ([`replay`]), and as configured ([`retry`]). What was written as a name is all its addresses ([`name`]). A cluster with a single address takes no
+//! lock to pick it.
 //!
-//! Wrong on purpose: a destination that refuses connections stays in the round: its errors are what a release's verdict
-//! is about, and hiding them is not this proxy's work yet. Only one of several addresses of a name is passed over.
+//! Wrong on purpose: a request that went on to another release is not in the record of the one that accepted no connection; such
+//! attempts are counted for the process (`emberline_proxy_upstream_connection_failures`).
 
+mod balancer;
+mod check;
+mod dial;
+mod endpoint;
 mod error;
-mod host;
-mod http1;
-mod http2;
-mod keep_alive;
+mod group;
+mod hash_key;
+mod health;
+mod in_flight;
+mod load;
+mod name;
+mod pool;
+mod replay;
 mod retry;
-mod socket;
+mod send;
+mod upload;
+mod upstream_body;
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Weak},
-    task::{Context, Poll, ready},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
+use balancer::Balancer;
+pub(crate) use check::run as run_checks;
+use dial::Dial;
+pub(crate) use dial::prepare;
+pub(crate) use endpoint::Endpoint;
 pub(crate) use error::{BodyFailure, UpstreamError};
-pub(crate) use host::Upstream;
-use http::Request;
-use http1::Http1Pool;
-pub(crate) use http1::{Http1Body, Http1Options};
-pub(crate) use http2::{Http2Body, Http2Pool, PING_EVERY, PING_TIMEOUT};
+pub(crate) use group::{Group, Groups, ToCheck, Watch};
+use hash_key::HashKey;
+use http::HeaderMap;
+pub(crate) use in_flight::InFlight;
+use name::Addresses;
+pub(crate) use name::Upstream;
 use parking_lot::Mutex;
-pub(crate) use socket::Switched;
-use socket2::SockRef;
-use tokio::net::TcpStream;
+pub(crate) use pool::{Http1Options, PING_EVERY, PING_TIMEOUT, Switched};
+use retry::Retries;
+pub(crate) use send::Call;
+pub(crate) use upstream_body::UpstreamBody;
 
 use crate::{
-    body::{LastMove, RequestBody},
     budget::Budget,
-    config::{Address, Timeouts},
-    counters::Counters,
-    telemetry::{PeerId, Source},
-    wire::io::IdleTimer,
+    config::{Address, BalancerKind, BalancerOptions, HashOn, RetryConfig, Timeouts},
 };
 
-/// The body of a request that waits for its response: while it moves, the destination is not late.
-#[derive(Debug)]
-struct Upload {
-    /// The task that sends a body over HTTP/2 is another one: the last bytes that it moved are found when a time is up.
-    moved: Option<Arc<LastMove>>,
+/// How requests are shared among endpoints, and tried again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Sharing {
+    pub(crate) balancer: BalancerKind,
+    pub(crate) options: BalancerOptions,
+    pub(crate) hash_on: Option<HashOn>,
+    pub(crate) retries: RetryConfig,
 }
 
-impl Upload {
-    fn of(request: &Request<RequestBody>) -> Upload {
-        Upload {
-            moved: request.body().last_move(),
-        }
-    }
-
-    /// Ready when `limit` has passed without a byte of the body moving.
-    fn poll_stalled(&self, timer: &mut IdleTimer, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
-        ready!(timer.poll(cx, limit));
-        while let Some(moved) = &self.moved
-            && let Some(left) = limit.checked_sub(moved.elapsed())
-            && !left.is_zero()
-        {
-            timer.disarm();
-            ready!(timer.poll(cx, left));
-        }
-        Poll::Ready(())
-    }
-}
-
-/// One address of a service.
-#[derive(Debug)]
-pub(crate) struct Destination {
-    /// As it was written.
-    address: Address,
-    /// Where that is.
-    at: SocketAddr,
-    /// Whose address it is one of, if it was written as a name.
-    host: Weak<host::Host>,
-    pub(crate) http1: Http1Pool,
-    pub(crate) http2: Http2Pool,
-    /// The release that answered last: whom the next request is for, before it is answered.
-    last_peer: Mutex<Option<PeerId>>,
-    /// Of whose shares the names are that it says.
-    source: Source,
-    budget: Arc<Budget>,
-}
-
-impl Destination {
-    pub(crate) fn new(at: SocketAddr, options: Http1Options, budget: Arc<Budget>) -> Arc<Destination> {
-        Destination::of_host(Weak::new(), (at.into(), at), options, budget)
-    }
-
-    /// One of the addresses of a name.
-    fn of_host(
-        host: Weak<host::Host>,
-        (address, at): (Address, SocketAddr),
-        options: Http1Options,
-        budget: Arc<Budget>,
-    ) -> Arc<Destination> {
-        Arc::new(Destination {
-            host,
-            at,
-            http2: Http2Pool::new(options.max_header_bytes, options.idle),
-            http1: Http1Pool::new(options),
-            source: Source::of_destination(&address),
-            address,
-            last_peer: Mutex::new(None),
-            budget,
-        })
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// Of whose share the names are that it says.
-    pub(crate) fn source(&self) -> Source {
-        self.source
-    }
-
-    pub(super) fn budget(&self) -> &Arc<Budget> {
-        &self.budget
-    }
-
-    fn counters(&self) -> &Counters {
-        self.budget.counters()
-    }
-
-    /// How its connections are kept.
-    pub(crate) fn options(&self) -> Http1Options {
-        self.http1.options()
-    }
-
-    /// The release that answered last.
-    pub(crate) fn last_peer(&self) -> Option<PeerId> {
-        *self.last_peer.lock()
-    }
-
-    pub(crate) fn set_last_peer(&self, peer: PeerId) {
-        *self.last_peer.lock() = Some(peer);
-    }
-
-    /// Opens a connection.
-    pub(crate) async fn connect(&self, timeouts: &Timeouts) -> Result<TcpStream, UpstreamError> {
-        let connecting = async {
-            match self.host.upgrade() {
-                // Boxed: most destinations are no names.
-                Some(host) => Box::pin(host.connect(self, timeouts.connect())).await,
-                None => TcpStream::connect(self.at).await,
-            }
-        };
-        let connected = tokio::time::timeout(timeouts.connect(), connecting).await;
-        let result = match connected {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(source)) => Err(UpstreamError::Connect {
-                address: self.address.clone(),
-                source,
-            }),
-            Err(_) => Err(UpstreamError::ConnectTimeout {
-                address: self.address.clone(),
-                limit: timeouts.connect(),
-            }),
-        };
-        match result {
-            Ok(stream) => {
-                self.counters().upstream_connections.add();
-                prepare(&stream);
-                Ok(stream)
-            }
-            Err(error) => {
-                self.counters().upstream_failures.add();
-                Err(error)
-            }
-        }
-    }
-
-    /// Closes connections that were idle for too long or were closed by the other end.
-    fn sweep(&self) {
-        self.http1.sweep();
-        self.http2.sweep();
-    }
-
-    fn count_retry(&self) {
-        self.counters().retries.add();
-    }
-}
-
-/// Settings of every socket of the data path.
-pub(crate) fn prepare(stream: &TcpStream) {
-    // Small writes leave at once. A socket that refuses the option works without it.
-    let _ = stream.set_nodelay(true);
-    // Peers that vanished without a word are found in about two minutes.
-    let keep_alive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15));
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keep_alive);
-}
-
-/// The destinations of one service.
+/// The endpoints of one service, in one worker.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     members: Vec<Member>,
-    /// Credit of each member in the smooth weighted round robin.
-    credit: Mutex<Vec<i64>>,
+    sharing: Sharing,
+    retries: Retries,
+    key: Option<HashKey>,
+    /// How fast the averages of latencies decay, if they are read.
+    decay: Option<Duration>,
+    current: ArcSwap<Current>,
+    /// Held while `current` is made anew.
+    following: Mutex<()>,
+    /// The only endpoint there is or ever will be.
+    only: Option<Arc<Endpoint>>,
+    has_names: bool,
 }
 
 #[derive(Debug)]
 struct Member {
     upstream: Upstream,
-    weight: i64,
+    weight: u32,
+}
+
+/// The endpoints as they are now.
+#[derive(Debug)]
+struct Current {
+    /// The answer for each member that is a name.
+    seen: Vec<Option<Addresses>>,
+    balancer: Balancer,
+}
+
+impl Current {
+    fn of(members: &[Member], sharing: &Sharing) -> Current {
+        let endpoints = members.iter().map(|member| match &member.upstream {
+            Upstream::Socket(endpoint) => (None, vec![Arc::clone(endpoint)]),
+            Upstream::Name(name) => name.endpoints(),
+        });
+        let (seen, endpoints): (Vec<_>, Vec<_>) = endpoints.unzip();
+        let weights = members.iter().map(|member| member.weight);
+        let groups: Vec<_> = endpoints.into_iter().zip(weights).collect();
+        Current {
+            seen,
+            balancer: Balancer::new(sharing.balancer, &sharing.options, &groups),
+        }
+    }
+
+    fn is_outdated(&self, members: &[Member]) -> bool {
+        members
+            .iter()
+            .zip(&self.seen)
+            .any(|(member, seen)| match &member.upstream {
+                Upstream::Socket(_) => false,
+                Upstream::Name(name) => name.has_moved(seen.as_ref()),
+            })
+    }
 }
 
 impl Cluster {
-    /// `members`: destinations with their weights.
-    pub(crate) fn new(members: impl IntoIterator<Item = (Upstream, u32)>) -> Cluster {
+    /// `members`: what was written as destinations, with their weights.
+    pub(crate) fn new(members: impl IntoIterator<Item = (Upstream, u32)>, sharing: Sharing) -> Cluster {
         let members: Vec<Member> = members
             .into_iter()
             .filter(|(_, weight)| *weight > 0)
-            .map(|(upstream, weight)| Member {
-                upstream,
-                weight: i64::from(weight),
-            })
+            .map(|(upstream, weight)| Member { upstream, weight })
             .collect();
+        let only = match members.as_slice() {
+            [
+                Member {
+                    upstream: Upstream::Socket(endpoint),
+                    ..
+                },
+            ] => Some(Arc::clone(endpoint)),
+            _ => None,
+        };
+        let current = Current::of(&members, &sharing);
         Cluster {
-            credit: Mutex::new(vec![0; members.len()]),
+            key: sharing.hash_on.as_ref().and_then(HashKey::new),
+            decay: current.balancer.decay(),
+            retries: Retries::new(sharing.retries.clone()),
+            sharing,
+            current: ArcSwap::from_pointee(current),
+            following: Mutex::default(),
+            only,
+            has_names: members.iter().any(|m| matches!(m.upstream, Upstream::Name(_))),
             members,
         }
     }
 
     /// A service at equal addresses.
     pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
-        Cluster::new(addresses.iter().map(|&at| {
-            let destination = Destination::new(at, options, Arc::clone(budget));
-            (Upstream::Socket(destination), 1)
-        }))
+        let group = Group::new("", Watch::default(), budget.counters());
+        let members = addresses.iter().map(|&at| {
+            let endpoint = Endpoint::new(Dial::new(at, Arc::clone(budget)), options, &group);
+            (Upstream::Socket(endpoint), 1)
+        });
+        Cluster::new(members, Sharing::default())
     }
 
-    /// Whose turn it is; `None` without members. Waits only for the first answer for a name.
-    pub(crate) async fn pick(&self, timeouts: &Timeouts) -> Option<Result<Arc<Destination>, UpstreamError>> {
-        match self.turn()? {
-            Upstream::Socket(destination) => Some(Ok(Arc::clone(destination))),
-            Upstream::Host(host) => Some(host.pick(timeouts).await),
+    /// The key that a request is hashed by, if it is and has one; a connection that carries no requests has no headers.
+    pub(crate) fn key_of(&self, headers: Option<&HeaderMap>, caller: IpAddr) -> Option<u64> {
+        self.key.as_ref()?.of(headers, caller)
+    }
+
+    /// Whose turn it is. Waits only for the first answer for a name, and only if there is nobody else.
+    async fn pick(&self, key: Option<u64>, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
+        match self.pick_after(key, &[]) {
+            Some(endpoint) => Ok(endpoint),
+            // Boxed: all others do not pay for its size.
+            None => Box::pin(self.pick_first(key, timeouts)).await,
         }
     }
 
-    fn turn(&self) -> Option<&Upstream> {
-        if self.members.len() <= 1 {
-            return self.members.first().map(|member| &member.upstream);
+    async fn pick_first(&self, key: Option<u64>, timeouts: &Timeouts) -> Result<Arc<Endpoint>, UpstreamError> {
+        let names = self.members.iter().filter_map(|member| match &member.upstream {
+            Upstream::Socket(_) => None,
+            Upstream::Name(name) => Some(Box::pin(name.known(timeouts))),
+        });
+        let names: Vec<_> = names.collect();
+        if names.is_empty() {
+            return Err(UpstreamError::NoDestination);
         }
-        let mut credit = self.credit.lock();
-        let mut best = 0;
-        let mut total = 0;
-        for (at, member) in self.members.iter().enumerate() {
-            credit[at] += member.weight;
-            total += member.weight;
-            if credit[at] > credit[best] {
-                best = at;
-            }
+        futures_util::future::select_ok(names).await?;
+        self.pick_after(key, &[]).ok_or(UpstreamError::NoDestination)
+    }
+
+    /// Whose turn it is with a request that was `tried` elsewhere.
+    fn pick_after(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        if let Some(only) = &self.only {
+            return tried.is_empty().then(|| Arc::clone(only));
         }
-        credit[best] -= total;
-        Some(&self.members[best].upstream)
+        self.follow();
+        let picked = self.current.load().balancer.pick(key, tried)?;
+        picked.health().chosen();
+        Some(picked)
+    }
+
+    /// How many endpoints there are.
+    fn size(&self) -> usize {
+        match &self.only {
+            Some(_) => 1,
+            None => self.current.load().balancer.endpoints().len(),
+        }
+    }
+
+    /// Takes the latest answers for names over.
+    fn follow(&self) {
+        if !self.has_names || !self.current.load().is_outdated(&self.members) {
+            return;
+        }
+        let _following = self.following.lock();
+        self.current.store(Arc::new(Current::of(&self.members, &self.sharing)));
     }
 
     /// What an address stands for already, to keep its connections.
@@ -272,104 +226,32 @@ impl Cluster {
 
     /// Closes connections that were idle for too long or were closed by the other end.
     pub(crate) fn sweep(&self) {
-        for member in &self.members {
-            match &member.upstream {
-                Upstream::Socket(destination) => destination.sweep(),
-                Upstream::Host(host) => host.sweep(),
-            }
+        self.follow();
+        for endpoint in self.current.load().balancer.endpoints() {
+            endpoint.sweep();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use bytes::Bytes;
-    use http_body::Frame;
-    use http_body_util::{BodyExt, StreamBody};
-    use tokio::time::Instant;
-
     use super::*;
 
-    fn cluster(weights: &[u32]) -> Cluster {
+    #[tokio::test]
+    async fn a_cluster_without_weight_picks_nobody() {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
-        Cluster::new(weights.iter().enumerate().map(|(at, &weight)| {
-            let address = SocketAddr::from(([127, 0, 0, 1], 1000 + at as u16));
-            let destination = Destination::new(address, Http1Options::default(), Arc::clone(&budget));
-            (Upstream::Socket(destination), weight)
-        }))
-    }
-
-    fn picks(cluster: &Cluster, n: usize) -> HashMap<String, usize> {
-        let mut counts = HashMap::new();
-        for _ in 0..n {
-            *counts.entry(cluster.turn().unwrap().address().to_string()).or_default() += 1;
+        let group = Group::new("shop", Watch::default(), &Arc::default());
+        for weights in [&[][..], &[0, 0]] {
+            let members = weights.iter().map(|&weight| {
+                let dial = Dial::new(([127, 0, 0, 1], 1).into(), Arc::clone(&budget));
+                (
+                    Upstream::Socket(Endpoint::new(dial, Http1Options::default(), &group)),
+                    weight,
+                )
+            });
+            let cluster = Cluster::new(members, Sharing::default());
+            let picked = cluster.pick(None, &Timeouts::default()).await;
+            assert!(matches!(picked, Err(UpstreamError::NoDestination)));
         }
-        counts
-    }
-
-    #[test]
-    fn a_cluster_without_weight_picks_nobody() {
-        assert!(cluster(&[]).turn().is_none());
-        assert!(cluster(&[0, 0]).turn().is_none());
-    }
-
-    proptest! {
-        /// Over one round (as many requests as the weights sum to) every destination gets exactly its weight.
-        #[test]
-        fn weights_are_respected_exactly_in_every_round(weights in proptest::collection::vec(0_u32..20, 1..6)) {
-            let total: u32 = weights.iter().sum();
-            prop_assume!(total > 0);
-            let cluster = cluster(&weights);
-            for _ in 0..3 {
-                let counts = picks(&cluster, total as usize);
-                for (at, &weight) in weights.iter().enumerate() {
-                    let address = format!("127.0.0.1:{}", 1000 + at);
-                    prop_assert_eq!(counts.get(&address).copied().unwrap_or_default(), weight as usize);
-                }
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upload_that_moves_is_not_late() {
-        const LIMIT: Duration = Duration::from_millis(600);
-        const PAUSE: Duration = Duration::from_millis(500);
-        let (send, receive) = tokio::sync::mpsc::channel::<Bytes>(1);
-        let parts = futures_util::stream::unfold(receive, |mut receive| async {
-            let part = receive.recv().await?;
-            Some((Ok::<_, std::convert::Infallible>(Frame::data(part)), receive))
-        });
-        let mut body = RequestBody::stream(StreamBody::new(parts));
-        body.count_into(Arc::default());
-        let request = Request::new(body);
-        let (upload, begun) = (Upload::of(&request), Instant::now());
-        let caller = async {
-            // Together longer than the limit, each pause shorter.
-            for _ in 0..4 {
-                tokio::time::sleep(PAUSE).await;
-                send.send(Bytes::from_static(b"x")).await.unwrap();
-            }
-            std::future::pending::<()>().await;
-        };
-        let passed = async {
-            let mut body = request.into_body();
-            while body.frame().await.is_some() {}
-        };
-        let mut timer = IdleTimer::default();
-        let stalled = std::future::poll_fn(|cx| upload.poll_stalled(&mut timer, cx, LIMIT));
-        tokio::select! {
-            () = stalled => {}
-            ((), ()) = async { tokio::join!(caller, passed) } => {}
-        }
-        let late = begun.elapsed().checked_sub(4 * PAUSE + LIMIT);
-        assert!(
-            late.is_some_and(|late| late < Duration::from_millis(10)),
-            "{:?}",
-            begun.elapsed()
-        );
     }
 }

@@ -18,6 +18,7 @@
 //!     service: checkout
 //!     routes: ["/checkout", "/quote/{id}"]
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
+//!     balancer: least_request                  # round_robin (default), random, peak_ewma, or maglev with `hash_on: {header: x-user}`
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
 //! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
 //! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
@@ -30,8 +31,10 @@
 //!
 //! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there.
 
+mod balancing;
 mod contradictions;
 mod explain;
+mod retries;
 mod scalar;
 mod trust;
 
@@ -47,7 +50,9 @@ use emberline_yaml::Unreadable;
 use serde::{Deserialize, Serialize};
 
 use crate::route::Template;
+pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
+pub use retries::{RetryConfig, RetryOn};
 pub use scalar::Address;
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
@@ -212,6 +217,27 @@ pub struct Outbound {
     pub routes: Vec<Template>,
     /// Addresses of the service's instances.
     pub destinations: Vec<DestinationConfig>,
+    /// Who gets the next request or TCP connection: endpoints in turn, at random, the less busy of two, the faster of two, or by
+    /// the hash of a key (`ring_hash`, `maglev`). All respect weights.
+    #[serde(default)]
+    pub balancer: BalancerKind,
+    /// The key of `ring_hash` and `maglev`. Requests without it go to a random endpoint, as do TCP connections unless it is
+    /// `source_address`.
+    #[serde(default)]
+    pub hash_on: Option<HashOn>,
+    /// Details of balancers.
+    #[serde(default)]
+    pub balancer_options: BalancerOptions,
+    /// Ejects endpoints that fail; `outlier: {}` does so with the defaults. Off by default, as in Envoy and Linkerd: an endpoint
+    /// that fails keeps its share, so the errors of a release are seen where they arise.
+    #[serde(default)]
+    pub outlier: Option<OutlierConfig>,
+    /// Checks the health of endpoints; off by default.
+    #[serde(default)]
+    pub health: Option<HealthConfig>,
+    /// Retries.
+    #[serde(default)]
+    pub retries: RetryConfig,
     /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,

@@ -48,6 +48,10 @@ impl Gauge {
         self.0.fetch_add(1, Ordering::Relaxed);
         InUse(self.clone())
     }
+
+    pub(crate) fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// One of those that are counted.
@@ -69,10 +73,17 @@ pub(crate) struct Counters {
     pub(crate) http2_streams: Gauge,
     pub(crate) http2_waiting: Gauge,
     pub(crate) http2_queue_timeouts: Count,
+    pub(crate) endpoints_ejected: Gauge,
+    pub(crate) endpoints_unhealthy: Gauge,
+    pub(crate) health_checks: Count,
+    pub(crate) health_check_failures: Count,
+    pub(crate) ejections: Count,
+    pub(crate) ejections_withheld: Count,
     pub(crate) accept_errors: Count,
     pub(crate) upstream_connections: Count,
     pub(crate) upstream_failures: Count,
     pub(crate) retries: Count,
+    pub(crate) retry_budget_spent: Count,
     pub(crate) access_log_dropped: Count,
     pub(crate) pooled_failures: Count,
     pub(crate) lookups: Count,
@@ -130,7 +141,7 @@ pub(crate) struct CounterMetrics(pub(crate) Arc<Counters>);
 impl Collector for CounterMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.0;
-        let gauges: [(&str, &str, &Gauge); 4] = [
+        let gauges: [(&str, &str, &Gauge); 6] = [
             (
                 "emberline_proxy_connections_open",
                 "Open connections from callers",
@@ -151,12 +162,22 @@ impl Collector for CounterMetrics {
                 "Requests waiting for an HTTP/2 stream or for the connection it needs",
                 &counters.http2_waiting,
             ),
+            (
+                "emberline_proxy_endpoints_ejected",
+                "Endpoints that are ejected after consecutive errors",
+                &counters.endpoints_ejected,
+            ),
+            (
+                "emberline_proxy_endpoints_unhealthy",
+                "Endpoints that do not pass their health checks",
+                &counters.endpoints_unhealthy,
+            ),
         ];
         for (name, help, gauge) in gauges {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(gauge.0.load(Ordering::Relaxed)).encode(metric)?;
+            ConstGauge::new(gauge.get()).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 13] = [
+        let plain: [(&str, &str, &Count); 18] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -179,13 +200,38 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_upstream_connection_failures",
-                "Failed attempts to connect to a destination",
+                "Failed attempts to connect to an address of a destination, also where another one was used instead",
                 &counters.upstream_failures,
             ),
             (
+                "emberline_proxy_health_checks",
+                "Health checks of endpoints",
+                &counters.health_checks,
+            ),
+            (
+                "emberline_proxy_health_check_failures",
+                "Failed health checks of endpoints",
+                &counters.health_check_failures,
+            ),
+            (
+                "emberline_proxy_outlier_ejections",
+                "Ejections of endpoints after consecutive errors",
+                &counters.ejections,
+            ),
+            (
+                "emberline_proxy_outlier_ejections_withheld",
+                "Errors that would have ejected an endpoint if outlier.max_ejected_percent allowed it",
+                &counters.ejections_withheld,
+            ),
+            (
                 "emberline_proxy_retries",
-                "Requests resent because a pooled connection was closed, or because HTTP/2 said that they were not processed",
+                "Requests resent: a pooled connection was closed, HTTP/2 said that they were not processed, or as `retries` says",
                 &counters.retries,
+            ),
+            (
+                "emberline_proxy_retry_budget_spent",
+                "Requests that failed and were not retried because the budget of retries was spent",
+                &counters.retry_budget_spent,
             ),
             (
                 "emberline_proxy_pooled_connection_failures",

@@ -12,7 +12,7 @@ pub(crate) const DEADLINE_EXCEEDED: u16 = 4;
 const PERMISSION_DENIED: u16 = 7;
 const RESOURCE_EXHAUSTED: u16 = 8;
 const UNIMPLEMENTED: u16 = 12;
-const INTERNAL: u16 = 13;
+pub(crate) const INTERNAL: u16 = 13;
 pub(crate) const UNAVAILABLE: u16 = 14;
 const UNAUTHENTICATED: u16 = 16;
 

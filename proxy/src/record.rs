@@ -373,11 +373,11 @@ impl Tracker {
         self.grpc_status = self.grpc_status.or_else(|| Some(self.status_of_reset(reason)));
     }
 
-    /// There is no response and will be none; without an error because there is nobody to ask.
-    pub(crate) fn give_up(mut self, error: Option<&UpstreamError>) {
-        let (status, _, flags) = error.map_or((503, "", ResponseFlags::UH), UpstreamError::answer);
+    /// There is no response and will be none.
+    pub(crate) fn give_up(mut self, error: &UpstreamError) {
+        let (status, _, flags) = error.answer();
         self.grpc_status = Some(match error {
-            Some(UpstreamError::Reset { reason, .. }) => self.status_of_reset(*reason),
+            UpstreamError::Reset { reason, .. } => self.status_of_reset(*reason),
             _ => grpc::status_of_http(status),
         });
         self.flags.insert(flags);

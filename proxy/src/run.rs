@@ -32,6 +32,7 @@ use tokio::sync::watch;
 pub use crate::listener::BindError;
 use crate::{
     access_log::AccessLog,
+    cluster::Groups,
     config::Config,
     drain::Drain,
     export::ExportError,
@@ -143,7 +144,8 @@ impl Proxy {
             reporting.telemetry.log_to(log);
         }
         let (resolver, lookups) = Resolver::new(names, Arc::clone(&reporting.counters));
-        let reloader = Reloader::new(config, file, &reporting, resolver, (listeners, sockets))?;
+        let (groups, to_check) = Groups::new(Arc::clone(&reporting.counters));
+        let reloader = Reloader::new(config, file, &reporting, (resolver, groups), (listeners, sockets))?;
         let shared = Arc::new(Shared {
             reporting,
             reloader,
@@ -157,7 +159,7 @@ impl Proxy {
             workers.push(worker::start(number, starts, Arc::clone(&shared))?);
         }
         let (end_admin, admin_ends) = watch::channel(false);
-        let admin_thread = admin::start(admin_socket, Arc::clone(&shared), lookups, admin_ends)?;
+        let admin_thread = admin::start(admin_socket, Arc::clone(&shared), (lookups, to_check), admin_ends)?;
         Ok(Proxy {
             shared,
             admin,

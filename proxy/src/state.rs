@@ -15,6 +15,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use emberline_model::Side;
 
 use crate::{
+    cluster::{Sharing, Watch},
     config::{Address, Protocol, Timeouts, TraceConfig, Trust},
     route::Template,
 };
@@ -101,6 +102,10 @@ pub(crate) struct Cluster {
     /// Its name; empty for the workload's own application.
     pub(crate) service: String,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// How requests are shared among them, and sent again.
+    pub(crate) sharing: Sharing,
+    /// How their health is watched.
+    pub(crate) watch: Watch,
 }
 
 /// One address of a cluster.

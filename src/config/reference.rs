@@ -12,6 +12,8 @@ use super::{
 
 const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
+const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
+const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
@@ -71,11 +73,12 @@ outbound:
 ```
 ";
 
-/// A proxy's file that says only what has no default, from which the defaults are read.
+/// A proxy's file that says only what has no default, and asks for what is off by default, from which the defaults are read.
 pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
 inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]
-outbound: [{listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}]}]
+outbound:
+  - {listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}], outlier: {}, health: {}}
 ";
 
 /// The page.
@@ -131,11 +134,17 @@ impl Tree {
     pub(super) fn of_proxy() -> Tree {
         let mut items = source::items(PROXY);
         items.extend(source::items(PROXY_TRUST));
+        items.extend(source::items(PROXY_BALANCING));
+        items.extend(source::items(PROXY_RETRIES));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(
             "optional_positive".to_owned(),
             bounds.get("positive").cloned().unwrap_or_default(),
+        );
+        bounds.insert(
+            "optional_milliseconds".to_owned(),
+            bounds.get("milliseconds").cloned().unwrap_or_default(),
         );
         bounds.insert("share".to_owned(), "0 to 1".to_owned());
         bounds.insert("share_of_caller".to_owned(), "0.01 to 1".to_owned());

@@ -54,8 +54,8 @@ pub(super) fn items(source: &str) -> BTreeMap<String, Item> {
                 found.insert((*name).to_owned(), Item::Struct(fields(&body, all_optional)));
             } else if let Some(name) = name("enum") {
                 let body: Vec<&str> = lines.by_ref().take_while(|line| *line != "}").collect();
-                let is_lowercase = attributes.contains("lowercase");
-                found.insert((*name).to_owned(), Item::Words(variants(&body, is_lowercase)));
+                let case = quoted_after(&attributes, "rename_all").unwrap_or_default().to_owned();
+                found.insert((*name).to_owned(), Item::Words(variants(&body, &case)));
             }
         }
         if !line.starts_with("///") {
@@ -94,24 +94,42 @@ fn fields(body: &[&str], all_optional: bool) -> Vec<Field> {
     found
 }
 
-fn variants(body: &[&str], is_lowercase: bool) -> Vec<String> {
+fn variants(body: &[&str], case: &str) -> Vec<String> {
     let (mut found, mut attributes) = (Vec::new(), String::new());
     for line in body.iter().map(|line| line.trim()) {
         if line.starts_with("#[") {
             attributes.push_str(line);
-        } else if let Some(name) = line
+        } else if let Some(variant) = line
             .strip_suffix(',')
             .filter(|line| line.starts_with(char::is_uppercase))
         {
-            let word = quoted_after(&attributes, "rename").unwrap_or(name);
-            found.push(match is_lowercase {
-                true => word.to_lowercase(),
-                false => word.to_owned(),
+            let name = variant.split('(').next().unwrap_or(variant);
+            let word = match (quoted_after(&attributes, "rename"), case) {
+                (Some(renamed), _) => renamed.to_owned(),
+                (None, "lowercase") => name.to_lowercase(),
+                (None, "snake_case") => snake_case(name),
+                (None, _) => name.to_owned(),
+            };
+            found.push(if name == variant {
+                word
+            } else {
+                format!("{{{word}: text}}")
             });
             attributes.clear();
         }
     }
     found
+}
+
+fn snake_case(name: &str) -> String {
+    let mut word = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.extend(c.to_lowercase());
+    }
+    word
 }
 
 /// The bounds that functions of a source text give to `whole`, by the name of the function.

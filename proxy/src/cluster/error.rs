@@ -2,11 +2,16 @@
 
 use std::{io, time::Duration};
 
-use crate::{config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
+use http::Request;
+
+use crate::{body::RequestBody, config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
 
 /// Why there is no response to pass on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
+    /// Nobody to send to.
+    #[error("no destination has a weight above 0")]
+    NoDestination,
     /// No address.
     #[error(
         "cannot resolve the name of {address}: {source}; is it spelled right, and do the name servers of this machine know it?"
@@ -66,10 +71,12 @@ pub(crate) enum UpstreamError {
         source: BoxedHyper,
     },
     /// No response in time.
-    #[error("no response from {address} within timeouts.request_ms ({limit:?})")]
+    #[error("no response from {address} within {setting} ({limit:?})")]
     Timeout {
         /// The destination.
         address: Address,
+        /// What sets the time.
+        setting: &'static str,
         /// The time.
         limit: Duration,
     },
@@ -113,6 +120,7 @@ impl UpstreamError {
     /// Status, reason and response flag of the answer to the caller.
     pub(crate) fn answer(&self) -> (u16, &'static str, ResponseFlags) {
         match self {
+            UpstreamError::NoDestination => (503, "no_destination", ResponseFlags::UH),
             UpstreamError::Unresolved { .. } => (503, "upstream_name_unresolved", ResponseFlags::UF),
             UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
             UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
@@ -127,7 +135,38 @@ impl UpstreamError {
 
     /// Whether the same request may succeed later.
     pub(crate) fn retry_can_help(&self) -> bool {
-        !matches!(self, UpstreamError::RequestBody(_))
+        !matches!(self, UpstreamError::RequestBody(_) | UpstreamError::NoDestination)
+    }
+
+    /// Whether there was no connection to send the request on.
+    pub(super) fn is_connect(&self) -> bool {
+        matches!(
+            self,
+            UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }
+        )
+    }
+
+    /// Whether an endpoint is to blame.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        use UpstreamError::{Closed, Connect, ConnectTimeout, Protocol, Reset, Timeout};
+        matches!(
+            self,
+            Connect { .. } | ConnectTimeout { .. } | Closed { .. } | Reset { .. } | Protocol { .. } | Timeout { .. }
+        )
+    }
+}
+
+/// An attempt without a response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: UpstreamError,
+    /// The request, where no endpoint can have processed it.
+    pub(super) again: Option<Box<Request<RequestBody>>>,
+}
+
+impl From<UpstreamError> for Failed {
+    fn from(error: UpstreamError) -> Failed {
+        Failed { error, again: None }
     }
 }
 

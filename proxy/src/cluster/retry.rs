@@ -1,140 +1,271 @@
-//! Whether a request is sent once more.
+//! Whether a request is tried again, by what is configured (`retries`).
 //!
-//! Guarantees: once, and only where a connection from the pool had ended, on a new connection, or where HTTP/2 says that the
-//! request was not processed (RFC 9113, 8.7: REFUSED_STREAM, or a stream above the last one that a GOAWAY names), whatever it is.
-//! A request that never left is sent again whatever it is. One that left is sent again if sending it twice does no harm: it is
-//! idempotent (RFC 9110, 9.2.2), has no body, and no byte of a response came. A POST that left, and may have been processed,
-//! is never sent twice. A body that passed is sent again if it is at hand: up to [`KEPT_BYTES`].
+//! Guarantees: what reached no endpoint goes on to another one, and costs nobody; what may have been processed is tried again only
+//! if it is configured, the method is idempotent (or it is configured for all), the body is at hand and the budget allows:
+//! over the last ten seconds retries are `budget_percent` of the requests, and `budget_min_per_second`, as in Finagle and
+//! Linkerd. An endpoint that was tried is not tried again while another one is left.
+//!
+//! Wrong on purpose: each worker has a budget of its own; retries follow at once, because another endpoint is asked.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use http::{Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::body::{KeptBody, RequestBody};
+use super::{
+    UpstreamError,
+    endpoint::Answer,
+    error::Failed,
+    replay::{KEPT_BYTES, is_idempotent},
+};
+use crate::{
+    body::{KeptBody, RequestBody},
+    config::{RetryConfig, RetryOn},
+};
 
-/// Of a request's body over HTTP/2 so much is kept until it is answered: most calls of gRPC are shorter.
-pub(super) const KEPT_BYTES: usize = 16 << 10;
+/// Seconds that the budget looks back.
+const WINDOW: u64 = 10;
+
+/// What is configured, and what was spent.
+#[derive(Debug)]
+pub(super) struct Retries {
+    config: RetryConfig,
+    /// Something is configured for requests that may have been processed.
+    needs_copies: bool,
+    since: Instant,
+    spent: Mutex<[Second; WINDOW as usize]>,
+}
+
+/// The requests of one second.
+#[derive(Debug, Default, Clone, Copy)]
+struct Second {
+    number: u64,
+    requests: u64,
+    retries: u64,
+}
 
 /// What it takes to send a request once more.
-pub(super) struct Replay {
+#[derive(Debug)]
+pub(super) struct RequestCopy {
     method: Method,
     uri: Uri,
-    headers: http::HeaderMap,
-}
-
-impl Replay {
-    /// `None` when sending the request twice could do harm or is not possible.
-    pub(super) fn of(request: &Request<RequestBody>) -> Option<Replay> {
-        let is_idempotent = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        );
-        (is_idempotent && request.body().is_end_stream()).then(|| Replay {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
-    }
-
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
-/// The request to send once more after `error`; `None` when the caller has to be told. `unsent` is the request if it never
-/// left.
-pub(super) fn next_try(
-    unsent: Option<Request<RequestBody>>,
-    replay: Option<Replay>,
-    error: &hyper::Error,
-) -> Option<Request<RequestBody>> {
-    if unsent.is_some() {
-        return unsent;
-    }
-    replay.filter(|_| has_ended(error)).map(Replay::into_request)
-}
-
-/// True when the other end closed the connection under a request.
-pub(super) fn has_ended(error: &hyper::Error) -> bool {
-    error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(error)
-}
-
-/// What it takes to send a request over another stream.
-pub(super) struct NextStream {
-    method: Method,
-    uri: Uri,
-    headers: http::HeaderMap,
+    version: Version,
+    headers: HeaderMap,
     body: Option<Arc<KeptBody>>,
+    began: Instant,
 }
 
-impl NextStream {
-    pub(super) fn of(request: &mut Request<RequestBody>) -> NextStream {
-        NextStream {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            body: (!request.body().is_end_stream()).then(|| request.body_mut().keep(KEPT_BYTES)),
-        }
-    }
-
-    /// The request to send once more after `error`; `unsent` is the request if it never left.
-    pub(super) fn request(
-        self,
-        unsent: Option<Request<RequestBody>>,
-        error: &hyper::Error,
-    ) -> Option<Request<RequestBody>> {
-        if unsent.is_some() {
-            return unsent;
-        }
-        if !is_unprocessed(error) {
-            return None;
-        }
-        let body = match self.body {
+impl RequestCopy {
+    /// The request; `None` where its body is too long, or not all of it passed.
+    fn request(&self) -> Option<Request<RequestBody>> {
+        let body = match &self.body {
             Some(kept) => kept.again()?,
             None => RequestBody::empty(),
         };
         let mut request = Request::new(body);
-        *request.version_mut() = Version::HTTP_2;
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers.clone();
         Some(request)
     }
+
+    /// Since when the request is under way.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
 }
 
-/// True when the destination has said that it did nothing with the request. A GOAWAY with an error ends all streams alike, so it
-/// says nothing about this one.
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(http2) = error.downcast_ref::<h2::Error>() {
-            let reason = http2.reason();
-            return http2.is_remote()
-                && ((http2.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
-                    || (http2.is_go_away() && reason == Some(h2::Reason::NO_ERROR)));
-        }
-        source = error.source();
-    }
-    false
+/// What is done about an attempt.
+pub(super) enum Next {
+    /// It is what the caller gets.
+    Done,
+    /// The same request goes to another endpoint, which it has not reached.
+    Elsewhere(Box<Request<RequestBody>>),
+    /// It goes to another endpoint, or else to the same one again.
+    Again(Box<Request<RequestBody>>),
 }
 
-/// True when the connection was reset under us.
-fn is_reset(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
-            return matches!(
-                io.kind(),
-                ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected
-            );
+impl Retries {
+    pub(super) fn new(config: RetryConfig) -> Retries {
+        let reached_nobody = [RetryOn::ConnectFailure, RetryOn::Unprocessed];
+        Retries {
+            needs_copies: config.attempts > 0 && config.on.iter().any(|on| !reached_nobody.contains(on)),
+            config,
+            since: Instant::now(),
+            spent: Mutex::default(),
         }
-        source = error.source();
     }
-    false
+
+    /// Time for the head of a response, if an attempt has less than the request.
+    pub(super) fn per_try(&self) -> Option<std::time::Duration> {
+        self.config.per_try()
+    }
+
+    /// Whether a request that found no connection goes on to another endpoint.
+    pub(super) fn moves_on(&self) -> bool {
+        self.config.on.contains(&RetryOn::ConnectFailure)
+    }
+
+    /// Takes note of a request, and copies it if it may be tried again.
+    pub(super) fn begin(&self, request: &mut Request<RequestBody>) -> Option<Box<RequestCopy>> {
+        if !self.needs_copies {
+            return None;
+        }
+        self.second(|second| second.requests += 1);
+        if !self.config.non_idempotent && !is_idempotent(request.method()) {
+            return None;
+        }
+        Some(Box::new(RequestCopy {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            body: (!request.body().is_end_stream()).then(|| request.body_mut().keep(KEPT_BYTES)),
+            began: Instant::now(),
+        }))
+    }
+
+    /// What is done about an attempt after `retries` that cost something. `Err` when the budget is spent.
+    pub(super) fn next(
+        &self,
+        attempt: &mut Result<Answer, Failed>,
+        copy: Option<&RequestCopy>,
+        retries: u32,
+    ) -> Result<Next, Spent> {
+        let on = match attempt {
+            Ok(answer) => RetryOn::Status(answer.status().as_u16()),
+            Err(failed) if failed.again.is_some() => {
+                let is_connect = failed.error.is_connect();
+                let on = if is_connect {
+                    RetryOn::ConnectFailure
+                } else {
+                    RetryOn::Unprocessed
+                };
+                let is_wanted = self.config.on.contains(&on) && (is_connect || retries < self.config.attempts);
+                return Ok(match failed.again.take().filter(|_| is_wanted) {
+                    Some(request) => Next::Elsewhere(request),
+                    None => Next::Done,
+                });
+            }
+            Err(failed) => match failed.error {
+                UpstreamError::Closed { .. } | UpstreamError::Reset { .. } => RetryOn::Reset,
+                UpstreamError::Timeout { .. } => RetryOn::Timeout,
+                _ => return Ok(Next::Done),
+            },
+        };
+        if retries >= self.config.attempts || !self.config.on.contains(&on) {
+            return Ok(Next::Done);
+        }
+        let Some(request) = copy.and_then(RequestCopy::request) else {
+            return Ok(Next::Done);
+        };
+        if self.withdraw() {
+            Ok(Next::Again(Box::new(request)))
+        } else {
+            Err(Spent)
+        }
+    }
+
+    fn second<T>(&self, change: impl FnOnce(&mut Second) -> T) -> T {
+        let number = self.since.elapsed().as_secs();
+        let mut spent = self.spent.lock();
+        let second = &mut spent[(number % WINDOW) as usize];
+        if second.number != number {
+            *second = Second {
+                number,
+                ..Second::default()
+            };
+        }
+        change(second)
+    }
+
+    /// Takes one retry out of the budget.
+    fn withdraw(&self) -> bool {
+        let now = self.since.elapsed().as_secs();
+        let (mut requests, mut retries) = (0, 0);
+        for second in self.spent.lock().iter().filter(|second| second.number + WINDOW > now) {
+            requests += second.requests;
+            retries += second.retries;
+        }
+        let budget = requests * u64::from(self.config.budget_percent) / 100
+            + WINDOW * u64::from(self.config.budget_min_per_second);
+        let is_left = retries < budget;
+        if is_left {
+            self.second(|second| second.retries += 1);
+        }
+        is_left
+    }
+}
+
+/// The budget allows no retry.
+#[derive(Debug)]
+pub(super) struct Spent;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn retries(config: RetryConfig) -> Retries {
+        Retries::new(RetryConfig {
+            attempts: 1,
+            on: vec![RetryOn::Reset],
+            ..config
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_a_share_of_the_requests_of_ten_seconds() {
+        let retries = retries(RetryConfig {
+            budget_percent: 20,
+            budget_min_per_second: 0,
+            ..RetryConfig::default()
+        });
+        let withdrawn = || (0..100).take_while(|_| retries.withdraw()).count();
+        assert_eq!(withdrawn(), 0);
+        for _ in 0..50 {
+            retries.begin(&mut Request::new(RequestBody::empty()));
+        }
+        assert_eq!(withdrawn(), 10);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(withdrawn(), 0);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for _ in 0..10 {
+            retries.begin(&mut Request::new(RequestBody::empty()));
+        }
+        assert_eq!(withdrawn(), 2, "what is older no longer counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_requests_have_retries_too() {
+        let retries = retries(RetryConfig::default());
+        assert_eq!((0..1_000).take_while(|_| retries.withdraw()).count(), 100);
+    }
+
+    #[test]
+    fn only_what_may_be_sent_twice_is_copied() {
+        let request = |method: Method| {
+            let mut request = Request::new(RequestBody::from("body"));
+            *request.method_mut() = method;
+            request
+        };
+        let careful = retries(RetryConfig::default());
+        assert!(careful.begin(&mut request(Method::POST)).is_none());
+        let copy = careful.begin(&mut request(Method::PUT)).unwrap();
+        assert!(copy.request().is_none(), "the body has not passed");
+        let bold = retries(RetryConfig {
+            non_idempotent: true,
+            ..RetryConfig::default()
+        });
+        assert!(bold.begin(&mut request(Method::POST)).is_some());
+        assert!(
+            Retries::new(RetryConfig::default())
+                .begin(&mut request(Method::GET))
+                .is_none()
+        );
+    }
 }

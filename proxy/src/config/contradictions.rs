@@ -7,7 +7,9 @@ use std::{
 
 use emberline_yaml::{Node, Problem};
 
-use super::{Address, Config, IdentityRule};
+use http::{HeaderName, uri::PathAndQuery};
+
+use super::{Address, CheckKind, Config, HashOn, HealthConfig, IdentityRule, Outbound};
 use crate::route::RouteTable;
 
 /// Looks through a configuration; `places` is its file.
@@ -72,6 +74,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
             );
             say(&path, message);
         }
+        of_balancing(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
         let mut addresses = HashSet::new();
         for (index, destination) in outbound.destinations.iter().enumerate() {
             if !addresses.insert(&destination.address) {
@@ -101,4 +104,73 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong with how requests are shared; `say` takes the key of an outbound listener.
+fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
+    let (options, size) = (&outbound.balancer_options, outbound.destinations.len());
+    match &outbound.hash_on {
+        None if outbound.balancer.hashes() => {
+            let message = "this balancer hashes a key: add, for example, `hash_on: {header: x-user}`";
+            say("balancer", message.to_owned());
+        }
+        Some(_) if !outbound.balancer.hashes() => {
+            let message = "`hash_on` has no effect with this balancer: use `balancer: maglev`, or remove it";
+            say("hash_on", message.to_owned());
+        }
+        Some(HashOn::Header(name)) if HeaderName::try_from(name).is_err() => {
+            say("hash_on", format!("`{name}` is not a valid header name"));
+        }
+        Some(HashOn::Cookie(name)) if name.is_empty() || name.contains(['=', ';', ' ']) => {
+            say("hash_on", format!("`{name}` is not a valid cookie name"));
+        }
+        _ => {}
+    }
+    if outbound.outlier.is_some()
+        && matches!(&outbound.destinations[..], [only] if matches!(only.address, Address::Socket(_)))
+    {
+        let message =
+            "`outlier` has no effect with a single address, which is never ejected: add another, or remove it";
+        say("outlier", message.to_owned());
+    }
+    if let Some(health) = &outbound.health {
+        let (is_http, is_grpc) = (
+            matches!(health.check, CheckKind::Http | CheckKind::Http2),
+            health.check == CheckKind::Grpc,
+        );
+        if !health.path.starts_with('/') || health.path.parse::<PathAndQuery>().is_err() {
+            say(
+                "health.path",
+                format!("`{}` is not a path: use, for example, `/healthz`", health.path),
+            );
+        }
+        if !is_http && (health.expect.is_some() || health.path != HealthConfig::default().path) {
+            let message = "`path` and `expect` have no effect with this check: use `check: http`, or remove them";
+            say("health", message.to_owned());
+        }
+        if !is_grpc && !health.service.is_empty() {
+            let message = "`service` has no effect with this check: use `check: grpc`, or remove it";
+            say("health.service", message.to_owned());
+        }
+    }
+    if let Some(per_try) = outbound.retries.per_try_ms
+        && per_try > outbound.timeouts.request_ms
+    {
+        let message = format!(
+            "`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({}): lower it, or remove it",
+            outbound.timeouts.request_ms
+        );
+        say("retries.per_try_ms", message);
+    }
+    if options.ring_max_points < options.ring_min_points {
+        let message = format!(
+            "`ring_max_points` is below `ring_min_points` ({}): raise it",
+            options.ring_min_points
+        );
+        say("balancer_options.ring_max_points", message);
+    }
+    if options.table_size <= size {
+        let message = format!("`table_size` must be larger than the number of endpoints ({size} here)");
+        say("balancer_options.table_size", message);
+    }
 }

@@ -237,6 +237,43 @@ pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Er
     whole(d, 1, 1_000_000, "a number").map(|n| n as u32)
 }
 
+pub(super) fn percent<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 1, 100, "a percentage").map(|n| n as u32)
+}
+
+pub(super) fn optional_status<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
+    whole(d, 200, 599, "a status").map(|n| Some(n as u16))
+}
+
+pub(super) fn attempts<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 0, 10, "a number").map(|n| n as u32)
+}
+
+pub(super) fn small<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 0, 10_000, "a number").map(|n| n as u32)
+}
+
+pub(super) fn optional_milliseconds<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    milliseconds(d).map(Some)
+}
+
+/// Points of a ring.
+pub(super) fn points<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    whole(d, 1, 1_000_000, "a number of points").map(|n| n as usize)
+}
+
+/// A prime that tables of Maglev can have as their size.
+pub(super) fn table_size<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    let size = whole(d, 2, 1_000_000, "a size")?;
+    let is_prime = (2..).take_while(|n| n * n <= size).all(|n| size % n != 0);
+    if is_prime {
+        return Ok(size as usize);
+    }
+    Err(de::Error::custom(format!(
+        "{size} is not a prime: use, for example, 65537"
+    )))
+}
+
 pub(super) fn header_bytes<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
     whole(d, 8_192, 16_777_216, "bytes").map(|n| n as usize)
 }

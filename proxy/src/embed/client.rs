@@ -25,11 +25,10 @@ use super::{Api, CURRENT};
 use crate::{
     body::{BoxError, EitherBody, RequestBody},
     budget::Budget,
-    cluster::{Cluster, Http1Options, UpstreamError},
+    cluster::{Call, Cluster, Endpoint, Http1Options, UpstreamBody, UpstreamError},
     config::Timeouts,
     filter::{Exchange, run_on_request, run_on_response},
     record::{Recorded, Tracker},
-    server::forward::UpstreamBody,
     telemetry::{DestinationId, Telemetry},
     trace::{TRACEPARENT, TRACESTATE},
 };
@@ -174,47 +173,34 @@ impl Client {
         // The header of the application, if there was one, is nobody's wish to see the answer's.
         exchange.introduced = false;
         let route = inner.api.route_of(head.uri.path());
-        let picked = inner.cluster.pick(&self.timeouts).await;
-        let destination = picked.as_ref().and_then(|picked| picked.as_ref().ok());
-        if let Some(destination) = destination {
-            exchange.source = destination.source();
-        }
-        let expected = destination.and_then(|destination| destination.last_peer());
         let mut tracker = Tracker::start(
             &inner.telemetry,
             &head,
             Side::Client,
             route,
-            expected,
+            None,
             inner.destination,
             started,
         );
-        let Some(destination) = destination else {
-            tracker.give_up(None);
-            return Err(ClientError {
-                service: inner.service.clone(),
-                message: "the client has no address: pass at least one".to_owned(),
-                reason: "no_destination",
-                retry_can_help: false,
-            });
-        };
         if !body.is_end_stream() {
             body.count_into(tracker.request_bytes());
         }
         let request = Request::from_parts(head, body);
-        tracker.sent_upstream();
-        let sent = if self.http2 {
-            destination
-                .send_http2(request, &self.timeouts)
-                .await
-                .map(|r| r.map(UpstreamBody::Http2))
-        } else {
-            destination
-                .send_http1(request, &self.timeouts)
-                .await
-                .map(|r| r.map(UpstreamBody::Http1))
+        let call = Call {
+            timeouts: &self.timeouts,
+            is_http2: self.http2,
+            key: None,
         };
-        match sent {
+        let mut expected = None;
+        let to = |endpoint: &Endpoint| {
+            exchange.source = endpoint.source();
+            expected = endpoint.last_peer();
+            if expected.is_some() {
+                tracker.set_peer(expected);
+            }
+            tracker.sent_upstream();
+        };
+        match inner.cluster.send(request, call, to).await {
             Ok(response) => {
                 tracker.upstream_answered();
                 let (mut head, body) = response.into_parts();
@@ -222,14 +208,14 @@ impl Client {
                 if let Some(peer) = exchange.peer
                     && exchange.peer != expected
                 {
-                    destination.set_last_peer(peer);
+                    body.endpoint().set_last_peer(peer);
                     tracker.set_peer(exchange.peer);
                 }
                 let body = tracker.follow(&head, EitherBody::Theirs(body));
                 Ok(Response::from_parts(head, ClientBody(body)))
             }
             Err(error) => {
-                tracker.give_up(Some(&error));
+                tracker.give_up(&error);
                 Err(self.failed(&error))
             }
         }
@@ -238,7 +224,10 @@ impl Client {
     fn failed(&self, error: &UpstreamError) -> ClientError {
         ClientError {
             service: self.inner.service.clone(),
-            message: error.to_string(),
+            message: match error {
+                UpstreamError::NoDestination => "the client has no address: pass at least one".to_owned(),
+                error => error.to_string(),
+            },
             reason: error.answer().1,
             retry_can_help: error.retry_can_help(),
         }

@@ -31,7 +31,10 @@ use tokio::{
 };
 
 use super::{NOTICE, Shared};
-use crate::resolve::Lookups;
+use crate::{
+    cluster::{ToCheck, run_checks},
+    resolve::Lookups,
+};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 32;
@@ -48,7 +51,7 @@ const HEAD_BYTES: usize = 16 << 10;
 pub(super) fn start(
     socket: StdTcpListener,
     shared: Arc<Shared>,
-    lookups: Lookups,
+    (lookups, to_check): (Lookups, ToCheck),
     ends: watch::Receiver<bool>,
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -65,6 +68,7 @@ pub(super) fn start(
                     () = accept(listener, Arc::clone(&shared)) => {}
                     () = watch_file(&shared) => {}
                     () = lookups.run() => {}
+                    () = run_checks(to_check) => {}
                     // An error means that the proxy is gone.
                     _ = ends.wait_for(|end| *end) => {}
                 }

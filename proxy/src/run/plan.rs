@@ -7,7 +7,7 @@ use emberline_model::Workload;
 
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Http1Options, Upstream},
+    cluster::{Cluster, Groups, Http1Options, Upstream},
     config::{Address, TraceConfig},
     counters::Counters,
     filter::{Filter, Hygiene},
@@ -27,6 +27,7 @@ pub(super) struct Parts<'a> {
     pub(super) http: &'a HttpSettings,
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
+    pub(super) groups: &'a Groups,
     pub(super) workload: &'a Workload,
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
@@ -53,12 +54,16 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         idle: listener.timeouts.pool_idle(),
         max_header_bytes: parts.http.limits().max_header_bytes,
     };
+    let cluster = &listener.cluster;
+    let group = parts
+        .groups
+        .group(listener.id.address, &cluster.service, &cluster.watch);
     let upstream = |address: &Address| {
         previous
             .and_then(|plan| plan.cluster.find(address))
-            .filter(|known| known.options() == options)
+            .filter(|known| known.options() == options && Arc::ptr_eq(known.group(), &group))
             .cloned()
-            .unwrap_or_else(|| Upstream::new(address, options, parts.budget, parts.resolver))
+            .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
     };
     let routes = RouteTable::new(&listener.routes)?;
     let filters: Vec<Box<dyn Filter>> = vec![
@@ -66,16 +71,19 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
         Trace::filter(&parts.trace),
     ];
-    let endpoints = listener.cluster.endpoints.iter();
+    let endpoints = cluster.endpoints.iter();
     Ok(Plan {
         side: listener.id.side,
-        destination: parts.telemetry.destination(&listener.cluster.service),
+        destination: parts.telemetry.destination(&cluster.service),
         protocol: listener.protocol,
         has_routes: !listener.routes.is_empty(),
         trust: listener.trust.clone(),
         route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
         routes,
-        cluster: Cluster::new(endpoints.map(|endpoint| (upstream(&endpoint.address), endpoint.weight))),
+        cluster: Cluster::new(
+            endpoints.map(|endpoint| (upstream(&endpoint.address), endpoint.weight)),
+            cluster.sharing.clone(),
+        ),
         timeouts: listener.timeouts,
         filters,
     })

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     budget::Budget,
+    cluster::Groups,
     config::{self, Config},
     reporting::Reporting,
     resolve::Resolver,
@@ -89,6 +90,7 @@ pub(super) struct Reloader {
     http: HttpSettings,
     budget: Arc<Budget>,
     resolver: Resolver,
+    groups: Groups,
     file: Option<PathBuf>,
 }
 
@@ -114,7 +116,7 @@ impl Reloader {
         config: Config,
         file: Option<&Path>,
         reporting: &Reporting,
-        resolver: Resolver,
+        (resolver, groups): (Resolver, Groups),
         (listeners, sockets): (Listeners, Sockets),
     ) -> Result<Reloader, DuplicateTemplate> {
         let state = State::from(&config);
@@ -131,6 +133,7 @@ impl Reloader {
             state: ArcSwap::from_pointee(state.clone()),
             listeners: Mutex::new(listeners),
             resolver,
+            groups,
             file: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
         };
         {
@@ -266,6 +269,7 @@ impl Reloader {
             http: &self.http,
             budget: &self.budget,
             resolver: &self.resolver,
+            groups: &self.groups,
             workload: &self.workload,
             max_idle: limits.max_idle_connections.min(room),
             trace: state.trace,
@@ -306,9 +310,10 @@ pub(super) mod tests {
         let profiler = ProfilerOptions { enabled: false, hz: 1 };
         let reporting = Reporting::start(None, &workload, Component::Proxy, profiler, Arc::new(SystemClock)).unwrap();
         let (resolver, _) = Resolver::new(Arc::new(System), Arc::default());
+        let (groups, _) = Groups::new(Arc::default());
         let (listeners, mut starts) = Listeners::new(1);
         let sockets = listeners.bind(&State::from(&config)).unwrap();
-        let reloader = Reloader::new(config, None, &reporting, resolver, (listeners, sockets)).unwrap();
+        let reloader = Reloader::new(config, None, &reporting, (resolver, groups), (listeners, sockets)).unwrap();
         (reloader, starts.remove(0))
     }
 

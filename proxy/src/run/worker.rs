@@ -200,7 +200,7 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
                     None => return,
                 }
                 // Boxed: most callers speak at once.
-                match Box::pin(forwarder.first_word(&stream, expected, &draining)).await {
+                match Box::pin(forwarder.first_word(&stream, expected, admission, &draining)).await {
                     FirstWord::Caller => {}
                     FirstWord::Destination(connected) => {
                         upstream = Some(*connected);

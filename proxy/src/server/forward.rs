@@ -4,26 +4,20 @@
 //! Guarantees: the plan (routes, destinations, times) is read once per request, so a reload never splits one; a body is
 //! never buffered; a request that is refused reaches nobody.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use emberline_model::Side;
 use emberline_profiler::TaskLabel;
 use http::{Request, Response, StatusCode, request, response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{Caller, Handle, HttpSettings, plan::Plan, reply::Reply, tunnel::Tunnel};
 use crate::{
-    body::{BoxError, EitherBody, LocalBody, RequestBody},
+    body::{EitherBody, LocalBody, RequestBody},
     budget::{self, Budget},
-    cluster::{Destination, Http1Body, Http2Body, UpstreamError},
+    cluster::{Call, Endpoint, UpstreamBody, UpstreamError},
     counters::Counters,
     filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
@@ -39,39 +33,6 @@ pub(crate) struct Forwarder {
     pub(crate) counters: Arc<Counters>,
     pub(crate) http: HttpSettings,
     pub(crate) budget: Arc<Budget>,
-}
-
-/// The body of a carried response.
-#[derive(Debug)]
-pub(crate) enum UpstreamBody {
-    Http1(Http1Body),
-    Http2(Http2Body),
-}
-
-impl Body for UpstreamBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            UpstreamBody::Http1(body) => Pin::new(body).poll_frame(cx),
-            UpstreamBody::Http2(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            UpstreamBody::Http1(body) => body.is_end_stream(),
-            UpstreamBody::Http2(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            UpstreamBody::Http1(body) => body.size_hint(),
-            UpstreamBody::Http2(body) => body.size_hint(),
-        }
-    }
 }
 
 type ResponseBody = Recorded<EitherBody<UpstreamBody>>;
@@ -121,6 +82,7 @@ impl Handle for Arc<Forwarder> {
             .asked_by(caller.address, &head);
         let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
         tracker.holds(charged, stall);
+        let key = plan.cluster.key_of(Some(&head.headers), caller.address);
         let mut carried = Carried {
             task_label,
             forwarder: Arc::clone(self),
@@ -128,6 +90,7 @@ impl Handle for Arc<Forwarder> {
             exchange,
             tracker,
             grpc_status: None,
+            key,
             switch: upgrade
                 .filter(|_| exchange.asks_for_websocket)
                 .map(|upgrade| (upgrade, Arc::clone(caller))),
@@ -145,23 +108,8 @@ impl Handle for Arc<Forwarder> {
                     return carried.refuse(refused);
                 }
             };
-            let destination = match carried.plan.cluster.pick(&carried.plan.timeouts).await {
-                Some(Ok(destination)) => destination,
-                Some(Err(error)) => return carried.fail(&error),
-                None => {
-                    let (reason, flags) = ("no_destination", ResponseFlags::UH);
-                    return carried.answer(
-                        503,
-                        reason,
-                        flags,
-                        "no destination has a weight above 0".to_owned(),
-                        false,
-                    );
-                }
-            };
-            carried.expect_answer_of(&destination);
-            match carried.send(&destination, head, body).await {
-                Ok(response) => carried.pass_on(&destination, response),
+            match carried.send(head, body).await {
+                Ok(response) => carried.pass_on(response),
                 Err(error) => carried.fail(&error),
             }
         }
@@ -177,105 +125,96 @@ struct Carried {
     task_label: TaskLabel,
     /// Of an answer of our own to a caller that speaks gRPC.
     grpc_status: Option<u16>,
+    /// What its endpoint is chosen by.
+    key: Option<u64>,
     /// The connection that asks to switch to WebSocket.
     switch: Option<(OnUpgrade, Arc<Caller>)>,
 }
 
 impl Carried {
-    /// Until the destination says who it is, it is who it was.
-    fn expect_answer_of(&mut self, destination: &Destination) {
-        self.tracker.endpoint(destination.address());
-        if self.plan.side == Side::Client {
-            self.exchange.source = destination.source();
-            if let Some(peer) = destination.last_peer() {
-                self.exchange.peer = Some(peer);
-                self.follow_peer();
-            }
-        }
-    }
-
     fn follow_peer(&mut self) {
         self.tracker.set_peer(self.exchange.peer);
         self.task_label.set(self.tracker.label());
     }
 
-    async fn send(
-        &mut self,
-        destination: &Arc<Destination>,
-        head: request::Parts,
-        body: Incoming,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+    async fn send(&mut self, head: request::Parts, body: Incoming) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut body = RequestBody::incoming(body);
         if !body.is_end_stream() {
             body.count_into(self.tracker.request_bytes());
         }
         let request = Request::from_parts(head, body);
-        self.tracker.sent_upstream();
-        let timeouts = &self.plan.timeouts;
-        let response = if self.tracker.protocol() == Protocol::Http1 {
-            destination
-                .send_http1(request, timeouts)
-                .await?
-                .map(UpstreamBody::Http1)
-        } else {
-            destination
-                .send_http2(request, timeouts)
-                .await?
-                .map(UpstreamBody::Http2)
+        let plan = Arc::clone(&self.plan);
+        let call = Call {
+            timeouts: &plan.timeouts,
+            is_http2: self.tracker.protocol() != Protocol::Http1,
+            key: self.key,
         };
+        let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
+        let response = plan.cluster.send(request, call, to).await?;
         self.tracker.upstream_answered();
         Ok(response)
     }
 
-    fn pass_on(mut self, destination: &Destination, response: Response<UpstreamBody>) -> Response<ResponseBody> {
+    /// Until the endpoint says who it is, it is who it was.
+    fn expect_answer_of(&mut self, endpoint: &Endpoint) {
+        self.tracker.endpoint(endpoint.address());
+        if self.plan.side == Side::Client {
+            self.exchange.source = endpoint.source();
+            if let Some(peer) = endpoint.last_peer() {
+                self.exchange.peer = Some(peer);
+                self.follow_peer();
+            }
+        }
+        self.tracker.sent_upstream();
+    }
+
+    fn pass_on(mut self, response: Response<UpstreamBody>) -> Response<ResponseBody> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch_protocols(destination, response);
+            return self.switch_protocols(response);
         }
         let (mut head, body) = response.into_parts();
-        self.change_response(destination, &mut head);
+        self.change_response(body.endpoint(), &mut head);
         let body = self.tracker.follow(&head, EitherBody::Theirs(body));
         Response::from_parts(head, body)
     }
 
     /// A 101: it is passed on to a caller that asked for WebSocket and gets it, and nobody else.
-    fn switch_protocols(
-        mut self,
-        destination: &Destination,
-        response: Response<UpstreamBody>,
-    ) -> Response<ResponseBody> {
+    fn switch_protocols(mut self, response: Response<UpstreamBody>) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
         let switch = self.switch.take().filter(|_| names_websocket(&head.headers));
-        let (Some((upgrade, caller)), UpstreamBody::Http1(body)) = (switch, body) else {
+        let endpoint = Arc::clone(body.endpoint());
+        let (Some((upgrade, caller)), Some((body, in_flight))) = (switch, body.into_http1()) else {
             let message = format!(
                 "{} switched to a protocol that the request did not ask for",
-                destination.address()
+                endpoint.address()
             );
             return self.answer(502, "upstream_protocol_error", ResponseFlags::UPE, message, false);
         };
         let Some(switched) = body.into_switched() else {
             let message = format!(
                 "{} closed the connection that it switched to WebSocket",
-                destination.address()
+                endpoint.address()
             );
             return self.answer(502, "upstream_connection_closed", ResponseFlags::UC, message, false);
         };
-        self.change_response(destination, &mut head);
+        self.change_response(&endpoint, &mut head);
         self.tracker.switch(&head);
         caller.switch_to(Tunnel {
             caller: upgrade,
             destination: switched,
+            _in_flight: in_flight,
             tracker: self.tracker,
             idle: self.plan.timeouts.tcp_idle(),
         });
         Response::from_parts(head, Recorded::apart(EitherBody::Ours(LocalBody::default())))
     }
 
-    fn change_response(&mut self, destination: &Destination, head: &mut response::Parts) {
+    fn change_response(&mut self, endpoint: &Endpoint, head: &mut response::Parts) {
         let expected = self.exchange.peer;
         run_on_response(&self.plan.filters, &mut self.exchange, head);
         if self.plan.side == Side::Client && self.exchange.peer != expected {
             if let Some(peer) = self.exchange.peer {
-                destination.set_last_peer(peer);
+                endpoint.set_last_peer(peer);
             }
             self.follow_peer();
         }

@@ -29,8 +29,7 @@ use super::{
 use crate::{
     access_log::Head,
     budget,
-    cluster::{Destination, UpstreamError},
-    config::{Address, Timeouts},
+    cluster::{self, UpstreamError},
     drain::Draining,
     listener::Admission,
     record::nanoseconds,
@@ -61,19 +60,23 @@ impl Forwarder {
     /// Connects the destination of a silent caller and waits for who speaks first. A caller that opened its connection
     /// in advance, as pools of HTTP clients do, is the same as before once it speaks.
     /// Where HTTP is expected it is the caller who speaks first: its silence costs no connection to a destination.
-    pub(crate) async fn first_word(&self, stream: &TcpStream, expected: Expected, draining: &Draining) -> FirstWord {
+    pub(crate) async fn first_word(
+        &self,
+        stream: &TcpStream,
+        expected: Expected,
+        admission: &Admission,
+        draining: &Draining,
+    ) -> FirstWord {
         let plan = self.plan.load_full();
         let limit = match expected {
             Expected::Http => self.http.caller_times().keep_alive,
             Expected::Anything => plan.timeouts.tcp_idle(),
         };
+        let caller = admission.caller;
         let destination = match expected {
             Expected::Http => None,
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Expected::Anything => match plan.cluster.pick(&plan.timeouts).await {
-                Some(Ok(destination)) => Connected::open(&destination, &plan.timeouts).await.ok(),
-                Some(Err(_)) | None => None,
-            },
+            Expected::Anything => Connected::open(&plan, caller).await.ok(),
         };
         let destination_speaks = async {
             match &destination {
@@ -123,26 +126,17 @@ impl Forwarder {
         let carried = async {
             let upstream = match upstream {
                 Some(connected) => connected,
-                None => {
-                    let Some(picked) = plan.cluster.pick(&plan.timeouts).await else {
-                        return End::Failed(ResponseFlags::UH);
-                    };
-                    let connected = match picked {
-                        Ok(destination) => Connected::open(&destination, &plan.timeouts).await,
-                        Err(error) => Err(error),
-                    };
-                    match connected {
-                        Ok(connected) => connected,
-                        Err(error) => {
-                            tracing::debug!(%error, "no upstream for a TCP connection");
-                            return End::Failed(ResponseFlags::UF);
-                        }
+                None => match Connected::open(&plan, admission.caller).await {
+                    Ok(connected) => connected,
+                    Err(error) => {
+                        tracing::debug!(%error, "no upstream for a TCP connection");
+                        return End::Failed(error.answer().2);
                     }
-                }
+                },
             };
             record.connected_after = Some(upstream.after);
             if let Some(head) = &mut record.logged {
-                head.endpoint = upstream.address.to_string();
+                head.endpoint = upstream.in_flight.endpoint().address().to_string();
             }
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::clone(guard));
             match relay(caller, upstream.stream, &[], plan.timeouts.tcp_idle(), &sent, &received).await {
@@ -166,18 +160,19 @@ impl Forwarder {
 /// A destination's end of a connection.
 pub(crate) struct Connected {
     stream: TcpStream,
-    address: Address,
+    in_flight: cluster::InFlight,
     /// How long it took to get it.
     after: Duration,
 }
 
 impl Connected {
-    async fn open(destination: &Destination, timeouts: &Timeouts) -> Result<Connected, UpstreamError> {
+    async fn open(plan: &Plan, caller: IpAddr) -> Result<Connected, UpstreamError> {
         let started = Instant::now();
-        let stream = destination.connect(timeouts).await?;
+        let key = plan.cluster.key_of(None, caller);
+        let (stream, in_flight) = plan.cluster.connect(key, &plan.timeouts).await?;
         Ok(Connected {
             stream,
-            address: destination.address().clone(),
+            in_flight,
             after: started.elapsed(),
         })
     }

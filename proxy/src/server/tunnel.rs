@@ -14,7 +14,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::relay::{Relayed, relay};
-use crate::{cluster::Switched, record::Tracker, telemetry::ResponseFlags, wire::io::GuardedIo};
+use crate::{
+    cluster::{InFlight, Switched},
+    record::Tracker,
+    telemetry::ResponseFlags,
+    wire::io::GuardedIo,
+};
 
 /// Both ends, from the 101 on.
 #[derive(Debug)]
@@ -22,6 +27,7 @@ pub(crate) struct Tunnel {
     /// The caller's end, once it has been sent the 101.
     pub(crate) caller: OnUpgrade,
     pub(crate) destination: Switched,
+    pub(crate) _in_flight: InFlight,
     pub(crate) tracker: Tracker,
     pub(crate) idle: Duration,
 }

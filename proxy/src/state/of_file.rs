@@ -5,7 +5,10 @@ use std::time::Duration;
 use emberline_model::Side;
 
 use super::{Cluster, Endpoint, Identities, Listener, State};
-use crate::config::{Config, Trust};
+use crate::{
+    cluster::{Sharing, Watch},
+    config::{Config, Trust},
+};
 
 impl From<&Config> for State {
     fn from(config: &Config) -> State {
@@ -23,6 +26,8 @@ impl From<&Config> for State {
                         address: inbound.to.clone(),
                         weight: 1,
                     }],
+                    sharing: Sharing::default(),
+                    watch: Watch::default(),
                 },
                 timeouts: inbound.timeouts,
             });
@@ -41,6 +46,16 @@ impl From<&Config> for State {
                 cluster: Cluster {
                     service: outbound.service.clone(),
                     endpoints: endpoints.collect(),
+                    sharing: Sharing {
+                        balancer: outbound.balancer,
+                        options: outbound.balancer_options,
+                        hash_on: outbound.hash_on.clone(),
+                        retries: outbound.retries.clone(),
+                    },
+                    watch: Watch {
+                        outlier: outbound.outlier,
+                        check: outbound.health.clone(),
+                    },
                 },
                 timeouts: outbound.timeouts,
             });

@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
-             destinations, protocol, timeouts)",
+             destinations, balancer, hash_on, balancer_options, outlier, health, retries, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
@@ -160,6 +160,68 @@ fn every_message_has_the_line_and_says_what_to_write() {
         ),
     ] {
         assert_eq!(changed(from, to), expected, "{from} -> {to}");
+    }
+}
+
+#[test]
+fn what_contradicts_in_how_requests_are_shared_is_told() {
+    for (keys, expected) in [
+        (
+            "balancer: maglev",
+            "this balancer hashes a key: add, for example, `hash_on: {header: x-user}`",
+        ),
+        (
+            "hash_on: source_address",
+            "`hash_on` has no effect with this balancer: use `balancer: maglev`, or remove it",
+        ),
+        (
+            "balancer: maglev\n    hash_on: {header: 'x user'}",
+            "`x user` is not a valid header name",
+        ),
+        (
+            "balancer: ring_hash\n    hash_on: {cookie: 'a=b'}",
+            "`a=b` is not a valid cookie name",
+        ),
+        (
+            "balancer_options: {table_size: 65536}",
+            "65536 is not a prime: use, for example, 65537",
+        ),
+        (
+            "balancer_options: {table_size: 2}",
+            "`table_size` must be larger than the number of endpoints (2 here)",
+        ),
+        (
+            "balancer_options: {ring_max_points: 9}",
+            "`ring_max_points` is below `ring_min_points` (1024): raise it",
+        ),
+        (
+            "outlier: {max_ejected_percent: 0}",
+            "0 is out of range: use a percentage from 1 to 100",
+        ),
+        (
+            "health: {path: healthz}",
+            "`healthz` is not a path: use, for example, `/healthz`",
+        ),
+        (
+            "health: {check: tcp, path: /healthz}",
+            "`path` and `expect` have no effect with this check: use `check: http`, or remove them",
+        ),
+        (
+            "health: {service: shop.Cart}",
+            "`service` has no effect with this check: use `check: grpc`, or remove it",
+        ),
+        (
+            "retries: {on: [often]}",
+            "`often` is not a reason for a retry: use connect_failure, unprocessed, reset, timeout or a status such as 503",
+        ),
+        (
+            "retries: {per_try_ms: 40000}",
+            "`per_try_ms: 40000` has no effect above `timeouts.request_ms` (30000): lower it, or remove it",
+        ),
+    ] {
+        let line = "    timeouts: {connect_ms";
+        let told = changed(line, &format!("    {keys}\n{line}"));
+        assert!(told.starts_with("proxy.yaml:1") && told.ends_with(expected), "{told}");
     }
 }
 

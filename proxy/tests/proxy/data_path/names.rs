@@ -298,7 +298,10 @@ fn an_address_that_refuses_costs_no_request_while_another_one_of_the_name_accept
         assert!(answered["2"] >= 10 && answered["3"] >= 10, "{answered:?}");
         for proxy in [&over_tcp, &over_http] {
             let failures = metric(&proxy.metrics(), "emberline_proxy_upstream_connection_failures_total");
-            assert_eq!(failures, 0);
+            assert!(
+                (1..=5).contains(&failures),
+                "{failures}: counted, and passed over for a while"
+            );
         }
         stop(over_tcp).await;
         // What was connected in its place is not kept for it.

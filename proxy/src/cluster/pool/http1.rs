@@ -1,4 +1,4 @@
-//! HTTP/1.1 to a destination: a stack of idle connections, and requests that drive their own connection.
+//! HTTP/1.1 to an endpoint: a stack of idle connections, and requests that drive their own connection.
 //!
 //! A connection has no task of its own. Whoever uses it polls it: first the request until the response's head is there,
 //! then the response's body. That saves two wake-ups per request, lets head and body leave in one write, and makes the
@@ -33,13 +33,18 @@ use parking_lot::Mutex;
 use tokio::task::coop::unconstrained;
 
 use super::{
-    BodyFailure, Destination, Upload, UpstreamError, keep_alive,
-    retry::{Replay, has_ended, next_try},
+    super::{
+        BodyFailure, UpstreamError,
+        dial::{Dial, Times},
+        error::Failed,
+        replay::{Replay, has_ended, next_try},
+        upload::Upload,
+    },
+    keep_alive,
     socket::{Socket, Switched},
 };
 use crate::{
     body::{BoxError, RequestBody},
-    config::Timeouts,
     record::is_stream,
     wire::io::IdleTimer,
 };
@@ -77,7 +82,7 @@ struct Connection {
     has_ended: bool,
     timer: IdleTimer,
     idle_since: Instant,
-    /// How long it may be idle and still be used, as the destination announced it last.
+    /// How long it may be idle and still be used, as the endpoint announced it last.
     usable_for: Option<Duration>,
 }
 
@@ -92,24 +97,6 @@ enum SendError {
 }
 
 impl Connection {
-    async fn open(destination: &Destination, timeouts: &Timeouts) -> Result<Connection, UpstreamError> {
-        let stream = destination.connect(timeouts).await?;
-        let (sender, driver) = http1::Builder::new()
-            .max_header_size(destination.http1.options.max_header_bytes)
-            .max_buf_size(destination.http1.options.max_header_bytes.max(MOST_READ_BYTES))
-            .handshake(TokioIo::new(Socket::new(stream, Arc::clone(destination.budget()))))
-            .await
-            .map_err(|error| UpstreamError::from_hyper(&destination.address, error))?;
-        Ok(Connection {
-            sender,
-            driver: Box::pin(driver),
-            has_ended: false,
-            timer: IdleTimer::default(),
-            idle_since: Instant::now(),
-            usable_for: None,
-        })
-    }
-
     /// Whether it has been idle for too long.
     fn is_stale(&self, options: Http1Options) -> bool {
         let limit = self.usable_for.unwrap_or(options.idle).min(options.idle);
@@ -152,9 +139,10 @@ impl Connection {
     }
 }
 
-/// The idle connections of a destination; the one used last is used next.
+/// The idle connections to an endpoint; the one used last is used next.
 #[derive(Debug)]
 pub(crate) struct Http1Pool {
+    dial: Arc<Dial>,
     idle: Mutex<Vec<Connection>>,
     options: Http1Options,
     /// Less than the options say where several pools share.
@@ -162,8 +150,9 @@ pub(crate) struct Http1Pool {
 }
 
 impl Http1Pool {
-    pub(crate) fn new(options: Http1Options) -> Http1Pool {
+    pub(crate) fn new(dial: Arc<Dial>, options: Http1Options) -> Http1Pool {
         Http1Pool {
+            dial,
             idle: Mutex::default(),
             most_kept: AtomicUsize::new(options.max_idle),
             options,
@@ -171,11 +160,11 @@ impl Http1Pool {
     }
 
     /// Keeps no more idle connections than this from now on.
-    pub(super) fn keep_at_most(&self, connections: usize) {
+    pub(crate) fn keep_at_most(&self, connections: usize) {
         self.most_kept.store(connections, Ordering::Relaxed);
     }
 
-    pub(super) fn most_kept(&self) -> usize {
+    fn most_kept(&self) -> usize {
         self.most_kept.load(Ordering::Relaxed)
     }
 
@@ -227,47 +216,69 @@ impl Http1Pool {
     }
 }
 
-impl Destination {
-    /// Sends a request over HTTP/1.1. The response's body drives the connection and gives it back at its end.
-    pub(crate) async fn send_http1(
+impl Http1Pool {
+    /// Sends a request. The response's body drives the connection and gives it back at its end.
+    pub(crate) async fn send(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
-        timeouts: &Timeouts,
-    ) -> Result<Response<Http1Body>, UpstreamError> {
+        times: &Times,
+    ) -> Result<Response<Http1Body>, Failed> {
         self.make_origin_form(&mut request);
-        if let Some(mut connection) = poll_fn(|cx| Poll::Ready(self.http1.check_out(cx))).await {
+        if let Some(mut connection) = poll_fn(|cx| Poll::Ready(self.check_out(cx))).await {
             let replay = Replay::of(&request);
-            match connection.send(request, timeouts.request()).await {
-                Ok(response) => return Ok(self.body_of(response, connection, timeouts)),
-                Err(SendError::Timeout) => return Err(self.timed_out(timeouts)),
+            match connection.send(request, times.response).await {
+                Ok(response) => return Ok(self.body_of(response, connection, times)),
+                Err(SendError::Timeout) => return Err(times.late(self.dial.address()).into()),
                 // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
                 Err(SendError::Failed { error, unsent }) => {
                     request = match next_try(unsent.map(|unsent| *unsent), replay, &error) {
                         Some(request) => request,
                         None => {
                             if has_ended(&error) {
-                                self.counters().pooled_failures.add();
+                                self.dial.counters().pooled_failures.add();
                             }
-                            return Err(UpstreamError::from_hyper(&self.address, error));
+                            return Err(UpstreamError::from_hyper(self.dial.address(), error).into());
                         }
                     };
-                    self.count_retry();
+                    self.dial.counters().retries.add();
                 }
             }
         }
-        let mut connection = Connection::open(self, timeouts).await?;
-        match connection.send(request, timeouts.request()).await {
-            Ok(response) => Ok(self.body_of(response, connection, timeouts)),
-            Err(SendError::Timeout) => Err(self.timed_out(timeouts)),
-            Err(SendError::Failed { error, .. }) => Err(UpstreamError::from_hyper(&self.address, error)),
+        let mut connection = match self.open(times).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                return Err(Failed {
+                    error,
+                    again: Some(Box::new(request)),
+                });
+            }
+        };
+        match connection.send(request, times.response).await {
+            Ok(response) => Ok(self.body_of(response, connection, times)),
+            Err(SendError::Timeout) => Err(times.late(self.dial.address()).into()),
+            Err(SendError::Failed { error, unsent }) => Err(Failed {
+                error: UpstreamError::from_hyper(self.dial.address(), error),
+                again: unsent,
+            }),
         }
     }
 
-    fn timed_out(&self, timeouts: &Timeouts) -> UpstreamError {
-        UpstreamError::Timeout {
-            address: self.address.clone(),
-            limit: timeouts.request(),
-        }
+    async fn open(&self, times: &Times) -> Result<Connection, UpstreamError> {
+        let stream = self.dial.connect(times).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_header_size(self.options.max_header_bytes)
+            .max_buf_size(self.options.max_header_bytes.max(MOST_READ_BYTES))
+            .handshake(TokioIo::new(Socket::new(stream, Arc::clone(self.dial.budget()))))
+            .await
+            .map_err(|error| UpstreamError::from_hyper(self.dial.address(), error))?;
+        Ok(Connection {
+            sender,
+            driver: Box::pin(driver),
+            has_ended: false,
+            timer: IdleTimer::default(),
+            idle_since: Instant::now(),
+            usable_for: None,
+        })
     }
 
     /// Path and query in the request line, the authority in `Host`.
@@ -283,7 +294,7 @@ impl Destination {
             // A path of a valid URI is a valid URI.
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         } else if !request.headers().contains_key(HOST)
-            && let Ok(host) = HeaderValue::from_str(&self.address.to_string())
+            && let Ok(host) = HeaderValue::from_str(&self.dial.address().to_string())
         {
             request.headers_mut().insert(HOST, host);
         }
@@ -293,19 +304,19 @@ impl Destination {
         self: &Arc<Self>,
         response: Response<Incoming>,
         mut connection: Connection,
-        timeouts: &Timeouts,
+        times: &Times,
     ) -> Response<Http1Body> {
         connection.timer.disarm();
         connection.usable_for = keep_alive::usable_for(response.headers()).or(connection.usable_for);
         let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         // A stream of events says nothing while nothing happens.
-        let idle = (!is_stream(response.headers())).then(|| timeouts.idle());
+        let idle = (!is_stream(response.headers())).then(|| times.timeouts.idle());
         response.map(|body| {
             let mut body = Http1Body {
                 body,
                 lease: Some(Lease {
                     connection,
-                    destination: Arc::clone(self),
+                    pool: Arc::clone(self),
                 }),
                 idle,
                 failure: None,
@@ -322,7 +333,7 @@ impl Destination {
 #[derive(Debug)]
 struct Lease {
     connection: Connection,
-    destination: Arc<Destination>,
+    pool: Arc<Http1Pool>,
 }
 
 /// The body of a response over HTTP/1.1.
@@ -361,7 +372,7 @@ impl Http1Body {
                 .drive(cx.unwrap_or(&mut Context::from_waker(Waker::noop())));
         }
         if lease.connection.is_reusable() {
-            lease.destination.http1.check_in(lease.connection);
+            lease.pool.check_in(lease.connection);
         }
     }
 

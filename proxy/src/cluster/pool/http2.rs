@@ -1,13 +1,13 @@
-//! HTTP/2 to a destination: connections that requests share, opened as they are needed.
+//! HTTP/2 to an endpoint: connections that requests share, opened as they are needed.
 //!
-//! Guarantees: of the streams that a destination allows on a connection none waits behind another; where all are taken, another
+//! Guarantees: of the streams that an endpoint allows on a connection none waits behind another; where all are taken, another
 //! connection is opened. A connection carries at most [`STREAMS`] streams, whose windows together are its own, so that callers who
 //! do not read leave the others' windows alone; a request does not join an upload that moves slowly while another connection
 //! can be had. However many requests wait, those that wait for the same attempt to connect learn of its end at the same time. Dead
 //! connections are found by PING within 50 s.
 //!
 //! Wrong on purpose: windows of all connections together have a bound ([`Budget::reserve_windows`]); beyond it, streams share
-//! what there is, as many as the destination allows, and the rest waits for at most `timeouts.queue_ms`.
+//! what there is, as many as the endpoint allows, and the rest waits for at most `timeouts.queue_ms`.
 //!
 //! One file because the choice of a connection, the places of its streams and their return are the state under one lock. What is left
 //! is opening a connection and sending on it, which read and write all of that state.
@@ -40,11 +40,16 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-use super::{BodyFailure, Destination, Upload, UpstreamError, retry::NextStream};
+use super::super::{
+    BodyFailure, UpstreamError,
+    dial::{Dial, Times},
+    error::Failed,
+    replay::NextStream,
+    upload::Upload,
+};
 use crate::{
     body::{BoxError, RequestBody},
     budget::{Budget, Windows},
-    config::Timeouts,
     counters::InUse,
     grpc,
     telemetry::Label,
@@ -55,24 +60,25 @@ use crate::{
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Streams of a connection, where the destination allows as many.
+/// Streams of a connection, where the endpoint allows as many.
 const STREAMS: usize = 64;
 /// What a response that nobody takes may hold.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// What those of a connection may hold together: each of them all of its window.
 const CONNECTION_WINDOW: u32 = STREAMS as u32 * STREAM_WINDOW;
-/// Before the destination has said how many streams it allows; nothing is sent meanwhile.
+/// Before the endpoint has said how many streams it allows; nothing is sent meanwhile.
 const UNTOLD: usize = usize::MAX - 1;
-/// A destination that has not said by then is taken to allow [`STREAMS`].
+/// A endpoint that has not said by then is taken to allow [`STREAMS`].
 const TOLD_WITHIN: Duration = Duration::from_millis(250);
 /// A body that is still on its way after so long may be one that holds up a connection's other bodies.
 const SLOW_UPLOAD: Duration = Duration::from_millis(100);
 /// Connections that are opened only to get away from slow uploads.
 const MOST_FOR_UPLOADS: usize = 8;
 
-/// The connections of a destination.
+/// The connections to an endpoint.
 #[derive(Debug)]
 pub(crate) struct Http2Pool {
+    dial: Arc<Dial>,
     state: Mutex<State>,
     max_header_bytes: usize,
     idle: Duration,
@@ -91,14 +97,14 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     stream: oneshot::Sender<Result<Stream, UpstreamError>>,
-    timeouts: Timeouts,
+    times: Times,
 }
 
 #[derive(Debug)]
 struct Connection {
     number: u64,
     sender: SendRequest<RequestBody>,
-    /// Streams that the destination allows.
+    /// Streams that the endpoint allows.
     most: usize,
     streams: usize,
     /// Bodies on their way, the oldest first.
@@ -159,22 +165,22 @@ impl State {
         self.connections.iter_mut().find(|c| c.number == number)
     }
 
-    fn take(&mut self, at: usize, of: &Arc<Destination>) -> Stream {
+    fn take(&mut self, at: usize, of: &Arc<Http2Pool>) -> Stream {
         let connection = &mut self.connections[at];
         connection.streams += 1;
         Stream {
             sender: connection.sender.clone(),
             held: Arc::new(Held {
-                destination: Arc::clone(of),
+                pool: Arc::clone(of),
                 connection: connection.number,
                 is_given_back: AtomicBool::new(false),
-                _in_use: of.counters().http2_streams.one(),
+                _in_use: of.dial.counters().http2_streams.one(),
             }),
         }
     }
 
     /// Opens a connection for those who wait, unless the ones that are being opened will do.
-    fn open(&mut self, of: &Arc<Destination>) {
+    fn open(&mut self, of: &Arc<Http2Pool>) {
         let most = self.connections.iter().map(|connection| connection.most).min();
         let most = most.unwrap_or(STREAMS).clamp(1, STREAMS);
         let Some(first) = self
@@ -186,17 +192,17 @@ impl State {
         };
         // Streams are given back when a runtime has ended, too.
         if let Ok(runtime) = Handle::try_current() {
-            let (destination, timeouts) = (Arc::clone(of), first.timeouts);
-            runtime.spawn(async move { destination.open_http2(&timeouts).await });
+            let (pool, times) = (Arc::clone(of), first.times);
+            runtime.spawn(async move { pool.open(&times).await });
             self.opening += 1;
         }
     }
 
     /// Gives streams to those who wait, the first come first, and opens connections for the rest if it may.
-    fn serve(&mut self, of: &Arc<Destination>, may_open: bool) {
+    fn serve(&mut self, of: &Arc<Http2Pool>, may_open: bool) {
         while !self.waiting.is_empty() {
             let now = Instant::now();
-            let at = match (self.choose(of.budget(), now), may_open) {
+            let at = match (self.choose(of.dial.budget(), now), may_open) {
                 (Choice::Take(at), _) => at,
                 (Choice::Open, true) => return self.open(of),
                 _ => return,
@@ -221,8 +227,9 @@ impl State {
 }
 
 impl Http2Pool {
-    pub(crate) fn new(max_header_bytes: usize, idle: Duration) -> Http2Pool {
+    pub(crate) fn new(dial: Arc<Dial>, max_header_bytes: usize, idle: Duration) -> Http2Pool {
         Http2Pool {
+            dial,
             state: Mutex::default(),
             max_header_bytes,
             idle,
@@ -252,7 +259,7 @@ struct Stream {
 /// The place of a stream; given back when dropped, by the last of its two bodies.
 #[derive(Debug)]
 struct Held {
-    destination: Arc<Destination>,
+    pool: Arc<Http2Pool>,
     connection: u64,
     is_given_back: AtomicBool,
     _in_use: InUse,
@@ -263,16 +270,16 @@ impl Drop for Held {
         if *self.is_given_back.get_mut() {
             return;
         }
-        let mut state = self.destination.http2.state.lock();
+        let mut state = self.pool.state.lock();
         if let Some(connection) = state.find(self.connection) {
             connection.streams -= 1;
             connection.idle_since = Instant::now();
         }
-        state.serve(&self.destination, true);
+        state.serve(&self.pool, true);
     }
 }
 
-/// A body on its way to the destination.
+/// A body on its way to the endpoint.
 struct UploadOf {
     held: Arc<Held>,
     number: u64,
@@ -280,7 +287,7 @@ struct UploadOf {
 
 impl UploadOf {
     fn begin(held: &Arc<Held>) -> UploadOf {
-        let mut state = held.destination.http2.state.lock();
+        let mut state = held.pool.state.lock();
         let number = state.number();
         if let Some(connection) = state.find(held.connection) {
             connection.uploads.push_back((number, Instant::now()));
@@ -294,7 +301,7 @@ impl UploadOf {
 
 impl Drop for UploadOf {
     fn drop(&mut self) {
-        let mut state = self.held.destination.http2.state.lock();
+        let mut state = self.held.pool.state.lock();
         if let Some(connection) = state.find(self.held.connection) {
             connection.uploads.retain(|(number, _)| *number != self.number);
         }
@@ -338,7 +345,7 @@ impl Body for Http2Body {
     }
 }
 
-/// Spawns the library's tasks, and tells when one was polled: what the destination said may be known then.
+/// Spawns the library's tasks, and tells when one was polled: what the endpoint said may be known then.
 #[derive(Clone)]
 struct Watched {
     polled: Arc<Notify>,
@@ -365,44 +372,41 @@ where
     }
 }
 
-impl Destination {
+impl Http2Pool {
     /// A stream of one of the connections.
-    async fn http2_stream(self: &Arc<Self>, timeouts: &Timeouts) -> Result<Stream, UpstreamError> {
+    async fn stream(self: &Arc<Self>, times: &Times) -> Result<Stream, UpstreamError> {
         let (waiting, is_opening) = {
-            let mut state = self.http2.state.lock();
-            let choice = state.choose(self.budget(), Instant::now());
+            let mut state = self.state.lock();
+            let choice = state.choose(self.dial.budget(), Instant::now());
             if let Choice::Take(at) = choice {
                 return Ok(state.take(at, self));
             }
             let (stream, waiting) = oneshot::channel();
             state.waiting.retain(|waiting| !waiting.stream.is_closed());
-            state.waiting.push_back(Waiting {
-                stream,
-                timeouts: *timeouts,
-            });
+            state.waiting.push_back(Waiting { stream, times: *times });
             if matches!(choice, Choice::Open) {
                 state.open(self);
             }
             (waiting, state.opening > 0)
         };
-        let _waits = self.counters().http2_waiting.one();
-        let limit = timeouts.queue() + if is_opening { timeouts.connect() } else { Duration::ZERO };
+        let _waits = self.dial.counters().http2_waiting.one();
+        let limit = times.timeouts.queue() + if is_opening { times.connect } else { Duration::ZERO };
         match tokio::time::timeout(limit, waiting).await {
             Ok(Ok(stream)) => stream,
             _ => {
-                self.counters().http2_queue_timeouts.add();
+                self.dial.counters().http2_queue_timeouts.add();
                 Err(UpstreamError::NoStream {
-                    address: self.address.clone(),
-                    limit: timeouts.queue(),
+                    address: self.dial.address().clone(),
+                    limit: times.timeouts.queue(),
                 })
             }
         }
     }
 
     /// Opens a connection for those who wait.
-    async fn open_http2(self: Arc<Self>, timeouts: &Timeouts) {
-        let opened = self.connect_http2(timeouts).await;
-        let mut state = self.http2.state.lock();
+    async fn open(self: Arc<Self>, times: &Times) {
+        let opened = self.connect(times).await;
+        let mut state = self.state.lock();
         state.opening -= 1;
         match opened {
             Ok((sender, most, windows)) => {
@@ -415,26 +419,26 @@ impl Destination {
                     uploads: VecDeque::new(),
                     idle_since: Instant::now(),
                     _windows: windows,
-                    _open: self.counters().http2_connections.one(),
+                    _open: self.dial.counters().http2_connections.one(),
                 });
                 state.serve(&self, true);
             }
             // Whoever waits for a stream of another connection goes on waiting.
             Err(error) if state.connections.is_empty() && state.opening == 0 => {
                 for waiting in state.waiting.drain(..) {
-                    let _ = waiting.stream.send(Err(error.again(&self.address)));
+                    let _ = waiting.stream.send(Err(error.again(self.dial.address())));
                 }
             }
             Err(_) => state.serve(&self, false),
         }
     }
 
-    async fn connect_http2(
+    async fn connect(
         self: &Arc<Self>,
-        timeouts: &Timeouts,
+        times: &Times,
     ) -> Result<(SendRequest<RequestBody>, usize, Windows), UpstreamError> {
-        let windows = self.budget().reserve_windows(CONNECTION_WINDOW);
-        let stream = self.connect(timeouts).await?;
+        let windows = self.dial.budget().reserve_windows(CONNECTION_WINDOW);
+        let stream = self.dial.connect(times).await?;
         let watched = Watched {
             polled: Arc::default(),
             is_told: Arc::default(),
@@ -446,10 +450,10 @@ impl Destination {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_max_send_streams(UNTOLD)
-            .max_header_list_size(u32::try_from(self.http2.max_header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| UpstreamError::from_hyper(&self.address, error))?;
+            .map_err(|error| UpstreamError::from_hyper(self.dial.address(), error))?;
         let told = async {
             let mut ended = false;
             while driver.current_max_send_streams() == UNTOLD && !ended {
@@ -464,7 +468,7 @@ impl Destination {
         watched.is_told.store(true, Ordering::Relaxed);
         if ended {
             return Err(UpstreamError::Connect {
-                address: self.address.clone(),
+                address: self.dial.address().clone(),
                 source: io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the connection ended before HTTP/2 settings came",
@@ -476,49 +480,52 @@ impl Destination {
             most => most,
         };
         // The library ends a connection without streams when nobody can send over it any more: when it was swept, and when its
-        // destination is gone from the configuration or from a name.
-        let destination = Arc::downgrade(self);
+        // endpoint is gone from the configuration or from a name.
+        let pool = Arc::downgrade(self);
         tokio::spawn(emberline_profiler::Labeled::new(Label::NONE, async move {
             // Requests in flight learn of the end by themselves.
             let _ = driver.await;
-            let Some(destination) = destination.upgrade() else {
+            let Some(pool) = pool.upgrade() else {
                 return;
             };
-            let mut state = destination.http2.state.lock();
+            let mut state = pool.state.lock();
             state.connections.retain(|connection| !connection.sender.is_closed());
-            state.serve(&destination, true);
+            state.serve(&pool, true);
         }));
         Ok((sender, most, windows))
     }
 
-    /// Sends a request over HTTP/2 with prior knowledge.
-    pub(crate) async fn send_http2(
+    /// Sends a request with prior knowledge.
+    pub(crate) async fn send(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
-        timeouts: &Timeouts,
-    ) -> Result<Response<Http2Body>, UpstreamError> {
+        times: &Times,
+    ) -> Result<Response<Http2Body>, Failed> {
         *request.version_mut() = Version::HTTP_2;
         self.make_absolute(&mut request);
         let (upload, mut timer) = (Upload::of(&request), IdleTimer::default());
         // A call of gRPC has the time that its caller gives it, and a stream has nothing to say until something happens.
         let is_limited = !grpc::is_grpc(request.headers());
-        let timed_out = || UpstreamError::Timeout {
-            address: self.address.clone(),
-            limit: timeouts.request(),
-        };
         let exchange = async {
-            let next = NextStream::of(&mut request);
-            let (unsent, error) = match self.try_stream(request, timeouts).await? {
-                Ok(response) => return Ok(response),
-                Err(failed) => failed,
-            };
-            let Some(request) = next.request(unsent, &error) else {
-                return Err(UpstreamError::from_hyper(&self.address, error));
-            };
-            self.count_retry();
-            self.try_stream(request, timeouts)
-                .await?
-                .map_err(|(_, error)| UpstreamError::from_hyper(&self.address, error))
+            let mut is_first = true;
+            loop {
+                let next = NextStream::of(&mut request);
+                let (unsent, error) = match self.try_stream(request, times).await? {
+                    Ok(response) => return Ok(response),
+                    Err(failed) => failed,
+                };
+                match next.request(unsent, &error) {
+                    Some(again) if is_first => request = again,
+                    again => {
+                        return Err(Failed {
+                            error: UpstreamError::from_hyper(self.dial.address(), error),
+                            again: again.map(Box::new),
+                        });
+                    }
+                }
+                is_first = false;
+                self.dial.counters().retries.add();
+            }
         };
         let mut exchange = pin!(exchange);
         poll_fn(|cx| {
@@ -529,8 +536,8 @@ impl Destination {
                 return Poll::Pending;
             }
             upload
-                .poll_stalled(&mut timer, cx, timeouts.request())
-                .map(|()| Err(timed_out()))
+                .poll_stalled(&mut timer, cx, times.response)
+                .map(|()| Err(times.late(self.dial.address()).into()))
         })
         .await
     }
@@ -540,9 +547,17 @@ impl Destination {
     async fn try_stream(
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
-        timeouts: &Timeouts,
-    ) -> Result<Result<Response<Http2Body>, (Option<Request<RequestBody>>, hyper::Error)>, UpstreamError> {
-        let Stream { mut sender, held } = self.http2_stream(timeouts).await?;
+        times: &Times,
+    ) -> Result<Result<Response<Http2Body>, (Option<Request<RequestBody>>, hyper::Error)>, Failed> {
+        let Stream { mut sender, held } = match self.stream(times).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return Err(Failed {
+                    error,
+                    again: Some(Box::new(request)),
+                });
+            }
+        };
         if !request.body().is_end_stream() {
             request.body_mut().hold(UploadOf::begin(&held));
         }
@@ -562,7 +577,7 @@ impl Destination {
             .headers()
             .get(http::header::HOST)
             .and_then(|host| host.to_str().ok());
-        let authority = host.map_or_else(|| self.address.to_string(), str::to_owned);
+        let authority = host.map_or_else(|| self.dial.address().to_string(), str::to_owned);
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let absolute = Uri::builder()
             .scheme("http")

@@ -1,6 +1,6 @@
-//! A socket to a destination, as the library for HTTP/1 uses it.
+//! A socket to an endpoint, as the library for HTTP/1 uses it.
 //!
-//! Guarantees: it is read in small pieces when memory is short; a destination that answers and closes before it has read the
+//! Guarantees: it is read in small pieces when memory is short; an endpoint that answers and closes before it has read the
 //! whole request is heard. Its reset makes the next write fail while the response waits in the receive buffer, and the library
 //! gives up at the first error. So a failed write is kept back: nothing more is written, what came is read, and how that ends
 //! is how the request ends.
@@ -23,7 +23,7 @@ use crate::{
     wire::io::{SMALL_READ, poll_read_up_to},
 };
 
-/// An open socket to a destination.
+/// An open socket to an endpoint.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
@@ -66,7 +66,7 @@ impl Socket {
     }
 }
 
-/// A destination's end of a connection that has switched protocols.
+/// A endpoint's end of a connection that has switched protocols.
 #[derive(Debug)]
 pub(crate) struct Switched {
     pub(crate) stream: TcpStream,
@@ -136,18 +136,18 @@ mod tests {
 
     use super::*;
 
-    /// A socket whose destination answers `response` and resets, and which has met the reset while it wrote.
+    /// A socket whose endpoint answers `response` and resets, and which has met the reset while it wrote.
     async fn met_reset(response: &[u8]) -> Socket {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
         let mut socket = Socket::new(stream, budget);
         socket.write_all(b"request").await.unwrap();
-        let (mut destination, _) = listener.accept().await.unwrap();
-        destination.readable().await.unwrap();
-        destination.write_all(response).await.unwrap();
+        let (mut endpoint, _) = listener.accept().await.unwrap();
+        endpoint.readable().await.unwrap();
+        endpoint.write_all(response).await.unwrap();
         // What it did not read makes the kernel reset the connection.
-        drop(destination);
+        drop(endpoint);
         poll_fn(|cx| match Pin::new(&mut socket).poll_write(cx, &[0; 1000]) {
             Poll::Ready(result) => panic!("the reset came out as {result:?}"),
             Poll::Pending => Poll::Ready(()),

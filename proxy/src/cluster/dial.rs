@@ -1,0 +1,137 @@
+//! Opening connections to one address.
+//!
+//! Guarantees: an attempt ends within the time that it is given; a name whose address refuses is looked up again at once,
+//! because it may have moved; every failed attempt is counted.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::UpstreamError;
+use crate::{
+    budget::Budget,
+    config::{Address, Timeouts},
+    counters::Counters,
+    resolve::Resolution,
+};
+
+/// What one attempt of a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) timeouts: Timeouts,
+    /// To open a connection: less than `timeouts.connect_ms` while other endpoints are left to try.
+    pub(crate) connect: Duration,
+    /// To the head of the response.
+    pub(crate) response: Duration,
+    /// `response` is what `retries.per_try_ms` says.
+    pub(crate) is_per_try: bool,
+}
+
+impl Times {
+    /// No response came from `address` in time.
+    pub(super) fn late(&self, address: &Address) -> UpstreamError {
+        let (setting, limit) = if self.is_per_try {
+            ("retries.per_try_ms", self.response)
+        } else {
+            ("timeouts.request_ms", self.timeouts.request())
+        };
+        UpstreamError::Timeout {
+            address: address.clone(),
+            setting,
+            limit,
+        }
+    }
+}
+
+/// How an address is reached.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    /// As it was written.
+    address: Address,
+    /// Where that is.
+    at: SocketAddr,
+    /// The name that it is an address of.
+    name: Option<Arc<Resolution>>,
+    budget: Arc<Budget>,
+}
+
+impl Dial {
+    pub(super) fn new(at: SocketAddr, budget: Arc<Budget>) -> Dial {
+        Dial {
+            address: at.into(),
+            at,
+            name: None,
+            budget,
+        }
+    }
+
+    /// One of the addresses of a name.
+    pub(super) fn of_name(name: Arc<Resolution>, (address, at): (Address, SocketAddr), budget: Arc<Budget>) -> Dial {
+        Dial {
+            address,
+            at,
+            name: Some(name),
+            budget,
+        }
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(super) fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        self.budget.counters()
+    }
+
+    /// Opens a connection.
+    pub(super) async fn connect(&self, times: &Times) -> Result<TcpStream, UpstreamError> {
+        let error = match tokio::time::timeout(times.connect, TcpStream::connect(self.at)).await {
+            Ok(Ok(stream)) => {
+                self.counters().upstream_connections.add();
+                prepare(&stream);
+                return Ok(stream);
+            }
+            Ok(Err(source)) => UpstreamError::Connect {
+                address: self.address.clone(),
+                source: self.named(source),
+            },
+            Err(_) => UpstreamError::ConnectTimeout {
+                address: self.address.clone(),
+                limit: times.timeouts.connect(),
+            },
+        };
+        self.counters().upstream_failures.add();
+        if let Some(name) = &self.name {
+            name.ask_again();
+        }
+        Err(error)
+    }
+
+    /// Says which address of a name it was.
+    fn named(&self, source: io::Error) -> io::Error {
+        match self.name {
+            Some(_) => io::Error::new(source.kind(), format!("{}: {source}", self.at)),
+            None => source,
+        }
+    }
+}
+
+/// Settings of every socket of the data path.
+pub(crate) fn prepare(stream: &TcpStream) {
+    // Small writes leave at once. A socket that refuses the option works without it.
+    let _ = stream.set_nodelay(true);
+    // Peers that vanished without a word are found in about two minutes.
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15));
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keep_alive);
+}

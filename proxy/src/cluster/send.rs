@@ -1,0 +1,254 @@
+//! One request, until an endpoint has answered or there is nobody left to ask.
+//!
+//! Guarantees: where an endpoint accepts no connection, or says that it did nothing with the request, another one is tried,
+//! each at most once; what else is tried again is decided in [`retry`](super::retry); all attempts to connect together take at most `timeouts.connect_ms`: each has half of the time that is
+//! left, the last one all of it. If no endpoint accepts a connection the first refusal is what the caller is told.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    Cluster, UpstreamError,
+    dial::Times,
+    endpoint::{Answer, Endpoint},
+    error::Failed,
+    in_flight::InFlight,
+    retry::{Next, RequestCopy, Spent},
+    upstream_body::UpstreamBody,
+};
+use crate::{body::RequestBody, config::Timeouts};
+
+/// How a request is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) timeouts: &'a Timeouts,
+    pub(crate) is_http2: bool,
+    /// What [`Cluster::key_of`] says.
+    pub(crate) key: Option<u64>,
+}
+
+/// The endpoints that a request was tried at, and what is left of its time to connect.
+struct Attempts {
+    key: Option<u64>,
+    tried: Vec<Arc<Endpoint>>,
+    /// Why the first one accepted no connection.
+    refusal: Option<UpstreamError>,
+    connect: Duration,
+}
+
+impl Attempts {
+    /// After the first one, which had half of the time and used it, or next to nothing of it.
+    fn after(
+        endpoint: Arc<Endpoint>,
+        error: Option<&UpstreamError>,
+        timeouts: &Timeouts,
+        key: Option<u64>,
+    ) -> Attempts {
+        let used = match error {
+            Some(UpstreamError::ConnectTimeout { .. }) => timeouts.connect() / 2,
+            _ => Duration::ZERO,
+        };
+        Attempts {
+            key,
+            tried: vec![endpoint],
+            refusal: None,
+            connect: timeouts.connect().saturating_sub(used),
+        }
+    }
+
+    /// What the caller is told where this was the last attempt.
+    fn told(&mut self, error: UpstreamError) -> UpstreamError {
+        match self.refusal.take() {
+            Some(first) if error.is_connect() => first,
+            _ => error,
+        }
+    }
+
+    /// The next endpoint and its time to connect, after `error` at the last one.
+    fn elsewhere(
+        &mut self,
+        cluster: &Cluster,
+        error: UpstreamError,
+    ) -> Result<(Arc<Endpoint>, Duration), UpstreamError> {
+        let Some(next) = cluster.pick_after(self.key, &self.tried) else {
+            return Err(self.told(error));
+        };
+        if error.is_connect() {
+            self.refusal.get_or_insert(error);
+        }
+        self.tried.push(Arc::clone(&next));
+        let is_last = self.tried.len() >= cluster.size();
+        let patience = if is_last { self.connect } else { self.connect / 2 };
+        Ok((next, patience))
+    }
+
+    /// Another endpoint if there is one, else any; with all the time to connect.
+    fn again(&mut self, cluster: &Cluster, timeouts: &Timeouts) -> Option<(Arc<Endpoint>, Duration)> {
+        self.connect = timeouts.connect();
+        let next = cluster.pick_after(self.key, &self.tried);
+        let next = next.or_else(|| cluster.pick_after(self.key, &[]))?;
+        self.tried.push(Arc::clone(&next));
+        Some((next, cluster.first_patience(timeouts)))
+    }
+
+    fn took(&mut self, time: Duration) {
+        self.connect = self.connect.saturating_sub(time);
+    }
+}
+
+/// Takes note of a response.
+fn answered(answer: Answer, mut in_flight: InFlight) -> Response<UpstreamBody> {
+    if answer.is_failure() {
+        in_flight.failed();
+        in_flight.endpoint().failed();
+    } else {
+        in_flight.answered();
+        in_flight.endpoint().succeeded();
+    }
+    UpstreamBody::of(answer, in_flight)
+}
+
+impl Cluster {
+    /// Sends a request; `to` learns of each endpoint that is tried, before it is.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        call: Call<'_>,
+        mut to: impl FnMut(&Endpoint),
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let copy = self.retries.begin(&mut request);
+        let endpoint = self.pick(call.key, call.timeouts).await?;
+        to(&endpoint);
+        let in_flight = self.begin(endpoint);
+        let times = self.times(call.timeouts, self.first_patience(call.timeouts), Duration::ZERO);
+        match in_flight.endpoint().send(request, call.is_http2, &times).await {
+            Ok(answer) if copy.is_none() || !answer.status().is_server_error() => Ok(answered(answer, in_flight)),
+            // Boxed: most requests do not pay for its size.
+            attempt => Box::pin(self.go_on(in_flight, attempt, copy, call, to)).await,
+        }
+    }
+
+    fn begin(&self, endpoint: Arc<Endpoint>) -> InFlight {
+        InFlight::begin(endpoint, self.decay)
+    }
+
+    /// The times of an attempt after `passed` of the request's.
+    fn times(&self, timeouts: &Timeouts, connect: Duration, passed: Duration) -> Times {
+        let left = timeouts.request().saturating_sub(passed);
+        let per_try = self.retries.per_try().filter(|per_try| *per_try < left);
+        Times {
+            timeouts: *timeouts,
+            connect,
+            response: per_try.unwrap_or(left),
+            is_per_try: per_try.is_some(),
+        }
+    }
+
+    /// After a first attempt that failed, or has a response that may be a reason for another one.
+    async fn go_on(
+        &self,
+        mut in_flight: InFlight,
+        mut attempt: Result<Answer, Failed>,
+        copy: Option<Box<RequestCopy>>,
+        call: Call<'_>,
+        mut to: impl FnMut(&Endpoint),
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let error = attempt.as_ref().err().map(|failed| &failed.error);
+        let first = Arc::clone(in_flight.endpoint());
+        let mut attempts = Attempts::after(first, error, call.timeouts, call.key);
+        let mut retries = 0;
+        loop {
+            let counters = in_flight.endpoint().dial().counters();
+            let next = self.retries.next(&mut attempt, copy.as_deref(), retries);
+            let next = next.unwrap_or_else(|Spent| {
+                counters.retry_budget_spent.add();
+                Next::Done
+            });
+            let is_connect = matches!(&attempt, Err(failed) if failed.error.is_connect());
+            if !is_connect && !matches!(next, Next::Done) {
+                counters.retries.add();
+                retries += 1;
+            }
+            let error = match attempt {
+                Ok(answer) => {
+                    let response = answered(answer, in_flight);
+                    if matches!(next, Next::Done) {
+                        return Ok(response);
+                    }
+                    None
+                }
+                Err(failed) => {
+                    in_flight.failed();
+                    let endpoint = in_flight.endpoint();
+                    endpoint.gave_no_answer(&failed.error, self.retries.moves_on());
+                    Some(failed.error)
+                }
+            };
+            let (request, (endpoint, connect)) = match (next, error) {
+                (Next::Elsewhere(request), Some(error)) => (request, attempts.elsewhere(self, error)?),
+                (Next::Again(request), _) => {
+                    let next = attempts.again(self, call.timeouts);
+                    (request, next.ok_or(UpstreamError::NoDestination)?)
+                }
+                (_, error) => return Err(attempts.told(error.unwrap_or(UpstreamError::NoDestination))),
+            };
+            to(&endpoint);
+            in_flight = self.begin(endpoint);
+            let passed = copy.as_ref().map_or(Duration::ZERO, |copy| copy.began().elapsed());
+            let times = self.times(call.timeouts, connect, passed);
+            let began = Instant::now();
+            attempt = in_flight.endpoint().send(*request, call.is_http2, &times).await;
+            if matches!(&attempt, Err(failed) if failed.error.is_connect()) {
+                attempts.took(began.elapsed());
+            }
+        }
+    }
+
+    /// Opens a connection for bytes that are no requests.
+    pub(crate) async fn connect(
+        &self,
+        key: Option<u64>,
+        timeouts: &Timeouts,
+    ) -> Result<(TcpStream, InFlight), UpstreamError> {
+        let mut endpoint = self.pick(key, timeouts).await?;
+        let mut connect = self.first_patience(timeouts);
+        let mut attempts: Option<Attempts> = None;
+        loop {
+            let times = self.times(timeouts, connect, Duration::ZERO);
+            let began = Instant::now();
+            let mut in_flight = self.begin(Arc::clone(&endpoint));
+            let error = match endpoint.dial().connect(&times).await {
+                Ok(stream) => {
+                    in_flight.answered();
+                    endpoint.succeeded();
+                    return Ok((stream, in_flight));
+                }
+                Err(error) => error,
+            };
+            in_flight.failed();
+            endpoint.gave_no_answer(&error, self.retries.moves_on());
+            if !self.retries.moves_on() {
+                return Err(error);
+            }
+            let attempts = match &mut attempts {
+                Some(attempts) => {
+                    attempts.took(began.elapsed());
+                    attempts
+                }
+                None => attempts.insert(Attempts::after(endpoint, Some(&error), timeouts, key)),
+            };
+            (endpoint, connect) = attempts.elsewhere(self, error)?;
+        }
+    }
+
+    /// Time to connect to the first endpoint.
+    fn first_patience(&self, timeouts: &Timeouts) -> Duration {
+        if self.retries.moves_on() && self.size() > 1 {
+            timeouts.connect() / 2
+        } else {
+            timeouts.connect()
+        }
+    }
+}
