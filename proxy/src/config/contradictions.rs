@@ -154,11 +154,11 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
         }
     }
     if let Some(per_try) = outbound.retries.per_try_ms
-        && per_try > outbound.timeouts.request_ms
+        && let Some(request) = outbound.timeouts.request_ms
+        && per_try > request
     {
         let message = format!(
-            "`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({}): lower it, or remove it",
-            outbound.timeouts.request_ms
+            "`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({request}): lower it, or remove it"
         );
         say("retries.per_try_ms", message);
     }

@@ -117,7 +117,7 @@ fn a_stream_of_events_may_be_silent_for_longer_than_a_body() {
             let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
             let _ = stream.write_all(head).await;
             // Several times as long as a body may say nothing.
-            tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+            tokio::time::sleep(Duration::from_millis(800)).await;
             let _ = stream.write_all(b"data: 2\n\n").await;
         })
         .await;
