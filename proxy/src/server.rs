@@ -7,6 +7,7 @@
 
 pub(crate) mod forward;
 pub(crate) mod plan;
+pub(crate) mod probes;
 mod relay;
 pub(crate) mod reply;
 pub(crate) mod stall;
@@ -36,7 +37,7 @@ use crate::{
     counters::{Counters, Full},
     drain::Draining,
     listener::Admission,
-    telemetry::{Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
+    telemetry::{DestinationId, Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
     wire::{
         detect::{Detected, Expected, detect},
         io::{CallerTimes, GuardedIo},
@@ -133,8 +134,8 @@ pub(crate) trait Handle: Send + 'static {
     /// Body of the responses.
     type Body: Body<Data = Bytes, Error = BoxError> + Send + 'static;
 
-    /// Where requests count that never become one, because they cannot be read.
-    fn reports_to(&self) -> (Telemetry, Side);
+    /// Where requests count that never become one, because they cannot be read, and whom they were for.
+    fn reports_to(&self) -> (Telemetry, Side, DestinationId);
 
     /// Takes a request over. What happens before the returned future is polled happens while the connection's task
     /// hands the request over: the label is set there.
@@ -201,7 +202,7 @@ impl HttpSettings {
             self.limits.max_header_bytes.max(LEAST_BUFFER_BYTES) + 1,
             Arc::clone(&guard),
         );
-        let (telemetry, side) = handler.reports_to();
+        let (telemetry, side, destination) = handler.reports_to();
         let switched = Arc::clone(&caller);
         let service = service_fn(move |request| {
             let answering = handler.handle(&caller, request);
@@ -213,7 +214,7 @@ impl HttpSettings {
         if let Err(error) = &served
             && guard.cause().is_none()
         {
-            note_unreadable(error, &telemetry, (side, admission.caller), counters);
+            note_unreadable(error, &telemetry, (side, destination), admission.caller, counters);
         }
         let tunnel = switched.tunnel.lock().take();
         if let Some(tunnel) = tunnel {
@@ -299,7 +300,13 @@ where
 }
 
 /// Counts a request that the library answered itself, because it could not be read.
-fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, (side, caller): (Side, IpAddr), counters: &Counters) {
+fn note_unreadable(
+    error: &hyper::Error,
+    telemetry: &Telemetry,
+    (side, destination): (Side, DestinationId),
+    caller: IpAddr,
+    counters: &Counters,
+) {
     let (status, reason) = match error {
         error if error.is_parse_too_large() => (431, "head_too_long"),
         error if error.is_parse() => (400, "bad_request"),
@@ -308,7 +315,7 @@ fn note_unreadable(error: &hyper::Error, telemetry: &Telemetry, (side, caller): 
     counters.refuse(reason);
     let label = telemetry.label(side, RouteId::OTHER, None);
     let record = RequestRecord {
-        series: telemetry.series(label, "", Protocol::Http1),
+        series: telemetry.series_to(label, "", Protocol::Http1, destination),
         status,
         error: false,
         duration_ns: 0,

@@ -115,8 +115,9 @@ where
 {
     type Body = ResponseBody<B>;
 
-    fn reports_to(&self) -> (Telemetry, Side) {
-        (self.inner.reporting.telemetry.clone(), Side::Server)
+    fn reports_to(&self) -> (Telemetry, Side, DestinationId) {
+        let telemetry = self.inner.reporting.telemetry.clone();
+        (telemetry, Side::Server, DestinationId::NONE)
     }
 
     fn handle(

@@ -205,6 +205,7 @@ impl Listeners {
             if let Some(known) = self.find(wanted.id) {
                 for (forwarder, plan) in known.forwarders.iter().zip(plans) {
                     forwarder.plan.store(Arc::new(plan));
+                    forwarder.probes.forget();
                 }
                 current.push(known.clone());
             } else if let Some(bound) = sockets {

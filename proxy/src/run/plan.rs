@@ -14,7 +14,7 @@ use crate::{
     identity::Identity,
     resolve::Resolver,
     route::{DuplicateTemplate, RouteTable},
-    server::{HttpSettings, forward::Forwarder, plan::Plan},
+    server::{HttpSettings, forward::Forwarder, plan::Plan, probes::Probes},
     state::Listener,
     telemetry::Telemetry,
     trace::Trace,
@@ -43,6 +43,7 @@ impl Parts<'_> {
             counters: Arc::clone(self.counters),
             http: self.http.clone(),
             budget: Arc::clone(self.budget),
+            probes: Probes::default(),
         }
     }
 }

@@ -211,6 +211,9 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
             }
         }
     };
+    if matches!(detected, Detected::Http1 | Detected::Http2) {
+        forwarder.probes.caller_speaks_http();
+    }
     let counters = Arc::clone(&forwarder.counters);
     match detected {
         Detected::Http1 => {

@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode, request, response};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{Caller, Handle, HttpSettings, plan::Plan, reply::Reply, tunnel::Tunnel};
+use super::{Caller, Handle, HttpSettings, plan::Plan, probes::Probes, reply::Reply, tunnel::Tunnel};
 use crate::{
     body::{EitherBody, LocalBody, RequestBody},
     budget::{self, Budget},
@@ -21,7 +21,7 @@ use crate::{
     counters::Counters,
     filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
-    telemetry::{Protocol, ResponseFlags, Source, Telemetry},
+    telemetry::{DestinationId, Protocol, ResponseFlags, Source, Telemetry},
     wire::headers::names_websocket,
 };
 
@@ -33,6 +33,7 @@ pub(crate) struct Forwarder {
     pub(crate) counters: Arc<Counters>,
     pub(crate) http: HttpSettings,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) probes: Probes,
 }
 
 type ResponseBody = Recorded<EitherBody<UpstreamBody>>;
@@ -40,8 +41,9 @@ type ResponseBody = Recorded<EitherBody<UpstreamBody>>;
 impl Handle for Arc<Forwarder> {
     type Body = ResponseBody;
 
-    fn reports_to(&self) -> (Telemetry, Side) {
-        (self.telemetry.clone(), self.plan.load().side)
+    fn reports_to(&self) -> (Telemetry, Side, DestinationId) {
+        let plan = self.plan.load();
+        (self.telemetry.clone(), plan.side, plan.destination)
     }
 
     fn handle(
@@ -151,6 +153,7 @@ impl Carried {
         };
         let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
         let response = plan.cluster.send(request, call, to).await?;
+        self.forwarder.probes.answered_http();
         self.tracker.upstream_answered();
         Ok(response)
     }

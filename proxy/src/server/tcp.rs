@@ -59,7 +59,7 @@ enum End {
 impl Forwarder {
     /// Connects the destination of a silent caller and waits for who speaks first. A caller that opened its connection
     /// in advance, as pools of HTTP clients do, is the same as before once it speaks.
-    /// Where HTTP is expected it is the caller who speaks first: its silence costs no connection to a destination.
+    /// Where HTTP is expected, or was answered, it is the caller who speaks first: its silence costs no connection to a destination.
     pub(crate) async fn first_word(
         &self,
         stream: &TcpStream,
@@ -68,15 +68,22 @@ impl Forwarder {
         draining: &Draining,
     ) -> FirstWord {
         let plan = self.plan.load_full();
-        let limit = match expected {
-            Expected::Http => self.http.caller_times().keep_alive,
-            Expected::Anything => plan.timeouts.tcp_idle(),
+        let is_http = expected == Expected::Http || self.probes.is_http();
+        let limit = if is_http {
+            self.http.caller_times().keep_alive
+        } else {
+            plan.timeouts.tcp_idle()
         };
+        // From before it connects: whoever speaks meanwhile counts.
+        let give_way = self.probes.asked_to_give_way();
+        tokio::pin!(give_way);
+        give_way.as_mut().enable();
         let caller = admission.caller;
-        let destination = match expected {
-            Expected::Http => None,
+        let destination = if is_http {
+            None
+        } else {
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Expected::Anything => Connected::open(&plan, caller).await.ok(),
+            Connected::open(&plan, caller).await.ok()
         };
         let destination_speaks = async {
             match &destination {
@@ -92,6 +99,8 @@ impl Forwarder {
                 return if matches!(caller, Ok(1..)) { FirstWord::Caller } else { FirstWord::Nobody };
             }
             spoke = destination_speaks => matches!(spoke, Ok(1..)),
+            // The caller is asked again whether it speaks now, without a connection for it.
+            () = give_way => return FirstWord::Caller,
             () = tokio::time::sleep(limit) => false,
             () = draining.asked() => false,
         };
