@@ -79,8 +79,8 @@ impl Budget {
             head_bytes: (memory / 32).max(1 << 20),
             requests: ((memory / 32 / REQUEST_BYTES) as usize).max(64),
             answer_bytes: (memory / 32).max(4 << 20),
-            answer_memory_bytes: (memory / 6).max(16 << 20),
-            engine_mb: ((memory / 5) >> 20).clamp(32, MOST_ENGINE_MB),
+            answer_memory_bytes: (memory / 8).max(16 << 20),
+            engine_mb: ((memory / 6) >> 20).clamp(32, MOST_ENGINE_MB),
             dictionary_cache_bytes: (memory / 8).clamp(4 << 20, MOST_DICTIONARY_CACHE),
             request_mb: ((memory / 64) >> 20).clamp(1, MOST_REQUEST_MB),
         }
@@ -105,8 +105,8 @@ mod tests {
 
     /// The default of `queue_bytes`.
     const QUEUE_BYTES: u64 = 32 << 20;
-    /// The program, its tables of names, and an hour that is being sealed.
-    const PROGRAM_BYTES: u64 = 40 << 20;
+    /// The program, its tables of names, an hour that is being sealed, and what the allocators have not given back yet.
+    const PROGRAM_BYTES: u64 = 80 << 20;
 
     #[test]
     fn all_limits_together_fit_into_the_machine() {

@@ -6,9 +6,9 @@ use emberline_storage::Pressure;
 
 /// From this share of the limit on nothing large may begin, in percent: what was begun just before may hold as much again as a large
 /// request and a large answer together.
-const HIGH_PERCENT: u64 = 60;
+const HIGH_PERCENT: u64 = 55;
 /// From this share down it may again.
-const LOW_PERCENT: u64 = 55;
+const LOW_PERCENT: u64 = 50;
 /// How often it is looked at; half a second is too long: a request takes tens of megabytes in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

@@ -274,7 +274,7 @@ settings! {
 
     /// The journal and the query engine.
     store: StoreSettings {
-        /// Memory limit of the query engine, in MB; default: a fifth of the process's memory limit, at most 192.
+        /// Memory limit of the query engine, in MB; default: a sixth of the process's memory limit, at most 192.
         memory_limit_mb: Option<u64> = None, Within(32.0, 1e6);
         /// Threads of the query engine.
         query_threads: u64 = 1, Within(1.0, 256.0);
