@@ -20,6 +20,7 @@
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
 //!     balancer: least_request                  # round_robin (default), random, peak_ewma, or maglev with `hash_on: {header: x-user}`
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
+//!     hosts: [checkout, "*.checkout.example"]  # leave out: every host; entries with the same `listen` share the listener
 //! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
 //! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
 //! access_log: {path: /dev/stdout, format: json, sampled: 0.01}   # leave out: none
@@ -49,7 +50,7 @@ use emberline_model::Workload;
 use emberline_yaml::Unreadable;
 use serde::{Deserialize, Serialize};
 
-use crate::route::Template;
+use crate::route::{HostPattern, Template};
 pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
 pub use retries::{RetryConfig, RetryOn};
@@ -202,16 +203,22 @@ pub struct Inbound {
     pub timeouts: Timeouts,
 }
 
-/// A listener for this workload's requests to one other service.
+/// A service that this workload sends requests to, and the listener for them. Entries with the same address share a listener.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outbound {
-    /// Address to listen on.
+    /// Address to listen on. Entries with the same address share a listener, and are told by `hosts`; with port 0, each has its own.
     #[serde(deserialize_with = "scalar::socket_address")]
     pub listen: SocketAddr,
     /// Name of the destination service.
     #[serde(deserialize_with = "scalar::name")]
     pub service: String,
+    /// Hosts (`Host`, `:authority`) whose requests are for this service: `cart`, `cart.shop.svc`, or `*.cart.example` for all names
+    /// that end so. Exact ones win, then the longest wildcard. With a port (`cart:8080`) only for that port; a request without one
+    /// has port 80. Default: every host that no other entry of the listener lists. A request for a host that nobody takes is
+    /// answered 404 (`no_route`).
+    #[serde(default)]
+    pub hosts: Option<Vec<HostPattern>>,
     /// Path templates of the destination service's API.
     #[serde(default)]
     pub routes: Vec<Template>,

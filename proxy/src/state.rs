@@ -17,7 +17,7 @@ use emberline_model::Side;
 use crate::{
     cluster::{Sharing, Watch},
     config::{Address, Protocol, Timeouts, TraceConfig, Trust},
-    route::Template,
+    route::{HostPattern, Template},
 };
 
 /// A snapshot.
@@ -39,7 +39,11 @@ impl State {
 
     /// Addresses of destinations, those of all listeners together.
     pub(crate) fn endpoints(&self) -> usize {
-        self.listeners.iter().map(|l| l.cluster.endpoints.len()).sum()
+        self.listeners
+            .iter()
+            .flat_map(|listener| &listener.services)
+            .map(|service| service.cluster.endpoints.len())
+            .sum()
     }
 }
 
@@ -89,7 +93,16 @@ pub(crate) struct Listener {
     pub(crate) protocol: Protocol,
     /// Whose word counts.
     pub(crate) trust: Trust,
-    /// Path templates of the API behind it.
+    /// Whom its requests are for; at least one.
+    pub(crate) services: Vec<Service>,
+}
+
+/// A service behind a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Service {
+    /// Hosts of its requests; `None` is every one that no other service lists.
+    pub(crate) hosts: Option<Vec<HostPattern>>,
+    /// Path templates of its API.
     pub(crate) routes: Vec<Template>,
     /// Where its requests go.
     pub(crate) cluster: Cluster,

@@ -187,7 +187,7 @@ impl Tree {
         };
         let mut types = BTreeSet::new();
         for field in fields {
-            let list = if field.type_name.starts_with("Vec<") { "[]" } else { "" };
+            let list = if is_list(&field.type_name) { "[]" } else { "" };
             let below = format!("{path}{}{list}", field.name);
             found.push((format!("{path}{}", field.name), field.clone()));
             // Neighbouring keys of one type are described once.
@@ -265,7 +265,7 @@ impl Tree {
     }
 
     fn type_in_words(&self, type_name: &str) -> &'static str {
-        if type_name.starts_with("Vec<") {
+        if is_list(type_name) {
             return match self.items.get(inner(type_name)) {
                 Some(Item::Struct(_)) => "list of keys",
                 _ => "list of text",
@@ -283,6 +283,10 @@ impl Tree {
             _ => "text",
         }
     }
+}
+
+fn is_list(type_name: &str) -> bool {
+    type_name.trim_start_matches("Option<").starts_with("Vec<")
 }
 
 /// The type inside `Option<…>` and `Vec<…>`.

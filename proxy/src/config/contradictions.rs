@@ -1,5 +1,7 @@
 //! What is wrong between keys that are each fine by themselves, each in its line.
 
+mod sharing;
+
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
@@ -23,7 +25,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
     }
     let inbound = config.inbound.iter().enumerate();
     let inbound = inbound.map(|(at, inbound)| (format!("inbound[{at}].listen"), inbound.listen));
-    let outbound = config.outbound.iter().enumerate();
+    let outbound = sharing::listeners(&config.outbound);
     let outbound = outbound.map(|(at, outbound)| (format!("outbound[{at}].listen"), outbound.listen));
     let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
     for (path, address) in std::iter::once(("admin".to_owned(), config.admin))
@@ -59,6 +61,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
             say(&format!("inbound[{at}].to"), message);
         }
     }
+    sharing::find(&config.outbound, &mut say);
     for (at, outbound) in config.outbound.iter().enumerate() {
         let path = format!("outbound[{at}].destinations");
         if outbound.destinations.is_empty() {

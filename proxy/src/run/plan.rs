@@ -13,9 +13,13 @@ use crate::{
     filter::{Filter, Hygiene},
     identity::Identity,
     resolve::Resolver,
-    route::{DuplicateTemplate, RouteTable},
-    server::{HttpSettings, forward::Forwarder, plan::Plan},
-    state::Listener,
+    route::{DuplicateTemplate, RouteTable, host::HostTable},
+    server::{
+        HttpSettings,
+        forward::Forwarder,
+        plan::{Plan, Service},
+    },
+    state::{self, Listener, ListenerId},
     telemetry::Telemetry,
     trace::Trace,
 };
@@ -49,42 +53,56 @@ impl Parts<'_> {
 
 /// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
 pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
-    let options = Http1Options {
-        max_idle: parts.max_idle,
-        idle: listener.timeouts.pool_idle(),
-        max_header_bytes: parts.http.limits().max_header_bytes,
-    };
-    let cluster = &listener.cluster;
-    let group = parts
-        .groups
-        .group(listener.id.address, &cluster.service, &cluster.watch);
-    let upstream = |address: &Address| {
-        previous
-            .and_then(|plan| plan.cluster.find(address))
-            .filter(|known| known.options() == options && Arc::ptr_eq(known.group(), &group))
-            .cloned()
-            .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
-    };
-    let routes = RouteTable::new(&listener.routes)?;
     let filters: Vec<Box<dyn Filter>> = vec![
         Box::new(Hygiene { strip: true }),
         Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
         Trace::filter(&parts.trace),
     ];
-    let endpoints = cluster.endpoints.iter();
+    let services = listener.services.iter();
+    let is_http = |service: &state::Service| service.hosts.is_some() || !service.routes.is_empty();
     Ok(Plan {
         side: listener.id.side,
-        destination: parts.telemetry.destination(&cluster.service),
         protocol: listener.protocol,
-        has_routes: !listener.routes.is_empty(),
+        is_http: listener.services.iter().any(is_http),
         trust: listener.trust.clone(),
+        hosts: HostTable::new(services.clone().map(|service| service.hosts.as_deref())),
+        services: services
+            .map(|wanted| service(wanted, listener.id, parts, previous))
+            .collect::<Result<_, _>>()?,
+        filters,
+    })
+}
+
+fn service(
+    wanted: &state::Service,
+    listener: ListenerId,
+    parts: &Parts<'_>,
+    previous: Option<&Plan>,
+) -> Result<Service, DuplicateTemplate> {
+    let options = Http1Options {
+        max_idle: parts.max_idle,
+        idle: wanted.timeouts.pool_idle(),
+        max_header_bytes: parts.http.limits().max_header_bytes,
+    };
+    let cluster = &wanted.cluster;
+    let group = parts.groups.group(listener.address, &cluster.service, &cluster.watch);
+    let is_same = |known: &&Upstream| known.options() == options && Arc::ptr_eq(known.group(), &group);
+    let upstream = |address: &Address| {
+        previous
+            .and_then(|plan| plan.find(address).find(is_same))
+            .cloned()
+            .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
+    };
+    let routes = RouteTable::new(&wanted.routes)?;
+    let endpoints = cluster.endpoints.iter();
+    Ok(Service {
+        destination: parts.telemetry.destination(&cluster.service),
         route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
         routes,
         cluster: Cluster::new(
             endpoints.map(|endpoint| (upstream(&endpoint.address), endpoint.weight)),
             cluster.sharing.clone(),
         ),
-        timeouts: listener.timeouts,
-        filters,
+        timeouts: wanted.timeouts,
     })
 }
