@@ -14,6 +14,7 @@ const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
 const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
+const PROXY_TIMEOUTS: &str = include_str!("../../proxy/src/config/timeouts.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
@@ -136,6 +137,7 @@ impl Tree {
         items.extend(source::items(PROXY_TRUST));
         items.extend(source::items(PROXY_BALANCING));
         items.extend(source::items(PROXY_RETRIES));
+        items.extend(source::items(PROXY_TIMEOUTS));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(
