@@ -34,6 +34,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use balancer::Balancer;
+pub(crate) use balancer::RoundRobin;
 pub(crate) use check::run as run_checks;
 use dial::Dial;
 pub(crate) use dial::prepare;

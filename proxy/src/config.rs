@@ -36,6 +36,7 @@ mod balancing;
 mod contradictions;
 mod explain;
 mod retries;
+mod routing;
 mod scalar;
 mod timeouts;
 mod trust;
@@ -54,6 +55,7 @@ use crate::route::{HostPattern, Template};
 pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
 pub use retries::{RetryConfig, RetryOn};
+pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig, ValueMatch};
 pub use scalar::Address;
 pub use timeouts::Timeouts;
 pub(crate) use trust::Trust;
@@ -217,7 +219,7 @@ pub struct Outbound {
     /// Hosts (`Host`, `:authority`) whose requests are for this service: `cart`, `cart.shop.svc`, or `*.cart.example` for all names
     /// that end so. Exact ones win, then the longest wildcard. With a port (`cart:8080`) only for that port; a request without one
     /// has port 80. Default: every host that no other entry of the listener lists. A request for a host that nobody takes is
-    /// answered 404 (`no_route`).
+    /// answered 404 (`no_route`). `[]` is for a service that only rules of other entries lead to.
     #[serde(default)]
     pub hosts: Option<Vec<HostPattern>>,
     /// Path templates of the destination service's API.
@@ -225,6 +227,12 @@ pub struct Outbound {
     pub routes: Vec<Template>,
     /// Addresses of the service's instances.
     pub destinations: Vec<DestinationConfig>,
+    /// More clusters of the service, such as a canary, which get what `rules` lead to them.
+    #[serde(default)]
+    pub clusters: Vec<ClusterConfig>,
+    /// Which cluster gets a request. The first rule whose conditions all hold decides; without one it is `destinations`.
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
     /// Who gets the next request or TCP connection: endpoints in turn, at random, the less busy of two, the faster of two, or by
     /// the hash of a key (`ring_hash`, `maglev`). All respect weights.
     #[serde(default)]

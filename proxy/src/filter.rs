@@ -77,6 +77,13 @@ impl Refused {
         flags: ResponseFlags::NR,
     };
 
+    /// A rule leads the request to a cluster that is not configured.
+    pub(crate) const NO_CLUSTER: Refused = Refused {
+        status: 503,
+        reason: "no_cluster",
+        flags: ResponseFlags::NC,
+    };
+
     /// What the caller is told.
     pub(crate) fn message(&self) -> String {
         match *self {
@@ -85,13 +92,17 @@ impl Refused {
                 "no service on this listener takes this host; add it to `hosts` of an `outbound` entry, or fix the caller"
                     .to_owned()
             }
+            Refused::NO_CLUSTER => {
+                "the header that names the cluster has a value that no cluster has; add the cluster to `clusters`, or fix the caller"
+                    .to_owned()
+            }
             _ => format!("request refused: {}; fix the caller", self.reason),
         }
     }
 
     /// The caller's connection cannot be trusted to be in step any more.
     pub(crate) fn closes(&self) -> bool {
-        *self != Refused::NO_ROUTE
+        ![Refused::NO_ROUTE, Refused::NO_CLUSTER].contains(self)
     }
 }
 

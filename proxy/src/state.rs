@@ -16,7 +16,7 @@ use emberline_model::Side;
 
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Address, Protocol, Timeouts, TraceConfig, Trust},
+    config::{Address, Protocol, RuleConfig, Timeouts, TraceConfig, Trust},
     route::{HostPattern, Template},
 };
 
@@ -42,7 +42,10 @@ impl State {
         self.listeners
             .iter()
             .flat_map(|listener| &listener.services)
-            .map(|service| service.cluster.endpoints.len())
+            .map(|service| {
+                let more = service.subsets.iter().map(|subset| subset.endpoints.len());
+                service.cluster.endpoints.len() + more.sum::<usize>()
+            })
             .sum()
     }
 }
@@ -104,9 +107,21 @@ pub(crate) struct Service {
     pub(crate) hosts: Option<Vec<HostPattern>>,
     /// Path templates of its API.
     pub(crate) routes: Vec<Template>,
-    /// Where its requests go.
+    /// Where its requests go that no rule leads elsewhere.
     pub(crate) cluster: Cluster,
+    /// More clusters, which are as `cluster` but for their endpoints.
+    pub(crate) subsets: Vec<Subset>,
+    /// The first one that takes a request decides.
+    pub(crate) rules: Vec<RuleConfig>,
     pub(crate) timeouts: Timeouts,
+}
+
+/// Endpoints of a service that only rules lead to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Subset {
+    /// Its name in rules.
+    pub(crate) name: String,
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// A service as a listener reaches it.

@@ -14,6 +14,7 @@ const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
 const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
+const PROXY_ROUTING: &str = include_str!("../../proxy/src/config/routing.rs");
 const PROXY_TIMEOUTS: &str = include_str!("../../proxy/src/config/timeouts.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
@@ -79,7 +80,14 @@ pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
 inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]
 outbound:
-  - {listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}], outlier: {}, health: {}}
+  - listen: 127.0.0.1:3
+    service: s
+    destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}]
+    outlier: {}
+    health: {}
+    clusters: [{name: c, destinations: [{address: 127.0.0.1:6}]}]
+    rules: [{headers: [{name: x-canary}], split: [{cluster: c, weight: 1}], timeouts: {}}]
+access_log: {path: /dev/stdout}
 ";
 
 /// The page.
@@ -137,6 +145,7 @@ impl Tree {
         items.extend(source::items(PROXY_TRUST));
         items.extend(source::items(PROXY_BALANCING));
         items.extend(source::items(PROXY_RETRIES));
+        items.extend(source::items(PROXY_ROUTING));
         items.extend(source::items(PROXY_TIMEOUTS));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
@@ -215,6 +224,7 @@ impl Tree {
             let title = match part.as_str() {
                 "" => String::new(),
                 "scrape_configs[].profiles.profile" => format!("\n`{part}`, and likewise the other profiles:\n"),
+                "outbound[].rules[].headers[]" => format!("\n`{part}`, and likewise `query[]`:\n"),
                 part => format!("\n`{part}`:\n"),
             };
             text.push_str(&format!(

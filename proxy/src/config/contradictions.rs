@@ -11,7 +11,7 @@ use emberline_yaml::{Node, Problem};
 
 use http::{HeaderName, uri::PathAndQuery};
 
-use super::{Address, CheckKind, Config, HashOn, HealthConfig, IdentityRule, Outbound};
+use super::{Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Outbound};
 use crate::route::RouteTable;
 
 /// Looks through a configuration; `places` is its file.
@@ -63,31 +63,10 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
     }
     sharing::find(&config.outbound, &mut say);
     for (at, outbound) in config.outbound.iter().enumerate() {
-        let path = format!("outbound[{at}].destinations");
-        if outbound.destinations.is_empty() {
-            let message = format!(
-                "`destinations` of {} is empty: add `destinations: [{{address: 127.0.0.1:9101}}]`",
-                outbound.service
-            );
-            say(&path, message);
-        } else if outbound.destinations.iter().all(|d| d.weight == 0) {
-            let message = format!(
-                "every destination of {} has weight 0: give at least one a `weight` above 0",
-                outbound.service
-            );
-            say(&path, message);
-        }
+        of_destinations(&outbound.destinations, &outbound.service, "", |key, message| {
+            say(&format!("outbound[{at}].{key}"), message);
+        });
         of_balancing(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
-        let mut addresses = HashSet::new();
-        for (index, destination) in outbound.destinations.iter().enumerate() {
-            if !addresses.insert(&destination.address) {
-                let message = format!(
-                    "destination {} of {} is listed twice: remove one",
-                    destination.address, outbound.service
-                );
-                say(&format!("{path}[{index}].address"), message);
-            }
-        }
     }
     let of_outbound = config.outbound.iter().enumerate();
     let of_outbound = of_outbound.map(|(at, outbound)| (format!("outbound[{at}].routes"), &outbound.routes));
@@ -107,6 +86,28 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong with the destinations of a service or cluster called `name`; `say` takes a key, which begins with `below`.
+fn of_destinations(destinations: &[DestinationConfig], name: &str, below: &str, mut say: impl FnMut(&str, String)) {
+    let path = format!("{below}destinations");
+    if destinations.is_empty() {
+        let message = format!("`destinations` of {name} is empty: add `destinations: [{{address: 127.0.0.1:9101}}]`");
+        say(&path, message);
+    } else if destinations.iter().all(|d| d.weight == 0) {
+        let message = format!("every destination of {name} has weight 0: give at least one a `weight` above 0");
+        say(&path, message);
+    }
+    let mut addresses = HashSet::new();
+    for (index, destination) in destinations.iter().enumerate() {
+        if !addresses.insert(&destination.address) {
+            let message = format!(
+                "destination {} of {name} is listed twice: remove one",
+                destination.address
+            );
+            say(&format!("{path}[{index}].address"), message);
+        }
+    }
 }
 
 /// What is wrong with how requests are shared; `say` takes the key of an outbound listener.

@@ -1,6 +1,6 @@
 //! From a listener of the state to what it does in a worker.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use emberline_model::Workload;
@@ -17,9 +17,9 @@ use crate::{
     server::{
         HttpSettings,
         forward::Forwarder,
-        plan::{Plan, Service},
+        plan::{Place, Plan, Rule, Service},
     },
-    state::{self, Listener, ListenerId},
+    state::{self, Endpoint, Listener},
     telemetry::Telemetry,
     trace::Trace,
 };
@@ -59,50 +59,74 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         Trace::filter(&parts.trace),
     ];
     let services = listener.services.iter();
-    let is_http = |service: &state::Service| service.hosts.is_some() || !service.routes.is_empty();
+    let is_http =
+        |service: &state::Service| service.hosts.is_some() || !service.routes.is_empty() || !service.rules.is_empty();
     Ok(Plan {
         side: listener.id.side,
         protocol: listener.protocol,
         is_http: listener.services.iter().any(is_http),
         trust: listener.trust.clone(),
         hosts: HostTable::new(services.clone().map(|service| service.hosts.as_deref())),
-        services: services
-            .map(|wanted| service(wanted, listener.id, parts, previous))
+        services: (0..listener.services.len())
+            .map(|at| service(listener, at, parts, previous))
             .collect::<Result<_, _>>()?,
         filters,
     })
 }
 
+/// The service at a position of a listener. All its clusters share what is known of an address.
 fn service(
-    wanted: &state::Service,
-    listener: ListenerId,
+    listener: &Listener,
+    at: usize,
     parts: &Parts<'_>,
     previous: Option<&Plan>,
 ) -> Result<Service, DuplicateTemplate> {
+    let wanted = &listener.services[at];
     let options = Http1Options {
         max_idle: parts.max_idle,
         idle: wanted.timeouts.pool_idle(),
         max_header_bytes: parts.http.limits().max_header_bytes,
     };
     let cluster = &wanted.cluster;
-    let group = parts.groups.group(listener.address, &cluster.service, &cluster.watch);
+    let group = parts
+        .groups
+        .group(listener.id.address, &cluster.service, &cluster.watch);
     let is_same = |known: &&Upstream| known.options() == options && Arc::ptr_eq(known.group(), &group);
-    let upstream = |address: &Address| {
-        previous
-            .and_then(|plan| plan.find(address).find(is_same))
-            .cloned()
-            .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
+    let mut made: HashMap<Address, Upstream> = HashMap::new();
+    let mut upstream = |address: &Address| {
+        let upstream = made.entry(address.clone()).or_insert_with(|| {
+            let known = previous.and_then(|plan| plan.find(address).find(is_same));
+            known
+                .cloned()
+                .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
+        });
+        upstream.clone()
     };
+    let mut cluster_of = |endpoints: &[Endpoint]| {
+        let members: Vec<_> = endpoints.iter().map(|e| (upstream(&e.address), e.weight)).collect();
+        Cluster::new(members, cluster.sharing.clone())
+    };
+    let mut clusters = vec![cluster_of(&cluster.endpoints)];
+    clusters.extend(wanted.subsets.iter().map(|subset| cluster_of(&subset.endpoints)));
     let routes = RouteTable::new(&wanted.routes)?;
-    let endpoints = cluster.endpoints.iter();
+    let places = places(listener, at);
     Ok(Service {
         destination: parts.telemetry.destination(&cluster.service),
         route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
         routes,
-        cluster: Cluster::new(
-            endpoints.map(|endpoint| (upstream(&endpoint.address), endpoint.weight)),
-            cluster.sharing.clone(),
-        ),
+        clusters,
+        rules: wanted.rules.iter().map(|rule| Rule::new(rule, &places)).collect(),
         timeouts: wanted.timeouts,
     })
+}
+
+/// What rules of a service can lead to, by name: its own clusters, and the services of the listener.
+fn places(listener: &Listener, at: usize) -> HashMap<String, Place> {
+    let services = listener.services.iter().enumerate().map(|(service, other)| {
+        let place = Place { service, cluster: 0 };
+        (other.cluster.service.clone(), place)
+    });
+    let subsets = listener.services[at].subsets.iter().zip(1..);
+    let subsets = subsets.map(|(subset, cluster)| (subset.name.clone(), Place { service: at, cluster }));
+    services.chain(subsets).collect()
 }

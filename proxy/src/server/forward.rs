@@ -94,8 +94,7 @@ impl Handle for Arc<Forwarder> {
         // What is refused goes at once, and not when its task has its turn.
         let request = match (flow, chosen) {
             (Flow::Continue, Ok(chosen)) => {
-                let cluster = &plan.service(chosen).cluster;
-                let key = cluster.key_of(Some(&head.headers), caller.address);
+                let key = plan.cluster(chosen).key_of(Some(&head.headers), caller.address);
                 Ok((Way { chosen, key }, head, body))
             }
             (Flow::Answer(refused), _) | (Flow::Continue, Err(refused)) => Err(refused),
@@ -166,14 +165,13 @@ impl Carried {
         }
         let request = Request::from_parts(head, body);
         let plan = Arc::clone(&self.plan);
-        let service = plan.service(way.chosen);
         let call = Call {
-            timeouts: &service.timeouts,
+            timeouts: plan.timeouts(way.chosen),
             is_http2: self.tracker.protocol() != Protocol::Http1,
             key: way.key,
         };
         let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
-        let response = service.cluster.send(request, call, to).await?;
+        let response = plan.cluster(way.chosen).send(request, call, to).await?;
         self.tracker.upstream_answered();
         Ok(response)
     }
@@ -227,7 +225,7 @@ impl Carried {
             destination: switched,
             _in_flight: in_flight,
             tracker: self.tracker,
-            idle: self.plan.service(way.chosen).timeouts.tcp_idle(),
+            idle: self.plan.timeouts(way.chosen).tcp_idle(),
         });
         Response::from_parts(head, Recorded::apart(EitherBody::Ours(LocalBody::default())))
     }

@@ -1,9 +1,16 @@
 //! What a listener does with its requests.
 //!
-//! Guarantee: a plan never changes; it is replaced as a whole, and whoever has begun with one ends with it.
+//! Guarantees: a plan never changes; it is replaced as a whole, and whoever has begun with one ends with it. Where a request goes
+//! is chosen once: its host says the service, the first of the service's rules that takes it the cluster, else it is the service's
+//! own one. Without rules and with a single service nothing of the request is looked at.
+//!
+//! Wrong on purpose: shares start anew with every plan, so each reload begins a round.
+
+mod rule;
 
 use emberline_model::Side;
 use http::request::Parts;
+pub(crate) use rule::Rule;
 
 use crate::{
     cluster::{Cluster, Upstream},
@@ -37,24 +44,42 @@ pub(crate) struct Service {
     pub(crate) route_ids: Vec<RouteId>,
     /// Its name, where it is another one than the workload's own.
     pub(crate) destination: DestinationId,
-    pub(crate) cluster: Cluster,
+    /// Its own one first.
+    pub(crate) clusters: Vec<Cluster>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) rules: Vec<Rule>,
 }
 
-/// Where a request goes: a place in its plan.
+/// A cluster of a plan, by the positions of its service and of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) service: usize,
+    pub(crate) cluster: usize,
+}
+
+/// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chosen {
-    service: usize,
+    place: Place,
+    /// What led it there: the service and its rule.
+    rule: Option<(usize, usize)>,
 }
 
 impl Plan {
     /// Where a request goes.
     ///
     /// # Errors
-    /// When nobody takes its host.
+    /// When nobody takes its host, or a rule leads it to a cluster that is not there.
     pub(crate) fn choose(&self, head: &Parts) -> Result<Chosen, Refused> {
         let service = self.hosts.find(head).ok_or(Refused::NO_ROUTE)?;
-        Ok(Chosen { service })
+        for (at, rule) in self.services[service].rules.iter().enumerate() {
+            if let Some(place) = rule.place_of(head) {
+                let rule = Some((service, at));
+                return place.map(|place| Chosen { place, rule });
+            }
+        }
+        let place = Place { service, cluster: 0 };
+        Ok(Chosen { place, rule: None })
     }
 
     /// Where a connection goes that says nothing of a host.
@@ -64,22 +89,40 @@ impl Plan {
 
     /// Whom a request is for.
     pub(crate) fn service(&self, chosen: Chosen) -> &Service {
-        &self.services[chosen.service]
+        &self.services[chosen.place.service]
+    }
+
+    /// Who gets it.
+    pub(crate) fn cluster(&self, chosen: Chosen) -> &Cluster {
+        &self.service(chosen).clusters[chosen.place.cluster]
+    }
+
+    /// Its times.
+    pub(crate) fn timeouts(&self, chosen: Chosen) -> &Timeouts {
+        let rule = chosen.rule.map(|(service, at)| &self.services[service].rules[at]);
+        let of_rule = rule.and_then(|rule| rule.timeouts.as_ref());
+        of_rule.unwrap_or(&self.service(chosen).timeouts)
     }
 
     /// What an address of a service stands for already, to keep its connections.
     pub(crate) fn find(&self, address: &Address) -> impl Iterator<Item = &Upstream> {
-        let clusters = self.services.iter().map(|service| &service.cluster);
+        let clusters = self.services.iter().flat_map(|service| &service.clusters);
         clusters.filter_map(move |cluster| cluster.find(address))
     }
 
     /// Closes connections that were idle for too long or were closed by the other end.
     pub(crate) fn sweep(&self) {
-        self.services.iter().for_each(|service| service.cluster.sweep());
+        let clusters = self.services.iter().flat_map(|service| &service.clusters);
+        clusters.for_each(Cluster::sweep);
     }
 }
 
 impl Service {
+    /// Its own cluster.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.clusters[0]
+    }
+
     /// Telemetry's number of the route that a path is of.
     pub(crate) fn route_of(&self, path: &str) -> RouteId {
         self.route_ids

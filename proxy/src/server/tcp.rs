@@ -187,8 +187,8 @@ pub(crate) struct Connected {
 impl Connected {
     async fn open(service: &Service, caller: IpAddr) -> Result<Connected, UpstreamError> {
         let started = Instant::now();
-        let key = service.cluster.key_of(None, caller);
-        let (stream, in_flight) = service.cluster.connect(key, &service.timeouts).await?;
+        let key = service.cluster().key_of(None, caller);
+        let (stream, in_flight) = service.cluster().connect(key, &service.timeouts).await?;
         Ok(Connected {
             stream,
             in_flight,

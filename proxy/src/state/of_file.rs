@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use emberline_model::Side;
 
-use super::{Cluster, Endpoint, Identities, Listener, Service, State};
+use super::{Cluster, Endpoint, Identities, Listener, Service, State, Subset};
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Config, Outbound, Trust},
+    config::{ClusterConfig, Config, DestinationConfig, Outbound, Trust},
 };
 
 impl From<&Config> for State {
@@ -31,6 +31,8 @@ impl From<&Config> for State {
                         sharing: Sharing::default(),
                         watch: Watch::default(),
                     },
+                    subsets: Vec::new(),
+                    rules: Vec::new(),
                     timeouts: inbound.timeouts,
                 }],
             });
@@ -60,16 +62,16 @@ impl From<&Config> for State {
 
 /// What an entry says of its service.
 fn service(outbound: &Outbound) -> Service {
-    let endpoints = outbound.destinations.iter().map(|destination| Endpoint {
-        address: destination.address.clone(),
-        weight: destination.weight,
-    });
+    let subset = |cluster: &ClusterConfig| Subset {
+        name: cluster.name.clone(),
+        endpoints: endpoints(&cluster.destinations),
+    };
     Service {
         hosts: outbound.hosts.clone(),
         routes: outbound.routes.clone(),
         cluster: Cluster {
             service: outbound.service.clone(),
-            endpoints: endpoints.collect(),
+            endpoints: endpoints(&outbound.destinations),
             sharing: Sharing {
                 balancer: outbound.balancer,
                 options: outbound.balancer_options,
@@ -81,6 +83,16 @@ fn service(outbound: &Outbound) -> Service {
                 check: outbound.health.clone(),
             },
         },
+        subsets: outbound.clusters.iter().map(subset).collect(),
+        rules: outbound.rules.clone(),
         timeouts: outbound.timeouts,
     }
+}
+
+fn endpoints(destinations: &[DestinationConfig]) -> Vec<Endpoint> {
+    let endpoint = |destination: &DestinationConfig| Endpoint {
+        address: destination.address.clone(),
+        weight: destination.weight,
+    };
+    destinations.iter().map(endpoint).collect()
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 use super::super::{Outbound, Protocol};
 
 /// The first entry of each entry's listener, by position.
-fn first_of_each(outbound: &[Outbound]) -> Vec<usize> {
+pub(super) fn first_of_each(outbound: &[Outbound]) -> Vec<usize> {
     let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
     let listens = outbound.iter().map(|entry| entry.listen).enumerate();
     listens
