@@ -93,7 +93,7 @@ impl Refused {
                     .to_owned()
             }
             Refused::NO_CLUSTER => {
-                "the header that names the cluster has a value that no cluster has; add the cluster to `clusters`, or fix the caller"
+                "the request was led to a cluster that is not configured; add it to `clusters`, or fix the header or code that names it"
                     .to_owned()
             }
             _ => format!("request refused: {}; fix the caller", self.reason),

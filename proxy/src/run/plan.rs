@@ -3,10 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use emberline_model::Workload;
+use emberline_model::{Side, Workload};
 
 use crate::{
     budget::Budget,
+    choose::ChooseCluster,
     cluster::{Cluster, Groups, Http1Options, Upstream},
     config::{Address, TraceConfig},
     counters::Counters,
@@ -36,6 +37,8 @@ pub(super) struct Parts<'a> {
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
     pub(super) trace: TraceConfig,
+    /// Chooses clusters of requests to others.
+    pub(super) chooser: Option<&'a Arc<dyn ChooseCluster>>,
 }
 
 impl Parts<'_> {
@@ -70,6 +73,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         services: (0..listener.services.len())
             .map(|at| service(listener, at, parts, previous))
             .collect::<Result<_, _>>()?,
+        chooser: parts.chooser.filter(|_| listener.id.side == Side::Client).cloned(),
         filters,
     })
 }
@@ -111,11 +115,13 @@ fn service(
     let routes = RouteTable::new(&wanted.routes)?;
     let places = places(listener, at);
     Ok(Service {
+        name: cluster.service.clone(),
         destination: parts.telemetry.destination(&cluster.service),
         route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
         routes,
         clusters,
         rules: wanted.rules.iter().map(|rule| Rule::new(rule, &places)).collect(),
+        places,
         timeouts: wanted.timeouts,
     })
 }

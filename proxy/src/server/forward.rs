@@ -80,7 +80,7 @@ impl Handle for Arc<Forwarder> {
             }
             None => run_on_request(&plan.filters, &mut exchange, &mut head),
         };
-        let chosen = plan.choose(&head);
+        let chosen = plan.choose(&head, caller.address);
         let (route, destination) = match chosen.map(|chosen| plan.service(chosen)) {
             Ok(service) => (service.route_of(head.uri.path()), service.destination),
             Err(_) => (RouteId::OTHER, DestinationId::NONE),

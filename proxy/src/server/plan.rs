@@ -1,18 +1,21 @@
 //! What a listener does with its requests.
 //!
 //! Guarantees: a plan never changes; it is replaced as a whole, and whoever has begun with one ends with it. Where a request goes
-//! is chosen once: its host says the service, the first of the service's rules that takes it the cluster, else it is the service's
-//! own one. Without rules and with a single service nothing of the request is looked at.
+//! is chosen once: its host says the service; code that is asked, or else the first of the service's rules that takes it, the
+//! cluster; else it is the service's own one. Without rules and with a single service nothing of the request is looked at.
 //!
 //! Wrong on purpose: shares start anew with every plan, so each reload begins a round.
 
 mod rule;
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use emberline_model::Side;
 use http::request::Parts;
 pub(crate) use rule::Rule;
 
 use crate::{
+    choose::{Asked, Choice, ChooseCluster},
     cluster::{Cluster, Upstream},
     config::{Address, Protocol, Timeouts, Trust},
     filter::{Filter, Refused},
@@ -33,12 +36,15 @@ pub(crate) struct Plan {
     /// Places in `services`.
     pub(crate) hosts: HostTable,
     pub(crate) services: Vec<Service>,
+    /// Code that is asked before the rules.
+    pub(crate) chooser: Option<Arc<dyn ChooseCluster>>,
     pub(crate) filters: Vec<Box<dyn Filter>>,
 }
 
 /// Whom requests are for.
 #[derive(Debug)]
 pub(crate) struct Service {
+    pub(crate) name: String,
     pub(crate) routes: RouteTable,
     /// Telemetry's number of each route, by position in `routes`.
     pub(crate) route_ids: Vec<RouteId>,
@@ -48,6 +54,8 @@ pub(crate) struct Service {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) timeouts: Timeouts,
     pub(crate) rules: Vec<Rule>,
+    /// What its requests can be led to, by name.
+    pub(crate) places: HashMap<String, Place>,
 }
 
 /// A cluster of a plan, by the positions of its service and of itself.
@@ -70,8 +78,11 @@ impl Plan {
     ///
     /// # Errors
     /// When nobody takes its host, or a rule leads it to a cluster that is not there.
-    pub(crate) fn choose(&self, head: &Parts) -> Result<Chosen, Refused> {
+    pub(crate) fn choose(&self, head: &Parts, caller: IpAddr) -> Result<Chosen, Refused> {
         let service = self.hosts.find(head).ok_or(Refused::NO_ROUTE)?;
+        if let Some(place) = self.chosen_by_code(service, head, caller) {
+            return place.map(|place| Chosen { place, rule: None });
+        }
         for (at, rule) in self.services[service].rules.iter().enumerate() {
             if let Some(place) = rule.place_of(head) {
                 let rule = Some((service, at));
@@ -80,6 +91,19 @@ impl Plan {
         }
         let place = Place { service, cluster: 0 };
         Ok(Chosen { place, rule: None })
+    }
+
+    fn chosen_by_code(&self, service: usize, head: &Parts, caller: IpAddr) -> Option<Result<Place, Refused>> {
+        let Service { name, places, .. } = &self.services[service];
+        let asked = Asked {
+            service: name,
+            head,
+            caller,
+        };
+        match self.chooser.as_ref()?.choose(&asked) {
+            Choice::Configured => None,
+            Choice::Cluster(name) => Some(places.get(&*name).copied().ok_or(Refused::NO_CLUSTER)),
+        }
     }
 
     /// Where a connection goes that says nothing of a host.

@@ -1,8 +1,14 @@
 //! Several services on one outbound listener: who is meant, by host and by rules, and whose telemetry it is.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use emberline_proxy::{Proxy, config};
+use emberline_proxy::{Asked, Choice, ChooseCluster, Extensions, Proxy, config};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
@@ -472,4 +478,64 @@ fn rules_that_lead_nowhere_or_are_never_reached_are_refused_with_their_line() {
         ]),
         "proxy.yaml:4: no request reaches b: list its `hosts`, or name it in a rule of another entry of 127.0.0.1:1"
     );
+}
+
+/// Leads everything to the canary while it is told to, and some always to nobody.
+#[derive(Debug, Default)]
+struct Chooser(AtomicBool);
+
+impl ChooseCluster for Chooser {
+    fn choose(&self, asked: &Asked<'_>) -> Choice {
+        assert!(asked.service == "shop" && asked.caller.is_loopback());
+        if asked.head.headers.contains_key("x-stranger") {
+            return Choice::Cluster("unheard-of".to_owned().into());
+        }
+        match self.0.load(Ordering::SeqCst) {
+            true => Choice::Cluster("canary".into()),
+            false => Choice::Configured,
+        }
+    }
+}
+
+#[test]
+fn code_chooses_before_rules_do_and_changes_its_mind_while_the_proxy_runs() {
+    block_on(async {
+        let (own, canary, ruled) = (
+            App::named("own").await,
+            App::named("canary").await,
+            App::named("ruled").await,
+        );
+        let rules = "rules: [{path: {exact: /ruled}, cluster: ruled}]";
+        let entries = format!(
+            "outbound:\n  - {{listen: 127.0.0.1:1, {}}}\n  - {{listen: 127.0.0.1:1, service: ruled, hosts: [], destinations: [{{address: {}}}]}}\n",
+            shop(&own, &canary, rules),
+            ruled.address
+        );
+        let text = yaml("front", &entries).replace("127.0.0.1:1,", &format!("{},", nobody().await));
+        let chooser = Arc::new(Chooser::default());
+        let extensions = Extensions {
+            chooser: Some(Arc::clone(&chooser) as Arc<dyn ChooseCluster>),
+            ..Extensions::default()
+        };
+        let config = config::parse("test.yaml".as_ref(), &text).unwrap();
+        let proxy = Proxy::start_with(config, None, extensions).unwrap();
+        let listen = proxy.addresses().outbound[0];
+        let both = async || {
+            (
+                ask(listen, "a", "/", "").await.1,
+                ask(listen, "a", "/ruled", "").await.1,
+            )
+        };
+        assert_eq!(both().await, ("own".into(), "ruled".into()));
+        chooser.0.store(true, Ordering::SeqCst);
+        assert_eq!(both().await, ("canary".into(), "canary".into()));
+        chooser.0.store(false, Ordering::SeqCst);
+        assert_eq!(both().await, ("own".into(), "ruled".into()));
+        let (head, _) = ask(listen, "a", "/", "x-stranger: 1\r\n").await;
+        assert_eq!(
+            (status(&head), header(&head, "x-emberline-error")),
+            (503, Some("no_cluster"))
+        );
+        stop(proxy).await;
+    });
 }
