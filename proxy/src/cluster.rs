@@ -48,7 +48,7 @@ use name::Addresses;
 pub(crate) use name::Upstream;
 use parking_lot::Mutex;
 pub(crate) use pool::{Http1Options, PING_EVERY, PING_TIMEOUT, Switched};
-use retry::Retries;
+pub(crate) use retry::Retries;
 pub(crate) use send::Call;
 pub(crate) use upstream_body::UpstreamBody;
 

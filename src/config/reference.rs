@@ -86,7 +86,7 @@ outbound:
     outlier: {}
     health: {}
     clusters: [{name: c, destinations: [{address: 127.0.0.1:6}]}]
-    rules: [{headers: [{name: x-canary}], split: [{cluster: c, weight: 1}], timeouts: {}}]
+    rules: [{headers: [{name: x-canary}], split: [{cluster: c, weight: 1}], timeouts: {}, retries: {}}]
 access_log: {path: /dev/stdout}
 ";
 

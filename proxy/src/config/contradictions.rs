@@ -12,7 +12,9 @@ use emberline_yaml::{Node, Problem};
 
 use http::{HeaderName, uri::PathAndQuery};
 
-use super::{Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Outbound};
+use super::{
+    Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Outbound, RetryConfig, Timeouts,
+};
 use crate::route::RouteTable;
 
 /// Looks through a configuration; `places` is its file.
@@ -159,13 +161,7 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
             say("health.service", message.to_owned());
         }
     }
-    if let Some(per_try) = outbound.retries.per_try_ms
-        && let Some(request) = outbound.timeouts.request_ms
-        && per_try > request
-    {
-        let message = format!(
-            "`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({request}): lower it, or remove it"
-        );
+    if let Some(message) = of_per_try(&outbound.retries, &outbound.timeouts) {
         say("retries.per_try_ms", message);
     }
     if options.ring_max_points < options.ring_min_points {
@@ -179,4 +175,12 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
         let message = format!("`table_size` must be larger than the number of endpoints ({size} here)");
         say("balancer_options.table_size", message);
     }
+}
+
+/// What is wrong with the time of an attempt.
+fn of_per_try(retries: &RetryConfig, timeouts: &Timeouts) -> Option<String> {
+    let (per_try, request) = (retries.per_try_ms?, timeouts.request_ms?);
+    (per_try > request).then(|| {
+        format!("`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({request}): lower it, or remove it")
+    })
 }

@@ -138,6 +138,7 @@ mod tests {
         split: Vec::new(),
         cluster_header: None,
         timeouts: None,
+        retries: None,
     };
 
     fn value(name: &str, exact: Option<&str>, prefix: Option<&str>) -> ValueMatch {

@@ -169,6 +169,7 @@ impl Carried {
             timeouts: plan.timeouts(way.chosen),
             is_http2: self.tracker.protocol() != Protocol::Http1,
             key: way.key,
+            retries: plan.retries(way.chosen),
         };
         let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
         let response = plan.cluster(way.chosen).send(request, call, to).await?;

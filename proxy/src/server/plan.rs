@@ -16,7 +16,7 @@ pub(crate) use rule::Rule;
 
 use crate::{
     choose::{Asked, Choice, ChooseCluster},
-    cluster::{Cluster, Upstream},
+    cluster::{Cluster, Retries, Upstream},
     config::{Address, Protocol, Timeouts, Trust},
     filter::{Filter, Refused},
     route::{RouteTable, host::HostTable},
@@ -106,6 +106,16 @@ impl Plan {
         }
     }
 
+    /// Its retries, where they are not those of the cluster.
+    pub(crate) fn retries(&self, chosen: Chosen) -> Option<&Retries> {
+        self.rule(chosen)?.retries.as_ref()
+    }
+
+    fn rule(&self, chosen: Chosen) -> Option<&Rule> {
+        let (service, at) = chosen.rule?;
+        self.services[service].rules.get(at)
+    }
+
     /// Where a connection goes that says nothing of a host.
     pub(crate) fn default_service(&self) -> Option<&Service> {
         self.services.get(self.hosts.of_any_host()?)
@@ -123,8 +133,7 @@ impl Plan {
 
     /// Its times.
     pub(crate) fn timeouts(&self, chosen: Chosen) -> &Timeouts {
-        let rule = chosen.rule.map(|(service, at)| &self.services[service].rules[at]);
-        let of_rule = rule.and_then(|rule| rule.timeouts.as_ref());
+        let of_rule = self.rule(chosen).and_then(|rule| rule.timeouts.as_ref());
         of_rule.unwrap_or(&self.service(chosen).timeouts)
     }
 

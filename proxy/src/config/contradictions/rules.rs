@@ -24,7 +24,7 @@ pub(super) fn find(outbound: &[Outbound], mut say: impl FnMut(&str, String)) {
         let own = entry.clusters.iter().map(|cluster| cluster.name.as_str());
         let names: Vec<&str> = services.chain(own).collect();
         of_clusters(entry, &names, |key, message| {
-            say(&format!("outbound[{at}].{key}"), message)
+            say(&format!("outbound[{at}].{key}"), message);
         });
         if entry.protocol == Protocol::Tcp && !entry.rules.is_empty() {
             let message = "`rules` has no effect with `protocol: tcp`, which has no requests: remove one of them";
@@ -34,6 +34,10 @@ pub(super) fn find(outbound: &[Outbound], mut say: impl FnMut(&str, String)) {
             let mut say = |key: &str, message: String| say(&format!("outbound[{at}].rules[{index}]{key}"), message);
             of_target(rule, &names, &mut say);
             of_conditions(rule, &mut say);
+            let (retries, timeouts) = (rule.retries.as_ref(), rule.timeouts.unwrap_or(entry.timeouts));
+            if let Some(message) = retries.and_then(|retries| super::of_per_try(retries, &timeouts)) {
+                say(".retries.per_try_ms", message);
+            }
             if let Some(earlier) = entry.rules[..index]
                 .iter()
                 .position(|earlier| takes_all_of(earlier, rule))

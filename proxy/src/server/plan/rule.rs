@@ -9,7 +9,7 @@ use http::{HeaderName, request::Parts};
 
 use super::Place;
 use crate::{
-    cluster::RoundRobin,
+    cluster::{Retries, RoundRobin},
     config::{RuleConfig, Timeouts},
     filter::Refused,
     route::matching::Matcher,
@@ -22,6 +22,8 @@ pub(crate) struct Rule {
     target: Target,
     /// In place of the service's.
     pub(super) timeouts: Option<Timeouts>,
+    /// Likewise.
+    pub(super) retries: Option<Retries>,
 }
 
 /// Where it leads. There is no place for a name that nothing has.
@@ -61,6 +63,7 @@ impl Rule {
             matcher: Matcher::new(rule),
             target,
             timeouts: rule.timeouts,
+            retries: rule.retries.clone().map(Retries::new),
         }
     }
 

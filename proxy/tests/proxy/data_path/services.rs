@@ -375,6 +375,32 @@ fn a_rule_has_timeouts_of_its_own() {
 }
 
 #[test]
+fn a_rule_has_retries_of_its_own() {
+    block_on(async {
+        let ill = App::start(|_| async {
+            let response = Response::builder().status(503);
+            response.body(http_body_util::Full::from("ill")).unwrap()
+        })
+        .await;
+        let well = App::named("well").await;
+        let entry = format!(
+            "service: shop, destinations: [{{address: {}}}, {{address: {}}}], \
+             rules: [{{path: {{prefix: /again}}, cluster: shop, retries: {{on: [503]}}}}]",
+            ill.address, well.address
+        );
+        let (proxy, listen) = sharing("", &[entry]).await;
+        let mut others = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(ask(listen, "shop", "/again", "").await.1, "well");
+            others.push(ask(listen, "shop", "/", "").await.1);
+            others.push(ask(listen, "shop", "/", "").await.1);
+        }
+        assert!(others.contains(&"ill".to_owned()), "{others:?}");
+        stop(proxy).await;
+    });
+}
+
+#[test]
 fn an_endpoint_that_a_reload_moves_to_another_cluster_keeps_its_connections() {
     block_on(async {
         let (one, two) = (App::named("one").await, App::named("two").await);
