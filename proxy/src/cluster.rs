@@ -34,6 +34,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use balancer::Balancer;
+pub(crate) use balancer::RoundRobin;
 pub(crate) use check::run as run_checks;
 use dial::Dial;
 pub(crate) use dial::prepare;
@@ -47,7 +48,7 @@ use name::Addresses;
 pub(crate) use name::Upstream;
 use parking_lot::Mutex;
 pub(crate) use pool::{Http1Options, PING_EVERY, PING_TIMEOUT, Switched};
-use retry::Retries;
+pub(crate) use retry::Retries;
 pub(crate) use send::Call;
 pub(crate) use upstream_body::UpstreamBody;
 

@@ -20,6 +20,7 @@
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
 //!     balancer: least_request                  # round_robin (default), random, peak_ewma, or maglev with `hash_on: {header: x-user}`
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
+//!     hosts: [checkout, "*.checkout.example"]  # leave out: every host; entries with the same `listen` share the listener
 //! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
 //! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
 //! access_log: {path: /dev/stdout, format: json, sampled: 0.01}   # leave out: none
@@ -35,13 +36,14 @@ mod balancing;
 mod contradictions;
 mod explain;
 mod retries;
+mod routing;
 mod scalar;
+mod timeouts;
 mod trust;
 
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use emberline_client::Tls;
@@ -49,11 +51,13 @@ use emberline_model::Workload;
 use emberline_yaml::Unreadable;
 use serde::{Deserialize, Serialize};
 
-use crate::route::Template;
+use crate::route::{HostPattern, Template};
 pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
 pub use retries::{RetryConfig, RetryOn};
+pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig, ValueMatch};
 pub use scalar::Address;
+pub use timeouts::Timeouts;
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
 
@@ -202,21 +206,33 @@ pub struct Inbound {
     pub timeouts: Timeouts,
 }
 
-/// A listener for this workload's requests to one other service.
+/// A service that this workload sends requests to, and the listener for them. Entries with the same address share a listener.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outbound {
-    /// Address to listen on.
+    /// Address to listen on. Entries with the same address share a listener, and are told by `hosts`; with port 0, each has its own.
     #[serde(deserialize_with = "scalar::socket_address")]
     pub listen: SocketAddr,
     /// Name of the destination service.
     #[serde(deserialize_with = "scalar::name")]
     pub service: String,
+    /// Hosts (`Host`, `:authority`) whose requests are for this service: `cart`, `cart.shop.svc`, or `*.cart.example` for all names
+    /// that end so. Exact ones win, then the longest wildcard. With a port (`cart:8080`) only for that port; a request without one
+    /// has port 80. Default: every host that no other entry of the listener lists. A request for a host that nobody takes is
+    /// answered 404 (`no_route`). `[]` is for a service that only rules of other entries lead to.
+    #[serde(default)]
+    pub hosts: Option<Vec<HostPattern>>,
     /// Path templates of the destination service's API.
     #[serde(default)]
     pub routes: Vec<Template>,
     /// Addresses of the service's instances.
     pub destinations: Vec<DestinationConfig>,
+    /// More clusters of the service, such as a canary, which get what `rules` lead to them.
+    #[serde(default)]
+    pub clusters: Vec<ClusterConfig>,
+    /// Which cluster gets a request. The first rule whose conditions all hold decides; without one it is `destinations`.
+    #[serde(default)]
+    pub rules: Vec<RuleConfig>,
     /// Who gets the next request or TCP connection: endpoints in turn, at random, the less busy of two, the faster of two, or by
     /// the hash of a key (`ring_hash`, `maglev`). All respect weights.
     #[serde(default)]
@@ -255,93 +271,6 @@ pub struct DestinationConfig {
     /// Share of the requests, relative to the other destinations' weights; 0 sends none. At most 1000000.
     #[serde(default = "defaults::weight", deserialize_with = "scalar::weight")]
     pub weight: u32,
-}
-
-/// Timeouts of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// Time to open a connection, in milliseconds.
-    #[serde(deserialize_with = "scalar::milliseconds")]
-    pub connect_ms: u64,
-    /// Time that a request waits for a stream where a destination allows no more HTTP/2 streams, in milliseconds.
-    #[serde(deserialize_with = "scalar::milliseconds")]
-    pub queue_ms: u64,
-    /// Time to the response head, in milliseconds, from the request head or the last progress of its body (checked when the time
-    /// is up, so a stalled upload ends after at most twice this long), or `none`. Does not apply to gRPC.
-    #[serde(
-        deserialize_with = "scalar::milliseconds_or_none",
-        serialize_with = "scalar::or_none"
-    )]
-    pub request_ms: Option<u64>,
-    /// Longest time without progress on the body of an HTTP/1 response, in milliseconds, or `none`. Does not apply to streams of events.
-    #[serde(
-        deserialize_with = "scalar::milliseconds_or_none",
-        serialize_with = "scalar::or_none"
-    )]
-    pub idle_ms: Option<u64>,
-    /// How long a pooled connection is kept without a request, in milliseconds. One whose destination announces `Keep-Alive: timeout=N`
-    /// is not used in the last second of that time.
-    #[serde(deserialize_with = "scalar::milliseconds")]
-    pub pool_idle_ms: u64,
-    /// Longest time without a byte in either direction on a TCP or WebSocket connection, in milliseconds, or `none`.
-    #[serde(
-        deserialize_with = "scalar::milliseconds_or_none",
-        serialize_with = "scalar::or_none"
-    )]
-    pub tcp_idle_ms: Option<u64>,
-}
-
-/// In place of a time that has no limit: longer than any connection lasts, and within what timers can do.
-const NO_LIMIT: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-fn limit(milliseconds: Option<u64>) -> Duration {
-    milliseconds.map_or(NO_LIMIT, Duration::from_millis)
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            connect_ms: 1_000,
-            queue_ms: 1_000,
-            request_ms: Some(30_000),
-            idle_ms: Some(60_000),
-            pool_idle_ms: 60_000,
-            tcp_idle_ms: Some(3_600_000),
-        }
-    }
-}
-
-impl Timeouts {
-    /// [`Timeouts::connect_ms`].
-    pub fn connect(&self) -> Duration {
-        Duration::from_millis(self.connect_ms)
-    }
-
-    /// [`Timeouts::queue_ms`].
-    pub fn queue(&self) -> Duration {
-        Duration::from_millis(self.queue_ms)
-    }
-
-    /// [`Timeouts::request_ms`].
-    pub fn request(&self) -> Duration {
-        limit(self.request_ms)
-    }
-
-    /// [`Timeouts::idle_ms`].
-    pub fn idle(&self) -> Duration {
-        limit(self.idle_ms)
-    }
-
-    /// [`Timeouts::pool_idle_ms`].
-    pub fn pool_idle(&self) -> Duration {
-        Duration::from_millis(self.pool_idle_ms)
-    }
-
-    /// [`Timeouts::tcp_idle_ms`].
-    pub fn tcp_idle(&self) -> Duration {
-        limit(self.tcp_idle_ms)
-    }
 }
 
 /// Resource limits on what callers can make the proxy hold.

@@ -70,12 +70,39 @@ impl Refused {
         flags: ResponseFlags::OM,
     };
 
+    /// No service has the request's host.
+    pub(crate) const NO_ROUTE: Refused = Refused {
+        status: 404,
+        reason: "no_route",
+        flags: ResponseFlags::NR,
+    };
+
+    /// A rule leads the request to a cluster that is not configured.
+    pub(crate) const NO_CLUSTER: Refused = Refused {
+        status: 503,
+        reason: "no_cluster",
+        flags: ResponseFlags::NC,
+    };
+
     /// What the caller is told.
     pub(crate) fn message(&self) -> String {
-        if *self == Refused::OVERLOADED {
-            return "too many requests in flight for limits.memory_bytes; a retry may help".to_owned();
+        match *self {
+            Refused::OVERLOADED => "too many requests in flight for limits.memory_bytes; a retry may help".to_owned(),
+            Refused::NO_ROUTE => {
+                "no service on this listener takes this host; add it to `hosts` of an `outbound` entry, or fix the caller"
+                    .to_owned()
+            }
+            Refused::NO_CLUSTER => {
+                "the request was led to a cluster that is not configured; add it to `clusters`, or fix the header or code that names it"
+                    .to_owned()
+            }
+            _ => format!("request refused: {}; fix the caller", self.reason),
         }
-        format!("request refused: {}; fix the caller", self.reason)
+    }
+
+    /// The caller's connection cannot be trusted to be in step any more.
+    pub(crate) fn closes(&self) -> bool {
+        ![Refused::NO_ROUTE, Refused::NO_CLUSTER].contains(self)
     }
 }
 

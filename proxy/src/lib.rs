@@ -46,6 +46,7 @@
 mod access_log;
 pub(crate) mod body;
 pub(crate) mod budget;
+mod choose;
 pub(crate) mod cluster;
 pub mod config;
 pub(crate) mod counters;
@@ -72,10 +73,11 @@ pub mod untrusted;
 pub(crate) mod wire;
 
 pub use body::{BoxError, RequestBody};
+pub use choose::{Asked, Choice, ChooseCluster};
 pub use config::Config;
 pub use embed::{Client, ClientBody, ClientError, Mesh, MeshBuilder, MeshError, ServeError, ShutdownReport};
 pub use emberline_client::Tls;
 pub use emberline_model::Workload;
 pub use reporting::ProfilerOptions;
-pub use run::{Addresses, BindError, Proxy, Reloaded, StartError, StopReport};
+pub use run::{Addresses, BindError, Extensions, Proxy, Reloaded, StartError, StopReport};
 pub use stop::{stdin_closed, stop_requested};

@@ -1,4 +1,5 @@
-//! Path templates: from a request path to one of the few route names that telemetry may carry.
+//! Path templates: from a request path to one of the few route names that telemetry may carry. For whom a request is, by its
+//! host, is in [`host`]; conditions of rules are in [`matching`].
 //!
 //! Guarantees: a route is always a template of the configuration or [`ROUTE_OTHER`], never a raw URL, so the number
 //! of routes is bounded by the configuration; literals win over `{param}`, `{param}` over `{*rest}`; matching
@@ -6,7 +7,12 @@
 //!
 //! Wrong on purpose: percent-encoding is not decoded (`/c%61rt` is `other`), and one trailing slash is ignored.
 
+pub(crate) mod host;
+pub(crate) mod matching;
+
 use emberline_model::workload::{MAX_NAME_CHARS, ROUTE_OTHER};
+
+pub use host::HostPattern;
 
 /// Most segments of a template; longer paths can only match a `{*rest}`.
 const MAX_SEGMENTS: usize = 64;

@@ -32,6 +32,7 @@ use tokio::sync::watch;
 pub use crate::listener::BindError;
 use crate::{
     access_log::AccessLog,
+    choose::ChooseCluster,
     cluster::Groups,
     config::Config,
     drain::Drain,
@@ -88,6 +89,24 @@ pub struct StopReport {
     pub unacked: u64,
 }
 
+/// Code of a program that carries a proxy; it stays until the proxy stops, also over reloads.
+#[derive(Debug)]
+pub struct Extensions {
+    /// Addresses of names; default: this machine's resolver.
+    pub names: Arc<dyn LookUp>,
+    /// Is asked for the cluster of each request on an outbound listener, before `rules` are; default: nobody.
+    pub chooser: Option<Arc<dyn ChooseCluster>>,
+}
+
+impl Default for Extensions {
+    fn default() -> Extensions {
+        Extensions {
+            names: Arc::new(System),
+            chooser: None,
+        }
+    }
+}
+
 /// What the threads of a proxy share.
 #[derive(Debug)]
 struct Shared {
@@ -115,14 +134,15 @@ impl Proxy {
     /// # Errors
     /// When an address is taken or the system refuses; nothing runs then.
     pub fn start(config: Config, file: Option<&Path>) -> Result<Proxy, StartError> {
-        Proxy::start_with(config, file, Arc::new(System))
+        Proxy::start_with(config, file, Extensions::default())
     }
 
-    /// [`Proxy::start`] with another source of addresses than this machine's resolver.
+    /// [`Proxy::start`] with code of one's own for what the configuration does not say.
     ///
     /// # Errors
     /// As [`Proxy::start`].
-    pub fn start_with(config: Config, file: Option<&Path>, names: Arc<dyn LookUp>) -> Result<Proxy, StartError> {
+    pub fn start_with(config: Config, file: Option<&Path>, extensions: Extensions) -> Result<Proxy, StartError> {
+        let Extensions { names, chooser } = extensions;
         let admin_socket = listener::bind_alone(config.admin, "the admin port", "admin")?;
         let admin = admin_socket.local_addr()?;
         let (listeners, starts) = Listeners::new(config.workers);
@@ -145,7 +165,13 @@ impl Proxy {
         }
         let (resolver, lookups) = Resolver::new(names, Arc::clone(&reporting.counters));
         let (groups, to_check) = Groups::new(Arc::clone(&reporting.counters));
-        let reloader = Reloader::new(config, file, &reporting, (resolver, groups), (listeners, sockets))?;
+        let reloader = Reloader::new(
+            config,
+            file,
+            &reporting,
+            (resolver, groups, chooser),
+            (listeners, sockets),
+        )?;
         let shared = Arc::new(Shared {
             reporting,
             reloader,

@@ -16,8 +16,8 @@ use emberline_model::Side;
 
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Address, Protocol, Timeouts, TraceConfig, Trust},
-    route::Template,
+    config::{Address, Protocol, RuleConfig, Timeouts, TraceConfig, Trust},
+    route::{HostPattern, Template},
 };
 
 /// A snapshot.
@@ -39,7 +39,14 @@ impl State {
 
     /// Addresses of destinations, those of all listeners together.
     pub(crate) fn endpoints(&self) -> usize {
-        self.listeners.iter().map(|l| l.cluster.endpoints.len()).sum()
+        self.listeners
+            .iter()
+            .flat_map(|listener| &listener.services)
+            .map(|service| {
+                let more = service.subsets.iter().map(|subset| subset.endpoints.len());
+                service.cluster.endpoints.len() + more.sum::<usize>()
+            })
+            .sum()
     }
 }
 
@@ -89,11 +96,32 @@ pub(crate) struct Listener {
     pub(crate) protocol: Protocol,
     /// Whose word counts.
     pub(crate) trust: Trust,
-    /// Path templates of the API behind it.
+    /// Whom its requests are for; at least one.
+    pub(crate) services: Vec<Service>,
+}
+
+/// A service behind a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Service {
+    /// Hosts of its requests; `None` is every one that no other service lists.
+    pub(crate) hosts: Option<Vec<HostPattern>>,
+    /// Path templates of its API.
     pub(crate) routes: Vec<Template>,
-    /// Where its requests go.
+    /// Where its requests go that no rule leads elsewhere.
     pub(crate) cluster: Cluster,
+    /// More clusters, which are as `cluster` but for their endpoints.
+    pub(crate) subsets: Vec<Subset>,
+    /// The first one that takes a request decides.
+    pub(crate) rules: Vec<RuleConfig>,
     pub(crate) timeouts: Timeouts,
+}
+
+/// Endpoints of a service that only rules lead to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Subset {
+    /// Its name in rules.
+    pub(crate) name: String,
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// A service as a listener reaches it.

@@ -14,6 +14,8 @@ const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
 const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
+const PROXY_ROUTING: &str = include_str!("../../proxy/src/config/routing.rs");
+const PROXY_TIMEOUTS: &str = include_str!("../../proxy/src/config/timeouts.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
@@ -78,7 +80,14 @@ pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
 inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]
 outbound:
-  - {listen: 127.0.0.1:3, service: s, destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}], outlier: {}, health: {}}
+  - listen: 127.0.0.1:3
+    service: s
+    destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}]
+    outlier: {}
+    health: {}
+    clusters: [{name: c, destinations: [{address: 127.0.0.1:6}]}]
+    rules: [{headers: [{name: x-canary}], split: [{cluster: c, weight: 1}], timeouts: {}, retries: {}}]
+access_log: {path: /dev/stdout}
 ";
 
 /// The page.
@@ -136,6 +145,8 @@ impl Tree {
         items.extend(source::items(PROXY_TRUST));
         items.extend(source::items(PROXY_BALANCING));
         items.extend(source::items(PROXY_RETRIES));
+        items.extend(source::items(PROXY_ROUTING));
+        items.extend(source::items(PROXY_TIMEOUTS));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(
@@ -187,7 +198,7 @@ impl Tree {
         };
         let mut types = BTreeSet::new();
         for field in fields {
-            let list = if field.type_name.starts_with("Vec<") { "[]" } else { "" };
+            let list = if is_list(&field.type_name) { "[]" } else { "" };
             let below = format!("{path}{}{list}", field.name);
             found.push((format!("{path}{}", field.name), field.clone()));
             // Neighbouring keys of one type are described once.
@@ -213,6 +224,7 @@ impl Tree {
             let title = match part.as_str() {
                 "" => String::new(),
                 "scrape_configs[].profiles.profile" => format!("\n`{part}`, and likewise the other profiles:\n"),
+                "outbound[].rules[].headers[]" => format!("\n`{part}`, and likewise `query[]`:\n"),
                 part => format!("\n`{part}`:\n"),
             };
             text.push_str(&format!(
@@ -265,7 +277,7 @@ impl Tree {
     }
 
     fn type_in_words(&self, type_name: &str) -> &'static str {
-        if type_name.starts_with("Vec<") {
+        if is_list(type_name) {
             return match self.items.get(inner(type_name)) {
                 Some(Item::Struct(_)) => "list of keys",
                 _ => "list of text",
@@ -283,6 +295,10 @@ impl Tree {
             _ => "text",
         }
     }
+}
+
+fn is_list(type_name: &str) -> bool {
+    type_name.trim_start_matches("Option<").starts_with("Vec<")
 }
 
 /// The type inside `Option<…>` and `Vec<…>`.

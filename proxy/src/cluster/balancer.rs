@@ -21,7 +21,7 @@ use std::{
 use maglev::Maglev;
 use random::Random;
 use ring::Ring;
-use round_robin::RoundRobin;
+pub(crate) use round_robin::RoundRobin;
 
 use super::endpoint::Endpoint;
 use crate::config::{BalancerKind, BalancerOptions};

@@ -30,7 +30,7 @@ const WINDOW: u64 = 10;
 
 /// What is configured, and what was spent.
 #[derive(Debug)]
-pub(super) struct Retries {
+pub(crate) struct Retries {
     config: RetryConfig,
     /// Something is configured for requests that may have been processed.
     needs_copies: bool,
@@ -89,7 +89,7 @@ pub(super) enum Next {
 }
 
 impl Retries {
-    pub(super) fn new(config: RetryConfig) -> Retries {
+    pub(crate) fn new(config: RetryConfig) -> Retries {
         let reached_nobody = [RetryOn::ConnectFailure, RetryOn::Unprocessed];
         Retries {
             needs_copies: config.attempts > 0 && config.on.iter().any(|on| !reached_nobody.contains(on)),

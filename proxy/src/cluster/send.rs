@@ -15,7 +15,7 @@ use super::{
     endpoint::{Answer, Endpoint},
     error::Failed,
     in_flight::InFlight,
-    retry::{Next, RequestCopy, Spent},
+    retry::{Next, RequestCopy, Retries, Spent},
     upstream_body::UpstreamBody,
 };
 use crate::{body::RequestBody, config::Timeouts};
@@ -27,6 +27,8 @@ pub(crate) struct Call<'a> {
     pub(crate) is_http2: bool,
     /// What [`Cluster::key_of`] says.
     pub(crate) key: Option<u64>,
+    /// In place of the cluster's.
+    pub(crate) retries: Option<&'a Retries>,
 }
 
 /// The endpoints that a request was tried at, and what is left of its time to connect.
@@ -85,12 +87,17 @@ impl Attempts {
     }
 
     /// Another endpoint if there is one, else any; with all the time to connect.
-    fn again(&mut self, cluster: &Cluster, timeouts: &Timeouts) -> Option<(Arc<Endpoint>, Duration)> {
+    fn again(
+        &mut self,
+        cluster: &Cluster,
+        retries: &Retries,
+        timeouts: &Timeouts,
+    ) -> Option<(Arc<Endpoint>, Duration)> {
         self.connect = timeouts.connect();
         let next = cluster.pick_after(self.key, &self.tried);
         let next = next.or_else(|| cluster.pick_after(self.key, &[]))?;
         self.tried.push(Arc::clone(&next));
-        Some((next, cluster.first_patience(timeouts)))
+        Some((next, cluster.first_patience(retries, timeouts)))
     }
 
     fn took(&mut self, time: Duration) {
@@ -110,6 +117,18 @@ fn answered(answer: Answer, mut in_flight: InFlight) -> Response<UpstreamBody> {
     UpstreamBody::of(answer, in_flight)
 }
 
+/// The times of an attempt after `passed` of the request's.
+fn times(retries: &Retries, timeouts: &Timeouts, connect: Duration, passed: Duration) -> Times {
+    let left = timeouts.request().saturating_sub(passed);
+    let per_try = retries.per_try().filter(|per_try| *per_try < left);
+    Times {
+        timeouts: *timeouts,
+        connect,
+        response: per_try.unwrap_or(left),
+        is_per_try: per_try.is_some(),
+    }
+}
+
 impl Cluster {
     /// Sends a request; `to` learns of each endpoint that is tried, before it is.
     pub(crate) async fn send(
@@ -118,11 +137,13 @@ impl Cluster {
         call: Call<'_>,
         mut to: impl FnMut(&Endpoint),
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let copy = self.retries.begin(&mut request);
+        let retries = call.retries.unwrap_or(&self.retries);
+        let copy = retries.begin(&mut request);
         let endpoint = self.pick(call.key, call.timeouts).await?;
         to(&endpoint);
         let in_flight = self.begin(endpoint);
-        let times = self.times(call.timeouts, self.first_patience(call.timeouts), Duration::ZERO);
+        let patience = self.first_patience(retries, call.timeouts);
+        let times = times(retries, call.timeouts, patience, Duration::ZERO);
         match in_flight.endpoint().send(request, call.is_http2, &times).await {
             Ok(answer) if copy.is_none() || !answer.status().is_server_error() => Ok(answered(answer, in_flight)),
             // Boxed: most requests do not pay for its size.
@@ -132,18 +153,6 @@ impl Cluster {
 
     fn begin(&self, endpoint: Arc<Endpoint>) -> InFlight {
         InFlight::begin(endpoint, self.decay)
-    }
-
-    /// The times of an attempt after `passed` of the request's.
-    fn times(&self, timeouts: &Timeouts, connect: Duration, passed: Duration) -> Times {
-        let left = timeouts.request().saturating_sub(passed);
-        let per_try = self.retries.per_try().filter(|per_try| *per_try < left);
-        Times {
-            timeouts: *timeouts,
-            connect,
-            response: per_try.unwrap_or(left),
-            is_per_try: per_try.is_some(),
-        }
     }
 
     /// After a first attempt that failed, or has a response that may be a reason for another one.
@@ -158,10 +167,11 @@ impl Cluster {
         let error = attempt.as_ref().err().map(|failed| &failed.error);
         let first = Arc::clone(in_flight.endpoint());
         let mut attempts = Attempts::after(first, error, call.timeouts, call.key);
-        let mut retries = 0;
+        let retries = call.retries.unwrap_or(&self.retries);
+        let mut retried = 0;
         loop {
             let counters = in_flight.endpoint().dial().counters();
-            let next = self.retries.next(&mut attempt, copy.as_deref(), retries);
+            let next = retries.next(&mut attempt, copy.as_deref(), retried);
             let next = next.unwrap_or_else(|Spent| {
                 counters.retry_budget_spent.add();
                 Next::Done
@@ -169,7 +179,7 @@ impl Cluster {
             let is_connect = matches!(&attempt, Err(failed) if failed.error.is_connect());
             if !is_connect && !matches!(next, Next::Done) {
                 counters.retries.add();
-                retries += 1;
+                retried += 1;
             }
             let error = match attempt {
                 Ok(answer) => {
@@ -182,14 +192,14 @@ impl Cluster {
                 Err(failed) => {
                     in_flight.failed();
                     let endpoint = in_flight.endpoint();
-                    endpoint.gave_no_answer(&failed.error, self.retries.moves_on());
+                    endpoint.gave_no_answer(&failed.error, retries.moves_on());
                     Some(failed.error)
                 }
             };
             let (request, (endpoint, connect)) = match (next, error) {
                 (Next::Elsewhere(request), Some(error)) => (request, attempts.elsewhere(self, error)?),
                 (Next::Again(request), _) => {
-                    let next = attempts.again(self, call.timeouts);
+                    let next = attempts.again(self, retries, call.timeouts);
                     (request, next.ok_or(UpstreamError::NoDestination)?)
                 }
                 (_, error) => return Err(attempts.told(error.unwrap_or(UpstreamError::NoDestination))),
@@ -197,7 +207,7 @@ impl Cluster {
             to(&endpoint);
             in_flight = self.begin(endpoint);
             let passed = copy.as_ref().map_or(Duration::ZERO, |copy| copy.began().elapsed());
-            let times = self.times(call.timeouts, connect, passed);
+            let times = times(retries, call.timeouts, connect, passed);
             let began = Instant::now();
             attempt = in_flight.endpoint().send(*request, call.is_http2, &times).await;
             if matches!(&attempt, Err(failed) if failed.error.is_connect()) {
@@ -213,10 +223,10 @@ impl Cluster {
         timeouts: &Timeouts,
     ) -> Result<(TcpStream, InFlight), UpstreamError> {
         let mut endpoint = self.pick(key, timeouts).await?;
-        let mut connect = self.first_patience(timeouts);
+        let mut connect = self.first_patience(&self.retries, timeouts);
         let mut attempts: Option<Attempts> = None;
         loop {
-            let times = self.times(timeouts, connect, Duration::ZERO);
+            let times = times(&self.retries, timeouts, connect, Duration::ZERO);
             let began = Instant::now();
             let mut in_flight = self.begin(Arc::clone(&endpoint));
             let error = match endpoint.dial().connect(&times).await {
@@ -244,8 +254,8 @@ impl Cluster {
     }
 
     /// Time to connect to the first endpoint.
-    fn first_patience(&self, timeouts: &Timeouts) -> Duration {
-        if self.retries.moves_on() && self.size() > 1 {
+    fn first_patience(&self, retries: &Retries, timeouts: &Timeouts) -> Duration {
+        if retries.moves_on() && self.size() > 1 {
             timeouts.connect() / 2
         } else {
             timeouts.connect()

@@ -1,5 +1,8 @@
 //! What is wrong between keys that are each fine by themselves, each in its line.
 
+mod rules;
+mod sharing;
+
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
@@ -9,7 +12,9 @@ use emberline_yaml::{Node, Problem};
 
 use http::{HeaderName, uri::PathAndQuery};
 
-use super::{Address, CheckKind, Config, HashOn, HealthConfig, IdentityRule, Outbound};
+use super::{
+    Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Outbound, RetryConfig, Timeouts,
+};
 use crate::route::RouteTable;
 
 /// Looks through a configuration; `places` is its file.
@@ -23,7 +28,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
     }
     let inbound = config.inbound.iter().enumerate();
     let inbound = inbound.map(|(at, inbound)| (format!("inbound[{at}].listen"), inbound.listen));
-    let outbound = config.outbound.iter().enumerate();
+    let outbound = sharing::listeners(&config.outbound);
     let outbound = outbound.map(|(at, outbound)| (format!("outbound[{at}].listen"), outbound.listen));
     let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
     for (path, address) in std::iter::once(("admin".to_owned(), config.admin))
@@ -59,32 +64,13 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
             say(&format!("inbound[{at}].to"), message);
         }
     }
+    sharing::find(&config.outbound, &mut say);
+    rules::find(&config.outbound, &mut say);
     for (at, outbound) in config.outbound.iter().enumerate() {
-        let path = format!("outbound[{at}].destinations");
-        if outbound.destinations.is_empty() {
-            let message = format!(
-                "`destinations` of {} is empty: add `destinations: [{{address: 127.0.0.1:9101}}]`",
-                outbound.service
-            );
-            say(&path, message);
-        } else if outbound.destinations.iter().all(|d| d.weight == 0) {
-            let message = format!(
-                "every destination of {} has weight 0: give at least one a `weight` above 0",
-                outbound.service
-            );
-            say(&path, message);
-        }
+        of_destinations(&outbound.destinations, &outbound.service, "", |key, message| {
+            say(&format!("outbound[{at}].{key}"), message);
+        });
         of_balancing(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
-        let mut addresses = HashSet::new();
-        for (index, destination) in outbound.destinations.iter().enumerate() {
-            if !addresses.insert(&destination.address) {
-                let message = format!(
-                    "destination {} of {} is listed twice: remove one",
-                    destination.address, outbound.service
-                );
-                say(&format!("{path}[{index}].address"), message);
-            }
-        }
     }
     let of_outbound = config.outbound.iter().enumerate();
     let of_outbound = of_outbound.map(|(at, outbound)| (format!("outbound[{at}].routes"), &outbound.routes));
@@ -104,6 +90,28 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong with the destinations of a service or cluster called `name`; `say` takes a key, which begins with `below`.
+fn of_destinations(destinations: &[DestinationConfig], name: &str, below: &str, mut say: impl FnMut(&str, String)) {
+    let path = format!("{below}destinations");
+    if destinations.is_empty() {
+        let message = format!("`destinations` of {name} is empty: add `destinations: [{{address: 127.0.0.1:9101}}]`");
+        say(&path, message);
+    } else if destinations.iter().all(|d| d.weight == 0) {
+        let message = format!("every destination of {name} has weight 0: give at least one a `weight` above 0");
+        say(&path, message);
+    }
+    let mut addresses = HashSet::new();
+    for (index, destination) in destinations.iter().enumerate() {
+        if !addresses.insert(&destination.address) {
+            let message = format!(
+                "destination {} of {name} is listed twice: remove one",
+                destination.address
+            );
+            say(&format!("{path}[{index}].address"), message);
+        }
+    }
 }
 
 /// What is wrong with how requests are shared; `say` takes the key of an outbound listener.
@@ -153,13 +161,7 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
             say("health.service", message.to_owned());
         }
     }
-    if let Some(per_try) = outbound.retries.per_try_ms
-        && let Some(request) = outbound.timeouts.request_ms
-        && per_try > request
-    {
-        let message = format!(
-            "`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({request}): lower it, or remove it"
-        );
+    if let Some(message) = of_per_try(&outbound.retries, &outbound.timeouts) {
         say("retries.per_try_ms", message);
     }
     if options.ring_max_points < options.ring_min_points {
@@ -173,4 +175,12 @@ fn of_balancing(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
         let message = format!("`table_size` must be larger than the number of endpoints ({size} here)");
         say("balancer_options.table_size", message);
     }
+}
+
+/// What is wrong with the time of an attempt.
+fn of_per_try(retries: &RetryConfig, timeouts: &Timeouts) -> Option<String> {
+    let (per_try, request) = (retries.per_try_ms?, timeouts.request_ms?);
+    (per_try > request).then(|| {
+        format!("`per_try_ms: {per_try}` has no effect above `timeouts.request_ms` ({request}): lower it, or remove it")
+    })
 }

@@ -7,7 +7,7 @@ use emberline_model::workload::MAX_NAME_CHARS;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Network;
-use crate::route::Template;
+use crate::route::{HostPattern, Template};
 
 /// `host:port`: an IP address, or a name, which stands for all its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,6 +101,18 @@ impl<'de> Deserialize<'de> for Template {
         deserializer.deserialize_str(Text("a path template such as `/cart/{id}`", |text| {
             Template::parse(text).map_err(|e| e.to_string())
         }))
+    }
+}
+
+impl Serialize for HostPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostPattern, D::Error> {
+        deserializer.deserialize_str(Text("a host such as `cart` or `*.cart.example`", str::parse))
     }
 }
 

@@ -190,6 +190,7 @@ impl Client {
             timeouts: &self.timeouts,
             is_http2: self.http2,
             key: None,
+            retries: None,
         };
         let mut expected = None;
         let to = |endpoint: &Endpoint| {

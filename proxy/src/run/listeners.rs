@@ -186,7 +186,8 @@ impl Listeners {
             } else {
                 Neighbours::None
             };
-            let of_outbound = format!("the outbound listener of {}", wanted.cluster.service);
+            let services = wanted.services.iter().map(|service| service.cluster.service.as_str());
+            let of_outbound = format!("the outbound listener of {}", services.collect::<Vec<_>>().join(", "));
             let names = match wanted.id.side {
                 Side::Server => ("an inbound listener", "inbound.listen"),
                 Side::Client => (of_outbound.as_str(), "outbound.listen"),

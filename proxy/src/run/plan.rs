@@ -1,21 +1,27 @@
 //! From a listener of the state to what it does in a worker.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use emberline_model::Workload;
+use emberline_model::{Side, Workload};
 
 use crate::{
     budget::Budget,
+    choose::ChooseCluster,
     cluster::{Cluster, Groups, Http1Options, Upstream},
     config::{Address, TraceConfig},
     counters::Counters,
     filter::{Filter, Hygiene},
     identity::Identity,
     resolve::Resolver,
-    route::{DuplicateTemplate, RouteTable},
-    server::{HttpSettings, forward::Forwarder, plan::Plan, probes::Probes},
-    state::Listener,
+    route::{DuplicateTemplate, RouteTable, host::HostTable},
+    server::{
+        HttpSettings,
+        forward::Forwarder,
+        plan::{Place, Plan, Rule, Service},
+        probes::Probes,
+    },
+    state::{self, Endpoint, Listener},
     telemetry::Telemetry,
     trace::Trace,
 };
@@ -32,6 +38,8 @@ pub(super) struct Parts<'a> {
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
     pub(super) trace: TraceConfig,
+    /// Chooses clusters of requests to others.
+    pub(super) chooser: Option<&'a Arc<dyn ChooseCluster>>,
 }
 
 impl Parts<'_> {
@@ -50,42 +58,83 @@ impl Parts<'_> {
 
 /// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
 pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
-    let options = Http1Options {
-        max_idle: parts.max_idle,
-        idle: listener.timeouts.pool_idle(),
-        max_header_bytes: parts.http.limits().max_header_bytes,
-    };
-    let cluster = &listener.cluster;
-    let group = parts
-        .groups
-        .group(listener.id.address, &cluster.service, &cluster.watch);
-    let upstream = |address: &Address| {
-        previous
-            .and_then(|plan| plan.cluster.find(address))
-            .filter(|known| known.options() == options && Arc::ptr_eq(known.group(), &group))
-            .cloned()
-            .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
-    };
-    let routes = RouteTable::new(&listener.routes)?;
     let filters: Vec<Box<dyn Filter>> = vec![
         Box::new(Hygiene { strip: true }),
         Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
         Trace::filter(&parts.trace),
     ];
-    let endpoints = cluster.endpoints.iter();
+    let services = listener.services.iter();
+    let is_http =
+        |service: &state::Service| service.hosts.is_some() || !service.routes.is_empty() || !service.rules.is_empty();
     Ok(Plan {
         side: listener.id.side,
-        destination: parts.telemetry.destination(&cluster.service),
         protocol: listener.protocol,
-        has_routes: !listener.routes.is_empty(),
+        is_http: listener.services.iter().any(is_http),
         trust: listener.trust.clone(),
-        route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
-        routes,
-        cluster: Cluster::new(
-            endpoints.map(|endpoint| (upstream(&endpoint.address), endpoint.weight)),
-            cluster.sharing.clone(),
-        ),
-        timeouts: listener.timeouts,
+        hosts: HostTable::new(services.clone().map(|service| service.hosts.as_deref())),
+        services: (0..listener.services.len())
+            .map(|at| service(listener, at, parts, previous))
+            .collect::<Result<_, _>>()?,
+        chooser: parts.chooser.filter(|_| listener.id.side == Side::Client).cloned(),
         filters,
     })
+}
+
+/// The service at a position of a listener. All its clusters share what is known of an address.
+fn service(
+    listener: &Listener,
+    at: usize,
+    parts: &Parts<'_>,
+    previous: Option<&Plan>,
+) -> Result<Service, DuplicateTemplate> {
+    let wanted = &listener.services[at];
+    let options = Http1Options {
+        max_idle: parts.max_idle,
+        idle: wanted.timeouts.pool_idle(),
+        max_header_bytes: parts.http.limits().max_header_bytes,
+    };
+    let cluster = &wanted.cluster;
+    let group = parts
+        .groups
+        .group(listener.id.address, &cluster.service, &cluster.watch);
+    let is_same = |known: &&Upstream| known.options() == options && Arc::ptr_eq(known.group(), &group);
+    let mut made: HashMap<Address, Upstream> = HashMap::new();
+    let mut upstream = |address: &Address| {
+        let upstream = made.entry(address.clone()).or_insert_with(|| {
+            let known = previous.and_then(|plan| plan.find(address).find(is_same));
+            known
+                .cloned()
+                .unwrap_or_else(|| Upstream::new(address, options, &group, (parts.budget, parts.resolver)))
+        });
+        upstream.clone()
+    };
+    let mut cluster_of = |endpoints: &[Endpoint]| {
+        let members: Vec<_> = endpoints.iter().map(|e| (upstream(&e.address), e.weight)).collect();
+        Cluster::new(members, cluster.sharing.clone())
+    };
+    let mut clusters = vec![cluster_of(&cluster.endpoints)];
+    clusters.extend(wanted.subsets.iter().map(|subset| cluster_of(&subset.endpoints)));
+    let routes = RouteTable::new(&wanted.routes)?;
+    let places = places(listener, at);
+    Ok(Service {
+        name: cluster.service.clone(),
+        destination: parts.telemetry.destination(&cluster.service),
+        route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
+        routes,
+        clusters,
+        rules: wanted.rules.iter().map(|rule| Rule::new(rule, &places)).collect(),
+        places,
+        timeouts: wanted.timeouts,
+    })
+}
+
+/// What rules of a service can lead to, by name: its own clusters, and the services of the listener.
+fn places(listener: &Listener, at: usize) -> HashMap<String, Place> {
+    let services = listener.services.iter().enumerate().map(|(service, other)| {
+        let place = Place { service, cluster: 0 };
+        (other.cluster.service.clone(), place)
+    });
+    let subsets = listener.services[at].subsets.iter().zip(1..);
+    let subsets = subsets.map(|(subset, cluster)| (subset.name.clone(), Place { service: at, cluster }));
+    services.chain(subsets).collect()
 }

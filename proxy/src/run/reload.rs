@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     budget::Budget,
+    choose::ChooseCluster,
     cluster::Groups,
     config::{self, Config},
     reporting::Reporting,
@@ -91,6 +92,7 @@ pub(super) struct Reloader {
     budget: Arc<Budget>,
     resolver: Resolver,
     groups: Groups,
+    chooser: Option<Arc<dyn ChooseCluster>>,
     file: Option<PathBuf>,
 }
 
@@ -116,7 +118,7 @@ impl Reloader {
         config: Config,
         file: Option<&Path>,
         reporting: &Reporting,
-        (resolver, groups): (Resolver, Groups),
+        (resolver, groups, chooser): (Resolver, Groups, Option<Arc<dyn ChooseCluster>>),
         (listeners, sockets): (Listeners, Sockets),
     ) -> Result<Reloader, DuplicateTemplate> {
         let state = State::from(&config);
@@ -134,6 +136,7 @@ impl Reloader {
             listeners: Mutex::new(listeners),
             resolver,
             groups,
+            chooser,
             file: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
         };
         {
@@ -273,6 +276,7 @@ impl Reloader {
             workload: &self.workload,
             max_idle: limits.max_idle_connections.min(room),
             trace: state.trace,
+            chooser: self.chooser.as_ref(),
         }
     }
 }
@@ -313,7 +317,7 @@ pub(super) mod tests {
         let (groups, _) = Groups::new(Arc::default());
         let (listeners, mut starts) = Listeners::new(1);
         let sockets = listeners.bind(&State::from(&config)).unwrap();
-        let reloader = Reloader::new(config, None, &reporting, (resolver, groups), (listeners, sockets)).unwrap();
+        let reloader = Reloader::new(config, None, &reporting, (resolver, groups, None), (listeners, sockets)).unwrap();
         (reloader, starts.remove(0))
     }
 

@@ -59,7 +59,7 @@ async fn run(mut starts: Starts, shared: Arc<Shared>) -> bool {
                 let forwarder = forwarder.upgrade();
                 forwarder.is_some_and(|forwarder| {
                     // Closes connections to destinations that nobody used for too long.
-                    forwarder.plan.load().cluster.sweep();
+                    forwarder.plan.load().sweep();
                     true
                 })
             }),
@@ -179,7 +179,7 @@ impl Open {
 async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, admission: &Admission) {
     let (protocol, expected) = {
         let plan = forwarder.plan.load();
-        let expected = if plan.has_routes {
+        let expected = if plan.is_http {
             Expected::Http
         } else {
             Expected::Anything

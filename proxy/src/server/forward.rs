@@ -1,5 +1,5 @@
-//! The request path of a proxy's listener: judge the head, name the route, introduce ourselves, pick a destination,
-//! stream both ways, record once.
+//! The request path of a proxy's listener: judge the head, find whom it is for, name the route, introduce ourselves, pick an
+//! endpoint, stream both ways, record once.
 //!
 //! Guarantees: the plan (routes, destinations, times) is read once per request, so a reload never splits one; a body is
 //! never buffered; a request that is refused reaches nobody.
@@ -13,7 +13,13 @@ use http::{Request, Response, StatusCode, request, response};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{Caller, Handle, HttpSettings, plan::Plan, probes::Probes, reply::Reply, tunnel::Tunnel};
+use super::{
+    Caller, Handle, HttpSettings,
+    plan::{Chosen, Plan},
+    probes::Probes,
+    reply::Reply,
+    tunnel::Tunnel,
+};
 use crate::{
     body::{EitherBody, LocalBody, RequestBody},
     budget::{self, Budget},
@@ -21,7 +27,7 @@ use crate::{
     counters::Counters,
     filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
-    telemetry::{DestinationId, Protocol, ResponseFlags, Source, Telemetry},
+    telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Source, Telemetry},
     wire::headers::names_websocket,
 };
 
@@ -43,7 +49,9 @@ impl Handle for Arc<Forwarder> {
 
     fn reports_to(&self) -> (Telemetry, Side, DestinationId) {
         let plan = self.plan.load();
-        (self.telemetry.clone(), plan.side, plan.destination)
+        let service = plan.default_service();
+        let destination = service.map_or(DestinationId::NONE, |service| service.destination);
+        (self.telemetry.clone(), plan.side, destination)
     }
 
     fn handle(
@@ -77,14 +85,25 @@ impl Handle for Arc<Forwarder> {
             }
             None => run_on_request(&plan.filters, &mut exchange, &mut head),
         };
-        let route = plan.route_of(head.uri.path());
+        let chosen = plan.choose(&head, caller.address);
+        let (route, destination) = match chosen.map(|chosen| plan.service(chosen)) {
+            Ok(service) => (service.route_of(head.uri.path()), service.destination),
+            Err(_) => (RouteId::OTHER, DestinationId::NONE),
+        };
         let (side, peer) = (plan.side, exchange.peer);
-        let mut tracker = Tracker::start(&self.telemetry, &head, side, route, peer, plan.destination, started)
+        let mut tracker = Tracker::start(&self.telemetry, &head, side, route, peer, destination, started)
             .of_connection(Arc::clone(&caller.guard))
             .asked_by(caller.address, &head);
         let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
         tracker.holds(charged, stall);
-        let key = plan.cluster.key_of(Some(&head.headers), caller.address);
+        // What is refused goes at once, and not when its task has its turn.
+        let request = match (flow, chosen) {
+            (Flow::Continue, Ok(chosen)) => {
+                let key = plan.cluster(chosen).key_of(Some(&head.headers), caller.address);
+                Ok((Way { chosen, key }, head, body))
+            }
+            (Flow::Answer(refused), _) | (Flow::Continue, Err(refused)) => Err(refused),
+        };
         let mut carried = Carried {
             task_label,
             forwarder: Arc::clone(self),
@@ -92,30 +111,32 @@ impl Handle for Arc<Forwarder> {
             exchange,
             tracker,
             grpc_status: None,
-            key,
             switch: upgrade
                 .filter(|_| exchange.asks_for_websocket)
                 .map(|upgrade| (upgrade, Arc::clone(caller))),
         };
-        // What is refused goes at once, and not when its task has its turn.
-        let request = match flow {
-            Flow::Continue => Ok((head, body)),
-            Flow::Answer(refused) => Err(refused),
-        };
         async move {
-            let (head, body) = match request {
+            let (way, head, body) = match request {
                 Ok(request) => request,
                 Err(refused) => {
                     carried.forwarder.counters.refuse(refused.reason);
                     return carried.refuse(refused);
                 }
             };
-            match carried.send(head, body).await {
-                Ok(response) => carried.pass_on(response),
+            match carried.send(way, head, body).await {
+                Ok(response) => carried.pass_on(way, response),
                 Err(error) => carried.fail(&error),
             }
         }
     }
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy)]
+struct Way {
+    chosen: Chosen,
+    /// What its endpoint is chosen by.
+    key: Option<u64>,
 }
 
 /// A request on its way.
@@ -127,8 +148,6 @@ struct Carried {
     task_label: TaskLabel,
     /// Of an answer of our own to a caller that speaks gRPC.
     grpc_status: Option<u16>,
-    /// What its endpoint is chosen by.
-    key: Option<u64>,
     /// The connection that asks to switch to WebSocket.
     switch: Option<(OnUpgrade, Arc<Caller>)>,
 }
@@ -139,7 +158,12 @@ impl Carried {
         self.task_label.set(self.tracker.label());
     }
 
-    async fn send(&mut self, head: request::Parts, body: Incoming) -> Result<Response<UpstreamBody>, UpstreamError> {
+    async fn send(
+        &mut self,
+        way: Way,
+        head: request::Parts,
+        body: Incoming,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut body = RequestBody::incoming(body);
         if !body.is_end_stream() {
             body.count_into(self.tracker.request_bytes());
@@ -147,12 +171,13 @@ impl Carried {
         let request = Request::from_parts(head, body);
         let plan = Arc::clone(&self.plan);
         let call = Call {
-            timeouts: &plan.timeouts,
+            timeouts: plan.timeouts(way.chosen),
             is_http2: self.tracker.protocol() != Protocol::Http1,
-            key: self.key,
+            key: way.key,
+            retries: plan.retries(way.chosen),
         };
         let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
-        let response = plan.cluster.send(request, call, to).await?;
+        let response = plan.cluster(way.chosen).send(request, call, to).await?;
         self.forwarder.probes.answered_http();
         self.tracker.upstream_answered();
         Ok(response)
@@ -171,9 +196,9 @@ impl Carried {
         self.tracker.sent_upstream();
     }
 
-    fn pass_on(mut self, response: Response<UpstreamBody>) -> Response<ResponseBody> {
+    fn pass_on(mut self, way: Way, response: Response<UpstreamBody>) -> Response<ResponseBody> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch_protocols(response);
+            return self.switch_protocols(way, response);
         }
         let (mut head, body) = response.into_parts();
         self.change_response(body.endpoint(), &mut head);
@@ -182,7 +207,7 @@ impl Carried {
     }
 
     /// A 101: it is passed on to a caller that asked for WebSocket and gets it, and nobody else.
-    fn switch_protocols(mut self, response: Response<UpstreamBody>) -> Response<ResponseBody> {
+    fn switch_protocols(mut self, way: Way, response: Response<UpstreamBody>) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
         let switch = self.switch.take().filter(|_| names_websocket(&head.headers));
         let endpoint = Arc::clone(body.endpoint());
@@ -207,7 +232,7 @@ impl Carried {
             destination: switched,
             _in_flight: in_flight,
             tracker: self.tracker,
-            idle: self.plan.timeouts.tcp_idle(),
+            idle: self.plan.timeouts(way.chosen).tcp_idle(),
         });
         Response::from_parts(head, Recorded::apart(EitherBody::Ours(LocalBody::default())))
     }
@@ -243,7 +268,8 @@ impl Carried {
     }
 
     fn refuse(self, refused: Refused) -> Response<ResponseBody> {
-        self.answer(refused.status, refused.reason, refused.flags, refused.message(), true)
+        let message = refused.message();
+        self.answer(refused.status, refused.reason, refused.flags, message, refused.closes())
     }
 
     /// An answer of our own.

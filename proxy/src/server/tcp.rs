@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use super::{
     Charge,
     forward::Forwarder,
-    plan::Plan,
+    plan::{Plan, Service},
     relay::{Relayed, relay},
 };
 use crate::{
@@ -33,7 +33,9 @@ use crate::{
     drain::Draining,
     listener::Admission,
     record::nanoseconds,
-    telemetry::{InFlight, Label, Meters, OpenId, Protocol, RequestRecord, ResponseFlags, SeriesId, Telemetry},
+    telemetry::{
+        DestinationId, InFlight, Label, Meters, OpenId, Protocol, RequestRecord, ResponseFlags, SeriesId, Telemetry,
+    },
     wire::{detect::Expected, io::GuardedIo},
 };
 
@@ -72,7 +74,8 @@ impl Forwarder {
         let limit = if is_http {
             self.http.caller_times().keep_alive
         } else {
-            plan.timeouts.tcp_idle()
+            let service = plan.default_service();
+            service.map_or(Duration::ZERO, |service| service.timeouts.tcp_idle())
         };
         // From before it connects: whoever speaks meanwhile counts.
         let give_way = self.probes.asked_to_give_way();
@@ -83,7 +86,10 @@ impl Forwarder {
             None
         } else {
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
-            Connected::open(&plan, caller).await.ok()
+            match plan.default_service() {
+                Some(service) => Connected::open(service, caller).await.ok(),
+                None => None,
+            }
         };
         let destination_speaks = async {
             match &destination {
@@ -133,9 +139,12 @@ impl Forwarder {
         let (sent, received) = (Arc::clone(&record.sent), Arc::clone(&record.received));
         let label = record.label;
         let carried = async {
+            let Some(service) = plan.default_service() else {
+                return End::Failed(ResponseFlags::NR);
+            };
             let upstream = match upstream {
                 Some(connected) => connected,
-                None => match Connected::open(&plan, admission.caller).await {
+                None => match Connected::open(service, admission.caller).await {
                     Ok(connected) => connected,
                     Err(error) => {
                         tracing::debug!(%error, "no upstream for a TCP connection");
@@ -148,7 +157,16 @@ impl Forwarder {
                 head.endpoint = upstream.in_flight.endpoint().address().to_string();
             }
             let caller = GuardedIo::opaque(stream, prefix, self.http.caller_times(), Arc::clone(guard));
-            match relay(caller, upstream.stream, &[], plan.timeouts.tcp_idle(), &sent, &received).await {
+            match relay(
+                caller,
+                upstream.stream,
+                &[],
+                service.timeouts.tcp_idle(),
+                &sent,
+                &received,
+            )
+            .await
+            {
                 Relayed::Ended => End::Closed,
                 Relayed::Idle => End::Failed(ResponseFlags::SI),
                 Relayed::Broken { .. } => End::Failed(ResponseFlags::UC),
@@ -175,10 +193,10 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    async fn open(plan: &Plan, caller: IpAddr) -> Result<Connected, UpstreamError> {
+    async fn open(service: &Service, caller: IpAddr) -> Result<Connected, UpstreamError> {
         let started = Instant::now();
-        let key = plan.cluster.key_of(None, caller);
-        let (stream, in_flight) = plan.cluster.connect(key, &plan.timeouts).await?;
+        let key = service.cluster().key_of(None, caller);
+        let (stream, in_flight) = service.cluster().connect(key, &service.timeouts).await?;
         Ok(Connected {
             stream,
             in_flight,
@@ -207,7 +225,10 @@ struct Record {
 impl Record {
     fn begin(telemetry: &Telemetry, plan: &Plan, caller: IpAddr) -> Record {
         let label = telemetry.label(plan.side, telemetry.route(TCP_ROUTE), None);
-        let series = telemetry.series_to(label, "", Protocol::Tcp, plan.destination);
+        let destination = plan
+            .default_service()
+            .map_or(DestinationId::NONE, |service| service.destination);
+        let series = telemetry.series_to(label, "", Protocol::Tcp, destination);
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let meters = Meters {
             request: Some(Arc::clone(&sent)),

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use emberline_model::Side;
 
-use super::{Cluster, Endpoint, Identities, Listener, State};
+use super::{Cluster, Endpoint, Identities, Listener, Service, State, Subset};
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Config, Trust},
+    config::{ClusterConfig, Config, DestinationConfig, Outbound, Trust},
 };
 
 impl From<&Config> for State {
@@ -19,45 +19,37 @@ impl From<&Config> for State {
                 id: identities.next(Side::Server, inbound.listen),
                 protocol: inbound.protocol,
                 trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
-                routes: config.routes.clone(),
-                cluster: Cluster {
-                    service: String::new(),
-                    endpoints: vec![Endpoint {
-                        address: inbound.to.clone(),
-                        weight: 1,
-                    }],
-                    sharing: Sharing::default(),
-                    watch: Watch::default(),
-                },
-                timeouts: inbound.timeouts,
+                services: vec![Service {
+                    hosts: None,
+                    routes: config.routes.clone(),
+                    cluster: Cluster {
+                        service: String::new(),
+                        endpoints: vec![Endpoint {
+                            address: inbound.to.clone(),
+                            weight: 1,
+                        }],
+                        sharing: Sharing::default(),
+                        watch: Watch::default(),
+                    },
+                    subsets: Vec::new(),
+                    rules: Vec::new(),
+                    timeouts: inbound.timeouts,
+                }],
             });
         }
+        let inbound = listeners.len();
         for outbound in &config.outbound {
-            let endpoints = outbound.destinations.iter().map(|destination| Endpoint {
-                address: destination.address.clone(),
-                weight: destination.weight,
-            });
+            let is_shared = |known: &&mut Listener| known.id.address == outbound.listen && outbound.listen.port() != 0;
+            if let Some(known) = listeners[inbound..].iter_mut().find(is_shared) {
+                known.services.push(service(outbound));
+                continue;
+            }
             listeners.push(Listener {
                 id: identities.next(Side::Client, outbound.listen),
                 protocol: outbound.protocol,
                 // The workload itself, which says nothing that counts.
                 trust: Trust::Everybody,
-                routes: outbound.routes.clone(),
-                cluster: Cluster {
-                    service: outbound.service.clone(),
-                    endpoints: endpoints.collect(),
-                    sharing: Sharing {
-                        balancer: outbound.balancer,
-                        options: outbound.balancer_options,
-                        hash_on: outbound.hash_on.clone(),
-                        retries: outbound.retries.clone(),
-                    },
-                    watch: Watch {
-                        outlier: outbound.outlier,
-                        check: outbound.health.clone(),
-                    },
-                },
-                timeouts: outbound.timeouts,
+                services: vec![service(outbound)],
             });
         }
         State {
@@ -66,4 +58,41 @@ impl From<&Config> for State {
             drain: Duration::from_secs(config.drain_seconds),
         }
     }
+}
+
+/// What an entry says of its service.
+fn service(outbound: &Outbound) -> Service {
+    let subset = |cluster: &ClusterConfig| Subset {
+        name: cluster.name.clone(),
+        endpoints: endpoints(&cluster.destinations),
+    };
+    Service {
+        hosts: outbound.hosts.clone(),
+        routes: outbound.routes.clone(),
+        cluster: Cluster {
+            service: outbound.service.clone(),
+            endpoints: endpoints(&outbound.destinations),
+            sharing: Sharing {
+                balancer: outbound.balancer,
+                options: outbound.balancer_options,
+                hash_on: outbound.hash_on.clone(),
+                retries: outbound.retries.clone(),
+            },
+            watch: Watch {
+                outlier: outbound.outlier,
+                check: outbound.health.clone(),
+            },
+        },
+        subsets: outbound.clusters.iter().map(subset).collect(),
+        rules: outbound.rules.clone(),
+        timeouts: outbound.timeouts,
+    }
+}
+
+fn endpoints(destinations: &[DestinationConfig]) -> Vec<Endpoint> {
+    let endpoint = |destination: &DestinationConfig| Endpoint {
+        address: destination.address.clone(),
+        weight: destination.weight,
+    };
+    destinations.iter().map(endpoint).collect()
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 /// Whose turn it is.
 #[derive(Debug)]
-pub(super) struct RoundRobin {
+pub(crate) struct RoundRobin {
     turns: Mutex<Vec<Turn>>,
 }
 
@@ -19,7 +19,7 @@ struct Turn {
 }
 
 impl RoundRobin {
-    pub(super) fn new(weights: &[u64]) -> RoundRobin {
+    pub(crate) fn new(weights: &[u64]) -> RoundRobin {
         let turn = |&weight: &u64| Turn {
             weight: weight as i64,
             credit: 0,
@@ -31,7 +31,7 @@ impl RoundRobin {
     }
 
     /// The next one's place.
-    pub(super) fn pick(&self, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(crate) fn pick(&self, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
         let mut turns = self.turns.lock();
         // Nobody is no change: the round goes on among those that are asked for instead.
         if !(0..turns.len()).any(&is_candidate) {

@@ -61,14 +61,14 @@ fn every_message_has_the_line_and_says_what_to_write() {
         (
             "    service: checkout\n",
             "    servcie: checkout\n",
-            "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, routes, \
-             destinations, balancer, hash_on, balancer_options, outlier, health, retries, protocol, timeouts)",
+            "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, hosts, routes, \
+             destinations, clusters, rules, balancer, hash_on, balancer_options, outlier, health, retries, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
             "zzz: 10",
             "proxy.yaml:17: unknown key `zzz`: remove it (keys here: workload, workers, admin, collector, profiler, \
-             routes, inbound, outbound, limits, trace, drain_seconds)",
+             routes, inbound, outbound, limits, trace, access_log, drain_seconds)",
         ),
         (
             "protocol: auto",

@@ -19,6 +19,7 @@ mod outcomes;
 mod process;
 mod reload;
 mod reload_load;
+mod services;
 mod streams;
 mod support;
 mod tcp;

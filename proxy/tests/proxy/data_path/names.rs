@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use emberline_proxy::{
-    Proxy, Reloaded, config,
+    Extensions, Proxy, Reloaded, config,
     resolve::{Found, LookUp, LookingUp, LookupError},
 };
 use http_body_util::Full;
@@ -45,6 +45,13 @@ impl LookUp for Names {
                 good_for: Duration::from_secs(1),
             })
         })
+    }
+}
+
+fn resolving(names: &Arc<Names>) -> Extensions {
+    Extensions {
+        names: Arc::clone(names) as Arc<dyn LookUp>,
+        ..Extensions::default()
     }
 }
 
@@ -140,7 +147,7 @@ fn outbound(destinations: &str, protocol: &str) -> String {
 fn start(port: u16, protocol: &str, names: &Arc<Names>) -> (Proxy, SocketAddr) {
     let text = outbound(&format!("{{address: 'shop.test:{port}'}}"), protocol);
     let config = config::parse("test.yaml".as_ref(), &text).unwrap();
-    let proxy = Proxy::start_with(config, None, Arc::clone(names) as Arc<dyn LookUp>).unwrap();
+    let proxy = Proxy::start_with(config, None, resolving(names)).unwrap();
     let listen = proxy.addresses().outbound[0];
     (proxy, listen)
 }
@@ -175,7 +182,7 @@ fn all_addresses_of_a_name_share_its_weight_exactly() {
             "auto",
         );
         let config = config::parse("test.yaml".as_ref(), &text).unwrap();
-        let proxy = Proxy::start_with(config, None, Arc::clone(&names) as Arc<dyn LookUp>).unwrap();
+        let proxy = Proxy::start_with(config, None, resolving(&names)).unwrap();
         let listen = proxy.addresses().outbound[0];
         let expected = counts(&[("1", 10), ("2", 10), ("3", 10), ("other", 20)]);
         assert_eq!(answers(listen, 50).await, expected);
@@ -406,7 +413,7 @@ fn a_reload_keeps_the_connections_to_the_addresses_of_a_name() {
         };
         std::fs::write(&path, text(1)).unwrap();
         let config = config::load(&path).unwrap();
-        let proxy = Proxy::start_with(config, Some(&path), Arc::clone(&names) as Arc<dyn LookUp>).unwrap();
+        let proxy = Proxy::start_with(config, Some(&path), resolving(&names)).unwrap();
         assert_eq!(answers(listen, 4).await, counts(&[("1", 2), ("2", 2)]));
         std::fs::write(&path, text(2)).unwrap();
         assert!(matches!(proxy.reload(), Reloaded::InForce { .. }));
