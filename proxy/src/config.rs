@@ -12,12 +12,14 @@
 //!   - listen: 127.0.0.1:8080
 //!     to: 127.0.0.1:9080
 //!     protocol: auto                           # auto, http1, http2 or tcp
-//!     trusted_callers: [10.0.0.0/8]            # who may introduce itself; or `identity: ignore` or `trusted`
+//!     trusted_callers: [10.0.0.0/8]            # who may introduce itself; or `identity: ignore`, `trusted` or `certificate`
+//!     tls: {cert_file: own.pem, key_file: own.key, client_ca_file: ca.pem}   # mode: strict; leave out: plaintext
 //! outbound:                                    # requests of this workload to others
 //!   - listen: 127.0.0.1:8081
 //!     service: checkout
 //!     routes: ["/checkout", "/quote/{id}"]
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
+//!     tls: {ca_file: ca.pem, cert_file: own.pem, key_file: own.key}   # towards the destinations; leave out: plaintext
 //!     balancer: least_request                  # round_robin (default), random, peak_ewma, or maglev with `hash_on: {header: x-user}`
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
 //! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
@@ -36,6 +38,7 @@ mod contradictions;
 mod explain;
 mod retries;
 mod scalar;
+mod tls;
 mod trust;
 
 use std::{
@@ -54,6 +57,7 @@ pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConf
 pub use explain::{ConfigError, Problem};
 pub use retries::{RetryConfig, RetryOn};
 pub use scalar::Address;
+pub use tls::{InboundTls, OutboundTls, TlsMode};
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
 
@@ -197,6 +201,9 @@ pub struct Inbound {
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
+    /// TLS; unset accepts plaintext. Paths are relative to this file's directory.
+    #[serde(default)]
+    pub tls: Option<InboundTls>,
     /// Timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -217,6 +224,9 @@ pub struct Outbound {
     pub routes: Vec<Template>,
     /// Addresses of the service's instances.
     pub destinations: Vec<DestinationConfig>,
+    /// TLS towards the destinations; unset sends plaintext. Paths are relative to this file's directory.
+    #[serde(default)]
+    pub tls: Option<OutboundTls>,
     /// Who gets the next request or TCP connection: endpoints in turn, at random, the less busy of two, the faster of two, or by
     /// the hash of a key (`ring_hash`, `maglev`). All respect weights.
     #[serde(default)]
@@ -362,7 +372,7 @@ pub struct Limits {
     /// Size of a request or response head, or of an HTTP/2 header list, in bytes.
     #[serde(deserialize_with = "scalar::header_bytes")]
     pub max_header_bytes: usize,
-    /// Time to receive a whole request head, or the HTTP/2 preface, in milliseconds.
+    /// Time to receive a whole request head, or the HTTP/2 preface, or to complete a TLS handshake, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub header_ms: u64,
     /// How long a caller's connection may stay open without a request, in milliseconds.
@@ -521,6 +531,10 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         if let Some(log) = &mut config.access_log {
             log.path = folder.join(&log.path);
         }
+        let inbound = config.inbound.iter_mut().filter_map(|inbound| inbound.tls.as_mut());
+        inbound.for_each(|tls| tls.in_folder(folder));
+        let outbound = config.outbound.iter_mut().filter_map(|outbound| outbound.tls.as_mut());
+        outbound.for_each(|tls| tls.in_folder(folder));
     }
     Ok(config)
 }
