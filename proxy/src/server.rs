@@ -24,7 +24,6 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use stall::{Stall, Watched};
-use tokio::net::TcpStream;
 use tunnel::Tunnel;
 
 use crate::{
@@ -37,9 +36,11 @@ use crate::{
     drain::Draining,
     listener::Admission,
     telemetry::{Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
+    tls::Certificate,
     wire::{
         detect::{Detected, Expected, detect},
         io::{CallerTimes, GuardedIo},
+        transport::Transport,
     },
 };
 
@@ -54,6 +55,8 @@ const CONNECTION_WINDOW: u32 = 128 << 10;
 pub(crate) struct Caller {
     pub(crate) guard: Arc<Guard>,
     pub(crate) address: IpAddr,
+    /// Verified, where it has one.
+    pub(crate) certificate: Option<Arc<Certificate>>,
     labels: Labels,
     /// What the connection goes on as once it has ended as one of HTTP.
     tunnel: Mutex<Option<Box<Tunnel>>>,
@@ -110,7 +113,7 @@ impl Caller {
 
 /// Finds out what a new connection speaks; `None` when it ended, or the drain was asked for, before it said anything.
 pub(crate) async fn first_bytes(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     expected: Expected,
     wait: Duration,
     draining: &Draining,
@@ -178,7 +181,7 @@ impl HttpSettings {
     /// Serves one connection that speaks HTTP/1 until it ends.
     pub(crate) async fn serve_http1<H: Handle>(
         &self,
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         admission: &Admission,
         handler: H,
@@ -190,6 +193,7 @@ impl HttpSettings {
         let caller = Arc::new(Caller {
             guard: Arc::clone(&guard),
             address: admission.caller,
+            certificate: stream.certificate().cloned(),
             labels: Labels::OfConnection(task_label.clone()),
             tunnel: Mutex::default(),
         });
@@ -225,7 +229,7 @@ impl HttpSettings {
     /// Serves one connection that speaks HTTP/2 until it ends.
     pub(crate) async fn serve_http2<H: Handle>(
         &self,
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         admission: &Admission,
         handler: H,
@@ -242,6 +246,7 @@ impl HttpSettings {
         let caller = Arc::new(Caller {
             guard: Arc::clone(&guard),
             address: admission.caller,
+            certificate: stream.certificate().cloned(),
             labels,
             tunnel: Mutex::default(),
         });

@@ -16,7 +16,7 @@ use emberline_model::Side;
 
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Address, Protocol, Timeouts, TraceConfig, Trust},
+    config::{Address, InboundTls, OutboundTls, Protocol, Timeouts, TraceConfig, Trust},
     route::Template,
 };
 
@@ -87,6 +87,8 @@ impl Identities {
 pub(crate) struct Listener {
     pub(crate) id: ListenerId,
     pub(crate) protocol: Protocol,
+    /// How callers are met, where it is not in plaintext.
+    pub(crate) tls: Option<InboundTls>,
     /// Whose word counts.
     pub(crate) trust: Trust,
     /// Path templates of the API behind it.
@@ -102,6 +104,8 @@ pub(crate) struct Cluster {
     /// Its name; empty for the workload's own application.
     pub(crate) service: String,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// How connections to them are secured, where they are.
+    pub(crate) tls: Option<OutboundTls>,
     /// How requests are shared among them, and sent again.
     pub(crate) sharing: Sharing,
     /// How their health is watched.

@@ -1,14 +1,15 @@
 //! From a listener of the state to what it does in a worker.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use emberline_client::TlsError;
 use emberline_model::Workload;
 
 use crate::{
     budget::Budget,
     cluster::{Cluster, Groups, Http1Options, Upstream},
-    config::{Address, TraceConfig},
+    config::{Address, InboundTls, OutboundTls, TraceConfig},
     counters::Counters,
     filter::{Filter, Hygiene},
     identity::Identity,
@@ -17,8 +18,22 @@ use crate::{
     server::{HttpSettings, forward::Forwarder, plan::Plan},
     state::Listener,
     telemetry::Telemetry,
+    tls::Certificates,
     trace::Trace,
 };
+
+/// Why a listener has no plan.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlanError {
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateTemplate),
+    #[error("{listener} listener {address}: tls: {error}")]
+    Tls {
+        listener: &'static str,
+        address: SocketAddr,
+        error: TlsError,
+    },
+}
 
 /// What plans are made with, and what carries them out.
 pub(super) struct Parts<'a> {
@@ -28,6 +43,7 @@ pub(super) struct Parts<'a> {
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
     pub(super) groups: &'a Groups,
+    pub(super) certificates: &'a Certificates,
     pub(super) workload: &'a Workload,
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
@@ -48,16 +64,24 @@ impl Parts<'_> {
 }
 
 /// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
-pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
+pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, PlanError> {
     let options = Http1Options {
         max_idle: parts.max_idle,
         idle: listener.timeouts.pool_idle(),
         max_header_bytes: parts.http.limits().max_header_bytes,
     };
     let cluster = &listener.cluster;
+    let in_words = |error| PlanError::Tls {
+        listener: listener.id.side_name(),
+        address: listener.id.address,
+        error,
+    };
+    let secured = |tls: &OutboundTls| parts.certificates.outbound(tls).map_err(in_words);
+    let secured = cluster.tls.as_ref().map(secured).transpose()?;
+    let met = |tls: &InboundTls| parts.certificates.inbound(tls, listener.protocol).map_err(in_words);
     let group = parts
         .groups
-        .group(listener.id.address, &cluster.service, &cluster.watch);
+        .group(listener.id.address, &cluster.service, secured.as_ref(), &cluster.watch);
     let upstream = |address: &Address| {
         previous
             .and_then(|plan| plan.cluster.find(address))
@@ -76,6 +100,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         side: listener.id.side,
         destination: parts.telemetry.destination(&cluster.service),
         protocol: listener.protocol,
+        tls: listener.tls.as_ref().map(met).transpose()?,
         has_routes: !listener.routes.is_empty(),
         trust: listener.trust.clone(),
         route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),

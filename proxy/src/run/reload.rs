@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use super::{
     Addresses,
     listeners::{Listeners, Listening, Sockets},
-    plan::Parts,
+    plan::{Parts, PlanError},
 };
 use crate::{
     budget::Budget,
@@ -29,9 +29,9 @@ use crate::{
     config::{self, Config},
     reporting::Reporting,
     resolve::Resolver,
-    route::DuplicateTemplate,
     server::HttpSettings,
     state::State,
+    tls::Certificates,
 };
 
 /// Result of a reload.
@@ -91,6 +91,7 @@ pub(super) struct Reloader {
     budget: Arc<Budget>,
     resolver: Resolver,
     groups: Groups,
+    certificates: Certificates,
     file: Option<PathBuf>,
 }
 
@@ -118,7 +119,7 @@ impl Reloader {
         reporting: &Reporting,
         (resolver, groups): (Resolver, Groups),
         (listeners, sockets): (Listeners, Sockets),
-    ) -> Result<Reloader, DuplicateTemplate> {
+    ) -> Result<Reloader, PlanError> {
         let state = State::from(&config);
         let reloader = Reloader {
             http: HttpSettings::new(config.limits),
@@ -134,6 +135,7 @@ impl Reloader {
             listeners: Mutex::new(listeners),
             resolver,
             groups,
+            certificates: Certificates::new(&reporting.counters),
             file: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
         };
         {
@@ -142,6 +144,7 @@ impl Reloader {
             let plans = listeners.plan(&state, &parts)?;
             listeners.apply(&state, (plans, sockets), &parts);
         }
+        reloader.certificates.note_ends();
         Ok(reloader)
     }
 
@@ -201,6 +204,11 @@ impl Reloader {
         })
     }
 
+    /// Reads certificates that have changed.
+    pub(super) fn refresh_certificates(&self) {
+        self.certificates.refresh();
+    }
+
     /// Takes the file over.
     pub(super) fn reload(&self, reporting: &Reporting) -> Reloaded {
         let Some(file) = &self.file else {
@@ -254,6 +262,7 @@ impl Reloader {
             tracing::info!(listener, %address, "listener removed; draining requests in flight");
         }
         self.state.store(Arc::new(state));
+        self.certificates.note_ends();
         Ok(())
     }
 
@@ -270,6 +279,7 @@ impl Reloader {
             budget: &self.budget,
             resolver: &self.resolver,
             groups: &self.groups,
+            certificates: &self.certificates,
             workload: &self.workload,
             max_idle: limits.max_idle_connections.min(room),
             trace: state.trace,

@@ -2,6 +2,8 @@
 //!
 //! Guarantee: a plan never changes; it is replaced as a whole, and whoever has begun with one ends with it.
 
+use std::sync::Arc;
+
 use emberline_model::Side;
 
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
     filter::Filter,
     route::RouteTable,
     telemetry::{DestinationId, RouteId},
+    tls::Inbound,
 };
 
 /// A plan, made of a listener of [`crate::state`].
@@ -18,6 +21,8 @@ pub(crate) struct Plan {
     /// Inbound listeners are on the server's side, outbound ones on the client's.
     pub(crate) side: Side,
     pub(crate) protocol: Protocol,
+    /// How callers are met, where it is not in plaintext.
+    pub(crate) tls: Option<Arc<Inbound>>,
     /// HTTP is spoken here, whatever comes.
     pub(crate) has_routes: bool,
     /// Whose word counts.

@@ -18,7 +18,6 @@ use std::{
 
 use bytes::Bytes;
 use emberline_profiler::Labeled;
-use tokio::net::TcpStream;
 
 use super::{
     Charge,
@@ -34,7 +33,7 @@ use crate::{
     listener::Admission,
     record::nanoseconds,
     telemetry::{InFlight, Label, Meters, OpenId, Protocol, RequestRecord, ResponseFlags, SeriesId, Telemetry},
-    wire::{detect::Expected, io::GuardedIo},
+    wire::{detect::Expected, io::GuardedIo, transport::Transport},
 };
 
 /// The name of the one route of TCP connections.
@@ -62,7 +61,7 @@ impl Forwarder {
     /// Where HTTP is expected it is the caller who speaks first: its silence costs no connection to a destination.
     pub(crate) async fn first_word(
         &self,
-        stream: &TcpStream,
+        stream: &mut Transport,
         expected: Expected,
         admission: &Admission,
         draining: &Draining,
@@ -73,25 +72,24 @@ impl Forwarder {
             Expected::Anything => plan.timeouts.tcp_idle(),
         };
         let caller = admission.caller;
-        let destination = match expected {
+        let mut destination = match expected {
             Expected::Http => None,
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
             Expected::Anything => Connected::open(&plan, caller).await.ok(),
         };
         let destination_speaks = async {
-            match &destination {
-                Some(destination) => destination.stream.peek(&mut [0]).await,
+            match &mut destination {
+                Some(destination) => destination.stream.readable().await,
                 None => std::future::pending().await,
             }
         };
         let mut draining = draining.clone();
-        let mut first_byte = [0];
         let destination_spoke = tokio::select! {
             biased;
-            caller = stream.peek(&mut first_byte) => {
-                return if matches!(caller, Ok(1..)) { FirstWord::Caller } else { FirstWord::Nobody };
+            caller = stream.readable() => {
+                return if matches!(caller, Ok(true)) { FirstWord::Caller } else { FirstWord::Nobody };
             }
-            spoke = destination_speaks => matches!(spoke, Ok(1..)),
+            spoke = destination_speaks => matches!(spoke, Ok(true)),
             () = tokio::time::sleep(limit) => false,
             () = draining.asked() => false,
         };
@@ -105,7 +103,7 @@ impl Forwarder {
     /// `upstream` is the destination's end if it is connected already.
     pub(crate) async fn carry_tcp(
         &self,
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         upstream: Option<Connected>,
         admission: &Admission,
@@ -159,7 +157,7 @@ impl Forwarder {
 
 /// A destination's end of a connection.
 pub(crate) struct Connected {
-    stream: TcpStream,
+    stream: Transport,
     in_flight: cluster::InFlight,
     /// How long it took to get it.
     after: Duration,

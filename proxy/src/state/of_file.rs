@@ -7,7 +7,7 @@ use emberline_model::Side;
 use super::{Cluster, Endpoint, Identities, Listener, State};
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Config, Trust},
+    config::{Config, InboundTls, Trust},
 };
 
 impl From<&Config> for State {
@@ -18,6 +18,7 @@ impl From<&Config> for State {
             listeners.push(Listener {
                 id: identities.next(Side::Server, inbound.listen),
                 protocol: inbound.protocol,
+                tls: inbound.tls.clone().filter(InboundTls::is_on),
                 trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
                 routes: config.routes.clone(),
                 cluster: Cluster {
@@ -26,6 +27,7 @@ impl From<&Config> for State {
                         address: inbound.to.clone(),
                         weight: 1,
                     }],
+                    tls: None,
                     sharing: Sharing::default(),
                     watch: Watch::default(),
                 },
@@ -40,12 +42,14 @@ impl From<&Config> for State {
             listeners.push(Listener {
                 id: identities.next(Side::Client, outbound.listen),
                 protocol: outbound.protocol,
+                tls: None,
                 // The workload itself, which says nothing that counts.
                 trust: Trust::Everybody,
                 routes: outbound.routes.clone(),
                 cluster: Cluster {
                     service: outbound.service.clone(),
                     endpoints: endpoints.collect(),
+                    tls: outbound.tls.clone(),
                     sharing: Sharing {
                         balancer: outbound.balancer,
                         options: outbound.balancer_options,
