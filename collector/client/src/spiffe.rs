@@ -175,3 +175,37 @@ impl ServerCertVerifier for OfId {
         self.algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_of_the_standard_are_ids_and_only_one_form_has_a_namespace() {
+        for (text, namespace) in [
+            ("spiffe://cluster.local/ns/shop/sa/cart", Some("shop")),
+            ("spiffe://cluster.local/ns/shop/sa/cart/x", None),
+            ("spiffe://cluster.local/ns/shop", None),
+            ("spiffe://a/workload/ns/shop/sa/b", None),
+            ("spiffe://a", None),
+        ] {
+            assert_eq!(text.parse::<SpiffeId>().unwrap().namespace(), namespace, "{text}");
+        }
+        for wrong in [
+            "",
+            "spiffe://",
+            "spiffe:///ns/a/sa/b",
+            "https://a/ns/b/sa/c",
+            "spiffe://A/x",
+            "spiffe://a/",
+            "spiffe://a//ns/b/sa/c",
+            "spiffe://a/../b",
+            "spiffe://a/b?c",
+            "spiffe://a/b#c",
+            "spiffe://a/%6e",
+            "spiffe://a:1/b",
+        ] {
+            assert!(wrong.parse::<SpiffeId>().is_err(), "{wrong}");
+        }
+    }
+}
