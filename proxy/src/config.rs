@@ -32,6 +32,9 @@
 //! says what to write; a configuration that loads is consistent (no listener twice, no empty set of destinations).
 //!
 //! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there.
+//!
+//! One file because its structs are the shape of the file, in the order in which it is written. How single values are read, and what
+//! contradicts what, is in the folder.
 
 mod balancing;
 mod contradictions;

@@ -1,7 +1,7 @@
 //! TLS of the data path: towards callers ([`server`]) and towards endpoints ([`client`]).
 //!
 //! Guarantees: TLS 1.3, and 1.2 with forward secrecy, as rustls offers them with `ring`; files that change are read again within
-//! about a second and never by a worker; files that cannot be used leave the certificate before in force, logged and counted;
+//! about a second and never by a worker; files that cannot be used leave the previous certificate in effect, logged and counted;
 //! connections that are open go on with what they began with. What is written as the same settings is one object for all
 //! workers and reloads.
 //!

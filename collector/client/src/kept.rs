@@ -1,8 +1,8 @@
 //! What files held when they could last be used.
 //!
-//! Guarantees: files are read again when one of them has changed; where they cannot be used any more (a certificate was replaced
-//! before its key, half of a file is written) what was read before stays in force, which is logged once per change. Whoever asks
-//! for what is in force waits for no file.
+//! Guarantees: files are read again when one of them has changed; where they can no longer be used (a certificate was replaced
+//! before its key, half of a file is written) what was read before stays in effect, which is logged once per change. Who asks
+//! for what is in effect waits for no file.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -21,7 +21,7 @@ pub enum Refreshed {
     Unchanged,
     /// They were read.
     Read,
-    /// They have changed and cannot be used: what was read before stays in force.
+    /// They have changed and cannot be used: what was read before stays in effect.
     Unusable,
 }
 
@@ -55,7 +55,7 @@ impl<T> Kept<T> {
         }
     }
 
-    /// What is in force.
+    /// What is in effect.
     pub fn get(&self) -> Option<Arc<T>> {
         self.value.lock().clone()
     }
