@@ -43,6 +43,8 @@ use crate::{
 pub(crate) const CONNECTION: usize = 20 << 10;
 /// What HTTP/2 adds to a connection: its buffers, tables of header compression, and a window of bodies.
 pub(crate) const HTTP2: usize = 192 << 10;
+/// What TLS adds to a connection: 9 KiB of keys and buffers as measured while it is idle, and a record of 16 KiB in the making.
+pub(crate) const TLS: usize = 25 << 10;
 /// A request on its way: the connection to its destination, and the response's buffers.
 pub(crate) const REQUEST: usize = 40 << 10;
 /// A request that the application itself answers.

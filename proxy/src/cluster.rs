@@ -156,9 +156,9 @@ impl Cluster {
 
     /// A service at equal addresses.
     pub(crate) fn of_addresses(addresses: &[SocketAddr], options: Http1Options, budget: &Arc<Budget>) -> Cluster {
-        let group = Group::new("", Watch::default(), budget.counters());
+        let group = Group::new("", None, Watch::default(), budget.counters());
         let members = addresses.iter().map(|&at| {
-            let endpoint = Endpoint::new(Dial::new(at, Arc::clone(budget)), options, &group);
+            let endpoint = Endpoint::new(Dial::new(at, None, Arc::clone(budget)), options, &group);
             (Upstream::Socket(endpoint), 1)
         });
         Cluster::new(members, Sharing::default())
@@ -241,10 +241,10 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_without_weight_picks_nobody() {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
-        let group = Group::new("shop", Watch::default(), &Arc::default());
+        let group = Group::new("shop", None, Watch::default(), &Arc::default());
         for weights in [&[][..], &[0, 0]] {
             let members = weights.iter().map(|&weight| {
-                let dial = Dial::new(([127, 0, 0, 1], 1).into(), Arc::clone(&budget));
+                let dial = Dial::new(([127, 0, 0, 1], 1).into(), None, Arc::clone(&budget));
                 (
                     Upstream::Socket(Endpoint::new(dial, Http1Options::default(), &group)),
                     weight,

@@ -12,12 +12,14 @@
 //!   - listen: 127.0.0.1:8080
 //!     to: 127.0.0.1:9080
 //!     protocol: auto                           # auto, http1, http2 or tcp
-//!     trusted_callers: [10.0.0.0/8]            # who may introduce itself; or `identity: ignore` or `trusted`
+//!     trusted_callers: [10.0.0.0/8]            # who may introduce itself; or `identity: ignore`, `trusted` or `certificate`
+//!     tls: {cert_file: own.pem, key_file: own.key, client_ca_file: ca.pem}   # mode: strict; leave out: plaintext
 //! outbound:                                    # requests of this workload to others
 //!   - listen: 127.0.0.1:8081
 //!     service: checkout
 //!     routes: ["/checkout", "/quote/{id}"]
 //!     destinations: [{address: 127.0.0.1:9101, weight: 50}, {address: 127.0.0.1:9102, weight: 50}]
+//!     tls: {ca_file: ca.pem, cert_file: own.pem, key_file: own.key}   # towards the destinations; leave out: plaintext
 //!     balancer: least_request                  # round_robin (default), random, peak_ewma, or maglev with `hash_on: {header: x-user}`
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
 //!     hosts: [checkout, "*.checkout.example"]  # leave out: every host; entries with the same `listen` share the listener
@@ -31,6 +33,9 @@
 //! says what to write; a configuration that loads is consistent (no listener twice, no empty set of destinations).
 //!
 //! Wrong on purpose: of errors in the shape of the file only the first is reported, because the parser stops there.
+//!
+//! One file because its structs are the shape of the file, in the order in which it is written. How single values are read, and what
+//! contradicts what, is in the folder.
 
 mod balancing;
 mod contradictions;
@@ -39,6 +44,7 @@ mod retries;
 mod routing;
 mod scalar;
 mod timeouts;
+mod tls;
 mod trust;
 
 use std::{
@@ -58,6 +64,7 @@ pub use retries::{RetryConfig, RetryOn};
 pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig, ValueMatch};
 pub use scalar::Address;
 pub use timeouts::Timeouts;
+pub use tls::{InboundTls, OutboundTls, TlsMode};
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
 
@@ -201,6 +208,9 @@ pub struct Inbound {
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
+    /// TLS; unset accepts plaintext. Paths are relative to this file's directory.
+    #[serde(default)]
+    pub tls: Option<InboundTls>,
     /// Timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -233,6 +243,9 @@ pub struct Outbound {
     /// Which cluster gets a request. The first rule whose conditions all hold decides; without one it is `destinations`.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
+    /// TLS towards the destinations; unset sends plaintext. Paths are relative to this file's directory.
+    #[serde(default)]
+    pub tls: Option<OutboundTls>,
     /// Who gets the next request or TCP connection: endpoints in turn, at random, the less busy of two, the faster of two, or by
     /// the hash of a key (`ring_hash`, `maglev`). All respect weights.
     #[serde(default)]
@@ -291,7 +304,7 @@ pub struct Limits {
     /// Size of a request or response head, or of an HTTP/2 header list, in bytes.
     #[serde(deserialize_with = "scalar::header_bytes")]
     pub max_header_bytes: usize,
-    /// Time to receive a whole request head, or the HTTP/2 preface, in milliseconds.
+    /// Time to receive a whole request head, or the HTTP/2 preface, or to complete a TLS handshake, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub header_ms: u64,
     /// How long a caller's connection may stay open without a request, in milliseconds.
@@ -450,6 +463,10 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         if let Some(log) = &mut config.access_log {
             log.path = folder.join(&log.path);
         }
+        let inbound = config.inbound.iter_mut().filter_map(|inbound| inbound.tls.as_mut());
+        inbound.for_each(|tls| tls.in_folder(folder));
+        let outbound = config.outbound.iter_mut().filter_map(|outbound| outbound.tls.as_mut());
+        outbound.for_each(|tls| tls.in_folder(folder));
     }
     Ok(config)
 }

@@ -64,6 +64,10 @@ impl Drop for InUse {
     }
 }
 
+/// Ends of connections with TLS, as metrics name them.
+pub(crate) const INBOUND: &str = "inbound";
+pub(crate) const OUTBOUND: &str = "outbound";
+
 /// The counts of one process.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -91,6 +95,14 @@ pub(crate) struct Counters {
     pub(crate) panics: Count,
     pub(crate) reloads: Count,
     pub(crate) reloads_refused: Count,
+    pub(crate) tls_reloads: Count,
+    pub(crate) tls_reloads_refused: Count,
+    pub(crate) identities_refused: Count,
+    tls_handshakes: Mutex<BTreeMap<&'static str, u64>>,
+    tls_failures: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// When certificates end, in seconds since 1970, by file.
+    certificates: Mutex<BTreeMap<String, u64>>,
+    tls_warned: Mutex<Option<Instant>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     broken: Mutex<BTreeMap<&'static str, u64>>,
     full: Mutex<BTreeMap<&'static str, u64>>,
@@ -126,6 +138,28 @@ impl Counters {
             "callers are refused because others use all available memory or connections: if that load is legitimate, raise the process's memory limit, \
              LimitNOFILE, or limits.memory_bytes, limits.max_connections and limits.share_of_caller"
         );
+    }
+
+    /// Counts a handshake of TLS that went well, at one of the two ends.
+    pub(crate) fn tls_handshake(&self, end: &'static str) {
+        *self.tls_handshakes.lock().entry(end).or_default() += 1;
+    }
+
+    /// Counts a failure of TLS, and says once a minute that there are such.
+    pub(crate) fn tls_failed(&self, end: &'static str, reason: &'static str, error: &dyn fmt::Display) {
+        *self.tls_failures.lock().entry((end, reason)).or_default() += 1;
+        let mut warned = self.tls_warned.lock();
+        if warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        drop(warned);
+        tracing::warn!(listener = end, reason, %error, "TLS failed; further failures within a minute are only counted");
+    }
+
+    /// Replaces what is known of when certificates end.
+    pub(crate) fn certificates_end(&self, ends: BTreeMap<String, u64>) {
+        *self.certificates.lock() = ends;
     }
 
     /// Counts a caller's connection that ended with an error.
@@ -177,7 +211,7 @@ impl Collector for CounterMetrics {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(gauge.get()).encode(metric)?;
         }
-        let plain: [(&str, &str, &Count); 18] = [
+        let plain: [(&str, &str, &Count); 21] = [
             (
                 "emberline_proxy_http2_queue_timeouts",
                 "Requests that found no HTTP/2 stream within timeouts.queue_ms",
@@ -269,6 +303,21 @@ impl Collector for CounterMetrics {
                 "Configuration reloads that failed",
                 &counters.reloads_refused,
             ),
+            (
+                "emberline_proxy_tls_reloads",
+                "Reloads of changed certificates that succeeded",
+                &counters.tls_reloads,
+            ),
+            (
+                "emberline_proxy_tls_reloads_refused",
+                "Changes of certificates that could not be used; the previous ones stay in effect",
+                &counters.tls_reloads_refused,
+            ),
+            (
+                "emberline_proxy_tls_identities_refused",
+                "Requests whose identity header does not fit the caller's certificate",
+                &counters.identities_refused,
+            ),
         ];
         for (name, help, count) in plain {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -296,6 +345,35 @@ impl Collector for CounterMetrics {
             for (reason, count) in counts.lock().iter() {
                 ConstCounter::new(*count).encode(family.encode_family(&[("reason", *reason)])?)?;
             }
+        }
+        let mut family = encoder.encode_descriptor(
+            "emberline_proxy_tls_handshakes",
+            "TLS handshakes that succeeded",
+            None,
+            MetricType::Counter,
+        )?;
+        for (listener, count) in counters.tls_handshakes.lock().iter() {
+            ConstCounter::new(*count).encode(family.encode_family(&[("listener", *listener)])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "emberline_proxy_tls_failures",
+            "TLS connections that failed, by reason",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((listener, reason), count) in counters.tls_failures.lock().iter() {
+            let labels = [("listener", *listener), ("reason", *reason)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "emberline_proxy_tls_certificate_not_after_seconds",
+            "When the certificate in a file expires, in seconds since 1970",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (file, at) in counters.certificates.lock().iter() {
+            let at = i64::try_from(*at).unwrap_or(i64::MAX);
+            ConstGauge::new(at).encode(family.encode_family(&[("file", file.as_str())])?)?;
         }
         Ok(())
     }

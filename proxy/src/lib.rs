@@ -67,6 +67,7 @@ pub(crate) mod server;
 pub(crate) mod state;
 mod stop;
 pub mod telemetry;
+pub(crate) mod tls;
 pub(crate) mod trace;
 #[doc(hidden)]
 pub mod untrusted;

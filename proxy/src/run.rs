@@ -44,6 +44,7 @@ use crate::{
     state::State,
 };
 use listeners::Listeners;
+use plan::PlanError;
 pub use reload::Reloaded;
 use reload::Reloader;
 
@@ -58,13 +59,25 @@ pub enum StartError {
     Export(#[from] ExportError),
     /// Two routes are identical.
     #[error(transparent)]
-    Duplicate(#[from] DuplicateTemplate),
+    Duplicate(DuplicateTemplate),
+    /// A certificate cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// The access log cannot be written.
     #[error("{0}")]
     AccessLog(io::Error),
     /// The operating system refuses.
     #[error("cannot start a thread or its runtime: {0}; raise this service's limits on threads and open files")]
     System(#[from] io::Error),
+}
+
+impl From<PlanError> for StartError {
+    fn from(error: PlanError) -> StartError {
+        match error {
+            PlanError::Duplicate(duplicate) => StartError::Duplicate(duplicate),
+            error @ PlanError::Tls { .. } => StartError::Tls(error.to_string()),
+        }
+    }
 }
 
 /// Where a running proxy listens; ports that were 0 are known here.
@@ -210,8 +223,9 @@ impl Proxy {
         self.shared.reporting.metrics()
     }
 
-    /// Reloads the configuration file now and applies what can change at run time.
+    /// Reloads the configuration file and changed certificates now, and applies what can change at run time.
     pub fn reload(&self) -> Reloaded {
+        self.shared.reloader.refresh_certificates();
         self.shared.reloader.reload(&self.shared.reporting)
     }
 

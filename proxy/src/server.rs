@@ -25,7 +25,6 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use stall::{Stall, Watched};
-use tokio::net::TcpStream;
 use tunnel::Tunnel;
 
 use crate::{
@@ -38,9 +37,11 @@ use crate::{
     drain::Draining,
     listener::Admission,
     telemetry::{DestinationId, Label, Protocol, RequestRecord, ResponseFlags, RouteId, Telemetry},
+    tls::Certificate,
     wire::{
         detect::{Detected, Expected, detect},
         io::{CallerTimes, GuardedIo},
+        transport::Transport,
     },
 };
 
@@ -55,6 +56,8 @@ const CONNECTION_WINDOW: u32 = 128 << 10;
 pub(crate) struct Caller {
     pub(crate) guard: Arc<Guard>,
     pub(crate) address: IpAddr,
+    /// Verified, where it has one.
+    pub(crate) certificate: Option<Arc<Certificate>>,
     labels: Labels,
     /// What the connection goes on as once it has ended as one of HTTP.
     tunnel: Mutex<Option<Box<Tunnel>>>,
@@ -111,7 +114,7 @@ impl Caller {
 
 /// Finds out what a new connection speaks; `None` when it ended, or the drain was asked for, before it said anything.
 pub(crate) async fn first_bytes(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     expected: Expected,
     wait: Duration,
     draining: &Draining,
@@ -179,7 +182,7 @@ impl HttpSettings {
     /// Serves one connection that speaks HTTP/1 until it ends.
     pub(crate) async fn serve_http1<H: Handle>(
         &self,
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         admission: &Admission,
         handler: H,
@@ -191,6 +194,7 @@ impl HttpSettings {
         let caller = Arc::new(Caller {
             guard: Arc::clone(&guard),
             address: admission.caller,
+            certificate: stream.certificate().cloned(),
             labels: Labels::OfConnection(task_label.clone()),
             tunnel: Mutex::default(),
         });
@@ -226,7 +230,7 @@ impl HttpSettings {
     /// Serves one connection that speaks HTTP/2 until it ends.
     pub(crate) async fn serve_http2<H: Handle>(
         &self,
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         admission: &Admission,
         handler: H,
@@ -243,6 +247,7 @@ impl HttpSettings {
         let caller = Arc::new(Caller {
             guard: Arc::clone(&guard),
             address: admission.caller,
+            certificate: stream.certificate().cloned(),
             labels,
             tunnel: Mutex::default(),
         });

@@ -16,7 +16,7 @@ use emberline_model::Side;
 
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Address, Protocol, RuleConfig, Timeouts, TraceConfig, Trust},
+    config::{Address, InboundTls, OutboundTls, Protocol, RuleConfig, Timeouts, TraceConfig, Trust},
     route::{HostPattern, Template},
 };
 
@@ -94,6 +94,8 @@ impl Identities {
 pub(crate) struct Listener {
     pub(crate) id: ListenerId,
     pub(crate) protocol: Protocol,
+    /// How callers are met, where it is not in plaintext.
+    pub(crate) tls: Option<InboundTls>,
     /// Whose word counts.
     pub(crate) trust: Trust,
     /// Whom its requests are for; at least one.
@@ -130,6 +132,8 @@ pub(crate) struct Cluster {
     /// Its name; empty for the workload's own application.
     pub(crate) service: String,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// How connections to them are secured, where they are.
+    pub(crate) tls: Option<OutboundTls>,
     /// How requests are shared among them, and sent again.
     pub(crate) sharing: Sharing,
     /// How their health is watched.

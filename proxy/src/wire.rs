@@ -5,3 +5,4 @@ pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod io;
 pub(crate) mod target;
+pub(crate) mod transport;

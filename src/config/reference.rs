@@ -16,6 +16,7 @@ const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs"
 const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
 const PROXY_ROUTING: &str = include_str!("../../proxy/src/config/routing.rs");
 const PROXY_TIMEOUTS: &str = include_str!("../../proxy/src/config/timeouts.rs");
+const PROXY_TLS: &str = include_str!("../../proxy/src/config/tls.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
@@ -78,13 +79,14 @@ outbound:
 /// A proxy's file that says only what has no default, and asks for what is off by default, from which the defaults are read.
 pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
-inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2}]
+inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2, tls: {cert_file: a, key_file: b, client_ca_file: c}}]
 outbound:
   - listen: 127.0.0.1:3
     service: s
     destinations: [{address: 127.0.0.1:4}, {address: 127.0.0.1:5}]
     outlier: {}
     health: {}
+    tls: {}
     clusters: [{name: c, destinations: [{address: 127.0.0.1:6}]}]
     rules: [{headers: [{name: x-canary}], split: [{cluster: c, weight: 1}], timeouts: {}, retries: {}}]
 access_log: {path: /dev/stdout}
@@ -143,6 +145,7 @@ impl Tree {
     pub(super) fn of_proxy() -> Tree {
         let mut items = source::items(PROXY);
         items.extend(source::items(PROXY_TRUST));
+        items.extend(source::items(PROXY_TLS));
         items.extend(source::items(PROXY_BALANCING));
         items.extend(source::items(PROXY_RETRIES));
         items.extend(source::items(PROXY_ROUTING));

@@ -17,7 +17,11 @@ use rustls::{SignatureScheme, client::ResolvesClientCert, pki_types::ServerName,
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::TlsConnector;
 
-use crate::{Address, Error, Stream, Tls, TlsError, stream::Story, tls::Source};
+use crate::{
+    Address, Error, Refreshed, SpiffeId, Stream, Tls, TlsError, pem,
+    stream::Story,
+    tls::{Material, Source},
+};
 
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 4;
@@ -31,6 +35,8 @@ pub enum Speaks {
     Http1,
     /// HTTP/2, which gRPC needs.
     Http2,
+    /// What has no name for ALPN.
+    Bytes,
 }
 
 /// Opens connections to peers. Cheap to clone; clones share the certificates.
@@ -49,10 +55,21 @@ impl Connector {
     /// When the settings contradict themselves or a file cannot be used.
     pub fn new(tls: &Tls, speaks: Speaks) -> Result<Connector, TlsError> {
         Ok(Connector {
-            tls: Arc::new(Source::new(tls)?),
+            tls: Arc::new(Source::new(tls, None)?),
             speaks,
             limit: LIMIT,
             refused: |_| None,
+        })
+    }
+
+    /// The same for peers that are told by their SPIFFE id and not by their name.
+    ///
+    /// # Errors
+    /// As [`Connector::new`].
+    pub fn to_workload(tls: &Tls, id: SpiffeId, speaks: Speaks) -> Result<Connector, TlsError> {
+        Ok(Connector {
+            tls: Arc::new(Source::new(tls, Some(id))?),
+            ..Connector::new(&Tls::default(), speaks)?
         })
     }
 
@@ -85,25 +102,67 @@ impl Connector {
             return Ok(Stream::plain(stream));
         }
         let material = self.tls.current()?;
+        self.handshake(stream, address.host(), self.speaks, &material).await
+    }
+
+    /// TLS over a connection to `host` that is open, in place of [`Connector::connect`]. Looks at no file: that is for
+    /// [`Connector::refresh`]. A peer that has to speak HTTP/2 has to say so (ALPN). The caller limits the time.
+    ///
+    /// # Errors
+    /// When TLS fails.
+    pub async fn secure(&self, stream: TcpStream, host: &str, speaks: Speaks) -> Result<Stream, Error> {
+        let material = self.tls.last()?;
+        let stream = self.handshake(stream, host, speaks, &material).await?;
+        if speaks == Speaks::Http2 && !stream.agreed_on_http2() {
+            return Err(Error::no_http2());
+        }
+        Ok(stream)
+    }
+
+    /// Looks at the files of the settings, and reads them if they have changed.
+    ///
+    /// # Errors
+    /// When they cannot be used and never could.
+    pub fn refresh(&self) -> Result<Refreshed, TlsError> {
+        self.tls.refresh()
+    }
+
+    /// When our own certificate ends, in seconds since 1970; `None` without one.
+    pub fn not_after(&self) -> Option<u64> {
+        let own = self.tls.last().ok()?.own.clone()?;
+        pem::not_after(own.cert.first()?, &pem::provider())
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        host: &str,
+        speaks: Speaks,
+        material: &Material,
+    ) -> Result<Stream, Error> {
         let configured = self.tls.server_name();
-        let name = configured.unwrap_or(address.host());
+        let name = configured.unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned());
         let server_name = server_name.map_err(|_| TlsError::ServerName(name.to_owned()))?;
         let story = Story {
-            name: name.to_owned(),
-            is_configured: configured.is_some(),
+            name: self.tls.id().map_or_else(|| name.to_owned(), ToString::to_string),
+            configured: match self.tls.id() {
+                Some(_) => Some("spiffe_id"),
+                None => configured.map(|_| "server_name"),
+            },
             trusts_system: self.tls.trusts_system(),
             has_certificate: material.own.is_some(),
             was_asked: Arc::default(),
         };
-        let mut config = material.config;
+        let mut config = material.config.clone();
         config.client_auth_cert_resolver = Arc::new(Own {
-            certificate: material.own,
+            certificate: material.own.clone(),
             was_asked: Arc::clone(&story.was_asked),
         });
-        config.alpn_protocols = match self.speaks {
+        config.alpn_protocols = match speaks {
             Speaks::Http1 => vec![b"http/1.1".to_vec()],
             Speaks::Http2 => vec![b"h2".to_vec()],
+            Speaks::Bytes => Vec::new(),
         };
         match TlsConnector::from(Arc::new(config)).connect(server_name, stream).await {
             Ok(stream) => Ok(Stream::tls(stream, story)),

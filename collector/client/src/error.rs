@@ -27,8 +27,8 @@ pub enum Error {
     #[error(transparent)]
     Settings(#[from] TlsError),
     /// The TLS handshake failed.
-    #[error("{0}")]
-    Tls(String),
+    #[error(transparent)]
+    Tls(#[from] TlsFailure),
     /// No connection in time.
     #[error("no connection to {0} within {1:?}")]
     ConnectTimedOut(String, Duration),
@@ -44,6 +44,66 @@ pub enum Error {
     /// The response is too large.
     #[error("the response exceeds {0} bytes")]
     TooLarge(usize),
+}
+
+/// Why TLS failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct TlsFailure {
+    /// A short name of the kind, such as `expired`.
+    pub reason: &'static str,
+    /// What happened, and what to do.
+    pub message: String,
+}
+
+impl Error {
+    /// The peer did not agree on HTTP/2.
+    pub(crate) fn no_http2() -> Error {
+        Error::Tls(TlsFailure {
+            reason: "alpn",
+            message: NO_HTTP2.to_owned(),
+        })
+    }
+}
+
+/// The failure of TLS that an error comes from, if it does.
+pub fn tls_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a TlsFailure> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(Error::Tls(failure)) = ours(error) {
+            return Some(failure);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// A short name of why TLS failed, the same at both ends.
+pub fn reason_of(error: &io::Error) -> &'static str {
+    use rustls::Error as Tls;
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "closed",
+            _ => "lost",
+        };
+    };
+    match tls {
+        Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => "expired",
+        Tls::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            "not_valid_yet"
+        }
+        Tls::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "wrong_name",
+        Tls::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => "unknown_ca",
+        Tls::InvalidCertificate(_) => "bad_certificate",
+        Tls::NoCertificatesPresented => "no_certificate",
+        Tls::InvalidMessage(InvalidMessage::InvalidContentType) => "not_tls",
+        Tls::NoApplicationProtocol | Tls::AlertReceived(AlertDescription::NoApplicationProtocol) => "alpn",
+        Tls::AlertReceived(_) => "refused_by_peer",
+        Tls::PeerIncompatible(_) => "incompatible",
+        _ => "protocol",
+    }
 }
 
 /// Root cause of an error: ours if there is one in the chain, else the innermost.
@@ -73,16 +133,18 @@ pub(crate) const DEMANDED: &str =
 pub(crate) const SPEAKS_TLS: &str =
     "the server speaks TLS on this port: use `https://` (`scheme: https` for scrape targets)";
 /// Says that a peer which was to speak TLS does not.
-const SPEAKS_PLAIN: &str =
-    "the server does not speak TLS on this port: use `http://` (`scheme: http` for scrape targets) or its TLS port";
+const SPEAKS_PLAIN: &str = "the server does not speak TLS on this port: use `http://` (`scheme: http` for scrape targets), remove `tls`, or use its TLS port";
+
+/// Says that a peer speaks TLS, but not HTTP/2 over it.
+const NO_HTTP2: &str = "the server speaks TLS, but did not agree to HTTP/2 (ALPN)";
 
 /// What of a connection tells what an error on it means.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
     /// The name that the certificate has to be for.
     pub(crate) name: &'a str,
-    /// Whether it was configured apart from the address.
-    pub(crate) is_configured: bool,
+    /// The setting that says it, if it is not the address.
+    pub(crate) configured: Option<&'static str>,
     /// Whether the system's roots decide.
     pub(crate) trusts_system: bool,
     /// The server asked for a client certificate and got none.
@@ -170,9 +232,9 @@ fn wrong_name(presented: &[String], at: Circumstances<'_>) -> String {
         [] => "it has no name in subjectAltName, and its common name is ignored".to_owned(),
         names => format!("it is for {}", names.join(", ")),
     };
-    let remedy = match at.is_configured {
-        true => "correct `server_name`",
-        false => "use one of these names in the address, or set `server_name` to one",
+    let remedy = match at.configured {
+        Some(setting) => format!("correct `{setting}`"),
+        None => "use one of these names in the address, or set `server_name` to one".to_owned(),
     };
     format!("the server's certificate is not for `{}`: {names}; {remedy}", at.name)
 }

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::error::{Circumstances, DEMANDED, Error, SPEAKS_TLS, explain};
+use crate::error::{Circumstances, DEMANDED, Error, SPEAKS_TLS, TlsFailure, explain, reason_of};
 
 /// An open connection.
 #[derive(Debug)]
@@ -70,7 +70,8 @@ fn is_of_tls(error: &io::Error) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Story {
     pub(crate) name: String,
-    pub(crate) is_configured: bool,
+    /// The setting that says it, if it is not the address.
+    pub(crate) configured: Option<&'static str>,
     pub(crate) trusts_system: bool,
     pub(crate) has_certificate: bool,
     /// The server asked for a client certificate.
@@ -79,14 +80,17 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn explain(&self, error: &io::Error) -> Error {
-        Error::Tls(explain(error, self.circumstances()))
+        Error::Tls(TlsFailure {
+            reason: reason_of(error),
+            message: explain(error, self.circumstances()),
+        })
     }
 
     fn circumstances(&self) -> Circumstances<'_> {
         let was_asked = self.was_asked.load(Ordering::Relaxed);
         Circumstances {
             name: &self.name,
-            is_configured: self.is_configured,
+            configured: self.configured,
             trusts_system: self.trusts_system,
             owes_certificate: was_asked && !self.has_certificate,
             sent_certificate: was_asked && self.has_certificate,
@@ -110,6 +114,14 @@ impl Stream {
                 last_words: Vec::new(),
             })),
             is_fresh: true,
+        }
+    }
+
+    /// Both ends have said that HTTP/2 is what they speak.
+    pub(crate) fn agreed_on_http2(&self) -> bool {
+        match &self.inner {
+            Inner::Plain(_) => false,
+            Inner::Tls(tls) => tls.stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 
@@ -139,11 +151,15 @@ impl Stream {
         }
         let why = match &self.inner {
             // The head of an alert (RFC 8446, section 5.1); no HTTP begins like that.
-            Inner::Plain(_) if bytes.starts_with(&[0x15, 0x03]) => SPEAKS_TLS,
-            Inner::Tls(tls) if bytes.is_empty() && tls.story.circumstances().owes_certificate => DEMANDED,
+            Inner::Plain(_) if bytes.starts_with(&[0x15, 0x03]) => ("speaks_tls", SPEAKS_TLS),
+            Inner::Tls(tls) if bytes.is_empty() && tls.story.circumstances().owes_certificate => {
+                ("no_certificate", DEMANDED)
+            }
             _ => return Ok(()),
         };
-        Err(io::Error::new(io::ErrorKind::InvalidData, Error::Tls(why.to_owned())))
+        let (reason, message) = (why.0, why.1.to_owned());
+        let failure = Error::Tls(TlsFailure { reason, message });
+        Err(io::Error::new(io::ErrorKind::InvalidData, failure))
     }
 }
 
@@ -179,6 +195,22 @@ impl AsyncWrite for Stream {
             Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_write(context, bytes),
         };
         polled.map_err(|error| self.explained_write(error, context))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = match &mut self.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(context, buffers),
+        };
+        polled.map_err(|error| self.explained_write(error, context))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

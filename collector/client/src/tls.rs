@@ -1,30 +1,27 @@
 //! TLS as it is configured: which CAs, which certificate of our own, which name.
 //!
-//! Guarantees: files are looked at before each connection and read again when one of them changed; files that cannot be used any
-//! more (a certificate was replaced before its key) leave what was read before in force, which is logged once. Private keys are
-//! never shown.
+//! Guarantees: files are looked at before each connection, or when the owner of the [`crate::Connector`] says so, and read again
+//! when one of them changed ([`crate::kept`]). Private keys are never shown.
 
 use std::{
-    io::Read,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use parking_lot::Mutex;
 use rustls::{
-    ClientConfig, InconsistentKeys, RootCertStore,
-    client::{ResolvesClientCert, WebPkiServerVerifier},
+    ClientConfig,
+    client::{ResolvesClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::ServerName,
     sign::CertifiedKey,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::roots;
-
-/// The largest file of certificates that is read; bundles of all public CAs have a quarter of a megabyte.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+use crate::{
+    kept::{Kept, Refreshed},
+    pem, roots,
+    spiffe::{OfId, SpiffeId},
+};
 
 /// TLS settings of a connection to a peer, named as in Prometheus' `tls_config`. By default, the peer's certificate
 /// must be signed by a CA that the system trusts.
@@ -130,17 +127,6 @@ impl Tls {
     }
 }
 
-/// What tells one state of a file from another; links are followed, as mounted secrets are links.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp(Option<(u64, u64, u64, i64, i64)>);
-
-impl Stamp {
-    fn of(path: &Path) -> Stamp {
-        let data = std::fs::metadata(path).ok();
-        Stamp(data.map(|data| (data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec())))
-    }
-}
-
 /// What was read of the files.
 #[derive(Debug, Clone)]
 pub(crate) struct Material {
@@ -153,27 +139,24 @@ pub(crate) struct Material {
 #[derive(Debug)]
 pub(crate) struct Source {
     settings: Tls,
+    /// Whom the peer's certificate has to be for, in place of a name.
+    id: Option<SpiffeId>,
     provider: Arc<CryptoProvider>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    stamps: Vec<Stamp>,
-    material: Option<Material>,
+    kept: Kept<Material>,
 }
 
 impl Source {
     /// Reads the files, if there are any.
-    pub(crate) fn new(settings: &Tls) -> Result<Source, TlsError> {
+    pub(crate) fn new(settings: &Tls, id: Option<SpiffeId>) -> Result<Source, TlsError> {
         settings.check()?;
         let source = Source {
+            kept: Kept::new(settings.files().map(|(_, path)| path.to_owned()).collect()),
             settings: settings.clone(),
-            provider: Arc::new(rustls::crypto::ring::default_provider()),
-            state: Mutex::default(),
+            id,
+            provider: pem::provider(),
         };
         if source.settings.files().next().is_some() {
-            source.current()?;
+            source.refresh()?;
         }
         Ok(source)
     }
@@ -183,58 +166,58 @@ impl Source {
         self.settings.server_name.as_deref()
     }
 
+    /// Whom a certificate has to be for, in place of a name.
+    pub(crate) fn id(&self) -> Option<&SpiffeId> {
+        self.id.as_ref()
+    }
+
     /// Whether the system's roots decide.
     pub(crate) fn trusts_system(&self) -> bool {
         self.settings.ca_file.is_none()
     }
 
+    /// Looks at the files, and reads them if they have changed.
+    pub(crate) fn refresh(&self) -> Result<Refreshed, TlsError> {
+        self.kept.refresh(|| self.read())
+    }
+
     /// What the files hold now.
-    pub(crate) fn current(&self) -> Result<Material, TlsError> {
-        let mut state = self.state.lock();
-        // Before the files are read: what changes meanwhile is read next time.
-        let stamps: Vec<Stamp> = self.settings.files().map(|(_, path)| Stamp::of(path)).collect();
-        if let Some(material) = &state.material
-            && state.stamps == stamps
-        {
-            return Ok(material.clone());
+    pub(crate) fn current(&self) -> Result<Arc<Material>, TlsError> {
+        self.refresh()?;
+        self.last()
+    }
+
+    /// What the files held when they were last looked at.
+    pub(crate) fn last(&self) -> Result<Arc<Material>, TlsError> {
+        if let Some(material) = self.kept.get() {
+            return Ok(material);
         }
-        match (self.read(), &state.material) {
-            (Ok(material), before) => {
-                if before.is_some() {
-                    tracing::info!("certificates reloaded");
-                }
-                state.stamps = stamps;
-                state.material = Some(material.clone());
-                Ok(material)
-            }
-            (Err(error), Some(before)) => {
-                tracing::warn!("the changed certificates cannot be used; keeping the previous ones: {error}");
-                let before = before.clone();
-                state.stamps = stamps;
-                Ok(before)
-            }
-            (Err(error), None) => Err(error),
-        }
+        self.refresh()?;
+        Ok(self.kept.get().expect("a refresh without an error leaves something"))
     }
 
     fn read(&self) -> Result<Material, TlsError> {
         let roots = match &self.settings.ca_file {
-            Some(path) => Arc::new(cas(path)?),
+            Some(path) => Arc::new(pem::cas("ca_file", path)?),
             None => roots::of_the_system()
                 .map_err(|why| TlsError::NoSystemRoots(why.map(|why| format!(" ({why})")).unwrap_or_default()))?,
         };
         let own = match (&self.settings.cert_file, &self.settings.key_file) {
-            (Some(cert), Some(key)) => Some(Arc::new(own(cert, key, &self.provider)?)),
+            (Some(cert), Some(key)) => Some(Arc::new(pem::own(cert, key, &self.provider)?)),
             _ => None,
         };
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider));
-        let verifier = verifier
-            .build()
-            .expect("there are roots, and no lists of revoked certificates");
+        let verifier: Arc<dyn ServerCertVerifier> = match &self.id {
+            Some(id) => Arc::new(OfId::new(id.clone(), roots, &self.provider)),
+            None => WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
+                .build()
+                .expect("there are roots, and no lists of revoked certificates"),
+        };
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .expect("ring speaks both versions of TLS")
-            .with_webpki_verifier(verifier)
+            .dangerous()
+            // Both verify: chain, times and use; one the name, the other the SPIFFE id.
+            .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(Nobody));
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Material { config, own })
@@ -253,78 +236,4 @@ impl ResolvesClientCert for Nobody {
     fn has_certs(&self) -> bool {
         false
     }
-}
-
-fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |why| TlsError::Unreadable {
-        setting,
-        path: path.to_owned(),
-        why,
-    };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(contents(
-            setting,
-            path,
-            "is too large for a certificate file; is it the right file?",
-        ));
-    }
-    Ok(bytes)
-}
-
-fn contents(setting: &'static str, path: &Path, why: impl Into<String>) -> TlsError {
-    TlsError::Contents {
-        setting,
-        path: path.to_owned(),
-        why: why.into(),
-    }
-}
-
-fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read(setting, path)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let read = read.map_err(|_| contents(setting, path, "is damaged: part of it is not PEM"))?;
-    if read.is_empty() {
-        let why =
-            "contains no PEM certificate (`-----BEGIN CERTIFICATE-----`); convert DER with `openssl x509 -inform der`";
-        return Err(contents(setting, path, why));
-    }
-    Ok(read)
-}
-
-fn cas(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("ca_file", path)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| contents("ca_file", path, format!("contains an unreadable certificate ({error})")))?;
-    }
-    Ok(roots)
-}
-
-fn own(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates("cert_file", cert)?;
-    // What the reader says could quote the key.
-    let private = PrivateKeyDer::from_pem_slice(&read("key_file", key)?).map_err(|_| {
-        let why = "contains no readable PEM private key; decrypt an encrypted one with `openssl pkey`";
-        contents("key_file", key, why)
-    })?;
-    CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            let why = format!(
-                "does not match `cert_file` {}: use the key of that certificate",
-                cert.display()
-            );
-            contents("key_file", key, why)
-        }
-        rustls::Error::InvalidCertificate(_) => contents("cert_file", cert, "begins with an unreadable certificate"),
-        _ => contents(
-            "key_file",
-            key,
-            "has an unsupported key type: use RSA, ECDSA P-256 or P-384, or Ed25519",
-        ),
-    })
 }

@@ -9,6 +9,7 @@
 use std::{convert::Infallible, fmt, net::SocketAddr, sync::Weak};
 
 use bytes::Bytes;
+use emberline_client::Speaks;
 use http::{
     HeaderMap, Request, Response,
     header::{CONTENT_TYPE, HOST, TE, USER_AGENT},
@@ -30,6 +31,8 @@ use crate::{
     body::BoxError,
     config::{CheckKind, HealthConfig},
     grpc,
+    tls::Outbound,
+    wire::transport::Transport,
 };
 
 /// What is read of an answer.
@@ -66,9 +69,9 @@ async fn watch(group: Weak<Group>) {
             }
             let mut asked = JoinSet::new();
             for (at, health) in group.members() {
-                let config = config.clone();
+                let (config, tls) = (config.clone(), group.tls().cloned());
                 asked.spawn(async move {
-                    let checked = check(at, &config).await;
+                    let checked = check(at, &config, tls.as_deref()).await;
                     (at, health, checked)
                 });
             }
@@ -100,14 +103,26 @@ fn note(group: &Group, at: SocketAddr, health: &Health, checked: Result<(), Fail
 }
 
 /// Asks once.
-async fn check(at: SocketAddr, config: &HealthConfig) -> Result<(), Failure> {
+async fn check(at: SocketAddr, config: &HealthConfig, tls: Option<&Outbound>) -> Result<(), Failure> {
     let limit = config.timeout();
     let late = |_| Err(format!("no answer within health.timeout_ms ({limit:?})"));
-    timeout(limit, ask(at, config)).await.unwrap_or_else(late)
+    timeout(limit, ask(at, config, tls)).await.unwrap_or_else(late)
 }
 
-async fn ask(at: SocketAddr, config: &HealthConfig) -> Result<(), Failure> {
+async fn ask(at: SocketAddr, config: &HealthConfig, tls: Option<&Outbound>) -> Result<(), Failure> {
     let stream = TcpStream::connect(at).await.map_err(in_words)?;
+    let speaks = match config.check {
+        CheckKind::Tcp => Speaks::Bytes,
+        CheckKind::Http => Speaks::Http1,
+        CheckKind::Http2 | CheckKind::Grpc => Speaks::Http2,
+    };
+    let stream = match tls {
+        None => Transport::Plain(stream),
+        Some(tls) => tls
+            .secure(stream, &at.ip().to_string(), speaks)
+            .await
+            .map_err(in_words)?,
+    };
     match config.check {
         CheckKind::Tcp => Ok(()),
         CheckKind::Http => {
@@ -149,7 +164,7 @@ async fn ask(at: SocketAddr, config: &HealthConfig) -> Result<(), Failure> {
 
 type Http2Sender = conn::http2::SendRequest<Full<Bytes>>;
 
-async fn http2(stream: TcpStream) -> Result<(Http2Sender, impl Future<Output = hyper::Result<()>>), Failure> {
+async fn http2(stream: Transport) -> Result<(Http2Sender, impl Future<Output = hyper::Result<()>>), Failure> {
     conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .map_err(in_words)

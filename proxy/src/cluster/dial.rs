@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use emberline_client::{Speaks, TlsFailure, tls_failure};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -12,8 +13,10 @@ use super::UpstreamError;
 use crate::{
     budget::Budget,
     config::{Address, Timeouts},
-    counters::Counters,
+    counters::{Counters, OUTBOUND},
     resolve::Resolution,
+    tls::Outbound,
+    wire::transport::Transport,
 };
 
 /// What one attempt of a request may take.
@@ -53,25 +56,33 @@ pub(crate) struct Dial {
     at: SocketAddr,
     /// The name that it is an address of.
     name: Option<Arc<Resolution>>,
+    tls: Option<Arc<Outbound>>,
     budget: Arc<Budget>,
 }
 
 impl Dial {
-    pub(super) fn new(at: SocketAddr, budget: Arc<Budget>) -> Dial {
+    pub(super) fn new(at: SocketAddr, tls: Option<Arc<Outbound>>, budget: Arc<Budget>) -> Dial {
         Dial {
             address: at.into(),
             at,
             name: None,
+            tls,
             budget,
         }
     }
 
     /// One of the addresses of a name.
-    pub(super) fn of_name(name: Arc<Resolution>, (address, at): (Address, SocketAddr), budget: Arc<Budget>) -> Dial {
+    pub(super) fn of_name(
+        name: Arc<Resolution>,
+        (address, at): (Address, SocketAddr),
+        tls: Option<Arc<Outbound>>,
+        budget: Arc<Budget>,
+    ) -> Dial {
         Dial {
             address,
             at,
             name: Some(name),
+            tls,
             budget,
         }
     }
@@ -92,18 +103,23 @@ impl Dial {
         self.budget.counters()
     }
 
-    /// Opens a connection.
-    pub(super) async fn connect(&self, times: &Times) -> Result<TcpStream, UpstreamError> {
-        let error = match tokio::time::timeout(times.connect, TcpStream::connect(self.at)).await {
+    /// Sorts an error of the HTTP library on a connection of here.
+    pub(super) fn failure(&self, error: hyper::Error) -> UpstreamError {
+        let error = UpstreamError::from_hyper(&self.address, error);
+        if let UpstreamError::Tls { failure, .. } = &error {
+            self.counters().tls_failed(OUTBOUND, failure.reason, failure);
+        }
+        error
+    }
+
+    /// Opens a connection, with TLS where that is set.
+    pub(super) async fn connect(&self, times: &Times, speaks: Speaks) -> Result<Transport, UpstreamError> {
+        let error = match tokio::time::timeout(times.connect, self.open(speaks)).await {
             Ok(Ok(stream)) => {
                 self.counters().upstream_connections.add();
-                prepare(&stream);
                 return Ok(stream);
             }
-            Ok(Err(source)) => UpstreamError::Connect {
-                address: self.address.clone(),
-                source: self.named(source),
-            },
+            Ok(Err(error)) => error,
             Err(_) => UpstreamError::ConnectTimeout {
                 address: self.address.clone(),
                 limit: times.timeouts.connect(),
@@ -114,6 +130,42 @@ impl Dial {
             name.ask_again();
         }
         Err(error)
+    }
+
+    async fn open(&self, speaks: Speaks) -> Result<Transport, UpstreamError> {
+        let stream = TcpStream::connect(self.at)
+            .await
+            .map_err(|source| UpstreamError::Connect {
+                address: self.address.clone(),
+                source: self.named(source),
+            })?;
+        prepare(&stream);
+        match &self.tls {
+            None => Ok(Transport::Plain(stream)),
+            // Boxed, so that plain connections do not pay for its size.
+            Some(tls) => Box::pin(self.secure(tls, stream, speaks)).await,
+        }
+    }
+
+    async fn secure(&self, tls: &Outbound, stream: TcpStream, speaks: Speaks) -> Result<Transport, UpstreamError> {
+        match tls.secure(stream, &self.address.host(), speaks).await {
+            Ok(stream) => {
+                self.counters().tls_handshake(OUTBOUND);
+                Ok(stream)
+            }
+            Err(error) => {
+                let failure = tls_failure(&error).cloned().unwrap_or_else(|| TlsFailure {
+                    reason: "settings",
+                    message: error.to_string(),
+                });
+                self.counters().tls_failed(OUTBOUND, failure.reason, &failure);
+                Err(UpstreamError::Tls {
+                    address: self.address.clone(),
+                    failure,
+                    in_handshake: true,
+                })
+            }
+        }
     }
 
     /// Says which address of a name it was.

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use emberline_client::{TlsFailure, tls_failure};
 use http::Request;
 
 use crate::{body::RequestBody, config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
@@ -37,6 +38,16 @@ pub(crate) enum UpstreamError {
         address: Address,
         /// The time.
         limit: Duration,
+    },
+    /// No TLS with it.
+    #[error("no TLS with {address}: {failure}")]
+    Tls {
+        /// The destination.
+        address: Address,
+        /// Why.
+        failure: TlsFailure,
+        /// Nothing of the request was sent yet.
+        in_handshake: bool,
     },
     /// All streams of all connections were taken for too long.
     #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): it allows no more at once")]
@@ -93,7 +104,15 @@ impl UpstreamError {
     pub(super) fn from_hyper(address: &Address, error: hyper::Error) -> UpstreamError {
         let source = Box::new(error);
         let address = address.clone();
-        if source.is_parse() {
+        // A server judges a client's certificate when the client has begun to speak.
+        if let Some(failure) = tls_failure(&*source) {
+            let failure = failure.clone();
+            UpstreamError::Tls {
+                address,
+                failure,
+                in_handshake: false,
+            }
+        } else if source.is_parse() {
             UpstreamError::Protocol { address, source }
         } else if source.is_user() {
             UpstreamError::RequestBody(source)
@@ -111,6 +130,13 @@ impl UpstreamError {
             UpstreamError::ConnectTimeout { limit, .. } => {
                 return UpstreamError::ConnectTimeout { address, limit: *limit };
             }
+            UpstreamError::Tls { failure, .. } => {
+                return UpstreamError::Tls {
+                    address,
+                    failure: failure.clone(),
+                    in_handshake: true,
+                };
+            }
             UpstreamError::Connect { source, .. } => io::Error::new(source.kind(), source.to_string()),
             other => io::Error::other(other.to_string()),
         };
@@ -124,6 +150,7 @@ impl UpstreamError {
             UpstreamError::Unresolved { .. } => (503, "upstream_name_unresolved", ResponseFlags::UF),
             UpstreamError::Connect { .. } => (503, "upstream_connection_failure", ResponseFlags::UF),
             UpstreamError::ConnectTimeout { .. } => (503, "upstream_connection_timeout", ResponseFlags::UF),
+            UpstreamError::Tls { .. } => (503, "upstream_tls_failure", ResponseFlags::UF),
             UpstreamError::NoStream { .. } => (503, "upstream_overflow", ResponseFlags::UO),
             UpstreamError::Closed { .. } => (502, "upstream_connection_closed", ResponseFlags::UC),
             UpstreamError::Reset { .. } => (502, "upstream_reset", ResponseFlags::UR),
@@ -142,16 +169,24 @@ impl UpstreamError {
     pub(super) fn is_connect(&self) -> bool {
         matches!(
             self,
-            UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. }
+            UpstreamError::Connect { .. }
+                | UpstreamError::ConnectTimeout { .. }
+                | UpstreamError::Tls { in_handshake: true, .. }
         )
     }
 
     /// Whether an endpoint is to blame.
     pub(super) fn is_of_endpoint(&self) -> bool {
-        use UpstreamError::{Closed, Connect, ConnectTimeout, Protocol, Reset, Timeout};
+        use UpstreamError::{Closed, Connect, ConnectTimeout, Protocol, Reset, Timeout, Tls};
         matches!(
             self,
-            Connect { .. } | ConnectTimeout { .. } | Closed { .. } | Reset { .. } | Protocol { .. } | Timeout { .. }
+            Connect { .. }
+                | ConnectTimeout { .. }
+                | Tls { .. }
+                | Closed { .. }
+                | Reset { .. }
+                | Protocol { .. }
+                | Timeout { .. }
         )
     }
 }

@@ -21,6 +21,7 @@ use super::health::Health;
 use crate::{
     config::{HealthConfig, OutlierConfig},
     counters::Counters,
+    tls::Outbound,
 };
 
 /// How endpoints are watched.
@@ -37,6 +38,8 @@ const LONGEST: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Group {
     service: String,
+    /// How connections to them are secured.
+    tls: Option<Arc<Outbound>>,
     watch: ArcSwap<Watch>,
     members: Mutex<HashMap<SocketAddr, Weak<Health>>>,
     /// Somebody asks the endpoints, as [`Watch::check`] says.
@@ -45,9 +48,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(service: &str, watch: Watch, counters: &Arc<Counters>) -> Arc<Group> {
+    pub(crate) fn new(service: &str, tls: Option<Arc<Outbound>>, watch: Watch, counters: &Arc<Counters>) -> Arc<Group> {
         Arc::new(Group {
             service: service.to_owned(),
+            tls,
             watch: ArcSwap::from_pointee(watch),
             members: Mutex::default(),
             is_checked: Mutex::new(false),
@@ -57,6 +61,15 @@ impl Group {
 
     pub(super) fn service(&self) -> &str {
         &self.service
+    }
+
+    /// How connections to them are secured.
+    pub(super) fn tls(&self) -> Option<&Arc<Outbound>> {
+        self.tls.as_ref()
+    }
+
+    fn has_tls_of(&self, tls: Option<&Arc<Outbound>>) -> bool {
+        self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -177,11 +190,22 @@ impl Groups {
         (groups, ToCheck(receiver))
     }
 
-    /// The group of a listener, which is watched like this from now on.
-    pub(crate) fn group(&self, listen: SocketAddr, service: &str, watch: &Watch) -> Arc<Group> {
+    /// The group of a listener, which is watched like this from now on. Secured otherwise than before it is another one, with
+    /// connections of its own.
+    pub(crate) fn group(
+        &self,
+        listen: SocketAddr,
+        service: &str,
+        tls: Option<&Arc<Outbound>>,
+        watch: &Watch,
+    ) -> Arc<Group> {
         let mut known = self.known.lock();
         let key = (listen, service.to_owned());
-        let group = match known.get(&key).and_then(Weak::upgrade) {
+        let group = match known
+            .get(&key)
+            .and_then(Weak::upgrade)
+            .filter(|group| group.has_tls_of(tls))
+        {
             Some(group) => {
                 if **group.watch.load() != *watch {
                     group.watch.store(Arc::new(watch.clone()));
@@ -190,7 +214,7 @@ impl Groups {
             }
             None => {
                 known.retain(|_, group| group.strong_count() > 0);
-                let group = Group::new(service, watch.clone(), &self.counters);
+                let group = Group::new(service, tls.cloned(), watch.clone(), &self.counters);
                 known.insert(key, Arc::downgrade(&group));
                 group
             }
@@ -223,7 +247,7 @@ mod tests {
                 outlier: Some(outlier),
                 check: None,
             };
-            let group = Group::new("shop", watch, &Arc::default());
+            let group = Group::new("shop", None, watch, &Arc::default());
             let endpoint = |last| {
                 let at = SocketAddr::from(([127, 0, 0, last], 80));
                 (at, group.health(at))
@@ -308,12 +332,12 @@ mod tests {
             check: None,
         };
         let listen = ([127, 0, 0, 1], 1).into();
-        let group = groups.group(listen, "shop", &Watch::default());
+        let group = groups.group(listen, "shop", None, &Watch::default());
         let (at, other) = (([127, 0, 0, 1], 2).into(), ([127, 0, 0, 1], 3).into());
         let (health, _other) = (group.health(at), group.health(other));
         (0..10).for_each(|_| group.failed(at, &health));
         assert!(health.is_fit());
-        assert!(Arc::ptr_eq(&group, &groups.group(listen, "shop", &watched)));
+        assert!(Arc::ptr_eq(&group, &groups.group(listen, "shop", None, &watched)));
         (0..5).for_each(|_| group.failed(at, &health));
         assert!(!health.is_fit());
     }

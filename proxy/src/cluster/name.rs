@@ -33,7 +33,11 @@ impl Upstream {
         (budget, resolver): (&Arc<Budget>, &Resolver),
     ) -> Upstream {
         match address {
-            Address::Socket(at) => Upstream::Socket(Endpoint::new(Dial::new(*at, Arc::clone(budget)), options, group)),
+            Address::Socket(at) => Upstream::Socket(Endpoint::new(
+                Dial::new(*at, group.tls().cloned(), Arc::clone(budget)),
+                options,
+                group,
+            )),
             Address::Name(name, port) => Upstream::Name(Arc::new(Name {
                 address: address.clone(),
                 port: *port,
@@ -126,6 +130,7 @@ impl Name {
         let dial = Dial::of_name(
             Arc::clone(&self.resolution),
             (self.address.clone(), at),
+            self.group.tls().cloned(),
             Arc::clone(&self.budget),
         );
         Endpoint::new(dial, self.options, &self.group)

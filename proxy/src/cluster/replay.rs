@@ -132,10 +132,11 @@ fn is_reset(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
             return matches!(
                 io.kind(),
-                ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected
+                // The last one is TLS without its end.
+                ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected | UnexpectedEof
             );
         }
         source = error.source();

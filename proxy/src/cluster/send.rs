@@ -6,8 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use emberline_client::Speaks;
 use http::{Request, Response};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Cluster, UpstreamError,
@@ -18,7 +19,7 @@ use super::{
     retry::{Next, RequestCopy, Retries, Spent},
     upstream_body::UpstreamBody,
 };
-use crate::{body::RequestBody, config::Timeouts};
+use crate::{body::RequestBody, config::Timeouts, wire::transport::Transport};
 
 /// How a request is sent.
 #[derive(Debug, Clone, Copy)]
@@ -221,7 +222,7 @@ impl Cluster {
         &self,
         key: Option<u64>,
         timeouts: &Timeouts,
-    ) -> Result<(TcpStream, InFlight), UpstreamError> {
+    ) -> Result<(Transport, InFlight), UpstreamError> {
         let mut endpoint = self.pick(key, timeouts).await?;
         let mut connect = self.first_patience(&self.retries, timeouts);
         let mut attempts: Option<Attempts> = None;
@@ -229,7 +230,7 @@ impl Cluster {
             let times = times(&self.retries, timeouts, connect, Duration::ZERO);
             let began = Instant::now();
             let mut in_flight = self.begin(Arc::clone(&endpoint));
-            let error = match endpoint.dial().connect(&times).await {
+            let error = match endpoint.dial().connect(&times, Speaks::Bytes).await {
                 Ok(stream) => {
                     in_flight.answered();
                     endpoint.succeeded();

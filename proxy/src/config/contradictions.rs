@@ -8,12 +8,14 @@ use std::{
     net::SocketAddr,
 };
 
+use emberline_client::Tls;
 use emberline_yaml::{Node, Problem};
 
 use http::{HeaderName, uri::PathAndQuery};
 
 use super::{
-    Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Outbound, RetryConfig, Timeouts,
+    Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Inbound, Outbound, RetryConfig,
+    Timeouts,
 };
 use crate::route::RouteTable;
 
@@ -58,6 +60,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
             let message = "`identity: ignore` trusts nobody: remove it, or remove `trusted_callers`";
             say(&format!("inbound[{at}].trusted_callers"), message.to_owned());
         }
+        of_inbound_tls(inbound, |key, message| say(&format!("inbound[{at}].{key}"), message));
         if inbound.to == Address::Socket(inbound.listen) {
             let to = &inbound.to;
             let message = format!("`to: {to}` is the listener itself: set it to the application's address");
@@ -70,6 +73,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         of_destinations(&outbound.destinations, &outbound.service, "", |key, message| {
             say(&format!("outbound[{at}].{key}"), message);
         });
+        of_outbound_tls(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
         of_balancing(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
     }
     let of_outbound = config.outbound.iter().enumerate();
@@ -90,6 +94,48 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong with TLS of an inbound listener; `say` takes its key.
+fn of_inbound_tls(inbound: &Inbound, mut say: impl FnMut(&str, String)) {
+    let tls = inbound.tls.as_ref().filter(|tls| tls.is_on());
+    if let Some(tls) = tls
+        && tls.require_client_certificate
+        && tls.client_ca_file.is_none()
+    {
+        let message = "client certificates cannot be verified without `client_ca_file`: set it, or `require_client_certificate: false`";
+        say("tls", message.to_owned());
+    }
+    if inbound.identity == Some(IdentityRule::Certificate) {
+        if tls.is_none_or(|tls| tls.client_ca_file.is_none()) {
+            let message = "`identity: certificate` trusts nobody without `tls` and its `client_ca_file`: set them";
+            say("identity", message.to_owned());
+        }
+        if !inbound.trusted_callers.is_empty() {
+            let message = "`trusted_callers` has no effect with `identity: certificate`: remove one of them";
+            say("trusted_callers", message.to_owned());
+        }
+    }
+}
+
+/// What is wrong with TLS towards the endpoints of an outbound listener.
+fn of_outbound_tls(outbound: &Outbound, mut say: impl FnMut(&str, String)) {
+    let Some(tls) = &outbound.tls else { return };
+    if let Err(error) = Tls::from(tls).check() {
+        say("tls", format!("tls: {error}"));
+    }
+    if tls.server_name.is_some() && tls.spiffe_id.is_some() {
+        let message = "`server_name` has no effect with `spiffe_id`, which is what is verified: remove one of them";
+        say("tls.server_name", message.to_owned());
+    }
+    let has_names = outbound
+        .destinations
+        .iter()
+        .any(|d| matches!(d.address, Address::Name(..)));
+    if outbound.health.is_some() && has_names && tls.server_name.is_none() && tls.spiffe_id.is_none() {
+        let message = "health checks connect to the addresses of a name: say with `server_name` or `spiffe_id` whose certificate they expect";
+        say("tls", message.to_owned());
+    }
 }
 
 /// What is wrong with the destinations of a service or cluster called `name`; `say` takes a key, which begins with `below`.

@@ -1,7 +1,7 @@
 //! Single values of the configuration. Each is checked where the parser reads it, so that its message carries the
 //! line of the value itself.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
 
 use emberline_model::workload::MAX_NAME_CHARS;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -23,6 +23,16 @@ impl fmt::Display for Address {
         match self {
             Address::Socket(address) => address.fmt(f),
             Address::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl Address {
+    /// The IP address or the name, without the port.
+    pub(crate) fn host(&self) -> Cow<'_, str> {
+        match self {
+            Address::Socket(address) => address.ip().to_string().into(),
+            Address::Name(host, _) => host.into(),
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum IdentityRule {
     Ignore,
     /// Those in `trusted_callers` may; without that list everybody.
     Trusted,
+    /// Those with a verified client certificate may, whatever their address.
+    Certificate,
 }
 
 /// A range of addresses, written as `10.0.0.0/8`; without a length, one address.
@@ -83,6 +85,8 @@ pub(crate) enum Trust {
     Private,
     /// Those in the list.
     Listed(Vec<Network>),
+    /// Those with a verified certificate.
+    Certified,
 }
 
 impl Trust {
@@ -90,6 +94,7 @@ impl Trust {
     pub(crate) fn of(listen: IpAddr, rule: Option<IdentityRule>, callers: &[Network]) -> Trust {
         match rule {
             Some(IdentityRule::Ignore) => Trust::Nobody,
+            Some(IdentityRule::Certificate) => Trust::Certified,
             _ if !callers.is_empty() => Trust::Listed(callers.to_vec()),
             Some(IdentityRule::Trusted) => Trust::Everybody,
             // An unspecified address is also that of the private network that pods are in.
@@ -98,11 +103,12 @@ impl Trust {
         }
     }
 
-    /// Whether a caller is believed.
-    pub(crate) fn trusts(&self, caller: IpAddr) -> bool {
+    /// Whether a caller is believed. What one with a certificate says has to fit that as well ([`crate::tls::Certificate`]).
+    pub(crate) fn trusts(&self, caller: IpAddr, has_certificate: bool) -> bool {
         match self {
             Trust::Nobody => false,
             Trust::Everybody => true,
+            Trust::Certified => has_certificate,
             Trust::Private => is_private(caller),
             Trust::Listed(networks) => networks.iter().any(|network| network.contains(caller)),
         }
@@ -151,10 +157,14 @@ mod tests {
         ] {
             let trust = Trust::of(ip(listen), None, &[]);
             for caller in public {
-                assert!(!trust.trusts(ip(caller)), "{caller} at {listen}");
+                assert!(!trust.trusts(ip(caller), false), "{caller} at {listen}");
             }
             for caller in private {
-                assert_eq!(trust.trusts(ip(caller)), privates_are_trusted, "{caller} at {listen}");
+                assert_eq!(
+                    trust.trusts(ip(caller), false),
+                    privates_are_trusted,
+                    "{caller} at {listen}"
+                );
             }
         }
     }
@@ -177,11 +187,13 @@ mod tests {
             (None, vec!["0.0.0.0/0".parse().unwrap()], "8.8.8.8", true),
         ] {
             assert_eq!(
-                Trust::of(ip("0.0.0.0"), rule, &callers).trusts(ip(caller)),
+                Trust::of(ip("0.0.0.0"), rule, &callers).trusts(ip(caller), false),
                 trusted,
                 "{rule:?} {callers:?} {caller}"
             );
         }
+        let certified = Trust::of(ip("127.0.0.1"), Some(IdentityRule::Certificate), &[]);
+        assert!(certified.trusts(ip("8.8.8.8"), true) && !certified.trusts(ip("127.0.0.1"), false));
         for wrong in ["10.0.0.0/33", "10.0.0/8", "::/129", "x", "10.0.0.0/"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }

@@ -31,7 +31,10 @@ use crate::{
     server::{Caller, Handle, HttpSettings, first_bytes, reply::Reply},
     telemetry::{DestinationId, ResponseFlags, Source, Telemetry},
     trace::{TRACEPARENT, TRACESTATE},
-    wire::detect::{Detected, Expected},
+    wire::{
+        detect::{Detected, Expected},
+        transport::Transport,
+    },
 };
 
 /// Why serving ended.
@@ -63,7 +66,8 @@ where
         Arc::clone(&inner.budget),
         true,
         async move { closing.asked().await },
-        move |mut stream, admission| {
+        move |stream, admission| {
+            let mut stream = Transport::Plain(stream);
             let handler = Application {
                 inner: Arc::clone(&inner),
                 trust: Arc::clone(&trust),
@@ -132,7 +136,7 @@ where
         head.extensions.remove::<OnUpgrade>();
         let number = caller.guard.begin();
         let mut exchange = Exchange::new(Side::Server);
-        exchange.is_trusted = self.trust.trusts(caller.address);
+        exchange.is_trusted = self.trust.trusts(caller.address, false);
         exchange.source = Source::of_caller(caller.address);
         let charged = caller.charge(&head, budget::SERVED);
         let flow = match caller.guard.refusal_of(number) {

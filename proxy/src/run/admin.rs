@@ -1,5 +1,5 @@
 //! The admin port: `/live`, `/ready`, `/metrics`, `/config`, `/profile`. On a thread of its own, which also watches the
-//! configuration file and looks names up.
+//! configuration file and the certificates, and looks names up.
 //!
 //! Guarantees: answers come from memory and never wait for the data path. There are [`MAX_CONNECTIONS`] places; when they
 //! are taken the oldest connection gives its up, so that a probe, which asks at once, is answered whoever holds the
@@ -67,6 +67,7 @@ pub(super) fn start(
                 tokio::select! {
                     () = accept(listener, Arc::clone(&shared)) => {}
                     () = watch_file(&shared) => {}
+                    () = watch_certificates(&shared) => {}
                     () = lookups.run() => {}
                     () = run_checks(to_check) => {}
                     // An error means that the proxy is gone.
@@ -91,6 +92,14 @@ async fn watch_file(shared: &Shared) {
             seen = now;
             shared.reloader.reload(&shared.reporting);
         }
+    }
+}
+
+/// Reads changed certificates again within about a second.
+async fn watch_certificates(shared: &Shared) {
+    loop {
+        tokio::time::sleep(NOTICE).await;
+        shared.reloader.refresh_certificates();
     }
 }
 

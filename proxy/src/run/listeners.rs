@@ -18,11 +18,10 @@ use std::{
 use emberline_model::Side;
 use tokio::sync::mpsc;
 
-use super::plan::{Parts, plan};
+use super::plan::{Parts, PlanError, plan};
 use crate::{
     drain::{Drain, Draining},
     listener::{self, BindError, Neighbours},
-    route::DuplicateTemplate,
     server::{forward::Forwarder, plan::Plan},
     state::{Listener, ListenerId, State},
 };
@@ -156,7 +155,7 @@ impl Listeners {
     }
 
     /// Makes the plans of a state. Endpoints that a listener has already keep their connections.
-    pub(super) fn plan(&self, state: &State, parts: &Parts<'_>) -> Result<Plans, DuplicateTemplate> {
+    pub(super) fn plan(&self, state: &State, parts: &Parts<'_>) -> Result<Plans, PlanError> {
         let plans_of = |wanted: &Listener| {
             let known = self.find(wanted.id);
             let of_worker = |worker: usize| {

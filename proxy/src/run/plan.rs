@@ -1,15 +1,16 @@
 //! From a listener of the state to what it does in a worker.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
+use emberline_client::TlsError;
 use emberline_model::{Side, Workload};
 
 use crate::{
     budget::Budget,
     choose::ChooseCluster,
     cluster::{Cluster, Groups, Http1Options, Upstream},
-    config::{Address, TraceConfig},
+    config::{Address, InboundTls, OutboundTls, TraceConfig},
     counters::Counters,
     filter::{Filter, Hygiene},
     identity::Identity,
@@ -23,8 +24,22 @@ use crate::{
     },
     state::{self, Endpoint, Listener},
     telemetry::Telemetry,
+    tls::Certificates,
     trace::Trace,
 };
+
+/// Why a listener has no plan.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlanError {
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateTemplate),
+    #[error("{listener} listener {address}: tls: {error}")]
+    Tls {
+        listener: &'static str,
+        address: SocketAddr,
+        error: TlsError,
+    },
+}
 
 /// What plans are made with, and what carries them out.
 pub(super) struct Parts<'a> {
@@ -34,6 +49,7 @@ pub(super) struct Parts<'a> {
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
     pub(super) groups: &'a Groups,
+    pub(super) certificates: &'a Certificates,
     pub(super) workload: &'a Workload,
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
@@ -57,7 +73,11 @@ impl Parts<'_> {
 }
 
 /// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
-pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, DuplicateTemplate> {
+pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, PlanError> {
+    let met = |tls: &InboundTls| {
+        let met = parts.certificates.inbound(tls, listener.protocol);
+        met.map_err(|error| of_tls(listener, error))
+    };
     let filters: Vec<Box<dyn Filter>> = vec![
         Box::new(Hygiene { strip: true }),
         Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
@@ -70,6 +90,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         side: listener.id.side,
         protocol: listener.protocol,
         is_http: listener.services.iter().any(is_http),
+        tls: listener.tls.as_ref().map(met).transpose()?,
         trust: listener.trust.clone(),
         hosts: HostTable::new(services.clone().map(|service| service.hosts.as_deref())),
         services: (0..listener.services.len())
@@ -80,13 +101,16 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
     })
 }
 
+fn of_tls(listener: &Listener, error: TlsError) -> PlanError {
+    PlanError::Tls {
+        listener: listener.id.side_name(),
+        address: listener.id.address,
+        error,
+    }
+}
+
 /// The service at a position of a listener. All its clusters share what is known of an address.
-fn service(
-    listener: &Listener,
-    at: usize,
-    parts: &Parts<'_>,
-    previous: Option<&Plan>,
-) -> Result<Service, DuplicateTemplate> {
+fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Service, PlanError> {
     let wanted = &listener.services[at];
     let options = Http1Options {
         max_idle: parts.max_idle,
@@ -94,9 +118,14 @@ fn service(
         max_header_bytes: parts.http.limits().max_header_bytes,
     };
     let cluster = &wanted.cluster;
+    let secured = |tls: &OutboundTls| {
+        let secured = parts.certificates.outbound(tls);
+        secured.map_err(|error| of_tls(listener, error))
+    };
+    let secured = cluster.tls.as_ref().map(secured).transpose()?;
     let group = parts
         .groups
-        .group(listener.id.address, &cluster.service, &cluster.watch);
+        .group(listener.id.address, &cluster.service, secured.as_ref(), &cluster.watch);
     let is_same = |known: &&Upstream| known.options() == options && Arc::ptr_eq(known.group(), &group);
     let mut made: HashMap<Address, Upstream> = HashMap::new();
     let mut upstream = |address: &Address| {

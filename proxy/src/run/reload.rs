@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use super::{
     Addresses,
     listeners::{Listeners, Listening, Sockets},
-    plan::Parts,
+    plan::{Parts, PlanError},
 };
 use crate::{
     budget::Budget,
@@ -30,9 +30,9 @@ use crate::{
     config::{self, Config},
     reporting::Reporting,
     resolve::Resolver,
-    route::DuplicateTemplate,
     server::HttpSettings,
     state::State,
+    tls::Certificates,
 };
 
 /// Result of a reload.
@@ -93,6 +93,7 @@ pub(super) struct Reloader {
     resolver: Resolver,
     groups: Groups,
     chooser: Option<Arc<dyn ChooseCluster>>,
+    certificates: Certificates,
     file: Option<PathBuf>,
 }
 
@@ -120,7 +121,7 @@ impl Reloader {
         reporting: &Reporting,
         (resolver, groups, chooser): (Resolver, Groups, Option<Arc<dyn ChooseCluster>>),
         (listeners, sockets): (Listeners, Sockets),
-    ) -> Result<Reloader, DuplicateTemplate> {
+    ) -> Result<Reloader, PlanError> {
         let state = State::from(&config);
         let reloader = Reloader {
             http: HttpSettings::new(config.limits),
@@ -137,6 +138,7 @@ impl Reloader {
             resolver,
             groups,
             chooser,
+            certificates: Certificates::new(&reporting.counters),
             file: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
         };
         {
@@ -145,6 +147,7 @@ impl Reloader {
             let plans = listeners.plan(&state, &parts)?;
             listeners.apply(&state, (plans, sockets), &parts);
         }
+        reloader.certificates.note_ends();
         Ok(reloader)
     }
 
@@ -204,6 +207,11 @@ impl Reloader {
         })
     }
 
+    /// Reads certificates that have changed.
+    pub(super) fn refresh_certificates(&self) {
+        self.certificates.refresh();
+    }
+
     /// Takes the file over.
     pub(super) fn reload(&self, reporting: &Reporting) -> Reloaded {
         let Some(file) = &self.file else {
@@ -257,6 +265,7 @@ impl Reloader {
             tracing::info!(listener, %address, "listener removed; draining requests in flight");
         }
         self.state.store(Arc::new(state));
+        self.certificates.note_ends();
         Ok(())
     }
 
@@ -273,6 +282,7 @@ impl Reloader {
             budget: &self.budget,
             resolver: &self.resolver,
             groups: &self.groups,
+            certificates: &self.certificates,
             workload: &self.workload,
             max_idle: limits.max_idle_connections.min(room),
             trace: state.trace,

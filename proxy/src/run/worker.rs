@@ -26,7 +26,11 @@ use crate::{
     drain::{Drain, Draining},
     listener::{self, Admission},
     server::{self, forward::Forwarder, tcp::FirstWord},
-    wire::detect::{Detected, Expected},
+    tls::Begun,
+    wire::{
+        detect::{Detected, Expected},
+        transport::Transport,
+    },
 };
 
 /// How often connections to destinations are looked over.
@@ -176,39 +180,63 @@ impl Open {
 }
 
 /// One connection, whatever it speaks.
-async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, admission: &Admission) {
-    let (protocol, expected) = {
+async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, admission: &Admission) {
+    let (protocol, expected, mut tls) = {
         let plan = forwarder.plan.load();
         let expected = if plan.is_http {
             Expected::Http
         } else {
             Expected::Anything
         };
-        (plan.protocol, expected)
+        (plan.protocol, expected, plan.tls.clone())
     };
-    let mut upstream = None;
-    let (detected, prefix) = match protocol {
-        Protocol::Http1 => (Detected::Http1, Bytes::new()),
-        Protocol::Http2 => (Detected::Http2, Bytes::new()),
-        Protocol::Tcp => (Detected::Tcp, Bytes::new()),
-        Protocol::Auto => {
-            let wait = Duration::from_millis(forwarder.http.limits().detect_ms);
-            loop {
+    let mut stream = Transport::Plain(stream);
+    let (mut upstream, mut agreed, mut _charge) = (None, None, None);
+    let (detected, prefix) = loop {
+        stream = match stream {
+            Transport::Plain(plain) if let Some(inbound) = tls.take() => {
+                let times = times_to_begin(&forwarder, protocol);
+                // Boxed, so that the many connections in plaintext do not pay for its size.
+                let beginning = inbound.begin(plain, admission, times, &draining, &forwarder.counters);
+                match Box::pin(beginning).await {
+                    Begun::Secured(secured, spoken, charge) => {
+                        (agreed, _charge) = (spoken, Some(charge));
+                        secured
+                    }
+                    Begun::Plain(plain) => Transport::Plain(plain),
+                    Begun::Silent(plain) => {
+                        tls = Some(inbound);
+                        Transport::Plain(plain)
+                    }
+                    Begun::Over => return,
+                }
+            }
+            known => known,
+        };
+        match (protocol, agreed) {
+            (Protocol::Http1, _) => break (Detected::Http1, Bytes::new()),
+            (Protocol::Http2, _) => break (Detected::Http2, Bytes::new()),
+            (Protocol::Tcp, _) => break (Detected::Tcp, Bytes::new()),
+            (Protocol::Auto, Some(agreed)) => break (agreed, Bytes::new()),
+            // What began with silence can still become TLS.
+            (Protocol::Auto, None) if tls.is_some() => {}
+            (Protocol::Auto, None) => {
+                let wait = Duration::from_millis(forwarder.http.limits().detect_ms);
                 match server::first_bytes(&mut stream, expected, wait, &draining, &forwarder.counters).await {
                     Some((Detected::Silent, _)) => {}
                     Some(found) => break found,
                     None => return,
                 }
-                // Boxed: most callers speak at once.
-                match Box::pin(forwarder.first_word(&stream, expected, admission, &draining)).await {
-                    FirstWord::Caller => {}
-                    FirstWord::Destination(connected) => {
-                        upstream = Some(*connected);
-                        break (Detected::Tcp, Bytes::new());
-                    }
-                    FirstWord::Nobody => return,
-                }
             }
+        }
+        // Boxed: most callers speak at once.
+        match Box::pin(forwarder.first_word(&mut stream, expected, admission, &draining)).await {
+            FirstWord::Caller => {}
+            FirstWord::Destination(connected) => {
+                upstream = Some(*connected);
+                break (Detected::Tcp, Bytes::new());
+            }
+            FirstWord::Nobody => return,
         }
     };
     if matches!(detected, Detected::Http1 | Detected::Http2) {
@@ -229,6 +257,16 @@ async fn serve(mut stream: TcpStream, forwarder: Arc<Forwarder>, draining: Drain
         Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, upstream, admission, draining)).await,
         Detected::Silent | Detected::Nothing => {}
     }
+}
+
+/// How long a caller may be silent before it is taken for one in plaintext, and how long a handshake may take.
+fn times_to_begin(forwarder: &Forwarder, protocol: Protocol) -> (Duration, Duration) {
+    let times = forwarder.http.caller_times();
+    let wait = match protocol {
+        Protocol::Auto | Protocol::Tcp => Duration::from_millis(forwarder.http.limits().detect_ms),
+        Protocol::Http1 | Protocol::Http2 => times.keep_alive,
+    };
+    (wait, times.header)
 }
 
 #[cfg(test)]

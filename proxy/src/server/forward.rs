@@ -27,7 +27,7 @@ use crate::{
     counters::Counters,
     filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
     record::{Recorded, Tracker},
-    telemetry::{DestinationId, Protocol, ResponseFlags, RouteId, Source, Telemetry},
+    telemetry::{DestinationId, PEER_HEADER, Protocol, ResponseFlags, RouteId, Source, Telemetry},
     wire::headers::names_websocket,
 };
 
@@ -66,7 +66,14 @@ impl Handle for Arc<Forwarder> {
         let number = caller.guard.begin();
         let mut exchange = Exchange::new(plan.side);
         if plan.side == Side::Server {
-            exchange.is_trusted = plan.trust.trusts(caller.address);
+            let certificate = caller.certificate.as_deref();
+            exchange.is_trusted = plan.trust.trusts(caller.address, certificate.is_some());
+            if let Some(certificate) = certificate
+                && !certificate.fits(head.headers.get(PEER_HEADER))
+            {
+                exchange.is_trusted = false;
+                self.counters.identities_refused.add();
+            }
             exchange.source = Source::of_caller(caller.address);
         }
         let charged = caller.charge(&head, budget::REQUEST);

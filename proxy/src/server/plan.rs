@@ -10,6 +10,8 @@ mod rule;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use std::sync::Arc;
+
 use emberline_model::Side;
 use http::request::Parts;
 pub(crate) use rule::Rule;
@@ -21,6 +23,7 @@ use crate::{
     filter::{Filter, Refused},
     route::{RouteTable, host::HostTable},
     telemetry::{DestinationId, RouteId},
+    tls::Inbound,
 };
 
 /// A plan, made of a listener of [`crate::state`].
@@ -29,6 +32,8 @@ pub(crate) struct Plan {
     /// Inbound listeners are on the server's side, outbound ones on the client's.
     pub(crate) side: Side,
     pub(crate) protocol: Protocol,
+    /// How callers are met, where it is not in plaintext.
+    pub(crate) tls: Option<Arc<Inbound>>,
     /// HTTP is spoken here, whatever comes.
     pub(crate) is_http: bool,
     /// Whose word counts.

@@ -11,12 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 
-use crate::wire::io::GuardedIo;
+use crate::wire::{io::GuardedIo, transport::Transport};
 
 /// Size of each direction's buffer: what one system call moves at most.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -82,8 +79,8 @@ pub(super) enum Relayed {
 
 /// Passes bytes both ways, first those that the destination has sent `early`.
 pub(super) async fn relay(
-    caller: GuardedIo<TcpStream>,
-    destination: TcpStream,
+    caller: GuardedIo<Transport>,
+    destination: Transport,
     early: &[u8],
     limit: Duration,
     sent: &AtomicU64,

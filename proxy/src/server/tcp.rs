@@ -18,7 +18,6 @@ use std::{
 
 use bytes::Bytes;
 use emberline_profiler::Labeled;
-use tokio::net::TcpStream;
 
 use super::{
     Charge,
@@ -36,7 +35,7 @@ use crate::{
     telemetry::{
         DestinationId, InFlight, Label, Meters, OpenId, Protocol, RequestRecord, ResponseFlags, SeriesId, Telemetry,
     },
-    wire::{detect::Expected, io::GuardedIo},
+    wire::{detect::Expected, io::GuardedIo, transport::Transport},
 };
 
 /// The name of the one route of TCP connections.
@@ -64,7 +63,7 @@ impl Forwarder {
     /// Where HTTP is expected, or was answered, it is the caller who speaks first: its silence costs no connection to a destination.
     pub(crate) async fn first_word(
         &self,
-        stream: &TcpStream,
+        stream: &mut Transport,
         expected: Expected,
         admission: &Admission,
         draining: &Draining,
@@ -82,7 +81,7 @@ impl Forwarder {
         tokio::pin!(give_way);
         give_way.as_mut().enable();
         let caller = admission.caller;
-        let destination = if is_http {
+        let mut destination = if is_http {
             None
         } else {
             // Where nobody can be reached the caller may still speak, and gets its answer in what it speaks.
@@ -92,19 +91,18 @@ impl Forwarder {
             }
         };
         let destination_speaks = async {
-            match &destination {
-                Some(destination) => destination.stream.peek(&mut [0]).await,
+            match &mut destination {
+                Some(destination) => destination.stream.readable().await,
                 None => std::future::pending().await,
             }
         };
         let mut draining = draining.clone();
-        let mut first_byte = [0];
         let destination_spoke = tokio::select! {
             biased;
-            caller = stream.peek(&mut first_byte) => {
-                return if matches!(caller, Ok(1..)) { FirstWord::Caller } else { FirstWord::Nobody };
+            caller = stream.readable() => {
+                return if matches!(caller, Ok(true)) { FirstWord::Caller } else { FirstWord::Nobody };
             }
-            spoke = destination_speaks => matches!(spoke, Ok(1..)),
+            spoke = destination_speaks => matches!(spoke, Ok(true)),
             // The caller is asked again whether it speaks now, without a connection for it.
             () = give_way => return FirstWord::Caller,
             () = tokio::time::sleep(limit) => false,
@@ -120,7 +118,7 @@ impl Forwarder {
     /// `upstream` is the destination's end if it is connected already.
     pub(crate) async fn carry_tcp(
         &self,
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         upstream: Option<Connected>,
         admission: &Admission,
@@ -186,7 +184,7 @@ impl Forwarder {
 
 /// A destination's end of a connection.
 pub(crate) struct Connected {
-    stream: TcpStream,
+    stream: Transport,
     in_flight: cluster::InFlight,
     /// How long it took to get it.
     after: Duration,

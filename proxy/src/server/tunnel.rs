@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::relay::{Relayed, relay};
 use crate::{
     cluster::{InFlight, Switched},
     record::Tracker,
     telemetry::ResponseFlags,
-    wire::io::GuardedIo,
+    wire::{io::GuardedIo, transport::Transport},
 };
 
 /// Both ends, from the 101 on.
@@ -37,7 +36,7 @@ impl Tunnel {
     pub(super) async fn carry(mut self) {
         // A caller that did not get its 101 has left, which is what its record says.
         let Ok(upgraded) = self.caller.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<GuardedIo<TcpStream>>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<GuardedIo<Transport>>>() else {
             return;
         };
         let caller = parts.io.into_inner().into_opaque(parts.read_buf);

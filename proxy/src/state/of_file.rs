@@ -7,7 +7,7 @@ use emberline_model::Side;
 use super::{Cluster, Endpoint, Identities, Listener, Service, State, Subset};
 use crate::{
     cluster::{Sharing, Watch},
-    config::{ClusterConfig, Config, DestinationConfig, Outbound, Trust},
+    config::{ClusterConfig, Config, DestinationConfig, InboundTls, Outbound, Trust},
 };
 
 impl From<&Config> for State {
@@ -18,6 +18,7 @@ impl From<&Config> for State {
             listeners.push(Listener {
                 id: identities.next(Side::Server, inbound.listen),
                 protocol: inbound.protocol,
+                tls: inbound.tls.clone().filter(InboundTls::is_on),
                 trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
                 services: vec![Service {
                     hosts: None,
@@ -28,6 +29,7 @@ impl From<&Config> for State {
                             address: inbound.to.clone(),
                             weight: 1,
                         }],
+                        tls: None,
                         sharing: Sharing::default(),
                         watch: Watch::default(),
                     },
@@ -47,6 +49,7 @@ impl From<&Config> for State {
             listeners.push(Listener {
                 id: identities.next(Side::Client, outbound.listen),
                 protocol: outbound.protocol,
+                tls: None,
                 // The workload itself, which says nothing that counts.
                 trust: Trust::Everybody,
                 services: vec![service(outbound)],
@@ -72,6 +75,7 @@ fn service(outbound: &Outbound) -> Service {
         cluster: Cluster {
             service: outbound.service.clone(),
             endpoints: endpoints(&outbound.destinations),
+            tls: outbound.tls.clone(),
             sharing: Sharing {
                 balancer: outbound.balancer,
                 options: outbound.balancer_options,

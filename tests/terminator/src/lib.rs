@@ -17,7 +17,8 @@ use std::{
 
 use parking_lot::RwLock;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    date_time_ymd,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -87,10 +88,15 @@ impl Authority {
         self.faulty(names, Fault::None)
     }
 
-    /// Signs a certificate that something is wrong with.
+    /// Signs a certificate that something is wrong with. Names with `://` are URIs.
     pub fn faulty(&self, names: &[&str], fault: Fault) -> Certified {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let (uris, names): (Vec<String>, Vec<String>) = names
+            .iter()
+            .map(|&name| name.to_owned())
+            .partition(|name| name.contains("://"));
         let mut params = CertificateParams::new(names).unwrap();
+        let uris = uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
         params
             .distinguished_name
             .push(DnType::CommonName, "a certificate of a test");

@@ -22,6 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use emberline_client::Speaks;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::HOST};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -237,7 +238,7 @@ impl Http1Pool {
                             if has_ended(&error) {
                                 self.dial.counters().pooled_failures.add();
                             }
-                            return Err(UpstreamError::from_hyper(self.dial.address(), error).into());
+                            return Err(self.dial.failure(error).into());
                         }
                     };
                     self.dial.counters().retries.add();
@@ -257,20 +258,20 @@ impl Http1Pool {
             Ok(response) => Ok(self.body_of(response, connection, times)),
             Err(SendError::Timeout) => Err(times.late(self.dial.address()).into()),
             Err(SendError::Failed { error, unsent }) => Err(Failed {
-                error: UpstreamError::from_hyper(self.dial.address(), error),
+                error: self.dial.failure(error),
                 again: unsent,
             }),
         }
     }
 
     async fn open(&self, times: &Times) -> Result<Connection, UpstreamError> {
-        let stream = self.dial.connect(times).await?;
+        let stream = self.dial.connect(times, Speaks::Http1).await?;
         let (sender, driver) = http1::Builder::new()
             .max_header_size(self.options.max_header_bytes)
             .max_buf_size(self.options.max_header_bytes.max(MOST_READ_BYTES))
             .handshake(TokioIo::new(Socket::new(stream, Arc::clone(self.dial.budget()))))
             .await
-            .map_err(|error| UpstreamError::from_hyper(self.dial.address(), error))?;
+            .map_err(|error| self.dial.failure(error))?;
         Ok(Connection {
             sender,
             driver: Box::pin(driver),

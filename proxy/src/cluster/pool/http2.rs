@@ -26,6 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use emberline_client::{Speaks, cause};
 use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -438,7 +439,7 @@ impl Http2Pool {
         times: &Times,
     ) -> Result<(SendRequest<RequestBody>, usize, Windows), UpstreamError> {
         let windows = self.dial.budget().reserve_windows(CONNECTION_WINDOW);
-        let stream = self.dial.connect(times).await?;
+        let stream = self.dial.connect(times, Speaks::Http2).await?;
         let watched = Watched {
             polled: Arc::default(),
             is_told: Arc::default(),
@@ -453,25 +454,26 @@ impl Http2Pool {
             .max_header_list_size(u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| UpstreamError::from_hyper(self.dial.address(), error))?;
+            .map_err(|error| self.dial.failure(error))?;
         let told = async {
-            let mut ended = false;
-            while driver.current_max_send_streams() == UNTOLD && !ended {
+            while driver.current_max_send_streams() == UNTOLD {
                 tokio::select! {
-                    _ = &mut driver => ended = true,
+                    ended = &mut driver => return Some(ended),
                     () = watched.polled.notified() => {}
                 }
             }
-            ended
+            None
         };
-        let ended = tokio::time::timeout(TOLD_WITHIN, told).await.unwrap_or(false);
+        let ended = tokio::time::timeout(TOLD_WITHIN, told).await.unwrap_or(None);
         watched.is_told.store(true, Ordering::Relaxed);
-        if ended {
+        if let Some(ended) = ended {
+            // Such as the refusal of a client certificate, which comes after the handshake.
+            let why = ended.map_or_else(|error| format!(": {}", cause(&error)), |()| String::new());
             return Err(UpstreamError::Connect {
                 address: self.dial.address().clone(),
                 source: io::Error::new(
                     io::ErrorKind::ConnectionAborted,
-                    "the connection ended before HTTP/2 settings came",
+                    format!("the connection ended before HTTP/2 settings came{why}"),
                 ),
             });
         }
@@ -518,7 +520,7 @@ impl Http2Pool {
                     Some(again) if is_first => request = again,
                     again => {
                         return Err(Failed {
-                            error: UpstreamError::from_hyper(self.dial.address(), error),
+                            error: self.dial.failure(error),
                             again: again.map(Box::new),
                         });
                     }

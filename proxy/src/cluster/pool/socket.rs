@@ -13,27 +13,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     budget::Budget,
-    wire::io::{SMALL_READ, poll_read_up_to},
+    wire::{
+        io::{SMALL_READ, poll_read_up_to},
+        transport::Transport,
+    },
 };
 
 /// An open socket to an endpoint.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Transport,
     budget: Arc<Budget>,
     /// Why nothing more can be written.
     failure: Option<io::ErrorKind>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, budget: Arc<Budget>) -> Socket {
+    pub(super) fn new(stream: Transport, budget: Arc<Budget>) -> Socket {
         Socket {
             stream,
             budget,
@@ -42,14 +42,14 @@ impl Socket {
     }
 
     /// The bare socket, for another protocol than HTTP.
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Transport {
         self.stream
     }
 
     fn write_with(
         &mut self,
         cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut Transport>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.failure.is_some() {
             return Poll::Pending;
@@ -69,7 +69,7 @@ impl Socket {
 /// A endpoint's end of a connection that has switched protocols.
 #[derive(Debug)]
 pub(crate) struct Switched {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Transport,
     /// What it sent right after its 101.
     pub(crate) early: Bytes,
 }
@@ -131,7 +131,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
@@ -141,7 +141,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
-        let mut socket = Socket::new(stream, budget);
+        let mut socket = Socket::new(Transport::Plain(stream), budget);
         socket.write_all(b"request").await.unwrap();
         let (mut endpoint, _) = listener.accept().await.unwrap();
         endpoint.readable().await.unwrap();

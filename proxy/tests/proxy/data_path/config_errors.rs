@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, hosts, routes, \
-             destinations, clusters, rules, balancer, hash_on, balancer_options, outlier, health, retries, protocol, timeouts)",
+             destinations, clusters, rules, tls, balancer, hash_on, balancer_options, outlier, health, retries, protocol, timeouts)",
         ),
         (
             "drain_seconds: 10",
@@ -270,6 +270,35 @@ fn hostile_yaml_is_an_error_and_not_a_hang() {
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
                 d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
     message(bomb);
+}
+
+#[test]
+fn tls_that_verifies_nobody_is_refused() {
+    let inbound = |more: &str| changed(", protocol: auto", &format!(", protocol: auto, {more}"));
+    for (said, expected) in [
+        (
+            inbound("tls: {cert_file: a, key_file: b}"),
+            "client certificates cannot be verified without `client_ca_file`: set it, or `require_client_certificate: false`",
+        ),
+        (
+            inbound("identity: certificate"),
+            "`identity: certificate` trusts nobody without `tls` and its `client_ca_file`: set them",
+        ),
+        (
+            changed("service: checkout", "service: checkout\n    tls: {spiffe_id: cart}"),
+            "`cart` is not a SPIFFE id: use, for example, `spiffe://cluster.local/ns/shop/sa/cart`",
+        ),
+        (
+            changed("service: checkout", "service: checkout\n    tls: {cert_file: a}"),
+            "`cert_file` is set without `key_file`: set both, or neither",
+        ),
+        (
+            changed("service: checkout", "service: checkout\n    health: {}\n    tls: {}"),
+            "health checks connect to the addresses of a name: say with `server_name` or `spiffe_id` whose certificate they expect",
+        ),
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 proptest::proptest! {

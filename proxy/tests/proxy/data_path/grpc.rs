@@ -26,7 +26,7 @@ fn trailers(status: &'static str) -> Frame<Bytes> {
 
 /// A gRPC application: `/shop.Echo/Say` echoes, `/shop.Echo/Refuse` answers with trailers only, `/shop.Echo/Fail` fails
 /// after a message, `/shop.Echo/Hang` never ends, `/plain` is no gRPC.
-async fn grpc_app() -> SocketAddr {
+pub(super) async fn grpc_app() -> SocketAddr {
     raw_app(|stream: TcpStream| async move {
         let service = service_fn(|request: Request<Incoming>| async move {
             assert!(!request.headers().contains_key("x-emberline-peer"));
@@ -58,7 +58,7 @@ async fn grpc_app() -> SocketAddr {
     .await
 }
 
-fn call(path: &str, body: AnyBody) -> Request<AnyBody> {
+pub(super) fn call(path: &str, body: AnyBody) -> Request<AnyBody> {
     Request::builder()
         .method("POST")
         .uri(format!("http://test{path}"))
@@ -68,7 +68,7 @@ fn call(path: &str, body: AnyBody) -> Request<AnyBody> {
         .unwrap()
 }
 
-fn status_of(trailers: Option<&HeaderMap>) -> Option<&str> {
+pub(super) fn status_of(trailers: Option<&HeaderMap>) -> Option<&str> {
     trailers?.get("grpc-status")?.to_str().ok()
 }
 

@@ -14,6 +14,7 @@ mod hygiene;
 mod identity;
 mod keep_alive;
 mod listeners;
+mod mutual_tls;
 mod names;
 mod outcomes;
 mod process;

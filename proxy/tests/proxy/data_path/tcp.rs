@@ -7,7 +7,7 @@ use tokio::{
 
 use super::support::*;
 
-async fn echo() -> std::net::SocketAddr {
+pub(super) async fn echo() -> std::net::SocketAddr {
     raw_app(|mut stream: TcpStream| async move {
         let (mut reading, mut writing) = stream.split();
         let _ = tokio::io::copy(&mut reading, &mut writing).await;

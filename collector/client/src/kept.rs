@@ -1,0 +1,92 @@
+//! What files held when they could last be used.
+//!
+//! Guarantees: files are read again when one of them has changed; where they can no longer be used (a certificate was replaced
+//! before its key, half of a file is written) what was read before stays in effect, which is logged once per change. Who asks
+//! for what is in effect waits for no file.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use crate::tls::TlsError;
+
+/// What became of a look at the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshed {
+    /// They are as they were.
+    Unchanged,
+    /// They were read.
+    Read,
+    /// They have changed and cannot be used: what was read before stays in effect.
+    Unusable,
+}
+
+/// What files held.
+#[derive(Debug)]
+pub struct Kept<T> {
+    paths: Vec<PathBuf>,
+    /// Held while the files are read.
+    stamps: Mutex<Vec<Stamp>>,
+    value: Mutex<Option<Arc<T>>>,
+}
+
+/// What tells one state of a file from another; links are followed, as mounted secrets are links.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+
+impl Stamp {
+    fn of(path: &Path) -> Stamp {
+        let data = std::fs::metadata(path).ok();
+        Stamp(data.map(|data| (data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec())))
+    }
+}
+
+impl<T> Kept<T> {
+    /// Of files that were not read yet.
+    pub fn new(paths: Vec<PathBuf>) -> Kept<T> {
+        Kept {
+            paths,
+            stamps: Mutex::default(),
+            value: Mutex::default(),
+        }
+    }
+
+    /// What is in effect.
+    pub fn get(&self) -> Option<Arc<T>> {
+        self.value.lock().clone()
+    }
+
+    /// Looks at the files, and has them read if they have changed.
+    ///
+    /// # Errors
+    /// When they cannot be used and never could.
+    pub fn refresh(&self, read: impl FnOnce() -> Result<T, TlsError>) -> Result<Refreshed, TlsError> {
+        let mut seen = self.stamps.lock();
+        // Before the files are read: what changes meanwhile is read next time.
+        let stamps: Vec<Stamp> = self.paths.iter().map(|path| Stamp::of(path)).collect();
+        let is_first = self.get().is_none();
+        if !is_first && *seen == stamps {
+            return Ok(Refreshed::Unchanged);
+        }
+        match read() {
+            Ok(value) => {
+                *seen = stamps;
+                *self.value.lock() = Some(Arc::new(value));
+                if !is_first {
+                    tracing::info!("certificates reloaded");
+                }
+                Ok(Refreshed::Read)
+            }
+            Err(error) if is_first => Err(error),
+            Err(error) => {
+                tracing::warn!("the changed certificates cannot be used; keeping the previous ones: {error}");
+                *seen = stamps;
+                Ok(Refreshed::Unusable)
+            }
+        }
+    }
+}
