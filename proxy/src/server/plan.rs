@@ -8,13 +8,10 @@
 
 mod rule;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
-
-use std::sync::Arc;
-
 use emberline_model::Side;
 use http::request::Parts;
 pub(crate) use rule::Rule;
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crate::{
     choose::{Asked, Choice, ChooseCluster},
