@@ -9,7 +9,7 @@ use std::{
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
-use crate::tls::TlsError;
+use crate::settings::TlsError;
 
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]

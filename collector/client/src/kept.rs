@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::tls::TlsError;
+use crate::settings::TlsError;
 
 /// What became of a look at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::tls::TlsError;
+use crate::settings::TlsError;
 
 /// The largest file of certificates that is read; bundles of all public CAs have a quarter of a megabyte.
 const MAX_FILE_BYTES: u64 = 4 << 20;

@@ -150,9 +150,9 @@ mod tests {
     /// Addresses that share weights.
     fn groups(sizes: &[(u8, u32)]) -> Vec<(Vec<Arc<Endpoint>>, u32)> {
         let budget = Budget::new(&crate::config::Limits::default(), &Arc::default());
-        let watched = Group::new("shop", Watch::default(), &Arc::default());
+        let watched = Group::new("shop", None, Watch::default(), &Arc::default());
         let endpoint = |group: usize, last: u8| {
-            let dial = Dial::new(([127, 0, group as u8, last], 80).into(), Arc::clone(&budget));
+            let dial = Dial::new(([127, 0, group as u8, last], 80).into(), None, Arc::clone(&budget));
             Endpoint::new(dial, Http1Options::default(), &watched)
         };
         let group =

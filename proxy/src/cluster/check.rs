@@ -132,7 +132,7 @@ async fn ask(at: SocketAddr, config: &HealthConfig, tls: Option<&Outbound>) -> R
                 .body(Full::<Bytes>::default())
                 .map_err(in_words)?;
             let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.map_err(in_words)?;
-            judge(config, over(connection, sender.send_request(request)).await?)
+            judge(config, &over(connection, sender.send_request(request)).await?)
         }
         CheckKind::Http2 => {
             let request = Request::get(format!("http://{at}{}", config.path))
@@ -140,7 +140,7 @@ async fn ask(at: SocketAddr, config: &HealthConfig, tls: Option<&Outbound>) -> R
                 .body(Full::<Bytes>::default())
                 .map_err(in_words)?;
             let (mut sender, connection) = http2(stream).await?;
-            judge(config, over(connection, sender.send_request(request)).await?)
+            judge(config, &over(connection, sender.send_request(request)).await?)
         }
         CheckKind::Grpc => {
             let request = Request::post(format!("http://{at}/grpc.health.v1.Health/Check"))
@@ -186,7 +186,7 @@ async fn over<T, E: fmt::Display>(
     }
 }
 
-fn judge(config: &HealthConfig, response: Response<Incoming>) -> Result<(), Failure> {
+fn judge(config: &HealthConfig, response: &Response<Incoming>) -> Result<(), Failure> {
     let status = response.status();
     let is_expected = match config.expect {
         Some(expected) => status.as_u16() == expected,

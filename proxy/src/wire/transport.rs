@@ -47,8 +47,8 @@ pub(crate) struct Secured {
 
 #[derive(Debug)]
 enum End {
-    /// Of a caller.
-    Caller(TlsStream<TcpStream>),
+    /// Of a caller. Boxed, as it is in the other one.
+    Caller(Box<TlsStream<TcpStream>>),
     /// To an endpoint.
     Endpoint(Stream),
 }
@@ -70,7 +70,7 @@ impl Transport {
     /// A caller's, after the handshake.
     pub(crate) fn of_caller(stream: TlsStream<TcpStream>, certificate: Option<Arc<Certificate>>) -> Transport {
         Transport::Tls(Box::new(Secured {
-            end: End::Caller(stream),
+            end: End::Caller(Box::new(stream)),
             ahead: Bytes::new(),
             certificate,
         }))

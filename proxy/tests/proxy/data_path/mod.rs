@@ -20,6 +20,7 @@ mod outcomes;
 mod process;
 mod reload;
 mod reload_load;
+mod rules;
 mod services;
 mod streams;
 mod support;

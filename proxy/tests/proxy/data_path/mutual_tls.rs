@@ -417,7 +417,8 @@ fn a_hundred_rotations_under_load_fail_no_request() {
         for _ in 0..100 {
             mesh.issue("cart", &[CART]);
             mesh.issue("frontend", &[FRONTEND]);
-            (callee.reload(), caller.reload());
+            callee.reload();
+            caller.reload();
             let until = asked.load(Ordering::SeqCst) + 3;
             eventually("requests pass", || asked.load(Ordering::SeqCst) >= until).await;
             // The grain of a file's time.
