@@ -4,6 +4,8 @@
 //! are told as problems; a target that two sources give is there once; no source gives more than the limit.
 //!
 //! Wrong on purpose: a change of a file is seen by its time and length; one that keeps both is missed until the next.
+//!
+//! One file because each source of targets keeps and tells the same things. A third of it are tests with a name server of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -92,7 +92,7 @@ fn an_endpoint_that_is_busy_gets_no_more() {
             let asked = tokio::spawn(get(listen, "/"));
             let both = async {
                 while !asked.is_finished() && stuck.requests() == 0 {
-                    tokio::task::yield_now().await
+                    tokio::task::yield_now().await;
                 }
             };
             both.await;

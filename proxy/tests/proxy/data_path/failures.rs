@@ -122,7 +122,8 @@ fn a_stream_of_events_may_be_silent_for_longer_than_a_body() {
         })
         .await;
         let proxy = inbound("cart", "\"/\"", app, SHORT);
-        let answer = send_raw(proxy.addresses().inbound[0], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = send_raw(proxy.addresses().inbound[0], request).await;
         assert!(answer.contains("data: 1") && answer.contains("data: 2"), "{answer}");
         assert_eq!(flag(&proxy.metrics(), "SI"), 0);
         stop(proxy).await;

@@ -17,6 +17,7 @@ mod listeners;
 mod mutual_tls;
 mod names;
 mod outcomes;
+mod probes;
 mod process;
 mod reload;
 mod reload_load;
