@@ -210,17 +210,17 @@ mod tests {
 
     use super::*;
 
-    fn retries(config: RetryConfig) -> Retries {
+    fn retries(config: &RetryConfig) -> Retries {
         Retries::new(RetryConfig {
             attempts: 1,
             on: vec![RetryOn::Reset],
-            ..config
+            ..config.clone()
         })
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_is_a_share_of_the_requests_of_ten_seconds() {
-        let retries = retries(RetryConfig {
+        let retries = retries(&RetryConfig {
             budget_percent: 20,
             budget_min_per_second: 0,
             ..RetryConfig::default()
@@ -242,7 +242,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn few_requests_have_retries_too() {
-        let retries = retries(RetryConfig::default());
+        let retries = retries(&RetryConfig::default());
         assert_eq!((0..1_000).take_while(|_| retries.withdraw()).count(), 100);
     }
 
@@ -253,11 +253,11 @@ mod tests {
             *request.method_mut() = method;
             request
         };
-        let careful = retries(RetryConfig::default());
+        let careful = retries(&RetryConfig::default());
         assert!(careful.begin(&mut request(Method::POST)).is_none());
         let copy = careful.begin(&mut request(Method::PUT)).unwrap();
         assert!(copy.request().is_none(), "the body has not passed");
-        let bold = retries(RetryConfig {
+        let bold = retries(&RetryConfig {
             non_idempotent: true,
             ..RetryConfig::default()
         });

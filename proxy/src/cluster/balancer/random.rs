@@ -121,7 +121,7 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let random = Random::new(&weights, seed);
-            let mut present = weights.clone();
+            let mut present = weights;
             present[0] = 0;
             for (share, expected) in shares(&present, || random.pick(|at| at != 0)) {
                 let bound = 5.0 * (expected * (1.0 - expected) / PICKS as f64).sqrt();
