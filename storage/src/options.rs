@@ -64,7 +64,7 @@ impl Options {
     pub fn new(data_dir: impl Into<PathBuf>) -> Options {
         Options {
             data_dir: data_dir.into(),
-            memory_limit_mb: 192,
+            memory_limit_mb: 170,
             duckdb_threads: 1,
             temp_limit_mb: 1024,
             reader_connections: 2,
