@@ -25,7 +25,7 @@ fn an_entry_says_who_asked_what_of_whom_and_how_it_ended() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let app = App::named("fine").await;
-        let nobody = nobody().await;
+        let nobody = refusing();
         let proxy = proxy(&yaml(
             "front",
             &format!(

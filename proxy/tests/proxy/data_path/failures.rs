@@ -33,7 +33,7 @@ async fn fails(to: std::net::SocketAddr, more: &str, expected: u16, reason: &str
 
 #[test]
 fn nobody_there_is_503_uf() {
-    block_on(async { fails(nobody().await, "", 503, "upstream_connection_failure", "UF").await });
+    block_on(async { fails(refusing(), "", 503, "upstream_connection_failure", "UF").await });
 }
 
 #[test]

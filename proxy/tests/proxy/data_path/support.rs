@@ -58,8 +58,13 @@ pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address where nobody listens: it is taken for as long as the tests run, so that no listener of theirs gets it.
+/// An address where nobody listens yet.
 pub(crate) async fn nobody() -> SocketAddr {
+    listen().await.1
+}
+
+/// An address that refuses connections: it is taken for as long as the tests run, so that no listener of theirs gets it.
+pub(crate) fn refusing() -> SocketAddr {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = socket.local_addr().unwrap();

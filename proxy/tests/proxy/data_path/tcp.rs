@@ -178,7 +178,7 @@ fn an_idle_connection_ends_and_a_dead_destination_is_an_error() {
         assert_eq!((series[0].error, flag(&idle.metrics(), "SI")), (false, 1));
         stop(idle).await;
 
-        let dead = inbound("db", "", nobody().await, ", protocol: tcp");
+        let dead = inbound("db", "", refusing(), ", protocol: tcp");
         assert_eq!(send_raw(dead.addresses().inbound[0], b"").await, "");
         let series = recorded(dead.telemetry(), 1).await;
         assert_eq!((series[0].error, flag(&dead.metrics(), "UF")), (true, 1));
