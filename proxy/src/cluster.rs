@@ -19,6 +19,7 @@ mod health;
 mod in_flight;
 mod load;
 mod name;
+mod outgoing;
 mod pool;
 mod replay;
 mod retry;

@@ -19,6 +19,7 @@ use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Dur
 use bytes::Bytes;
 use emberline_model::Side;
 use emberline_profiler::{Labeled, LabeledBy, TaskLabel};
+use futures_util::FutureExt;
 use http::{Request, Response, request};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
@@ -209,8 +210,8 @@ impl HttpSettings {
         let (telemetry, side, destination) = handler.reports_to();
         let switched = Arc::clone(&caller);
         let service = service_fn(move |request| {
-            let answering = handler.handle(&caller, request);
-            async move { Ok::<_, Infallible>(answering.await) }
+            // Not an `async` block, which would hold the future twice.
+            handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
         let serving = draining.run(connection, |c| c.graceful_shutdown());
@@ -257,8 +258,8 @@ impl HttpSettings {
             limit: self.caller_times().body_idle,
         };
         let service = service_fn(move |request| {
-            let answering = handler.handle(&caller, request);
-            async move { Ok::<_, Infallible>(answering.await) }
+            // Not an `async` block, which would hold the future twice.
+            handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = hyper::server::conn::http2::Builder::new(executor)
             .timer(TokioTimer::new())

@@ -4,19 +4,19 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use parking_lot::Mutex;
 
 use super::{
     dial::{Dial, Times},
-    error::{Failed, UpstreamError},
+    error::UpstreamError,
     group::Group,
     health::Health,
     load::Load,
+    outgoing::Outgoing,
     pool::{Http1Body, Http1Options, Http1Pool, Http2Body, Http2Pool},
 };
 use crate::{
-    body::RequestBody,
     config::Address,
     grpc,
     telemetry::{PeerId, Source},
@@ -151,12 +151,13 @@ impl Endpoint {
     /// Sends a request over HTTP/2 with prior knowledge or over HTTP/1.1.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Outgoing,
         is_http2: bool,
         times: &Times,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Answer, UpstreamError> {
         if is_http2 {
-            self.http2.send(request, times).await.map(Answer::Http2)
+            // Boxed: those over HTTP/1.1 do not pay for its size.
+            Box::pin(self.http2.send(request, times)).await.map(Answer::Http2)
         } else {
             self.http1.send(request, times).await.map(Answer::Http1)
         }

@@ -3,9 +3,8 @@
 use std::{io, time::Duration};
 
 use emberline_client::{TlsFailure, tls_failure};
-use http::Request;
 
-use crate::{body::RequestBody, config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
+use crate::{config::Address, grpc, resolve::LookupError, telemetry::ResponseFlags};
 
 /// Why there is no response to pass on.
 #[derive(Debug, thiserror::Error)]
@@ -188,20 +187,6 @@ impl UpstreamError {
                 | Protocol { .. }
                 | Timeout { .. }
         )
-    }
-}
-
-/// An attempt without a response.
-#[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: UpstreamError,
-    /// The request, where no endpoint can have processed it.
-    pub(super) again: Option<Box<Request<RequestBody>>>,
-}
-
-impl From<UpstreamError> for Failed {
-    fn from(error: UpstreamError) -> Failed {
-        Failed { error, again: None }
     }
 }
 

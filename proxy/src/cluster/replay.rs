@@ -11,6 +11,7 @@ use std::{io, sync::Arc};
 use http::{Method, Request, Uri, Version};
 use http_body::Body;
 
+use super::outgoing::Outgoing;
 use crate::body::{KeptBody, RequestBody};
 
 /// Of a request's body over HTTP/2 so much is kept until it is answered: most calls of gRPC are shorter.
@@ -50,17 +51,11 @@ impl Replay {
     }
 }
 
-/// The request to send once more after `error`; `None` when the caller has to be told. `unsent` is the request if it never
-/// left.
-pub(super) fn next_try(
-    unsent: Option<Request<RequestBody>>,
-    replay: Option<Replay>,
-    error: &hyper::Error,
-) -> Option<Request<RequestBody>> {
-    if unsent.is_some() {
-        return unsent;
+/// Has the request back that is to be sent once more after `error`, if it left; without one the caller has to be told.
+pub(super) fn bring_back(request: &mut Outgoing, replay: Option<Replay>, error: &hyper::Error) {
+    if request.is_none() {
+        *request = replay.filter(|_| has_ended(error)).map(Replay::into_request);
     }
-    replay.filter(|_| has_ended(error)).map(Replay::into_request)
 }
 
 /// True when the other end closed the connection under a request.
@@ -86,18 +81,14 @@ impl NextStream {
         }
     }
 
-    /// The request to send once more after `error`; `unsent` is the request if it never left.
-    pub(super) fn request(
-        self,
-        unsent: Option<Request<RequestBody>>,
-        error: &hyper::Error,
-    ) -> Option<Request<RequestBody>> {
-        if unsent.is_some() {
-            return unsent;
+    /// Has the request back that is to be sent once more after `error`, if it left.
+    pub(super) fn bring_back(self, request: &mut Outgoing, error: &hyper::Error) {
+        if request.is_none() && is_unprocessed(error) {
+            *request = self.into_request();
         }
-        if !is_unprocessed(error) {
-            return None;
-        }
+    }
+
+    fn into_request(self) -> Option<Request<RequestBody>> {
         let body = match self.body {
             Some(kept) => kept.again()?,
             None => RequestBody::empty(),

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{
     UpstreamError,
     endpoint::Answer,
-    error::Failed,
+    outgoing::Outgoing,
     replay::{KEPT_BYTES, is_idempotent},
 };
 use crate::{
@@ -82,10 +82,10 @@ impl RequestCopy {
 pub(super) enum Next {
     /// It is what the caller gets.
     Done,
-    /// The same request goes to another endpoint, which it has not reached.
-    Elsewhere(Box<Request<RequestBody>>),
+    /// The request goes to another endpoint, which it has not reached.
+    Elsewhere,
     /// It goes to another endpoint, or else to the same one again.
-    Again(Box<Request<RequestBody>>),
+    Again,
 }
 
 impl Retries {
@@ -128,42 +128,40 @@ impl Retries {
         }))
     }
 
-    /// What is done about an attempt after `retries` that cost something. `Err` when the budget is spent.
+    /// What is done about an attempt after `retries` that cost something; what goes on is in `request` then. `Err` when the budget is
+    /// spent.
     pub(super) fn next(
         &self,
-        attempt: &mut Result<Answer, Failed>,
+        attempt: &Result<Answer, UpstreamError>,
+        request: &mut Outgoing,
         copy: Option<&RequestCopy>,
         retries: u32,
     ) -> Result<Next, Spent> {
         let on = match attempt {
             Ok(answer) => RetryOn::Status(answer.status().as_u16()),
-            Err(failed) if failed.again.is_some() => {
-                let is_connect = failed.error.is_connect();
+            Err(error) if request.is_some() => {
+                let is_connect = error.is_connect();
                 let on = if is_connect {
                     RetryOn::ConnectFailure
                 } else {
                     RetryOn::Unprocessed
                 };
                 let is_wanted = self.config.on.contains(&on) && (is_connect || retries < self.config.attempts);
-                return Ok(match failed.again.take().filter(|_| is_wanted) {
-                    Some(request) => Next::Elsewhere(request),
-                    None => Next::Done,
-                });
+                return Ok(if is_wanted { Next::Elsewhere } else { Next::Done });
             }
-            Err(failed) => match failed.error {
-                UpstreamError::Closed { .. } | UpstreamError::Reset { .. } => RetryOn::Reset,
-                UpstreamError::Timeout { .. } => RetryOn::Timeout,
-                _ => return Ok(Next::Done),
-            },
+            Err(UpstreamError::Closed { .. } | UpstreamError::Reset { .. }) => RetryOn::Reset,
+            Err(UpstreamError::Timeout { .. }) => RetryOn::Timeout,
+            Err(_) => return Ok(Next::Done),
         };
         if retries >= self.config.attempts || !self.config.on.contains(&on) {
             return Ok(Next::Done);
         }
-        let Some(request) = copy.and_then(RequestCopy::request) else {
+        let Some(again) = copy.and_then(RequestCopy::request) else {
             return Ok(Next::Done);
         };
         if self.withdraw() {
-            Ok(Next::Again(Box::new(request)))
+            *request = Some(again);
+            Ok(Next::Again)
         } else {
             Err(Spent)
         }

@@ -7,19 +7,19 @@
 use std::{sync::Arc, time::Duration};
 
 use emberline_client::Speaks;
-use http::{Request, Response};
+use http::Response;
 use tokio::time::Instant;
 
 use super::{
     Cluster, UpstreamError,
     dial::Times,
     endpoint::{Answer, Endpoint},
-    error::Failed,
     in_flight::InFlight,
+    outgoing::Outgoing,
     retry::{Next, RequestCopy, Retries, Spent},
     upstream_body::UpstreamBody,
 };
-use crate::{body::RequestBody, config::Timeouts, wire::transport::Transport};
+use crate::{config::Timeouts, wire::transport::Transport};
 
 /// How a request is sent.
 #[derive(Debug, Clone, Copy)]
@@ -134,12 +134,12 @@ impl Cluster {
     /// Sends a request; `to` learns of each endpoint that is tried, before it is.
     pub(crate) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        request: &mut Outgoing,
         call: Call<'_>,
         mut to: impl FnMut(&Endpoint),
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let retries = call.retries.unwrap_or(&self.retries);
-        let copy = retries.begin(&mut request);
+        let copy = request.as_mut().and_then(|request| retries.begin(request));
         let endpoint = self.pick(call.key, call.timeouts).await?;
         to(&endpoint);
         let in_flight = self.begin(endpoint);
@@ -148,7 +148,7 @@ impl Cluster {
         match in_flight.endpoint().send(request, call.is_http2, &times).await {
             Ok(answer) if copy.is_none() || !answer.status().is_server_error() => Ok(answered(answer, in_flight)),
             // Boxed: most requests do not pay for its size.
-            attempt => Box::pin(self.go_on(in_flight, attempt, copy, call, to)).await,
+            attempt => Box::pin(self.go_on(request, in_flight, attempt, copy, call, to)).await,
         }
     }
 
@@ -159,25 +159,25 @@ impl Cluster {
     /// After a first attempt that failed, or has a response that may be a reason for another one.
     async fn go_on(
         &self,
+        request: &mut Outgoing,
         mut in_flight: InFlight,
-        mut attempt: Result<Answer, Failed>,
+        mut attempt: Result<Answer, UpstreamError>,
         copy: Option<Box<RequestCopy>>,
         call: Call<'_>,
         mut to: impl FnMut(&Endpoint),
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let error = attempt.as_ref().err().map(|failed| &failed.error);
         let first = Arc::clone(in_flight.endpoint());
-        let mut attempts = Attempts::after(first, error, call.timeouts, call.key);
+        let mut attempts = Attempts::after(first, attempt.as_ref().err(), call.timeouts, call.key);
         let retries = call.retries.unwrap_or(&self.retries);
         let mut retried = 0;
         loop {
             let counters = in_flight.endpoint().dial().counters();
-            let next = retries.next(&mut attempt, copy.as_deref(), retried);
+            let next = retries.next(&attempt, request, copy.as_deref(), retried);
             let next = next.unwrap_or_else(|Spent| {
                 counters.retry_budget_spent.add();
                 Next::Done
             });
-            let is_connect = matches!(&attempt, Err(failed) if failed.error.is_connect());
+            let is_connect = matches!(&attempt, Err(error) if error.is_connect());
             if !is_connect && !matches!(next, Next::Done) {
                 counters.retries.add();
                 retried += 1;
@@ -190,18 +190,18 @@ impl Cluster {
                     }
                     None
                 }
-                Err(failed) => {
+                Err(error) => {
                     in_flight.failed();
                     let endpoint = in_flight.endpoint();
-                    endpoint.gave_no_answer(&failed.error, retries.moves_on());
-                    Some(failed.error)
+                    endpoint.gave_no_answer(&error, retries.moves_on());
+                    Some(error)
                 }
             };
-            let (request, (endpoint, connect)) = match (next, error) {
-                (Next::Elsewhere(request), Some(error)) => (request, attempts.elsewhere(self, error)?),
-                (Next::Again(request), _) => {
+            let (endpoint, connect) = match (next, error) {
+                (Next::Elsewhere, Some(error)) => attempts.elsewhere(self, error)?,
+                (Next::Again, _) => {
                     let next = attempts.again(self, retries, call.timeouts);
-                    (request, next.ok_or(UpstreamError::NoDestination)?)
+                    next.ok_or(UpstreamError::NoDestination)?
                 }
                 (_, error) => return Err(attempts.told(error.unwrap_or(UpstreamError::NoDestination))),
             };
@@ -210,8 +210,8 @@ impl Cluster {
             let passed = copy.as_ref().map_or(Duration::ZERO, |copy| copy.began().elapsed());
             let times = times(retries, call.timeouts, connect, passed);
             let began = Instant::now();
-            attempt = in_flight.endpoint().send(*request, call.is_http2, &times).await;
-            if matches!(&attempt, Err(failed) if failed.error.is_connect()) {
+            attempt = in_flight.endpoint().send(request, call.is_http2, &times).await;
+            if matches!(&attempt, Err(error) if error.is_connect()) {
                 attempts.took(began.elapsed());
             }
         }

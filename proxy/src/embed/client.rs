@@ -185,7 +185,7 @@ impl Client {
         if !body.is_end_stream() {
             body.count_into(tracker.request_bytes());
         }
-        let request = Request::from_parts(head, body);
+        let mut request = Some(Request::from_parts(head, body));
         let call = Call {
             timeouts: &self.timeouts,
             is_http2: self.http2,
@@ -201,7 +201,7 @@ impl Client {
             }
             tracker.sent_upstream();
         };
-        match inner.cluster.send(request, call, to).await {
+        match inner.cluster.send(&mut request, call, to).await {
             Ok(response) => {
                 tracker.upstream_answered();
                 let (mut head, body) = response.into_parts();

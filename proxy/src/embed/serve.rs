@@ -165,22 +165,23 @@ where
         if !body.is_end_stream() {
             body.count_into(tracker.request_bytes());
         }
+        let request = Request::from_parts(head, body);
         let service = self.service.clone();
+        let mut served = Served {
+            inner,
+            exchange,
+            tracker,
+        };
         async move {
-            let mut served = Served {
-                inner,
-                exchange,
-                tracker,
-            };
             if let Flow::Answer(refused) = flow {
                 served.inner.reporting.counters.refuse(refused.reason);
                 return served.answer(refused.status, refused.reason, refused.flags, refused.message(), true);
             }
             let context = RequestContext {
-                traceparent: head.headers.get(&TRACEPARENT).cloned(),
-                tracestate: head.headers.get(&TRACESTATE).cloned(),
+                traceparent: request.headers().get(&TRACEPARENT).cloned(),
+                tracestate: request.headers().get(&TRACESTATE).cloned(),
             };
-            let serving = CURRENT.scope(context, service.oneshot(Request::from_parts(head, body)));
+            let serving = CURRENT.scope(context, service.oneshot(request));
             match (CatchPanic { future: serving }).await {
                 Ok(Ok(response)) => {
                     let (mut head, body) = response.into_parts();

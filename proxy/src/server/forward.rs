@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 use arc_swap::ArcSwap;
 use emberline_model::Side;
 use emberline_profiler::TaskLabel;
-use http::{Request, Response, StatusCode, request, response};
+use http::{Request, Response, StatusCode, response};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -104,12 +104,16 @@ impl Handle for Arc<Forwarder> {
         let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
         tracker.holds(charged, stall);
         // What is refused goes at once, and not when its task has its turn.
-        let request = match (flow, chosen) {
+        let (way, mut request) = match (flow, chosen) {
             (Flow::Continue, Ok(chosen)) => {
                 let key = plan.cluster(chosen).key_of(Some(&head.headers), caller.address);
-                Ok((Way { chosen, key }, head, body))
+                let mut body = RequestBody::incoming(body);
+                if !body.is_end_stream() {
+                    body.count_into(tracker.request_bytes());
+                }
+                (Ok(Way { chosen, key }), Some(Request::from_parts(head, body)))
             }
-            (Flow::Answer(refused), _) | (Flow::Continue, Err(refused)) => Err(refused),
+            (Flow::Answer(refused), _) | (Flow::Continue, Err(refused)) => (Err(refused), None),
         };
         let mut carried = Carried {
             task_label,
@@ -123,14 +127,20 @@ impl Handle for Arc<Forwarder> {
                 .map(|upgrade| (upgrade, Arc::clone(caller))),
         };
         async move {
-            let (way, head, body) = match request {
-                Ok(request) => request,
+            let way = match way {
+                Ok(way) => way,
                 Err(refused) => {
                     carried.forwarder.counters.refuse(refused.reason);
                     return carried.refuse(refused);
                 }
             };
-            match carried.send(way, head, body).await {
+            let response = {
+                let plan = Arc::clone(&carried.plan);
+                let call = carried.call(&plan, way);
+                let to = |endpoint: &Endpoint| carried.expect_answer_of(endpoint);
+                plan.cluster(way.chosen).send(&mut request, call, to).await
+            };
+            match response {
                 Ok(response) => carried.pass_on(way, response),
                 Err(error) => carried.fail(&error),
             }
@@ -165,29 +175,13 @@ impl Carried {
         self.task_label.set(self.tracker.label());
     }
 
-    async fn send(
-        &mut self,
-        way: Way,
-        head: request::Parts,
-        body: Incoming,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let mut body = RequestBody::incoming(body);
-        if !body.is_end_stream() {
-            body.count_into(self.tracker.request_bytes());
-        }
-        let request = Request::from_parts(head, body);
-        let plan = Arc::clone(&self.plan);
-        let call = Call {
+    fn call<'a>(&self, plan: &'a Plan, way: Way) -> Call<'a> {
+        Call {
             timeouts: plan.timeouts(way.chosen),
             is_http2: self.tracker.protocol() != Protocol::Http1,
             key: way.key,
             retries: plan.retries(way.chosen),
-        };
-        let to = |endpoint: &Endpoint| self.expect_answer_of(endpoint);
-        let response = plan.cluster(way.chosen).send(request, call, to).await?;
-        self.forwarder.probes.answered_http();
-        self.tracker.upstream_answered();
-        Ok(response)
+        }
     }
 
     /// Until the endpoint says who it is, it is who it was.
@@ -204,6 +198,8 @@ impl Carried {
     }
 
     fn pass_on(mut self, way: Way, response: Response<UpstreamBody>) -> Response<ResponseBody> {
+        self.forwarder.probes.answered_http();
+        self.tracker.upstream_answered();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch_protocols(way, response);
         }
@@ -309,5 +305,21 @@ impl Carried {
         }
         let body = self.tracker.follow(&head, EitherBody::Ours(body));
         Response::from_parts(head, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The HTTP library moves it as a whole for every request, and each connection over HTTP/1 keeps room for it.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        fn size<'a, F>(_: impl FnOnce(&'a Arc<Forwarder>, &'a Arc<Caller>, Request<Incoming>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(<Arc<Forwarder> as Handle>::handle);
+        println!("{bytes} bytes");
+        assert!(bytes <= 2_560, "{bytes} bytes");
     }
 }

@@ -11,7 +11,7 @@
 //! Wrong on purpose: an idle connection is not watched; [`Http1Pool::sweep`] finds those that were closed meanwhile.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -27,7 +27,10 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::HOS
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -37,8 +40,8 @@ use super::{
     super::{
         BodyFailure, UpstreamError,
         dial::{Dial, Times},
-        error::Failed,
-        replay::{Replay, has_ended, next_try},
+        outgoing::Outgoing,
+        replay::{Replay, bring_back, has_ended},
         upload::Upload,
     },
     keep_alive,
@@ -87,15 +90,8 @@ struct Connection {
     usable_for: Option<Duration>,
 }
 
-/// Why a request got no response on one connection.
-enum SendError {
-    Timeout,
-    /// The request comes back if nothing of it was sent.
-    Failed {
-        error: hyper::Error,
-        unsent: Option<Box<Request<RequestBody>>>,
-    },
-}
+/// What the library answers; the request comes back if nothing of it was sent.
+type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 impl Connection {
     /// Whether it has been idle for too long.
@@ -115,28 +111,21 @@ impl Connection {
         !self.has_ended && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the response's head.
-    async fn send(&mut self, request: Request<RequestBody>, limit: Duration) -> Result<Response<Incoming>, SendError> {
-        let upload = Upload::of(&request);
-        // The answer can only come from driving the connection, which this future does itself: nobody needs waking,
-        // and a task's budget must not hold the answer back.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
-        self.timer.disarm();
-        let (driver, has_ended, timer) = (&mut self.driver, &mut self.has_ended, &mut self.timer);
-        poll_fn(|cx| {
-            if !*has_ended && driver.as_mut().poll(cx).is_ready() {
-                *has_ended = true;
-            }
-            if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return Poll::Ready(result.map_err(|mut failed| SendError::Failed {
-                    unsent: failed.take_message().map(Box::new),
-                    error: failed.into_error(),
-                }));
-            }
-            ready!(upload.poll_stalled(timer, cx, limit));
-            Poll::Ready(Err(SendError::Timeout))
-        })
-        .await
+    /// Drives the connection until there is an answer; `None` when time is up. The answer can only come from driving it, so nobody needs
+    /// waking.
+    fn poll_answer(
+        &mut self,
+        answer: Pin<&mut impl Future<Output = Answer>>,
+        upload: &Upload,
+        cx: &mut Context<'_>,
+        limit: Duration,
+    ) -> Poll<Option<Answer>> {
+        self.drive(cx);
+        if let Poll::Ready(answer) = answer.poll(&mut Context::from_waker(Waker::noop())) {
+            return Poll::Ready(Some(answer));
+        }
+        ready!(upload.poll_stalled(&mut self.timer, cx, limit));
+        Poll::Ready(None)
     }
 }
 
@@ -221,46 +210,48 @@ impl Http1Pool {
     /// Sends a request. The response's body drives the connection and gives it back at its end.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        request: &mut Outgoing,
         times: &Times,
-    ) -> Result<Response<Http1Body>, Failed> {
-        self.make_origin_form(&mut request);
-        if let Some(mut connection) = poll_fn(|cx| Poll::Ready(self.check_out(cx))).await {
-            let replay = Replay::of(&request);
-            match connection.send(request, times.response).await {
-                Ok(response) => return Ok(self.body_of(response, connection, times)),
-                Err(SendError::Timeout) => return Err(times.late(self.dial.address()).into()),
-                // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
-                Err(SendError::Failed { error, unsent }) => {
-                    request = match next_try(unsent.map(|unsent| *unsent), replay, &error) {
-                        Some(request) => request,
-                        None => {
-                            if has_ended(&error) {
-                                self.dial.counters().pooled_failures.add();
-                            }
-                            return Err(self.dial.failure(error).into());
-                        }
-                    };
-                    self.dial.counters().retries.add();
-                }
-            }
+    ) -> Result<Response<Http1Body>, UpstreamError> {
+        if let Some(request) = request {
+            self.make_origin_form(request);
         }
-        let mut connection = match self.open(times).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                return Err(Failed {
-                    error,
-                    again: Some(Box::new(request)),
-                });
+        let mut pooled = poll_fn(|cx| Poll::Ready(self.check_out(cx))).await;
+        loop {
+            let is_pooled = pooled.is_some();
+            let mut connection = match pooled.take() {
+                Some(connection) => connection,
+                // Boxed: most requests do not pay for its size.
+                None => Box::pin(self.open(times)).await?,
+            };
+            let Some(leaving) = request.take() else {
+                return Err(UpstreamError::NoDestination);
+            };
+            let replay = if is_pooled { Replay::of(&leaving) } else { None };
+            let upload = Upload::of(&leaving);
+            connection.timer.disarm();
+            // A task's budget must not hold the answer back.
+            let mut answer = pin!(unconstrained(connection.sender.try_send_request(leaving)));
+            let answer = poll_fn(|cx| connection.poll_answer(answer.as_mut(), &upload, cx, times.response)).await;
+            let error = match answer {
+                None => return Err(times.late(self.dial.address())),
+                Some(Ok(response)) => return Ok(self.body_of(response, connection, times)),
+                Some(Err(mut failed)) => {
+                    *request = failed.take_message();
+                    failed.into_error()
+                }
+            };
+            if is_pooled {
+                bring_back(request, replay, &error);
             }
-        };
-        match connection.send(request, times.response).await {
-            Ok(response) => Ok(self.body_of(response, connection, times)),
-            Err(SendError::Timeout) => Err(times.late(self.dial.address()).into()),
-            Err(SendError::Failed { error, unsent }) => Err(Failed {
-                error: self.dial.failure(error),
-                again: unsent,
-            }),
+            if !is_pooled || request.is_none() {
+                if is_pooled && has_ended(&error) {
+                    self.dial.counters().pooled_failures.add();
+                }
+                return Err(self.dial.failure(error));
+            }
+            // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
+            self.dial.counters().retries.add();
         }
     }
 

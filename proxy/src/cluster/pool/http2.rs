@@ -44,7 +44,7 @@ use tokio::{
 use super::super::{
     BodyFailure, UpstreamError,
     dial::{Dial, Times},
-    error::Failed,
+    outgoing::Outgoing,
     replay::NextStream,
     upload::Upload,
 };
@@ -500,30 +500,30 @@ impl Http2Pool {
     /// Sends a request with prior knowledge.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        outgoing: &mut Outgoing,
         times: &Times,
-    ) -> Result<Response<Http2Body>, Failed> {
+    ) -> Result<Response<Http2Body>, UpstreamError> {
+        let Some(request) = outgoing else {
+            return Err(UpstreamError::NoDestination);
+        };
         *request.version_mut() = Version::HTTP_2;
-        self.make_absolute(&mut request);
-        let (upload, mut timer) = (Upload::of(&request), IdleTimer::default());
+        self.make_absolute(request);
+        let (upload, mut timer) = (Upload::of(request), IdleTimer::default());
         // A call of gRPC has the time that its caller gives it, and a stream has nothing to say until something happens.
         let is_limited = !grpc::is_grpc(request.headers());
         let exchange = async {
             let mut is_first = true;
             loop {
-                let next = NextStream::of(&mut request);
-                let (unsent, error) = match self.try_stream(request, times).await? {
+                let next = outgoing.as_mut().map(NextStream::of);
+                let error = match self.try_stream(outgoing, times).await? {
                     Ok(response) => return Ok(response),
-                    Err(failed) => failed,
+                    Err(error) => error,
                 };
-                match next.request(unsent, &error) {
-                    Some(again) if is_first => request = again,
-                    again => {
-                        return Err(Failed {
-                            error: self.dial.failure(error),
-                            again: again.map(Box::new),
-                        });
-                    }
+                if let Some(next) = next {
+                    next.bring_back(outgoing, &error);
+                }
+                if outgoing.is_none() || !is_first {
+                    return Err(self.dial.failure(error));
                 }
                 is_first = false;
                 self.dial.counters().retries.add();
@@ -539,33 +539,30 @@ impl Http2Pool {
             }
             upload
                 .poll_stalled(&mut timer, cx, times.response)
-                .map(|()| Err(times.late(self.dial.address()).into()))
+                .map(|()| Err(times.late(self.dial.address())))
         })
         .await
     }
 
-    /// Sends a request on a stream. The inner error has the request if it never left.
-    #[allow(clippy::type_complexity, reason = "used in one place")]
+    /// Sends a request on a stream.
     async fn try_stream(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        outgoing: &mut Outgoing,
         times: &Times,
-    ) -> Result<Result<Response<Http2Body>, (Option<Request<RequestBody>>, hyper::Error)>, Failed> {
-        let Stream { mut sender, held } = match self.stream(times).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                return Err(Failed {
-                    error,
-                    again: Some(Box::new(request)),
-                });
-            }
+    ) -> Result<Result<Response<Http2Body>, hyper::Error>, UpstreamError> {
+        let Stream { mut sender, held } = self.stream(times).await?;
+        let Some(mut request) = outgoing.take() else {
+            return Err(UpstreamError::NoDestination);
         };
         if !request.body().is_end_stream() {
             request.body_mut().hold(UploadOf::begin(&held));
         }
         Ok(match sender.try_send_request(request).await {
             Ok(response) => Ok(Http2Body::of(response, held)),
-            Err(mut failed) => Err((failed.take_message(), failed.into_error())),
+            Err(mut failed) => {
+                *outgoing = failed.take_message();
+                Err(failed.into_error())
+            }
         })
     }
 
