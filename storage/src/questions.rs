@@ -15,6 +15,7 @@ pub(crate) mod sample_series;
 pub(crate) mod selected;
 pub(crate) mod selection;
 mod series;
+pub(crate) mod served;
 pub(crate) mod services;
 pub(crate) mod side_data;
 mod spread;

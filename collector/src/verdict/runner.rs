@@ -143,7 +143,7 @@ impl VerdictRunner {
             from_unix_s: open.iter().map(begins).min().unwrap_or(recent_from),
             to_unix_s: to,
         };
-        let services = self.store.ask(ServicesQuery { range }).await?;
+        let services = self.store.ask(ServicesQuery::new(range)).await?.services;
         let mut all = Found::default();
         let mut traffic = Traffic::default();
         for service in &services {

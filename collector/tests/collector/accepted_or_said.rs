@@ -303,7 +303,7 @@ async fn nothing_kept_is_a_refusal_and_leaves_no_window() {
         "{answer}"
     );
     server.store.flush_applied().await.unwrap();
-    let services = server.store.ask(ServicesQuery { range: Range::ALL }).await.unwrap();
+    let services = server.store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services;
     assert!(!format!("{services:?}").contains("none"), "{services:?}");
     server.stop().await;
 }

@@ -113,9 +113,10 @@ async fn refusals_of_files_name_what_was_wrong_and_store_nothing() {
     assert!(
         server
             .store
-            .ask(ServicesQuery { range: Range::ALL })
+            .ask(ServicesQuery::new(Range::ALL))
             .await
             .unwrap()
+            .services
             .is_empty()
     );
     server.stop().await;

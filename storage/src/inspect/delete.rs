@@ -71,7 +71,7 @@ async fn delete_from(
     let namespace = match namespace {
         Some(namespace) => namespace.to_owned(),
         None => {
-            let services = store.ask(ServicesQuery { range: Range::ALL }).await?;
+            let services = store.ask(ServicesQuery::new(Range::ALL)).await?.services;
             let known = services.into_iter().map(|info| (info.namespace, info.service));
             // What is left of one that was interrupted may have no windows any more.
             let known = known.chain(

@@ -1,8 +1,10 @@
 //! What a question is about: which workloads, and which of their windows.
 
+use std::sync::Arc;
+
 use emberline_model::{Component, Release};
 
-use crate::questions::sql::Sql;
+use crate::{deletions::ServiceName, questions::sql::Sql};
 
 /// Route that stands for samples that belong to no request.
 pub const NO_LABEL: &str = "(none)";
@@ -18,6 +20,8 @@ pub struct WorkloadFilter {
     pub version: Option<String>,
     /// Name of the process, unique within its release.
     pub instance: Option<String>,
+    /// One of these services.
+    pub among: Option<Arc<Vec<ServiceName>>>,
 }
 
 impl WorkloadFilter {
@@ -29,13 +33,21 @@ impl WorkloadFilter {
         }
     }
 
+    /// All workloads of some services.
+    pub fn among(services: Vec<ServiceName>) -> WorkloadFilter {
+        WorkloadFilter {
+            among: Some(Arc::new(services)),
+            ..WorkloadFilter::default()
+        }
+    }
+
     /// All instances of a release.
     pub fn release(release: &Release) -> WorkloadFilter {
         WorkloadFilter {
             namespace: Some(release.namespace.clone()),
             service: Some(release.service.clone()),
             version: Some(release.version.clone()),
-            instance: None,
+            ..WorkloadFilter::default()
         }
     }
 
@@ -45,6 +57,17 @@ impl WorkloadFilter {
             .and_equals("d.service", self.service.as_ref())
             .and_equals("d.version", self.version.as_ref())
             .and_equals("d.instance", self.instance.as_ref());
+        let Some(services) = &self.among else { return };
+        if services.is_empty() {
+            sql.push(" AND false");
+            return;
+        }
+        sql.push(" AND (d.namespace, d.service) IN (VALUES ");
+        for (at, of) in services.iter().enumerate() {
+            sql.push(if at > 0 { ", (" } else { "(" }).bind(of.namespace.clone());
+            sql.push(", ").bind(of.service.clone()).push(")");
+        }
+        sql.push(")");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which services there are, in which releases, since when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use emberline_model::{Component, Mapping, Release, version::compare_versions};
 
@@ -8,7 +8,7 @@ use crate::{
     history::ReleaseBeginning,
     hot::{Span, rows::SERIES_WINDOWS},
     ids::IdMap,
-    questions::{Question, View, sql::Sql},
+    questions::{Question, View, selection::WorkloadFilter, sql::Sql},
     range::Range,
     readers::{Failure, Reader},
 };
@@ -42,8 +42,10 @@ pub struct ReleaseInfo {
     pub first_window_s: i64,
     /// End of the last window in the range.
     pub last_seen_s: i64,
-    /// Its processes, sorted.
+    /// Its processes, sorted; of very many only some.
     pub instances: Vec<String>,
+    /// How many there are.
+    pub instance_count: usize,
     /// Of each of these the start of the first window kept, also before the range.
     pub instances_since_s: Vec<i64>,
     /// Builds of the files its code was loaded from, without shared libraries where there is anything else; those of
@@ -52,6 +54,10 @@ pub struct ReleaseInfo {
     /// Who reports.
     pub components: Vec<Component>,
 }
+
+/// What a release and a process take here and in an answer, with their names, in bytes.
+const RELEASE_BYTES: usize = 1_024;
+const INSTANCE_BYTES: usize = 384;
 
 #[derive(Default)]
 struct Found {
@@ -75,24 +81,55 @@ pub fn baseline_of<'a>(releases: &'a [ReleaseInfo], candidate: &str) -> Option<&
 /// When a release began, and by what it is ordered.
 type Began<'a> = &'a dyn Fn(&Release) -> Option<(ReleaseBeginning, (i64, i64))>;
 
+/// Services in an answer, unless the question says otherwise.
+const MOST_SERVICES: usize = 5_000;
+/// Processes that an answer names.
+const MOST_INSTANCES: usize = 20_000;
+
+/// The services that reported windows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Services {
+    /// Those that reported for longest, by namespace and name.
+    pub services: Vec<ServiceInfo>,
+    /// How many others there are.
+    pub left_out: u64,
+}
+
 /// Which services reported windows.
+///
+/// Who makes up services without end has each of them report for a short time: what lasts stays in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicesQuery {
+    /// How many; the others are counted.
+    pub most: usize,
+    /// Whose.
+    pub who: WorkloadFilter,
     /// When.
     pub range: Range,
 }
 
+impl ServicesQuery {
+    /// All services, or as many as an answer has.
+    pub fn new(range: Range) -> ServicesQuery {
+        ServicesQuery {
+            most: MOST_SERVICES,
+            who: WorkloadFilter::default(),
+            range,
+        }
+    }
+}
+
 impl Question for ServicesQuery {
-    type Answer = Vec<ServiceInfo>;
+    type Answer = Services;
 
     fn range(&self) -> Range {
         self.range
     }
 
-    fn run(&self, view: &View<'_>) -> Result<Vec<ServiceInfo>, Failure> {
+    fn run(&self, view: &View<'_>) -> Result<Services, Failure> {
         let spans = view.shared.known.spans.read().clone();
         let began = |release: &Release| view.shared.history.lock().of(release);
-        services(view.reader, view.span, &spans, &began)
+        services(view.reader, view.span, self, &spans, &began)
     }
 }
 
@@ -101,49 +138,79 @@ impl Question for ServicesQuery {
 fn services(
     reader: &Reader<'_>,
     span: &Span,
+    query: &ServicesQuery,
     spans: &IdMap<(u32, u32)>,
     began: Began<'_>,
-) -> Result<Vec<ServiceInfo>, Failure> {
+) -> Result<Services, Failure> {
     if span.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Services::default());
     }
+    let (mut all, mut named) = (0, 0);
     let mut services: BTreeMap<(String, String), BTreeMap<String, Found>> = BTreeMap::new();
     let mut sql = Sql::new(
-        "SELECT d.namespace, d.service, d.version, d.instance, w.component, w.workload_id, min(w.ts),
-            max(w.ts::BIGINT + w.length::BIGINT * w.windows) FROM ",
+        "WITH w AS MATERIALIZED (SELECT workload_id, component, min(ts) AS first_s,
+            max(ts::BIGINT + length::BIGINT * windows) AS last_s, sum(windows) AS windows FROM ",
     );
-    sql.runs(span)
-        .push(" w JOIN series d ON d.workload_id = w.workload_id AND d.component = w.component WHERE d.profile_type = ")
-        .bind(SERIES_WINDOWS.to_owned())
-        .push(" GROUP BY 1, 2, 3, 4, 5, 6");
+    // Names come last: to group single windows by them takes ten times the memory.
+    sql.runs(span).push(
+        " GROUP BY 1, 2), found AS MATERIALIZED (
+            SELECT d.namespace, d.service, d.version, d.instance, w.* FROM w JOIN series d
+            ON d.workload_id = w.workload_id AND d.component = w.component WHERE d.profile_type = ",
+    );
+    sql.bind(SERIES_WINDOWS.to_owned());
+    query.who.push(&mut sql);
+    sql.push(
+        "), kept AS (SELECT namespace, service, count(*) OVER () AS services
+            FROM (SELECT namespace, service, max(last_s) - min(first_s) AS lasted, sum(windows) AS windows
+                FROM found GROUP BY 1, 2)
+            ORDER BY lasted DESC, windows DESC, namespace, service LIMIT ",
+    );
+    sql.bind(query.most as u64).push(
+        ") SELECT namespace, service, version, instance, component, workload_id, first_s, last_s, services
+            FROM found JOIN kept USING (namespace, service)",
+    );
     sql.run(reader, |columns| {
         let (namespace, service) = (columns.text(0)?, columns.text(1)?);
         let (version, instance) = (columns.text(2)?, columns.text(3)?);
         let (component, workload) = (columns.u8(4)?, columns.u64(5)?);
         let (first, last) = (columns.u32(6)?, columns.i64(7)?);
+        let counted = columns.i64(8)?;
+        all = counted.first().copied().unwrap_or(all);
         for row in 0..columns.rows() {
             let first_s = spans
                 .get(&workload[row])
                 .map_or(first[row], |span| span.0.min(first[row]));
-            let found = services
+            let releases = services
                 .entry((namespace.string(row), service.string(row)))
-                .or_default()
-                .entry(version.string(row))
-                .or_insert_with(|| Found {
-                    first_s,
-                    last_s: last[row],
-                    ..Found::default()
-                });
+                .or_default();
+            let found = match releases.entry(version.string(row)) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(place) => {
+                    reader.hold(RELEASE_BYTES)?;
+                    place.insert(Found {
+                        first_s,
+                        last_s: last[row],
+                        ..Found::default()
+                    })
+                }
+            };
             found.first_s = found.first_s.min(first_s);
             found.last_s = found.last_s.max(last[row]);
-            let since_s = found.instances.entry(instance.string(row)).or_insert(first_s);
-            *since_s = (*since_s).min(first_s);
+            match found.instances.entry(instance.string(row)) {
+                Entry::Occupied(mut since_s) => *since_s.get_mut() = (*since_s.get()).min(first_s),
+                Entry::Vacant(place) if named < MOST_INSTANCES => {
+                    reader.hold(INSTANCE_BYTES)?;
+                    named += 1;
+                    place.insert(first_s);
+                }
+                Entry::Vacant(_) => {}
+            }
             found.components.insert(Component::from_code(u32::from(component[row])));
             found.workloads.insert(workload[row]);
         }
         Ok(())
     })?;
-    let builds = builds(reader)?;
+    let builds = builds(reader, &query.who)?;
     let infos = services.into_iter().map(|((namespace, service), releases)| {
         let mut ordered: Vec<((i64, i64), ReleaseInfo)> = releases
             .into_iter()
@@ -173,7 +240,11 @@ fn services(
             releases: ordered.into_iter().map(|(_, release)| release).collect(),
         }
     });
-    Ok(infos.collect())
+    let services: Vec<ServiceInfo> = infos.collect();
+    Ok(Services {
+        left_out: (all as u64).saturating_sub(services.len() as u64),
+        services,
+    })
 }
 
 fn release_info(version: String, beginning: ReleaseBeginning, found: Found, builds: &Builds) -> ReleaseInfo {
@@ -188,6 +259,7 @@ fn release_info(version: String, beginning: ReleaseBeginning, found: Found, buil
         is_stated: beginning.is_stated,
         first_window_s: i64::from(found.first_s),
         last_seen_s: found.last_s,
+        instance_count: found.workloads.len(),
         instances_since_s: found.instances.values().map(|&since_s| i64::from(since_s)).collect(),
         instances: found.instances.into_keys().collect(),
         build_ids,
@@ -199,11 +271,16 @@ fn release_info(version: String, beginning: ReleaseBeginning, found: Found, buil
 pub(super) struct Builds(IdMap<Vec<(u8, Mapping)>>);
 
 /// Reads which files the code of each workload was loaded from.
-pub(super) fn builds(reader: &Reader<'_>) -> Result<Builds, Failure> {
+pub(super) fn builds(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<Builds, Failure> {
     let mut builds: IdMap<Vec<(u8, Mapping)>> = IdMap::default();
-    let sql = Sql::new(
+    let mut sql = Sql::new(
         "SELECT b.workload_id, b.component, m.build_id, m.path FROM workload_builds b JOIN mappings m USING (mapping_id)",
     );
+    if *who != WorkloadFilter::default() {
+        sql.push(" WHERE b.workload_id IN (SELECT d.workload_id FROM series d WHERE true");
+        who.push(&mut sql);
+        sql.push(")");
+    }
     sql.run(reader, |columns| {
         let (workload, component) = (columns.u64(0)?, columns.u8(1)?);
         let (build_id, path) = (columns.text(2)?, columns.text(3)?);
@@ -260,6 +337,7 @@ mod tests {
             first_window_s: 0,
             last_seen_s,
             instances: Vec::new(),
+            instance_count: 0,
             instances_since_s: Vec::new(),
             build_ids: Vec::new(),
             components: Vec::new(),

@@ -180,7 +180,7 @@ fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> Result<Side
             Some(_) => has_stacks,
             None => false,
         };
-        answer.build_ids = services::builds(reader)?
+        answer.build_ids = services::builds(reader, &who)?
             .of(workloads.into_iter(), query.component)
             .into_iter()
             .collect();

@@ -4,10 +4,13 @@
 //! one place of rows needs has a file of its own.
 
 use crate::common::*;
-use emberline_model::{Component, Frame, LabelSet, Location, ProfileType, Side, comparison::WindowCost};
+use emberline_model::{
+    Component, Frame, LabelSet, Location, ProfileType, RequestSeries, Side, comparison::WindowCost,
+    protocol::CALLER_LEFT,
+};
 use emberline_storage::{
-    AppendError, Appended, Dividing, NO_LABEL, ProfileTypesQuery, QueryError, Range, RequestQuery, ServicesQuery,
-    SideQuery, StackQuery, Step, TotalsQuery, WindowQuery, WorkloadFilter,
+    AppendError, Appended, Dividing, NO_LABEL, ProfileTypesQuery, QueryError, Range, RequestQuery, ServedQuery,
+    ServiceName, ServicesQuery, SideQuery, StackQuery, Step, TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 const BUILD: &str = "00112233aabbccdd";
@@ -435,6 +438,85 @@ async fn a_long_range_is_told_in_few_windows_and_loses_nothing_in(place: Place) 
 }
 
 #[tokio::test]
+async fn services_that_lasted_stay_where_an_answer_has_few() {
+    for place in PLACES {
+        Box::pin(services_that_lasted_stay_where_an_answer_has_few_in(place)).await;
+    }
+}
+
+async fn services_that_lasted_stay_where_an_answer_has_few_in(place: Place) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Placing::open(dir.path(), place);
+    let mut windows = Vec::new();
+    for service in ["a", "b", "c", "d", "zebra"] {
+        // What is made up has many processes, of one window each.
+        let instances: &[&str] = if service == "zebra" { &["0"] } else { &["0", "1", "2"] };
+        for instance in instances {
+            let mut window = full_window(&workload(service, "v1", instance), T0 - 1800, "/", &[5], &[1], 1);
+            window.requests.push(RequestSeries {
+                status: 500,
+                error: true,
+                ..requests(Side::Server, "/", &[7])
+            });
+            window.requests.push(RequestSeries {
+                status: CALLER_LEFT,
+                ..requests(Side::Server, "/", &[9])
+            });
+            window.requests.push(requests(Side::Client, "/", &[11]));
+            windows.push(window);
+        }
+    }
+    windows.push(full_window(
+        &workload("zebra", "v1", "0"),
+        T0 - 1790,
+        "/",
+        &[5],
+        &[1],
+        1,
+    ));
+    store.append(batch(1, windows)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    let all = store.ask(ServicesQuery::new(Range::ALL)).await.unwrap();
+    assert_eq!((all.services.len(), all.left_out), (5, 0));
+    let few = ServicesQuery {
+        most: 2,
+        ..ServicesQuery::new(Range::ALL)
+    };
+    let few = store.ask(few).await.unwrap();
+    let names: Vec<&str> = few.services.iter().map(|of| of.service.as_str()).collect();
+    assert_eq!((names.as_slice(), few.left_out), (&["a", "zebra"][..], 3));
+    assert!(few.services.iter().all(|of| all.services.contains(of)));
+    let counts = few.services.iter().map(|of| of.releases[0].instance_count);
+    assert_eq!(counts.collect::<Vec<_>>(), [3, 1]);
+
+    let named = few.services.iter().map(|of| ServiceName {
+        namespace: of.namespace.clone(),
+        service: of.service.clone(),
+    });
+    for (who, services) in [
+        (WorkloadFilter::among(named.collect()), &["a", "zebra"][..]),
+        (WorkloadFilter::default(), &["a", "b", "c", "d", "zebra"]),
+        (WorkloadFilter::among(Vec::new()), &[]),
+    ] {
+        let served = ServedQuery {
+            who: who.clone(),
+            range: Range::ALL,
+        };
+        let served = store.ask(served).await.unwrap();
+        let names: Vec<&str> = served.iter().map(|of| of.service.as_str()).collect();
+        assert_eq!(names, services);
+        for of in &served {
+            let (latencies, others) = if of.service == "zebra" { (3, 1) } else { (6, 3) };
+            let counted = (of.latency.count(), of.errors, of.given_up);
+            assert_eq!(counted, (latencies, others, others), "{}", of.service);
+        }
+        let rows = store.ask(RequestQuery::new(who, Range::ALL)).await.unwrap();
+        assert!(rows.iter().all(|row| services.contains(&row.reporter.service.as_str())));
+        assert_eq!(rows.is_empty(), services.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn services_list_releases_by_when_they_were_first_seen() {
     for place in PLACES {
         Box::pin(services_list_releases_by_when_they_were_first_seen_in(place)).await;
@@ -461,7 +543,7 @@ async fn services_list_releases_by_when_they_were_first_seen_in(place: Place) {
         from_unix_s: T0 + 1000,
         to_unix_s: T0 + 3600,
     };
-    let services = store.ask(ServicesQuery { range: recent }).await.unwrap();
+    let services = store.ask(ServicesQuery::new(recent)).await.unwrap().services;
     assert_eq!(services.len(), 1);
     let releases = &services[0].releases;
     let seen: Vec<(&str, i64, i64)> = releases
@@ -479,7 +561,9 @@ async fn services_list_releases_by_when_they_were_first_seen_in(place: Place) {
         to_unix_s: T0,
     };
     assert_eq!(
-        store.ask(ServicesQuery { range: old }).await.unwrap()[0].releases.len(),
+        store.ask(ServicesQuery::new(old)).await.unwrap().services[0]
+            .releases
+            .len(),
         1
     );
     let marks = store
@@ -544,16 +628,21 @@ async fn bad_input_is_refused_with_its_reason_and_counted() {
         from_unix_s: 5,
         to_unix_s: 5,
     };
-    let error = store.ask(ServicesQuery { range: bad }).await.unwrap_err();
+    let error = store.ask(ServicesQuery::new(bad)).await.unwrap_err();
     assert!(matches!(error, QueryError::BadRange { .. }) && !error.is_retryable());
     assert!(
-        store.ask(ServicesQuery { range: Range::ALL }).await.unwrap().is_empty(),
+        store
+            .ask(ServicesQuery::new(Range::ALL))
+            .await
+            .unwrap()
+            .services
+            .is_empty(),
         "an empty store answers"
     );
     store.close();
     assert!(
         store
-            .ask(ServicesQuery { range: Range::ALL })
+            .ask(ServicesQuery::new(Range::ALL))
             .await
             .unwrap_err()
             .is_retryable()

@@ -374,12 +374,27 @@ async fn the_only_service_leaves_nothing_behind() {
     };
     assert_eq!(empty(&store), (0, 0, 0, 0));
     assert!(parts(dir.path()).is_empty());
-    assert!(store.builds().is_empty() && store.ask(ServicesQuery { range: Range::ALL }).await.unwrap().is_empty());
+    assert!(
+        store.builds().is_empty()
+            && store
+                .ask(ServicesQuery::new(Range::ALL))
+                .await
+                .unwrap()
+                .services
+                .is_empty()
+    );
     store.close();
     remove_hot(dir.path());
     let store = Store::open(World::options(dir.path()), clock.clone()).unwrap();
     store.flush_applied().await.unwrap();
-    assert!(store.ask(ServicesQuery { range: Range::ALL }).await.unwrap().is_empty());
+    assert!(
+        store
+            .ask(ServicesQuery::new(Range::ALL))
+            .await
+            .unwrap()
+            .services
+            .is_empty()
+    );
     // Numbers of batches go on above those of the deletion, or the next batch would count as deleted.
     store.append(only(sent(9, T0 + 3600))).await.unwrap();
     assert_eq!(sum_of(&store, GONE).await, (1 << 9) + (1 << 29));
@@ -399,9 +414,10 @@ async fn deletions_of_several_services_at_a_time_wait_for_each_other() {
     assert!(
         world
             .store
-            .ask(ServicesQuery { range: Range::ALL })
+            .ask(ServicesQuery::new(Range::ALL))
             .await
             .unwrap()
+            .services
             .is_empty()
     );
     assert!(parts(world.dir.path()).is_empty());

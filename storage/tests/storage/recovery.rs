@@ -254,7 +254,7 @@ async fn what_is_past_retention_goes_and_a_clock_that_jumps_takes_nothing_with_i
     );
     assert_eq!(store.unresolved(9)[0].1, [2, 3, 4]);
     assert_eq!(segments(dir.path()).len(), 3);
-    let release = store.ask(ServicesQuery { range: Range::ALL }).await.unwrap()[0].releases[0].clone();
+    let release = store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services[0].releases[0].clone();
     assert_eq!(
         (release.first_seen_s, release.first_window_s),
         (T0 - 3 * 3600, T0 - 2 * 3600),

@@ -31,7 +31,7 @@ fn sent(sequence: u64, version: &str, instance: &str, start: i64) -> Batch {
 /// Version and when it was first seen, the newest first.
 async fn releases(store: &Store) -> Vec<(String, i64)> {
     store.flush_applied().await.unwrap();
-    let services = store.ask(ServicesQuery { range: Range::ALL }).await.unwrap();
+    let services = store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services;
     let releases = services.into_iter().flat_map(|service| service.releases);
     releases
         .map(|release| (release.version, release.first_seen_s))
@@ -82,7 +82,7 @@ async fn a_release_keeps_its_place_when_its_processes_and_their_windows_are_gone
     let (store, clock) = aged(dir.path()).await;
     let known = expected(&[("v2", T0 + 2 * HOUR), ("v1", T0)]);
     assert_eq!(releases(&store).await, known);
-    let services = store.ask(ServicesQuery { range: Range::ALL }).await.unwrap();
+    let services = store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services;
     let v1 = &services[0].releases[1];
     assert_eq!(
         (v1.first_window_s, v1.instances.as_slice()),

@@ -246,7 +246,7 @@ async fn sealed_hours_go_by_age_and_by_size_the_oldest_first() {
     assert_eq!(values(&store).await, [64, 128], "by size");
     assert!(part_files(dir.path()).is_empty());
     assert_eq!(
-        store.ask(ServicesQuery { range: Range::ALL }).await.unwrap()[0]
+        store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services[0]
             .releases
             .len(),
         2
@@ -275,7 +275,7 @@ async fn sums_of_hours_outlive_their_samples() {
     store.flush_applied().await.unwrap();
     store.seal().await.unwrap();
     let (services, requests) = (
-        store.ask(ServicesQuery { range: Range::ALL }).await.unwrap(),
+        store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services,
         request_count(&store).await,
     );
     let types = store.ask(SampleSeriesQuery { range: Range::ALL }).await.unwrap();
@@ -283,7 +283,10 @@ async fn sums_of_hours_outlive_their_samples() {
     let check = async |store: &Store| {
         assert_eq!(values(store).await, [2, 4, 8, 16, 32, 64, 128, 256], "whole hours");
         assert_eq!(values_by_window(store).await, [32, 64, 128, 256], "windows");
-        assert_eq!(store.ask(ServicesQuery { range: Range::ALL }).await.unwrap(), services);
+        assert_eq!(
+            store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services,
+            services
+        );
         assert_eq!(request_count(store).await, requests);
         let windows = complete_windows(store).await;
         assert_eq!(windows, 4, "CPU is not divided by requests whose samples are gone");

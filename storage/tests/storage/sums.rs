@@ -174,7 +174,10 @@ async fn asked(store: &Store, range: Range, step: Step) -> String {
         };
         all.push(sums(store, who, range, step).await.unwrap());
     }
-    all.push(format!("{:?}", store.ask(ServicesQuery { range }).await.unwrap()));
+    all.push(format!(
+        "{:?}",
+        store.ask(ServicesQuery::new(range)).await.unwrap().services
+    ));
     all.join("\n")
 }
 

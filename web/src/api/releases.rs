@@ -43,6 +43,7 @@ pub(crate) struct Releases {
 pub(super) struct ReleaseStats {
     #[serde(flatten)]
     release: Release,
+    instances: Vec<String>,
     /// Component of the figures below: the application if it reports, else the proxy.
     component: Component,
     /// Requests served.
@@ -134,7 +135,8 @@ impl Figures {
             let complete = sum(&self.complete, &info.version, component);
             let seen = Seen::of(&self.reports, &info.version, component);
             ReleaseStats {
-                release: Release::of(info, self.range, now_s),
+                release: Release::of(info.clone(), self.range, now_s),
+                instances: info.instances.clone(),
                 component,
                 requests: red.requests(),
                 errors: red.errors,

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use axum::extract::{RawQuery, State};
-use emberline_model::{Side, workload::Component};
-use emberline_storage::{Range, ReleaseInfo, RequestQuery, WorkloadFilter};
+use emberline_model::workload::Component;
+use emberline_storage::{Range, ReleaseInfo, ServedQuery, ServicesQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,8 +23,10 @@ pub(super) const PARAMETERS: &[Parameter] = &[FROM, TO];
 /// Reporting services.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Services {
-    /// By namespace and name.
+    /// By namespace and name; where there are very many, those that reported for longest in the range.
     services: Vec<Service>,
+    /// How many others there are.
+    left_out: u64,
 }
 
 /// A service and its releases.
@@ -58,7 +60,8 @@ pub(super) struct Release {
     last_seen_ms: i64,
     /// It still reported at the end of the range.
     live: bool,
-    instances: Vec<String>,
+    /// How many processes reported.
+    instance_count: usize,
     build_ids: Vec<String>,
     /// Reporting components: `application`, `proxy` or both.
     components: Vec<Component>,
@@ -66,16 +69,16 @@ pub(super) struct Release {
 
 impl Release {
     /// A release at the end of a range.
-    pub(super) fn of(info: &ReleaseInfo, range: Range, now_s: i64) -> Release {
+    pub(super) fn of(info: ReleaseInfo, range: Range, now_s: i64) -> Release {
         Release {
-            version: info.version.clone(),
+            live: catalog::is_live(&info, range, now_s),
+            version: info.version,
             first_seen_ms: info.first_seen_s * 1000,
             stated: info.is_stated,
             last_seen_ms: info.last_seen_s * 1000,
-            live: catalog::is_live(info, range, now_s),
-            instances: info.instances.clone(),
-            build_ids: info.build_ids.clone(),
-            components: info.components.clone(),
+            instance_count: info.instance_count,
+            build_ids: info.build_ids,
+            components: info.components,
         }
     }
 }
@@ -87,38 +90,41 @@ impl Release {
 pub(crate) async fn services(State(web): State<Web>, RawQuery(query): RawQuery) -> Result<Json<Services>, ApiError> {
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let range = params.shared_range()?;
-    let served = RequestQuery {
-        side: Some(Side::Server),
-        ..RequestQuery::new(WorkloadFilter::default(), range)
-    };
-    let (known, rows) = tokio::try_join!(catalog::all_services(&web.store, range), web.store.ask(served))?;
-    let mut reds: HashMap<(&str, &str), Red> = HashMap::new();
-    for row in &rows {
-        reds.entry((&row.reporter.namespace, &row.reporter.service))
-            .or_default()
-            .add(row);
-    }
+    let (known, left_out) = catalog::services(&web.store, ServicesQuery::new(range)).await?;
+    let who = catalog::workloads_of(&known, left_out);
+    let rows = web.store.ask(ServedQuery { who, range }).await?;
+    let mut reds: HashMap<(String, String), Red> = rows
+        .into_iter()
+        .map(|row| {
+            let red = Red {
+                errors: row.errors,
+                given_up: row.given_up,
+                duration: row.latency,
+                ..Red::default()
+            };
+            ((row.namespace, row.service), red)
+        })
+        .collect();
     let now_s = web.clock.now_unix_s();
-    let services = known.iter().map(|known| {
-        let red = reds
-            .remove(&(known.namespace.as_str(), known.service.as_str()))
-            .unwrap_or_default();
-        let releases: Vec<Release> = known
-            .releases
-            .iter()
-            .map(|info| Release::of(info, range, now_s))
-            .collect();
+    let services = known.into_iter().map(|known| {
+        let seconds = catalog::observed_seconds(&known.releases, range);
+        let name = (known.namespace, known.service);
+        let red = reds.remove(&name).unwrap_or_default();
+        let (namespace, service) = name;
+        let releases = known.releases.into_iter();
+        let releases: Vec<Release> = releases.map(|info| Release::of(info, range, now_s)).collect();
         Service {
-            namespace: known.namespace.clone(),
-            service: known.service.clone(),
+            namespace,
+            service,
             live_versions: releases.iter().filter(|r| r.live).map(|r| r.version.clone()).collect(),
             releases,
-            requests_per_second: red.requests() as f64 / catalog::observed_seconds(&known.releases, range),
+            requests_per_second: red.requests() as f64 / seconds,
             error_ratio: red.error_ratio(),
             p99_ms: red.quantiles().p99_ms,
         }
     });
     Ok(Json(Services {
         services: services.collect(),
+        left_out,
     }))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{RawQuery, State};
 use emberline_model::{Release, alert::AlertStatus, workload::Component};
-use emberline_storage::{Holding, Range, RequestQuery, Step, WorkloadFilter};
+use emberline_storage::{Holding, Range, RequestQuery, ServicesQuery, Step};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -31,6 +31,9 @@ const OPEN_SECONDS: i64 = 60;
 /// Batches of a window arrive within this time of its end, unless a sender is cut off.
 const ARRIVAL_SECONDS: i64 = 30;
 
+/// Services of an answer: what these become fits in what an answer may hold where memory is short.
+const MOST_SERVICES: usize = 1_000;
+
 /// What a row becomes at most, in bytes: an edge of one route between two releases of its own, and what the answer says of all
 /// three.
 const ROW_BYTES: usize = 3_072;
@@ -41,6 +44,9 @@ pub(crate) struct Topology {
     /// One per release, and at most one each for unknown callers and callees.
     nodes: Vec<TopoNode>,
     edges: Vec<TopoEdge>,
+    /// Where there are very many services, only those that reported for longest in the range are here, with whom they call and who
+    /// calls them: how many others there are.
+    left_out: u64,
     from_ms: i64,
     to_ms: i64,
     /// False while batches of the range's last windows may still arrive.
@@ -200,7 +206,12 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     let params = Params::read(query.as_deref(), PARAMETERS, web.clock.now_unix_ns())?;
     let range = params.shared_range()?;
     let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
-    let everybody = WorkloadFilter::default();
+    let query = ServicesQuery {
+        most: MOST_SERVICES,
+        ..ServicesQuery::new(range)
+    };
+    let (known, left_out) = catalog::services(&web.store, query).await?;
+    let who = catalog::workloads_of(&known, left_out);
     let latest = Range {
         from_unix_s: range.from_unix_s.max(range.to_unix_s - OPEN_SECONDS),
         ..range
@@ -208,13 +219,12 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     let open = RequestQuery {
         step: Step::Window,
         by_instance: true,
-        ..RequestQuery::new(everybody.clone(), latest)
+        ..RequestQuery::new(who.clone(), latest)
     };
-    let (known, rows, open, costs) = tokio::try_join!(
-        catalog::all_services(&web.store, range),
-        web.store.ask(RequestQuery::new(everybody.clone(), range)),
+    let (rows, open, costs) = tokio::try_join!(
+        web.store.ask(RequestQuery::new(who.clone(), range)),
         web.store.ask(open),
-        cost::complete(&web.store, &everybody, Step::Range, range),
+        cost::complete(&web.store, &who, Step::Range, range),
     )?;
     let seconds = catalog::observed_seconds(known.iter().flat_map(|k| &k.releases), range);
 
@@ -297,6 +307,7 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
         edges: shown()
             .map(|((from, to), edge)| TopoEdge::of(from, to, edge, seconds))
             .collect(),
+        left_out,
         from_ms: range.from_unix_s * 1000,
         to_ms: range.to_unix_s * 1000,
         complete: range.to_unix_s + ARRIVAL_SECONDS <= web.clock.now_unix_s(),

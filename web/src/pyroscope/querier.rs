@@ -432,10 +432,10 @@ pub(super) async fn get_profile_stats(
 ) -> Result<pb::GetProfileStatsResponse, RpcError> {
     let services = web
         .store
-        .ask(ServicesQuery { range: Range::ALL })
+        .ask(ServicesQuery::new(Range::ALL))
         .await
         .map_err(ApiError::from)?;
-    let releases = || services.iter().flat_map(|service| &service.releases);
+    let releases = || services.services.iter().flat_map(|service| &service.releases);
     let oldest_s = releases().map(|release| release.first_window_s).min();
     let newest_s = releases().map(|release| release.last_seen_s).max();
     Ok(pb::GetProfileStatsResponse {

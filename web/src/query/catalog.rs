@@ -2,7 +2,9 @@
 //! nearest known ones, so that a typo is never an empty answer.
 
 use emberline_model::{Release, time::WINDOW_SECONDS, workload::Component};
-use emberline_storage::{QueryError, Range, ReleaseInfo, ServiceInfo, ServicesQuery, Store, baseline_of};
+use emberline_storage::{
+    QueryError, Range, ReleaseInfo, ServiceInfo, ServiceName, ServicesQuery, Store, WorkloadFilter, baseline_of,
+};
 
 use crate::{
     http::error::{ApiError, shorten},
@@ -64,24 +66,30 @@ pub(crate) fn observed_seconds<'a>(releases: impl IntoIterator<Item = &'a Releas
     (observed.to_unix_s - observed.from_unix_s) as f64
 }
 
-/// All services seen in a range, by namespace and name.
-pub(crate) async fn all_services(store: &Store, range: Range) -> Result<Vec<KnownService>, QueryError> {
-    let mut services: Vec<KnownService> = store
-        .ask(ServicesQuery { range })
-        .await?
-        .into_iter()
-        .map(KnownService::from)
-        .collect();
-    services.sort_by(|a, b| (&a.namespace, &a.service).cmp(&(&b.namespace, &b.service)));
-    Ok(services)
+/// Services seen in a range, by namespace and name, and how many more there are.
+pub(crate) async fn services(store: &Store, query: ServicesQuery) -> Result<(Vec<KnownService>, u64), QueryError> {
+    let found = store.ask(query).await?;
+    let services = found.services.into_iter().map(KnownService::from);
+    Ok((services.collect(), found.left_out))
+}
+
+/// What selects the workloads of services that were found; everybody's where none is left out.
+pub(crate) fn workloads_of(services: &[KnownService], left_out: u64) -> WorkloadFilter {
+    if left_out == 0 {
+        return WorkloadFilter::default();
+    }
+    let names = services.iter().map(|of| ServiceName {
+        namespace: of.namespace.clone(),
+        service: of.service.clone(),
+    });
+    WorkloadFilter::among(names.collect())
 }
 
 /// The service a question names.
 pub(crate) async fn find_service(store: &Store, params: &Params, range: Range) -> Result<KnownService, ApiError> {
     let wanted = params.text(&SERVICE).unwrap_or_default();
     let namespace = params.text(&NAMESPACE).map(|text| if text == NONE { "" } else { text });
-    let services = all_services(store, range).await?;
-    choose(store, wanted, namespace, &services).await
+    choose(store, wanted, namespace, range).await
 }
 
 /// A service that anything is stored of.
@@ -90,25 +98,23 @@ pub(crate) async fn find_stored_service(
     wanted: &str,
     namespace: Option<&str>,
 ) -> Result<KnownService, ApiError> {
-    let services = all_services(store, Range::ALL).await?;
-    choose(store, wanted, namespace, &services).await
+    choose(store, wanted, namespace, Range::ALL).await
 }
 
 /// The one service of a name.
-async fn choose(
-    store: &Store,
-    wanted: &str,
-    namespace: Option<&str>,
-    services: &[KnownService],
-) -> Result<KnownService, ApiError> {
-    let mut matching: Vec<KnownService> = services
-        .iter()
-        .filter(|s| s.service == wanted && namespace.is_none_or(|n| s.namespace == n))
-        .cloned()
-        .collect();
+async fn choose(store: &Store, wanted: &str, namespace: Option<&str>, range: Range) -> Result<KnownService, ApiError> {
+    let who = WorkloadFilter {
+        namespace: namespace.map(str::to_owned),
+        ..WorkloadFilter::service(wanted)
+    };
+    let query = ServicesQuery {
+        who,
+        ..ServicesQuery::new(range)
+    };
+    let (mut matching, _) = services(store, query).await?;
     match matching.len() {
         1 => Ok(matching.remove(0)),
-        0 => Err(unknown_service(store, wanted, namespace, services).await),
+        0 => Err(unknown_service(store, wanted, namespace).await),
         _ => {
             let namespaces: Vec<&str> = matching
                 .iter()
@@ -131,8 +137,10 @@ async fn choose(
 }
 
 /// Tells a name that never reported from one that did not report in the range.
-async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>, services: &[KnownService]) -> ApiError {
-    let ever = all_services(store, Range::ALL).await.unwrap_or_default();
+async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>) -> ApiError {
+    let (ever, _) = services(store, ServicesQuery::new(Range::ALL))
+        .await
+        .unwrap_or_default();
     let silent = ever
         .iter()
         .find(|s| s.service == wanted && namespace.is_none_or(|n| s.namespace == n));
@@ -154,7 +162,7 @@ async fn unknown_service(store: &Store, wanted: &str, namespace: Option<&str>, s
         Some(namespace) => format!(" in namespace `{}`", shorten(namespace)),
         None => String::new(),
     };
-    let known = services.iter().chain(&ever).map(|s| s.service.as_str());
+    let known = ever.iter().map(|s| s.service.as_str());
     ApiError::not_found(
         "unknown_service",
         format!(

@@ -274,3 +274,36 @@ async fn open_connections_show_as_they_go_with_their_bytes() {
     let found = edges(&closed.json("/api/v1/topology?from=now-2m").await);
     assert_eq!((&found[0]["requests"], &found[0]["open"]), (&1.into(), &0.into()));
 }
+
+#[tokio::test]
+async fn services_made_up_without_end_leave_those_that_last_in_the_picture() {
+    let mut windows = shop();
+    let made_up = (0..1_200).map(|number| {
+        let window = window(&format!("a-{number:04}"), "v1", Component::Proxy, 4);
+        window.requests(Side::Server, "/", None, 1, 0).done()
+    });
+    windows.extend(made_up);
+    let world = World::new(windows).await;
+    let topology = world.json("/api/v1/topology?from=now-2m").await;
+    let left_out = topology["left_out"].as_u64().unwrap();
+    assert!(left_out > 200, "{left_out}");
+    let nodes = topology["nodes"].as_array().unwrap();
+    let shown = |service: &str| nodes.iter().any(|node| node["service"] == service);
+    for service in ["frontend", "checkout", "cart", "payment"] {
+        assert!(shown(service), "{service}");
+    }
+    let services = world.json("/api/v1/services?from=now-2m").await;
+    assert_eq!(services["left_out"], 0);
+    assert_eq!(services["services"].as_array().unwrap().len() as u64, left_out + 1_000);
+    let hidden = (0..1_200)
+        .map(|number| format!("a-{number:04}"))
+        .find(|name| !shown(name))
+        .unwrap();
+    let named = world
+        .json(&format!("/api/v1/releases?service={hidden}&from=now-2m"))
+        .await;
+    assert_eq!(
+        named["releases"][0]["requests"], 1,
+        "who is left out can be asked for by name"
+    );
+}

@@ -304,7 +304,7 @@ const RELEASES = [
 function releaseOf([version, age, requests, errors, [p50, p95, p99]], now, scenario) {
   const slow = version === "v2" && scenario === "regression";
   return {
-    version, first_seen_ms: now - age, stated: false, component: "application", last_seen_ms: now - 4000, live: true, instances: [`checkout-${version}-0`], build_ids: [BUILDS[version === "v1" ? 0 : 1]], components: ["application"],
+    version, first_seen_ms: now - age, stated: false, component: "application", last_seen_ms: now - 4000, live: true, instance_count: 1, instances: [`checkout-${version}-0`], build_ids: [BUILDS[version === "v1" ? 0 : 1]], components: ["application"],
     requests, errors, p50_ms: slow || version === "v1" ? p50 : 6.2, p95_ms: p95, p99_ms: p99, cpu_ns: requests * (slow ? 2.1e6 : 1.1e6), cpu_ns_per_request: slow ? 2.1e6 : 1.1e6, complete_cpu_ns: requests * (slow ? 2.1e6 : 1.1e6), complete_requests: requests,
     samples: Math.round((requests * (slow ? 2.1e6 : 1.1e6)) / TICK_NS), windows: 87, complete_windows: version === "v1" ? 87 : 85, covered_s: version === "v1" ? 870 : 850, requests_s: 870, resolved_ratio: 1,
   };
@@ -337,11 +337,12 @@ export function servicePageOf(scenario, now) {
 }
 
 export function servicesOf(scenario, now) {
-  if (scenario === "empty") return { services: [] };
+  if (scenario === "empty") return { services: [], left_out: 0 };
   const page = servicePageOf(scenario, now);
   const [oldest] = page.releases.slice(-1);
   const other = (service, rps) => ({ namespace: "shop", service, releases: [{ ...oldest, version: "v1" }], live_versions: ["v1"], requests_per_second: rps, error_ratio: 0.001, p99_ms: 7.2 });
   return {
+    left_out: 0,
     services: [
       other("cart", 14.9), { namespace: "shop", service: "checkout", releases: page.releases, live_versions: page.releases.map((release) => release.version), requests_per_second: 48.1, error_ratio: 0.0019, p99_ms: 17.1 },
       other("frontend", 35.2), other("inventory", 12), other("payment", 12), other("recommendations", 4.1),
@@ -379,7 +380,7 @@ export function topologyOf(scenario, now) {
       edge(id("checkout", version), "shop/postgres", 0.005, 0.2, { server: false, errors: 0, routes: ["tcp"], protocol: "tcp", more: POOL }),
     ]),
   ].filter((entry) => nodes.some((known) => known.id === entry.source) && nodes.some((known) => known.id === entry.destination));
-  return scenario === "empty" ? { nodes: [], edges: [], from_ms: now - 3_600_000, to_ms: now, complete: true } : { nodes, edges, from_ms: now - 3_600_000, to_ms: now, complete: true };
+  return scenario === "empty" ? { nodes: [], edges: [], from_ms: now - 3_600_000, to_ms: now, complete: true, left_out: 0 } : { nodes, edges, from_ms: now - 3_600_000, to_ms: now, complete: true, left_out: 0 };
 }
 
 export function alertsOf(now) {

@@ -515,7 +515,7 @@ export interface Release {
   build_ids: string[];
   /** Reporting components: `application`, `proxy` or both. */ components: Component[];
   /** When it was first seen, or its start as declared through the API; may be before the range. Releases are ordered by it. */ first_seen_ms: number;
-  instances: string[];
+  /** How many processes reported. */ instance_count: number;
   /** End of its last window in the range. */ last_seen_ms: number;
   /** It still reported at the end of the range. */ live: boolean;
   /** Whether the start was declared through the API (`POST /api/v1/releases`). */ stated: boolean;
@@ -528,6 +528,7 @@ export type ReleaseStats = Release & Quantiles & CpuFigures & {
   /** Component of the figures below: the application if it reports, else the proxy. */ component: Component;
   /** Seconds covered by both signals. */ covered_s: number;
   errors: number;
+  instances: string[];
   /** Requests served. */ requests: number;
   /** Seconds covered by request windows. */ requests_s: number;
   /** Share of CPU whose leaf function has a name, 0 to 1. */ resolved_ratio: number;
@@ -617,7 +618,8 @@ export interface ServicePage {
 
 /** Reporting services. */
 export interface Services {
-  /** By namespace and name. */ services: Service[];
+  /** How many others there are. */ left_out: number;
+  /** By namespace and name; where there are very many, those that reported for longest in the range. */ services: Service[];
 }
 
 /** What was compared on one side. */
@@ -698,6 +700,7 @@ export interface Topology {
   /** False while batches of the range's last windows may still arrive. */ complete: boolean;
   edges: TopoEdge[];
   from_ms: number;
+  /** Where there are very many services, only those that reported for longest in the range are here, with whom they call and who calls them: how many others there are. */ left_out: number;
   /** One per release, and at most one each for unknown callers and callees. */ nodes: TopoNode[];
   to_ms: number;
 }

@@ -9,7 +9,7 @@ import { Link } from "./parts/link";
 import { Empty, Failure, Skeleton, Waiting } from "./parts/states";
 import { ComparePage } from "./pages/compare";
 import { go, lastService, url } from "./router";
-import { firing, services } from "./services";
+import { firing, leftOut, services } from "./services";
 import { TopBar } from "./parts/top-bar";
 import { elsewhere, type Page, type UrlState } from "./url";
 
@@ -45,7 +45,9 @@ export function App() {
   const listed = useAnswer(askServices(state));
   const fired = useAnswer(askAlerts("firing"));
   useEffect(() => {
-    if (listed.data !== null) services.value = listed.data.services;
+    if (listed.data === null) return;
+    services.value = listed.data.services;
+    leftOut.value = listed.data.left_out;
   }, [listed.data]);
   useEffect(() => {
     if (fired.data !== null) firing.value = fired.data.alerts.filter((alert) => alert.state === "firing").length;

@@ -5,5 +5,8 @@ import type { Service } from "./types";
 /** Null until the first answer. */
 export const services = signal<Service[] | null>(null);
 
+/** How many services the server has left out, because there are very many. */
+export const leftOut = signal(0);
+
 /** How many alerts fire now; null until known. */
 export const firing = signal<number | null>(null);

@@ -222,7 +222,7 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
             ..RequestQuery::new(who, Range::ALL)
         })
         .await?;
-    let services = store.ask(ServicesQuery { range: Range::ALL }).await?;
+    let services = store.ask(ServicesQuery::new(Range::ALL)).await?.services;
     let windows = WindowQuery {
         who: WorkloadFilter::default(),
         component: None,

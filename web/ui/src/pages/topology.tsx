@@ -40,6 +40,7 @@ export function TopologyPage() {
           <p class="soft">
             {plural(services.size, "service")}, {plural(releases.length, "release")}, {plural(topology.edges.length, "edge")} between{" "}
             {moment(topology.from_ms)} and {moment(topology.to_ms)}
+            {topology.left_out > 0 && `. ${plural(topology.left_out, "more service")} reported for a shorter time and are not shown`}
             {!topology.complete && ". Some windows in this range have not arrived yet"}
           </p>
         </div>

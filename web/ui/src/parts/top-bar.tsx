@@ -1,8 +1,8 @@
 // The scope every page shares: service, time range, live or paused; and theme and help.
-import { moment } from "../format";
+import { moment, plural } from "../format";
 import { namespaceIfNeeded } from "../compare/choose";
 import { patch, url } from "../router";
-import { services } from "../services";
+import { leftOut, services } from "../services";
 import { theme, toggleTheme } from "../theme";
 import { isMoving, RANGES } from "../url";
 import { Choice } from "./choice";
@@ -65,6 +65,7 @@ function ServicePicker() {
             </option>
           );
         })}
+        {leftOut.value > 0 && <option disabled>{plural(leftOut.value, "more service")} reported for a shorter time</option>}
       </select>
     </label>
   );
