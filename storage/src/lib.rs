@@ -69,6 +69,7 @@ pub use questions::{
     costs::{CostQuery, CostRow},
     exemplars::{ExemplarQuery, ExemplarRow, Exemplars},
     heat_map::{HeatCell, HeatMapQuery},
+    open::{OpenQuery, OpenRow},
     profile_types::ProfileTypesQuery,
     requests::{Dividing, RequestQuery, RequestRow},
     sample_series::{SampleSeries, SampleSeriesQuery, StackCount, StackCountsQuery},

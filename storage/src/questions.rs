@@ -9,6 +9,7 @@ pub(crate) mod exemplars;
 mod gauges;
 pub(crate) mod heat_map;
 mod marks;
+pub(crate) mod open;
 pub(crate) mod profile_types;
 pub(crate) mod requests;
 pub(crate) mod sample_series;

@@ -410,9 +410,20 @@ pub(super) fn given_up(columns: &Columns<'_>, row: usize) -> Result<bool, Failur
     Ok(StatusKind::of_name(&columns.text(12)?.string(row)).is_given_up(columns.u16(13)?[row]))
 }
 
+/// The peer of a row, if it identified itself.
+pub(super) fn peer(columns: &Columns<'_>, row: usize) -> Result<Option<Release>, Failure> {
+    let Some(service) = columns.text(9)?.get(row).map(str::to_owned) else {
+        return Ok(None);
+    };
+    Ok(Some(Release {
+        namespace: columns.text(8)?.string(row),
+        service,
+        version: columns.text(10)?.string(row),
+    }))
+}
+
 fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery) -> Result<Key, Failure> {
     let text = |column| columns.text(column).map(|texts| texts.string(row));
-    let peer_service = columns.text(9)?.get(row).map(str::to_owned);
     let warming = match query.warm_until_s.is_empty() {
         true => false,
         false => (query.warm_until_s.get(&text(4)?)).is_some_and(|&until_s| i64::from(counts.window.start_s) < until_s),
@@ -432,14 +443,7 @@ fn key(columns: &Columns<'_>, row: usize, counts: &Counts, query: &RequestQuery)
         component: Component::from_code(u32::from(columns.u8(5)?[row])),
         side: counts.side,
         route: text(7)?,
-        peer: match peer_service {
-            Some(service) => Some(Release {
-                namespace: text(8)?,
-                service,
-                version: text(10)?,
-            }),
-            None => None,
-        },
+        peer: peer(columns, row)?,
         method: text(11)?,
         destination: text(24)?,
         protocol: text(12)?,

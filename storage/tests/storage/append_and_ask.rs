@@ -9,8 +9,8 @@ use emberline_model::{
     protocol::CALLER_LEFT,
 };
 use emberline_storage::{
-    AppendError, Appended, Dividing, NO_LABEL, ProfileTypesQuery, QueryError, Range, RequestQuery, ServedQuery,
-    ServiceName, ServicesQuery, SideQuery, StackQuery, Step, TotalsQuery, WindowQuery, WorkloadFilter,
+    AppendError, Appended, Dividing, NO_LABEL, OpenQuery, ProfileTypesQuery, QueryError, Range, RequestQuery,
+    ServedQuery, ServiceName, ServicesQuery, SideQuery, StackQuery, Step, TotalsQuery, WindowQuery, WorkloadFilter,
 };
 
 const BUILD: &str = "00112233aabbccdd";
@@ -514,6 +514,49 @@ async fn services_that_lasted_stay_where_an_answer_has_few_in(place: Place) {
         assert!(rows.iter().all(|row| services.contains(&row.reporter.service.as_str())));
         assert_eq!(rows.is_empty(), services.is_empty());
     }
+}
+
+#[tokio::test]
+async fn what_is_open_is_what_the_last_window_of_each_process_says() {
+    for place in PLACES {
+        Box::pin(what_is_open_is_what_the_last_window_of_each_process_says_in(place)).await;
+    }
+}
+
+async fn what_is_open_is_what_the_last_window_of_each_process_says_in(place: Place) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Placing::open(dir.path(), place);
+    let open = |instance: &str, start, routes: &[(&str, u64)]| {
+        let mut of_instance = window(&workload("chat", "v1", instance), Component::Proxy, start);
+        of_instance.has_requests = true;
+        for &(route, open) in routes {
+            of_instance.requests.push(RequestSeries {
+                open,
+                peer: (route != "/").then(|| release("front", "v2")),
+                ..requests(Side::Server, route, &[5])
+            });
+        }
+        of_instance
+    };
+    let windows = vec![
+        open("a", T0 - 1800, &[("/", 7), ("/live", 3)]),
+        open("a", T0 - 1790, &[("/", 1), ("/live", 2), ("/other", 4)]),
+        open("b", T0 - 1800, &[("/", 5)]),
+        open("c", T0 - 1800, &[("/", 9)]),
+        open("c", T0 - 1790, &[("/", 0)]),
+    ];
+    store.append(batch(1, windows)).await.unwrap();
+    store.flush_applied().await.unwrap();
+    let query = OpenQuery {
+        who: WorkloadFilter::service("chat"),
+        range: Range::ALL,
+    };
+    let rows = store.ask(query.clone()).await.unwrap();
+    let found: Vec<_> = rows.iter().map(|row| (row.peer.clone(), row.side, row.open)).collect();
+    let front = Some(release("front", "v2"));
+    assert_eq!(found, [(None, Side::Server, 6), (front, Side::Server, 6)]);
+    let who = WorkloadFilter::service("nobody");
+    assert!(store.ask(OpenQuery { who, ..query }).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use emberline_model::{Release, Side};
-use emberline_storage::RequestRow;
+use emberline_storage::{OpenRow, RequestRow};
 
 use crate::answers::red::Red;
 
@@ -104,12 +104,18 @@ impl Edge {
     }
 
     /// The report of the end that reports a row, and which edge of `edges` it belongs to.
-    fn of<'a>(edges: &'a mut Edges, row: &RequestRow) -> &'a mut Reported {
-        let reporter = End::Release(row.reporter.clone());
-        let peer = row.peer.clone().map(End::Release);
-        match row.side {
+    fn of<'a>(
+        edges: &'a mut Edges,
+        release: &Release,
+        side: Side,
+        peer: Option<&Release>,
+        destination: &str,
+    ) -> &'a mut Reported {
+        let reporter = End::Release(release.clone());
+        let peer = peer.cloned().map(End::Release);
+        match side {
             Side::Client => {
-                let callee = peer.unwrap_or_else(|| callee_of(row));
+                let callee = peer.unwrap_or_else(|| callee_of(release, destination));
                 let edge = edges.entry((reporter, callee)).or_default();
                 edge.client.get_or_insert_default()
             }
@@ -122,13 +128,13 @@ impl Edge {
 }
 
 /// Whom a caller called that got no name from whoever answered: `service` of its own namespace, or `namespace/service`.
-fn callee_of(row: &RequestRow) -> End {
-    if row.destination.is_empty() {
+fn callee_of(caller: &Release, destination: &str) -> End {
+    if destination.is_empty() {
         return End::UnknownCallee;
     }
-    let (namespace, service) = match row.destination.split_once('/') {
+    let (namespace, service) = match destination.split_once('/') {
         Some((namespace, service)) if !service.is_empty() => (namespace, service),
-        _ => (row.reporter.namespace.as_str(), row.destination.as_str()),
+        _ => (caller.namespace.as_str(), destination),
     };
     End::Named {
         namespace: namespace.to_owned(),
@@ -144,25 +150,17 @@ pub(crate) fn join(rows: Vec<RequestRow>) -> Edges {
     let mut edges = Edges::new();
     for mut row in rows {
         let requests = row.duration.count();
-        let reported = Edge::of(&mut edges, &row);
+        let reported = Edge::of(&mut edges, &row.reporter, row.side, row.peer.as_ref(), &row.destination);
         *entry(&mut reported.protocols, &row.protocol) += requests;
         entry(&mut reported.routes, &row.route).take(&mut row);
     }
     edges
 }
 
-/// Adds what is open, from rows by window and instance: the last window of each instance counts.
-pub(crate) fn add_open(edges: &mut Edges, rows: &[RequestRow]) {
-    let instance = |row: &RequestRow| (row.reporter.clone(), row.instance.clone(), row.component);
-    let mut last: HashMap<_, i64> = HashMap::new();
+/// Adds what is open.
+pub(crate) fn add_open(edges: &mut Edges, rows: &[OpenRow]) {
     for row in rows {
-        let last = last.entry(instance(row)).or_insert(row.window_start_s);
-        *last = row.window_start_s.max(*last);
-    }
-    for row in rows {
-        if row.open > 0 && last.get(&instance(row)) == Some(&row.window_start_s) {
-            Edge::of(edges, row).open += row.open;
-        }
+        Edge::of(edges, &row.reporter, row.side, row.peer.as_ref(), &row.destination).open += row.open;
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{RawQuery, State};
 use emberline_model::{Release, alert::AlertStatus, workload::Component};
-use emberline_storage::{Holding, Range, RequestQuery, ServicesQuery, Step};
+use emberline_storage::{Holding, OpenQuery, Range, RequestQuery, ServicesQuery, Step};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -212,14 +212,12 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     };
     let (known, left_out) = catalog::services(&web.store, query).await?;
     let who = catalog::workloads_of(&known, left_out);
-    let latest = Range {
-        from_unix_s: range.from_unix_s.max(range.to_unix_s - OPEN_SECONDS),
-        ..range
-    };
-    let open = RequestQuery {
-        step: Step::Window,
-        by_instance: true,
-        ..RequestQuery::new(who.clone(), latest)
+    let open = OpenQuery {
+        who: who.clone(),
+        range: Range {
+            from_unix_s: range.from_unix_s.max(range.to_unix_s - OPEN_SECONDS),
+            ..range
+        },
     };
     let (rows, open, costs) = tokio::try_join!(
         web.store.ask(RequestQuery::new(who.clone(), range)),
@@ -238,7 +236,6 @@ pub(crate) async fn topology(State(web): State<Web>, RawQuery(query): RawQuery) 
     Holding::current().add((rows.len() * ROW_BYTES) as u64).await?;
     let mut edges = edges::join(rows);
     edges::add_open(&mut edges, &open);
-    drop(open);
     let edges_to = edges::by_callee(&edges);
     // Neighbours in other namespaces stay in the picture, and with them the edges across.
     let shown = || {
