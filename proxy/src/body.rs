@@ -1,4 +1,6 @@
-//! Bodies on their way through: streamed frame by frame, never buffered.
+//! Bodies on their way through: streamed frame by frame, never buffered, but for a beginning that came too early ([`early`]).
+
+mod early;
 
 use std::{
     any::Any,
@@ -14,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use early::Early;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -127,6 +130,7 @@ enum Inner {
     Nothing,
     Bytes(Option<Bytes>),
     Incoming(Incoming),
+    Early(Early),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
@@ -153,6 +157,21 @@ impl RequestBody {
             return RequestBody::empty();
         }
         RequestBody::of(Inner::Incoming(body))
+    }
+
+    /// Lets its beginning be read before there is anybody to take it; `None` where it has come as a whole.
+    pub(crate) fn read_early(&mut self) -> Option<Early> {
+        match std::mem::replace(&mut self.inner, Inner::Nothing) {
+            Inner::Incoming(body) => {
+                let early = Early::new(body);
+                self.inner = Inner::Early(early.clone());
+                Some(early)
+            }
+            other => {
+                self.inner = other;
+                None
+            }
+        }
     }
 
     fn of(inner: Inner) -> RequestBody {
@@ -246,6 +265,7 @@ impl Body for RequestBody {
             Inner::Nothing => Poll::Ready(None),
             Inner::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Inner::Early(body) => body.poll_frame(cx).map_err(Into::into),
             Inner::Boxed(body) => Pin::new(body).poll_frame(cx),
         };
         let polled = polled.map(|frame| {
@@ -282,6 +302,7 @@ impl Body for RequestBody {
             Inner::Nothing => true,
             Inner::Bytes(bytes) => bytes.is_none(),
             Inner::Incoming(body) => body.is_end_stream(),
+            Inner::Early(body) => body.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -291,6 +312,7 @@ impl Body for RequestBody {
             Inner::Nothing => SizeHint::with_exact(0),
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Inner::Incoming(body) => body.size_hint(),
+            Inner::Early(body) => body.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
     }

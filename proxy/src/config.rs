@@ -189,6 +189,19 @@ pub enum Protocol {
     Tcp,
 }
 
+/// What requests are sent on over, whatever their callers speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// Over what they came: HTTP/1.1, or HTTP/2 with prior knowledge.
+    #[default]
+    Same,
+    /// HTTP/1.1. gRPC, which needs HTTP/2, is refused (`grpc_over_http1`).
+    Http1,
+    /// HTTP/2 with prior knowledge. WebSocket over HTTP/1.1 is refused (`upgrade_over_http2`).
+    Http2,
+}
+
 /// A listener for requests to this workload.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +214,9 @@ pub struct Inbound {
     /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,
+    /// HTTP version towards the application: `same` as the caller's, `http1` or `http2`.
+    #[serde(default)]
+    pub upstream_protocol: UpstreamProtocol,
     /// Whether caller identity headers are trusted. An untrusted caller cannot choose what is sampled and does not learn who
     /// answers. Default: callers with private addresses are trusted if the listener's own address is private or unspecified.
     #[serde(default)]
@@ -270,6 +286,9 @@ pub struct Outbound {
     /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,
+    /// HTTP version towards the destinations: `same` as the caller's, `http1` or `http2`.
+    #[serde(default)]
+    pub upstream_protocol: UpstreamProtocol,
     /// Timeouts.
     #[serde(default)]
     pub timeouts: Timeouts,

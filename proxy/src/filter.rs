@@ -84,6 +84,20 @@ impl Refused {
         flags: ResponseFlags::NC,
     };
 
+    /// The service is spoken to over HTTP/1.1.
+    pub(crate) const GRPC_OVER_HTTP1: Refused = Refused {
+        status: 501,
+        reason: "grpc_over_http1",
+        flags: ResponseFlags::NC,
+    };
+
+    /// The service is spoken to over HTTP/2.
+    pub(crate) const UPGRADE_OVER_HTTP2: Refused = Refused {
+        status: 501,
+        reason: "upgrade_over_http2",
+        flags: ResponseFlags::NC,
+    };
+
     /// What the caller is told.
     pub(crate) fn message(&self) -> String {
         match *self {
@@ -96,13 +110,27 @@ impl Refused {
                 "the request was led to a cluster that is not configured; add it to `clusters`, or fix the header or code that names it"
                     .to_owned()
             }
+            Refused::GRPC_OVER_HTTP1 => {
+                "gRPC needs HTTP/2, and this service is configured with `upstream_protocol: http1`: remove that, or call a service that speaks HTTP/2"
+                    .to_owned()
+            }
+            Refused::UPGRADE_OVER_HTTP2 => {
+                "WebSocket needs HTTP/1.1, and this service is configured with `upstream_protocol: http2`: use `same` or `http1` there"
+                    .to_owned()
+            }
             _ => format!("request refused: {}; fix the caller", self.reason),
         }
     }
 
     /// The caller's connection cannot be trusted to be in step any more.
     pub(crate) fn closes(&self) -> bool {
-        ![Refused::NO_ROUTE, Refused::NO_CLUSTER].contains(self)
+        ![
+            Refused::NO_ROUTE,
+            Refused::NO_CLUSTER,
+            Refused::GRPC_OVER_HTTP1,
+            Refused::UPGRADE_OVER_HTTP2,
+        ]
+        .contains(self)
     }
 }
 

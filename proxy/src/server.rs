@@ -42,6 +42,7 @@ use crate::{
     wire::{
         detect::{Detected, Expected, detect},
         io::{CallerTimes, GuardedIo},
+        pace::Paced,
         transport::Transport,
     },
 };
@@ -270,7 +271,7 @@ impl HttpSettings {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(LEAST_BUFFER_BYTES)
             .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
-            .serve_connection(TokioIo::new(io), service);
+            .serve_connection(TokioIo::new(Paced::of_caller(io)), service);
         // The connection's own work belongs to all its streams and so carries no label.
         let served = Labeled::new(Label::NONE, draining.run(connection, |c| c.graceful_shutdown())).await;
         note_end(served, &guard, counters);

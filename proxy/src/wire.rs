@@ -4,5 +4,6 @@ pub(crate) mod detect;
 pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod io;
+pub(crate) mod pace;
 pub(crate) mod target;
 pub(crate) mod transport;

@@ -14,8 +14,8 @@ use emberline_yaml::{Node, Problem};
 use http::{HeaderName, uri::PathAndQuery};
 
 use super::{
-    Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Inbound, Outbound, RetryConfig,
-    Timeouts,
+    Address, CheckKind, Config, DestinationConfig, HashOn, HealthConfig, IdentityRule, Inbound, Outbound, Protocol,
+    RetryConfig, Timeouts, UpstreamProtocol,
 };
 use crate::route::RouteTable;
 
@@ -60,6 +60,9 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
             let message = "`identity: ignore` trusts nobody: remove it, or remove `trusted_callers`";
             say(&format!("inbound[{at}].trusted_callers"), message.to_owned());
         }
+        of_protocols(inbound.protocol, inbound.upstream_protocol, |message| {
+            say(&format!("inbound[{at}].upstream_protocol"), message);
+        });
         of_inbound_tls(inbound, |key, message| say(&format!("inbound[{at}].{key}"), message));
         if inbound.to == Address::Socket(inbound.listen) {
             let to = &inbound.to;
@@ -72,6 +75,9 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
     for (at, outbound) in config.outbound.iter().enumerate() {
         of_destinations(&outbound.destinations, &outbound.service, "", |key, message| {
             say(&format!("outbound[{at}].{key}"), message);
+        });
+        of_protocols(outbound.protocol, outbound.upstream_protocol, |message| {
+            say(&format!("outbound[{at}].upstream_protocol"), message);
         });
         of_outbound_tls(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
         of_balancing(outbound, |key, message| say(&format!("outbound[{at}].{key}"), message));
@@ -94,6 +100,15 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// What is wrong between the protocols of callers and of those who answer.
+fn of_protocols(callers: Protocol, upstream: UpstreamProtocol, mut say: impl FnMut(String)) {
+    if callers == Protocol::Tcp && upstream != UpstreamProtocol::Same {
+        let message =
+            "`upstream_protocol` has no effect with `protocol: tcp`, which has no requests: remove one of them";
+        say(message.to_owned());
+    }
 }
 
 /// What is wrong with TLS of an inbound listener; `say` takes its key.

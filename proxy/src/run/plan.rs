@@ -153,6 +153,7 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
         clusters,
         rules: wanted.rules.iter().map(|rule| Rule::new(rule, &places)).collect(),
         places,
+        upstream_protocol: wanted.upstream_protocol,
         timeouts: wanted.timeouts,
     })
 }

@@ -2,14 +2,14 @@
 //! endpoint, stream both ways, record once.
 //!
 //! Guarantees: the plan (routes, destinations, times) is read once per request, so a reload never splits one; a body is
-//! never buffered; a request that is refused reaches nobody.
+//! never buffered, but for its beginning over HTTP/2 until an endpoint can take it; a request that is refused reaches nobody.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use emberline_model::Side;
 use emberline_profiler::TaskLabel;
-use http::{Request, Response, StatusCode, response};
+use http::{Request, Response, StatusCode, Version, response};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
@@ -26,8 +26,9 @@ use crate::{
     cluster::{Call, Endpoint, UpstreamBody, UpstreamError},
     counters::Counters,
     filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
+    grpc,
     record::{Recorded, Tracker},
-    telemetry::{DestinationId, PEER_HEADER, Protocol, ResponseFlags, RouteId, Source, Telemetry},
+    telemetry::{DestinationId, PEER_HEADER, ResponseFlags, RouteId, Source, Telemetry},
     wire::headers::names_websocket,
 };
 
@@ -97,6 +98,10 @@ impl Handle for Arc<Forwarder> {
             Ok(service) => (service.route_of(head.uri.path()), service.destination),
             Err(_) => (RouteId::OTHER, DestinationId::NONE),
         };
+        let chosen = chosen.and_then(|chosen| {
+            let is_http2 = plan.service(chosen).is_http2(&head, exchange.asks_for_websocket)?;
+            Ok((chosen, is_http2))
+        });
         let (side, peer) = (plan.side, exchange.peer);
         let mut tracker = Tracker::start(&self.telemetry, &head, side, route, peer, destination, started)
             .of_connection(Arc::clone(&caller.guard))
@@ -104,14 +109,19 @@ impl Handle for Arc<Forwarder> {
         let (charged, task_label, stall) = caller.hand_over(tracker.label(), charged.unwrap_or(0));
         tracker.holds(charged, stall);
         // What is refused goes at once, and not when its task has its turn.
+        let mut early = None;
         let (way, mut request) = match (flow, chosen) {
-            (Flow::Continue, Ok(chosen)) => {
+            (Flow::Continue, Ok((chosen, is_http2))) => {
                 let key = plan.cluster(chosen).key_of(Some(&head.headers), caller.address);
                 let mut body = RequestBody::incoming(body);
                 if !body.is_end_stream() {
                     body.count_into(tracker.request_bytes());
+                    if head.version == Version::HTTP_2 {
+                        early = body.read_early();
+                    }
                 }
-                (Ok(Way { chosen, key }), Some(Request::from_parts(head, body)))
+                let way = Way { chosen, is_http2, key };
+                (Ok(way), Some(Request::from_parts(head, body)))
             }
             (Flow::Answer(refused), _) | (Flow::Continue, Err(refused)) => (Err(refused), None),
         };
@@ -136,9 +146,19 @@ impl Handle for Arc<Forwarder> {
             };
             let response = {
                 let plan = Arc::clone(&carried.plan);
-                let call = carried.call(&plan, way);
+                let call = way.call(&plan);
                 let to = |endpoint: &Endpoint| carried.expect_answer_of(endpoint);
-                plan.cluster(way.chosen).send(&mut request, call, to).await
+                let mut sending = pin!(plan.cluster(way.chosen).send(&mut request, call, to));
+                poll_fn(|cx| {
+                    let sent = sending.as_mut().poll(cx);
+                    if sent.is_pending()
+                        && let Some(early) = &early
+                    {
+                        early.read(cx);
+                    }
+                    sent
+                })
+                .await
             };
             match response {
                 Ok(response) => carried.pass_on(way, response),
@@ -152,8 +172,20 @@ impl Handle for Arc<Forwarder> {
 #[derive(Clone, Copy)]
 struct Way {
     chosen: Chosen,
+    is_http2: bool,
     /// What its endpoint is chosen by.
     key: Option<u64>,
+}
+
+impl Way {
+    fn call(self, plan: &Plan) -> Call<'_> {
+        Call {
+            timeouts: plan.timeouts(self.chosen),
+            is_http2: self.is_http2,
+            key: self.key,
+            retries: plan.retries(self.chosen),
+        }
+    }
 }
 
 /// A request on its way.
@@ -173,15 +205,6 @@ impl Carried {
     fn follow_peer(&mut self) {
         self.tracker.set_peer(self.exchange.peer);
         self.task_label.set(self.tracker.label());
-    }
-
-    fn call<'a>(&self, plan: &'a Plan, way: Way) -> Call<'a> {
-        Call {
-            timeouts: plan.timeouts(way.chosen),
-            is_http2: self.tracker.protocol() != Protocol::Http1,
-            key: way.key,
-            retries: plan.retries(way.chosen),
-        }
     }
 
     /// Until the endpoint says who it is, it is who it was.
@@ -270,7 +293,10 @@ impl Carried {
         self.answer(status, reason, flags, format!("{error}; {retry}"), false)
     }
 
-    fn refuse(self, refused: Refused) -> Response<ResponseBody> {
+    fn refuse(mut self, refused: Refused) -> Response<ResponseBody> {
+        if refused == Refused::GRPC_OVER_HTTP1 {
+            self.grpc_status = Some(grpc::UNIMPLEMENTED);
+        }
         let message = refused.message();
         self.answer(refused.status, refused.reason, refused.flags, message, refused.closes())
     }

@@ -9,15 +9,16 @@
 mod rule;
 
 use emberline_model::Side;
-use http::request::Parts;
+use http::{Version, request::Parts};
 pub(crate) use rule::Rule;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use crate::{
     choose::{Asked, Choice, ChooseCluster},
     cluster::{Cluster, Retries, Upstream},
-    config::{Address, Protocol, Timeouts, Trust},
+    config::{Address, Protocol, Timeouts, Trust, UpstreamProtocol},
     filter::{Filter, Refused},
+    grpc::is_grpc,
     route::{RouteTable, host::HostTable},
     telemetry::{DestinationId, RouteId},
     tls::Inbound,
@@ -54,6 +55,7 @@ pub(crate) struct Service {
     pub(crate) destination: DestinationId,
     /// Its own one first.
     pub(crate) clusters: Vec<Cluster>,
+    pub(crate) upstream_protocol: UpstreamProtocol,
     pub(crate) timeouts: Timeouts,
     pub(crate) rules: Vec<Rule>,
     /// What its requests can be led to, by name.
@@ -153,6 +155,20 @@ impl Plan {
 }
 
 impl Service {
+    /// Whether a request goes on over HTTP/2.
+    ///
+    /// # Errors
+    /// When what it asks for needs another version of HTTP than its service is spoken to with.
+    pub(crate) fn is_http2(&self, head: &Parts, asks_for_websocket: bool) -> Result<bool, Refused> {
+        match self.upstream_protocol {
+            UpstreamProtocol::Same => Ok(head.version == Version::HTTP_2),
+            UpstreamProtocol::Http1 if is_grpc(&head.headers) => Err(Refused::GRPC_OVER_HTTP1),
+            UpstreamProtocol::Http1 => Ok(false),
+            UpstreamProtocol::Http2 if asks_for_websocket => Err(Refused::UPGRADE_OVER_HTTP2),
+            UpstreamProtocol::Http2 => Ok(true),
+        }
+    }
+
     /// Its own cluster.
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.clusters[0]

@@ -35,6 +35,7 @@ impl From<&Config> for State {
                     },
                     subsets: Vec::new(),
                     rules: Vec::new(),
+                    upstream_protocol: inbound.upstream_protocol,
                     timeouts: inbound.timeouts,
                 }],
             });
@@ -89,6 +90,7 @@ fn service(outbound: &Outbound) -> Service {
         },
         subsets: outbound.clusters.iter().map(subset).collect(),
         rules: outbound.rules.clone(),
+        upstream_protocol: outbound.upstream_protocol,
         timeouts: outbound.timeouts,
     }
 }

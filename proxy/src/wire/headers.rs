@@ -11,7 +11,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 
@@ -117,6 +117,18 @@ static HOP_BY_HOP: [HeaderName; HOPS] = [
 
 /// Headers that `Connection` cannot take away: without them the message would mean something else.
 static NEVER_NOMINATED: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// Joins the fields that HTTP/2 may split cookies into: elsewhere there is one (RFC 9113, 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let fields: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Made of valid values, it is one.
+    if let Ok(joined) = HeaderValue::from_bytes(&fields.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
 
 /// Removes what concerns this connection only, and what `Connection` names. `te` keeps nothing but `trailers`, which
 /// gRPC asks for; `trailer` stays, because the trailers it announces pass through. A length beside a transfer coding

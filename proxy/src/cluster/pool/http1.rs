@@ -47,6 +47,7 @@ use super::{
     keep_alive,
     socket::{Socket, Switched},
 };
+use crate::wire::headers::join_cookies;
 use crate::{
     body::{BoxError, RequestBody},
     record::is_stream,
@@ -273,8 +274,11 @@ impl Http1Pool {
         })
     }
 
-    /// Path and query in the request line, the authority in `Host`.
+    /// Path and query in the request line, the authority in `Host`, cookies in one field.
     fn make_origin_form(&self, request: &mut Request<RequestBody>) {
+        if request.version() == Version::HTTP_2 {
+            join_cookies(request.headers_mut());
+        }
         *request.version_mut() = Version::HTTP_11;
         if let Some(authority) = request.uri().authority() {
             if let Ok(host) = HeaderValue::from_str(authority.as_str()) {

@@ -41,12 +41,15 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-use super::super::{
-    BodyFailure, UpstreamError,
-    dial::{Dial, Times},
-    outgoing::Outgoing,
-    replay::NextStream,
-    upload::Upload,
+use super::{
+    super::{
+        BodyFailure, UpstreamError,
+        dial::{Dial, Times},
+        outgoing::Outgoing,
+        replay::NextStream,
+        upload::Upload,
+    },
+    socket::Socket,
 };
 use crate::{
     body::{BoxError, RequestBody},
@@ -54,7 +57,7 @@ use crate::{
     counters::InUse,
     grpc,
     telemetry::Label,
-    wire::io::IdleTimer,
+    wire::{io::IdleTimer, pace::Paced},
 };
 
 /// How often a silent connection is asked whether it lives, and how long it may take to say so.
@@ -440,6 +443,7 @@ impl Http2Pool {
     ) -> Result<(SendRequest<RequestBody>, usize, Windows), UpstreamError> {
         let windows = self.dial.budget().reserve_windows(CONNECTION_WINDOW);
         let stream = self.dial.connect(times, Speaks::Http2).await?;
+        let socket = Socket::new(stream, Arc::clone(self.dial.budget()));
         let watched = Watched {
             polled: Arc::default(),
             is_told: Arc::default(),
@@ -452,7 +456,7 @@ impl Http2Pool {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_max_send_streams(UNTOLD)
             .max_header_list_size(u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Paced::of_endpoint(socket)))
             .await
             .map_err(|error| self.dial.failure(error))?;
         let told = async {
@@ -506,8 +510,8 @@ impl Http2Pool {
         let Some(request) = outgoing else {
             return Err(UpstreamError::NoDestination);
         };
-        *request.version_mut() = Version::HTTP_2;
         self.make_absolute(request);
+        *request.version_mut() = Version::HTTP_2;
         let (upload, mut timer) = (Upload::of(request), IdleTimer::default());
         // A call of gRPC has the time that its caller gives it, and a stream has nothing to say until something happens.
         let is_limited = !grpc::is_grpc(request.headers());
@@ -566,7 +570,7 @@ impl Http2Pool {
         })
     }
 
-    /// HTTP/2 wants scheme and authority of every request.
+    /// HTTP/2 wants scheme and authority of every request, and then no `Host` (RFC 9113, 8.3.1).
     fn make_absolute(&self, request: &mut Request<RequestBody>) {
         let uri = request.uri();
         if uri.authority().is_some() && uri.scheme().is_some() {
@@ -585,6 +589,7 @@ impl Http2Pool {
             .build();
         if let Ok(absolute) = absolute {
             *request.uri_mut() = absolute;
+            request.headers_mut().remove(http::header::HOST);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A socket to an endpoint, as the library for HTTP/1 uses it.
+//! A socket to an endpoint, as the HTTP library uses it.
 //!
 //! Guarantees: it is read in small pieces when memory is short; an endpoint that answers and closes before it has read the
-//! whole request is heard. Its reset makes the next write fail while the response waits in the receive buffer, and the library
+//! whole request is heard, and so is one that says why it closes (an alert of TLS). Its reset makes the next write fail while the response waits in the receive buffer, and the library
 //! gives up at the first error. So a failed write is kept back: nothing more is written, what came is read, and how that ends
 //! is how the request ends.
 

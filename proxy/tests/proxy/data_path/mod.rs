@@ -26,4 +26,5 @@ mod services;
 mod streams;
 mod support;
 mod tcp;
+mod translation;
 mod websocket;

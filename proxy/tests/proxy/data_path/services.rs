@@ -268,4 +268,8 @@ fn entries_of_one_listener_that_contradict_each_other_are_refused_with_their_lin
         message(&[&entry("service: a, protocol: tcp, hosts: [a]")]),
         "proxy.yaml:3: `hosts` has no effect with `protocol: tcp`, which has no hosts: remove one of them"
     );
+    assert_eq!(
+        message(&[&entry("service: a, protocol: tcp, upstream_protocol: http2")]),
+        "proxy.yaml:3: `upstream_protocol` has no effect with `protocol: tcp`, which has no requests: remove one of them"
+    );
 }

@@ -1,0 +1,98 @@
+//! The beginning of a body, read before there is anybody to take it.
+//!
+//! Over HTTP/2, many small frames that nobody reads cost the caller its connection ([`crate::wire::pace`]), also while an endpoint is
+//! still being connected to. Guarantees: as long as nobody has taken anything, up to [`MOST_BYTES`] are read and put together; then
+//! everything passes in order, and nothing is read ahead any more.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+/// Of a body so much is read ahead.
+const MOST_BYTES: usize = 16 << 10;
+
+/// What comes after the bytes that were read.
+type End = Option<Result<Frame<Bytes>, hyper::Error>>;
+
+/// A body whose beginning may have been read.
+#[derive(Debug)]
+struct State<B> {
+    body: B,
+    read: BytesMut,
+    end: Option<End>,
+    is_taken: bool,
+}
+
+/// A handle to such a body: one reads ahead, one takes.
+#[derive(Debug)]
+pub(crate) struct Early<B = Incoming>(Arc<Mutex<State<B>>>);
+
+impl<B> Clone for Early<B> {
+    fn clone(&self) -> Early<B> {
+        Early(Arc::clone(&self.0))
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Early<B> {
+    pub(super) fn new(body: B) -> Early<B> {
+        Early(Arc::new(Mutex::new(State {
+            body,
+            read: BytesMut::new(),
+            end: None,
+            is_taken: false,
+        })))
+    }
+
+    /// Reads what is there, if nobody has taken anything yet; `cx` is woken when more comes.
+    pub(crate) fn read(&self, cx: &mut Context<'_>) {
+        let mut state = self.0.lock();
+        while !state.is_taken && state.end.is_none() && state.read.len() < MOST_BYTES {
+            let Poll::Ready(frame) = Pin::new(&mut state.body).poll_frame(cx) else {
+                return;
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => state.read.extend_from_slice(&data),
+                Some(Ok(Err(other))) => state.end = Some(Some(Ok(other))),
+                Some(Err(error)) => state.end = Some(Some(Err(error))),
+                None => state.end = Some(None),
+            }
+        }
+    }
+
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut state = self.0.lock();
+        state.is_taken = true;
+        if !state.read.is_empty() {
+            let read = std::mem::take(&mut state.read);
+            return Poll::Ready(Some(Ok(Frame::data(read.freeze()))));
+        }
+        match state.end.take() {
+            Some(end) => Poll::Ready(end),
+            None => Pin::new(&mut state.body).poll_frame(cx),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let state = self.0.lock();
+        let is_more = |end: &End| end.is_some();
+        state.read.is_empty() && state.body.is_end_stream() && !state.end.as_ref().is_some_and(is_more)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let state = self.0.lock();
+        let (hint, read) = (state.body.size_hint(), state.read.len() as u64);
+        let mut all = SizeHint::new();
+        all.set_lower(hint.lower() + read);
+        if let Some(upper) = hint.upper() {
+            all.set_upper(upper + read);
+        }
+        all
+    }
+}
