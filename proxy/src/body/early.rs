@@ -23,25 +23,19 @@ type End = Option<Result<Frame<Bytes>, hyper::Error>>;
 
 /// A body whose beginning may have been read.
 #[derive(Debug)]
-struct State<B> {
-    body: B,
+struct State {
+    body: Incoming,
     read: BytesMut,
     end: Option<End>,
     is_taken: bool,
 }
 
 /// A handle to such a body: one reads ahead, one takes.
-#[derive(Debug)]
-pub(crate) struct Early<B = Incoming>(Arc<Mutex<State<B>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Early(Arc<Mutex<State>>);
 
-impl<B> Clone for Early<B> {
-    fn clone(&self) -> Early<B> {
-        Early(Arc::clone(&self.0))
-    }
-}
-
-impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Early<B> {
-    pub(super) fn new(body: B) -> Early<B> {
+impl Early {
+    pub(super) fn new(body: Incoming) -> Early {
         Early(Arc::new(Mutex::new(State {
             body,
             read: BytesMut::new(),
@@ -81,8 +75,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Early<B> {
 
     pub(super) fn is_end_stream(&self) -> bool {
         let state = self.0.lock();
-        let is_more = |end: &End| end.is_some();
-        state.read.is_empty() && state.body.is_end_stream() && !state.end.as_ref().is_some_and(is_more)
+        state.read.is_empty() && state.body.is_end_stream() && !matches!(state.end, Some(Some(_)))
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

@@ -345,7 +345,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(<Arc<Forwarder> as Handle>::handle);
-        println!("{bytes} bytes");
         assert!(bytes <= 2_560, "{bytes} bytes");
     }
 }

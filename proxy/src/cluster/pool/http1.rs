@@ -47,11 +47,10 @@ use super::{
     keep_alive,
     socket::{Socket, Switched},
 };
-use crate::wire::headers::join_cookies;
 use crate::{
     body::{BoxError, RequestBody},
     record::is_stream,
-    wire::io::IdleTimer,
+    wire::{headers::join_cookies, io::IdleTimer},
 };
 
 /// Bounds of a pool.
