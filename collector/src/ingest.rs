@@ -327,22 +327,23 @@ impl Ingest {
 
     /// Reads a message in as much memory as its plan says, and where that turns out to be too little, in all that a message may
     /// have. Answers with the room that it holds, and what may be made of it there.
-    async fn decode(&self, mut payload: Payload, received_unix_ns: i64) -> Result<(Decoded, Room, u64), Rejection> {
+    async fn decode(&self, payload: Payload, received_unix_ns: i64) -> Result<(Decoded, Room, u64), Rejection> {
         let signal = payload.signal();
         let most_memory = memory_of(self.config.max_request_bytes as u64);
-        let plan;
-        (payload, plan) = reading(signal, move || {
-            let plan = payload.plan(most_memory)?;
-            Ok((payload, plan))
-        })
-        .await?;
-        if let Some((plan, again)) = plan.zip(payload.again()) {
+        let plan = if payload.is_short() {
+            payload.plan(most_memory)?
+        } else {
+            let planned = payload.clone();
+            reading(signal, move || planned.plan(most_memory)).await?
+        };
+        if let Some(plan) = plan {
             let room = self.memory.decoding(Some(plan)).await?;
-            let decoded = reading(signal, move || payload.decode(received_unix_ns, plan.made)).await;
+            let first = payload.clone();
+            let decoded = reading(signal, move || first.decode(received_unix_ns, plan.made)).await;
             let is_cut = |decoded: &Decoded| decoded.rejected.iter().any(|r| r.reason == TOO_MANY_BUCKETS);
             match decoded {
-                Err(Rejection::TooHeavy(_)) => payload = again,
-                Ok(decoded) if is_cut(&decoded) => payload = again,
+                Err(Rejection::TooHeavy(_) | Rejection::TooLarge { .. }) => {}
+                Ok(decoded) if is_cut(&decoded) => {}
                 decoded => return Ok((decoded?, room, plan.made)),
             }
         }

@@ -284,11 +284,11 @@ impl Scraper {
         let gauges_until = Arc::new(AtomicI64::new(last.gauges_until));
         let reader = {
             let (looking, gauges_until) = (looking.clone(), Arc::clone(&gauges_until));
-            move |now_unix_ns| reading.windows(&file, now_unix_ns, &looking, &gauges_until)
+            move |now_unix_ns, limit| reading.windows(&file, limit, now_unix_ns, &looking, &gauges_until)
         };
         let accepted = self
             .ingest
-            .accept(SenderKey::Scraper, None, Payload::ThirdParty(Box::new(reader)), bytes)
+            .accept(SenderKey::Scraper, None, Payload::third_party(bytes, reader), bytes)
             .await?;
         let restarted;
         (last.counters, restarted) = looking.stored();
@@ -318,16 +318,18 @@ impl Read {
     fn windows(
         &self,
         file: &[u8],
+        limit: usize,
         now_unix_ns: i64,
         looking: &Looking,
         gauges_until: &AtomicI64,
     ) -> Result<Decoded, Rejection> {
         let reading = Reading {
             format: Some(Format::Pprof),
-            limit: self.limit,
+            limit: limit.min(self.limit),
             ..Reading::default()
         };
         let mut read = formats::read(file, &reading).map_err(|error| match Rejection::is_too_large(&error) {
+            true if limit < self.limit => Rejection::of_format(&error, limit),
             true => Rejection::Profile(format!("{error} (`max_profile_bytes` of the scrape configuration)")),
             false => Rejection::Profile(error.to_string()),
         })?;

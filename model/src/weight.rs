@@ -18,6 +18,11 @@ pub fn memory_of(most_bytes: u64) -> u64 {
     most_bytes.saturating_mul(MEMORY_FACTOR).saturating_add(1 << 20)
 }
 
+/// What a message may have of bytes for which so much memory is enough: the inverse of [`memory_of`].
+pub fn bytes_of(most_memory: u64) -> u64 {
+    most_memory.saturating_sub(1 << 20) / MEMORY_FACTOR
+}
+
 /// Deepest nesting that is followed; the decoder refuses deeper ones.
 const MAX_DEPTH: u32 = 100;
 /// Weight of a number outside a packed list.

@@ -127,6 +127,8 @@ pub fn run(server: &Server, flood: Flood) -> Seen {
         upload(&mut connection, server.otlp_http);
         std::thread::sleep(Duration::from_millis(250));
     }
+    // Asked before questions are told to wait.
+    let most_bytes = hostile::max_request_bytes(server);
     std::thread::scope(|scope| {
         let (stop, opened) = (&stop, &opened);
         let holders: Vec<_> = [server.web, server.otlp_grpc, server.otlp_http]
@@ -137,8 +139,8 @@ pub fn run(server: &Server, flood: Flood) -> Seen {
             .map(|number| scope.spawn(move || ask(server.web, number, stop)))
             .collect();
         if flood.with_attacks {
+            let attacks = hostile::attacks(most_bytes);
             scope.spawn(move || {
-                let attacks = hostile::attacks(hostile::max_request_bytes(server));
                 for attack in attacks.iter().cycle().take_while(|_| !stop.load(Relaxed)) {
                     hostile::send(server.otlp_http, attack, 4);
                 }

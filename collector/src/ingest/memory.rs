@@ -2,8 +2,9 @@
 //!
 //! Guarantees: bodies that are being read or unpacked hold at most [`BODIES`] times `max_request_mb`, counted as they
 //! arrive, so that a sender that stalls holds what it has sent and not what it has announced; what is decoded holds at
-//! most [`MEMORY_FACTOR`] times as much, and what takes much of that waits while the process holds too much already. Who has to wait longer than a moment is told to send again; whoever decodes
-//! waits for nobody who has yet to read, so somebody always gets on.
+//! most [`MEMORY_FACTOR`] times as much, and an eighth beside for what is small; what takes much of that waits while the process holds
+//! too much already. Who has to wait longer than a moment is told to send again; whoever decodes waits for nobody who has yet to
+//! read, so somebody always gets on.
 //!
 //! Wrong on purpose: the buffers of connections are not counted (hyper bounds each), nor the batches that the store has
 //! taken over (it bounds them itself). Senders that stall after many megabytes keep that room until `request_timeout_seconds`
@@ -31,12 +32,16 @@ const LEAST_MADE: u64 = 1 << 20;
 
 /// A message that takes no more than this part of the room is decoded also while the process holds too much.
 const SMALL_PART: usize = 8;
+/// What takes no more than this part of it has a room of its own, another [`SMALL_PART`] of the size: large messages wait until all that
+/// was begun has ended, and whoever waited behind them would be told to send again.
+const TINY_PART: usize = 32;
 
 /// The room for requests.
 #[derive(Debug)]
 pub(super) struct Memory {
     bodies: Arc<Semaphore>,
     decoding: Arc<Semaphore>,
+    tiny: Arc<Semaphore>,
     body_pieces: usize,
     decoding_pieces: usize,
     pressure: Pressure,
@@ -59,6 +64,16 @@ impl Plan {
         let made = weight.saturating_mul(MADE_FACTOR).max(LEAST_MADE);
         (weight.saturating_add(made) < most).then_some(Plan { weight, made })
     }
+
+    /// For a message that is made into something piece by piece, so that only that counts.
+    pub(super) fn all_made(made: u64, most: u64) -> Option<Plan> {
+        (made < most).then_some(Plan { weight: 0, made })
+    }
+
+    /// All of it, in bytes.
+    pub(super) fn bytes(self) -> u64 {
+        self.weight.saturating_add(self.made)
+    }
 }
 
 /// A part of it; given back when dropped.
@@ -80,6 +95,7 @@ impl Memory {
         Memory {
             bodies: Arc::new(Semaphore::new(body_pieces)),
             decoding: Arc::new(Semaphore::new(decoding_pieces)),
+            tiny: Arc::new(Semaphore::new(decoding_pieces / SMALL_PART)),
             body_pieces,
             decoding_pieces,
             pressure,
@@ -99,14 +115,19 @@ impl Memory {
 
     /// Room to decode a message: that of its plan, or all there is.
     pub(super) async fn decoding(&self, plan: Option<Plan>) -> Result<Room, Rejection> {
+        let most = self.decoding_pieces.saturating_mul(PIECE);
+        let bytes = plan.map_or(most, |plan| usize::try_from(plan.bytes()).unwrap_or(most));
+        let (of, limit) = if bytes <= most / TINY_PART {
+            (&self.tiny, self.decoding_pieces / SMALL_PART)
+        } else {
+            (&self.decoding, self.decoding_pieces)
+        };
         let mut room = Room {
-            of: Arc::clone(&self.decoding),
+            of: Arc::clone(of),
             held: None,
-            limit: self.decoding_pieces,
+            limit,
             wait: self.wait,
         };
-        let most = self.decoding_pieces.saturating_mul(PIECE);
-        let bytes = plan.map_or(most, |plan| usize::try_from(plan.weight + plan.made).unwrap_or(most));
         if bytes > most / SMALL_PART {
             let relief = tokio::time::timeout(self.wait, self.pressure.relief());
             relief.await.map_err(|_| Rejection::NoRoom { bytes: most })?;
@@ -214,7 +235,17 @@ mod tests {
         });
         let all = memory.decoding(None).await.unwrap();
         assert!(memory.decoding(small).await.is_err());
-        drop(all);
+        // And so has what is tiny.
+        let tiny = Some(Plan {
+            weight: 1000,
+            made: 1 << 17,
+        });
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            held.push(memory.decoding(tiny).await.unwrap());
+        }
+        assert!(memory.decoding(tiny).await.is_err(), "which is bounded, too");
+        drop((all, held));
         memory.pressure.set(true);
         assert!(memory.decoding(None).await.is_err());
         let one = memory.decoding(small).await.unwrap();

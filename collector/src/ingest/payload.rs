@@ -2,10 +2,13 @@
 //!
 //! Guarantee: what is refused for the memory that it would take is refused before it is decoded.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use emberline_model::{
     Signal,
     otlp::{self, Decoded, Rejected},
+    weight::{MEMORY_FACTOR, bytes_of, memory_of},
 };
 use opentelemetry_proto::tonic::collector::{
     metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
@@ -14,7 +17,19 @@ use prost::Message;
 
 use super::{memory::Plan, rejection::Rejection, signal_name};
 
+/// A file is expected to unpack to no more than this many times its size, and some.
+const UNPACKED_FACTOR: usize = 8;
+const UNPACKED_SOME: usize = 64 << 10;
+
+/// Messages up to this many bytes are weighed in some tens of microseconds.
+const SHORT: usize = 128 << 10;
+
+/// Reads files of another profiler, given the time of receipt in nanoseconds since the Unix epoch, and what they may unpack to, in
+/// bytes. May be called a second time where the first was given too little.
+type ReadFile = dyn Fn(i64, usize) -> Result<Decoded, Rejection> + Send + Sync;
+
 /// What a request holds.
+#[derive(Clone)]
 pub(crate) enum Payload {
     /// Request durations.
     MetricsBytes(Bytes),
@@ -24,42 +39,61 @@ pub(crate) enum Payload {
     Profiles(Bytes),
     /// The same in JSON.
     ProfilesJson(Bytes),
-    /// Stacks of another profiler; reads them, given the time of receipt in nanoseconds since the Unix epoch.
-    ThirdParty(Box<dyn FnOnce(i64) -> Result<Decoded, Rejection> + Send>),
+    /// Stacks of another profiler.
+    ThirdParty {
+        /// As it came, packed or not.
+        bytes: usize,
+        read: Arc<ReadFile>,
+    },
 }
 
 impl Payload {
+    /// Stacks of another profiler in so many bytes; for what `read` is given, see [`ReadFile`].
+    pub(crate) fn third_party(
+        bytes: usize,
+        read: impl Fn(i64, usize) -> Result<Decoded, Rejection> + Send + Sync + 'static,
+    ) -> Payload {
+        Payload::ThirdParty {
+            bytes,
+            read: Arc::new(read),
+        }
+    }
+
     pub(super) fn signal(&self) -> Signal {
         match self {
             Payload::MetricsBytes(_) | Payload::MetricsJson(_) => Signal::Requests,
-            Payload::Profiles(_) | Payload::ProfilesJson(_) | Payload::ThirdParty(_) => Signal::Profiles,
+            Payload::Profiles(_) | Payload::ProfilesJson(_) | Payload::ThirdParty { .. } => Signal::Profiles,
         }
     }
 
     pub(super) fn is_third_party(&self) -> bool {
-        matches!(self, Payload::ThirdParty(_))
+        matches!(self, Payload::ThirdParty { .. })
     }
 
-    /// The memory that it is decoded in; all that a message may have where its bytes do not tell.
+    /// True where a plan takes less time than another thread would to make it.
+    pub(super) fn is_short(&self) -> bool {
+        match self {
+            Payload::MetricsBytes(bytes) | Payload::Profiles(bytes) => bytes.len() <= SHORT,
+            Payload::MetricsJson(_) | Payload::ProfilesJson(_) | Payload::ThirdParty { .. } => true,
+        }
+    }
+
+    /// The memory that it is decoded in, or first tried in where only its length tells; all that a message may have if none.
     pub(super) fn plan(&self, most_memory: u64) -> Result<Option<Plan>, Rejection> {
         let weight = match self {
             Payload::MetricsBytes(bytes) => otlp::weigh_metrics(bytes, most_memory)?,
             Payload::Profiles(bytes) => otlp::weigh_profiles(bytes, most_memory)?,
-            Payload::MetricsJson(_) | Payload::ProfilesJson(_) | Payload::ThirdParty(_) => return Ok(None),
+            Payload::MetricsJson(json) | Payload::ProfilesJson(json) => MEMORY_FACTOR.saturating_mul(json.len() as u64),
+            Payload::ThirdParty { bytes, .. } => {
+                let unpacked = bytes.saturating_mul(UNPACKED_FACTOR).saturating_add(UNPACKED_SOME);
+                return Ok(Plan::all_made(memory_of(unpacked as u64), most_memory));
+            }
         };
         Ok(Plan::of(weight, most_memory))
     }
 
-    /// The same message once more, where there is a plan for it.
-    pub(super) fn again(&self) -> Option<Payload> {
-        match self {
-            Payload::MetricsBytes(bytes) => Some(Payload::MetricsBytes(bytes.clone())),
-            Payload::Profiles(bytes) => Some(Payload::Profiles(bytes.clone())),
-            Payload::MetricsJson(_) | Payload::ProfilesJson(_) | Payload::ThirdParty(_) => None,
-        }
-    }
-
     /// Reads it, if what is made of it does not need more than so many bytes of memory. Its plan has weighed what it holds itself.
+    /// A file of another profiler may unpack to what such memory is enough for.
     pub(super) fn decode(self, received_unix_ns: i64, most_memory: u64) -> Result<Decoded, Rejection> {
         let what = signal_name(self.signal());
         let undecodable = |error: &dyn std::error::Error| Rejection::Undecodable {
@@ -96,7 +130,35 @@ impl Payload {
                     ExportProfilesServiceRequest::decode(written.as_slice()).map_err(|error| undecodable(&error))?;
                 otlp::decode_profiles_within(&request, most_memory).map_err(unreadable)
             }
-            Payload::ThirdParty(read) => read(received_unix_ns),
+            Payload::ThirdParty { read, .. } => {
+                let unpacked = usize::try_from(bytes_of(most_memory)).unwrap_or(usize::MAX);
+                read(received_unix_ns, unpacked)
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_and_small_json_take_a_small_part_of_the_room() {
+        let most = memory_of(16 << 20);
+        let room = |payload: Payload| payload.plan(most).unwrap().map_or(most, |plan| plan.bytes());
+        let file = |bytes| Payload::third_party(bytes, |_, _| Ok(Decoded::default()));
+        assert!(room(file(100)) < most / 64);
+        assert!(room(Payload::MetricsJson(Bytes::from_static(b"{}"))) < most / 64);
+        assert!(room(file(100 << 10)) < most / 8);
+        assert_eq!(room(file(16 << 20)), most);
+    }
+
+    #[test]
+    fn a_file_may_unpack_to_what_its_room_is_enough_for() {
+        let read = Payload::third_party(100, |_, limit| {
+            assert_eq!(limit, 5 << 20);
+            Ok(Decoded::default())
+        });
+        read.decode(0, memory_of(5 << 20)).unwrap();
     }
 }

@@ -101,7 +101,7 @@ impl Asked {
     async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Rejection> {
         let count = |refused: &Rejection| ingest.count_refusal("profiles", refused);
         let (_, message, place) = body::receive(ingest, request).await.inspect_err(count)?;
-        let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
+        let bytes = message.len();
         let form = match &self.boundary {
             Some(boundary) => Form::read(message, boundary).await.inspect_err(count)?,
             None => Form {
@@ -114,19 +114,18 @@ impl Asked {
         let workload = &self.sender.workload;
         let kind = form.types.as_ref().map(cumulative_types).unwrap_or_default();
         if kind.is_empty() || workload.instance == UNKNOWN {
-            let reader = move |received_unix_ns| self.read(&form, limit, received_unix_ns, None);
-            return ingest
-                .accept(place.sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
-                .await;
+            let reader = move |received_unix_ns, limit| self.read(&form, limit, received_unix_ns, None);
+            let payload = Payload::third_party(bytes, reader);
+            return ingest.accept(place.sender, None, payload, bytes).await;
         }
         let slot = ingest.place_of(place.sender, workload, &kind)?;
         let mut last = slot.lock_owned().await;
         let looking = Looking::new(&ingest.cumulative, place.sender, last.clone());
         let reader = {
             let looking = looking.clone();
-            move |received_unix_ns| self.read(&form, limit, received_unix_ns, Some(&looking))
+            move |received_unix_ns, limit| self.read(&form, limit, received_unix_ns, Some(&looking))
         };
-        let reader = Payload::ThirdParty(Box::new(reader));
+        let reader = Payload::third_party(bytes, reader);
         let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)

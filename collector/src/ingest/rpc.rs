@@ -144,12 +144,12 @@ impl Method {
     }
 
     async fn take(self, ingest: &Ingest, sender: SenderKey, message: Bytes, read: Read) -> Result<Accepted, Rejection> {
-        let (bytes, limit) = (message.len(), ingest.config.max_request_bytes);
-        let reader = move |received_unix_ns| {
+        let bytes = message.len();
+        let reader = move |received_unix_ns, limit| {
             read(&message, limit, received_unix_ns).map_err(|error| Rejection::of_series(&error, limit))
         };
         ingest
-            .accept(sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
+            .accept(sender, None, Payload::third_party(bytes, reader), bytes)
             .await
     }
 }

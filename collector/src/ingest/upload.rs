@@ -239,12 +239,11 @@ impl Asked {
     async fn take(self, ingest: &Ingest, request: Request<Body>) -> Result<Accepted, Rejection> {
         let received = body::receive(ingest, request).await;
         let (_, file, place) = received.inspect_err(|refused| ingest.count_refusal("profiles", refused))?;
-        let (bytes, limit) = (file.len(), ingest.config.max_request_bytes);
+        let bytes = file.len();
         if self.cumulative.is_empty() {
-            let reader = move |received_unix_ns| self.read(&file, limit, received_unix_ns, None);
-            return ingest
-                .accept(place.sender, None, Payload::ThirdParty(Box::new(reader)), bytes)
-                .await;
+            let reader = move |received_unix_ns, limit| self.read(&file, limit, received_unix_ns, None);
+            let payload = Payload::third_party(bytes, reader);
+            return ingest.accept(place.sender, None, payload, bytes).await;
         }
         let kind = format!(
             "{},{}",
@@ -256,9 +255,9 @@ impl Asked {
         let looking = Looking::new(&ingest.cumulative, place.sender, last.clone());
         let reader = {
             let looking = looking.clone();
-            move |received_unix_ns| self.read(&file, limit, received_unix_ns, Some(&looking))
+            move |received_unix_ns, limit| self.read(&file, limit, received_unix_ns, Some(&looking))
         };
-        let reader = Payload::ThirdParty(Box::new(reader));
+        let reader = Payload::third_party(bytes, reader);
         let accepted = ingest.accept(place.sender, None, reader, bytes).await?;
         (*last, _) = looking.stored();
         Ok(accepted)

@@ -122,6 +122,20 @@ async fn refusals_of_files_name_what_was_wrong_and_store_nothing() {
     server.stop().await;
 }
 
+/// A file is read first in the room that its length suggests, and once more where that was too little.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_unpacks_to_far_more_than_its_length_is_stored_once() {
+    let server = Server::start(|_| {}).await;
+    let line = "main;checkout;price 1\n";
+    let packed = gzip(line.repeat(100_000).as_bytes());
+    assert!(packed.len() < 20_000, "{} bytes", packed.len());
+    let path = "/api/ingest?service=shop&version=v1&sample_rate=1000";
+    let (status, answer) = post(&server, path, "application/octet-stream", packed).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(stored(&server, "shop", "v1", ProfileType::CPU).await, 100_000_000_000);
+    server.stop().await;
+}
+
 fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, content) in parts {

@@ -51,7 +51,7 @@ pub(in super::super) struct Limits {
     pub(in super::super) max_targets: usize,
     /// Responses read and decompressed concurrently; default 4.
     pub(in super::super) max_concurrent_reads: usize,
-    /// Largest profile in bytes, compressed and decompressed; default 16777216.
+    /// Largest profile in bytes, compressed and decompressed, and no more than `max_request_mb`; default 16777216.
     pub(in super::super) max_profile_bytes: usize,
 }
 
