@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the fact outlives restarts, retention of the windows it came from, and the processes that reported them:
 //! instances come and go, a release keeps its place. It goes with the service, and when nothing was heard of the release for
-//! longer than anything is kept. A release that comes back, after a rollback or as a second deployment, is the one it
+//! longer than anything is kept, or in a few batches only and room is needed. A release that comes back, after a rollback or as a second deployment, is the one it
 //! was. Somebody who knows (CI) may state it. The file `releases.bin` is replaced as a whole and written within
 //! seconds; what a crash or damage costs is found again in the windows, except what was stated, which is on disk before
 //! it is answered.
@@ -15,108 +15,32 @@
 //! One file because whose clock counts, what is kept and what is written are rules about one table. A third of it are the tests of
 //! these rules.
 
-use std::{collections::HashMap, io, path::Path};
+mod known;
 
-use emberline_model::{Release, WorkloadWindow, time::window_start};
-use prost::Message;
+use std::{io, path::Path};
+
+use emberline_model::{Release, WorkloadWindow};
 
 use crate::{
     disk::Disk,
     error::StateError,
+    history::known::{Fact, HEARINGS, Known, Table},
     records::{self, Records},
     stats::Counters,
 };
 
 /// The file, below the data directory.
 pub(crate) const FILE: &str = "releases.bin";
-/// Releases that are remembered; beyond it the ones silent for longest go.
-const MAX_RELEASES: usize = 100_000;
 /// Releases that were stated and never heard of; more are refused.
 const MAX_STATED_ONLY: usize = 10_000;
 /// So long after it was first heard of, a release's first window is what it is, in milliseconds.
 const SETTLED_MS: i64 = 600_000;
-/// So many seconds behind is no matter of delivery.
-const SKEW_S: i64 = 60;
-/// Batches from which a sender is seen to go on reporting, and the time between them in milliseconds.
-const HEARINGS: u32 = 3;
+/// Time between batches from which a sender is seen to go on reporting, in milliseconds.
 const BETWEEN_HEARINGS_MS: i64 = 5_000;
 /// How exact the file knows when a release was last heard of, in seconds.
 const LAST_EXACT_S: i64 = 3_600;
 /// A release cannot have begun so much later than its first window, in seconds: clocks are not that wrong.
 const MOST_LATER_S: i64 = 3_600;
-
-/// What is known of a release.
-#[derive(Clone, PartialEq, Message)]
-struct Fact {
-    #[prost(string, tag = "1")]
-    namespace: String,
-    #[prost(string, tag = "2")]
-    service: String,
-    #[prost(string, tag = "3")]
-    version: String,
-    /// Start of its first window, by its sender's clock; seconds since the Unix epoch.
-    #[prost(int64, optional, tag = "4")]
-    first_window_s: Option<i64>,
-    /// When its first batch came, by this server's clock; 0 when that is not known.
-    #[prost(int64, tag = "5")]
-    heard_ms: i64,
-    /// The least time from the end of a window to its arrival, seconds.
-    #[prost(int64, tag = "6")]
-    behind_s: i64,
-    /// Batches, up to [`HEARINGS`], that came one after the other.
-    #[prost(uint32, tag = "7")]
-    hearings: u32,
-    /// End of its newest window.
-    #[prost(int64, tag = "8")]
-    last_s: i64,
-    /// When it began, as somebody stated.
-    #[prost(int64, optional, tag = "9")]
-    stated_s: Option<i64>,
-}
-
-impl Fact {
-    fn release(&self) -> Release {
-        Release {
-            namespace: self.namespace.clone(),
-            service: self.service.clone(),
-            version: self.version.clone(),
-        }
-    }
-
-    fn unknown(release: &Release) -> Fact {
-        Fact {
-            namespace: release.namespace.clone(),
-            service: release.service.clone(),
-            version: release.version.clone(),
-            behind_s: i64::MAX,
-            ..Fact::default()
-        }
-    }
-
-    /// When it was seen, by this server's clock.
-    fn seen_s(&self) -> Option<i64> {
-        let first = self.first_window_s?;
-        if self.heard_ms == 0 {
-            return Some(first);
-        }
-        let has_slow_clock = self.hearings >= HEARINGS && (SKEW_S..i64::MAX).contains(&self.behind_s);
-        let moved = if has_slow_clock { first + self.behind_s } else { first };
-        Some(moved.min(window_start(self.heard_ms.div_euclid(1000))))
-    }
-
-    fn first_seen_s(&self) -> i64 {
-        self.stated_s.or_else(|| self.seen_s()).unwrap_or_default()
-    }
-
-    /// By what releases are ordered, besides their versions.
-    fn order(&self) -> (i64, i64) {
-        (self.first_seen_s(), self.first_window_s.unwrap_or(i64::MAX))
-    }
-
-    fn silent_since_s(&self) -> i64 {
-        self.last_s.max(self.stated_s.unwrap_or_default())
-    }
-}
 
 /// Start of a release as currently known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,12 +54,7 @@ pub struct ReleaseBeginning {
 /// All releases that are known.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    facts: HashMap<Release, Fact>,
-    /// When each was last heard, milliseconds; as far back as this process.
-    heard_ms: HashMap<Release, i64>,
-    /// Of each, `last_s` as the file says.
-    written_last_s: HashMap<Release, i64>,
-    stated_only: usize,
+    known: Table,
     /// The file says something else.
     changed: bool,
 }
@@ -156,10 +75,14 @@ impl History {
             changed: damaged > 0,
             ..History::default()
         };
-        for fact in all {
-            history.stated_only += usize::from(fact.first_window_s.is_none());
-            history.written_last_s.insert(fact.release(), fact.last_s);
-            history.facts.insert(fact.release(), fact);
+        for mut fact in all {
+            let release = fact.take_release();
+            let known = Known {
+                written_last_s: fact.last_s,
+                last_heard_ms: None,
+                fact,
+            };
+            history.known.put(release, known);
         }
         history
     }
@@ -169,10 +92,15 @@ impl History {
         if !self.changed {
             return Ok(());
         }
-        let mut facts: Vec<&Fact> = self.facts.values().collect();
-        facts.sort_by(|a, b| (&a.namespace, &a.service, &a.version).cmp(&(&b.namespace, &b.service, &b.version)));
-        records::write(disk, data_dir, FILE, facts.into_iter())?;
-        self.written_last_s = self.facts.iter().map(|(of, fact)| (of.clone(), fact.last_s)).collect();
+        let mut all: Vec<(&Release, &Known)> = self.known.iter().collect();
+        all.sort_by_key(|(release, _)| (&release.namespace, &release.service, &release.version));
+        let facts: Vec<Fact> = (all.into_iter())
+            .map(|(release, known)| known.fact.with_names(release))
+            .collect();
+        records::write(disk, data_dir, FILE, facts.iter())?;
+        self.known
+            .all_mut()
+            .for_each(|known| known.written_last_s = known.fact.last_s);
         self.changed = false;
         Ok(())
     }
@@ -187,16 +115,11 @@ impl History {
         let release = window.workload.release();
         let start_s = window.start_unix_s;
         let end_s = start_s.saturating_add(i64::from(window.length_s));
-        let last_heard_ms = self.heard_ms.insert(release.clone(), received_unix_ms);
-        self.make_room(&release);
-        let written_last_s = self.written_last_s.get(&release).copied().unwrap_or_default();
-        let fact = self
-            .facts
-            .entry(release.clone())
-            .or_insert_with(|| Fact::unknown(&release));
+        let known = self.known.entry(&release, &mut self.changed);
+        let last_heard_ms = known.last_heard_ms.replace(received_unix_ms);
+        let fact = &mut known.fact;
         let before = (fact.first_window_s, fact.order(), fact.hearings);
         if fact.first_window_s.is_none() {
-            self.stated_only -= usize::from(fact.stated_s.is_some()).min(self.stated_only);
             fact.heard_ms = received_unix_ms;
             fact.behind_s = i64::MAX;
         }
@@ -212,26 +135,22 @@ impl History {
                 fact.hearings += 1;
             } else if !goes_on && let Some(last) = last_heard_ms {
                 // Several windows of one batch, or a backlog: one hearing.
-                self.heard_ms.insert(release.clone(), last);
+                known.last_heard_ms = Some(last);
             }
         }
         fact.last_s = fact.last_s.max(end_s);
         self.changed |= before != (fact.first_window_s, fact.order(), fact.hearings)
-            || fact.last_s >= written_last_s.saturating_add(LAST_EXACT_S);
+            || fact.last_s >= known.written_last_s.saturating_add(LAST_EXACT_S);
     }
 
     /// What the windows that are stored say of a release that is not known: the start of the first one and of the last.
     pub(crate) fn derive(&mut self, release: &Release, first_s: i64, last_s: i64) {
-        self.make_room(release);
-        let changed = &mut self.changed;
-        let fact = self.facts.entry(release.clone()).or_insert_with(|| {
-            *changed = true;
-            Fact {
-                first_window_s: Some(first_s),
-                last_s,
-                ..Fact::unknown(release)
-            }
-        });
+        let is_new = self.known.get(release).is_none();
+        let fact = &mut self.known.entry(release, &mut self.changed).fact;
+        if is_new {
+            (fact.first_window_s, fact.last_s) = (Some(first_s), last_s);
+            self.changed = true;
+        }
         // Of several processes the first; of one that is known the fact stands.
         if fact.heard_ms == 0 && fact.stated_s.is_none() && fact.first_window_s.is_none_or(|first| first_s < first) {
             fact.first_window_s = Some(first_s);
@@ -250,17 +169,16 @@ impl History {
         release: &Release,
         time_s: i64,
     ) -> Result<ReleaseBeginning, StateError> {
-        let known = self.facts.get(release);
-        if known.is_none() && self.stated_only >= MAX_STATED_ONLY {
+        let before = self.known.get(release).map(|known| known.fact.clone());
+        let stated_only = || {
+            self.known
+                .iter()
+                .filter(|(_, known)| known.fact.first_window_s.is_none())
+        };
+        if before.is_none() && stated_only().count() >= MAX_STATED_ONLY {
             return Err(StateError::TooMany { most: MAX_STATED_ONLY });
         }
-        let is_new = known.is_none();
-        let before = known.cloned();
-        self.make_room(release);
-        let fact = self
-            .facts
-            .entry(release.clone())
-            .or_insert_with(|| Fact::unknown(release));
+        let fact = &mut self.known.entry(release, &mut self.changed).fact;
         let comes_back = fact
             .seen_s()
             .is_some_and(|seen| time_s > seen.saturating_add(MOST_LATER_S));
@@ -276,21 +194,20 @@ impl History {
         // Also what an earlier call could not write.
         if let Err(source) = self.make_durable(disk, data_dir) {
             match before {
-                Some(before) => drop(self.facts.insert(release.clone(), before)),
-                None => drop(self.facts.remove(release)),
+                Some(before) => self.known.entry(release, &mut self.changed).fact = before,
+                None => self.known.remove(release),
             }
             return Err(StateError::Io {
                 path: data_dir.join(FILE),
                 source,
             });
         }
-        self.stated_only += usize::from(is_new);
         Ok(beginning)
     }
 
     /// When a release began, and by what it is ordered.
     pub(crate) fn of(&self, release: &Release) -> Option<(ReleaseBeginning, (i64, i64))> {
-        let fact = self.facts.get(release)?;
+        let fact = &self.known.get(release)?.fact;
         let beginning = ReleaseBeginning {
             first_seen_s: fact.first_seen_s(),
             is_stated: fact.stated_s.is_some(),
@@ -300,48 +217,16 @@ impl History {
 
     /// Forgets a service.
     pub(crate) fn forget(&mut self, namespace: &str, service: &str) {
-        self.retain(|fact| fact.namespace != namespace || fact.service != service);
+        self.retain(|release, _| release.namespace != namespace || release.service != service);
     }
 
     /// Forgets releases of which nothing was heard since a time in seconds.
     pub(crate) fn expire(&mut self, before_s: i64) {
-        self.retain(|fact| fact.silent_since_s() >= before_s);
+        self.retain(|_, fact| fact.silent_since_s() >= before_s);
     }
 
-    fn retain(&mut self, keep: impl Fn(&Fact) -> bool) {
-        let before = self.facts.len();
-        self.facts.retain(|_, fact| keep(fact));
-        if self.facts.len() == before {
-            return;
-        }
-        let facts = &self.facts;
-        self.heard_ms.retain(|release, _| facts.contains_key(release));
-        self.stated_only = facts.values().filter(|fact| fact.first_window_s.is_none()).count();
-        self.changed = true;
-    }
-
-    /// Forgets a tenth when there is no room for one more.
-    fn make_room(&mut self, release: &Release) {
-        if self.facts.len() < MAX_RELEASES || self.facts.contains_key(release) {
-            return;
-        }
-        let mut silent: Vec<i64> = self.facts.values().map(Fact::silent_since_s).collect();
-        silent.sort_unstable();
-        let before = silent[silent.len() / 10];
-        let mut left = silent.len() / 10 + 1;
-        let gone: Vec<Release> = (self.facts.iter())
-            .filter(|(_, fact)| {
-                let goes = fact.silent_since_s() <= before && left > 0;
-                left -= usize::from(goes);
-                goes
-            })
-            .map(|(release, _)| release.clone())
-            .collect();
-        gone.iter().for_each(|release| drop(self.facts.remove(release)));
-        let facts = &self.facts;
-        self.heard_ms.retain(|release, _| facts.contains_key(release));
-        self.stated_only = facts.values().filter(|fact| fact.first_window_s.is_none()).count();
-        self.changed = true;
+    fn retain(&mut self, keep: impl Fn(&Release, &Fact) -> bool) {
+        self.changed |= self.known.retain(|release, known| keep(release, &known.fact));
     }
 }
 
@@ -349,9 +234,12 @@ impl History {
 mod tests {
     use std::path::PathBuf;
 
-    use emberline_model::{Component, Workload};
+    use emberline_model::{Component, Workload, time::window_start};
 
-    use super::*;
+    use super::{
+        known::{MAX_BRIEF, MAX_RELEASES},
+        *,
+    };
     use crate::disk::MemoryDisk;
 
     const T0: i64 = 1_790_000_000;
@@ -489,12 +377,43 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_for_what_is_new() {
+    fn made_up_releases_give_way_to_each_other_and_not_those_that_lasted() {
         let mut history = History::default();
-        for n in 0..=MAX_RELEASES as i64 {
+        live(&mut history, "lasting", 0, HEARINGS.into(), 0);
+        let stated = (disk(), release("stated"));
+        history.state(&stated.0.0, &stated.0.1, &stated.1, T0).unwrap();
+        for n in 0..3 * MAX_BRIEF as i64 {
+            history.note(&window(&n.to_string(), T0 + 100 + n), (T0 + 110 + n) * 1000);
+            history.changed = false;
+        }
+        assert!(history.known.iter().count() <= MAX_BRIEF + 2);
+        for (version, is_known) in [("0", false), ("29999", true), ("lasting", true), ("stated", true)] {
+            assert_eq!(history.of(&release(version)).is_some(), is_known, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_written_without_what_gave_way() {
+        let (disk, dir) = disk();
+        let mut history = History::default();
+        for n in 0..=MAX_BRIEF as i64 {
             history.derive(&release(&n.to_string()), T0 + n, T0 + n);
         }
-        assert!(history.facts.len() <= MAX_RELEASES);
+        history.make_durable(&disk, &dir).unwrap();
+        let read = History::read(&disk, &dir, &Counters::default(), 0);
+        assert_eq!(read.known.iter().count(), history.known.iter().count());
+        assert!(read.of(&release("0")).is_none() && read.of(&release("10000")).is_some());
+    }
+
+    #[test]
+    fn many_releases_that_lasted_are_kept_up_to_a_bound() {
+        let mut history = History::default();
+        for n in 0..=MAX_RELEASES as i64 {
+            let fact = &mut history.known.entry(&release(&n.to_string()), &mut false).fact;
+            (fact.hearings, fact.last_s) = (HEARINGS, T0 + n);
+        }
+        let known = history.known.iter().count();
+        assert!(known <= MAX_RELEASES && known > MAX_RELEASES / 2, "{known}");
         assert!(history.of(&release("0")).is_none());
         assert!(history.of(&release(&MAX_RELEASES.to_string())).is_some());
     }
@@ -502,10 +421,11 @@ mod tests {
     #[test]
     fn statements_about_nobody_are_bounded() {
         let (disk, dir) = disk();
-        let mut history = History {
-            stated_only: MAX_STATED_ONLY,
-            ..History::default()
-        };
+        let mut history = History::default();
+        for n in 0..MAX_STATED_ONLY {
+            let fact = &mut history.known.entry(&release(&format!("s{n}")), &mut false).fact;
+            fact.stated_s = Some(T0);
+        }
         let refused = history.state(&disk, &dir, &release("v1"), T0);
         assert!(matches!(refused, Err(StateError::TooMany { .. })));
         live(&mut history, "v1", 0, 2, 0);
