@@ -74,6 +74,12 @@ impl Dictionary {
         }
     }
 
+    /// Ends an age of what is in memory: call it at even intervals.
+    pub(crate) fn age(&self) {
+        let gone = self.cache.lock().age();
+        drop(gone);
+    }
+
     /// Names the frames of stacks. A stack that is not known is left out.
     pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
         let holding = Holding::current();

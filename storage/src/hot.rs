@@ -239,13 +239,18 @@ pub(crate) struct Hot {
 }
 
 impl Hot {
-    /// Starts the writing thread on an engine that was opened, or failed to.
-    pub(crate) fn start(shared: Arc<Shared>, journal: Arc<Journal>, engine: Option<Engine>) -> Result<Hot, OpenError> {
+    /// Starts the writing thread on an engine that was opened, or failed to; it calls `on_age` at even intervals.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        journal: Arc<Journal>,
+        engine: Option<Engine>,
+        on_age: Box<dyn Fn() + Send>,
+    ) -> Result<Hot, OpenError> {
         {
             let mut inbox = shared.queue.inbox.lock();
             inbox.durable = inbox.durable.max(journal.durable());
         }
-        let writer = writer::Writer::new(shared.clone(), journal, engine);
+        let writer = writer::Writer::new(shared.clone(), journal, engine, on_age);
         let thread = std::thread::Builder::new()
             .name("hot-writer".to_owned())
             .spawn(move || writer.run())

@@ -338,7 +338,7 @@ impl Readers {
                 QueryError::Unavailable { message }
             }
             Kind::Interrupted | Kind::Full | Kind::MissingTable | Kind::InUse => QueryError::Unavailable { message },
-            Kind::Other => QueryError::Internal { message },
+            Kind::HeldUp | Kind::Other => QueryError::Internal { message },
         }
     }
 }

@@ -42,7 +42,7 @@ struct Inner {
     journal: Arc<Journal>,
     hot: Hot,
     shared: Arc<Shared>,
-    dictionary: Dictionary,
+    dictionary: Arc<Dictionary>,
     pressure: Pressure,
     lock: Mutex<Option<DirLock>>,
 }
@@ -72,7 +72,7 @@ impl Store {
         let _ = std::fs::remove_dir_all(options.data_dir.join("tmp"));
         let counters = Arc::new(Counters::default());
         let symbols = Arc::new(Symbols::new(&options.data_dir, disk.clone(), counters.clone()));
-        let dictionary = Dictionary::new(options.dictionary_cache_bytes, symbols.clone());
+        let dictionary = Arc::new(Dictionary::new(options.dictionary_cache_bytes, symbols.clone()));
         let checks = Checks::of_store(&*disk, &options.data_dir, clock.now_unix_ms()).map_err(|source| {
             OpenError::Unreadable {
                 path: "/dev/urandom".into(),
@@ -103,7 +103,11 @@ impl Store {
             floor,
             on_durable,
         )?);
-        let hot = Hot::start(shared.clone(), journal.clone(), engine)?;
+        let on_age = {
+            let dictionary = dictionary.clone();
+            Box::new(move || dictionary.age())
+        };
+        let hot = Hot::start(shared.clone(), journal.clone(), engine, on_age)?;
         Ok(Store {
             inner: Arc::new(Inner {
                 journal,

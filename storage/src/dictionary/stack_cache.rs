@@ -4,7 +4,7 @@
 //! Guarantees: an answer gets every stack it asks for that is here, whatever is forgotten meanwhile, with the names that
 //! symbols give when it is put together. The functions of a location are looked up once, and again after symbols came. Memory
 //! stays below the limit, but for what one answer needs while it is put together: stacks live in two generations, of which
-//! the one that was less asked for goes.
+//! the one that was less asked for goes, and beyond [`KEPT_PART`] of the limit also what nobody asked for during two ages.
 
 use std::sync::Arc;
 
@@ -27,6 +27,9 @@ const NODE_BYTES: usize = 72;
 const STACK_BYTES: usize = 32;
 /// What a location takes beside its place: its number, and its functions as indices.
 const LOCATION_BYTES: usize = 64;
+
+/// This part of the limit is kept whether it is asked for or not.
+const KEPT_PART: usize = 8;
 
 /// A tree that finds the child for a step.
 #[derive(Default)]
@@ -309,6 +312,12 @@ impl StackCache {
         self.young.place(location).or_else(|| self.old.place(location))
     }
 
+    /// Ends an age: what was not asked for since the last one goes, if there is much. Returns what to drop outside of any lock.
+    pub(super) fn age(&mut self) -> impl Sized + use<> {
+        let is_much = self.young.bytes() + self.old.bytes() > self.limit / KEPT_PART;
+        is_much.then(|| std::mem::replace(&mut self.old, std::mem::take(&mut self.young)))
+    }
+
     fn forget(&mut self) {
         if self.young.bytes() > self.limit / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -426,6 +435,28 @@ mod tests {
         assert_eq!(ask(&mut cache, &symbols, &[10]).0, [10], "not used for long");
         let (missing, _) = ask(&mut cache, &symbols, &[998, 999]);
         assert!(missing.is_empty(), "used just now");
+    }
+
+    #[test]
+    fn what_is_not_asked_for_during_two_ages_goes_if_there_is_much() {
+        let all: Vec<u64> = (1..60).collect();
+        let mut cache = StackCache::new(1 << 20);
+        ask(&mut cache, &symbols(), &all);
+        let held = cache.young.bytes();
+        for (limit, goes) in [(9 * held, false), (3 * held, true)] {
+            let (symbols, mut cache) = (symbols(), StackCache::new(limit));
+            ask(&mut cache, &symbols, &all);
+            for _ in 0..2 {
+                drop(cache.age());
+                assert!(ask(&mut cache, &symbols, &[5, 6]).0.is_empty(), "in use");
+            }
+            assert_eq!(
+                cache.young.bytes() + cache.old.bytes() < held / 2,
+                goes,
+                "limit {limit}"
+            );
+            assert_eq!(ask(&mut cache, &symbols, &[20]).0.contains(&20), goes, "limit {limit}");
+        }
     }
 
     #[test]

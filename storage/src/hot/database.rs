@@ -135,7 +135,7 @@ impl Database {
         }
         match self.checkpoint() {
             // Readers may be in the way; then the definitions stay in the log until the next checkpoint.
-            Err(error) if failure::kind(&error) == failure::Kind::Other => Ok(()),
+            Err(error) if matches!(failure::kind(&error), failure::Kind::Other | failure::Kind::HeldUp) => Ok(()),
             result => result,
         }
     }

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Interrupted,
     /// The memory limit was hit.
     Memory,
+    /// A checkpoint waits for transactions that are open.
+    HeldUp,
     /// A table is gone: its hour was dropped meanwhile.
     MissingTable,
     /// Anything else.
@@ -54,6 +56,8 @@ fn kind_of(message: &str) -> Kind {
         Kind::Memory
     } else if has(&["fatal error", "has been invalidated", "internal error"]) {
         Kind::Fatal
+    } else if has(&["cannot checkpoint"]) {
+        Kind::HeldUp
     } else if has(&["does not exist"]) && has(&["catalog error", "table with name"]) {
         Kind::MissingTable
     } else {
@@ -83,6 +87,10 @@ mod tests {
             (
                 "IO Error: Could not write file \"x\": No space left on device",
                 Kind::Full,
+            ),
+            (
+                "TransactionContext Error: Cannot CHECKPOINT: there are other write transactions active. Try again.",
+                Kind::HeldUp,
             ),
             (
                 "FATAL Error: Failed: database has been invalidated because of a previous fatal error",

@@ -36,6 +36,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+/// What lies in memory in front of the dictionary for two such ages without being asked for goes.
+const AGE_EVERY: Duration = Duration::from_secs(20);
+/// Checkpoints that are held up for so long are told.
+const HELD_UP: Duration = Duration::from_secs(120);
 /// How long a close goes on applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often what is known of releases is written at most.
@@ -45,8 +49,13 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     journal: Arc<Journal>,
     state: WriterState,
+    /// Ends an age of what lies in memory in front of the dictionary.
+    on_age: Box<dyn Fn() + Send>,
     last_apply: Instant,
+    last_age: Instant,
     last_checkpoint: Instant,
+    /// Since when checkpoints have been held up, and whether that was told.
+    held_up: Option<(Instant, bool)>,
     last_upkeep: Instant,
     last_history: Instant,
     /// Since when the store is being closed.
@@ -58,14 +67,22 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, journal: Arc<Journal>, engine: Option<Engine>) -> Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        journal: Arc<Journal>,
+        engine: Option<Engine>,
+        on_age: Box<dyn Fn() + Send>,
+    ) -> Writer {
         let now = Instant::now();
         Writer {
             last_apply: now.checked_sub(shared.options.apply_interval).unwrap_or(now),
             shared,
             journal,
             state: WriterState::of(engine),
+            on_age,
+            last_age: now,
             last_checkpoint: now,
+            held_up: None,
             last_upkeep: now,
             last_history: now,
             closing_since: None,
@@ -89,6 +106,10 @@ impl Writer {
                 tracing::error!("applying batches panicked");
                 self.blame_next();
                 self.repair(Kind::Fatal, "applying batches panicked");
+            }
+            if self.last_age.elapsed() >= AGE_EVERY {
+                self.last_age = Instant::now();
+                (self.on_age)();
             }
             let due = self.last_upkeep.elapsed() >= UPKEEP_EVERY;
             if due {
@@ -279,10 +300,21 @@ impl Writer {
         }
         if let Err(error) = engine.database.checkpoint() {
             let kind = failure::kind(&error);
+            if kind == Kind::HeldUp {
+                // Questions are in the way, now and then; a write-ahead log that grows for long is a fault.
+                let (since, is_told) = self.held_up.get_or_insert((Instant::now(), false));
+                if !*is_told && since.elapsed() >= HELD_UP {
+                    *is_told = true;
+                    tracing::warn!(%error, bytes, "no checkpoint for {HELD_UP:?}: the write-ahead log grows until one succeeds");
+                }
+                return;
+            }
             tracing::warn!(%error, ?kind, "a checkpoint failed");
             if matches!(kind, Kind::Fatal | Kind::Full | Kind::Damaged) {
                 self.repair(kind, &error.to_string());
             }
+        } else {
+            self.held_up = None;
         }
     }
 }
