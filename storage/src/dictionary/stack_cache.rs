@@ -29,7 +29,7 @@ const STACK_BYTES: usize = 32;
 const LOCATION_BYTES: usize = 64;
 
 /// This part of the limit is kept whether it is asked for or not.
-const KEPT_PART: usize = 8;
+const KEPT_PART: usize = 32;
 
 /// A tree that finds the child for a step.
 #[derive(Default)]
@@ -443,7 +443,7 @@ mod tests {
         let mut cache = StackCache::new(1 << 20);
         ask(&mut cache, &symbols(), &all);
         let held = cache.young.bytes();
-        for (limit, goes) in [(9 * held, false), (3 * held, true)] {
+        for (limit, goes) in [(33 * held, false), (3 * held, true)] {
             let (symbols, mut cache) = (symbols(), StackCache::new(limit));
             ask(&mut cache, &symbols, &all);
             for _ in 0..2 {
