@@ -8,6 +8,9 @@
 //! moderated t-tests do (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004; ratio estimator: Cochran, "Sampling
 //! Techniques", 6.3). Thus two windows per side suffice when the effect is huge, and noisy windows still widen it.
 //!
+//! A cost counts as changed when it surely changed by more than a stated size ([`crate::least_change`]): with enough samples any
+//! two releases differ, by the mix of their requests and by what else their machines do.
+//!
 //! Guarantees: pure; the variance is never below the Poisson variance; a side without samples counts as one sample,
 //! so "nothing seen" is never infinitely certain; `delta` is exactly candidate minus baseline.
 //!
@@ -20,7 +23,10 @@ use std::collections::BTreeMap;
 
 use emberline_model::comparison::{Confidence, Judgement};
 
-use crate::statistics::{student_critical, student_two_sided};
+use crate::{
+    least_change::{Estimate, LeastChange},
+    statistics::student_critical,
+};
 
 /// Degrees of freedom of the prior dispersion: four times those of two windows per side, a seventh of those of
 /// thirty.
@@ -39,6 +45,12 @@ pub struct CostConfig {
     pub false_discovery_rate: f64,
     /// p-value at or below which a single cost (the route's) is called changed.
     pub alpha: f64,
+    /// Share of its own cost that a function must surely have changed by.
+    pub least_change: f64,
+    /// The same as a share of the route's cost, for functions that cost next to nothing on one side.
+    pub least_change_of_route: f64,
+    /// Share of its own cost that a single cost (the route's) must surely have changed by.
+    pub least_change_of_single: f64,
 }
 
 impl Default for CostConfig {
@@ -49,6 +61,28 @@ impl Default for CostConfig {
             min_share: 0.001,
             false_discovery_rate: 0.05,
             alpha: 0.01,
+            least_change: 0.05,
+            least_change_of_route: 0.0005,
+            least_change_of_single: 0.01,
+        }
+    }
+}
+
+impl CostConfig {
+    /// What a function of a route of these costs must surely have changed by.
+    pub(crate) fn least_of_function(&self, route: Sides<f64>, spread: f64) -> LeastChange {
+        LeastChange {
+            spread,
+            relative: self.least_change,
+            absolute: self.least_change_of_route * route.baseline.max(route.candidate),
+        }
+    }
+
+    /// What a single cost must surely have changed by.
+    pub(crate) fn least_of_single(&self) -> LeastChange {
+        LeastChange {
+            relative: self.least_change_of_single,
+            ..LeastChange::default()
         }
     }
 }
@@ -99,6 +133,15 @@ pub struct SideCost {
     pub samples: u64,
 }
 
+impl SideCost {
+    fn estimate(&self) -> Estimate {
+        Estimate {
+            value: self.rate,
+            standard_error: self.standard_error,
+        }
+    }
+}
+
 /// Cost per request of both sides and the significance of their difference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostComparison {
@@ -112,7 +155,7 @@ pub struct CostComparison {
     pub low: f64,
     /// Upper end of its interval.
     pub high: f64,
-    /// Two-sided; 1 when it cannot be judged.
+    /// That it changed by more than what counts as a change, in either direction; 1 when it cannot be judged.
     pub p_value: f64,
     /// p-value adjusted for the number of costs compared; equal to it for a single one.
     pub q_value: f64,
@@ -166,11 +209,16 @@ pub fn compare_cost(
         candidate: costs.candidate.iter().copied(),
     };
     let measured = Measured::new(&exposures, rows, None);
-    measured.compare_single(1.0, &mut Critical::new(config.interval), config)
+    measured.compare_single(
+        1.0,
+        config.least_of_single(),
+        &mut Critical::new(config.interval),
+        config,
+    )
 }
 
 /// Exposure windows sorted for lookup.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Exposures {
     windows: Vec<ExposureWindow>,
     total: f64,
@@ -243,11 +291,22 @@ impl Measured {
         costs: Sides<impl Iterator<Item = CostWindow>>,
         cost_per_sample: Option<f64>,
     ) -> Measured {
-        let baseline = window_sums(&exposures.baseline, costs.baseline);
-        let candidate = window_sums(&exposures.candidate, costs.candidate);
+        let sums = Sides {
+            baseline: window_sums(&exposures.baseline, costs.baseline),
+            candidate: window_sums(&exposures.candidate, costs.candidate),
+        };
+        Measured::of_sums(exposures, &sums, cost_per_sample)
+    }
+
+    /// The same from what was spent in each window of `exposures`.
+    pub(crate) fn of_sums(
+        exposures: &Sides<Exposures>,
+        Sides { baseline, candidate }: &Sides<Vec<WindowSum>>,
+        cost_per_sample: Option<f64>,
+    ) -> Measured {
         let (cost, samples) = baseline
             .iter()
-            .chain(&candidate)
+            .chain(candidate)
             .fold((0.0, 0), |(c, n), w| (c + w.0, n + w.1));
         let weight = if samples > 0 {
             cost / samples as f64
@@ -256,8 +315,8 @@ impl Measured {
         };
         Measured {
             sides: Sides {
-                baseline: measure_side(&exposures.baseline, &baseline, weight),
-                candidate: measure_side(&exposures.candidate, &candidate, weight),
+                baseline: measure_side(&exposures.baseline, baseline, weight),
+                candidate: measure_side(&exposures.candidate, candidate, weight),
             },
             comparable: exposures.baseline.total > 0.0 && exposures.candidate.total > 0.0,
         }
@@ -299,11 +358,23 @@ impl Measured {
         }
     }
 
-    /// The comparison without its verdict: confidence is `Few`, and `q_value` is `p_value`.
-    pub(crate) fn compare(&self, prior_dispersion: f64, critical: &mut Critical) -> CostComparison {
+    /// Difference of the two sides and its standard error, as shares of their mean; `None` where nothing was seen.
+    pub(crate) fn relative(&self, prior_dispersion: f64) -> Option<(f64, f64)> {
+        let (b, c) = (&self.sides.baseline, &self.sides.candidate);
+        let mean = 0.5 * (b.rate + c.rate);
+        let variance = (b.poisson_variance + c.poisson_variance) * self.moderated(prior_dispersion);
+        (mean > 0.0).then(|| ((c.rate - b.rate) / mean, variance.sqrt() / mean))
+    }
+
+    fn moderated(&self, prior_dispersion: f64) -> f64 {
         let (raw, degrees) = self.raw_dispersion();
-        let degrees_of_freedom = PRIOR_DEGREES + degrees;
-        let dispersion = ((PRIOR_DEGREES * prior_dispersion + degrees * raw) / degrees_of_freedom).max(1.0);
+        ((PRIOR_DEGREES * prior_dispersion + degrees * raw) / (PRIOR_DEGREES + degrees)).max(1.0)
+    }
+
+    /// The comparison without its verdict: confidence is `Few`, and `q_value` is `p_value`.
+    pub(crate) fn compare(&self, prior_dispersion: f64, least: LeastChange, critical: &mut Critical) -> CostComparison {
+        let degrees_of_freedom = PRIOR_DEGREES + self.raw_dispersion().1;
+        let dispersion = self.moderated(prior_dispersion);
         let critical = critical.of(degrees_of_freedom);
         let side = |s: &MeasuredSide| {
             let standard_error = (s.poisson_variance * dispersion).sqrt();
@@ -320,7 +391,7 @@ impl Measured {
         let delta = candidate.rate - baseline.rate;
         let error = baseline.standard_error.hypot(candidate.standard_error);
         let p_value = if self.comparable && error > 0.0 {
-            student_two_sided(delta / error, degrees_of_freedom)
+            least.p_value(baseline.estimate(), candidate.estimate(), degrees_of_freedom)
         } else {
             1.0
         };
@@ -342,10 +413,11 @@ impl Measured {
     pub(crate) fn compare_single(
         &self,
         prior_dispersion: f64,
+        least: LeastChange,
         critical: &mut Critical,
         config: &CostConfig,
     ) -> CostComparison {
-        let mut comparison = self.compare(prior_dispersion, critical);
+        let mut comparison = self.compare(prior_dispersion, least, critical);
         if self.comparable && self.samples() >= config.min_samples {
             comparison.confidence = confidence(comparison.p_value, comparison.p_value, config.alpha);
         }
@@ -364,8 +436,11 @@ pub(crate) fn confidence(p_value: f64, q_value: f64, strong: f64) -> Confidence 
     }
 }
 
+/// Cost and samples of a window.
+pub(crate) type WindowSum = (f64, u64);
+
 /// Cost and samples per exposure window.
-fn window_sums(exposures: &Exposures, costs: impl Iterator<Item = CostWindow>) -> Vec<(f64, u64)> {
+pub(crate) fn window_sums(exposures: &Exposures, costs: impl Iterator<Item = CostWindow>) -> Vec<WindowSum> {
     let mut sums = vec![(0.0, 0); exposures.windows.len()];
     for row in costs {
         if let Some(at) = exposures.position(row.start) {
@@ -376,7 +451,7 @@ fn window_sums(exposures: &Exposures, costs: impl Iterator<Item = CostWindow>) -
     sums
 }
 
-fn measure_side(exposures: &Exposures, sums: &[(f64, u64)], cost_per_sample: f64) -> MeasuredSide {
+fn measure_side(exposures: &Exposures, sums: &[WindowSum], cost_per_sample: f64) -> MeasuredSide {
     let (cost, samples) = sums.iter().fold((0.0, 0), |(c, n), w| (c + w.0, n + w.1));
     if exposures.total <= 0.0 {
         return MeasuredSide {
@@ -412,95 +487,5 @@ fn measure_side(exposures: &Exposures, sums: &[(f64, u64)], cost_per_sample: f64
             0.0
         },
         window_degrees: (windows - 1.0).max(0.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn exposures(windows: usize, each: f64) -> Vec<ExposureWindow> {
-        (0..windows)
-            .map(|w| ExposureWindow {
-                start: w as i64 * 10,
-                exposure: each,
-            })
-            .collect()
-    }
-
-    fn costs(samples: &[u64]) -> Vec<CostWindow> {
-        samples
-            .iter()
-            .enumerate()
-            .map(|(w, &n)| CostWindow {
-                start: w as i64 * 10,
-                cost: n as f64 * 1e7,
-                samples: n,
-            })
-            .collect()
-    }
-
-    fn compare(baseline: &[u64], candidate: &[u64]) -> CostComparison {
-        let (eb, ec) = (exposures(baseline.len(), 50.0), exposures(candidate.len(), 50.0));
-        let (cb, cc) = (costs(baseline), costs(candidate));
-        compare_cost(
-            Sides {
-                baseline: &eb,
-                candidate: &ec,
-            },
-            Sides {
-                baseline: &cb,
-                candidate: &cc,
-            },
-            &CostConfig::default(),
-        )
-    }
-
-    #[test]
-    fn two_windows_suffice_for_a_huge_effect() {
-        let change = compare(&[0, 0], &[21, 19]);
-        assert!(change.grew(), "{change:?}");
-        assert!((change.delta - 40.0 * 1e7 / 100.0).abs() < 1e-6);
-        assert!(change.low > 0.0 && change.high > change.delta);
-        assert_eq!(change.ratio(), None);
-        // Nothing seen is not known to be nothing.
-        assert!(change.baseline.standard_error > 0.0);
-        assert!(compare(&[20, 20], &[0, 0]).shrank());
-    }
-
-    #[test]
-    fn equal_sides_are_no_change_and_few_samples_are_not_judged() {
-        assert_eq!(compare(&[20, 22, 18], &[21, 19, 20]).judgement(), Judgement::NoChange);
-        assert_eq!(compare(&[1, 0], &[9, 3]).judgement(), Judgement::TooFewSamples);
-        assert_eq!(compare(&[], &[50, 60]).judgement(), Judgement::TooFewSamples);
-        assert_eq!(compare(&[], &[]).p_value, 1.0);
-    }
-
-    #[test]
-    fn windows_that_differ_widely_widen_the_interval() {
-        let calm = compare(&[20; 10], &[30; 10]);
-        let bursty = compare(&[2, 90, 0, 3, 60, 1, 0, 40, 2, 2], &[1, 130, 2, 0, 3, 90, 70, 2, 1, 1]);
-        assert!(calm.grew() && calm.dispersion == 1.0);
-        assert!(!bursty.grew() && bursty.dispersion > 5.0, "{bursty:?}");
-    }
-
-    #[test]
-    fn cost_without_requests_in_its_window_is_left_out() {
-        let exposures = exposures(2, 50.0);
-        let rows = costs(&[10, 10, 500]);
-        let both = Sides {
-            baseline: exposures.as_slice(),
-            candidate: exposures.as_slice(),
-        };
-        let change = compare_cost(
-            both,
-            Sides {
-                baseline: &rows,
-                candidate: &rows,
-            },
-            &CostConfig::default(),
-        );
-        assert_eq!(change.candidate.samples, 20);
-        assert_eq!(change.delta, 0.0);
     }
 }

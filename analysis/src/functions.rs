@@ -5,6 +5,9 @@
 //! of functions with enough samples are adjusted by Benjamini–Hochberg, self and total each on its own, so among the
 //! functions called strong at most [`CostConfig::false_discovery_rate`] are false in expectation.
 //!
+//! A change is tested to be larger than a twentieth of the function's cost, and larger than what functions differ by between
+//! these two sides anyhow ([`crate::least_change`]): two releases never serve the same requests on the same machines.
+//!
 //! Confidence: *strong*: adjusted p at or below that rate; *weak*: plain p at or below 5 %; *noise*: neither;
 //! *few*: not judged. State says new, gone, up or down only of a strong change of total cost, else same.
 //!
@@ -20,8 +23,18 @@ use crate::{
     change::{
         CostComparison, CostConfig, CostWindow, Critical, ExposureWindow, Exposures, Measured, Sides, confidence,
     },
+    least_change::LeastChange,
     statistics::benjamini_hochberg,
 };
+
+/// Functions that the spread between two sides is taken from: those with most samples, ...
+const SPREAD_OF: usize = 100;
+/// ... and at least so many.
+const SPREAD_OF_LEAST: usize = 20;
+/// Standard errors within which half of a normal distribution lies.
+const HALF_WITHIN: f64 = 0.674_49;
+/// Standard errors of a count that are exceeded in one of ten comparisons.
+const SURELY: f64 = 1.3;
 
 /// What one function cost in one window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,11 +134,13 @@ pub fn compare_functions(
     };
     let dispersion = median_dispersion(measured.iter().map(|m| &m.candidate).filter(|m| judged(m)));
     let mut critical = Critical::new(config.interval);
+    let spread = between_sides(measured.iter().map(|m| &m.baseline).filter(|m| judged(m)), dispersion);
+    let least = config.least_of_function(route.rates(), spread);
     let [self_costs, total_costs] = [
         measured.iter().map(|m| &m.baseline).collect::<Vec<_>>(),
         measured.iter().map(|m| &m.candidate).collect(),
     ]
-    .map(|family| judge_family(family, judged, dispersion, &mut critical, config));
+    .map(|family| judge_family(family, judged, dispersion, least, &mut critical, config));
 
     let route_delta = route.rates().candidate - route.rates().baseline;
     let mut changes: Vec<FunctionChange> = functions
@@ -150,7 +165,7 @@ pub fn compare_functions(
         size(b).total_cmp(&size(a)).then(a.function.cmp(&b.function))
     });
     FunctionReport {
-        route: route.compare_single(dispersion, &mut critical, config),
+        route: route.compare_single(dispersion, config.least_of_single(), &mut critical, config),
         functions: changes,
         dispersion,
     }
@@ -210,17 +225,55 @@ fn median_dispersion<'a>(judged: impl Iterator<Item = &'a Measured>) -> f64 {
     all.get(all.len() / 2).copied().unwrap_or(1.0).max(1.0)
 }
 
+/// What functions differ by between the two sides beyond their errors, standard deviation as a share of their cost: other
+/// requests, or machines that were busier. A release that changed a few functions leaves it as it is, and so does one that
+/// made all slower alike. As far as it is shown: 0 unless surely more than half of the functions lie beyond half of their errors.
+///
+/// An empirical null: Efron, "Large-scale simultaneous hypothesis testing: the choice of a null hypothesis", J. Am. Stat.
+/// Assoc. 99 (2004), here by the median, because only the spread is wanted.
+fn between_sides<'a>(costs: impl Iterator<Item = &'a Measured>, dispersion: f64) -> f64 {
+    let mut largest: Vec<&Measured> = costs.collect();
+    largest.sort_by_key(|m| std::cmp::Reverse(m.samples()));
+    largest.truncate(SPREAD_OF);
+    let mut differences: Vec<(f64, f64)> = largest.iter().filter_map(|m| m.relative(dispersion)).collect();
+    let count = differences.len();
+    if count < SPREAD_OF_LEAST {
+        return 0.0;
+    }
+    differences.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let middle = 0.5 * (differences[(count - 1) / 2].0 + differences[count / 2].0);
+    let most = 0.5 * count as f64 + SURELY * 0.5 * (count as f64).sqrt();
+    let is_enough = |spread: f64| {
+        let beyond =
+            |&&(difference, error): &&(f64, f64)| (difference - middle).abs() > HALF_WITHIN * error.hypot(spread);
+        (differences.iter().filter(beyond).count() as f64) <= most
+    };
+    let (mut low, mut high) = (0.0, 2.0);
+    if is_enough(low) {
+        return 0.0;
+    }
+    for _ in 0..30 {
+        let half = 0.5 * (low + high);
+        match is_enough(half) {
+            true => high = half,
+            false => low = half,
+        }
+    }
+    high
+}
+
 /// Compares a family of costs and adjusts for its size.
 fn judge_family(
     measured: Vec<&Measured>,
     judged: impl Fn(&Measured) -> bool,
     dispersion: f64,
+    least: LeastChange,
     critical: &mut Critical,
     config: &CostConfig,
 ) -> Vec<CostComparison> {
     let mut family: Vec<(CostComparison, bool)> = measured
         .into_iter()
-        .map(|m| (m.compare(dispersion, critical), judged(m)))
+        .map(|m| (m.compare(dispersion, least, critical), judged(m)))
         .collect();
     let p_values: Vec<f64> = family.iter().filter(|f| f.1).map(|f| f.0.p_value).collect();
     let q_values = benjamini_hochberg(&p_values);

@@ -15,6 +15,7 @@ pub mod fold;
 pub mod functions;
 pub mod latency;
 pub mod latency_watch;
+mod least_change;
 mod paths;
 mod sentence;
 pub mod statistics;
