@@ -28,6 +28,7 @@ use emberline_model::{
 use crate::{
     attribution::{Finding, Guilty, find_guilty},
     change::{CostComparison, CostConfig, ExposureWindow, Sides},
+    cost_shift::{Move, MovedFunction, find_moved},
     functions::{FunctionChange, FunctionReport, FunctionSeries, compare_functions},
     latency::estimate_quantile,
     paths::{Paths, pieces_of_mean},
@@ -80,7 +81,11 @@ pub struct Comparison {
     pub judgement: Judgement,
     /// The guilty function.
     pub guilty: Option<GuiltyFunction>,
-    /// Note if functions changed but the cost did not.
+    /// Why the cost changed, as far as stacks show.
+    pub finding: Finding,
+    /// Note on a growth that no single function explains: what it is spread over.
+    pub spread: Option<String>,
+    /// Note on cost that moved between functions: renamed, inlined, split.
     pub cost_shift: Option<String>,
     /// The whole cost.
     pub change: CostChange,
@@ -138,6 +143,9 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         Finding::Function(guilty) => name_guilty(guilty, &tree),
         _ => None,
     };
+    let moved = find_moved(&report);
+    let spread = spread(&finding, &tree);
+    let cost_shift = cost_shift(&finding, &moved, &tree);
     let sentence = Sentence {
         profile_type: options.profile_type,
         per: options.per,
@@ -145,7 +153,7 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         whole_service: options.whole_service,
         change: &report.route,
         guilty: guilty.as_ref(),
-        finding: &finding,
+        spread: spread.as_deref(),
     };
     Comparison {
         per: options.per,
@@ -155,7 +163,9 @@ pub fn compare(baseline: &SideData, candidate: &SideData, options: CompareOption
         candidate: candidate_summary,
         judgement: report.route.judgement(),
         guilty,
-        cost_shift: cost_shift(&finding, &tree),
+        finding,
+        spread,
+        cost_shift,
         change: cost_change(&report.route),
         functions,
         tree,
@@ -310,10 +320,10 @@ fn name_guilty(guilty: &Guilty, tree: &FlameTree) -> Option<GuiltyFunction> {
         name: info.name.clone(),
         module: info.module.clone(),
         delta_ns_per_request: guilty.delta,
-        // Other functions may have become cheaper meanwhile; more than all of it explains nothing more.
-        share: guilty.share.min(1.0),
+        share: guilty.share,
         library: guilty.is_library,
         callee: guilty.callee.and_then(|id| name_callee(id, tree)),
+        formerly: guilty.formerly.map(|id| name_of(id, tree).to_owned()),
     })
 }
 
@@ -337,25 +347,68 @@ fn cost_change(route: &CostComparison) -> CostChange {
     }
 }
 
-fn cost_shift(finding: &Finding, tree: &FlameTree) -> Option<String> {
-    let Finding::CostShift { moved } = finding else {
+fn name_of(id: u64, tree: &FlameTree) -> &str {
+    let info = tree.functions.iter().find(|f| f.id == id);
+    info.map_or("?", |f| f.name.as_str())
+}
+
+fn spread(finding: &Finding, tree: &FlameTree) -> Option<String> {
+    let Finding::Spread { below, factor } = finding else {
         return None;
     };
-    let name = |id: u64| {
-        tree.functions
-            .iter()
-            .find(|f| f.id == id)
-            .map_or("?", |f| f.name.as_str())
-    };
-    let pairs: Vec<String> = moved
-        .iter()
-        .take(3)
-        .map(|m| format!("{} is now {}", name(m.from), name(m.to)))
-        .collect();
-    Some(match pairs.is_empty() {
-        true => "Functions changed but the total cost did not: cost moved between them.".to_owned(),
-        false => format!("Cost moved but did not grow: {}.", pairs.join("; ")),
+    Some(match (below, factor) {
+        (Some(below), Some(factor)) => format!(
+            "spread over all below `{}`, each about ×{factor:.1}",
+            name_of(below.function, tree)
+        ),
+        (Some(below), None) => format!("spread over what is below `{}`", name_of(below.function, tree)),
+        (None, _) => "no single function explains most of it".to_owned(),
     })
+}
+
+fn cost_shift(finding: &Finding, moved: &[MovedFunction], tree: &FlameTree) -> Option<String> {
+    let did_not_grow = matches!(finding, Finding::CostShift { .. });
+    let pairs: Vec<String> = moved.iter().take(3).map(|pair| describe_move(pair, tree)).collect();
+    match (pairs.is_empty(), did_not_grow) {
+        (true, true) => {
+            Some("Functions changed and offset each other: the total cost did not surely change.".to_owned())
+        }
+        (true, false) => None,
+        (false, true) => Some(format!("Cost moved between functions: {}.", pairs.join("; "))),
+        (false, false) => Some(format!("Besides, cost moved between functions: {}.", pairs.join("; "))),
+    }
+}
+
+/// Says of the cost only what is shown.
+fn describe_move(pair: &MovedFunction, tree: &FlameTree) -> String {
+    let (from, to) = (name_of(pair.from, tree), name_of(pair.to, tree));
+    let percent = |share: f64| format!("{:+.0}", share * 100.0).replace('-', "−");
+    let of_before = |difference: f64| percent(difference / pair.cost.baseline.rate);
+    let cost = match pair.cost.confidence {
+        Confidence::Strong if pair.cost.delta > 0.0 => {
+            format!(
+                "and costs {} % more",
+                of_before(pair.cost.delta).trim_start_matches('+')
+            )
+        }
+        Confidence::Strong => {
+            format!(
+                "and costs {} % less",
+                of_before(-pair.cost.delta).trim_start_matches('+')
+            )
+        }
+        _ if pair.costs_the_same() => "and costs the same".to_owned(),
+        _ => format!(
+            "(cost between {} and {} %)",
+            of_before(pair.cost.low),
+            of_before(pair.cost.high)
+        ),
+    };
+    match pair.how {
+        Move::Renamed => format!("{from} is now {to} {cost}"),
+        Move::Inlined => format!("{from} is now part of {to} {cost}"),
+        Move::Split => format!("{to} was part of {from} {cost}"),
+    }
 }
 
 fn latency(baseline: &SideData, candidate: &SideData) -> Option<LatencyEvidence> {

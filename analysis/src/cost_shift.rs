@@ -1,38 +1,84 @@
 //! Cost that moved instead of growing: a rename, a move to another module, an inlining decision.
 //!
-//! Two rules. (1) A function that is gone and a new one of the same total cost are one function that moved. (2) When
-//! what shrank makes up for what grew, self costs being counted, and the route's cost did not change, the whole
-//! difference is a shift and no regression. After FBDetect's cost-shift filter (SOSP '24), which compares the domain
-//! above a subroutine.
+//! Three rules. (1) A function that is gone and a new one with a caller in common, or of the same cost, are one function
+//! of another name; its costs before and after are compared with each other as those of any function are. (2) A
+//! function that shrank, and callers whose own cost grew by about as much while their total did not, are an inlining; the
+//! other way round, a part that became a function. (3) When what shrank makes up for what grew, self costs being counted,
+//! and the route's cost did not change, the whole difference is a shift and no regression. After FBDetect's cost-shift
+//! filter (SOSP '24), which compares the domain above a subroutine.
 //!
-//! Wrong on purpose: a function split into several, or moved and made slower at once, is not recognised as moved; it
-//! is then new, with its full cost, which is what a reader would want to look at anyway.
+//! "The same cost" is an equivalence and no missing proof: the whole interval of the difference lies within
+//! [`SAME_COST`] of the cost before. Two one-sided tests: Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987).
+//!
+//! Wrong on purpose: a function split into several new ones is not recognised; and one removed beside a new one that its
+//! caller calls instead is said to be that one, if their costs are not too far apart.
 
-use emberline_model::comparison::FunctionState;
+use emberline_model::comparison::{Confidence, FunctionState};
 
-use crate::functions::{FunctionChange, FunctionReport};
+use crate::{
+    change::{CostComparison, Sides, confidence},
+    functions::{FunctionChange, FunctionReport},
+    parts::Part,
+    statistics::benjamini_hochberg,
+};
 
-/// Two costs further apart than this share of the larger one are not the same cost, however wide their intervals.
-const SAME_COST: f64 = 0.25;
+/// Two costs are the same when they surely differ by less than this share of the earlier one.
+pub const SAME_COST: f64 = 0.1;
+/// A function and its successor that has a caller in common with it differ by this factor at most.
+const SUCCESSOR: f64 = 4.0;
+/// What a caller took over and what it took over from differ by this factor at most.
+const TAKEN_OVER: f64 = 2.0;
 /// What shrank must make up for at least this share of what grew.
 const MADE_UP: f64 = 0.8;
-/// Standard errors within which two costs agree.
-const AGREEMENT: f64 = 2.0;
 
-/// A function whose name or location changed, but not its cost.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How a function's cost came to be another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// It has another name, or is in another module.
+    Renamed,
+    /// It is part of a function that called it.
+    Inlined,
+    /// A part of it has become a function, which it calls.
+    Split,
+}
+
+/// A function whose cost is another's in the candidate.
+#[derive(Debug, Clone, PartialEq)]
 pub struct MovedFunction {
     /// Its identifier in the baseline.
     pub from: u64,
-    /// Its identifier in the candidate.
+    /// Whose cost it is in the candidate.
     pub to: u64,
-    /// Its total cost per request in the candidate.
-    pub cost: f64,
+    /// How it came to be that.
+    pub how: Move,
+    /// Both costs compared: total costs of a renamed function, else the own costs of both.
+    pub cost: CostComparison,
 }
 
-/// Pairs each gone function with the new one of the same total cost; each is used once, the most expensive first.
-/// Among several candidates, one with a common caller wins, then the closest cost.
+impl MovedFunction {
+    /// True when it surely costs the same, give or take [`SAME_COST`].
+    pub fn costs_the_same(&self) -> bool {
+        let most = SAME_COST * self.cost.baseline.rate;
+        -most <= self.cost.low && self.cost.high <= most
+    }
+}
+
+/// Functions whose cost is another's in the candidate; each is found once. Renamed ones first, the most expensive first.
+/// Among several successors, one with a common caller wins, then the closest cost.
 pub fn find_moved(report: &FunctionReport) -> Vec<MovedFunction> {
+    let mut moved = find_renamed(report);
+    let mut taken = find_taken_over(report, &moved);
+    moved.append(&mut taken);
+    let p_values: Vec<f64> = moved.iter().map(|m| m.cost.p_value).collect();
+    let rate = report.parts.config.alpha;
+    for (pair, q_value) in moved.iter_mut().zip(benjamini_hochberg(&p_values)) {
+        pair.cost.q_value = q_value;
+        pair.cost.confidence = confidence(pair.cost.p_value, q_value, rate);
+    }
+    moved
+}
+
+fn find_renamed(report: &FunctionReport) -> Vec<MovedFunction> {
     let of_state = |state: FunctionState| report.functions.iter().filter(move |f| f.state == state);
     let mut gone: Vec<&FunctionChange> = of_state(FunctionState::Gone).collect();
     let mut new: Vec<&FunctionChange> = of_state(FunctionState::New).collect();
@@ -43,38 +89,94 @@ pub fn find_moved(report: &FunctionReport) -> Vec<MovedFunction> {
             .total_cmp(&a.total_cost.baseline.rate)
             .then(a.function.cmp(&b.function))
     });
-    let mut moved = Vec::new();
+    let mut moved: Vec<MovedFunction> = Vec::new();
     for from in gone {
-        let key = |to: &FunctionChange| {
-            let stranger = !from.callers.iter().any(|caller| to.callers.contains(caller));
-            (
-                stranger,
-                (to.total_cost.candidate.rate - from.total_cost.baseline.rate).abs(),
-                to.function,
-            )
-        };
-        let fitting = new.iter().enumerate().filter(|(_, to)| same_cost(from, to));
-        let best = fitting.min_by(|a, b| {
-            let (a, b) = (key(a.1), key(b.1));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2))
+        let before = from.total_cost.baseline.rate;
+        let fitting = new.iter().enumerate().filter_map(|(at, to)| {
+            let ratio = to.total_cost.candidate.rate / before;
+            let is_stranger = !has_caller_in_common(from, to, &moved);
+            let most = if is_stranger { 1.0 + SAME_COST } else { SUCCESSOR };
+            let apart = ratio.ln().abs();
+            (apart <= most.ln()).then_some((is_stranger, apart, to.function, at))
         });
-        if let Some(at) = best.map(|(at, _)| at) {
-            let to = new.swap_remove(at);
-            moved.push(MovedFunction {
-                from: from.function,
-                to: to.function,
-                cost: to.total_cost.candidate.rate,
-            });
+        let best = fitting.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+        let Some((is_stranger, .., at)) = best else { continue };
+        let pair = compare_pair(report, from, new[at]);
+        if let Some(pair) = pair.filter(|pair| !is_stranger || pair.costs_the_same()) {
+            new.swap_remove(at);
+            moved.push(pair);
         }
     }
     moved
 }
 
-fn same_cost(from: &FunctionChange, to: &FunctionChange) -> bool {
-    let (before, after) = (&from.total_cost.baseline, &to.total_cost.candidate);
-    let apart = (after.rate - before.rate).abs();
-    apart <= SAME_COST * before.rate.max(after.rate)
-        && apart <= AGREEMENT * before.standard_error.hypot(after.standard_error)
+fn compare_pair(report: &FunctionReport, from: &FunctionChange, to: &FunctionChange) -> Option<MovedFunction> {
+    let with = Sides {
+        baseline: &[Part::Total(from.function)][..],
+        candidate: &[Part::Total(to.function)],
+    };
+    Some(MovedFunction {
+        from: from.function,
+        to: to.function,
+        how: Move::Renamed,
+        cost: report.parts.compare(with, Sides::default(), report.parts.least)?,
+    })
+}
+
+/// One that was renamed itself is the same caller.
+fn has_caller_in_common(from: &FunctionChange, to: &FunctionChange, moved: &[MovedFunction]) -> bool {
+    let now = |caller: u64| moved.iter().find(|m| m.from == caller).map_or(caller, |m| m.to);
+    from.callers.iter().any(|&caller| to.callers.contains(&now(caller)))
+}
+
+/// Inlined functions and parts that became functions.
+fn find_taken_over(report: &FunctionReport, renamed: &[MovedFunction]) -> Vec<MovedFunction> {
+    let is_renamed = |f: &FunctionChange| renamed.iter().any(|m| m.from == f.function || m.to == f.function);
+    let mut found: Vec<MovedFunction> = Vec::new();
+    for callee in report.functions.iter().filter(|f| !is_renamed(f)) {
+        let how = match (callee.state, callee.self_cost.shrank()) {
+            (FunctionState::Gone, _) | (FunctionState::Down, true) => Move::Inlined,
+            (FunctionState::New, _) => Move::Split,
+            _ => continue,
+        };
+        let callers: Vec<&FunctionChange> = report
+            .functions
+            .iter()
+            .filter(|f| callee.callers.contains(&f.function) && f.total_cost.confidence != Confidence::Strong)
+            .filter(|f| matches!(f.self_cost.confidence, Confidence::Strong | Confidence::Weak))
+            .filter(|f| (f.self_cost.delta > 0.0) == (how == Move::Inlined))
+            .collect();
+        let moved: f64 = callers.iter().map(|f| f.self_cost.delta).sum();
+        let ratio = -moved / callee.self_cost.delta;
+        if callers.is_empty() || !(1.0 / TAKEN_OVER..=TAKEN_OVER).contains(&ratio) {
+            continue;
+        }
+        let both: Vec<Part> = callers
+            .iter()
+            .map(|f| Part::Own(f.function))
+            .chain([Part::Own(callee.function)])
+            .collect();
+        let with = Sides {
+            baseline: both.as_slice(),
+            candidate: both.as_slice(),
+        };
+        let Some(cost) = report.parts.compare(with, Sides::default(), report.parts.least) else {
+            continue;
+        };
+        found.extend(callers.iter().map(|caller| {
+            let (from, to) = match how {
+                Move::Inlined => (callee, *caller),
+                Move::Renamed | Move::Split => (*caller, callee),
+            };
+            MovedFunction {
+                from: from.function,
+                to: to.function,
+                how,
+                cost: cost.clone(),
+            }
+        }));
+    }
+    found
 }
 
 /// True when functions changed but the route did not: decreases offset increases.

@@ -21,9 +21,11 @@ use emberline_model::comparison::{Confidence, FunctionState};
 
 use crate::{
     change::{
-        CostComparison, CostConfig, CostWindow, Critical, ExposureWindow, Exposures, Measured, Sides, confidence,
+        CostComparison, CostConfig, CostWindow, Critical, ExposureWindow, Exposures, Measured, Sides, WindowSum,
+        confidence, window_sums,
     },
     least_change::LeastChange,
+    parts::Parts,
     statistics::benjamini_hochberg,
 };
 
@@ -94,6 +96,18 @@ pub struct FunctionReport {
     pub functions: Vec<FunctionChange>,
     /// Median dispersion of the functions judged: above 1, windows differ by more than sampling noise.
     pub dispersion: f64,
+    /// Cost by window of what changed.
+    pub(crate) parts: Parts,
+}
+
+impl FunctionChange {
+    /// True when its own or its total cost changed, surely or perhaps.
+    fn may_have_changed(&self) -> bool {
+        let confidences = [self.self_cost.confidence, self.total_cost.confidence];
+        confidences
+            .iter()
+            .any(|c| matches!(c, Confidence::Strong | Confidence::Weak))
+    }
 }
 
 impl FunctionReport {
@@ -114,7 +128,8 @@ pub fn compare_functions(
         baseline: Exposures::new(exposures.baseline),
         candidate: Exposures::new(exposures.candidate),
     };
-    let route = Measured::new(&exposures, all_rows(functions), None);
+    let route_sums = by_window(&exposures, all_rows(functions));
+    let route = Measured::of_sums(&exposures, &route_sums, None);
     let per_sample = cost_per_sample(all_rows(functions));
     let measured: Vec<Sides<Measured>> = functions
         .iter()
@@ -160,6 +175,17 @@ pub fn compare_functions(
             total_cost,
         })
         .collect();
+    let kept = functions
+        .iter()
+        .zip(&changes)
+        .filter(|(_, change)| change.may_have_changed());
+    let parts = kept.map(|(f, _)| {
+        (
+            f.function,
+            [self_row, total_row].map(|of| by_window(&exposures, rows(f, of))),
+        )
+    });
+    let functions = parts.collect();
     changes.sort_by(|a, b| {
         let size = |f: &FunctionChange| f.self_cost.delta.abs();
         size(b).total_cmp(&size(a)).then(a.function.cmp(&b.function))
@@ -168,6 +194,21 @@ pub fn compare_functions(
         route: route.compare_single(dispersion, config.least_of_single(), &mut critical, config),
         functions: changes,
         dispersion,
+        parts: Parts {
+            exposures,
+            route: route_sums,
+            functions,
+            dispersion,
+            least,
+            config: config.clone(),
+        },
+    }
+}
+
+fn by_window(exposures: &Sides<Exposures>, rows: Sides<impl Iterator<Item = CostWindow>>) -> Sides<Vec<WindowSum>> {
+    Sides {
+        baseline: window_sums(&exposures.baseline, rows.baseline),
+        candidate: window_sums(&exposures.candidate, rows.candidate),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: numbers in, evidence out. No I/O, no clock, no randomness: the same windows give the same answer in the
 //! collector, in a page and after a restart. Every mark of change has a stated rate of false ones, and "too few samples
-//! to judge" is an answer. `cargo run --release -p emberline-analysis --example operating_points` measures both.
+//! to judge" is an answer. `cargo run --release -p emberline-analysis --example operating_points` measures it for
+//! latency, `--example function_verdicts` for functions.
 
 pub mod alert_state;
 pub mod attribution;
@@ -16,6 +17,7 @@ pub mod functions;
 pub mod latency;
 pub mod latency_watch;
 mod least_change;
+mod parts;
 mod paths;
 mod sentence;
 pub mod statistics;

@@ -10,7 +10,7 @@ use emberline_model::{
     coverage::{JoinedBy, Missing},
 };
 
-use crate::{attribution::Finding, change::CostComparison};
+use crate::change::CostComparison;
 
 /// Nanoseconds with the unit that reads best.
 pub fn format_ns(ns: f64) -> String {
@@ -77,7 +77,8 @@ pub(crate) struct Sentence<'a> {
     pub(crate) whole_service: bool,
     pub(crate) change: &'a CostComparison,
     pub(crate) guilty: Option<&'a GuiltyFunction>,
-    pub(crate) finding: &'a Finding,
+    /// What a growth is spread over.
+    pub(crate) spread: Option<&'a str>,
 }
 
 impl Sentence<'_> {
@@ -118,24 +119,34 @@ impl Sentence<'_> {
                 baseline.samples, baseline.version, candidate.samples, candidate.version
             ),
             Judgement::NoChange => format!(
-                "No significant change in {per}{place}: {before} and {after} (difference between {} and {}).",
+                "No significant change in {per}{place}: {before} and {after} (difference between {} and {}){}.",
                 signed(self.change.low, unit),
-                signed(self.change.high, unit)
+                signed(self.change.high, unit),
+                self.cause(unit)
             ),
             Judgement::Changed => {
                 let ratio = self.change.ratio().map(|r| format!(", ×{r:.2}")).unwrap_or_default();
-                let cause = match (self.guilty, self.finding) {
-                    (Some(guilty), _) => {
-                        format!("; {:.0} % of it under {}", guilty.share * 100.0, guilty.words())
-                    }
-                    (None, Finding::Spread) => "; no single function explains most of it".to_owned(),
-                    _ => String::new(),
-                };
                 format!(
-                    "{} {per}{place} ({before} → {after}{ratio}){cause}.",
-                    signed(self.change.delta, unit)
+                    "{} {per}{place} ({before} → {after}{ratio}){}.",
+                    signed(self.change.delta, unit),
+                    self.cause(unit)
                 )
             }
+        }
+    }
+
+    /// What grew; a share of the growth only where the whole surely grew.
+    fn cause(&self, unit: &str) -> String {
+        match (self.guilty, self.spread) {
+            (Some(guilty), _) if self.change.grew() => {
+                format!("; {:.0} % of it under {}", guilty.share * 100.0, guilty.words())
+            }
+            (Some(guilty), _) => {
+                let more = format_amount(guilty.delta_ns_per_request, unit);
+                format!("; but {} costs {more} more", guilty.words())
+            }
+            (None, Some(spread)) => format!("; {spread}"),
+            (None, None) => String::new(),
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct GuiltyFunction {
     pub module: String,
     /// Growth of its total CPU time per request, nanoseconds.
     pub delta_ns_per_request: f64,
-    /// That growth as a share of the route's, at most 1.
+    /// That growth as a share of the route's; 1 where the route grew by less.
     pub share: f64,
     /// True when only library code explains the growth.
     #[serde(default)]
@@ -54,15 +54,18 @@ pub struct GuiltyFunction {
     /// Library function it calls that caused most of that growth; null when the growth is in the function itself.
     #[serde(default)]
     pub callee: Option<String>,
+    /// Its name in the baseline; null when it had the same.
+    #[serde(default)]
+    pub formerly: Option<String>,
 }
 
 impl GuiltyFunction {
-    /// Name for sentences, including the callee that took the time, if any.
+    /// Name for sentences, including its former name and the callee that took the time, if any.
     pub fn words(&self) -> String {
-        match &self.callee {
-            Some(callee) => format!("`{}`, in `{callee}`", self.name),
-            None => format!("`{}`", self.name),
-        }
+        let formerly = self.formerly.as_ref().map(|name| format!(" (formerly `{name}`)"));
+        let callee = self.callee.as_ref().map(|callee| format!(", in `{callee}`"));
+        let more = [formerly, callee].map(Option::unwrap_or_default).concat();
+        format!("`{}`{more}", self.name)
     }
 }
 

@@ -209,6 +209,66 @@ fn what_is_set_as_own_code_is_named() {
 }
 
 #[test]
+fn bytes_and_time_that_passes_are_judged_as_cpu_is() {
+    let baseline = side("v1", &[[0, 5, 3, 1], [1, 6, 2, 1]]);
+    let candidate = side("v2", &[[22, 6, 2, 1], [19, 5, 3, 2]]);
+    for (profile_type, words) in [
+        (
+            "memory:alloc_space:bytes:space:bytes",
+            "+4.10 MB memory alloc_space per request",
+        ),
+        ("wall:wall:nanoseconds:wall:nanoseconds", "+4.10 ms wall per request"),
+    ] {
+        let profile_type = ProfileType(profile_type.to_owned());
+        let options = CompareOptions {
+            profile_type: &profile_type,
+            ..options(Per::Request)
+        };
+        let answer = compare(&baseline, &candidate, options);
+        assert_eq!(answer.guilty.unwrap().name, "shop::price");
+        assert!(answer.summary.starts_with(words), "{}", answer.summary);
+    }
+}
+
+#[test]
+fn a_function_that_was_renamed_is_compared_with_what_it_was() {
+    let windows = |price: u64, render: u64| [[price, render, 6, 2]; 6];
+    let of = |after: u64| {
+        compare(
+            &side("v1", &windows(20, 0)),
+            &side("v2", &windows(0, after)),
+            options(Per::Request),
+        )
+    };
+    let dearer = of(40);
+    let guilty = dearer.guilty.unwrap();
+    assert_eq!(
+        (guilty.name.as_str(), guilty.formerly.as_deref()),
+        ("shop::render", Some("shop::price"))
+    );
+    assert!(
+        dearer
+            .summary
+            .ends_with("100 % of it under `shop::render` (formerly `shop::price`)."),
+        "{}",
+        dearer.summary
+    );
+    let note = dearer.cost_shift.unwrap();
+    assert!(
+        note.contains("shop::price is now shop::render and costs 100 % more"),
+        "{note}"
+    );
+    // 120 samples a side are too few to say that the cost is the same.
+    let renamed = of(21);
+    assert_eq!(renamed.guilty, None);
+    let note = renamed.cost_shift.unwrap();
+    assert!(
+        note.starts_with("Cost moved between functions: shop::price is now shop::render (cost between −"),
+        "{note}"
+    );
+}
+
+#[test]
 fn equal_releases_are_not_said_to_differ() {
     let windows = [[5, 6, 2, 1], [6, 5, 3, 1], [4, 6, 2, 2]];
     let answer = compare(&side("v1", &windows), &side("v2", &windows), options(Per::Request));

@@ -141,18 +141,37 @@ fn equal_totals_are_told_apart_by_their_calls() {
     assert_eq!(named(&report), PRICE_BASKET);
 }
 
+/// By the samples of both sides in a window.
+fn below_serve(functions: &[(u64, [u64; 2])]) -> FunctionReport {
+    let total = |side: usize| 4 + functions.iter().map(|f| f.1[side]).sum::<u64>();
+    let (before, after) = (total(0), total(1));
+    let mut built: Vec<Built> = vec![
+        (RUNTIME, true, &[], [1, 1], [before + 1, after + 1]),
+        (SERVE, false, &[RUNTIME], [4, 4], [before, after]),
+    ];
+    built.extend(functions.iter().map(|&(id, own)| (id, false, &[SERVE][..], own, own)));
+    build(6, &built)
+}
+
 #[test]
-fn two_culprits_are_named_by_the_function_that_calls_both() {
-    let report = build(
-        6,
-        &[
-            (RUNTIME, true, &[], [1, 1], [15, 45]),
-            (SERVE, false, &[RUNTIME], [4, 4], [14, 44]),
-            (PRICE_BASKET, false, &[SERVE], [5, 20], [5, 20]),
-            (OTHER, false, &[SERVE], [5, 20], [5, 20]),
-        ],
-    );
+fn culprits_of_unlike_size_are_named_by_the_function_that_calls_them() {
+    let report = below_serve(&[(PRICE_BASKET, [20, 120]), (OTHER, [20, 70])]);
     assert_eq!(named(&report), SERVE);
+}
+
+#[test]
+fn a_growth_of_many_is_spread_over_what_lies_below_their_caller() {
+    let below = |report: &FunctionReport| match find_guilty(report) {
+        Finding::Spread { below, factor } => (below.map(|b| b.function), factor),
+        other => panic!("{other:?}"),
+    };
+    let alike: Vec<(u64, [u64; 2])> = (10..20).map(|id| (id, [20, 40])).collect();
+    let (function, factor) = below(&below_serve(&alike));
+    assert_eq!(function, Some(SERVE));
+    assert!((factor.unwrap() - 404.0 / 204.0).abs() < 1e-9);
+    // Three of ten hold the growth: not each grew.
+    let some: Vec<(u64, [u64; 2])> = (10..20).map(|id| (id, [20, if id < 13 { 80 } else { 20 }])).collect();
+    assert_eq!(below(&below_serve(&some)), (Some(SERVE), None));
 }
 
 #[test]
@@ -208,8 +227,13 @@ fn a_renamed_function_is_not_blamed_for_a_regression_elsewhere() {
             (RENAMED, false, &[SERVE], [0, 60], [0, 60]),
         ],
     );
-    assert!(find_moved(&report).is_empty());
-    assert_eq!(named(&report), RENAMED);
+    let Finding::Function(guilty) = find_guilty(&report) else {
+        panic!()
+    };
+    assert_eq!((guilty.function, guilty.formerly), (RENAMED, Some(OTHER)));
+    // What it was is no part of the growth.
+    let of_sample = COST_PER_SAMPLE / 50.0;
+    assert!((guilty.delta - 40.0 * of_sample).abs() < 1e-6 && (guilty.share - 1.0).abs() < 1e-9);
 }
 
 #[test]
@@ -230,7 +254,9 @@ fn the_caller_in_common_decides_between_two_new_names() {
 
 #[test]
 fn waiting_is_not_blamed_on_a_function() {
-    assert_eq!(find_guilty(&simulate(CALM, 1)), Finding::NoGrowth);
+    assert_eq!(find_guilty(&simulate(CALM, 1)), Finding::Undecided);
+    let long = Profiled { windows: 60, ..CALM };
+    assert_eq!(find_guilty(&simulate(long, 1)), Finding::NoGrowth);
     let starved = Profiled {
         samples_per_request: 0.01,
         windows: 3,

@@ -379,6 +379,7 @@ pub(crate) fn alert(state: AlertStatus) -> Alert {
             share: 1.0,
             library: false,
             callee: None,
+            formerly: None,
         }),
         functions: Vec::new(),
         latency: LatencyEvidence::default(),
