@@ -1,17 +1,11 @@
-//! Prints what the verdicts do on simulated traffic with fixed seeds: false alarms without a change, and how often and
+//! Prints what the verdicts on latency do on simulated traffic with fixed seeds: false alarms without a change, and how often and
 //! how fast a change is found. `cargo run --release -p emberline-analysis --example operating_points [RUNS]`
 
 #[path = "../tests/analysis/support/mod.rs"]
 mod support;
 
-use emberline_analysis::{
-    attribution::{Finding, find_guilty},
-    change::{CostConfig, Sides},
-    functions::compare_functions,
-    latency::LatencyConfig,
-};
-use emberline_model::comparison::Confidence;
-use support::{FIRST_LEAF, NOISES, Noise, Profiled, Route};
+use emberline_analysis::latency::LatencyConfig;
+use support::{NOISES, Noise, Route};
 
 const WINDOWS: usize = 60;
 
@@ -111,82 +105,6 @@ fn main() {
         "+100 % that begins in window 30, 50/win: {}",
         describe(&late.operate(runs, WINDOWS, &config).1, runs)
     );
-
-    println!("\nFunctions: 200 leaves, Zipf costs; per comparison");
-    println!(
-        "{:<10} {:>10} {:>12} {:>14} {:>16} {:>16} {:>16}",
-        "windows", "burst cv", "judged", "false strong", "x1.3 hottest %", "x2 of rank 10 %", "named hottest %"
-    );
-    let runs = (runs / 4).max(1);
-    for (windows, burstiness) in [(2, 0.0), (6, 0.0), (30, 0.0), (6, 0.3), (30, 0.3), (30, 0.7)] {
-        let base = Profiled {
-            windows,
-            requests: 50.0,
-            leaves: 200,
-            samples_per_request: 1.0,
-            burstiness,
-            changed: None,
-            factor: 1.0,
-        };
-        let (mut judged, mut wrong, mut hot, mut tenth, mut named) = (0, 0, 0, 0, 0);
-        for seed in 0..runs {
-            let report = |p: &Profiled| {
-                let (exposures, functions) = p.draw(seed);
-                let exposures = Sides {
-                    baseline: exposures.baseline.as_slice(),
-                    candidate: exposures.candidate.as_slice(),
-                };
-                compare_functions(exposures, &functions, &CostConfig::default())
-            };
-            let same = report(&base);
-            judged += same
-                .functions
-                .iter()
-                .filter(|f| f.total_cost.confidence != Confidence::Few)
-                .count();
-            wrong += same
-                .functions
-                .iter()
-                .filter(|f| f.total_cost.confidence == Confidence::Strong)
-                .count();
-            let is_found = |p: &Profiled, leaf: usize| {
-                report(p)
-                    .function(FIRST_LEAF + leaf as u64)
-                    .is_some_and(|f| f.total_cost.grew())
-            };
-            hot += usize::from(is_found(
-                &Profiled {
-                    changed: Some(0),
-                    factor: 1.3,
-                    ..base
-                },
-                0,
-            ));
-            tenth += usize::from(is_found(
-                &Profiled {
-                    changed: Some(9),
-                    factor: 2.0,
-                    ..base
-                },
-                9,
-            ));
-            let doubled = report(&Profiled {
-                changed: Some(0),
-                factor: 3.0,
-                ..base
-            });
-            named += usize::from(matches!(find_guilty(&doubled), Finding::Function(g) if g.function == FIRST_LEAF));
-        }
-        let per = |n: usize| n as f64 / runs as f64;
-        println!(
-            "{windows:<10} {burstiness:>10} {:>12.1} {:>14.3} {:>16.1} {:>16.1} {:>16.1}",
-            per(judged),
-            per(wrong),
-            100.0 * per(hot),
-            100.0 * per(tenth),
-            100.0 * per(named)
-        );
-    }
 }
 
 fn describe(fired: &[usize], runs: u64) -> String {

@@ -8,5 +8,6 @@ mod coverage;
 mod errors;
 mod functions;
 mod latency;
+mod named;
 mod support;
 mod warm_up;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod program;
+
 use emberline_analysis::{
     change::{ExposureWindow, Sides},
     functions::{FunctionSeries, FunctionWindow},
