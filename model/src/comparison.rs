@@ -218,7 +218,7 @@ pub struct FunctionRow {
     pub low: f64,
     /// Upper end of the 95 % interval of `delta_total`.
     pub high: f64,
-    /// Benjamini–Hochberg adjusted p-value of `delta_total`.
+    /// Benjamini–Hochberg adjusted p-value of a change of the total by more than 5 %.
     pub q_value: f64,
     /// Confidence.
     pub confidence: Confidence,
@@ -253,7 +253,7 @@ pub struct CostChange {
     pub high: f64,
     /// Candidate over baseline.
     pub ratio: Option<f64>,
-    /// Two-sided.
+    /// That it changed by more than 1 %, in either direction.
     pub p_value: f64,
 }
 

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use emberline_analysis::compare::{CompareOptions, Comparison, compare, top_changed};
+use emberline_analysis::{
+    attribution::Finding,
+    compare::{CompareOptions, Comparison, compare, top_changed},
+};
 use emberline_model::{
     Component, Histogram, ProfileType, Release, Side,
     alert::{ClientServerSplit, GuiltyFunction},
@@ -62,6 +65,14 @@ pub(super) struct Cpu {
     pub(super) judgement: Judgement,
     /// Candidate minus baseline, nanoseconds per request.
     pub(super) delta_ns: f64,
+    /// Upper end of its 95 % interval.
+    pub(super) most_ns: f64,
+    /// Why it changed.
+    pub(super) finding: Finding,
+    /// What a growth is spread over, in words.
+    pub(super) spread: Option<String>,
+    /// Functions that were renamed or inlined, in words.
+    pub(super) moved: Option<String>,
     /// Share of the candidate's CPU that has names.
     pub(super) named: f64,
     /// It is that of the whole service.
@@ -145,6 +156,10 @@ fn add_functions(evidence: &mut Evidence, comparison: Comparison) {
     evidence.cpu = Some(Cpu {
         judgement: comparison.judgement,
         delta_ns: comparison.change.delta,
+        most_ns: comparison.change.high,
+        finding: comparison.finding,
+        spread: comparison.spread,
+        moved: comparison.cost_shift,
         named: comparison.candidate.resolved_ratio,
         whole_service: comparison.note.is_some(),
     });

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use emberline_analysis::{
+    attribution::Finding,
     compare::{WHOLE_SERVICE, format_ns},
     errors::Failures,
 };
@@ -69,29 +70,49 @@ pub(super) fn of_slow(slow: &Slow, evidence: &Evidence) -> String {
         );
     }
     text.push_str("; ");
-    text.push_str(&cause(evidence));
+    text.push_str(&cause(evidence, slower_by_ns(slow)));
     text
 }
 
-fn cause(evidence: &Evidence) -> String {
+/// How much longer requests take in the mean, which is what CPU per request is a part of.
+fn slower_by_ns(slow: &Slow) -> f64 {
+    let verdict = &slow.judged.verdict;
+    let means = verdict.baseline.mean().zip(verdict.candidate.mean());
+    means.map_or(0.0, |(before, after)| (after - before) * 1e9)
+}
+
+/// "Waiting" is said only where it is shown: no function surely grew, and CPU surely by less than half of `slower_by_ns`.
+fn cause(evidence: &Evidence, slower_by_ns: f64) -> String {
     let Some(cpu) = &evidence.cpu else {
         return "stacks from both releases are needed to attribute the change to a function".to_owned();
     };
-    let mut text = match (&evidence.guilty, cpu.judgement) {
-        (Some(guilty), _) => format!(
-            "{} takes {} more CPU per request ({:.0} % of the growth)",
-            guilty.words(),
-            format_ns(guilty.delta_ns_per_request),
-            guilty.share * 100.0,
-        ),
-        (None, Judgement::Changed) if cpu.delta_ns > 0.0 => {
+    let grew = cpu.judgement == Judgement::Changed && cpu.delta_ns > 0.0;
+    let mut text = match (&evidence.guilty, &cpu.spread, &cpu.finding) {
+        (Some(guilty), ..) => {
+            let share = match grew {
+                true => format!(" ({:.0} % of the growth)", guilty.share * 100.0),
+                false => String::new(),
+            };
             format!(
-                "CPU per request grew by {}, but no single function explains most of it",
-                format_ns(cpu.delta_ns)
+                "{} takes {} more CPU per request{share}",
+                guilty.words(),
+                format_ns(guilty.delta_ns_per_request)
             )
         }
-        (None, Judgement::TooFewSamples) => "too few stack samples to name a function".to_owned(),
-        (None, _) => "CPU per request did not grow: the time is spent waiting".to_owned(),
+        (None, Some(spread), _) if grew => {
+            format!("CPU per request grew by {}, {spread}", format_ns(cpu.delta_ns))
+        }
+        (None, Some(spread), _) => format!("functions grew, {spread}"),
+        (.., Finding::CostShift { .. }) => format!(
+            "CPU per request did not surely grow. {}",
+            cpu.moved.as_deref().unwrap_or_default().trim_end_matches('.')
+        ),
+        (.., Finding::TooFewSamples) => "too few stack samples to name a function".to_owned(),
+        (.., Finding::Unexplained) => "CPU moved between functions, none can be named".to_owned(),
+        (.., finding) if !cpu.whole_service && finding.is_waiting(cpu.most_ns, slower_by_ns) => {
+            "CPU per request did not grow as much: the time is spent waiting".to_owned()
+        }
+        _ => "too few stack samples to say whether CPU or waiting explains it".to_owned(),
     };
     if cpu.whole_service {
         // Writing to a string cannot fail.

@@ -126,7 +126,7 @@ impl Question {
 
 /// What a function takes in the table of a comparison, beside its names, and in each piece of time, in bytes.
 const FUNCTION_BYTES: usize = 400;
-const PIECE_OF_FUNCTION_BYTES: usize = 40;
+const PIECE_OF_FUNCTION_BYTES: usize = 72;
 
 /// What comparing takes, about, in bytes.
 fn bytes_of(sides: &BothSides, shown: Option<usize>) -> usize {

@@ -80,7 +80,7 @@ pub(crate) struct Diff {
     /// ID of the guilty function.
     #[schema(value_type = Option<String>)]
     guilty: Option<HexId>,
-    /// Note if functions changed but the cost did not.
+    /// Note on cost that moved between functions: renamed, inlined, split.
     cost_shift: Option<String>,
     change: CostChange,
     /// Sorted by the size of `contribution`.

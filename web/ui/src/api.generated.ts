@@ -109,7 +109,7 @@ export interface CostChange {
   /** Difference. */ delta: number;
   /** Upper end of its 95 % interval. */ high: number;
   /** Lower end of its 95 % interval. */ low: number;
-  /** Two-sided. */ p_value: number;
+  /** That it changed by more than 1 %, in either direction. */ p_value: number;
   /** Candidate over baseline. */ ratio: number | null;
 }
 
@@ -139,7 +139,7 @@ export interface Diff {
   candidate: SideSummary;
   change: CostChange;
   component: string;
-  /** Note if functions changed but the cost did not. */ cost_shift: string | null;
+  /** Note on cost that moved between functions: renamed, inlined, split. */ cost_shift: string | null;
   /** Sorted by the size of `contribution`. */ functions: FunctionRow[];
   /** Rows omitted by `functions_limit`. */ functions_cut: DiffFunctionsCut;
   /** ID of the guilty function. */ guilty: string | null;
@@ -271,7 +271,7 @@ export interface FunctionRow {
   /** Lower end of the 95 % interval of `delta_total`. */ low: number;
   /** Base name of the file its code was loaded from. */ module: string;
   /** Normalised name. */ name: string;
-  /** Benjamini–Hochberg adjusted p-value of `delta_total`. */ q_value: number;
+  /** Benjamini–Hochberg adjusted p-value of a change of the total by more than 5 %. */ q_value: number;
   /** `total_b / total_a`; null when the baseline has none. */ ratio: number | null;
   /** Raw self value of the baseline. */ raw_self_a: number;
   /** Raw self value of the candidate. */ raw_self_b: number;
@@ -300,11 +300,12 @@ export interface FunctionsCut {
 export interface GuiltyFunction {
   /** Library function it calls that caused most of that growth; null when the growth is in the function itself. */ callee: string | null;
   /** Growth of its total CPU time per request, nanoseconds. */ delta_ns_per_request: number;
+  /** Its name in the baseline; null when it had the same. */ formerly: string | null;
   /** Function identifier, 16 hexadecimal digits. */ id: string;
   /** True when only library code explains the growth. */ library: boolean;
   /** Base name of the file its code was loaded from. */ module: string;
   /** Normalised name. */ name: string;
-  /** That growth as a share of the route's, at most 1. */ share: number;
+  /** That growth as a share of the route's; 1 where the route grew by less. */ share: number;
 }
 
 /** Totals of windows over time. */
