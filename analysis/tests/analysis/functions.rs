@@ -175,6 +175,16 @@ fn a_growth_of_many_is_spread_over_what_lies_below_their_caller() {
 }
 
 #[test]
+fn nobody_is_named_for_what_another_function_lost() {
+    let report = below_serve(&[(PRICE_BASKET, [20, 60]), (OTHER, [60, 25])]);
+    assert!(report.function(PRICE_BASKET).unwrap().total_cost.grew());
+    assert!(matches!(find_guilty(&report), Finding::CostShift { .. }));
+    // A third of it is no reason.
+    let report = below_serve(&[(PRICE_BASKET, [20, 80]), (OTHER, [60, 40])]);
+    assert_eq!(named(&report), PRICE_BASKET);
+}
+
+#[test]
 fn library_code_is_named_when_nothing_else_explains_the_growth() {
     let report = build(
         6,
