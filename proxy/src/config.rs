@@ -23,6 +23,7 @@
 //!     balancer: least_request                  # round_robin (default), random, peak_ewma, or maglev with `hash_on: {header: x-user}`
 //!     timeouts: {connect_ms: 1000, request_ms: 30000, idle_ms: 60000, tcp_idle_ms: none}
 //!     hosts: [checkout, "*.checkout.example"]  # leave out: every host; entries with the same `listen` share the listener
+//!     filters: [{rate_limit: {requests: 100}}, {headers: {request: {set: {x-team: shop}}}}]   # or fault, cors, buffer
 //! limits: {memory_bytes: 50000000, max_connections: 2000, max_header_bytes: 16384}
 //! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
 //! access_log: {path: /dev/stdout, format: json, sampled: 0.01}   # leave out: none
@@ -40,6 +41,7 @@
 mod balancing;
 mod contradictions;
 mod explain;
+mod filters;
 mod retries;
 mod routing;
 mod scalar;
@@ -60,6 +62,9 @@ use serde::{Deserialize, Serialize};
 use crate::route::{HostPattern, Template};
 pub use balancing::{BalancerKind, BalancerOptions, CheckKind, HashOn, HealthConfig, OutlierConfig};
 pub use explain::{ConfigError, Problem};
+pub use filters::{
+    BufferConfig, CorsConfig, FaultConfig, FilterConfig, HeaderEdits, HeadersConfig, RateLimitConfig, RateLimitKey,
+};
 pub use retries::{RetryConfig, RetryOn};
 pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig, ValueMatch};
 pub use scalar::Address;
@@ -224,6 +229,9 @@ pub struct Inbound {
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
+    /// What requests pass on their way to the application, in order, and responses in reverse.
+    #[serde(default)]
+    pub filters: Vec<FilterConfig>,
     /// TLS; unset accepts plaintext. Paths are relative to this file's directory.
     #[serde(default)]
     pub tls: Option<InboundTls>,
@@ -259,6 +267,9 @@ pub struct Outbound {
     /// Which cluster gets a request. The first rule whose conditions all hold decides; without one it is `destinations`.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
+    /// What requests pass on their way to the service, in order, and responses in reverse.
+    #[serde(default)]
+    pub filters: Vec<FilterConfig>,
     /// TLS towards the destinations; unset sends plaintext. Paths are relative to this file's directory.
     #[serde(default)]
     pub tls: Option<OutboundTls>,

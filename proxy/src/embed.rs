@@ -32,7 +32,7 @@ use crate::{
     config::{CollectorConfig, IdentityRule, Limits, Network, TraceConfig},
     drain::Drain,
     export::ExportError,
-    filter::{Filter, Hygiene},
+    filter::{HeadFilter, Hygiene},
     identity::Identity,
     reporting::{ProfilerOptions, Reporting},
     route::{DuplicateTemplate, InvalidTemplate, RouteTable, Template},
@@ -169,7 +169,7 @@ impl MeshBuilder {
             self.clock,
         )?;
         let telemetry = reporting.telemetry.clone();
-        let filters: Vec<Box<dyn Filter>> = vec![
+        let filters: Vec<Box<dyn HeadFilter>> = vec![
             Box::new(Hygiene { strip: false }),
             Box::new(Identity::new(telemetry.clone(), &self.workload)),
             Trace::filter(&self.trace),
@@ -195,11 +195,11 @@ impl MeshBuilder {
 struct Api {
     routes: RouteTable,
     route_ids: Vec<RouteId>,
-    filters: Vec<Box<dyn Filter>>,
+    filters: Vec<Box<dyn HeadFilter>>,
 }
 
 impl Api {
-    fn new(routes: RouteTable, telemetry: &Telemetry, filters: Vec<Box<dyn Filter>>) -> Api {
+    fn new(routes: RouteTable, telemetry: &Telemetry, filters: Vec<Box<dyn HeadFilter>>) -> Api {
         let route_ids = routes.names().iter().map(|name| telemetry.route(name)).collect();
         Api {
             routes,
@@ -302,7 +302,7 @@ impl Mesh {
             RouteTable::default()
         });
         let telemetry = &self.inner.reporting.telemetry;
-        let filters: Vec<Box<dyn Filter>> = vec![
+        let filters: Vec<Box<dyn HeadFilter>> = vec![
             Box::new(Identity::new(telemetry.clone(), &self.inner.workload)),
             Trace::filter(&self.inner.trace),
         ];

@@ -1,11 +1,21 @@
-//! What happens to the head of every request and response besides being carried: an ordered list of small steps.
+//! What happens to requests and responses besides being carried.
 //!
-//! How Envoy's filter statuses map to this shape: *Continue* is [`Flow::Continue`]; *StopIteration* with a local reply is
-//! [`Flow::Answer`]; *StopIteration* to wait has no counterpart, because no filter here does input or output; the
-//! *Buffer* and *Watermark* statuses have none either, because bodies are streams with back-pressure.
+//! There are two lists. Every head passes [`HeadFilter`]s: what any proxy owes the wire, done at once and before it is known where
+//! the request goes. What a service or a rule asks for are the filters of [`chain`], which may wait and see bodies.
 //!
-//! Guarantee: filters run in the order of the list for requests and in the same order for responses (also for answers
-//! that the proxy makes itself); the first [`Flow::Answer`] ends the list.
+//! Guarantee: both run in the order of the list for requests and in reverse for responses (also for answers that the proxy
+//! makes itself); the first refusal ends the list.
+
+mod buffer;
+pub(crate) mod chain;
+mod cors;
+mod fault;
+mod header_edits;
+mod list;
+mod rate_limit;
+
+pub(crate) use list::filters;
+pub(crate) use rate_limit::Rates;
 
 use emberline_model::Side;
 use http::{StatusCode, request, response};
@@ -43,15 +53,6 @@ impl Exchange {
             asks_for_websocket: false,
         }
     }
-}
-
-/// What happens next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flow {
-    /// The next filter.
-    Continue,
-    /// This answer, and the request goes nowhere.
-    Answer(Refused),
 }
 
 /// An answer that the proxy makes itself.
@@ -98,6 +99,30 @@ impl Refused {
         flags: ResponseFlags::NC,
     };
 
+    /// A filter of the service lets fewer requests through.
+    pub(crate) const RATE_LIMITED: Refused = Refused {
+        status: 429,
+        reason: "rate_limited",
+        flags: ResponseFlags::RL,
+    };
+
+    /// The reason of a failure that a filter was asked to make.
+    pub(crate) const FAULT_INJECTED: &'static str = "fault_injected";
+
+    /// A filter that reads whole requests takes none that long.
+    pub(crate) const BODY_TOO_LARGE: Refused = Refused {
+        status: 413,
+        reason: "body_too_large",
+        flags: ResponseFlags::NONE,
+    };
+
+    /// The caller broke off while a filter read its request.
+    pub(crate) const BODY_BROKE_OFF: Refused = Refused {
+        status: 400,
+        reason: "request_body",
+        flags: ResponseFlags::DPE,
+    };
+
     /// What the caller is told.
     pub(crate) fn message(&self) -> String {
         match *self {
@@ -118,6 +143,16 @@ impl Refused {
                 "WebSocket needs HTTP/1.1, and this service is configured with `upstream_protocol: http2`: use `same` or `http1` there"
                     .to_owned()
             }
+            Refused::RATE_LIMITED => {
+                "more requests than `rate_limit` of the proxy's configuration lets through; retry after the time in `retry-after`".to_owned()
+            }
+            Refused::BODY_TOO_LARGE => {
+                "the request's body is longer than `buffer` of the proxy's configuration allows; send less, or raise `request_bytes`".to_owned()
+            }
+            Refused {
+                reason: Refused::FAULT_INJECTED,
+                ..
+            } => "failed on purpose, as `fault` of the proxy's configuration says".to_owned(),
             _ => format!("request refused: {}; fix the caller", self.reason),
         }
     }
@@ -129,33 +164,34 @@ impl Refused {
             Refused::NO_CLUSTER,
             Refused::GRPC_OVER_HTTP1,
             Refused::UPGRADE_OVER_HTTP2,
+            Refused::RATE_LIMITED,
         ]
         .contains(self)
+            && self.reason != Refused::FAULT_INJECTED
     }
 }
 
 /// One step.
-pub(crate) trait Filter: Send + Sync + std::fmt::Debug {
+pub(crate) trait HeadFilter: Send + Sync + std::fmt::Debug {
     /// Before the request goes on.
-    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow;
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Result<(), Refused>;
 
     /// Before the response goes back.
     fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts);
 }
 
 /// Runs the list over a request.
-pub(crate) fn run_on_request(filters: &[Box<dyn Filter>], exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
-    for filter in filters {
-        if let answer @ Flow::Answer(_) = filter.on_request(exchange, head) {
-            return answer;
-        }
-    }
-    Flow::Continue
+pub(crate) fn run_on_request(
+    filters: &[Box<dyn HeadFilter>],
+    exchange: &mut Exchange,
+    head: &mut request::Parts,
+) -> Result<(), Refused> {
+    filters.iter().try_for_each(|filter| filter.on_request(exchange, head))
 }
 
 /// Runs the list over a response.
-pub(crate) fn run_on_response(filters: &[Box<dyn Filter>], exchange: &mut Exchange, head: &mut response::Parts) {
-    for filter in filters {
+pub(crate) fn run_on_response(filters: &[Box<dyn HeadFilter>], exchange: &mut Exchange, head: &mut response::Parts) {
+    for filter in filters.iter().rev() {
         filter.on_response(exchange, head);
     }
 }
@@ -167,16 +203,13 @@ pub(crate) struct Hygiene {
     pub(crate) strip: bool,
 }
 
-impl Filter for Hygiene {
-    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
-        if let Err(bad) = check_request(head) {
-            let flags = ResponseFlags::DPE;
-            return Flow::Answer(Refused {
-                status: bad.status,
-                reason: bad.reason,
-                flags,
-            });
-        }
+impl HeadFilter for Hygiene {
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Result<(), Refused> {
+        check_request(head).map_err(|bad| Refused {
+            status: bad.status,
+            reason: bad.reason,
+            flags: ResponseFlags::DPE,
+        })?;
         if self.strip {
             exchange.asks_for_websocket = asks_for_websocket(head);
             strip_connection_headers(&mut head.headers);
@@ -186,7 +219,7 @@ impl Filter for Hygiene {
             // The proxy itself asks the caller for the body when it forwards it.
             head.headers.remove(http::header::EXPECT);
         }
-        Flow::Continue
+        Ok(())
     }
 
     fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {

@@ -11,7 +11,7 @@ use emberline_model::{Side, Workload};
 use http::{HeaderName, HeaderValue, header::Entry, request, response};
 
 use crate::{
-    filter::{Exchange, Filter, Flow},
+    filter::{Exchange, HeadFilter, Refused},
     telemetry::{PEER_HEADER, Telemetry, encode_peer},
 };
 
@@ -43,14 +43,14 @@ impl Identity {
     }
 }
 
-impl Filter for Identity {
-    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
+impl HeadFilter for Identity {
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Result<(), Refused> {
         match exchange.side {
             Side::Server => exchange.introduced = self.take(&mut head.headers, exchange),
             // What the own application says there is replaced.
             Side::Client => exchange.introduced = head.headers.insert(&PEER, self.own.clone()).is_some(),
         }
-        Flow::Continue
+        Ok(())
     }
 
     fn on_response(&self, exchange: &mut Exchange, head: &mut response::Parts) {

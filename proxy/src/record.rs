@@ -44,7 +44,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::{
     access_log::Head,
     body::BoxError,
-    budget::Guard,
+    budget::{Account, Guard},
     cluster::{BodyFailure, UpstreamError},
     config::Address,
     grpc,
@@ -237,6 +237,11 @@ impl Tracker {
     pub(crate) fn of_connection(mut self, guard: Arc<Guard>) -> Tracker {
         self.guard = Some(guard);
         self
+    }
+
+    /// What its caller's memory is counted by.
+    pub(crate) fn account(&self) -> Option<&Arc<Account>> {
+        self.guard.as_ref().map(|guard| guard.account())
     }
 
     /// Notes for the access log what the caller asked for.

@@ -16,7 +16,10 @@ use emberline_model::Side;
 
 use crate::{
     cluster::{Sharing, Watch},
-    config::{Address, InboundTls, OutboundTls, Protocol, RuleConfig, Timeouts, TraceConfig, Trust, UpstreamProtocol},
+    config::{
+        Address, FilterConfig, InboundTls, OutboundTls, Protocol, RuleConfig, Timeouts, TraceConfig, Trust,
+        UpstreamProtocol,
+    },
     route::{HostPattern, Template},
 };
 
@@ -115,6 +118,8 @@ pub(crate) struct Service {
     pub(crate) subsets: Vec<Subset>,
     /// The first one that takes a request decides.
     pub(crate) rules: Vec<RuleConfig>,
+    /// What its requests pass, in order.
+    pub(crate) filters: Vec<FilterConfig>,
     /// What its requests are sent on over.
     pub(crate) upstream_protocol: UpstreamProtocol,
     pub(crate) timeouts: Timeouts,

@@ -16,7 +16,7 @@ use http::{HeaderName, HeaderValue, request, response};
 
 use crate::{
     config::{TraceConfig, TraceTrust},
-    filter::{Exchange, Filter, Flow},
+    filter::{Exchange, HeadFilter, Refused},
 };
 
 pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -33,7 +33,7 @@ pub(crate) struct Trace {
 
 impl Trace {
     /// The filter that a configuration asks for.
-    pub(crate) fn filter(config: &TraceConfig) -> Box<dyn Filter> {
+    pub(crate) fn filter(config: &TraceConfig) -> Box<dyn HeadFilter> {
         Box::new(Trace::new(config))
     }
 
@@ -71,8 +71,8 @@ impl Trace {
     }
 }
 
-impl Filter for Trace {
-    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Flow {
+impl HeadFilter for Trace {
+    fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Result<(), Refused> {
         let mut given = head.headers.get_all(&TRACEPARENT).iter();
         let first = given.next();
         if given.next().is_none()
@@ -89,18 +89,18 @@ impl Filter for Trace {
                 head.headers.insert(&TRACEPARENT, value);
                 head.headers.remove(&TRACESTATE);
             }
-            return Flow::Continue;
+            return Ok(());
         }
         if !self.create {
             if self.is_stranger(exchange) {
                 head.headers.remove(&TRACEPARENT);
                 head.headers.remove(&TRACESTATE);
             }
-            return Flow::Continue;
+            return Ok(());
         }
         head.headers.insert(&TRACEPARENT, self.create());
         head.headers.remove(&TRACESTATE);
-        Flow::Continue
+        Ok(())
     }
 
     fn on_response(&self, _exchange: &mut Exchange, _head: &mut response::Parts) {}
@@ -170,7 +170,7 @@ mod tests {
         let mut head = request.body(()).unwrap().into_parts().0;
         let mut exchange = Exchange::new(Side::Server);
         exchange.is_trusted = is_trusted;
-        assert_eq!(filter.on_request(&mut exchange, &mut head), Flow::Continue);
+        assert_eq!(filter.on_request(&mut exchange, &mut head), Ok(()));
         head.headers
             .get_all("traceparent")
             .iter()

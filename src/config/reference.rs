@@ -13,6 +13,7 @@ use super::{
 const PROXY: &str = include_str!("../../proxy/src/config.rs");
 const PROXY_SCALARS: &str = include_str!("../../proxy/src/config/scalar.rs");
 const PROXY_BALANCING: &str = include_str!("../../proxy/src/config/balancing.rs");
+const PROXY_FILTERS: &str = include_str!("../../proxy/src/config/filters.rs");
 const PROXY_RETRIES: &str = include_str!("../../proxy/src/config/retries.rs");
 const PROXY_ROUTING: &str = include_str!("../../proxy/src/config/routing.rs");
 const PROXY_TIMEOUTS: &str = include_str!("../../proxy/src/config/timeouts.rs");
@@ -79,7 +80,16 @@ outbound:
 /// A proxy's file that says only what has no default, and asks for what is off by default, from which the defaults are read.
 pub(super) const SMALLEST_PROXY: &str = "\
 workload: {service: s, instance: i}
-inbound: [{listen: 127.0.0.1:1, to: 127.0.0.1:2, tls: {cert_file: a, key_file: b, client_ca_file: c}}]
+inbound:
+  - listen: 127.0.0.1:1
+    to: 127.0.0.1:2
+    tls: {cert_file: a, key_file: b, client_ca_file: c}
+    filters:
+      - rate_limit: {requests: 1}
+      - fault: {delay_ms: 1}
+      - headers: {request: {remove: [a]}}
+      - cors: {origins: [\"*\"]}
+      - buffer: {request_bytes: 1}
 outbound:
   - listen: 127.0.0.1:3
     service: s
@@ -147,6 +157,7 @@ impl Tree {
         items.extend(source::items(PROXY_TRUST));
         items.extend(source::items(PROXY_TLS));
         items.extend(source::items(PROXY_BALANCING));
+        items.extend(source::items(PROXY_FILTERS));
         items.extend(source::items(PROXY_RETRIES));
         items.extend(source::items(PROXY_ROUTING));
         items.extend(source::items(PROXY_TIMEOUTS));
@@ -159,6 +170,10 @@ impl Tree {
         bounds.insert(
             "optional_milliseconds".to_owned(),
             bounds.get("milliseconds").cloned().unwrap_or_default(),
+        );
+        bounds.insert(
+            "optional_positive_u32".to_owned(),
+            bounds.get("positive_u32").cloned().unwrap_or_default(),
         );
         bounds.insert("share".to_owned(), "0 to 1".to_owned());
         bounds.insert("share_of_caller".to_owned(), "0.01 to 1".to_owned());
@@ -204,8 +219,9 @@ impl Tree {
             let list = if is_list(&field.type_name) { "[]" } else { "" };
             let below = format!("{path}{}{list}", field.name);
             found.push((format!("{path}{}", field.name), field.clone()));
-            // Neighbouring keys of one type are described once.
-            if types.insert(inner(&field.type_name)) {
+            // Neighbouring keys of one type are described once, and filters once for all that have them.
+            let is_first = field.name != "filters" || !found.iter().any(|(path, _)| path.ends_with("filters[].buffer"));
+            if types.insert(inner(&field.type_name)) && is_first {
                 self.collect(inner(&field.type_name), &format!("{below}."), found);
             }
         }
@@ -228,6 +244,10 @@ impl Tree {
                 "" => String::new(),
                 "scrape_configs[].profiles.profile" => format!("\n`{part}`, and likewise the other profiles:\n"),
                 "outbound[].rules[].headers[]" => format!("\n`{part}`, and likewise `query[]`:\n"),
+                "inbound[].filters[]" => {
+                    format!("\n`{part}`, and likewise `outbound[].filters[]` and `outbound[].rules[].filters[]`:\n")
+                }
+                "inbound[].filters[].headers.request" => format!("\n`{part}`, and likewise `response`:\n"),
                 part => format!("\n`{part}`:\n"),
             };
             text.push_str(&format!(
@@ -264,14 +284,7 @@ impl Tree {
             // Differs per machine.
             return None;
         }
-        let mut value = &self.defaults;
-        for part in path.split('.') {
-            value = value.get(part.trim_end_matches("[]"))?;
-            if part.ends_with("[]") {
-                value = value.get(0)?;
-            }
-        }
-        match value {
+        match found_at(&self.defaults, path)? {
             Value::Bool(flag) => Some(flag.to_string()),
             Value::Number(number) => Some(number.to_string()),
             Value::String(text) => Some(text.clone()),
@@ -294,10 +307,27 @@ impl Tree {
             ("bool", _) => "true or false",
             ("SocketAddr" | "Address", _) => "address",
             ("Duration", _) => "duration",
-            ("Labels", _) => "map of text",
+            ("Labels" | "BTreeMap<String, String", _) => "map of text",
             _ => "text",
         }
     }
+}
+
+/// The value at a path; of a list, that of the first element that has it.
+fn found_at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    let (part, rest) = path.split_once('.').unwrap_or((path, ""));
+    let below = |value| {
+        if rest.is_empty() {
+            Some(value)
+        } else {
+            found_at(value, rest)
+        }
+    };
+    let value = value.get(part.trim_end_matches("[]"))?;
+    if part.ends_with("[]") {
+        return value.as_array()?.iter().find_map(below);
+    }
+    below(value)
 }
 
 fn is_list(type_name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What is wrong between keys that are each fine by themselves, each in its line.
 
+mod filters;
 mod rules;
 mod sharing;
 
@@ -72,6 +73,7 @@ pub(super) fn find(config: &Config, places: &Node) -> Vec<Problem> {
     }
     sharing::find(&config.outbound, &mut say);
     rules::find(&config.outbound, &mut say);
+    filters::find(&config.inbound, &config.outbound, &mut say);
     for (at, outbound) in config.outbound.iter().enumerate() {
         of_destinations(&outbound.destinations, &outbound.service, "", |key, message| {
             say(&format!("outbound[{at}].{key}"), message);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DestinationConfig, RetryConfig, Timeouts, scalar};
+use super::{DestinationConfig, FilterConfig, RetryConfig, Timeouts, scalar};
 use crate::route::Template;
 
 /// More destinations of a service, apart from its own ones.
@@ -46,6 +46,9 @@ pub struct RuleConfig {
     /// Timeouts of these requests, in place of all of the service's. `pool_idle_ms` stays the service's.
     #[serde(default)]
     pub timeouts: Option<Timeouts>,
+    /// Filters of these requests, in place of all of the service's; `[]` for none.
+    #[serde(default)]
+    pub filters: Option<Vec<FilterConfig>>,
     /// Retries of these requests, in place of all of the service's, with a budget of their own.
     #[serde(default)]
     pub retries: Option<RetryConfig>,

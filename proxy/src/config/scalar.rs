@@ -259,6 +259,18 @@ pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Er
     whole(d, 1, 1_000_000, "a number").map(|n| n as u32)
 }
 
+pub(super) fn optional_positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
+    positive_u32(d).map(Some)
+}
+
+pub(super) fn optional_error_status<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u16>, D::Error> {
+    whole(d, 400, 599, "a status").map(|n| Some(n as u16))
+}
+
+pub(super) fn seconds_of_a_day<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    whole(d, 0, 86_400, "seconds").map(|n| n as u32)
+}
+
 pub(super) fn percent<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     whole(d, 1, 100, "a percentage").map(|n| n as u32)
 }

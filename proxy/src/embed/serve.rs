@@ -25,7 +25,7 @@ use crate::{
     body::{BoxError, EitherBody, RequestBody},
     budget,
     config::Trust,
-    filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
+    filter::{Exchange, Refused, run_on_request, run_on_response},
     listener,
     record::{Recorded, Tracker},
     server::{Caller, Handle, HttpSettings, first_bytes, reply::Reply},
@@ -139,19 +139,16 @@ where
         exchange.is_trusted = self.trust.trusts(caller.address, false);
         exchange.source = Source::of_caller(caller.address);
         let charged = caller.charge(&head, budget::SERVED);
-        let flow = match caller.guard.refusal_of(number) {
+        let passed = match caller.guard.refusal_of(number) {
             None if let Err(full) = charged => {
                 inner.reporting.counters.refuse_connection(full);
-                Flow::Answer(Refused::OVERLOADED)
+                Err(Refused::OVERLOADED)
             }
-            Some(refusal) => {
-                let flags = ResponseFlags::DPE;
-                Flow::Answer(Refused {
-                    status: refusal.status(),
-                    reason: refusal.reason(),
-                    flags,
-                })
-            }
+            Some(refusal) => Err(Refused {
+                status: refusal.status(),
+                reason: refusal.reason(),
+                flags: ResponseFlags::DPE,
+            }),
             None => run_on_request(&inner.server.filters, &mut exchange, &mut head),
         };
         let route = inner.server.route_of(head.uri.path());
@@ -173,7 +170,7 @@ where
             tracker,
         };
         async move {
-            if let Flow::Answer(refused) = flow {
+            if let Err(refused) = passed {
                 served.inner.reporting.counters.refuse(refused.reason);
                 return served.answer(refused.status, refused.reason, refused.flags, refused.message(), true);
             }

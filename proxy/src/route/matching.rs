@@ -5,7 +5,7 @@
 //! Wrong on purpose: paths and query parameters are compared as they were sent (`%2F` is no `/`, `+` no space); of a header or
 //! parameter that is there several times one value is enough.
 
-use http::{HeaderName, Method, request::Parts};
+use http::{HeaderMap, HeaderName, Method, request::Parts};
 
 use super::{RouteTable, Template};
 use crate::config::{PathMatch, RuleConfig, ValueMatch};
@@ -15,10 +15,26 @@ use crate::config::{PathMatch, RuleConfig, ValueMatch};
 pub(crate) struct Matcher {
     path: Path,
     methods: Vec<Method>,
-    headers: Vec<(HeaderName, Text)>,
+    headers: Vec<HeaderMatcher>,
     query: Vec<(String, Text)>,
-    /// A name that no header or method can have: nothing matches.
+    /// A name that no method can have: nothing matches.
     is_impossible: bool,
+}
+
+/// A condition on a header, by itself.
+#[derive(Debug)]
+pub(crate) struct HeaderMatcher(Option<(HeaderName, Text)>);
+
+impl HeaderMatcher {
+    pub(crate) fn new(wanted: &ValueMatch) -> HeaderMatcher {
+        HeaderMatcher(wanted.name.parse().ok().map(|name| (name, Text::new(wanted))))
+    }
+
+    /// Whether it holds; never for what can be no header's name.
+    pub(crate) fn matches(&self, headers: &HeaderMap) -> bool {
+        let Some((name, text)) = &self.0 else { return false };
+        headers.get_all(name).iter().any(|value| text.matches(value.as_bytes()))
+    }
 }
 
 #[derive(Debug)]
@@ -88,13 +104,11 @@ pub(crate) fn has_prefix(path: &str, prefix: &str) -> bool {
 impl Matcher {
     pub(crate) fn new(rule: &RuleConfig) -> Matcher {
         let methods: Vec<Method> = rule.methods.iter().filter_map(|method| method.parse().ok()).collect();
-        let header = |wanted: &ValueMatch| Some((wanted.name.parse().ok()?, Text::new(wanted)));
-        let headers: Vec<(HeaderName, Text)> = rule.headers.iter().filter_map(header).collect();
         Matcher {
             path: Path::new(rule.path.as_ref()),
-            is_impossible: methods.len() < rule.methods.len() || headers.len() < rule.headers.len(),
+            is_impossible: methods.len() < rule.methods.len(),
             methods,
-            headers,
+            headers: rule.headers.iter().map(HeaderMatcher::new).collect(),
             query: rule
                 .query
                 .iter()
@@ -108,10 +122,7 @@ impl Matcher {
         !self.is_impossible
             && self.path.matches(head.uri.path())
             && (self.methods.is_empty() || self.methods.contains(&head.method))
-            && self.headers.iter().all(|(name, text)| {
-                let mut values = head.headers.get_all(name).iter();
-                values.any(|value| text.matches(value.as_bytes()))
-            })
+            && self.headers.iter().all(|header| header.matches(&head.headers))
             && self.query.iter().all(|(name, text)| {
                 let mut pairs = head.uri.query().unwrap_or_default().split('&');
                 pairs.any(|pair| {
@@ -139,6 +150,7 @@ mod tests {
         cluster_header: None,
         timeouts: None,
         retries: None,
+        filters: None,
     };
 
     fn value(name: &str, exact: Option<&str>, prefix: Option<&str>) -> ValueMatch {

@@ -10,9 +10,9 @@ use crate::{
     budget::Budget,
     choose::ChooseCluster,
     cluster::{Cluster, Groups, Http1Options, Upstream},
-    config::{Address, InboundTls, OutboundTls, TraceConfig},
+    config::{Address, InboundTls, OutboundTls, RuleConfig, TraceConfig},
     counters::Counters,
-    filter::{Filter, Hygiene},
+    filter::{self, HeadFilter, Hygiene, Rates},
     identity::Identity,
     resolve::Resolver,
     route::{DuplicateTemplate, RouteTable, host::HostTable},
@@ -49,6 +49,7 @@ pub(super) struct Parts<'a> {
     pub(super) budget: &'a Arc<Budget>,
     pub(super) resolver: &'a Resolver,
     pub(super) groups: &'a Groups,
+    pub(super) rates: &'a Rates,
     pub(super) certificates: &'a Certificates,
     pub(super) workload: &'a Workload,
     /// Idle connections to each endpoint.
@@ -78,7 +79,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         let met = parts.certificates.inbound(tls, listener.protocol);
         met.map_err(|error| of_tls(listener, error))
     };
-    let filters: Vec<Box<dyn Filter>> = vec![
+    let head_filters: Vec<Box<dyn HeadFilter>> = vec![
         Box::new(Hygiene { strip: true }),
         Box::new(Identity::new(parts.telemetry.clone(), parts.workload)),
         Trace::filter(&parts.trace),
@@ -97,7 +98,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
             .map(|at| service(listener, at, parts, previous))
             .collect::<Result<_, _>>()?,
         chooser: parts.chooser.filter(|_| listener.id.side == Side::Client).cloned(),
-        filters,
+        head_filters,
     })
 }
 
@@ -145,13 +146,16 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
     clusters.extend(wanted.subsets.iter().map(|subset| cluster_of(&subset.endpoints)));
     let routes = RouteTable::new(&wanted.routes)?;
     let places = places(listener, at);
+    let name = format!("{} {} {at}", listener.id.side_name(), listener.id.address);
+    let rule = |(index, rule): (usize, &RuleConfig)| Rule::new(rule, &places, &format!("{name} {index}"), parts.rates);
     Ok(Service {
         name: cluster.service.clone(),
         destination: parts.telemetry.destination(&cluster.service),
         route_ids: routes.names().iter().map(|name| parts.telemetry.route(name)).collect(),
         routes,
         clusters,
-        rules: wanted.rules.iter().map(|rule| Rule::new(rule, &places)).collect(),
+        rules: wanted.rules.iter().enumerate().map(rule).collect(),
+        filters: filter::filters(&wanted.filters, &name, parts.rates),
         places,
         upstream_protocol: wanted.upstream_protocol,
         timeouts: wanted.timeouts,

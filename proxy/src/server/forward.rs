@@ -4,7 +4,13 @@
 //! Guarantees: the plan (routes, destinations, times) is read once per request, so a reload never splits one; a body is
 //! never buffered, but for its beginning over HTTP/2 until an endpoint can take it; a request that is refused reaches nobody.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Instant};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use emberline_model::Side;
@@ -21,11 +27,15 @@ use super::{
     tunnel::Tunnel,
 };
 use crate::{
-    body::{EitherBody, LocalBody, RequestBody},
+    body::{Early, EitherBody, LocalBody, RequestBody},
     budget::{self, Budget},
     cluster::{Call, Endpoint, UpstreamBody, UpstreamError},
     counters::Counters,
-    filter::{Exchange, Flow, Refused, run_on_request, run_on_response},
+    filter::{
+        Exchange, Refused,
+        chain::{self, Answered, Asking, Filter, Flow, WayBack},
+        run_on_request, run_on_response,
+    },
     grpc,
     record::{Recorded, Tracker},
     telemetry::{DestinationId, PEER_HEADER, ResponseFlags, RouteId, Source, Telemetry},
@@ -78,20 +88,17 @@ impl Handle for Arc<Forwarder> {
             exchange.source = Source::of_caller(caller.address);
         }
         let charged = caller.charge(&head, budget::REQUEST);
-        let flow = match caller.guard.refusal_of(number) {
+        let passed = match caller.guard.refusal_of(number) {
             None if let Err(full) = charged => {
                 self.counters.refuse_connection(full);
-                Flow::Answer(Refused::OVERLOADED)
+                Err(Refused::OVERLOADED)
             }
-            Some(refusal) => {
-                let flags = ResponseFlags::DPE;
-                Flow::Answer(Refused {
-                    status: refusal.status(),
-                    reason: refusal.reason(),
-                    flags,
-                })
-            }
-            None => run_on_request(&plan.filters, &mut exchange, &mut head),
+            Some(refusal) => Err(Refused {
+                status: refusal.status(),
+                reason: refusal.reason(),
+                flags: ResponseFlags::DPE,
+            }),
+            None => run_on_request(&plan.head_filters, &mut exchange, &mut head),
         };
         let chosen = plan.choose(&head, caller.address);
         let (route, destination) = match chosen.map(|chosen| plan.service(chosen)) {
@@ -110,8 +117,8 @@ impl Handle for Arc<Forwarder> {
         tracker.holds(charged, stall);
         // What is refused goes at once, and not when its task has its turn.
         let mut early = None;
-        let (way, mut request) = match (flow, chosen) {
-            (Flow::Continue, Ok((chosen, is_http2))) => {
+        let (way, mut request) = match passed.and(chosen) {
+            Ok((chosen, is_http2)) => {
                 let key = plan.cluster(chosen).key_of(Some(&head.headers), caller.address);
                 let mut body = RequestBody::incoming(body);
                 if !body.is_end_stream() {
@@ -123,7 +130,7 @@ impl Handle for Arc<Forwarder> {
                 let way = Way { chosen, is_http2, key };
                 (Ok(way), Some(Request::from_parts(head, body)))
             }
-            (Flow::Answer(refused), _) | (Flow::Continue, Err(refused)) => (Err(refused), None),
+            Err(refused) => (Err(refused), None),
         };
         let mut carried = Carried {
             task_label,
@@ -132,6 +139,8 @@ impl Handle for Arc<Forwarder> {
             exchange,
             tracker,
             grpc_status: None,
+            back: WayBack::default(),
+            answered: None,
             switch: upgrade
                 .filter(|_| exchange.asks_for_websocket)
                 .map(|upgrade| (upgrade, Arc::clone(caller))),
@@ -140,32 +149,52 @@ impl Handle for Arc<Forwarder> {
             let way = match way {
                 Ok(way) => way,
                 Err(refused) => {
-                    carried.forwarder.counters.refuse(refused.reason);
-                    return carried.refuse(refused);
+                    let answered = carried.refuse(refused);
+                    return carried.finish(answered);
                 }
             };
-            let response = {
-                let plan = Arc::clone(&carried.plan);
-                let call = way.call(&plan);
-                let to = |endpoint: &Endpoint| carried.expect_answer_of(endpoint);
-                let mut sending = pin!(plan.cluster(way.chosen).send(&mut request, call, to));
-                poll_fn(|cx| {
-                    let sent = sending.as_mut().poll(cx);
-                    if sent.is_pending()
-                        && let Some(early) = &early
-                    {
-                        early.read(cx);
-                    }
-                    sent
-                })
-                .await
-            };
-            match response {
-                Ok(response) => carried.pass_on(way, response),
-                Err(error) => carried.fail(&error),
+            let plan = Arc::clone(&carried.plan);
+            let filters = plan.filters(way.chosen);
+            // Few requests have filters. What these futures keep is apart, and no answer lies here while one of them is awaited:
+            // all requests would be larger by it.
+            if let Some(request) = request.as_mut().filter(|_| !filters.is_empty())
+                && Box::pin(carried.pass_filters(filters, request, &early)).await
+            {
+                return Box::pin(carried.pass_back(None)).await;
             }
+            let passing_back = {
+                let sent = {
+                    let call = way.call(&plan);
+                    let to = |endpoint: &Endpoint| carried.expect_answer_of(endpoint);
+                    let mut sending = pin!(plan.cluster(way.chosen).send(&mut request, call, to));
+                    poll_fn(|cx| reading(&early, sending.as_mut(), cx)).await
+                };
+                let answered = match sent {
+                    Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                        return carried.switch_protocols(way, response);
+                    }
+                    Ok(response) => carried.receive(response),
+                    Err(error) => carried.fail(&error),
+                };
+                if carried.back.is_empty() {
+                    return carried.finish(answered);
+                }
+                Box::pin(carried.pass_back(Some(answered)))
+            };
+            passing_back.await
         }
     }
+}
+
+/// While something has to be waited for, what comes of a body is read.
+fn reading<F: Future>(early: &Option<Early>, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    let polled = future.poll(cx);
+    if polled.is_pending()
+        && let Some(early) = early
+    {
+        early.read(cx);
+    }
+    polled
 }
 
 /// Where a request goes.
@@ -197,6 +226,9 @@ struct Carried {
     task_label: TaskLabel,
     /// Of an answer of our own to a caller that speaks gRPC.
     grpc_status: Option<u16>,
+    back: WayBack,
+    /// Of a filter.
+    answered: Option<Box<Answered>>,
     /// The connection that asks to switch to WebSocket.
     switch: Option<(OnUpgrade, Arc<Caller>)>,
 }
@@ -220,20 +252,53 @@ impl Carried {
         self.tracker.sent_upstream();
     }
 
-    fn pass_on(mut self, way: Way, response: Response<UpstreamBody>) -> Response<ResponseBody> {
-        self.forwarder.probes.answered_http();
-        self.tracker.upstream_answered();
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch_protocols(way, response);
-        }
-        let (mut head, body) = response.into_parts();
-        self.change_response(body.endpoint(), &mut head);
-        let body = self.tracker.follow(&head, EitherBody::Theirs(body));
-        Response::from_parts(head, body)
+    /// Runs the filters of a request; true where one has answered, and the request does not go on.
+    async fn pass_filters(
+        &mut self,
+        filters: &[Arc<dyn Filter>],
+        request: &mut Request<RequestBody>,
+        early: &Option<Early>,
+    ) -> bool {
+        let flow = {
+            let asking = Asking {
+                exchange: &self.exchange,
+                account: self.tracker.account(),
+            };
+            let mut running = pin!(chain::run(filters, asking, request, &mut self.back));
+            poll_fn(|cx| reading(early, running.as_mut(), cx)).await
+        };
+        self.tracker.flag(self.back.flags);
+        let answered = match flow {
+            Flow::Continue => return false,
+            Flow::Answer(refused) => self.refuse(refused),
+            Flow::Respond(head) => Response::from_parts(*head, EitherBody::Ours(LocalBody::default())),
+        };
+        self.answered = Some(Box::new(answered));
+        true
     }
 
-    /// A 101: it is passed on to a caller that asked for WebSocket and gets it, and nobody else.
+    /// Takes the response, or that of a filter, back through the filters that the request passed.
+    async fn pass_back(mut self, response: Option<Answered>) -> Response<ResponseBody> {
+        let response = match response.or_else(|| self.answered.take().map(|answered| *answered)) {
+            Some(response) => response,
+            // No filter leaves none.
+            None => self.refuse(Refused::OVERLOADED),
+        };
+        let mut back = std::mem::take(&mut self.back);
+        let response = back.pass(response, |refused| self.refuse(refused)).await;
+        self.finish(response)
+    }
+
+    fn receive(&mut self, response: Response<UpstreamBody>) -> Answered {
+        self.forwarder.probes.answered_http();
+        self.tracker.upstream_answered();
+        response.map(EitherBody::Theirs)
+    }
+
+    /// A 101, which passes no filters: it is passed on to a caller that asked for WebSocket and gets it, and nobody else.
     fn switch_protocols(mut self, way: Way, response: Response<UpstreamBody>) -> Response<ResponseBody> {
+        self.forwarder.probes.answered_http();
+        self.tracker.upstream_answered();
         let (mut head, body) = response.into_parts();
         let switch = self.switch.take().filter(|_| names_websocket(&head.headers));
         let endpoint = Arc::clone(body.endpoint());
@@ -242,14 +307,16 @@ impl Carried {
                 "{} switched to a protocol that the request did not ask for",
                 endpoint.address()
             );
-            return self.answer(502, "upstream_protocol_error", ResponseFlags::UPE, message, false);
+            let answered = self.answer(502, "upstream_protocol_error", ResponseFlags::UPE, message, false);
+            return self.finish(answered);
         };
         let Some(switched) = body.into_switched() else {
             let message = format!(
                 "{} closed the connection that it switched to WebSocket",
                 endpoint.address()
             );
-            return self.answer(502, "upstream_connection_closed", ResponseFlags::UC, message, false);
+            let answered = self.answer(502, "upstream_connection_closed", ResponseFlags::UC, message, false);
+            return self.finish(answered);
         };
         self.change_response(&endpoint, &mut head);
         self.tracker.switch(&head);
@@ -265,7 +332,7 @@ impl Carried {
 
     fn change_response(&mut self, endpoint: &Endpoint, head: &mut response::Parts) {
         let expected = self.exchange.peer;
-        run_on_response(&self.plan.filters, &mut self.exchange, head);
+        run_on_response(&self.plan.head_filters, &mut self.exchange, head);
         if self.plan.side == Side::Client && self.exchange.peer != expected {
             if let Some(peer) = self.exchange.peer {
                 endpoint.set_last_peer(peer);
@@ -274,7 +341,7 @@ impl Carried {
         }
     }
 
-    fn fail(mut self, error: &UpstreamError) -> Response<ResponseBody> {
+    fn fail(&mut self, error: &UpstreamError) -> Answered {
         let (status, reason, flags) = error.answer();
         match error {
             UpstreamError::Reset { reason, .. } => self.grpc_status = Some(self.tracker.status_of_reset(*reason)),
@@ -293,7 +360,8 @@ impl Carried {
         self.answer(status, reason, flags, format!("{error}; {retry}"), false)
     }
 
-    fn refuse(mut self, refused: Refused) -> Response<ResponseBody> {
+    fn refuse(&mut self, refused: Refused) -> Answered {
+        self.forwarder.counters.refuse(refused.reason);
         if refused == Refused::GRPC_OVER_HTTP1 {
             self.grpc_status = Some(grpc::UNIMPLEMENTED);
         }
@@ -303,33 +371,44 @@ impl Carried {
 
     /// An answer of our own.
     fn answer(
-        mut self,
+        &mut self,
         status: u16,
         reason: &'static str,
         flags: ResponseFlags,
         message: String,
         close: bool,
-    ) -> Response<ResponseBody> {
+    ) -> Answered {
         self.tracker.flag(flags);
         self.tracker.reason(reason);
-        let response = Reply {
+        let reply = Reply {
             status,
             reason,
             message,
             grpc_status: self.grpc_status,
             close,
-        }
-        .into_response(self.tracker.protocol());
+        };
+        reply.into_response(self.tracker.protocol()).map(EitherBody::Ours)
+    }
+
+    /// Hands the answer over to the caller's connection.
+    fn finish(mut self, response: Answered) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
-        if self.plan.side == Side::Server {
-            // Whoever introduced itself learns who refused it. `connection: close` is ours and comes last.
-            let close = head.headers.remove(http::header::CONNECTION);
-            run_on_response(&self.plan.filters, &mut self.exchange, &mut head);
-            if let Some(close) = close {
-                head.headers.insert(http::header::CONNECTION, close);
+        match &body {
+            EitherBody::Theirs(theirs) => {
+                let endpoint = Arc::clone(theirs.endpoint());
+                self.change_response(&endpoint, &mut head);
             }
+            EitherBody::Ours(_) if self.plan.side == Side::Server => {
+                // Whoever introduced itself learns who refused it. `connection: close` is ours and comes last.
+                let close = head.headers.remove(http::header::CONNECTION);
+                run_on_response(&self.plan.head_filters, &mut self.exchange, &mut head);
+                if let Some(close) = close {
+                    head.headers.insert(http::header::CONNECTION, close);
+                }
+            }
+            EitherBody::Ours(_) => {}
         }
-        let body = self.tracker.follow(&head, EitherBody::Ours(body));
+        let body = self.tracker.follow(&head, body);
         Response::from_parts(head, body)
     }
 }
@@ -345,6 +424,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(<Arc<Forwarder> as Handle>::handle);
-        assert!(bytes <= 2_560, "{bytes} bytes");
+        assert!(bytes <= 2_688, "{bytes} bytes");
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     choose::{Asked, Choice, ChooseCluster},
     cluster::{Cluster, Retries, Upstream},
     config::{Address, Protocol, Timeouts, Trust, UpstreamProtocol},
-    filter::{Filter, Refused},
+    filter::{HeadFilter, Refused, chain::Filter},
     grpc::is_grpc,
     route::{RouteTable, host::HostTable},
     telemetry::{DestinationId, RouteId},
@@ -41,7 +41,8 @@ pub(crate) struct Plan {
     pub(crate) services: Vec<Service>,
     /// Code that is asked before the rules.
     pub(crate) chooser: Option<Arc<dyn ChooseCluster>>,
-    pub(crate) filters: Vec<Box<dyn Filter>>,
+    /// Of every head.
+    pub(crate) head_filters: Vec<Box<dyn HeadFilter>>,
 }
 
 /// Whom requests are for.
@@ -57,6 +58,8 @@ pub(crate) struct Service {
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) upstream_protocol: UpstreamProtocol,
     pub(crate) timeouts: Timeouts,
+    /// Of its requests, but for those of a rule that has its own.
+    pub(crate) filters: Arc<[Arc<dyn Filter>]>,
     pub(crate) rules: Vec<Rule>,
     /// What its requests can be led to, by name.
     pub(crate) places: HashMap<String, Place>,
@@ -113,6 +116,12 @@ impl Plan {
     /// Its retries, where they are not those of the cluster.
     pub(crate) fn retries(&self, chosen: Chosen) -> Option<&Retries> {
         self.rule(chosen)?.retries.as_ref()
+    }
+
+    /// What it passes on its way.
+    pub(crate) fn filters(&self, chosen: Chosen) -> &[Arc<dyn Filter>] {
+        let of_rule = self.rule(chosen).and_then(|rule| rule.filters.as_deref());
+        of_rule.unwrap_or(&self.service(chosen).filters)
     }
 
     fn rule(&self, chosen: Chosen) -> Option<&Rule> {

@@ -35,6 +35,7 @@ impl From<&Config> for State {
                     },
                     subsets: Vec::new(),
                     rules: Vec::new(),
+                    filters: inbound.filters.clone(),
                     upstream_protocol: inbound.upstream_protocol,
                     timeouts: inbound.timeouts,
                 }],
@@ -90,6 +91,7 @@ fn service(outbound: &Outbound) -> Service {
         },
         subsets: outbound.clusters.iter().map(subset).collect(),
         rules: outbound.rules.clone(),
+        filters: outbound.filters.clone(),
         upstream_protocol: outbound.upstream_protocol,
         timeouts: outbound.timeouts,
     }

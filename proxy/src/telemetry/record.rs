@@ -80,6 +80,12 @@ response_flags! {
     OM = 15;
     /// The application behind the library panicked (no counterpart in Envoy).
     PANIC = 16;
+    /// A rate limit.
+    RL = 17;
+    /// Failed on purpose.
+    FI = 18;
+    /// Delayed on purpose.
+    DI = 19;
 }
 
 impl ResponseFlags {

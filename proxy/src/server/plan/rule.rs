@@ -3,7 +3,7 @@
 //! Guarantees: the first rule that takes a request decides, and the rules of the service that it leads to are not asked; shares are
 //! exact over as many requests as the sum of the weights, in each worker; a header leads only to clusters that are configured.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderName, request::Parts};
 
@@ -11,7 +11,7 @@ use super::Place;
 use crate::{
     cluster::{Retries, RoundRobin},
     config::{RuleConfig, Timeouts},
-    filter::Refused,
+    filter::{Rates, Refused, chain::Filter, filters},
     route::matching::Matcher,
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Rule {
     pub(super) timeouts: Option<Timeouts>,
     /// Likewise.
     pub(super) retries: Option<Retries>,
+    /// Likewise.
+    pub(super) filters: Option<Arc<[Arc<dyn Filter>]>>,
 }
 
 /// Where it leads. There is no place for a name that nothing has.
@@ -41,8 +43,8 @@ enum Target {
 }
 
 impl Rule {
-    /// `places`: clusters by their names.
-    pub(crate) fn new(rule: &RuleConfig, places: &HashMap<String, Place>) -> Rule {
+    /// `places`: clusters by their names; `name`: what tells it from other rules of the process.
+    pub(crate) fn new(rule: &RuleConfig, places: &HashMap<String, Place>, name: &str, rates: &Rates) -> Rule {
         let place_of = |name: &String| places.get(name).copied();
         let header = rule.cluster_header.as_ref().and_then(|name| name.parse().ok());
         let target = match header {
@@ -64,6 +66,7 @@ impl Rule {
             target,
             timeouts: rule.timeouts,
             retries: rule.retries.clone().map(Retries::new),
+            filters: rule.filters.as_deref().map(|list| filters(list, name, rates)),
         }
     }
 

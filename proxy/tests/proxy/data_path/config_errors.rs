@@ -62,7 +62,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "    service: checkout\n",
             "    servcie: checkout\n",
             "proxy.yaml:11: unknown key `servcie`: did you mean `service`? (keys here: listen, service, hosts, routes, \
-             destinations, clusters, rules, tls, balancer, hash_on, balancer_options, outlier, health, retries, protocol, \
+             destinations, clusters, rules, filters, tls, balancer, hash_on, balancer_options, outlier, health, retries, protocol, \
              upstream_protocol, timeouts)",
         ),
         (

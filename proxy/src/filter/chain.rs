@@ -1,0 +1,140 @@
+//! What a service or a rule asks for besides carrying its requests: filters, which may wait, change heads, wrap bodies and
+//! answer themselves.
+//!
+//! Guarantees: a request passes the filters in the order of the list; the first that answers ends it. The response, also one of our own
+//! making, passes in reverse what was put on its [`WayBack`] by the filters that the request reached. A body is a stream: a filter
+//! that wants to see it wraps it, so no chunk passes a filter twice, whoever waits or holds chunks after it; one that does not
+//! read on holds the sender back. Nothing is buffered but by a filter that says how much.
+//!
+//! How Envoy's filter statuses (`envoy/http/filter.h`) map to this shape:
+//!
+//! | Envoy | here |
+//! |---|---|
+//! | `Continue` | [`Flow::Continue`] |
+//! | `StopIteration` and a local reply | [`Flow::Answer`], [`Flow::Respond`] |
+//! | `StopIteration`, and `continueDecoding` later | [`Step::Later`] |
+//! | `StopAllIterationAndBuffer`, `StopIterationAndBuffer` | read the body within a bound, put a new one in its place ([`super::buffer`]) |
+//! | `StopAllIterationAndWatermark`, `StopIterationAndWatermark` | do not poll the body |
+//! | `StopIterationNoBuffer`, `ContinueAndDontEndStream` | wrap the body, and leave out or add frames |
+//! | 413 on the request's path | [`Refused::BODY_TOO_LARGE`] |
+//!
+//! Wrong on purpose: no filter here holds whole responses, so 500 on the response's path has no counterpart yet.
+
+use std::{fmt, pin::Pin, sync::Arc};
+
+use http::{Request, Response, response};
+
+use super::{Exchange, Refused};
+use crate::{
+    body::{EitherBody, RequestBody},
+    budget::Account,
+    cluster::UpstreamBody,
+    telemetry::ResponseFlags,
+};
+
+/// A response on its way back.
+pub(crate) type Answered = Response<EitherBody<UpstreamBody>>;
+
+/// Done at once, which costs no allocation, or later.
+pub(crate) enum Step<'a, T> {
+    Done(T),
+    Later(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<'a, T> Step<'a, T> {
+    pub(crate) fn later(future: impl Future<Output = T> + Send + 'a) -> Step<'a, T> {
+        Step::Later(Box::pin(future))
+    }
+
+    async fn finish(self) -> T {
+        match self {
+            Step::Done(done) => done,
+            Step::Later(future) => future.await,
+        }
+    }
+}
+
+/// What happens next.
+#[derive(Debug)]
+pub(crate) enum Flow {
+    /// The next filter.
+    Continue,
+    /// This refusal, and the request goes nowhere.
+    Answer(Refused),
+    /// This answer, which is none.
+    Respond(Box<response::Parts>),
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    pub(crate) exchange: &'a Exchange,
+    /// What is held for the request is taken from here.
+    pub(crate) account: Option<&'a Arc<Account>>,
+}
+
+/// One filter of a service or a rule. It is shared by all requests, so what it remembers of one goes into a step of the way back.
+pub(crate) trait Filter: fmt::Debug + Send + Sync {
+    /// Before the request goes on.
+    fn on_request<'a>(
+        &'a self,
+        asking: Asking<'a>,
+        request: &'a mut Request<RequestBody>,
+        back: &'a mut WayBack,
+    ) -> Step<'a, Flow>;
+}
+
+type Back = Box<dyn for<'a> FnOnce(&'a mut Answered) -> Step<'a, Result<(), Refused>> + Send>;
+
+/// What the response passes, the last step first; and what is to be said of the request.
+#[derive(Default)]
+pub(crate) struct WayBack {
+    steps: Vec<Back>,
+    /// For the record of the request.
+    pub(crate) flags: ResponseFlags,
+}
+
+impl WayBack {
+    /// Changes the head of the response.
+    pub(crate) fn head(&mut self, change: impl FnOnce(&mut Answered) + Send + 'static) {
+        self.steps.push(Box::new(|response| {
+            change(response);
+            Step::Done(Ok(()))
+        }));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Takes the response back. What a step refuses becomes an answer of `reply`, which passes the rest.
+    pub(crate) async fn pass(
+        &mut self,
+        mut response: Answered,
+        mut reply: impl FnMut(Refused) -> Answered,
+    ) -> Answered {
+        while let Some(step) = self.steps.pop() {
+            let passed = step(&mut response).finish().await;
+            if let Err(refused) = passed {
+                response = reply(refused);
+            }
+        }
+        response
+    }
+}
+
+/// Runs a list over a request.
+pub(crate) async fn run(
+    filters: &[Arc<dyn Filter>],
+    asking: Asking<'_>,
+    request: &mut Request<RequestBody>,
+    back: &mut WayBack,
+) -> Flow {
+    for filter in filters {
+        let flow = filter.on_request(asking, request, back).finish().await;
+        if !matches!(flow, Flow::Continue) {
+            return flow;
+        }
+    }
+    Flow::Continue
+}
