@@ -7,6 +7,7 @@ mod bring_down;
 mod config_errors;
 mod embedded;
 mod failures;
+mod filters;
 mod grpc;
 mod http1;
 mod http2_pool;
