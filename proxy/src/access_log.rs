@@ -30,7 +30,7 @@ use crate::{
     config::{AccessLogConfig, AccessLogFormat},
     counters::Counters,
     telemetry::{RequestRecord, ResponseFlags},
-    trace::{TRACEPARENT, random},
+    trace::{REQUEST_ID, TRACEPARENT, random},
 };
 
 /// Entries that wait for the writer.
@@ -94,7 +94,7 @@ impl Head {
             path: cut(path),
             authority: authority.unwrap_or_else(|| text(&head.headers, &header::HOST)),
             user_agent: text(&head.headers, &header::USER_AGENT),
-            request_id: text(&head.headers, &HeaderName::from_static("x-request-id")),
+            request_id: text(&head.headers, &REQUEST_ID),
             trace_id: trace.split('-').nth(1).unwrap_or_default().to_owned(),
             ..Head::default()
         }

@@ -207,6 +207,20 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
+/// What the application is told of where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardedMode {
+    /// What the caller says, if anything.
+    #[default]
+    Keep,
+    /// The caller's address behind what the caller says, in `x-forwarded-for`, and in `forwarded` where that is there;
+    /// `x-forwarded-proto` and `x-forwarded-host` where they are not.
+    Append,
+    /// The caller's address, protocol and host, and nothing of what the caller says.
+    Replace,
+}
+
 /// A listener for requests to this workload.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -226,6 +240,11 @@ pub struct Inbound {
     /// answers. Default: callers with private addresses are trusted if the listener's own address is private or unspecified.
     #[serde(default)]
     pub identity: Option<IdentityRule>,
+    /// What the application is told of where a request came from, in `x-forwarded-for`, `x-forwarded-proto`, `x-forwarded-host` and
+    /// `forwarded`: what the caller says (`keep`), that with the caller's address behind it (`append`), or only what is known
+    /// here (`replace`).
+    #[serde(default)]
+    pub forwarded: ForwardedMode,
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
@@ -340,6 +359,13 @@ pub struct Limits {
     /// How long a caller's connection may stay open without a request, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub keep_alive_ms: u64,
+    /// How long a caller's connection is used, give or take a tenth, in milliseconds, or `none`. Requests in flight complete: over HTTP/1.1
+    /// the next response says `Connection: close`, over HTTP/2 a GOAWAY is sent. TCP and WebSocket connections have no age.
+    #[serde(
+        deserialize_with = "scalar::milliseconds_or_none",
+        serialize_with = "scalar::or_none"
+    )]
+    pub connection_age_ms: Option<u64>,
     /// How long a caller may neither send its body nor read its response, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub body_idle_ms: u64,
@@ -363,6 +389,7 @@ impl Default for Limits {
             max_header_bytes: 16_384,
             header_ms: 10_000,
             keep_alive_ms: 75_000,
+            connection_age_ms: None,
             body_idle_ms: 60_000,
             detect_ms: 1_000,
             max_idle_connections: 256,
@@ -418,6 +445,8 @@ pub struct TraceConfig {
     pub trust: TraceTrust,
     /// Whether to start a trace for requests without trace context.
     pub create: bool,
+    /// Whether requests without `x-request-id` get one (a random UUID), and strangers' another one. It is in the access log.
+    pub request_id: bool,
     /// Share of new traces with the `sampled` flag set, 0 to 1: what applications with a parent-based sampler will record.
     #[serde(deserialize_with = "scalar::share")]
     pub sampled: f64,
@@ -428,6 +457,7 @@ impl Default for TraceConfig {
         TraceConfig {
             trust: TraceTrust::default(),
             create: true,
+            request_id: false,
             sampled: 0.01,
         }
     }

@@ -44,6 +44,7 @@
 //! connections; `record` ends it as one [`telemetry::RequestRecord`]; [`export`] ships the window.
 
 mod access_log;
+mod age;
 pub(crate) mod body;
 pub(crate) mod budget;
 mod choose;
@@ -54,7 +55,8 @@ pub(crate) mod drain;
 mod embed;
 pub mod export;
 pub(crate) mod filter;
-pub(crate) mod grpc;
+pub(crate) mod forwarded;
+mod grpc;
 pub(crate) mod identity;
 pub(crate) mod listener;
 pub mod machine;

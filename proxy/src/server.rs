@@ -60,6 +60,7 @@ pub(crate) struct Caller {
     pub(crate) address: IpAddr,
     /// Verified, where it has one.
     pub(crate) certificate: Option<Arc<Certificate>>,
+    pub(crate) is_tls: bool,
     labels: Labels,
     /// What the connection goes on as once it has ended as one of HTTP.
     tunnel: Mutex<Option<Box<Tunnel>>>,
@@ -177,6 +178,11 @@ impl HttpSettings {
         }
     }
 
+    /// How long a connection is used.
+    fn age(&self) -> Option<Duration> {
+        self.limits.connection_age_ms.map(Duration::from_millis)
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -197,6 +203,7 @@ impl HttpSettings {
             guard: Arc::clone(&guard),
             address: admission.caller,
             certificate: stream.certificate().cloned(),
+            is_tls: matches!(stream, Transport::Tls(_)),
             labels: Labels::OfConnection(task_label.clone()),
             tunnel: Mutex::default(),
         });
@@ -215,7 +222,7 @@ impl HttpSettings {
             handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let serving = draining.run(connection, |c| c.graceful_shutdown());
+        let serving = draining.run(connection, self.age(), |c| c.graceful_shutdown());
         let served = LabeledBy::new(task_label.clone(), serving).await;
         if let Err(error) = &served
             && guard.cause().is_none()
@@ -250,6 +257,7 @@ impl HttpSettings {
             guard: Arc::clone(&guard),
             address: admission.caller,
             certificate: stream.certificate().cloned(),
+            is_tls: matches!(stream, Transport::Tls(_)),
             labels,
             tunnel: Mutex::default(),
         });
@@ -273,7 +281,11 @@ impl HttpSettings {
             .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(Paced::of_caller(io)), service);
         // The connection's own work belongs to all its streams and so carries no label.
-        let served = Labeled::new(Label::NONE, draining.run(connection, |c| c.graceful_shutdown())).await;
+        let served = Labeled::new(
+            Label::NONE,
+            draining.run(connection, self.age(), |c| c.graceful_shutdown()),
+        )
+        .await;
         note_end(served, &guard, counters);
     }
 }

@@ -17,8 +17,8 @@ use emberline_model::Side;
 use crate::{
     cluster::{Sharing, Watch},
     config::{
-        Address, FilterConfig, InboundTls, OutboundTls, Protocol, RuleConfig, Timeouts, TraceConfig, Trust,
-        UpstreamProtocol,
+        Address, FilterConfig, ForwardedMode, InboundTls, OutboundTls, Protocol, RuleConfig, Timeouts, TraceConfig,
+        Trust, UpstreamProtocol,
     },
     route::{HostPattern, Template},
 };
@@ -101,6 +101,7 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<InboundTls>,
     /// Whose word counts.
     pub(crate) trust: Trust,
+    pub(crate) forwarded: ForwardedMode,
     /// Whom its requests are for; at least one.
     pub(crate) services: Vec<Service>,
 }

@@ -22,11 +22,15 @@ use crate::{
 pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// Says which request it is, as Envoy and others do.
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Gives a trace to requests that have none.
 #[derive(Debug)]
 pub(crate) struct Trace {
     create: bool,
     trust: TraceTrust,
+    gives_ids: bool,
     /// Share of new traces that are sampled, in 2^-32.
     sampled: u64,
 }
@@ -41,6 +45,7 @@ impl Trace {
         Trace {
             create: config.create,
             trust: config.trust,
+            gives_ids: config.request_id,
             sampled: (config.sampled.clamp(0.0, 1.0) * 4_294_967_296.0) as u64,
         }
     }
@@ -73,6 +78,9 @@ impl Trace {
 
 impl HeadFilter for Trace {
     fn on_request(&self, exchange: &mut Exchange, head: &mut request::Parts) -> Result<(), Refused> {
+        if self.gives_ids && (!head.headers.contains_key(&REQUEST_ID) || self.is_stranger(exchange)) {
+            head.headers.insert(&REQUEST_ID, new_request_id());
+        }
         let mut given = head.headers.get_all(&TRACEPARENT).iter();
         let first = given.next();
         if given.next().is_none()
@@ -104,6 +112,20 @@ impl HeadFilter for Trace {
     }
 
     fn on_response(&self, _exchange: &mut Exchange, _head: &mut response::Parts) {}
+}
+
+/// A random UUID (RFC 9562, version 4).
+fn new_request_id() -> HeaderValue {
+    let (high, low) = (random(), random());
+    let (mut digits, mut text) = ([0_u8; 32], [b'-'; 36]);
+    write_hex(&mut digits[..16], (high & !0xf000) | 0x4000);
+    write_hex(&mut digits[16..], (low & !(0b11 << 62)) | (0b10 << 62));
+    let mut from = 0;
+    for (at, length) in [(0, 8), (9, 4), (14, 4), (19, 4), (24, 12)] {
+        text[at..at + length].copy_from_slice(&digits[from..from + length]);
+        from += length;
+    }
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
 }
 
 /// `version-trace-parent-flags` in lower-case hexadecimal; ids not all zero; version `ff` is forbidden, and later
@@ -176,6 +198,46 @@ mod tests {
             .iter()
             .map(|v| v.to_str().unwrap().to_owned())
             .collect()
+    }
+
+    #[test]
+    fn requests_get_an_id_and_that_of_a_stranger_is_another() {
+        let id_after = |gives_ids: bool, is_trusted: bool, given: Option<&str>| {
+            let filter = Trace::new(&TraceConfig {
+                request_id: gives_ids,
+                ..TraceConfig::default()
+            });
+            let mut head = http::Request::new(()).into_parts().0;
+            if let Some(given) = given {
+                head.headers.insert(&REQUEST_ID, given.parse().unwrap());
+            }
+            let mut exchange = Exchange::new(Side::Server);
+            exchange.is_trusted = is_trusted;
+            filter.on_request(&mut exchange, &mut head).unwrap();
+            head.headers.get(&REQUEST_ID).map(|id| id.to_str().unwrap().to_owned())
+        };
+        assert_eq!(id_after(false, true, None), None);
+        assert_eq!(id_after(false, false, Some("a")).as_deref(), Some("a"));
+        assert_eq!(id_after(true, true, Some("a")).as_deref(), Some("a"));
+        let ids = [id_after(true, true, None), id_after(true, false, Some("a"))].map(Option::unwrap);
+        assert_ne!(ids[0], ids[1]);
+        for id in ids {
+            let groups: Vec<&str> = id.split('-').collect();
+            assert_eq!(
+                groups.iter().map(|group| group.len()).collect::<Vec<_>>(),
+                [8, 4, 4, 4, 12],
+                "{id}"
+            );
+            assert!(
+                groups[2].starts_with('4') && groups[3].starts_with(['8', '9', 'a', 'b']),
+                "{id}"
+            );
+            assert!(
+                id.bytes()
+                    .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+                "{id}"
+            );
+        }
     }
 
     #[test]

@@ -68,11 +68,7 @@ impl Endpoint {
         let dial = Arc::new(dial);
         Arc::new(Endpoint {
             http1: Arc::new(Http1Pool::new(Arc::clone(&dial), options)),
-            http2: Arc::new(Http2Pool::new(
-                Arc::clone(&dial),
-                options.max_header_bytes,
-                options.idle,
-            )),
+            http2: Arc::new(Http2Pool::new(Arc::clone(&dial), options)),
             last_peer: Mutex::new(None),
             source: Source::of_destination(dial.address()),
             health: group.health(dial.at()),

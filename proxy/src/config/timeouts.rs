@@ -33,6 +33,13 @@ pub struct Timeouts {
     /// is not used in the last second of that time.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub pool_idle_ms: u64,
+    /// How long a pooled connection is used, give or take a tenth, in milliseconds, or `none`. With it, a destination that has more instances
+    /// behind one address gets to all of them.
+    #[serde(
+        deserialize_with = "scalar::milliseconds_or_none",
+        serialize_with = "scalar::or_none"
+    )]
+    pub pool_age_ms: Option<u64>,
     /// Longest time without a byte in either direction on a TCP or WebSocket connection, in milliseconds, or `none`.
     #[serde(
         deserialize_with = "scalar::milliseconds_or_none",
@@ -56,6 +63,7 @@ impl Default for Timeouts {
             request_ms: Some(30_000),
             idle_ms: Some(60_000),
             pool_idle_ms: 60_000,
+            pool_age_ms: None,
             tcp_idle_ms: Some(3_600_000),
         }
     }
@@ -85,6 +93,11 @@ impl Timeouts {
     /// [`Timeouts::pool_idle_ms`].
     pub fn pool_idle(&self) -> Duration {
         Duration::from_millis(self.pool_idle_ms)
+    }
+
+    /// [`Timeouts::pool_age_ms`].
+    pub fn pool_age(&self) -> Option<Duration> {
+        self.pool_age_ms.map(Duration::from_millis)
     }
 
     /// [`Timeouts::tcp_idle_ms`].

@@ -93,6 +93,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         is_http: listener.services.iter().any(is_http),
         tls: listener.tls.as_ref().map(met).transpose()?,
         trust: listener.trust.clone(),
+        forwarded: listener.forwarded,
         hosts: HostTable::new(services.clone().map(|service| service.hosts.as_deref())),
         services: (0..listener.services.len())
             .map(|at| service(listener, at, parts, previous))
@@ -116,6 +117,7 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
     let options = Http1Options {
         max_idle: parts.max_idle,
         idle: wanted.timeouts.pool_idle(),
+        age: wanted.timeouts.pool_age(),
         max_header_bytes: parts.http.limits().max_header_bytes,
     };
     let cluster = &wanted.cluster;

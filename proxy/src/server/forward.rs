@@ -36,7 +36,7 @@ use crate::{
         chain::{self, Answered, Asking, Filter, Flow, WayBack},
         run_on_request, run_on_response,
     },
-    grpc,
+    forwarded, grpc,
     record::{Recorded, Tracker},
     telemetry::{DestinationId, PEER_HEADER, ResponseFlags, RouteId, Source, Telemetry},
     wire::headers::names_websocket,
@@ -100,6 +100,7 @@ impl Handle for Arc<Forwarder> {
             }),
             None => run_on_request(&plan.head_filters, &mut exchange, &mut head),
         };
+        forwarded::tell(plan.forwarded, &mut head, caller.address, caller.is_tls);
         let chosen = plan.choose(&head, caller.address);
         let (route, destination) = match chosen.map(|chosen| plan.service(chosen)) {
             Ok(service) => (service.route_of(head.uri.path()), service.destination),

@@ -16,7 +16,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use crate::{
     choose::{Asked, Choice, ChooseCluster},
     cluster::{Cluster, Retries, Upstream},
-    config::{Address, Protocol, Timeouts, Trust, UpstreamProtocol},
+    config::{Address, ForwardedMode, Protocol, Timeouts, Trust, UpstreamProtocol},
     filter::{HeadFilter, Refused, chain::Filter},
     grpc::is_grpc,
     route::{RouteTable, host::HostTable},
@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) is_http: bool,
     /// Whose word counts.
     pub(crate) trust: Trust,
+    /// What the application is told of its callers.
+    pub(crate) forwarded: ForwardedMode,
     /// Places in `services`.
     pub(crate) hosts: HostTable,
     pub(crate) services: Vec<Service>,

@@ -7,7 +7,7 @@ use emberline_model::Side;
 use super::{Cluster, Endpoint, Identities, Listener, Service, State, Subset};
 use crate::{
     cluster::{Sharing, Watch},
-    config::{ClusterConfig, Config, DestinationConfig, InboundTls, Outbound, Trust},
+    config::{ClusterConfig, Config, DestinationConfig, ForwardedMode, InboundTls, Outbound, Trust},
 };
 
 impl From<&Config> for State {
@@ -20,6 +20,7 @@ impl From<&Config> for State {
                 protocol: inbound.protocol,
                 tls: inbound.tls.clone().filter(InboundTls::is_on),
                 trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
+                forwarded: inbound.forwarded,
                 services: vec![Service {
                     hosts: None,
                     routes: config.routes.clone(),
@@ -54,6 +55,7 @@ impl From<&Config> for State {
                 tls: None,
                 // The workload itself, which says nothing that counts.
                 trust: Trust::Everybody,
+                forwarded: ForwardedMode::Keep,
                 services: vec![service(outbound)],
             });
         }

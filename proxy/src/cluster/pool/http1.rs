@@ -48,6 +48,7 @@ use super::{
     socket::{Socket, Switched},
 };
 use crate::{
+    age::{is_over, retires},
     body::{BoxError, RequestBody},
     record::is_stream,
     wire::{headers::join_cookies, io::IdleTimer},
@@ -60,6 +61,8 @@ pub(crate) struct Http1Options {
     pub(crate) max_idle: usize,
     /// How long an idle connection is kept.
     pub(crate) idle: Duration,
+    /// How long any connection is used.
+    pub(crate) age: Option<Duration>,
     /// Bytes of a response's head.
     pub(crate) max_header_bytes: usize,
 }
@@ -69,6 +72,7 @@ impl Default for Http1Options {
         Http1Options {
             max_idle: 256,
             idle: Duration::from_secs(60),
+            age: None,
             max_header_bytes: 16_384,
         }
     }
@@ -86,6 +90,8 @@ struct Connection {
     has_ended: bool,
     timer: IdleTimer,
     idle_since: Instant,
+    /// When its greatest age is reached.
+    retires: Option<Instant>,
     /// How long it may be idle and still be used, as the endpoint announced it last.
     usable_for: Option<Duration>,
 }
@@ -94,10 +100,10 @@ struct Connection {
 type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 impl Connection {
-    /// Whether it has been idle for too long.
+    /// Whether it has been idle, or used, for too long.
     fn is_stale(&self, options: Http1Options) -> bool {
         let limit = self.usable_for.unwrap_or(options.idle).min(options.idle);
-        self.idle_since.elapsed() >= limit
+        self.idle_since.elapsed() >= limit || is_over(self.retires)
     }
 
     /// Lets the connection do what it can.
@@ -269,6 +275,7 @@ impl Http1Pool {
             has_ended: false,
             timer: IdleTimer::default(),
             idle_since: Instant::now(),
+            retires: self.options.age.map(retires),
             usable_for: None,
         })
     }

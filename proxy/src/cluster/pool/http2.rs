@@ -49,9 +49,11 @@ use super::{
         replay::NextStream,
         upload::Upload,
     },
+    Http1Options,
     socket::Socket,
 };
 use crate::{
+    age::{is_over, retires},
     body::{BoxError, RequestBody},
     budget::{Budget, Windows},
     counters::InUse,
@@ -86,6 +88,7 @@ pub(crate) struct Http2Pool {
     state: Mutex<State>,
     max_header_bytes: usize,
     idle: Duration,
+    age: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +117,8 @@ struct Connection {
     /// Bodies on their way, the oldest first.
     uploads: VecDeque<(u64, Instant)>,
     idle_since: Instant,
+    /// When its greatest age is reached.
+    retires: Option<Instant>,
     _windows: Windows,
     _open: InUse,
 }
@@ -137,7 +142,9 @@ enum Choice {
 
 impl State {
     fn choose(&mut self, budget: &Arc<Budget>, now: Instant) -> Choice {
-        self.connections.retain(|connection| !connection.sender.is_closed());
+        // Streams that are open keep the connection that they are of, which closes with the last of them.
+        self.connections
+            .retain(|connection| !connection.sender.is_closed() && !is_over(connection.retires));
         let own = |c: &Connection| c.streams < c.most.min(STREAMS);
         let found = self.connections.iter().enumerate().filter(|(_, c)| own(c));
         let best = found.min_by_key(|(_, c)| (c.slow_uploads(now), c.streams));
@@ -231,12 +238,13 @@ impl State {
 }
 
 impl Http2Pool {
-    pub(crate) fn new(dial: Arc<Dial>, max_header_bytes: usize, idle: Duration) -> Http2Pool {
+    pub(crate) fn new(dial: Arc<Dial>, options: Http1Options) -> Http2Pool {
         Http2Pool {
             dial,
             state: Mutex::default(),
-            max_header_bytes,
-            idle,
+            max_header_bytes: options.max_header_bytes,
+            idle: options.idle,
+            age: options.age,
         }
     }
 
@@ -246,7 +254,8 @@ impl Http2Pool {
         let mut spare = state.connections.len().saturating_sub(1);
         state.connections.retain(|connection| {
             let is_idle = connection.streams == 0 && connection.idle_since.elapsed() > self.idle;
-            let goes = connection.sender.is_closed() || (is_idle && spare > 0);
+            let is_over = connection.streams == 0 && is_over(connection.retires);
+            let goes = connection.sender.is_closed() || is_over || (is_idle && spare > 0);
             spare -= usize::from(goes && spare > 0);
             !goes
         });
@@ -422,6 +431,7 @@ impl Http2Pool {
                     streams: 0,
                     uploads: VecDeque::new(),
                     idle_since: Instant::now(),
+                    retires: self.age.map(retires),
                     _windows: windows,
                     _open: self.dial.counters().http2_connections.one(),
                 });

@@ -2,6 +2,7 @@
 //! process matters.
 
 mod access_log;
+mod age;
 mod balancing;
 mod bring_down;
 mod config_errors;
