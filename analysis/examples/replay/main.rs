@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p emberline-analysis --example replay -- [RUNS] [quiet] [hostile] [found] [rules] [nohistory]`
 
+mod hostile;
 mod rules;
 #[path = "../../tests/analysis/support/mod.rs"]
 mod support;
@@ -44,6 +45,9 @@ fn main() {
     };
     if options.wants("quiet") {
         quiet(&options);
+    }
+    if options.wants("hostile") {
+        hostile(&options);
     }
     if options.wants("found") {
         found(&options);
@@ -156,6 +160,37 @@ fn share(all: &[Said], minutes: f64) -> f64 {
 
 fn figure(name: &str, value: f64) {
     println!("{name} {value:.2}");
+}
+
+fn hostile(options: &Options) {
+    let mut worst: f64 = 0.0;
+    for (title, split) in [("concurrent 1/2", HALF), ("before/after", Split::BeforeAfter)] {
+        print_head(&format!(
+            "No change, hostile settings, {title}: stated within 10 / 60 min, %"
+        ));
+        for setting in hostile::settings() {
+            if setting.concurrent_only && split == Split::BeforeAfter {
+                continue;
+            }
+            let runs = if setting.model.rate > 50.0 {
+                (options.runs / 10).max(1)
+            } else {
+                options.runs
+            };
+            let all: Vec<Said> = (0..runs)
+                .map(|seed| said(options, setting.model.draw(split, Change::None, seed + 20_000), split))
+                .collect();
+            row(setting.name, &all, options.has("rules"));
+            let share = share(&all, 60.0);
+            if share > setting.most_percent {
+                println!("    above the promise of {} %", setting.most_percent);
+            }
+            if split != Split::BeforeAfter && setting.most_percent < 5.0 {
+                worst = worst.max(share);
+            }
+        }
+    }
+    figure("verdict_hostile_false_alarms_percent", worst);
 }
 
 fn found(options: &Options) {
