@@ -14,24 +14,18 @@
 //! Wrong on purpose: requests inside one window are taken as independent. Where they are not, one window may say
 //! too much; the cap is what bounds it.
 
-use crate::statistics::{ln_add_exp, ln_beta_binomial_ratio};
+use crate::statistics::ln_add_exp;
 
 /// How far the alternatives go from the share expected without a change towards 1.
-const ALTERNATIVES: [f64; 4] = [0.1, 0.3, 0.6, 0.9];
+const STEPS_TO_ONE: [f64; ALTERNATIVES] = [0.1, 0.3, 0.6, 0.9];
+/// Alternatives of each feature: how big the change is.
+pub(crate) const ALTERNATIVES: usize = 4;
 /// Weight of "changed from the first step on": a release usually brings its slowdown with it.
 const WEIGHT_OF_FIRST_STEP: f64 = 0.8;
 
 /// What a count of exceedances is expected to follow without a change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Null {
-    /// The threshold is an order statistic of a sample drawn under the same conditions: beta-binomial, exactly
-    /// and for any distribution of latency.
-    SameWindow {
-        /// Requests of the baseline above the threshold's rank, plus one.
-        above: f64,
-        /// The threshold's rank.
-        below: f64,
-    },
     /// No threshold: requests of the baseline in the same block, and those of them that exceeded (failed), where both have one
     /// chance, whatever it is. `crate::errors` says why the factor is a fair bet.
     Share {
@@ -53,7 +47,6 @@ impl Null {
     /// Expected share of exceedances.
     pub(crate) fn share(self) -> f64 {
         match self {
-            Null::SameWindow { above, below } => above / (above + below),
             Null::Share { errors, requests, .. } => errors as f64 / requests.max(1) as f64,
             Null::Bound { chance } => chance,
         }
@@ -65,11 +58,6 @@ impl Null {
         let share = self.share();
         let changed = share + (1.0 - share) * alternative;
         match self {
-            Null::SameWindow { above, below } => {
-                let size = above + below;
-                let alternative = (changed * size, (1.0 - changed) * size);
-                ln_beta_binomial_ratio(exceedances, requests, (above, below), alternative)
-            }
             Null::Share {
                 errors,
                 requests: of,
@@ -101,21 +89,6 @@ pub(crate) struct Exceedance {
     pub(crate) requests: u64,
     /// What is expected without a change.
     pub(crate) null: Null,
-}
-
-impl Exceedance {
-    /// True when more requests exceed than is expected without a change.
-    pub(crate) fn holds(&self) -> bool {
-        self.above as f64 > self.null.share() * self.requests as f64
-    }
-
-    /// The same block as if every request had exceeded.
-    pub(crate) fn at_most(self) -> Exceedance {
-        Exceedance {
-            above: self.requests,
-            ..self
-        }
-    }
 }
 
 /// The most one block may say.
@@ -162,7 +135,7 @@ struct Run {
 }
 
 impl Run {
-    fn step(&mut self, step: usize, ln_factor: f64) {
+    fn add(&mut self, step: usize, ln_factor: f64) {
         let ln_weight = ln_weight_of_beginning(step);
         self.ln_mixture = ln_add_exp(self.ln_mixture, ln_weight) + ln_factor;
         if self.best.0 < ln_weight {
@@ -192,7 +165,7 @@ fn weight_of_later_beginnings(steps: usize) -> f64 {
 #[derive(Debug, Clone)]
 pub(crate) struct EProcess {
     /// Per quantile, per alternative.
-    runs: Vec<[Run; ALTERNATIVES.len()]>,
+    runs: Vec<[Run; ALTERNATIVES]>,
     steps: usize,
     ln_peak: f64,
 }
@@ -204,7 +177,7 @@ impl EProcess {
             best: (f64::NEG_INFINITY, 0),
         };
         EProcess {
-            runs: vec![[empty; ALTERNATIVES.len()]; quantiles],
+            runs: vec![[empty; ALTERNATIVES]; quantiles],
             steps: 0,
             ln_peak: 0.0,
         }
@@ -212,11 +185,17 @@ impl EProcess {
 
     /// Adds a step; `exceedances` holds one entry per quantile, `None` where the block cannot judge it.
     pub(crate) fn push(&mut self, exceedances: &[Option<Exceedance>], cap: Cap) {
-        for (runs, exceedance) in self.runs.iter_mut().zip(exceedances) {
-            for (run, alternative) in runs.iter_mut().zip(ALTERNATIVES) {
-                let ln_factor =
-                    exceedance.map_or(0.0, |e| cap.apply(e.null.ln_ratio(e.above, e.requests, alternative)));
-                run.step(self.steps, ln_factor);
+        let ln_factors = exceedances.iter().map(|exceedance| {
+            STEPS_TO_ONE.map(|step| exceedance.map_or(0.0, |e| cap.apply(e.null.ln_ratio(e.above, e.requests, step))))
+        });
+        self.step(ln_factors);
+    }
+
+    /// Adds a step; `ln_factors` holds, per feature, the logarithm of a factor for each alternative.
+    pub(crate) fn step(&mut self, ln_factors: impl IntoIterator<Item = [f64; ALTERNATIVES]>) {
+        for (runs, ln_factors) in self.runs.iter_mut().zip(ln_factors) {
+            for (run, ln_factor) in runs.iter_mut().zip(ln_factors) {
+                run.add(self.steps, ln_factor);
             }
         }
         self.steps += 1;
@@ -230,7 +209,7 @@ impl EProcess {
             .iter()
             .flatten()
             .fold(f64::NEG_INFINITY, |sum, run| ln_add_exp(sum, run.ln_mixture));
-        let average = all - ((self.runs.len().max(1) * ALTERNATIVES.len()) as f64).ln();
+        let average = all - ((self.runs.len().max(1) * ALTERNATIVES) as f64).ln();
         ln_add_exp(average, weight_of_later_beginnings(self.steps).ln())
     }
 
@@ -245,7 +224,7 @@ impl EProcess {
             .iter()
             .fold(f64::NEG_INFINITY, |sum, run| ln_add_exp(sum, run.ln_mixture));
         ln_add_exp(
-            all - (ALTERNATIVES.len() as f64).ln(),
+            all - (ALTERNATIVES as f64).ln(),
             weight_of_later_beginnings(self.steps).ln(),
         )
     }
@@ -259,11 +238,14 @@ impl EProcess {
                 leading = quantile;
             }
         }
-        let best = self
-            .runs
-            .get(leading)
-            .and_then(|runs| runs.iter().max_by(|a, b| a.best.0.total_cmp(&b.best.0)));
-        (leading, best.map_or(0, |run| run.best.1))
+        (leading, self.beginning(leading))
+    }
+
+    /// The step at which a feature's change most likely began.
+    pub(crate) fn beginning(&self, feature: usize) -> usize {
+        let runs = self.runs.get(feature);
+        let best = runs.and_then(|runs| runs.iter().max_by(|a, b| a.best.0.total_cmp(&b.best.0)));
+        best.map_or(0, |run| run.best.1)
     }
 }
 
@@ -275,10 +257,7 @@ mod tests {
         vec![Some(Exceedance {
             above,
             requests: 50,
-            null: Null::SameWindow {
-                above: 26.0,
-                below: 25.0,
-            },
+            null: Null::Bound { chance: 0.5 },
         })]
     }
 

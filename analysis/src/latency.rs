@@ -1,32 +1,29 @@
 //! The latency verdict: is the candidate release slower than the baseline on one route, for one source release?
 //!
-//! What is tested, exactly: "no quantile of the candidate lies above the baseline's by more than the floor". Per
-//! window the threshold is the baseline's own `q`-quantile of the *same* window, moved up by the floor and to the
-//! upper edge of its histogram bucket; the candidate's requests above it are counted. If nothing changed, the count
-//! follows a beta-binomial distribution whatever the distribution of latency (order statistics of two samples of
-//! one population), or stays below it; so noise that hits both releases cancels. The threshold's own uncertainty is
-//! inside that distribution, which is why a plain quantile serves and a window of ten requests can be used.
-//! [`crate::e_process`] turns the counts into evidence that may be looked at after each window: P(ever a false
-//! "slower") <= alpha for each watched route.
+//! "Is it slower at all" is tested, "is it worth stating" is decided apart by the estimated size.
 //!
-//! When the releases do not serve at the same time, the threshold is the bound that lies above the quantile of the
-//! baseline's last windows with confidence 1 - alpha / quantiles and above nine of ten of those windows' own quantiles,
-//! and more windows must carry the verdict. Drift beyond the baseline's own restlessness is then counted as the
-//! release's doing: [`ComparisonMode::BeforeAfter`] says so.
+//! Two witnesses must agree. The first counts requests: per stratum (a window, or several on a quiet route) the ranks of the
+//! candidate's requests among the baseline's, and how many of each lie above the median and the ninth decile of the
+//! baseline's last half hour ([`crate::strata`]). If nothing changed these follow known distributions whatever the
+//! distribution of latency, and noise that hits both releases cancels. The second counts blocks of time
+//! ([`crate::blocks`]), so that sessions and a bad minute say little. [`crate::e_process`] makes of both evidence that may be
+//! looked at after each window: P(ever a false "slower") <= the smaller alpha, for each watched route.
+//!
+//! When the releases do not serve at the same time, the baseline's last half hour is what the candidate is compared
+//! with, and its restlessness is part of what is expected without a change ([`crate::latency_reference`]).
+//! [`ComparisonMode::BeforeAfter`] says so.
+//!
+//! What the witnesses are sure of is held back ([`HeldBack`]) while its estimated size is small, while it falls (a release that
+//! starts cold), while levels wander as far by themselves, and, where the baseline is gone, while it grows by itself. A gross
+//! slowdown is stated after fewer blocks.
 //!
 //! Guarantees: a verdict is a pure function of the windows; what it says about a window depends on no later window,
 //! so a verdict computed after a restart dates the slowdown as before. One window never carries a verdict.
 //!
-//! A release that starts cold is slow for a while. The first windows of each instance are given apart
-//! ([`crate::latency_watch::judge_warm_latency`]) and are no evidence; and while the release is young, a window is judged only when those before it
-//! no longer fall. That question is asked of earlier windows alone, so whether a window is judged does not depend on what it
-//! holds, and the bound on false verdicts stays as it is. A cold start that is longer than both, or falls too slowly to be
-//! seen on little traffic, is stated as a slowdown and resolved when it is over.
-//!
-//! Wrong on purpose: (1) requests inside a window count as independent; a disturbance that hits one release alone in
-//! two windows in a row looks like a slow release, and the alert's went-away rule must take it back. (2) The two
-//! releases must receive the same kind of requests; nothing here can see that they do not. (3) For a minute after the
-//! baseline's last request neither mode has evidence. (4) Means are reported but never tested.
+//! Wrong on purpose: (1) a level that one instance keeps for a quarter of an hour is a slow release for all that can be known from
+//! one instance; what is left of such alarms is printed by the example `replay`. (2) The two releases must receive the same
+//! kind of requests; nothing here can see that they do not. (3) What begins ten minutes or more after the release must be
+//! three times as large to be stated. (4) Means are reported but never tested.
 
 use emberline_model::{
     alert::ComparisonMode,
@@ -47,55 +44,57 @@ pub struct LatencyWindow {
 /// When a slowdown is reported, and with which certainty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatencyConfig {
-    /// False-positive probability per watched route, over its whole lifetime.
+    /// False-positive probability per watched route, over its whole lifetime, as far as requests are independent.
     pub alpha: f64,
-    /// Quantiles whose thresholds are tested. p99 needs more requests than most routes have in a window.
+    /// The same as far as blocks of time are; both must be sure.
+    pub block_alpha: f64,
+    /// The same for a gross slowdown, whose blocks are single windows, those of the warm-up included.
+    pub gross_block_alpha: f64,
+    /// Windows of a block. What clings together for longer than this counts as several accidents.
+    pub block_windows: u32,
+    /// Quantiles whose thresholds are tested, beside ranks. p99 needs more requests than most routes have in an hour.
     pub quantiles: Vec<f64>,
-    /// Relative increase that is ignored.
+    /// Relative increase that is not tested, a bucket of a histogram is 2.2 %.
+    pub tested_relative: f64,
+    /// The same when the releases are not live together: drift is no release's doing.
+    pub before_after_tested_relative: f64,
+    /// Estimated relative increase that is worth stating.
     pub floor_relative: f64,
-    /// Increase in seconds that is ignored; the larger of the two floors applies. Half a millisecond is less than one
-    /// time slice of the Linux scheduler: a smaller difference between two processes may come from the core they run
-    /// on. For smaller changes see CPU per request ([`crate::change`]), which has no such floor.
+    /// Estimated increase in seconds that is worth stating; the larger of the two floors applies.
     pub floor_seconds: f64,
+    /// How many times as far as a level wanders by itself the candidate must lie from it.
+    pub wander_factor: f64,
     /// First windows of the candidate that are not judged: caches are cold, connections new.
     pub skip_first_windows: u32,
-    /// Number of windows after the candidate's first one that are not judged while its latency still falls (warm-up).
-    /// 0 disables this.
-    pub settle_windows: u32,
-    /// Windows (or blocks of windows on quiet routes) required for a verdict. This caps the weight of a single one.
-    pub min_windows: u32,
-    /// The same when the releases are not live together.
-    pub before_after_min_windows: u32,
-    /// Windows of the baseline that serve as reference when the releases are not live together.
-    pub before_after_windows: usize,
-    /// A release counts as live for this many windows after its last request.
+    /// Windows of the baseline that serve as reference: thresholds, restlessness, and all there is to compare with when the
+    /// releases are not live together.
+    pub reference_windows: usize,
+    /// A release counts as live for this many windows after its last request, and longer where requests are rare.
     pub live_gap_windows: u32,
     /// Windows are joined until each side has this many requests.
-    pub min_block_requests: u64,
+    pub min_stratum_requests: u64,
     /// Minimum requests of each release in the evidence.
     pub min_requests: u64,
-    /// Share of windows in which another cause slows only one release (1 in 5000 is one in 14 hours); accounted for
-    /// in every window. At 1 in 500 the price, 0.14 nats a window, hides +20 % on a route with widely spread latency,
-    /// and simulated false alarms do not decrease: the floor leaves more room.
-    pub disturbed_share: f64,
 }
 
 impl Default for LatencyConfig {
     fn default() -> LatencyConfig {
         LatencyConfig {
-            alpha: 0.001,
+            alpha: 0.01,
+            block_alpha: 0.01,
+            gross_block_alpha: 0.02,
+            block_windows: 3,
             quantiles: vec![0.5, 0.9],
-            floor_relative: 0.10,
-            floor_seconds: 0.000_5,
+            tested_relative: 0.02,
+            before_after_tested_relative: 0.05,
+            floor_relative: 0.12,
+            floor_seconds: 0.000_05,
+            wander_factor: 5.0,
             skip_first_windows: 1,
-            settle_windows: 0,
-            min_windows: 2,
-            before_after_min_windows: 6,
-            before_after_windows: 30,
+            reference_windows: 180,
             live_gap_windows: 6,
-            min_block_requests: 10,
+            min_stratum_requests: 3,
             min_requests: 20,
-            disturbed_share: 0.000_2,
         }
     }
 }
@@ -114,6 +113,19 @@ pub enum LatencyOutcome {
         /// Requests each release needs in all, roughly, at the present traffic.
         needed_requests: u64,
     },
+}
+
+/// Why evidence of a slowdown is not stated (yet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// A few blocks of time carry it: a bad minute or a few sessions.
+    FewBlocks,
+    /// The estimated growth is below the floor.
+    Small,
+    /// Levels wander as far by themselves: with these instances it cannot be told from that.
+    Wanders,
+    /// It still falls: the release is warming up.
+    Falls,
 }
 
 /// An estimate of a quantile in seconds, with its distribution-free 95 % interval on bucket edges.
@@ -178,6 +190,14 @@ pub struct LatencyVerdict {
     pub e_value_ln_peak: f64,
     /// What it must reach: ln(1 / alpha).
     pub e_value_ln_needed: f64,
+    /// Natural logarithm of the e-value that counts blocks of time and not requests.
+    pub block_e_value_ln: f64,
+    /// What it must reach: ln(1 / block alpha).
+    pub block_e_value_ln_needed: f64,
+    /// Chance that a request to the candidate takes longer than one to the baseline; one half without a change.
+    pub slower_share: Option<f64>,
+    /// Why nothing is stated although the evidence suffices.
+    pub held_back: Option<HeldBack>,
     /// False-positive probability over the whole lifetime.
     pub alpha: f64,
     /// Per tested quantile, over the windows since the change began (all judged windows if there is no verdict).

@@ -6,34 +6,39 @@
 //!
 //! Wrong on purpose: it keeps every judged window, about a kilobyte each, so whoever feeds it for days must bound that.
 //!
-//! One file because it is one machine: each step reads and writes the state that the others do. What is pure of it (quantiles,
-//! e-processes, configuration) stands in files of its own.
+//! One file because it is one machine: each step reads and writes the state that the others do. What is pure of it stands in
+//! files of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use emberline_model::{
     alert::ComparisonMode,
-    histogram::{Histogram, MIN_INDEX, bucket_index, bucket_upper},
+    histogram::{Histogram, MIN_INDEX},
     time::WINDOW_S,
 };
 
 use crate::{
-    e_process::{Cap, EProcess, Exceedance, Null},
-    latency::{
-        JudgedWindow, LatencyConfig, LatencyOutcome, LatencyVerdict, LatencyWindow, QuantileEvidence, estimate_quantile,
-    },
-    statistics::upper_rank,
+    blocks,
+    e_process::{ALTERNATIVES, EProcess},
+    latency::{HeldBack, JudgedWindow, LatencyConfig, LatencyVerdict, LatencyWindow},
+    latency_reference::{EFFECTS, ODDS, Reference, Settled, buckets_of},
+    latency_size::{Pooled, falls},
+    strata::{Counts, Ranks},
 };
 
-/// Share of the baseline's windows that stay below the threshold in before/after mode.
-const RESTLESS_WINDOWS: f64 = 0.9;
+/// The most a stratum says, as a share of what a verdict needs: one window never carries one.
+const MOST_OF_STRATUM: f64 = 0.5;
+/// A release whose requests are rare is live for so many times their mean distance after the last one.
+const RARE: f64 = 8.0;
+/// And at most for so many windows.
+const RARE_MOST_WINDOWS: i64 = 60;
 
-/// Windows of either half of the question whether latency still falls.
-const FALL_WINDOWS: usize = 2;
-/// By so much the later half must be faster to be called falling.
-const FALL: f64 = 1.05;
-/// And by so many standard deviations.
-const FALL_DEVIATIONS: f64 = 2.0;
+/// What takes so many times as long is gross.
+const GROSS: f64 = 2.5;
+/// What begins so many seconds after the release, ...
+const LATE_S: i64 = 600;
+/// ... must be so many times as large.
+const LATE_FLOORS: f64 = 3.0;
 
 /// Judges one route of two releases. Windows may be in any order; windows with the same start (for example of several
 /// instances) are merged. Pass all windows since the candidate's first request, and the baseline's windows before it:
@@ -67,84 +72,127 @@ pub fn judge_warm_latency(
     watch.verdict()
 }
 
-/// Windows judged together: one, or several on a quiet route.
+/// Windows counted together: one, or several on a quiet route.
 #[derive(Debug, Clone)]
-struct Block {
-    mode: ComparisonMode,
-    first: i64,
-    last: i64,
+pub(crate) struct Stratum {
+    pub(crate) mode: ComparisonMode,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
     /// Empty in before/after mode, where the reference serves.
-    baseline: Histogram,
-    candidate: Histogram,
+    pub(crate) baseline: Histogram,
+    pub(crate) candidate: Histogram,
     /// Windows with requests of the candidate.
-    windows: u64,
+    pub(crate) windows: u64,
 }
 
-/// A closed block and what was counted in it.
+/// A closed stratum and what was counted in it.
 #[derive(Debug, Clone)]
-struct JudgedBlock {
-    block: Block,
-    slower: Vec<Option<Exceedance>>,
-    /// Empty in before/after mode.
-    faster: Vec<Option<Exceedance>>,
-    standing: JudgedWindow,
+pub(crate) struct Judged {
+    pub(crate) stratum: Stratum,
+    pub(crate) ranks: Ranks,
+    /// One entry per quantile, where its threshold is known.
+    pub(crate) counts: Vec<Option<Counts>>,
+    pub(crate) standing: JudgedWindow,
 }
 
 /// A stated change: when, and what it rests on.
-#[derive(Debug, Clone, Copy)]
-struct Stated {
-    at: i64,
-    first_block: usize,
-    leading: usize,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Stated {
+    pub(crate) at: i64,
+    pub(crate) first: usize,
+    /// 0 for ranks, then the quantiles.
+    pub(crate) feature: usize,
+}
+
+/// Both witnesses of one direction.
+#[derive(Debug, Clone)]
+pub(crate) struct Witnesses {
+    pub(crate) requests: EProcess,
+    pub(crate) blocks: EProcess,
+}
+
+impl Witnesses {
+    fn new(features: usize) -> Witnesses {
+        Witnesses {
+            requests: EProcess::new(features),
+            blocks: EProcess::new(features),
+        }
+    }
+
+    fn are_sure(&self, config: &LatencyConfig) -> bool {
+        self.requests.ln_value() >= needed_ln(config.alpha) && self.blocks.ln_value() >= needed_ln(config.block_alpha)
+    }
+}
+
+/// Natural logarithm of the e-value needed at `alpha`.
+pub(crate) fn needed_ln(alpha: f64) -> f64 {
+    (1.0 / alpha).ln()
 }
 
 /// A watch over one route of two releases; [`judge_latency`] feeds it a list of windows.
 #[derive(Debug, Clone)]
 pub struct LatencyWatch {
-    config: LatencyConfig,
-    slower: EProcess,
-    faster: EProcess,
-    /// Evidence that there would be, had every request exceeded.
-    possible: EProcess,
-    stated_slower: Option<Stated>,
-    stated_faster: Option<Stated>,
-    open: Option<Block>,
-    blocks: Vec<JudgedBlock>,
+    pub(crate) config: LatencyConfig,
+    pub(crate) slower: Witnesses,
+    pub(crate) faster: Witnesses,
+    /// Evidence that there would be, had every request taken longer.
+    pub(crate) possible: Witnesses,
+    pub(crate) stated_slower: Option<Stated>,
+    pub(crate) stated_faster: Option<Stated>,
+    pub(crate) held_back: Option<HeldBack>,
+    /// Whether a gross slowdown lasts: each window is a block, those of warming instances included.
+    lasting: EProcess,
+    /// Ranks of the windows behind it.
+    newest: Vec<Ranks>,
+    open: Option<Stratum>,
+    /// Windows of the candidate since the baseline's last request, whole blocks that no stratum has taken: it may be gone.
+    silent: Vec<(i64, Histogram)>,
+    /// The block of time that is being filled, by its number.
+    block: Option<(i64, Stratum)>,
+    pub(crate) judged: Vec<Judged>,
     /// What windows showed in which the candidate was warming up.
     warming: Vec<JudgedWindow>,
-    /// The candidate's newest windows, warm or not.
-    newest: VecDeque<Histogram>,
+    /// The newest window.
+    now: i64,
     first_candidate: Option<i64>,
     last_baseline: Option<i64>,
     last_candidate: Option<i64>,
-    reference_windows: VecDeque<Histogram>,
-    reference: Histogram,
-    windows_used: u64,
+    candidates: u64,
+    pub(crate) reference: Reference,
+    /// What a candidate that came later is compared with, once it is needed.
+    pub(crate) settled: Option<Settled>,
+    pub(crate) windows_used: u64,
     windows_skipped: u64,
 }
 
 impl LatencyWatch {
     /// A watch without any windows.
     pub fn new(config: LatencyConfig) -> LatencyWatch {
-        let process = EProcess::new(config.quantiles.len());
+        let witnesses = Witnesses::new(1 + config.quantiles.len());
         LatencyWatch {
-            config,
-            slower: process.clone(),
-            faster: process.clone(),
-            possible: process,
+            slower: witnesses.clone(),
+            faster: witnesses.clone(),
+            possible: witnesses,
             stated_slower: None,
             stated_faster: None,
+            held_back: None,
+            lasting: EProcess::new(1),
+            newest: Vec::new(),
             open: None,
-            blocks: Vec::new(),
+            silent: Vec::new(),
+            block: None,
+            judged: Vec::new(),
             warming: Vec::new(),
-            newest: VecDeque::new(),
+            now: 0,
             first_candidate: None,
             last_baseline: None,
             last_candidate: None,
-            reference_windows: VecDeque::new(),
-            reference: Histogram::new(),
+            candidates: 0,
+            reference: Reference::new(config.reference_windows),
+            settled: None,
             windows_used: 0,
             windows_skipped: 0,
+            config,
         }
     }
 
@@ -155,61 +203,24 @@ impl LatencyWatch {
 
     /// The same, with the candidate's requests to instances that were warming up.
     pub fn push_warming(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram, warming: &Histogram) {
+        self.now = start;
         if baseline.count() > 0 {
             self.last_baseline = Some(start);
         }
-        let first = if candidate.count() + warming.count() > 0 {
-            *self.first_candidate.get_or_insert(start)
-        } else {
-            self.first_candidate.unwrap_or(start)
-        };
-        let settle_s = i64::from(self.config.settle_windows) * WINDOW_S;
-        // What is stated already recovers by falling.
-        if start < first + settle_s && self.stated_slower.is_none() && self.still_falls() {
-            self.windows_skipped += u64::from(candidate.count() > 0);
-            let mut all = candidate.clone();
-            all.merge(warming);
-            self.note_warming(start, baseline, &all);
-        } else {
-            if candidate.count() > 0 {
-                self.last_candidate = Some(start);
-            }
-            self.note_warming(start, baseline, warming);
-            self.judge_window(start, baseline, candidate);
+        if candidate.count() > 0 {
+            self.last_candidate = Some(start);
+            self.candidates += candidate.count();
         }
-        if settle_s > 0 && candidate.count() + warming.count() > 0 {
-            let mut all = candidate.clone();
-            all.merge(warming);
-            self.newest.push_back(all);
-            if self.newest.len() > 2 * FALL_WINDOWS {
-                self.newest.pop_front();
-            }
+        if candidate.count() + warming.count() > 0 {
+            self.first_candidate.get_or_insert(start);
         }
+        self.note_warming(start, baseline, warming);
+        self.note_lasting(baseline, candidate, warming);
+        self.judge_window(start, baseline, candidate);
         if baseline.count() > 0 {
-            self.remember_reference(baseline);
+            self.reference.push(start, baseline);
+            self.settled = None;
         }
-    }
-
-    /// Whether the candidate's newest windows are faster than those before them by more than chance.
-    fn still_falls(&self) -> bool {
-        if self.newest.len() < 2 * FALL_WINDOWS {
-            return false;
-        }
-        let (mut older, mut newer) = (Histogram::new(), Histogram::new());
-        for (at, window) in self.newest.iter().enumerate() {
-            if at < FALL_WINDOWS { &mut older } else { &mut newer }.merge(window);
-        }
-        let (n, m) = (older.count(), newer.count());
-        let least = self.config.min_block_requests.max(1);
-        let Some(median) = older.bucket_at_rank(n.div_ceil(2)).map(bucket_upper) else {
-            return false;
-        };
-        if n < least || m < least {
-            return false;
-        }
-        let slow = newer.count_above(bucket_index(median / FALL).max(MIN_INDEX) - 1) as f64;
-        let deviation = (0.25 * m as f64 * (1.0 + m as f64 / n as f64)).sqrt();
-        slow < 0.5 * m as f64 - FALL_DEVIATIONS * deviation
     }
 
     /// Notes what a window shows of instances that warm up.
@@ -217,25 +228,62 @@ impl LatencyWatch {
         if warming.count() == 0 {
             return;
         }
-        let least = self.config.min_block_requests.max(1);
-        let counts = if baseline.count() >= least {
-            self.exceedances_in_same_window(baseline, warming)
-        } else {
-            self.exceedances_of_reference(warming)
-        };
         let mode = if baseline.count() > 0 {
             ComparisonMode::Concurrent
         } else {
             ComparisonMode::BeforeAfter
         };
-        let leading = self.slower.leading().0;
+        let exceeding = if baseline.count() > 0 {
+            self.exceeds(baseline, warming, 0)
+        } else {
+            self.exceeds(&self.reference.pooled(), warming, 0)
+        };
         self.warming.push(JudgedWindow {
             window: start,
             mode,
-            e_value_ln: self.slower.ln_value(),
-            exceeding: counts.get(leading).copied().flatten().is_some_and(|e| e.holds()),
+            e_value_ln: self.slower.requests.ln_value(),
+            exceeding,
             warming: true,
         });
+    }
+
+    /// Notes whether most of the candidate's requests took longer in a window.
+    fn note_lasting(&mut self, baseline: &Histogram, candidate: &Histogram, warming: &Histogram) {
+        let ranks = match (&self.settled, baseline.count()) {
+            (Some(settled), 0) => self.ranks_of_all(&settled.pooled, candidate, warming),
+            _ => self.ranks_of_all(baseline, candidate, warming),
+        };
+        if ranks.baseline.min(ranks.candidate) > 0 {
+            self.lasting.step([blocks::ln_factors_of_gross(ranks.position())]);
+            self.newest.push(ranks);
+        }
+    }
+
+    fn ranks_of_all(&self, baseline: &Histogram, candidate: &Histogram, warming: &Histogram) -> Ranks {
+        let down = self.down();
+        if warming.count() == 0 {
+            return Ranks::of(baseline, candidate, down);
+        }
+        let mut all = candidate.clone();
+        all.merge(warming);
+        Ranks::of(baseline, &all, down)
+    }
+
+    /// The mode in which a window is judged; `None` while the candidate is silent.
+    fn mode(&self, start: i64) -> Option<ComparisonMode> {
+        let live = |last: Option<i64>, seconds_per_request: Option<f64>| {
+            let rare = seconds_per_request.map_or(0, |seconds| (RARE * seconds / WINDOW_S as f64) as i64);
+            let gap = i64::from(self.config.live_gap_windows).max(rare.min(RARE_MOST_WINDOWS));
+            last.is_some_and(|last| last > start - gap * WINDOW_S)
+        };
+        let served_s = (start + WINDOW_S - self.first_candidate?) as f64;
+        if !live(self.last_candidate, Some(served_s / self.candidates.max(1) as f64)) {
+            return None;
+        }
+        Some(match live(self.last_baseline, self.reference.seconds_per_request()) {
+            true => ComparisonMode::Concurrent,
+            false => ComparisonMode::BeforeAfter,
+        })
     }
 
     fn judge_window(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
@@ -247,333 +295,370 @@ impl LatencyWatch {
             self.windows_skipped += served;
             return;
         }
-        let live_since = start - i64::from(self.config.live_gap_windows) * WINDOW_S;
-        let live = |last: Option<i64>| last.is_some_and(|last| last > live_since);
-        if !live(self.last_candidate) {
+        let Some(mode) = self.mode(start) else {
+            self.block = None;
             return self.drop_open();
-        }
-        let mode = if live(self.last_baseline) {
-            ComparisonMode::Concurrent
-        } else {
-            ComparisonMode::BeforeAfter
         };
         if self.open.as_ref().is_some_and(|open| open.mode != mode) {
             self.drop_open();
+            self.block = None;
+            if mode == ComparisonMode::BeforeAfter {
+                for (start, candidate) in std::mem::take(&mut self.silent) {
+                    self.take(start, mode, &Histogram::new(), &candidate);
+                }
+            }
         }
-        let open = self.open.get_or_insert_with(|| Block {
-            mode,
-            first: start,
-            last: start,
-            baseline: Histogram::new(),
-            candidate: Histogram::new(),
-            windows: 0,
-        });
-        open.last = start;
-        open.baseline.merge(baseline);
-        open.candidate.merge(candidate);
-        open.windows += served;
-        let least = self.config.min_block_requests.max(1);
-        let against = match mode {
-            ComparisonMode::Concurrent => open.baseline.count(),
-            ComparisonMode::BeforeAfter => self.reference.count(),
+        if mode == ComparisonMode::Concurrent {
+            if baseline.count() > 0 {
+                self.silent.clear();
+            } else if !self.silent.is_empty() || start.rem_euclid(self.block_s()) == 0 {
+                self.silent.push((start, candidate.clone()));
+            }
+        }
+        self.take(start, mode, baseline, candidate);
+        self.state();
+    }
+
+    /// Takes a window into its stratum and its block, and judges what is full.
+    fn take(&mut self, start: i64, mode: ComparisonMode, baseline: &Histogram, candidate: &Histogram) {
+        self.fill_block(start, mode, baseline, candidate);
+        let open = self.open.get_or_insert_with(|| Stratum::new(mode, start));
+        open.add(start, baseline, candidate);
+        let least = self.config.min_stratum_requests.max(1);
+        let is_full = match mode {
+            ComparisonMode::Concurrent => open.baseline.count() >= least,
+            // A level of its own belongs to a block and not to each window.
+            ComparisonMode::BeforeAfter => self.ends_block(start),
         };
-        if open.candidate.count() >= least
-            && against >= least
-            && let Some(block) = self.open.take()
-        {
-            self.judge_block(block);
+        let open = self.open.take_if(|open| is_full && open.candidate.count() >= least);
+        if let Some(stratum) = open {
+            match mode {
+                ComparisonMode::Concurrent => {
+                    self.silent.clear();
+                    self.judge_concurrent(stratum);
+                }
+                ComparisonMode::BeforeAfter => self.judge_after(stratum),
+            }
         }
+        if self.ends_block(start)
+            && let Some((_, block)) = self.block.take()
+            && block.mode == ComparisonMode::Concurrent
+        {
+            self.witness(&block);
+        }
+    }
+
+    fn ends_block(&self, start: i64) -> bool {
+        let block_s = self.block_s();
+        (start + WINDOW_S).rem_euclid(block_s) == 0
+    }
+
+    pub(crate) fn block_s(&self) -> i64 {
+        i64::from(self.config.block_windows.max(1)) * WINDOW_S
+    }
+
+    fn fill_block(&mut self, start: i64, mode: ComparisonMode, baseline: &Histogram, candidate: &Histogram) {
+        let number = start.div_euclid(self.block_s());
+        // Windows may be missing, and longer than ours.
+        if self.block.as_ref().is_some_and(|(at, _)| *at != number)
+            && let Some((_, block)) = self.block.take()
+            && block.mode == ComparisonMode::Concurrent
+        {
+            self.witness(&block);
+        }
+        let (_, block) = self.block.get_or_insert_with(|| (number, Stratum::new(mode, start)));
+        block.add(start, baseline, candidate);
     }
 
     fn drop_open(&mut self) {
         self.windows_skipped += self.open.take().map_or(0, |open| open.windows);
     }
 
-    fn remember_reference(&mut self, baseline: &Histogram) {
-        self.reference_windows.push_back(baseline.clone());
-        if self.reference_windows.len() > self.config.before_after_windows.max(1) {
-            self.reference_windows.pop_front();
-        }
-        self.reference = Histogram::new();
-        self.reference_windows
-            .iter()
-            .for_each(|window| self.reference.merge(window));
+    /// Buckets that the candidate is moved down by before it is compared.
+    fn down(&self) -> i16 {
+        buckets_of(self.config.tested_relative)
     }
 
-    fn judge_block(&mut self, block: Block) {
-        let (alpha, share) = (self.config.alpha, self.config.disturbed_share);
-        let (slower, faster, cap) = match block.mode {
-            ComparisonMode::Concurrent => (
-                self.exceedances_in_same_window(&block.baseline, &block.candidate),
-                self.exceedances_in_same_window(&block.candidate, &block.baseline),
-                Cap::new(alpha, self.config.min_windows, share),
-            ),
-            ComparisonMode::BeforeAfter => (
-                self.exceedances_of_reference(&block.candidate),
-                Vec::new(),
-                Cap::new(alpha, self.config.before_after_min_windows, share),
-            ),
-        };
-        let possible: Vec<_> = slower.iter().map(|e| e.map(Exceedance::at_most)).collect();
-        self.slower.push(&slower, cap);
-        self.possible.push(&possible, cap);
-        // Keeps its steps in line with the blocks; a block without entries is a factor of one.
-        let nothing = vec![None; self.config.quantiles.len()];
-        self.faster
-            .push(if faster.is_empty() { &nothing } else { &faster }, cap);
+    fn thresholds(&self) -> Vec<Option<i16>> {
+        let least = self.config.min_requests;
+        self.config
+            .quantiles
+            .iter()
+            .map(|&q| self.reference.threshold(q, least))
+            .collect()
+    }
 
-        let leading = self
+    fn judge_concurrent(&mut self, stratum: Stratum) {
+        let down = self.down();
+        let (b, c) = (&stratum.baseline, &stratum.candidate);
+        let thresholds = self.thresholds();
+        let most = MOST_OF_STRATUM * needed_ln(self.config.alpha);
+        let cut = |factors: [f64; ALTERNATIVES]| factors.map(|ln| ln.min(most));
+        let (ranks, back) = (Ranks::of(b, c, down), Ranks::of(c, b, down));
+        let count = |(b, c): (&Histogram, &Histogram)| -> Vec<Option<Counts>> {
+            thresholds.iter().map(|t| t.map(|t| counts(b, c, t, down))).collect()
+        };
+        let (up, down) = (count((b, c)), count((c, b)));
+        let factors = |ranks: &Ranks, counts: &[Option<Counts>]| -> Vec<[f64; ALTERNATIVES]> {
+            let of_counts = counts
+                .iter()
+                .map(|c| cut(c.map_or([0.0; ALTERNATIVES], |c| c.ln_factors(ODDS))));
+            std::iter::once(cut(EFFECTS.map(|effect| ranks.ln_factor(effect))))
+                .chain(of_counts)
+                .collect()
+        };
+        self.slower.requests.step(factors(&ranks, &up));
+        self.faster.requests.step(factors(&back, &down));
+        let (most_ranks, most_counts) = at_most(&ranks, &up);
+        self.possible.requests.step(factors(&most_ranks, &most_counts));
+        self.keep(stratum, ranks, up);
+    }
+
+    fn witness(&mut self, block: &Stratum) {
+        let (b, c) = (&block.baseline, &block.candidate);
+        if b.count().min(c.count()) == 0 {
+            return;
+        }
+        let down = self.down();
+        let thresholds = self.thresholds();
+        let positions = |b: &Histogram, c: &Histogram| {
+            let of_counts = thresholds
+                .iter()
+                .map(|t| t.map_or(0.5, |t| counts(b, c, t, down).position()));
+            let all: Vec<f64> = std::iter::once(Ranks::of(b, c, down).position())
+                .chain(of_counts)
+                .collect();
+            all.into_iter().map(blocks::ln_factors)
+        };
+        self.slower.blocks.step(positions(b, c));
+        self.faster.blocks.step(positions(c, b));
+        let sure = vec![blocks::ln_factors(1.0); 1 + thresholds.len()];
+        self.possible.blocks.step(sure);
+    }
+
+    /// A block of a candidate whose baseline is gone.
+    fn judge_after(&mut self, stratum: Stratum) {
+        if self.settled.is_none() {
+            let down = buckets_of(self.config.before_after_tested_relative);
+            let (quantiles, least) = (&self.config.quantiles, self.config.min_requests);
+            self.settled = self.reference.settled(quantiles, self.block_s(), down, least);
+        }
+        let Some(settled) = &self.settled else {
+            self.windows_skipped += stratum.windows;
+            return;
+        };
+        let most = MOST_OF_STRATUM * needed_ln(self.config.alpha);
+        let (ranks, by_ranks) = settled.by_ranks(&stratum.candidate);
+        let mut factors = vec![by_ranks.ln_factors];
+        let mut positions = vec![by_ranks.position];
+        let mut all_counts = Vec::new();
+        for at in 0..self.config.quantiles.len() {
+            let compared = settled.by_threshold(at, &stratum.candidate);
+            factors.push(compared.as_ref().map_or([0.0; ALTERNATIVES], |(_, c)| c.ln_factors));
+            positions.push(compared.as_ref().map_or(0.5, |(_, c)| c.position));
+            all_counts.push(compared.map(|(counts, _)| counts));
+        }
+        let cut = |factors: [f64; ALTERNATIVES]| factors.map(|ln| ln.min(most));
+        self.slower.requests.step(factors.into_iter().map(cut));
+        self.slower.blocks.step(positions.into_iter().map(blocks::ln_factors));
+        let sure = vec![[most; ALTERNATIVES]; 1 + self.config.quantiles.len()];
+        self.possible.requests.step(sure);
+        let sure = vec![blocks::ln_factors(1.0); 1 + self.config.quantiles.len()];
+        self.possible.blocks.step(sure);
+        // Keeps its steps in line: a stratum that says nothing is a factor of one.
+        let nothing = || vec![[0.0; ALTERNATIVES]; 1 + self.config.quantiles.len()];
+        self.faster.requests.step(nothing());
+        self.faster.blocks.step(nothing());
+        self.keep(stratum, ranks, all_counts);
+    }
+
+    fn keep(&mut self, stratum: Stratum, ranks: Ranks, counts: Vec<Option<Counts>>) {
+        let feature = self
             .stated_slower
-            .map_or_else(|| self.slower.leading().0, |stated| stated.leading);
+            .map_or_else(|| self.slower.requests.leading().0, |stated| stated.feature);
+        let exceeding = match (stratum.mode, &self.settled) {
+            (ComparisonMode::BeforeAfter, Some(settled)) => self.exceeds(&settled.pooled, &stratum.candidate, feature),
+            _ => self.exceeds(&stratum.baseline, &stratum.candidate, feature),
+        };
+        self.windows_used += stratum.windows;
         let standing = JudgedWindow {
-            window: block.last,
-            mode: block.mode,
-            e_value_ln: self.slower.ln_value(),
-            exceeding: slower.get(leading).copied().flatten().is_some_and(|e| e.holds()),
+            window: stratum.last,
+            mode: stratum.mode,
+            e_value_ln: self.slower.requests.ln_value(),
+            exceeding,
             warming: false,
         };
-        self.windows_used += block.windows;
-        self.blocks.push(JudgedBlock {
-            block,
-            slower,
-            faster,
+        self.judged.push(Judged {
+            stratum,
+            ranks,
+            counts,
             standing,
         });
-        if self.stated_slower.is_none() {
-            self.stated_slower = self.state(&self.slower, Direction::Slower);
+    }
+
+    /// Whether more of the candidate's requests than expected lie above the baseline's by what is worth stating.
+    fn exceeds(&self, baseline: &Histogram, candidate: &Histogram, feature: usize) -> bool {
+        let down = buckets_of(self.config.floor_relative);
+        match feature
+            .checked_sub(1)
+            .and_then(|at| self.thresholds().get(at).copied().flatten())
+        {
+            Some(threshold) if feature > 1 => counts(baseline, candidate, threshold, down / 2).effect() > 0.0,
+            _ => Ranks::of(baseline, candidate, down).effect() > 0.0,
         }
-        if self.stated_faster.is_none() {
-            self.stated_faster = self.state(&self.faster, Direction::Faster);
-        }
     }
 
-    /// Counts against the baseline's quantile of the same block.
-    fn exceedances_in_same_window(&self, reference: &Histogram, judged: &Histogram) -> Vec<Option<Exceedance>> {
-        let n = reference.count();
-        let count = |&q: &f64| {
-            let rank = ((q * n as f64).ceil() as u64).clamp(1, n.max(1));
-            let null = Null::SameWindow {
-                above: (n + 1 - rank) as f64,
-                below: rank as f64,
-            };
-            let quantile = reference.bucket_at_rank(rank).map_or(0.0, bucket_upper);
-            (n > 0).then(|| self.exceedance(quantile, judged, null))
-        };
-        self.config.quantiles.iter().map(count).collect()
-    }
-
-    /// Counts against a bound on the quantile of the baseline's last windows.
-    fn exceedances_of_reference(&self, judged: &Histogram) -> Vec<Option<Exceedance>> {
-        let confidence = 1.0 - self.config.alpha / self.config.quantiles.len().max(1) as f64;
-        let count = |&q: &f64| {
-            let rank = upper_rank(self.reference.count(), q, confidence)?;
-            let bound = self.reference.bucket_at_rank(rank).map_or(0.0, bucket_upper);
-            let restless = self.restless_quantile(q);
-            Some(self.exceedance(bound.max(restless), judged, Null::Bound { chance: 1.0 - q }))
-        };
-        self.config.quantiles.iter().map(count).collect()
-    }
-
-    /// The quantile in the baseline's restless windows: the one that nine of ten of its windows (joined where they
-    /// are small) stay below. A candidate must leave the range in which the baseline wandered by itself.
-    fn restless_quantile(&self, q: f64) -> f64 {
-        let mut quantiles = Vec::new();
-        let mut joined = Histogram::new();
-        for window in &self.reference_windows {
-            joined.merge(window);
-            if joined.count() >= self.config.min_block_requests {
-                let rank = ((q * joined.count() as f64).ceil() as u64).max(1);
-                quantiles.push(joined.bucket_at_rank(rank).map_or(0.0, bucket_upper));
-                joined = Histogram::new();
+    /// States what the newest windows complete.
+    fn state(&mut self) {
+        if self.stated_slower.is_none() && self.slower.requests.ln_value() >= needed_ln(self.config.alpha) {
+            match self.may_state().or_else(|why| self.is_gross().ok_or(why)) {
+                Ok(stated) => (self.stated_slower, self.held_back) = (Some(stated), None),
+                Err(why) => self.held_back = Some(why),
             }
         }
-        quantiles.sort_by(f64::total_cmp);
-        let at = (RESTLESS_WINDOWS * quantiles.len() as f64).ceil() as usize;
-        quantiles.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
-    }
-
-    fn exceedance(&self, quantile: f64, judged: &Histogram, null: Null) -> Exceedance {
-        let threshold = self.above_floor(quantile);
-        let bucket = if threshold > 0.0 {
-            bucket_index(threshold)
-        } else {
-            MIN_INDEX - 1
-        };
-        Exceedance {
-            above: judged.count_above(bucket),
-            requests: judged.count(),
-            null,
+        if self.stated_faster.is_none() && self.faster.are_sure(&self.config) {
+            let (feature, first) = self.faster.requests.leading();
+            let pooled = self.pool(&self.judged[first.min(self.judged.len())..]);
+            if pooled.is_large_enough(&self.config) && pooled.turned().is_worth_stating(&self.config, 1.0) {
+                let at = self.now;
+                self.stated_faster = Some(Stated { at, first, feature });
+            }
         }
     }
 
-    /// The value that a growth worth stating must pass.
-    fn above_floor(&self, seconds: f64) -> f64 {
-        (seconds * (1.0 + self.config.floor_relative)).max(seconds + self.config.floor_seconds)
+    /// The slowdown that the evidence carries, or why it is not stated.
+    fn may_state(&self) -> Result<Stated, HeldBack> {
+        if !self.slower.are_sure(&self.config) {
+            return Err(HeldBack::FewBlocks);
+        }
+        let mut why = HeldBack::Small;
+        for feature in 0..=self.config.quantiles.len() {
+            if self.slower.requests.ln_value_of(feature) < needed_ln(self.config.alpha) {
+                continue;
+            }
+            let first = self.slower.requests.beginning(feature);
+            let evidence = &self.judged[first.min(self.judged.len())..];
+            // What is cheap to know is asked first.
+            if self.falls(feature, evidence) {
+                why = HeldBack::Falls;
+                continue;
+            }
+            let pooled = self.pool(evidence);
+            if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, self.floors(evidence)) {
+                continue;
+            }
+            // Blocks that are alike say less than their number.
+            let likeness = self.likeness(feature, first);
+            if self.slower.blocks.ln_value() < likeness * needed_ln(self.config.block_alpha) {
+                why = HeldBack::FewBlocks;
+                continue;
+            }
+            if self.wanders(feature, first) || self.drifts(feature) {
+                why = HeldBack::Wanders;
+                continue;
+            }
+            return Ok(Stated {
+                at: self.now,
+                first,
+                feature,
+            });
+        }
+        Err(why)
     }
 
-    /// Whether the newest block completes a verdict.
-    fn state(&self, process: &EProcess, direction: Direction) -> Option<Stated> {
-        if process.ln_value() < (1.0 / self.config.alpha).ln() {
+    /// A slowdown so large that fewer blocks carry it: the requests take twice as long, in each window, and it does not fall.
+    fn is_gross(&self) -> Option<Stated> {
+        if self.lasting.ln_value() < needed_ln(self.config.gross_block_alpha) {
             return None;
         }
-        let (leading, first_block) = process.leading();
-        let evidence = self.blocks.get(first_block..)?;
-        let carries = |block: &&JudgedBlock| {
-            let counts = if direction == Direction::Slower {
-                &block.slower
-            } else {
-                &block.faster
-            };
-            counts.get(leading).copied().flatten().is_some_and(|e| e.holds())
-        };
-        if evidence.iter().filter(carries).count() < self.config.min_windows as usize {
-            return None;
-        }
-        let (baseline, candidate, _) = self.pool(evidence);
-        if baseline.count().min(candidate.count()) < self.config.min_requests {
-            return None;
-        }
-        // The evidence as it will be shown must agree; it can disagree when traffic moves between quiet and busy hours.
-        let (slow, fast) = if direction == Direction::Slower {
-            (&candidate, &baseline)
-        } else {
-            (&baseline, &candidate)
-        };
-        let quantile = self.config.quantiles[leading];
-        let agrees = slow.quantile(quantile)? > self.above_floor(fast.quantile(quantile)?);
-        agrees.then_some(Stated {
-            at: evidence.last()?.block.last,
-            first_block,
-            leading,
-        })
+        let (feature, first) = self.slower.requests.leading();
+        let evidence = self.judged.get(first..)?;
+        let pooled = self.pool(evidence);
+        let is_gross = pooled.is_large_enough(&self.config)
+            && pooled.is_worth_stating(&self.config, self.floors(evidence))
+            && pooled.times() >= GROSS;
+        let since = self.newest.get(self.lasting.beginning(0)..)?;
+        let at = self.now;
+        (is_gross && !falls(since) && !self.falls(feature, evidence)).then_some(Stated { at, first, feature })
     }
 
-    /// Durations of both releases behind some blocks. One before/after block makes all of it before/after: the
-    /// reference must not be counted once per block.
-    fn pool(&self, blocks: &[JudgedBlock]) -> (Histogram, Histogram, ComparisonMode) {
-        let (mut baseline, mut candidate) = (Histogram::new(), Histogram::new());
-        for judged in blocks {
-            baseline.merge(&judged.block.baseline);
-            candidate.merge(&judged.block.candidate);
+    /// How many floors a slowdown must be: a release brings it along, and what begins later may have another cause.
+    fn floors(&self, evidence: &[Judged]) -> f64 {
+        let begins = evidence.first().map_or(0, |judged| judged.stratum.first);
+        let is_late = self.first_candidate.is_some_and(|first| begins > first + LATE_S);
+        if is_late { LATE_FLOORS } else { 1.0 }
+    }
+
+    /// Durations of both releases behind some strata. One before/after stratum makes all of it before/after: the
+    /// reference must not be counted once per stratum.
+    pub(crate) fn pool(&self, strata: &[Judged]) -> Pooled {
+        let mut pooled = Pooled::default();
+        for judged in strata {
+            pooled.baseline.merge(&judged.stratum.baseline);
+            pooled.candidate.merge(&judged.stratum.candidate);
         }
-        if blocks
+        if strata
             .iter()
-            .any(|judged| judged.block.mode == ComparisonMode::BeforeAfter)
+            .any(|judged| judged.stratum.mode == ComparisonMode::BeforeAfter)
         {
-            return (self.reference.clone(), candidate, ComparisonMode::BeforeAfter);
+            pooled.baseline = self.reference.pooled();
+            pooled.mode = ComparisonMode::BeforeAfter;
         }
-        (baseline, candidate, ComparisonMode::Concurrent)
+        pooled
     }
 
-    /// The verdict on all windows so far.
-    pub fn verdict(&self) -> LatencyVerdict {
-        let needed = (1.0 / self.config.alpha).ln();
-        let (outcome, stated) = match (self.stated_slower, self.stated_faster) {
-            (Some(slower), _) => (LatencyOutcome::Slower, Some(slower)),
-            (None, Some(faster)) => (LatencyOutcome::Faster, Some(faster)),
-            (None, None) => (self.nothing_stated(needed), None),
-        };
-        let direction = if outcome == LatencyOutcome::Faster {
-            Direction::Faster
-        } else {
-            Direction::Slower
-        };
-        let process = if direction == Direction::Faster {
-            &self.faster
-        } else {
-            &self.slower
-        };
-        let evidence = &self.blocks[stated.map_or(0, |stated| stated.first_block)..];
-        let (baseline, candidate, mode) = self.pool(evidence);
-        let leading = stated.map_or_else(|| process.leading().0, |stated| stated.leading);
-        let quantiles: Vec<QuantileEvidence> = (0..self.config.quantiles.len())
-            .map(|at| self.quantile_evidence(at, evidence, direction, process, (&baseline, &candidate)))
-            .collect();
-        let shift = quantiles
-            .get(leading)
-            .and_then(|q| Some(q.candidate?.value - q.baseline?.value));
-        LatencyVerdict {
-            outcome,
-            mode,
-            fired_at_window: stated.map(|stated| stated.at),
-            since_window: stated.and_then(|_| evidence.first()).map(|judged| judged.block.first),
-            e_value_ln: process.ln_value(),
-            e_value_ln_peak: process.ln_peak(),
-            e_value_ln_needed: needed,
-            alpha: self.config.alpha,
-            leading_quantile: self.config.quantiles.get(leading).copied(),
-            quantiles,
-            shift_seconds: shift,
-            mean_shift_seconds: candidate.mean().and_then(|mean| Some(mean - baseline.mean()?)),
-            n_baseline: baseline.count(),
-            n_candidate: candidate.count(),
-            baseline,
-            candidate,
-            windows_used: self.windows_used,
-            windows_skipped: self.windows_skipped + self.open.as_ref().map_or(0, |open| open.windows),
-            judged: self.judged(),
-        }
+    pub(crate) fn skipped(&self) -> u64 {
+        self.windows_skipped + self.open.as_ref().map_or(0, |open| open.windows)
     }
 
     /// What stood after each window, those of warming instances included.
-    fn judged(&self) -> Vec<JudgedWindow> {
-        let blocks = self.blocks.iter().map(|judged| judged.standing);
-        let mut judged: Vec<JudgedWindow> = self.warming.iter().copied().chain(blocks).collect();
-        judged.sort_by_key(|judged| judged.window);
-        judged
-    }
-
-    fn nothing_stated(&self, needed_ln: f64) -> LatencyOutcome {
-        let least = self
-            .config
-            .min_requests
-            .max(self.config.min_block_requests * u64::from(self.config.min_windows));
-        let (baseline, candidate, _) = self.pool(&self.blocks);
-        let seen = baseline.count().min(candidate.count());
-        if self.possible.ln_peak() >= needed_ln && seen >= least {
-            return LatencyOutcome::NoChange;
-        }
-        let blocks = self.blocks.len() as f64;
-        if seen == 0 {
-            return LatencyOutcome::TooFewSamples { needed_requests: least };
-        }
-        let blocks_needed = (blocks * needed_ln / self.possible.ln_peak().max(0.1))
-            .ceil()
-            .max(blocks + 1.0);
-        let needed = (seen as f64 / blocks * blocks_needed).ceil() as u64;
-        LatencyOutcome::TooFewSamples {
-            needed_requests: needed.max(least),
-        }
-    }
-
-    fn quantile_evidence(
-        &self,
-        at: usize,
-        evidence: &[JudgedBlock],
-        direction: Direction,
-        process: &EProcess,
-        (baseline, candidate): (&Histogram, &Histogram),
-    ) -> QuantileEvidence {
-        let quantile = self.config.quantiles[at];
-        let counts = |judged: &JudgedBlock| match direction {
-            Direction::Slower => judged.slower.get(at).copied().flatten(),
-            Direction::Faster => judged.faster.get(at).copied().flatten(),
-        };
-        let all: Vec<Exceedance> = evidence.iter().filter_map(counts).collect();
-        QuantileEvidence {
-            quantile,
-            baseline: estimate_quantile(baseline, quantile),
-            candidate: estimate_quantile(candidate, quantile),
-            exceedances: all.iter().map(|e| e.above).sum(),
-            expected: all.iter().map(|e| e.null.share() * e.requests as f64).sum(),
-            requests: all.iter().map(|e| e.requests).sum(),
-            e_value_ln: process.ln_value_of(at),
-        }
+    pub(crate) fn standings(&self) -> Vec<JudgedWindow> {
+        let strata = self.judged.iter().map(|judged| judged.standing);
+        let mut all: Vec<JudgedWindow> = self.warming.iter().copied().chain(strata).collect();
+        all.sort_by_key(|judged| judged.window);
+        all
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Slower,
-    Faster,
+impl Stratum {
+    fn new(mode: ComparisonMode, start: i64) -> Stratum {
+        Stratum {
+            mode,
+            first: start,
+            last: start,
+            baseline: Histogram::new(),
+            candidate: Histogram::new(),
+            windows: 0,
+        }
+    }
+
+    fn add(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
+        self.last = start;
+        self.baseline.merge(baseline);
+        self.candidate.merge(candidate);
+        self.windows += u64::from(candidate.count() > 0);
+    }
+}
+
+/// Requests above one threshold; the candidate's durations are moved down first.
+pub(crate) fn counts(baseline: &Histogram, candidate: &Histogram, threshold: i16, down: i16) -> Counts {
+    let of = |histogram: &Histogram, threshold: i16| (histogram.count_above(threshold), histogram.count());
+    Counts {
+        baseline: of(baseline, threshold),
+        candidate: of(candidate, threshold.saturating_add(down).max(MIN_INDEX - 1)),
+    }
+}
+
+/// The same stratum as if every request of the candidate had taken longer than any of the baseline.
+fn at_most(ranks: &Ranks, counts: &[Option<Counts>]) -> (Ranks, Vec<Option<Counts>>) {
+    let pairs = ranks.baseline as f64 * ranks.candidate as f64;
+    let most = Ranks {
+        slower_pairs: pairs,
+        ..*ranks
+    };
+    let exceeding = |counts: Counts| Counts {
+        candidate: (counts.candidate.1, counts.candidate.1),
+        ..counts
+    };
+    (most, counts.iter().map(|counts| counts.map(exceeding)).collect())
 }

@@ -7,6 +7,7 @@
 
 pub mod alert_state;
 pub mod attribution;
+mod blocks;
 pub mod change;
 pub mod compare;
 pub mod cost_shift;
@@ -15,9 +16,14 @@ pub mod errors;
 pub mod fold;
 pub mod functions;
 pub mod latency;
+mod latency_reference;
+mod latency_size;
+mod latency_verdict;
 pub mod latency_watch;
 mod least_change;
 mod parts;
 mod paths;
 mod sentence;
 pub mod statistics;
+mod strata;
+mod wander;

@@ -135,6 +135,12 @@ pub fn ln_beta_binomial_ratio(successes: u64, trials: u64, null: (f64, f64), alt
     rising(alternative.0, k) + rising(alternative.1, rest) - rising(null.0, k) - rising(null.1, rest)
 }
 
+/// Natural logarithm of the number of ways to choose `k` of `n`.
+pub fn ln_choose(n: u64, k: u64) -> f64 {
+    let ln_factorial = |of: u64| ln_gamma(of as f64 + 1.0);
+    ln_factorial(n) - ln_factorial(k) - ln_factorial(n - k)
+}
+
 /// Benjamini–Hochberg adjusted p-values, in the order given: calling everything with an adjusted value of at
 /// most `x` a change keeps the expected share of false ones among them at `x`.
 ///

@@ -61,34 +61,25 @@ pub struct VerdictConfig {
 }
 
 impl VerdictConfig {
-    /// The defaults with another warm-up. Without any, a release is also judged while it is still getting faster.
+    /// The defaults with another warm-up.
     pub fn with_warm_up(warm_up: Duration) -> VerdictConfig {
-        let mut config = VerdictConfig {
+        VerdictConfig {
             warm_up,
             ..VerdictConfig::default()
-        };
-        if warm_up.is_zero() {
-            config.latency.settle_windows = 0;
         }
-        config
     }
 }
 
 impl Default for VerdictConfig {
     fn default() -> VerdictConfig {
-        let latency = LatencyConfig {
-            // After the warm-up: while a release goes on getting faster, it is not judged.
-            settle_windows: 30,
-            ..LatencyConfig::default()
-        };
+        let latency = LatencyConfig::default();
         VerdictConfig {
             warm_up: Duration::from_secs(45),
             watch: Duration::from_secs(6 * 3600),
             min_source_requests: latency.min_requests,
             latency,
             errors: ErrorConfig::default(),
-            // One more window that shows it: the e-process has been through two already, and a burst that outlives
-            // three windows is worth a look.
+            // One more window that shows it: blocks of time have confirmed it already.
             alert: AlertConfig {
                 confirm_windows: 1,
                 ..AlertConfig::default()

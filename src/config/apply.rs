@@ -124,6 +124,7 @@ fn verdicts(settings: &Settings) -> VerdictConfig {
     config.min_source_requests = verdicts.min_source_requests;
     config.own_code = settings.web.own_code.clone();
     config.latency.alpha = verdicts.latency_alpha;
+    config.latency.block_alpha = verdicts.latency_block_alpha;
     config.latency.floor_relative = verdicts.latency_floor_relative;
     config.latency.floor_seconds = verdicts.latency_floor_ms / 1_000.0;
     config.latency.min_requests = verdicts.latency_min_requests;

@@ -365,12 +365,14 @@ settings! {
         evidence_windows: u64 = 30, Within(0.0, 8_640.0);
         /// Minimum requests to each release before a caller is judged separately.
         min_source_requests: u64 = 20, Within(1.0, MANY);
-        /// False-positive probability of latency alerts per watched route, over its whole lifetime.
-        latency_alpha: f64 = 0.001, Within(1e-9, 0.1);
-        /// Relative latency increase below which no alert is raised.
-        latency_floor_relative: f64 = 0.1, Within(0.0, 10.0);
-        /// Latency increase in milliseconds below which no alert is raised; the larger of the two floors applies.
-        latency_floor_ms: f64 = 0.5, Within(0.0, 60_000.0);
+        /// False-positive probability of latency alerts per watched route, over its whole lifetime, as far as requests are independent.
+        latency_alpha: f64 = 0.01, Within(1e-9, 0.1);
+        /// The same as far as blocks of 30 s are independent; a latency alert needs both.
+        latency_block_alpha: f64 = 0.01, Within(1e-9, 0.1);
+        /// Estimated relative latency increase below which no alert is raised.
+        latency_floor_relative: f64 = 0.12, Within(0.0, 10.0);
+        /// Estimated latency increase in milliseconds below which no alert is raised; the larger of the two floors applies.
+        latency_floor_ms: f64 = 0.05, Within(0.0, 60_000.0);
         /// Minimum requests per release in the evidence before a latency alert is raised.
         latency_min_requests: u64 = 20, Within(1.0, MANY);
         /// False-positive probability of error alerts per watched route, over its whole lifetime.

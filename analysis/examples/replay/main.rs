@@ -18,11 +18,17 @@ struct Options {
     runs: u64,
     parts: Vec<String>,
     config: LatencyConfig,
+    /// Rows whose name contains this.
+    only: Option<String>,
 }
 
 impl Options {
     fn wants(&self, part: &str) -> bool {
         self.parts.is_empty() || self.parts.iter().any(|p| p == part)
+    }
+    /// Whether a row was asked for.
+    fn shows(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
     fn has(&self, flag: &str) -> bool {
         self.parts.iter().any(|p| p == flag)
@@ -31,17 +37,24 @@ impl Options {
 
 fn main() {
     let mut runs = 200;
-    let mut parts = Vec::new();
+    let (mut parts, mut only) = (Vec::new(), None);
+    let mut config = LatencyConfig::default();
     for argument in std::env::args().skip(1) {
-        match argument.parse() {
-            Ok(n) => runs = n,
-            Err(_) => parts.push(argument),
+        if let Some(name) = argument.strip_prefix("only=") {
+            only = Some(name.to_owned());
+        } else if let Some((name, value)) = argument.split_once('=') {
+            set(&mut config, name, value);
+        } else if let Ok(n) = argument.parse() {
+            runs = n;
+        } else {
+            parts.push(argument);
         }
     }
     let options = Options {
         runs,
         parts,
-        config: LatencyConfig::default(),
+        config,
+        only,
     };
     if options.wants("quiet") {
         quiet(&options);
@@ -51,6 +64,24 @@ fn main() {
     }
     if options.wants("found") {
         found(&options);
+    }
+}
+
+/// Sets one setting of the verdict, to see what it buys and costs.
+fn set(config: &mut LatencyConfig, name: &str, value: &str) {
+    let Ok(value) = value.parse::<f64>() else {
+        panic!("{name}: {value} is no number");
+    };
+    match name {
+        "alpha" => config.alpha = value,
+        "block_alpha" => config.block_alpha = value,
+        "block_windows" => config.block_windows = value as u32,
+        "tested" => config.tested_relative = value,
+        "tested_after" => config.before_after_tested_relative = value,
+        "floor" => config.floor_relative = value,
+        "wander" => config.wander_factor = value,
+        "stratum" => config.min_stratum_requests = value as u64,
+        _ => panic!("no setting {name}"),
     }
 }
 
@@ -169,11 +200,11 @@ fn hostile(options: &Options) {
             "No change, hostile settings, {title}: stated within 10 / 60 min, %"
         ));
         for setting in hostile::settings() {
-            if setting.concurrent_only && split == Split::BeforeAfter {
+            if !options.shows(setting.name) || (setting.concurrent_only && split == Split::BeforeAfter) {
                 continue;
             }
             let runs = if setting.model.rate > 50.0 {
-                (options.runs / 10).max(1)
+                (options.runs / 20).max(1)
             } else {
                 options.runs
             };
@@ -195,6 +226,9 @@ fn hostile(options: &Options) {
 
 fn found(options: &Options) {
     let recorded = |name, (least, most), split, change| {
+        if !options.shows(name) {
+            return (0.0, 0.0);
+        }
         let all: Vec<Said> = (0..options.runs)
             .map(|seed| {
                 let model = Model::recorded_like(seed + 50_000, (least, most), split);
@@ -237,6 +271,9 @@ fn found(options: &Options) {
     );
     recorded("network delay of 100 ms (75 / -)", usual, HALF, adds(1.0, 0.1));
     let made = |name, model: &Model, split, change| {
+        if !options.shows(name) {
+            return;
+        }
         let all: Vec<Said> = (0..options.runs)
             .map(|seed| said(options, model.draw(split, change, seed + 40_000), split))
             .collect();

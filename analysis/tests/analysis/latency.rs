@@ -44,7 +44,7 @@ fn without_a_change_nothing_is_stated() {
                     requests,
                     ..Route::default()
                 },
-                300,
+                60,
             );
             assert_eq!(alarms, 0, "{requests} requests, {median} s");
         }
@@ -61,7 +61,7 @@ fn noise_that_hits_both_releases_cancels() {
                     noise,
                     ..Route::default()
                 },
-                300
+                60
             ),
             0,
             "{noise:?}"
@@ -78,7 +78,7 @@ fn bursts_of_one_window_that_hit_one_release_do_not_fire() {
                 noise: Noise::OwnBursts,
                 ..Route::default()
             },
-            500
+            100
         ) <= 2
     );
     assert!(
@@ -88,46 +88,48 @@ fn bursts_of_one_window_that_hit_one_release_do_not_fire() {
                 noise: Noise::OwnStalls,
                 ..Route::default()
             },
-            500
+            100
         ) <= 2
     );
 }
 
-/// At the edge of what is tested (a candidate slower by exactly the floor, which is not worth stating) the rate must
-/// still be near alpha; with a larger alpha there is enough to count.
+/// At the edge of what is tested (a candidate slower by what is not tested) the rate must still be near alpha; with a larger
+/// alpha, and nothing that keeps evidence from being stated, there is enough to count.
 #[test]
-fn the_false_alarm_rate_is_kept_at_the_edge_of_the_floor() {
+fn the_false_alarm_rate_is_kept_at_the_edge_of_what_is_tested() {
     let config = LatencyConfig {
         alpha: 0.05,
-        disturbed_share: 0.0,
-        min_windows: 1,
+        block_alpha: 0.05,
+        floor_relative: 0.0,
+        floor_seconds: 0.0,
+        wander_factor: 0.0,
         ..LatencyConfig::default()
     };
+    // A bucket is 2.2 %.
     let route = Route {
         median: 0.020,
-        factor: 1.1,
         spread: 0.4,
         ..Route::default()
     };
-    let share = |factor: f64| Route { factor, ..route }.operate(500, 60, &config).0;
-    assert!(share(1.1) <= 0.05);
+    let share = |factor: f64| Route { factor, ..route }.operate(100, 60, &config).0;
+    assert!(share(1.02) <= 0.08);
     // Not because nothing ever fires: a little above the edge it does.
-    assert!(share(1.3) > 0.9);
+    assert!(share(1.15) > 0.9);
 }
 
 #[test]
-fn the_planted_slowdown_is_stated_within_three_windows() {
+fn a_gross_slowdown_is_stated_within_two_minutes() {
     for noise in [Noise::None, Noise::SharedBursts, Noise::SharedDrift, Noise::OwnJitter] {
         let route = Route {
             added: 0.004,
             noise,
             ..Route::default()
         };
-        let (share, fired) = route.operate(200, 12, &LatencyConfig::default());
-        assert!(share > 0.99, "{noise:?}: {share}");
-        // The first window is skipped, and one window never suffices.
-        assert_eq!(fired.first(), Some(&2));
-        assert!(fired[fired.len() * 9 / 10] <= 3, "{noise:?}: {fired:?}");
+        let (share, fired) = route.operate(200, 18, &LatencyConfig::default());
+        assert!(share > 0.97, "{noise:?}: {share}");
+        // No bad half minute carries it.
+        assert!(fired[0] >= 4, "{noise:?}: {fired:?}");
+        assert!(fired[fired.len() * 9 / 10] <= 12, "{noise:?}: {fired:?}");
     }
 }
 
@@ -143,7 +145,7 @@ fn the_evidence_shows_both_releases() {
     );
     assert_eq!(verdict.outcome, LatencyOutcome::Slower);
     assert_eq!(verdict.mode, ComparisonMode::Concurrent);
-    assert_eq!((verdict.fired_at_window, verdict.since_window), (Some(20), Some(10)));
+    assert_eq!((verdict.fired_at_window, verdict.since_window), (Some(50), Some(10)));
     assert!(verdict.e_value_ln_peak >= verdict.e_value_ln_needed);
     assert_eq!(verdict.windows_skipped, 1);
     assert_eq!(verdict.windows_used, 9);
@@ -169,7 +171,7 @@ fn a_faster_candidate_is_said_to_be_faster() {
             factor: 0.5,
             ..Route::default()
         },
-        10,
+        60,
         3,
     );
     assert_eq!(verdict.outcome, LatencyOutcome::Faster);
@@ -240,15 +242,15 @@ fn releases_one_after_the_other_are_compared_and_said_to_be() {
         (slower.outcome, slower.mode),
         (LatencyOutcome::Slower, ComparisonMode::BeforeAfter)
     );
-    // A minute after the old release's last request, and six windows of evidence.
+    // A bad minute carries no verdict.
     assert!(
         slower.fired_at_window.unwrap() >= 400 + 110,
         "{:?}",
         slower.fired_at_window
     );
     // The reference is counted once, not once per window.
-    let last_thirty: u64 = old[10..].iter().map(|w| w.histogram.count()).sum();
-    assert_eq!(slower.n_baseline, last_thirty);
+    let all_of_it: u64 = old.iter().map(|w| w.histogram.count()).sum();
+    assert_eq!(slower.n_baseline, all_of_it);
     assert_eq!(
         shifted(&Route {
             median: 0.020,
@@ -264,7 +266,7 @@ fn releases_one_after_the_other_are_compared_and_said_to_be() {
 fn a_baseline_that_wanders_by_itself_raises_the_threshold_of_before_and_after() {
     let stated = |route: Route| {
         let config = LatencyConfig::default();
-        (0..300)
+        (0..60)
             .filter(|&seed| route.watch_replaced(60, seed, &config).is_some())
             .count()
     };
@@ -273,12 +275,12 @@ fn a_baseline_that_wanders_by_itself_raises_the_threshold_of_before_and_after() 
         noise: Noise::SharedDrift,
         ..Route::default()
     };
-    assert!(stated(wandering) <= 54);
+    assert!(stated(wandering) <= 11);
     assert!(
         stated(Route {
             factor: 2.0,
             ..wandering
-        }) >= 240
+        }) >= 40
     );
 }
 
@@ -291,11 +293,11 @@ fn a_slowdown_that_begins_late_is_dated() {
             from: 40,
             ..Route::default()
         },
-        60,
+        100,
         2,
     );
     assert_eq!(verdict.outcome, LatencyOutcome::Slower);
-    assert!((400..=460).contains(&verdict.fired_at_window.unwrap()));
+    assert!((400..=900).contains(&verdict.fired_at_window.unwrap()));
     assert!(
         (380..=410).contains(&verdict.since_window.unwrap()),
         "{:?}",
@@ -304,7 +306,7 @@ fn a_slowdown_that_begins_late_is_dated() {
 }
 
 #[test]
-fn a_slowdown_that_goes_away_is_taken_back() {
+fn a_slowdown_that_goes_away_is_not_stated() {
     let slow = windows(
         &Route {
             median: 0.020,
@@ -327,9 +329,9 @@ fn a_slowdown_that_goes_away_is_taken_back() {
     };
     let (baseline, candidate) = (joined(&slow.0, &calm.0), joined(&slow.1, &calm.1));
     let verdict = judge_latency(&baseline, &candidate, &LatencyConfig::default());
-    assert_eq!(verdict.outcome, LatencyOutcome::Slower);
+    assert_eq!(verdict.outcome, LatencyOutcome::NoChange);
     let state = AlertState::replay(&verdict, &AlertConfig::default());
-    assert_eq!((state.phase, state.has_fired), (AlertPhase::Resolved, false));
+    assert_eq!((state.phase, state.has_fired), (AlertPhase::Inactive, false));
 }
 
 #[test]
@@ -340,7 +342,7 @@ fn durations_of_zero_and_clamped_ones_do_no_harm() {
         LatencyWindow { start, histogram }
     };
     for value in [0, u64::MAX] {
-        let all: Vec<_> = (0..5).map(|w| window(w * 10, value)).collect();
+        let all: Vec<_> = (0..60).map(|w| window(w * 10, value)).collect();
         assert_eq!(
             judge_latency(&all, &all, &LatencyConfig::default()).outcome,
             LatencyOutcome::NoChange
@@ -360,7 +362,7 @@ fn any_route() -> impl Strategy<Value = Route> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn a_verdict_never_depends_on_later_windows(route in any_route(), seed in 0u64..1000, gap in 0usize..20) {

@@ -1,10 +1,6 @@
 //! How often a release that only starts cold is stated to be slower, and that a release which is slower is still stated.
 //! Three processes begin together, and one after the other is replaced, as the collector judges them: the first 45 s of each
-//! process are given apart, and for five minutes no window counts while those before it fall.
-//!
-//! Measured: none of 2,700 releases that are cold within the warm-up, and none of 600 whose latency falls by a factor of e in
-//! 30 s, is stated. Where that takes 60 s nearly all are, with 50 requests in a window 96 of 100, and where it takes two
-//! minutes all: such a start falls too slowly to be seen as falling while it is still worth stating.
+//! process are given apart.
 
 use crate::support::Random;
 use emberline_analysis::{
@@ -40,10 +36,7 @@ impl Start {
 /// True when a slowdown is stated in a quarter of an hour.
 fn is_stated(start: Start, requests: f64, slower: f64, seed: u64) -> bool {
     let mut random = Random::new(seed);
-    let mut watch = LatencyWatch::new(LatencyConfig {
-        settle_windows: 30,
-        ..LatencyConfig::default()
-    });
+    let mut watch = LatencyWatch::new(LatencyConfig::default());
     let mut level: f64 = 0.0;
     for at in 0..WINDOWS {
         level = 0.9 * level + 0.05 * random.normal();

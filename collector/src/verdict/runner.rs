@@ -191,7 +191,7 @@ impl VerdictRunner {
         let mut alerts = Vec::new();
         let mut remembered = Remembered::new();
         for one in &slow {
-            let (most, reference) = (self.config.evidence_windows, self.config.latency.before_after_windows);
+            let (most, reference) = (self.config.evidence_windows, self.config.latency.reference_windows);
             let Some(ranges) = Ranges::of(one, to, most, reference) else {
                 continue;
             };
@@ -231,7 +231,7 @@ impl VerdictRunner {
     /// The first window that is looked at: those of the baseline before the candidate's first are the reference when the two
     /// do not serve together.
     fn reference_from(&self, pair: &Pair, from: i64) -> i64 {
-        let lead = i64::try_from(self.config.latency.before_after_windows)
+        let lead = i64::try_from(self.config.latency.reference_windows)
             .unwrap_or(i64::MAX / 4)
             .saturating_mul(WINDOW_S);
         from.max(pair.candidate.first_window_s.saturating_sub(lead))
