@@ -1,7 +1,7 @@
 //! What the latency verdict does beside the usual rules: false alarms where nothing changed, and how often and how fast a
 //! change is found; with seeds and 95 % intervals (Clopper and Pearson).
 //!
-//! `cargo run --release -p emberline-analysis --example replay -- [RUNS] [quiet] [hostile] [found] [rules] [nohistory]`
+//! `cargo run --release -p emberline-analysis --example replay -- [RUNS] [quiet] [hostile] [found] [rules] [nohistory] [only=ROW] [SETTING=VALUE]`
 
 mod hostile;
 mod rules;
