@@ -88,9 +88,9 @@ impl Pooled {
         while high - low > 1 {
             let middle = (low + high) / 2;
             if effect(middle) > 0.0 {
-                low = middle
+                low = middle;
             } else {
-                high = middle
+                high = middle;
             }
         }
         let (at_low, at_high) = (effect(low), effect(high));
