@@ -39,6 +39,9 @@ pub(crate) struct Reference {
     most: usize,
     /// Longer stretches of time, of the whole watch: how far a level wanders takes longer to know.
     spans: VecDeque<(i64, Histogram)>,
+    /// The windows joined by block, of so many seconds.
+    blocks: VecDeque<(i64, Histogram)>,
+    block_s: i64,
 }
 
 /// Seconds of a span whose level is compared with those of others.
@@ -47,7 +50,7 @@ pub(crate) const SPAN_S: i64 = 150;
 const MOST_SPANS: usize = 60;
 
 impl Reference {
-    pub(crate) fn new(most: usize) -> Reference {
+    pub(crate) fn new(most: usize, block_s: i64) -> Reference {
         Reference {
             windows: VecDeque::new(),
             zeros: 0,
@@ -55,6 +58,8 @@ impl Reference {
             count: 0,
             most: most.max(1),
             spans: VecDeque::new(),
+            blocks: VecDeque::new(),
+            block_s,
         }
     }
 
@@ -64,17 +69,14 @@ impl Reference {
         for &(index, n) in window.buckets() {
             *self.buckets.entry(index).or_insert(0) += n;
         }
-        let span = start.div_euclid(SPAN_S);
-        match self.spans.back_mut() {
-            Some((at, sum)) if *at == span => sum.merge(window),
-            _ => self.spans.push_back((span, window.clone())),
-        }
+        join(&mut self.spans, start.div_euclid(SPAN_S), window);
+        join(&mut self.blocks, start.div_euclid(self.block_s), window);
         if self.spans.len() > MOST_SPANS {
             self.spans.pop_front();
         }
         self.windows.push_back((start, window.clone()));
         if self.windows.len() > self.most
-            && let Some((_, oldest)) = self.windows.pop_front()
+            && let Some((gone, oldest)) = self.windows.pop_front()
         {
             self.zeros -= oldest.zero_count();
             self.count -= oldest.count();
@@ -86,6 +88,7 @@ impl Reference {
                     }
                 }
             }
+            self.shorten_oldest_block(gone.div_euclid(self.block_s));
         }
     }
 
@@ -100,11 +103,31 @@ impl Reference {
         (last > first).then(|| (last + WINDOW_S - first) as f64 / self.count as f64)
     }
 
+    /// Adds up anew what is left of the block that a window was taken from.
+    fn shorten_oldest_block(&mut self, block: i64) {
+        self.blocks.pop_front();
+        let of_block = |(start, _): &&(i64, Histogram)| start.div_euclid(self.block_s) == block;
+        let mut left = VecDeque::new();
+        for (_, window) in self.windows.iter().take_while(of_block) {
+            join(&mut left, block, window);
+        }
+        left.into_iter().for_each(|block| self.blocks.push_front(block));
+    }
+
     /// All windows as one.
     pub(crate) fn pooled(&self) -> Histogram {
-        let mut all = Histogram::new();
-        self.windows.iter().for_each(|(_, window)| all.merge(window));
-        all
+        let windows = || self.windows.iter().map(|(_, window)| window);
+        let sum = windows().map(Histogram::sum).sum();
+        let least = windows().map(Histogram::min).fold(f64::INFINITY, f64::min);
+        let most = windows().map(Histogram::max).fold(0.0, f64::max);
+        let least = if self.count == 0 { 0.0 } else { least };
+        Histogram::from_parts(
+            self.zeros,
+            sum,
+            least,
+            most,
+            self.buckets.iter().map(|(&index, &n)| (index, n)),
+        )
     }
 
     /// The bucket at whose upper edge the quantile lies; `None` with too few requests to know one.
@@ -126,23 +149,15 @@ impl Reference {
         None
     }
 
-    /// Windows joined by stretches of time of so many seconds.
-    pub(crate) fn joined(&self, seconds: i64) -> Vec<Histogram> {
-        let mut joined: Vec<(i64, Histogram)> = Vec::new();
-        for (start, window) in &self.windows {
-            let stretch = start.div_euclid(seconds);
-            match joined.last_mut() {
-                Some((at, sum)) if *at == stretch => sum.merge(window),
-                _ => joined.push((stretch, window.clone())),
-            }
-        }
-        joined.into_iter().map(|(_, sum)| sum).collect()
+    /// Windows joined by block, oldest first.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Histogram> {
+        self.blocks.iter().map(|(_, block)| block)
     }
 
     /// What a candidate that came later is compared with; `None` with too few requests.
-    pub(crate) fn settled(&self, quantiles: &[f64], block_s: i64, down: i16, least: u64) -> Option<Settled> {
+    pub(crate) fn settled(&self, quantiles: &[f64], down: i16, least: u64) -> Option<Settled> {
         let pooled = self.pooled();
-        let blocks = self.joined(block_s);
+        let blocks: Vec<&Histogram> = self.blocks().collect();
         if pooled.count() < least || blocks.len() < 3 {
             return None;
         }
@@ -181,6 +196,14 @@ impl Reference {
     }
 }
 
+/// Adds a window to the newest stretch of time, or begins the next.
+fn join(stretches: &mut VecDeque<(i64, Histogram)>, stretch: i64, window: &Histogram) {
+    match stretches.back_mut() {
+        Some((at, sum)) if *at == stretch => sum.merge(window),
+        _ => stretches.push_back((stretch, window.clone())),
+    }
+}
+
 /// One threshold of a baseline that is gone.
 #[derive(Debug, Clone)]
 struct Share {
@@ -194,7 +217,7 @@ struct Share {
 }
 
 impl Share {
-    fn of(blocks: &[Histogram], threshold: i16, z: f64) -> Share {
+    fn of(blocks: &[&Histogram], threshold: i16, z: f64) -> Share {
         let counts: Vec<(f64, f64)> = blocks
             .iter()
             .map(|block| (block.count_above(threshold) as f64, block.count() as f64))
@@ -302,4 +325,45 @@ fn among(sorted: &[f64], value: f64) -> f64 {
 /// How many buckets a relative growth is, rounded.
 pub(crate) fn buckets_of(growth: f64) -> i16 {
     ((1.0 + growth).log2() * BUCKETS_PER_OCTAVE).round() as i16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(at: i64) -> Histogram {
+        let mut window = Histogram::new();
+        for request in 0..=(at * 7 % 5) {
+            window.record_ns(((at * 31 + request * 17) % 90 * 100_000).unsigned_abs());
+        }
+        window
+    }
+
+    /// What adding up the last windows anew would give, at any time; windows are missing and the oldest leave.
+    #[test]
+    fn what_is_kept_is_what_adding_up_anew_gives() {
+        let mut reference = Reference::new(20, 30);
+        let mut all: Vec<(i64, Histogram)> = Vec::new();
+        for at in (0..120).filter(|at| at % 11 > 2) {
+            all.push((at * 10, window(at)));
+            reference.push(at * 10, &window(at));
+            let last = &all[all.len().saturating_sub(20)..];
+            let mut pooled = Histogram::new();
+            let mut blocks: Vec<(i64, Histogram)> = Vec::new();
+            for (start, window) in last {
+                pooled.merge(window);
+                match blocks.last_mut() {
+                    Some((block, sum)) if *block == start / 30 => sum.merge(window),
+                    _ => blocks.push((start / 30, window.clone())),
+                }
+            }
+            assert_eq!(reference.pooled(), pooled);
+            assert!(reference.blocks().eq(blocks.iter().map(|(_, sum)| sum)), "{at}");
+            for q in [0.5, 0.9] {
+                let rank = (q * pooled.count() as f64).ceil() as u64;
+                let expected = pooled.bucket_at_rank(rank).unwrap_or(MIN_INDEX - 1);
+                assert_eq!(reference.threshold(q, 1), Some(expected));
+            }
+        }
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! Guarantee: all of it only ever removes statements, so the bound on false ones stands without it.
 
+use std::ops::Range;
+
 use emberline_model::{
     alert::ComparisonMode,
     histogram::{BUCKETS_PER_OCTAVE, Histogram},
@@ -9,7 +11,7 @@ use emberline_model::{
 
 use crate::{
     latency::LatencyConfig,
-    latency_reference::SPAN_S,
+    latency_sums::Spans,
     latency_watch::{Judged, LatencyWatch, counts},
     strata::{Counts, Ranks},
     wander::{Level, likeness, wander},
@@ -238,47 +240,39 @@ impl LatencyWatch {
 
     fn levels_of_baseline(&self, feature: usize) -> Vec<Level> {
         let pooled = self.reference.pooled();
-        let blocks = self.reference.joined(self.block_s());
-        blocks.iter().map(|block| self.level(&pooled, block, feature)).collect()
+        let blocks = self.reference.blocks();
+        blocks.map(|block| self.level(&pooled, block, feature)).collect()
     }
 
     /// Of the difference between releases that serve together, before the change and since.
     fn wander_of_difference(&self, feature: usize, first: usize) -> Option<f64> {
-        let (before, since) = self.judged.split_at(first);
-        let [before, since] = [before, since].map(|strata| self.levels(strata, SPAN_S, LEAST_OF_SPAN, feature));
+        let parts = [0..first, first..self.judged.len()];
+        let [before, since] = parts.map(|strata| self.levels(strata, &self.by_span, LEAST_OF_SPAN, feature));
         wander(&[&before, &since])
     }
 
     /// How many times as much the mean of blocks varies as if they had nothing in common.
     pub(crate) fn likeness(&self, feature: usize, first: usize) -> f64 {
-        let (before, since) = self.judged.split_at(first);
-        let [before, since] = [before, since].map(|strata| self.levels(strata, self.block_s(), 1, feature));
+        let parts = [0..first, first..self.judged.len()];
+        let [before, since] = parts.map(|strata| self.levels(strata, &self.by_block, 1, feature));
         let of_baseline = self.levels_of_baseline(feature);
         likeness(&[&of_baseline, &before, &since], LAGS)
     }
 
     /// The difference between the releases in each span of time.
-    fn levels(&self, strata: &[Judged], span_s: i64, least: u64, feature: usize) -> Vec<Level> {
-        let mut spans: Vec<(i64, Histogram, Histogram)> = Vec::new();
-        for judged in strata.iter().map(|judged| &judged.stratum) {
-            let span = judged.last.div_euclid(span_s);
-            match spans.last_mut() {
-                Some((at, b, c)) if *at == span => {
-                    b.merge(&judged.baseline);
-                    c.merge(&judged.candidate);
-                }
-                _ => spans.push((span, judged.baseline.clone(), judged.candidate.clone())),
-            }
-        }
-        let gone = strata
+    fn levels(&self, strata: Range<usize>, spans: &Spans, least: u64, feature: usize) -> Vec<Level> {
+        let gone = self.judged[strata.clone()]
             .iter()
             .any(|judged| judged.stratum.mode == ComparisonMode::BeforeAfter);
         let reference = gone.then(|| self.reference.pooled());
-        let level = |(_, b, c): &(i64, Histogram, Histogram)| {
-            let b = reference.as_ref().unwrap_or(b);
-            (b.count().min(c.count()) >= least).then(|| self.level(b, c, feature))
-        };
-        spans.iter().filter_map(level).collect()
+        spans
+            .of(&self.judged, strata)
+            .filter_map(|sums| {
+                let [b, c] = sums.as_ref();
+                let b = reference.as_ref().unwrap_or(b);
+                (b.count().min(c.count()) >= least).then(|| self.level(b, c, feature))
+            })
+            .collect()
     }
 
     fn level(&self, baseline: &Histogram, candidate: &Histogram, feature: usize) -> Level {

@@ -21,8 +21,9 @@ use crate::{
     blocks,
     e_process::{ALTERNATIVES, EProcess},
     latency::{HeldBack, JudgedWindow, LatencyConfig, LatencyVerdict, LatencyWindow},
-    latency_reference::{EFFECTS, ODDS, Reference, Settled, buckets_of},
+    latency_reference::{EFFECTS, ODDS, Reference, SPAN_S, Settled, buckets_of},
     latency_size::{Pooled, falls},
+    latency_sums::{Spans, Sums},
     strata::{Counts, Ranks},
 };
 
@@ -124,6 +125,11 @@ impl Witnesses {
     }
 }
 
+/// Seconds of a block.
+fn block_s(config: &LatencyConfig) -> i64 {
+    i64::from(config.block_windows.max(1)) * WINDOW_S
+}
+
 /// Natural logarithm of the e-value needed at `alpha`.
 pub(crate) fn needed_ln(alpha: f64) -> f64 {
     (1.0 / alpha).ln()
@@ -150,6 +156,10 @@ pub struct LatencyWatch {
     /// The block of time that is being filled, by its number.
     block: Option<(i64, Stratum)>,
     pub(crate) judged: Vec<Judged>,
+    /// The same joined by block, and by longer span.
+    pub(crate) by_block: Spans,
+    pub(crate) by_span: Spans,
+    sums: Sums,
     /// What windows showed in which the candidate was warming up.
     warming: Vec<JudgedWindow>,
     /// The newest window.
@@ -182,13 +192,16 @@ impl LatencyWatch {
             silent: Vec::new(),
             block: None,
             judged: Vec::new(),
+            by_block: Spans::new(block_s(&config)),
+            by_span: Spans::new(SPAN_S),
+            sums: Sums::default(),
             warming: Vec::new(),
             now: 0,
             first_candidate: None,
             last_baseline: None,
             last_candidate: None,
             candidates: 0,
-            reference: Reference::new(config.reference_windows),
+            reference: Reference::new(config.reference_windows, block_s(&config)),
             settled: None,
             windows_used: 0,
             windows_skipped: 0,
@@ -354,7 +367,7 @@ impl LatencyWatch {
     }
 
     pub(crate) fn block_s(&self) -> i64 {
-        i64::from(self.config.block_windows.max(1)) * WINDOW_S
+        block_s(&self.config)
     }
 
     fn fill_block(&mut self, start: i64, mode: ComparisonMode, baseline: &Histogram, candidate: &Histogram) {
@@ -441,7 +454,7 @@ impl LatencyWatch {
         if self.settled.is_none() {
             let down = buckets_of(self.config.before_after_tested_relative);
             let (quantiles, least) = (&self.config.quantiles, self.config.min_requests);
-            self.settled = self.reference.settled(quantiles, self.block_s(), down, least);
+            self.settled = self.reference.settled(quantiles, down, least);
         }
         let Some(settled) = &self.settled else {
             self.windows_skipped += stratum.windows;
@@ -488,12 +501,15 @@ impl LatencyWatch {
             exceeding,
             warming: false,
         };
-        self.judged.push(Judged {
+        let judged = Judged {
             stratum,
             ranks,
             counts,
             standing,
-        });
+        };
+        self.by_block.push(&judged);
+        self.by_span.push(&judged);
+        self.judged.push(judged);
     }
 
     /// Whether more of the candidate's requests than expected lie above the baseline's by what is worth stating.
@@ -518,7 +534,7 @@ impl LatencyWatch {
         }
         if self.stated_faster.is_none() && self.faster.are_sure(&self.config) {
             let (feature, first) = self.faster.requests.leading();
-            let pooled = self.pool(&self.judged[first.min(self.judged.len())..]);
+            let pooled = self.pool_from(first);
             if pooled.is_large_enough(&self.config) && pooled.turned().is_worth_stating(&self.config, 1.0) {
                 let at = self.now;
                 self.stated_faster = Some(Stated { at, first, feature });
@@ -527,7 +543,7 @@ impl LatencyWatch {
     }
 
     /// The slowdown that the evidence carries, or why it is not stated.
-    fn may_state(&self) -> Result<Stated, HeldBack> {
+    fn may_state(&mut self) -> Result<Stated, HeldBack> {
         if !self.slower.are_sure(&self.config) {
             return Err(HeldBack::FewBlocks);
         }
@@ -543,8 +559,9 @@ impl LatencyWatch {
                 why = HeldBack::Falls;
                 continue;
             }
-            let pooled = self.pool(evidence);
-            if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, self.floors(evidence)) {
+            let floors = self.floors(evidence);
+            let pooled = self.pool_from(first);
+            if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, floors) {
                 continue;
             }
             // Blocks that are alike say less than their number.
@@ -567,13 +584,13 @@ impl LatencyWatch {
     }
 
     /// A slowdown so large that fewer blocks carry it: the requests take twice as long, in each window, and it does not fall.
-    fn is_gross(&self) -> Option<Stated> {
+    fn is_gross(&mut self) -> Option<Stated> {
         if self.lasting.ln_value() < needed_ln(self.config.gross_block_alpha) {
             return None;
         }
         let (feature, first) = self.slower.requests.leading();
+        let pooled = self.pool_from(first);
         let evidence = self.judged.get(first..)?;
-        let pooled = self.pool(evidence);
         let is_gross = pooled.is_large_enough(&self.config)
             && pooled.is_worth_stating(&self.config, self.floors(evidence))
             && pooled.times() >= GROSS;
@@ -593,16 +610,19 @@ impl LatencyWatch {
     /// reference must not be counted once per stratum.
     pub(crate) fn pool(&self, strata: &[Judged]) -> Pooled {
         let mut pooled = Pooled::default();
-        for judged in strata {
-            pooled.baseline.merge(&judged.stratum.baseline);
-            pooled.candidate.merge(&judged.stratum.candidate);
-        }
-        if strata
-            .iter()
-            .any(|judged| judged.stratum.mode == ComparisonMode::BeforeAfter)
-        {
+        strata.iter().for_each(|judged| pooled.add(judged));
+        self.against_reference(pooled)
+    }
+
+    /// The same of all strata from `first` on, without adding them up anew.
+    fn pool_from(&mut self, first: usize) -> Pooled {
+        let pooled = self.sums.from(first, &self.judged).clone();
+        self.against_reference(pooled)
+    }
+
+    fn against_reference(&self, mut pooled: Pooled) -> Pooled {
+        if pooled.mode == ComparisonMode::BeforeAfter {
             pooled.baseline = self.reference.pooled();
-            pooled.mode = ComparisonMode::BeforeAfter;
         }
         pooled
     }

@@ -18,6 +18,7 @@ pub mod functions;
 pub mod latency;
 mod latency_reference;
 mod latency_size;
+mod latency_sums;
 mod latency_verdict;
 pub mod latency_watch;
 mod least_change;
