@@ -86,7 +86,7 @@ inbound:
     tls: {cert_file: a, key_file: b, client_ca_file: c}
     filters:
       - rate_limit: {requests: 1}
-      - fault: {delay_ms: 1}
+      - fault: {delay_ms: 1, status: 400, header: {name: a}}
       - headers: {request: {remove: [a]}}
       - cors: {origins: [\"*\"]}
       - buffer: {request_bytes: 1}
@@ -280,8 +280,14 @@ impl Tree {
     }
 
     fn default_of(&self, path: &str) -> Option<String> {
-        if path == "workload.instance" {
-            // Differs per machine.
+        // Differs per machine; and what the smallest file has to say.
+        if [
+            "workload.instance",
+            "inbound[].filters[].fault.delay_ms",
+            "inbound[].filters[].fault.status",
+        ]
+        .contains(&path)
+        {
             return None;
         }
         match found_at(&self.defaults, path)? {

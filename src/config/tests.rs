@@ -359,6 +359,8 @@ fn the_reference_knows_every_key_of_a_proxys_file_and_says_what_it_does() {
     let mut written = BTreeSet::new();
     paths(&serde_json::to_value(config).unwrap(), "", &mut written);
     for path in &written {
+        // Described once for both.
+        let path = path.replace("filters[].headers.response.", "filters[].headers.request.");
         assert!(known.contains(path.as_str()), "{path} is not in the reference");
     }
     // Keys below something that is left out do not show.
