@@ -212,3 +212,146 @@ impl Counts {
         ((chances[..at].iter().sum::<f64>() + 0.5 * chances[at]) / sum).clamp(0.0, 1.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EFFECTS: [f64; 4] = [0.06, 0.12, 0.22, 0.4];
+    const ODDS: [f64; 4] = [1.4, 2.0, 4.0, 12.0];
+
+    /// Every way in which `m` of the buckets may be the candidate's, the others being the baseline's.
+    fn ways(buckets: &[i16], m: usize) -> Vec<[Histogram; 2]> {
+        let of = |mask: u32, side: u32| {
+            let own = buckets.iter().enumerate().filter(|(at, _)| mask >> at & 1 == side);
+            Histogram::from_parts(0, 0.0, 0.0, 0.0, own.map(|(_, &bucket)| (bucket, 1)))
+        };
+        (0..1u32 << buckets.len())
+            .filter(|mask| mask.count_ones() as usize == m)
+            .map(|mask| [of(mask, 0), of(mask, 1)])
+            .collect()
+    }
+
+    fn mean(of: impl Iterator<Item = f64>) -> f64 {
+        let (sum, count) = of.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+        sum / count
+    }
+
+    #[test]
+    fn a_factor_of_ranks_averages_to_one_over_all_orders_and_to_no_more_with_ties() {
+        for (n, m) in [(1, 1), (1, 5), (5, 1), (2, 3), (4, 4), (3, 6), (8, 3), (5, 6)] {
+            for ties in [1, 2, 3, 20] {
+                let buckets: Vec<i16> = (0..n + m).map(|at| at as i16 / ties).collect();
+                let all: Vec<Ranks> = ways(&buckets, m).iter().map(|[b, c]| Ranks::of(b, c, 0)).collect();
+                assert!(mean(all.iter().map(Ranks::effect)).abs() < 1e-12);
+                for effect in EFFECTS {
+                    let average = mean(all.iter().map(|ranks| ranks.ln_factor(effect).exp()));
+                    assert!(average <= 1.0 + 1e-9, "{n} {m} {ties} {effect}: {average}");
+                    assert!(ties > 1 || average > 1.0 - 1e-9, "{n} {m} {effect}: {average}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_of_histograms_are_those_of_pairs() {
+        let (b, c) = ([3i16, 3, 5, 9], [2i16, 3, 6, 6, 9]);
+        let of = |buckets: &[i16], zeros| Histogram::from_parts(zeros, 0.0, 0.0, 0.0, buckets.iter().map(|&b| (b, 1)));
+        for down in [0, 1, 3] {
+            // Zeros lie below every bucket.
+            let value = |c: i16| c - down;
+            let pairs: f64 = c
+                .iter()
+                .flat_map(|&c| b.iter().map(move |&b| (value(c), b)))
+                .map(|(c, b)| f64::from(u8::from(c > b)) + 0.5 * f64::from(u8::from(c == b)))
+                .sum();
+            let zeros = 0.5 * 2.0 * 3.0 + 5.0 * 2.0;
+            assert_eq!(Ranks::of(&of(&b, 2), &of(&c, 3), down).slower_pairs, pairs + zeros);
+        }
+    }
+
+    #[test]
+    fn the_sum_over_many_requests_is_that_of_its_terms() {
+        for (n, m) in [(17u64, 17u64), (17, 900), (60, 60), (400, 30), (3000, 3000)] {
+            for effect in EFFECTS {
+                let ranks = Ranks {
+                    slower_pairs: 0.5 * (n * m) as f64,
+                    baseline: n,
+                    candidate: m,
+                };
+                let half = 6.0 * effect / (n + m + 1) as f64;
+                let (fewer, more) = (n.min(m), n.max(m));
+                let exact: f64 = (1..=fewer)
+                    .map(|i| ln_sinhc((more + i) as f64 * half) - ln_sinhc(i as f64 * half))
+                    .sum();
+                let off = ranks.ln_factor(effect) + exact;
+                assert!(off.abs() < 1e-3, "{n} {m} {effect}: {off}");
+            }
+        }
+    }
+
+    /// Chance and numbers above of every way, by counting.
+    #[test]
+    fn a_factor_of_counts_is_the_ratio_of_the_noncentral_distribution_to_the_central() {
+        for (n, m, above) in [
+            (1u64, 1u64, 1u64),
+            (3, 2, 2),
+            (4, 5, 3),
+            (6, 2, 7),
+            (2, 7, 5),
+            (5, 5, 0),
+            (5, 5, 10),
+        ] {
+            let buckets: Vec<i16> = (0..n + m).map(|at| i16::from(at < above)).collect();
+            let all: Vec<Counts> = ways(&buckets, m as usize)
+                .iter()
+                .map(|[b, c]| Counts {
+                    baseline: (b.count_above(0), b.count()),
+                    candidate: (c.count_above(0), c.count()),
+                })
+                .collect();
+            for (at, odds) in ODDS.into_iter().enumerate() {
+                let weight = |counts: &Counts| odds.powi(counts.candidate.0 as i32);
+                let average_weight = mean(all.iter().map(weight));
+                for counts in &all {
+                    let factor = counts.ln_factors(ODDS)[at].exp();
+                    assert!((factor - weight(counts) / average_weight).abs() < 1e-9 * factor);
+                }
+                assert!((mean(all.iter().map(|c| c.ln_factors(ODDS)[at].exp())) - 1.0).abs() < 1e-9);
+            }
+            assert!(
+                (mean(all.iter().map(Counts::position)) - 0.5).abs() < 1e-9,
+                "{n} {m} {above}"
+            );
+        }
+    }
+
+    #[test]
+    fn more_requests_above_never_say_less() {
+        for (n, m) in [(3u64, 8u64), (40, 10), (500, 500)] {
+            let counts = (0..=m).map(|k| Counts {
+                baseline: (n / 3, n),
+                candidate: (k, m),
+            });
+            let all: Vec<_> = counts.collect();
+            assert!(all.windows(2).all(|w| w[1].position() >= w[0].position() - 1e-12));
+        }
+    }
+
+    /// Without ties the mean is one half for samples of any sizes. With ties and unequal sizes it may be more: what moves the
+    /// candidate down by a bucket, as every caller does, decides ties against it and makes up for that.
+    #[test]
+    fn a_position_of_ranks_averages_to_one_half_and_to_no_more_once_ties_are_decided() {
+        let position =
+            |buckets: &[i16], m, down| mean(ways(buckets, m).iter().map(|[b, c]| Ranks::of(b, c, down).position()));
+        for (n, m) in [(1, 2), (2, 1), (3, 6), (7, 3), (1, 9), (9, 1), (5, 5)] {
+            let distinct: Vec<i16> = (0..(n + m) as i16).collect();
+            assert!((position(&distinct, m, 0) - 0.5).abs() < 1e-9, "{n} {m}");
+            for ties in [2, 3, 6, 20] {
+                let tied: Vec<i16> = distinct.iter().map(|at| at / ties).collect();
+                assert!(position(&tied, m, 1) <= 0.5 + 1e-9, "{n} {m} {ties}");
+            }
+        }
+        assert!(position(&[0, 0, 1], 2, 0) > 0.52);
+    }
+}

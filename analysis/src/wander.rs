@@ -55,7 +55,8 @@ pub(crate) fn likeness(parts: &[&[Level]], lags: usize) -> f64 {
                 .sum::<f64>();
         }
     }
-    if squares <= 0.0 {
+    // Levels are shares: less than this is rounding.
+    if squares <= 1e-12 * count {
         return 1.0;
     }
     let weight = |lag: usize| 1.0 - (lag + 1) as f64 / (lags + 1) as f64;
@@ -66,4 +67,48 @@ pub(crate) fn likeness(parts: &[&[Level]], lags: usize) -> f64 {
         .sum();
     let error = 2.0 * ((0..lags).map(|lag| weight(lag).powi(2)).sum::<f64>() / count).sqrt();
     (1.0 + 2.0 * sum - error).max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A level that goes up and down slowly, so far.
+    fn slow(amplitude: f64, chance: f64) -> Vec<Level> {
+        (0..24)
+            .map(|at| (amplitude * (f64::from(at) * 0.5).sin(), chance))
+            .collect()
+    }
+
+    #[test]
+    fn what_wanders_further_is_never_said_to_wander_less() {
+        let of = |amplitude, chance| wander(&[&slow(amplitude, chance)]).unwrap_or_default();
+        let further: Vec<f64> = (0..20).map(|at| of(f64::from(at) * 0.01, 1e-4)).collect();
+        assert!(further.windows(2).all(|w| w[1] >= w[0]), "{further:?}");
+        assert!(further[0] == 0.0 && further[19] > 0.1, "{further:?}");
+        // What chance explains is no wandering.
+        let by_chance: Vec<f64> = (0..20).map(|at| of(0.1, f64::from(at) * 5e-4)).collect();
+        assert!(by_chance.windows(2).all(|w| w[1] <= w[0]), "{by_chance:?}");
+        assert_eq!(by_chance[19], 0.0);
+    }
+
+    #[test]
+    fn what_has_no_memory_does_not_wander_and_parts_have_means_of_their_own() {
+        let alternating: Vec<Level> = (0..24).map(|at| (if at % 2 == 0 { 0.1 } else { -0.1 }, 1e-6)).collect();
+        assert_eq!(wander(&[&alternating]), Some(0.0));
+        // A step between two parts is what is looked for, and not wandering; within one part it is.
+        let (low, high) = (vec![(0.0, 1e-6); 10], vec![(0.3, 1e-6); 10]);
+        assert_eq!(wander(&[&low, &high]), Some(0.0));
+        assert!(wander(&[&[low.clone(), high].concat()]).unwrap_or_default() > 0.1);
+        assert_eq!(wander(&[&low[..3]]), None);
+    }
+
+    #[test]
+    fn blocks_that_hang_together_are_alike_and_others_are_not() {
+        assert!(likeness(&[&slow(0.1, 0.0)], 4) > 2.0);
+        let alternating: Vec<Level> = (0..24).map(|at| (f64::from(at % 2), 0.0)).collect();
+        assert_eq!(likeness(&[&alternating], 4), 1.0);
+        assert_eq!(likeness(&[&vec![(0.2, 0.0); 9]], 4), 1.0);
+        assert_eq!(likeness(&[], 4), 1.0);
+    }
 }
