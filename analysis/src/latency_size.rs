@@ -4,16 +4,13 @@
 
 use std::ops::Range;
 
-use emberline_model::{
-    alert::ComparisonMode,
-    histogram::{BUCKETS_PER_OCTAVE, Histogram},
-};
+use emberline_model::{alert::ComparisonMode, histogram::Histogram};
 
 use crate::{
-    latency::LatencyConfig,
     latency_sums::Spans,
-    latency_watch::{Judged, LatencyWatch, counts},
+    latency_watch::LatencyWatch,
     strata::{Counts, Ranks},
+    stratum::{Judged, counts},
     wander::{Level, likeness, wander},
 };
 
@@ -30,80 +27,6 @@ const RISE_ERRORS: f64 = 2.0;
 const RISE: f64 = 1.5;
 /// Blocks whose likeness makes evidence of blocks worth less.
 const LAGS: usize = 4;
-/// Buckets between which the shift of the candidate is looked for: a factor of 1,024.
-const MOST_SHIFT: i16 = 320;
-
-/// Durations of both releases.
-#[derive(Debug, Clone)]
-pub(crate) struct Pooled {
-    pub(crate) mode: ComparisonMode,
-    pub(crate) baseline: Histogram,
-    pub(crate) candidate: Histogram,
-}
-
-impl Default for Pooled {
-    fn default() -> Pooled {
-        Pooled {
-            mode: ComparisonMode::Concurrent,
-            baseline: Histogram::new(),
-            candidate: Histogram::new(),
-        }
-    }
-}
-
-impl Pooled {
-    pub(crate) fn is_large_enough(&self, config: &LatencyConfig) -> bool {
-        self.baseline.count().min(self.candidate.count()) >= config.min_requests
-    }
-
-    /// The same with the releases exchanged.
-    pub(crate) fn turned(self) -> Pooled {
-        Pooled {
-            baseline: self.candidate,
-            candidate: self.baseline,
-            ..self
-        }
-    }
-
-    /// Whether the estimated growth is above the floor: of all requests alike, or of a quantile.
-    pub(crate) fn is_worth_stating(&self, config: &LatencyConfig, times: f64) -> bool {
-        let above = |before: f64, after: f64| {
-            let floor = (before * config.floor_relative).max(config.floor_seconds);
-            after > before + times * floor
-        };
-        let at = |q: f64| Some((self.baseline.quantile(q)?, self.candidate.quantile(q)?));
-        let alike = at(0.5).is_some_and(|(median, _)| above(median, median * self.times()));
-        alike
-            || config
-                .quantiles
-                .iter()
-                .filter_map(|&q| at(q))
-                .any(|(before, after)| above(before, after))
-    }
-
-    /// How many times as long a request of the candidate takes, typically.
-    ///
-    /// Source: the shift at which the Mann–Whitney statistic is balanced, Hodges and Lehmann, Ann. Math. Stat. 34 (1963).
-    pub(crate) fn times(&self) -> f64 {
-        let effect = |down: i16| Ranks::of(&self.baseline, &self.candidate, down).effect();
-        let (mut low, mut high) = (-MOST_SHIFT, MOST_SHIFT);
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            if effect(middle) > 0.0 {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        let (at_low, at_high) = (effect(low), effect(high));
-        let part = if at_low > at_high {
-            at_low / (at_low - at_high)
-        } else {
-            0.0
-        };
-        ((f64::from(low) + part.clamp(0.0, 1.0)) / BUCKETS_PER_OCTAVE).exp2()
-    }
-}
 
 /// An effect, added up over strata by the inverse of its variances.
 ///
@@ -137,20 +60,6 @@ impl Effect {
             f64::INFINITY
         }
     }
-}
-
-/// Whether the last third of some windows lies below the first at all: what is gross must not fall.
-pub(crate) fn falls(windows: &[Ranks]) -> bool {
-    let third = windows.len().div_ceil(3);
-    let of = |windows: &[Ranks]| {
-        let mut sum = Effect::default();
-        windows
-            .iter()
-            .for_each(|ranks| sum.add(ranks.effect(), ranks.variance()));
-        sum
-    };
-    let (first, last) = (of(&windows[..third]), of(&windows[windows.len() - third..]));
-    last.value() < GROSS_FALL * first.value()
 }
 
 fn is_below(first: Effect, last: Effect) -> bool {
@@ -196,6 +105,21 @@ fn thirds(feature: usize, evidence: &[Judged]) -> Option<(Effect, Effect)> {
 }
 
 impl LatencyWatch {
+    /// Whether the last third of the windows from this one on lies below the first at all: what is gross must not fall.
+    pub(crate) fn lately_falls(&self, since: usize) -> bool {
+        let windows = &self.newest[since.min(self.newest.len())..];
+        let third = windows.len().div_ceil(3);
+        let of = |windows: &[Ranks]| {
+            let mut sum = Effect::default();
+            windows
+                .iter()
+                .for_each(|ranks| sum.add(ranks.effect(), ranks.variance()));
+            sum
+        };
+        let (first, last) = (of(&windows[..third]), of(&windows[windows.len() - third..]));
+        last.value() < GROSS_FALL * first.value()
+    }
+
     /// Whether the end of the evidence is so much below its beginning that the release still warms up.
     pub(crate) fn falls(&self, feature: usize, evidence: &[Judged]) -> bool {
         thirds(feature, evidence).is_some_and(|(first, last)| is_below(first, last))

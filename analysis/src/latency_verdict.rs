@@ -4,9 +4,10 @@ use emberline_model::alert::ComparisonMode;
 
 use crate::{
     latency::{LatencyOutcome, LatencyVerdict, QuantileEvidence, estimate_quantile},
-    latency_size::Pooled,
-    latency_watch::{Judged, LatencyWatch, Witnesses, needed_ln},
+    latency_sums::Pooled,
+    latency_watch::{LatencyWatch, Witnesses, needed_ln},
     strata::Ranks,
+    stratum::Judged,
 };
 
 impl LatencyWatch {

@@ -11,20 +11,16 @@
 
 use std::collections::BTreeMap;
 
-use emberline_model::{
-    alert::ComparisonMode,
-    histogram::{Histogram, MIN_INDEX},
-    time::WINDOW_S,
-};
+use emberline_model::{alert::ComparisonMode, histogram::Histogram, time::WINDOW_S};
 
 use crate::{
     blocks,
     e_process::{ALTERNATIVES, EProcess},
     latency::{HeldBack, JudgedWindow, LatencyConfig, LatencyVerdict, LatencyWindow},
     latency_reference::{EFFECTS, ODDS, Reference, SPAN_S, Settled, buckets_of},
-    latency_size::{Pooled, falls},
-    latency_sums::{Spans, Sums},
+    latency_sums::{Pooled, Spans, Sums},
     strata::{Counts, Ranks},
+    stratum::{Judged, Stratum, at_most, counts},
 };
 
 /// The most a stratum says, as a share of what a verdict needs: one window never carries one.
@@ -71,29 +67,6 @@ pub fn judge_warm_latency(
         watch.push_warming(*start, baseline, candidate, warming);
     }
     watch.verdict()
-}
-
-/// Windows counted together: one, or several on a quiet route.
-#[derive(Debug, Clone)]
-pub(crate) struct Stratum {
-    pub(crate) mode: ComparisonMode,
-    pub(crate) first: i64,
-    pub(crate) last: i64,
-    /// Empty in before/after mode, where the reference serves.
-    pub(crate) baseline: Histogram,
-    pub(crate) candidate: Histogram,
-    /// Windows with requests of the candidate.
-    pub(crate) windows: u64,
-}
-
-/// A closed stratum and what was counted in it.
-#[derive(Debug, Clone)]
-pub(crate) struct Judged {
-    pub(crate) stratum: Stratum,
-    pub(crate) ranks: Ranks,
-    /// One entry per quantile, where its threshold is known.
-    pub(crate) counts: Vec<Option<Counts>>,
-    pub(crate) standing: JudgedWindow,
 }
 
 /// A stated change: when, and what it rests on.
@@ -149,7 +122,7 @@ pub struct LatencyWatch {
     /// Whether a gross slowdown lasts: each window is a block, those of warming instances included.
     lasting: EProcess,
     /// Ranks of the windows behind it.
-    newest: Vec<Ranks>,
+    pub(crate) newest: Vec<Ranks>,
     open: Option<Stratum>,
     /// Windows of the candidate since the baseline's last request, whole blocks that no stratum has taken: it may be gone.
     silent: Vec<(i64, Histogram)>,
@@ -594,9 +567,13 @@ impl LatencyWatch {
         let is_gross = pooled.is_large_enough(&self.config)
             && pooled.is_worth_stating(&self.config, self.floors(evidence))
             && pooled.times() >= GROSS;
-        let since = self.newest.get(self.lasting.beginning(0)..)?;
+        let since = self.lasting.beginning(0);
         let at = self.now;
-        (is_gross && !falls(since) && !self.falls(feature, evidence)).then_some(Stated { at, first, feature })
+        (is_gross && !self.lately_falls(since) && !self.falls(feature, evidence)).then_some(Stated {
+            at,
+            first,
+            feature,
+        })
     }
 
     /// How many floors a slowdown must be: a release brings it along, and what begins later may have another cause.
@@ -638,47 +615,4 @@ impl LatencyWatch {
         all.sort_by_key(|judged| judged.window);
         all
     }
-}
-
-impl Stratum {
-    fn new(mode: ComparisonMode, start: i64) -> Stratum {
-        Stratum {
-            mode,
-            first: start,
-            last: start,
-            baseline: Histogram::new(),
-            candidate: Histogram::new(),
-            windows: 0,
-        }
-    }
-
-    fn add(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
-        self.last = start;
-        self.baseline.merge(baseline);
-        self.candidate.merge(candidate);
-        self.windows += u64::from(candidate.count() > 0);
-    }
-}
-
-/// Requests above one threshold; the candidate's durations are moved down first.
-pub(crate) fn counts(baseline: &Histogram, candidate: &Histogram, threshold: i16, down: i16) -> Counts {
-    let of = |histogram: &Histogram, threshold: i16| (histogram.count_above(threshold), histogram.count());
-    Counts {
-        baseline: of(baseline, threshold),
-        candidate: of(candidate, threshold.saturating_add(down).max(MIN_INDEX - 1)),
-    }
-}
-
-/// The same stratum as if every request of the candidate had taken longer than any of the baseline.
-fn at_most(ranks: &Ranks, counts: &[Option<Counts>]) -> (Ranks, Vec<Option<Counts>>) {
-    let pairs = ranks.baseline as f64 * ranks.candidate as f64;
-    let most = Ranks {
-        slower_pairs: pairs,
-        ..*ranks
-    };
-    let exceeding = |counts: Counts| Counts {
-        candidate: (counts.candidate.1, counts.candidate.1),
-        ..counts
-    };
-    (most, counts.iter().map(|counts| counts.map(exceeding)).collect())
 }

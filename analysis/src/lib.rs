@@ -27,4 +27,5 @@ mod paths;
 mod sentence;
 pub mod statistics;
 mod strata;
+mod stratum;
 mod wander;

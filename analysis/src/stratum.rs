@@ -1,0 +1,77 @@
+//! A stratum: windows counted together, and what was counted in it.
+
+use emberline_model::{
+    alert::ComparisonMode,
+    histogram::{Histogram, MIN_INDEX},
+};
+
+use crate::{
+    latency::JudgedWindow,
+    strata::{Counts, Ranks},
+};
+
+/// Windows counted together: one, or several on a quiet route.
+#[derive(Debug, Clone)]
+pub(crate) struct Stratum {
+    pub(crate) mode: ComparisonMode,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    /// Empty in before/after mode, where the reference serves.
+    pub(crate) baseline: Histogram,
+    pub(crate) candidate: Histogram,
+    /// Windows with requests of the candidate.
+    pub(crate) windows: u64,
+}
+
+/// A closed stratum and what was counted in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    pub(crate) stratum: Stratum,
+    pub(crate) ranks: Ranks,
+    /// One entry per quantile, where its threshold is known.
+    pub(crate) counts: Vec<Option<Counts>>,
+    pub(crate) standing: JudgedWindow,
+}
+
+impl Stratum {
+    pub(crate) fn new(mode: ComparisonMode, start: i64) -> Stratum {
+        Stratum {
+            mode,
+            first: start,
+            last: start,
+            baseline: Histogram::new(),
+            candidate: Histogram::new(),
+            windows: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
+        self.last = start;
+        self.baseline.merge(baseline);
+        self.candidate.merge(candidate);
+        self.windows += u64::from(candidate.count() > 0);
+    }
+}
+
+/// Requests above one threshold; the candidate's durations are moved down first.
+pub(crate) fn counts(baseline: &Histogram, candidate: &Histogram, threshold: i16, down: i16) -> Counts {
+    let of = |histogram: &Histogram, threshold: i16| (histogram.count_above(threshold), histogram.count());
+    Counts {
+        baseline: of(baseline, threshold),
+        candidate: of(candidate, threshold.saturating_add(down).max(MIN_INDEX - 1)),
+    }
+}
+
+/// The same stratum as if every request of the candidate had taken longer than any of the baseline.
+pub(crate) fn at_most(ranks: &Ranks, counts: &[Option<Counts>]) -> (Ranks, Vec<Option<Counts>>) {
+    let pairs = ranks.baseline as f64 * ranks.candidate as f64;
+    let most = Ranks {
+        slower_pairs: pairs,
+        ..*ranks
+    };
+    let exceeding = |counts: Counts| Counts {
+        candidate: (counts.candidate.1, counts.candidate.1),
+        ..counts
+    };
+    (most, counts.iter().map(|counts| counts.map(exceeding)).collect())
+}
