@@ -108,7 +108,7 @@ mod tests {
         assert!(likeness(&[&slow(0.1, 0.0)], 4) > 2.0);
         let alternating: Vec<Level> = (0..24).map(|at| (f64::from(at % 2), 0.0)).collect();
         assert_eq!(likeness(&[&alternating], 4), 1.0);
-        assert_eq!(likeness(&[&vec![(0.2, 0.0); 9]], 4), 1.0);
+        assert_eq!(likeness(&[&[(0.2, 0.0); 9]], 4), 1.0);
         assert_eq!(likeness(&[], 4), 1.0);
     }
 }
