@@ -57,7 +57,7 @@ impl Reporter {
                 json!({ "event": "release", "service": service, "version": version }),
             ),
             Event::Planted { service, route } => (
-                format!("A regression is planted in {service} on {route}; a verdict usually takes a minute."),
+                format!("A regression is planted in {service} on {route}; a verdict usually takes a minute or two."),
                 json!({ "event": "planted", "service": service, "route": route }),
             ),
             Event::Done => ("Done.".to_owned(), json!({ "event": "done" })),

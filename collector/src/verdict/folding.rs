@@ -321,7 +321,7 @@ mod tests {
                     .for_each(|i| duration.record_ns((2 + if n >= first_slow { ms } else { 0 }) * 1_000_000 + i * 100));
                 duration
             };
-            (from..20).map(move |n| Served {
+            (from..40).map(move |n| Served {
                 window: n * 10,
                 source: source.cloned(),
                 route: "/r".into(),
@@ -336,7 +336,7 @@ mod tests {
             service: service.into(),
             baseline: "1".into(),
             candidate: "2".into(),
-            judged: judge(unit, 200, &VerdictConfig::default()).unwrap(),
+            judged: judge(unit, 400, &VerdictConfig::default()).unwrap(),
             folded: Vec::new(),
         }
     }
@@ -363,7 +363,7 @@ mod tests {
             slow("cart", Some(&release("front", "2")), 4, 0),
         );
         let mut traffic = Traffic::default();
-        for window in 5..20 {
+        for window in 5..40 {
             traffic.add(&release("front", "2"), "/r", None, window * 10, 50);
             traffic.add(
                 &release("cart", "2"),

@@ -258,12 +258,12 @@ mod tests {
             assert_eq!(units.len(), 1);
             judge(units.into_iter().next().unwrap(), to * 10, &config).unwrap()
         };
-        let fires = judged(15, 15);
+        let fires = judged(20, 20);
         assert_eq!(fires.verdict.outcome, LatencyOutcome::Slower);
         assert_eq!(fires.state.phase, AlertPhase::Firing);
-        assert_eq!(judged(40, 15).state.phase, AlertPhase::Firing);
-        assert_eq!(judged(46, 15).state.phase, AlertPhase::Resolved);
-        assert_eq!(judged(46, 15).verdict.fired_at_window, fires.verdict.fired_at_window);
+        assert_eq!(judged(45, 20).state.phase, AlertPhase::Firing);
+        assert_eq!(judged(51, 20).state.phase, AlertPhase::Resolved);
+        assert_eq!(judged(51, 20).verdict.fired_at_window, fires.verdict.fired_at_window);
     }
 
     proptest! {
