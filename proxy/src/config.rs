@@ -48,6 +48,7 @@ mod scalar;
 mod timeouts;
 mod tls;
 mod trust;
+mod value_match;
 
 use std::{
     net::SocketAddr,
@@ -66,12 +67,13 @@ pub use filters::{
     BufferConfig, CorsConfig, FaultConfig, FilterConfig, HeaderEdits, HeadersConfig, RateLimitConfig, RateLimitKey,
 };
 pub use retries::{RetryConfig, RetryOn};
-pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig, ValueMatch};
+pub use routing::{ClusterConfig, PathMatch, RuleConfig, ShareConfig};
 pub use scalar::Address;
 pub use timeouts::Timeouts;
 pub use tls::{InboundTls, OutboundTls, TlsMode};
 pub(crate) use trust::Trust;
 pub use trust::{IdentityRule, Network};
+pub use value_match::ValueMatch;
 
 /// A whole configuration file.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -248,7 +250,7 @@ pub struct Inbound {
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
-    /// What requests pass on their way to the application, in order, and responses in reverse.
+    /// What requests pass before the application, in order, and responses in reverse.
     #[serde(default)]
     pub filters: Vec<FilterConfig>,
     /// TLS; unset accepts plaintext. Paths are relative to this file's directory.
@@ -286,7 +288,7 @@ pub struct Outbound {
     /// Which cluster gets a request. The first rule whose conditions all hold decides; without one it is `destinations`.
     #[serde(default)]
     pub rules: Vec<RuleConfig>,
-    /// What requests pass on their way to the service, in order, and responses in reverse.
+    /// What requests pass before the service, in order, and responses in reverse.
     #[serde(default)]
     pub filters: Vec<FilterConfig>,
     /// TLS towards the destinations; unset sends plaintext. Paths are relative to this file's directory.

@@ -11,11 +11,8 @@ pub(crate) mod chain;
 mod cors;
 mod fault;
 mod header_edits;
-mod list;
-mod rate_limit;
-
-pub(crate) use list::filters;
-pub(crate) use rate_limit::Rates;
+pub(crate) mod list;
+pub(crate) mod rate_limit;
 
 use emberline_model::Side;
 use http::{StatusCode, request, response};

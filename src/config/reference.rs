@@ -19,6 +19,7 @@ const PROXY_ROUTING: &str = include_str!("../../proxy/src/config/routing.rs");
 const PROXY_TIMEOUTS: &str = include_str!("../../proxy/src/config/timeouts.rs");
 const PROXY_TLS: &str = include_str!("../../proxy/src/config/tls.rs");
 const PROXY_TRUST: &str = include_str!("../../proxy/src/config/trust.rs");
+const PROXY_VALUE_MATCH: &str = include_str!("../../proxy/src/config/value_match.rs");
 const SCRAPING: &str = include_str!("../../collector/src/scrape/config/schema.rs");
 const CLIENT_TLS: &str = include_str!("../../collector/client/src/tls.rs");
 const RELABELLING: &str = include_str!("../../collector/src/scrape/relabel.rs");
@@ -161,6 +162,7 @@ impl Tree {
         items.extend(source::items(PROXY_RETRIES));
         items.extend(source::items(PROXY_ROUTING));
         items.extend(source::items(PROXY_TIMEOUTS));
+        items.extend(source::items(PROXY_VALUE_MATCH));
         items.extend(source::items(CLIENT_TLS));
         let mut bounds = source::whole_numbers(PROXY_SCALARS);
         bounds.insert(

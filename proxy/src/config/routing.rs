@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DestinationConfig, FilterConfig, RetryConfig, Timeouts, scalar};
+use super::{DestinationConfig, FilterConfig, RetryConfig, Timeouts, ValueMatch, scalar};
 use crate::route::Template;
 
 /// More destinations of a service, apart from its own ones.
@@ -76,18 +76,4 @@ pub enum PathMatch {
     Prefix(String),
     /// As routes are told.
     Template(Template),
-}
-
-/// A condition on a header or a query parameter: that it is there, or what its value is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ValueMatch {
-    /// Its name. Case makes no difference in names of headers.
-    pub name: String,
-    /// The whole value; default: any.
-    #[serde(default)]
-    pub exact: Option<String>,
-    /// The beginning of the value.
-    #[serde(default)]
-    pub prefix: Option<String>,
 }

@@ -28,7 +28,7 @@ use crate::{
     choose::ChooseCluster,
     cluster::Groups,
     config::{self, Config},
-    filter::Rates,
+    filter::rate_limit::Rates,
     reporting::Reporting,
     resolve::Resolver,
     server::HttpSettings,

@@ -11,7 +11,7 @@ use super::Place;
 use crate::{
     cluster::{Retries, RoundRobin},
     config::{RuleConfig, Timeouts},
-    filter::{Rates, Refused, chain::Filter, filters},
+    filter::{Refused, chain::Filter, list::filters, rate_limit::Rates},
     route::matching::Matcher,
 };
 
