@@ -18,7 +18,7 @@
 //! | `StopIterationNoBuffer`, `ContinueAndDontEndStream` | wrap the body, and leave out or add frames |
 //! | 413 on the request's path | [`Refused::BODY_TOO_LARGE`] |
 //!
-//! Wrong on purpose: no filter here holds whole responses, so 500 on the response's path has no counterpart yet.
+//! Wrong on purpose: no filter waits on the way back or holds whole responses, so 500 on the response's path has no counterpart.
 
 use std::{fmt, pin::Pin, sync::Arc};
 
@@ -84,7 +84,7 @@ pub(crate) trait Filter: fmt::Debug + Send + Sync {
     ) -> Step<'a, Flow>;
 }
 
-type Back = Box<dyn for<'a> FnOnce(&'a mut Answered) -> Step<'a, Result<(), Refused>> + Send>;
+type Back = Box<dyn FnOnce(&mut Answered) + Send>;
 
 /// What the response passes, the last step first; and what is to be said of the request.
 #[derive(Default)]
@@ -95,31 +95,16 @@ pub(crate) struct WayBack {
 }
 
 impl WayBack {
-    /// Changes the head of the response.
-    pub(crate) fn head(&mut self, change: impl FnOnce(&mut Answered) + Send + 'static) {
-        self.steps.push(Box::new(|response| {
-            change(response);
-            Step::Done(Ok(()))
-        }));
+    /// Changes the response.
+    pub(crate) fn then(&mut self, change: impl FnOnce(&mut Answered) + Send + 'static) {
+        self.steps.push(Box::new(change));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    /// Takes the response back. What a step refuses becomes an answer of `reply`, which passes the rest.
-    pub(crate) async fn pass(
-        &mut self,
-        mut response: Answered,
-        mut reply: impl FnMut(Refused) -> Answered,
-    ) -> Answered {
+    /// Takes the response back.
+    pub(crate) fn pass(&mut self, response: &mut Answered) {
         while let Some(step) = self.steps.pop() {
-            let passed = step(&mut response).finish().await;
-            if let Err(refused) = passed {
-                response = reply(refused);
-            }
+            step(response);
         }
-        response
     }
 }
 

@@ -91,7 +91,7 @@ impl Filter for Cors {
             return Step::Done(Flow::Respond(Box::new(head)));
         }
         let more = self.of_response.clone();
-        back.head(move |response| {
+        back.then(move |response| {
             let headers = response.headers_mut();
             for (name, value) in more {
                 headers.insert(name, value);

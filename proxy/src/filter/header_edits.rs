@@ -71,7 +71,7 @@ impl Filter for EditHeaders {
         self.request.make(request.headers_mut());
         if !self.response.is_empty() {
             let edits = Arc::clone(&self.response);
-            back.head(move |response| edits.make(response.headers_mut()));
+            back.then(move |response| edits.make(response.headers_mut()));
         }
         Step::Done(Flow::Continue)
     }

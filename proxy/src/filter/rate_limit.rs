@@ -108,7 +108,7 @@ impl Filter for RateLimit {
             return Step::Done(Flow::Continue);
         };
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        back.head(move |response| {
+        back.then(move |response| {
             let headers = response.headers_mut();
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         });

@@ -141,7 +141,6 @@ impl Handle for Arc<Forwarder> {
             tracker,
             grpc_status: None,
             back: WayBack::default(),
-            answered: None,
             switch: upgrade
                 .filter(|_| exchange.asks_for_websocket)
                 .map(|upgrade| (upgrade, Arc::clone(caller))),
@@ -156,33 +155,26 @@ impl Handle for Arc<Forwarder> {
             };
             let plan = Arc::clone(&carried.plan);
             let filters = plan.filters(way.chosen);
-            // Few requests have filters. What these futures keep is apart, and no answer lies here while one of them is awaited:
-            // all requests would be larger by it.
+            // Few requests have filters: what their future keeps is apart, and no answer of theirs lies here while something is awaited.
             if let Some(request) = request.as_mut().filter(|_| !filters.is_empty())
-                && Box::pin(carried.pass_filters(filters, request, &early)).await
+                && let Some(answered) = Box::pin(carried.pass_filters(filters, request, &early)).await
             {
-                return Box::pin(carried.pass_back(None)).await;
+                return carried.finish(answered);
             }
-            let passing_back = {
-                let sent = {
-                    let call = way.call(&plan);
-                    let to = |endpoint: &Endpoint| carried.expect_answer_of(endpoint);
-                    let mut sending = pin!(plan.cluster(way.chosen).send(&mut request, call, to));
-                    poll_fn(|cx| reading(&early, sending.as_mut(), cx)).await
-                };
-                let answered = match sent {
-                    Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                        return carried.switch_protocols(way, response);
-                    }
-                    Ok(response) => carried.receive(response),
-                    Err(error) => carried.fail(&error),
-                };
-                if carried.back.is_empty() {
-                    return carried.finish(answered);
-                }
-                Box::pin(carried.pass_back(Some(answered)))
+            let sent = {
+                let call = way.call(&plan);
+                let to = |endpoint: &Endpoint| carried.expect_answer_of(endpoint);
+                let mut sending = pin!(plan.cluster(way.chosen).send(&mut request, call, to));
+                poll_fn(|cx| reading(&early, sending.as_mut(), cx)).await
             };
-            passing_back.await
+            let answered = match sent {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return carried.switch_protocols(way, response);
+                }
+                Ok(response) => carried.receive(response),
+                Err(error) => carried.fail(&error),
+            };
+            carried.finish(answered)
         }
     }
 }
@@ -228,8 +220,6 @@ struct Carried {
     /// Of an answer of our own to a caller that speaks gRPC.
     grpc_status: Option<u16>,
     back: WayBack,
-    /// Of a filter.
-    answered: Option<Box<Answered>>,
     /// The connection that asks to switch to WebSocket.
     switch: Option<(OnUpgrade, Arc<Caller>)>,
 }
@@ -253,13 +243,13 @@ impl Carried {
         self.tracker.sent_upstream();
     }
 
-    /// Runs the filters of a request; true where one has answered, and the request does not go on.
+    /// Runs the filters of a request; what one of them answers, and the request does not go on.
     async fn pass_filters(
         &mut self,
         filters: &[Arc<dyn Filter>],
         request: &mut Request<RequestBody>,
         early: &Option<Early>,
-    ) -> bool {
+    ) -> Option<Answered> {
         let flow = {
             let asking = Asking {
                 exchange: &self.exchange,
@@ -269,25 +259,11 @@ impl Carried {
             poll_fn(|cx| reading(early, running.as_mut(), cx)).await
         };
         self.tracker.flag(self.back.flags);
-        let answered = match flow {
-            Flow::Continue => return false,
-            Flow::Answer(refused) => self.refuse(refused),
-            Flow::Respond(head) => Response::from_parts(*head, EitherBody::Ours(LocalBody::default())),
-        };
-        self.answered = Some(Box::new(answered));
-        true
-    }
-
-    /// Takes the response, or that of a filter, back through the filters that the request passed.
-    async fn pass_back(mut self, response: Option<Answered>) -> Response<ResponseBody> {
-        let response = match response.or_else(|| self.answered.take().map(|answered| *answered)) {
-            Some(response) => response,
-            // No filter leaves none.
-            None => self.refuse(Refused::OVERLOADED),
-        };
-        let mut back = std::mem::take(&mut self.back);
-        let response = back.pass(response, |refused| self.refuse(refused)).await;
-        self.finish(response)
+        match flow {
+            Flow::Continue => None,
+            Flow::Answer(refused) => Some(self.refuse(refused)),
+            Flow::Respond(head) => Some(Response::from_parts(*head, EitherBody::Ours(LocalBody::default()))),
+        }
     }
 
     fn receive(&mut self, response: Response<UpstreamBody>) -> Answered {
@@ -391,8 +367,9 @@ impl Carried {
         reply.into_response(self.tracker.protocol()).map(EitherBody::Ours)
     }
 
-    /// Hands the answer over to the caller's connection.
-    fn finish(mut self, response: Answered) -> Response<ResponseBody> {
+    /// Hands the answer over to the caller's connection, through the filters that the request passed.
+    fn finish(mut self, mut response: Answered) -> Response<ResponseBody> {
+        self.back.pass(&mut response);
         let (mut head, body) = response.into_parts();
         match &body {
             EitherBody::Theirs(theirs) => {
