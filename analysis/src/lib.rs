@@ -2,7 +2,7 @@
 //!
 //! Guarantees: numbers in, evidence out. No I/O, no clock, no randomness: the same windows give the same answer in the
 //! collector, in a page and after a restart. Every mark of change has a stated rate of false ones, and "too few samples
-//! to judge" is an answer. `cargo run --release -p emberline-analysis --example operating_points` measures it for
+//! to judge" is an answer. `cargo run --release -p emberline-analysis --example replay` measures it for
 //! latency, `--example function_verdicts` for functions.
 
 pub mod alert_state;
