@@ -27,7 +27,7 @@ use super::support::*;
 async fn slow_app() -> App {
     App::start(|request| async move {
         if request.uri().path() == "/slow" {
-            sleep(Duration::from_millis(800)).await;
+            sleep(Duration::from_millis(2_500)).await;
         }
         Response::new(http_body_util::Full::from("cart"))
     })
@@ -43,7 +43,7 @@ fn aged(to: SocketAddr, limits: &str, more: &str) -> emberline_proxy::Proxy {
 fn connections_of_callers_retire_after_what_is_in_flight() {
     block_on(async {
         let app = slow_app().await;
-        let proxy = aged(app.address, "connection_age_ms: 300", ", upstream_protocol: http1");
+        let proxy = aged(app.address, "connection_age_ms: 1500", ", upstream_protocol: http1");
         let address = proxy.addresses().inbound[0];
         // HTTP/1.1: in flight at that age, then idle.
         let mut stream = TcpStream::connect(address).await.unwrap();
