@@ -1,8 +1,8 @@
 //! The corpora, and a fixed number of changed inputs for every target: what is left of fuzzing where no time is.
 //!
 //! `EMBERLINE_FUZZ_EXECUTIONS` sets how many of these there are of all targets together, and `EMBERLINE_FUZZ_FROM` how many
-//! earlier runs did already, so that runs add up; `EMBERLINE_FUZZ_TARGETS=one,another` names the targets of a run. A failure names its target and its number, and
-//! `EMBERLINE_FUZZ_ONLY=target:number` repeats it.
+//! earlier runs did already, so that runs add up; `EMBERLINE_FUZZ_TARGETS=one,another` names the targets of a run. A failure
+//! names its target and its number, and `EMBERLINE_FUZZ_ONLY=target:number` repeats it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
