@@ -1,15 +1,15 @@
-//! How much memory the answers under way may hold together, so that questions about data that was made for them leave room
-//! for what comes in.
+//! Bounds the memory that answers in progress may hold together, so that questions whose memory is counted leave room
+//! for ingest.
 //!
-//! Guarantees: a question that is counted says what it will hold before it does: rows, stacks and their names, trees, text.
-//! Each of those under way has a share; what needs more takes the one large place, and waits for it without keeping
-//! a connection of the engine. Who has the large place waits for nobody, so somebody always gets on. All together hold at
-//! most what [`AnswerMemory::new`] was given, and none of them begins to hold much while the process holds too much already
-//! ([`Pressure`]). What was begun for a question counts until it has ended, also when nobody
+//! Guarantees: a counted question reserves memory before it uses it: for rows, stacks and their names, trees, text.
+//! Each question in progress has a share; one that needs more takes the single large slot, and waits for it without
+//! holding a connection to the engine. The holder of the large slot waits for nobody, so there is always progress.
+//! Together they hold at most what [`AnswerMemory::new`] was given, and none of them starts to hold much while the
+//! process already holds too much ([`Pressure`]). Work started for a question counts until it ends, even when nobody
 //! waits for the answer any more.
 //!
-//! Wrong on purpose: things are counted by their number and length, not by what the allocator gives. The store's own
-//! questions and those of verdicts are not counted.
+//! Wrong on purpose: memory is estimated from counts and lengths, not from what the allocator hands out. The store's
+//! own questions and those of verdicts are not counted.
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{error::QueryError, pressure::Pressure};
 
-/// How long a question waits for the large place.
+/// How long a question waits for the large slot.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The memory of all answers.
@@ -29,21 +29,21 @@ pub struct AnswerMemory(Arc<Room>);
 struct Room {
     /// What each question may hold.
     share: u64,
-    /// What one of them may hold beyond.
+    /// What the holder of the large slot may hold beyond its share.
     large: u64,
     place: Arc<Semaphore>,
     pressure: Pressure,
     wait: Duration,
 }
 
-/// What a question holds: the same for all that works for it.
+/// What a question holds, shared by everything that works for it.
 #[derive(Debug, Clone, Default)]
 pub struct Holding(Option<Arc<Counted>>);
 
 struct Counted {
     room: Arc<Room>,
     held: Mutex<Held>,
-    /// One of its parts waits at a time: what it gets is there for all of them.
+    /// Only one part of the question waits at a time: the slot it gets is for all of them.
     waiting: tokio::sync::Mutex<()>,
     /// Kept as long as anything works for the question.
     _turn: Box<dyn Any + Send + Sync>,
@@ -63,12 +63,12 @@ impl fmt::Debug for Counted {
     }
 }
 
-/// Why something cannot be held.
+/// Why memory was not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Short {
-    /// Another question has the large place.
+    /// Another question has the large slot, or the process is under memory pressure.
     Now,
-    /// It is more than one question may hold.
+    /// More than a single question may ever hold.
     Ever,
 }
 
@@ -77,7 +77,7 @@ tokio::task_local! {
 }
 
 impl AnswerMemory {
-    /// Room of so many bytes for as many questions at a time; nobody gets the large place under pressure.
+    /// `bytes` of memory for `at_once` concurrent questions; nobody gets the large slot under pressure.
     pub fn new(bytes: u64, at_once: usize, pressure: Pressure) -> AnswerMemory {
         let share = bytes / 4 / at_once.max(1) as u64;
         AnswerMemory(Arc::new(Room {
@@ -89,7 +89,7 @@ impl AnswerMemory {
         }))
     }
 
-    /// Asks a question that counts what it holds. `turn` is dropped when nothing works for it any more.
+    /// Runs a question whose memory is counted. `turn` is dropped once nothing works for it any more.
     pub async fn count<F: Future>(&self, turn: impl Any + Send + Sync, question: F) -> F::Output {
         let counted = Counted {
             room: Arc::clone(&self.0),
@@ -102,17 +102,17 @@ impl AnswerMemory {
 }
 
 impl Holding {
-    /// That of the question which is being answered here; without a limit where none is counted.
+    /// What the question being answered here holds; unlimited where none is counted.
     pub fn current() -> Holding {
         OF_QUESTION.try_with(Clone::clone).unwrap_or_default()
     }
 
-    /// Runs code that works for the question, wherever it runs.
+    /// Runs code on behalf of the question, on any thread.
     pub fn during<T>(self, work: impl FnOnce() -> T) -> T {
         OF_QUESTION.sync_scope(self, work)
     }
 
-    /// Counts so many bytes more; waits for the large place if they need it.
+    /// Reserves `bytes` more; waits for the large slot if they need it.
     pub async fn add(&self, bytes: u64) -> Result<(), QueryError> {
         loop {
             match self.take(bytes) {
@@ -123,7 +123,7 @@ impl Holding {
         }
     }
 
-    /// The same where nothing can wait: refused while another question has the large place.
+    /// Like [`Holding::add`] where waiting is impossible: refused while another question has the large slot.
     pub fn add_now(&self, bytes: u64) -> Result<(), QueryError> {
         self.take(bytes).map_err(|short| match short {
             Short::Ever => self.too_large(),
@@ -156,7 +156,7 @@ impl Holding {
         }
     }
 
-    /// Waits for the large place.
+    /// Waits for the large slot.
     pub(crate) async fn wait(&self) -> Result<(), QueryError> {
         let Some(counted) = &self.0 else { return Ok(()) };
         let room = &counted.room;
@@ -165,7 +165,7 @@ impl Holding {
             if counted.held.lock().large.is_none() {
                 room.pressure.relief().await;
                 let place = Arc::clone(&room.place).acquire_owned().await;
-                // Never closed.
+                // The semaphore is never closed.
                 counted.held.lock().large = place.ok();
             }
         });
@@ -233,7 +233,7 @@ mod tests {
         assert!(first_holds.add(1).await.unwrap_err().to_string().contains("70 MB"));
         drop(first_holds);
         second_holds.add(60 * MB).await.unwrap();
-        // Who gives back what was too much keeps its place.
+        // Giving back the excess does not give back the slot.
         second_holds.give_back(30 * MB);
         second_holds.add(30 * MB).await.unwrap();
         assert!(!second_holds.add(1).await.unwrap_err().is_retryable());

@@ -1,17 +1,18 @@
-//! The second look at identifiers: whether two rows with one identifier are one row.
+//! Checks whether two rows with the same identifier really are the same row.
 //!
-//! Identifiers are hashes without a key ([`emberline_model::id`]), so a sender can make names that have the identifier of
-//! another's. A check is a hash of the same content with a key that only this store has (SipHash-1-3, a pseudo-random function:
-//! without the key nobody can aim at a check, and by chance two agree once in 2⁶⁴). It lies beside each row of the dictionary
-//! tables. A row whose check differs from the known one is stored under a *salted* identifier, which is a keyed hash of the
-//! content too: nobody can aim at that either, and it is the same each time. Parts have no checks: the few salted identifiers are
-//! listed in their names ([`crate::parts::dictionary::Names`]), and everything else is computed from the content as ever.
+//! Identifiers are unkeyed hashes ([`emberline_model::id`]), so a sender can craft names whose identifier is that of
+//! another's. A check is a hash of the same content under a key that only this store has (SipHash-1-3, a pseudo-random
+//! function: without the key nobody can aim for a check, and two agree by chance once in 2⁶⁴). It is stored with each
+//! row of the dictionary tables. A row whose check differs from the known one is stored under a *salted* identifier,
+//! which is a keyed hash of the content too: nobody can aim for that either, and it is the same each time. Parts have
+//! no checks: the few salted identifiers are listed in their names ([`crate::parts::dictionary::Names`]), and
+//! everything else is computed from the content as before.
 //!
-//! Guarantees: two contents never share a row of series, workloads, label sets or files, as long as the store knows the first
-//! one; of locations and stacks, as long as it is in the tables or among the newest [`MOST_SEALED`] of each that are sealed.
+//! Guarantees: two contents never share a row of series, workloads, label sets or files while the store knows the first
+//! one; nor of locations and stacks, while it is in the tables or among the newest [`MOST_SEALED`] sealed ones of each.
 //!
-//! Wrong on purpose: identifiers that were stored before there were checks stay as they are. Without its key (`secret.bin`)
-//! a store makes a new one and builds the engine's file anew; what had a salted identifier has no name then.
+//! Wrong on purpose: identifiers stored before checks existed stay as they are. A store that lost its key
+//! (`secret.bin`) makes a new one and rebuilds the engine's file; rows with a salted identifier then have no name.
 
 use std::{fs::File, io, io::Read, path::Path};
 
@@ -25,11 +26,12 @@ use crate::{
     records,
 };
 
-/// The file of the key.
+/// The file that holds the key.
 pub(crate) const FILE: &str = "secret.bin";
 const KEY_BYTES: usize = 32;
 
-/// Sealed rows of a kind that are remembered, about 16 MB: twice this many, of which the older half goes.
+/// Sealed rows of a kind that are remembered, about 16 MB: up to twice as many are kept, then the older half is
+/// dropped.
 pub(crate) const MOST_SEALED: usize = 450_000;
 
 /// The key of a store.
@@ -58,7 +60,7 @@ impl Checks {
         }
     }
 
-    /// The key of a data directory, made when there is none. One that cannot be kept is another one at the next start.
+    /// The key of a data directory, created if there is none. If it cannot be saved, the next start makes another one.
     pub(crate) fn of_store(disk: &dyn Disk, data_dir: &Path, now_unix_ms: i64) -> io::Result<Checks> {
         let stored = records::read::<Secret>(disk, data_dir, FILE, now_unix_ms);
         if let Some(key) = stored.all.first().and_then(|secret| secret.key.first_chunk()) {
@@ -79,24 +81,24 @@ impl Checks {
         Ok(Checks::with_key(&key))
     }
 
-    /// What two rows with one identifier are compared by.
+    /// The value by which two rows with the same identifier are compared.
     pub(crate) fn check(&self, content: &Content) -> u64 {
         self.check.hash(content.bytes())
     }
 
-    /// The identifier of a row whose own is taken.
+    /// The identifier of a row whose own is already taken.
     pub(crate) fn salted(&self, content: &Content) -> u64 {
         self.salt.hash(content.bytes())
     }
 
-    /// Tells one key from another.
+    /// Tells keys apart.
     pub(crate) fn fingerprint(&self) -> u64 {
         self.check.hash(b"fingerprint")
     }
 }
 
 impl Default for Checks {
-    /// With a key that everybody knows: for tests.
+    /// A key that everybody knows: for tests.
     fn default() -> Checks {
         Checks::with_key(&[0; KEY_BYTES])
     }
@@ -110,7 +112,7 @@ impl PartialEq for Checks {
 
 impl Eq for Checks {}
 
-/// Identifiers of rows that are all in one place: a part, with the salted ones among them.
+/// Identifiers of rows that are all in one place, such as a part, including its salted ones.
 pub(crate) struct Salted<'a> {
     checks: &'a Checks,
     ids: IdSet,
@@ -136,10 +138,10 @@ impl Salted<'_> {
     }
 }
 
-/// Identifier → check, of rows of a kind.
+/// Identifier → check, for rows of one kind.
 pub(crate) type Checked = IdMap<u64>;
 
-/// Rows of a kind that only parts have, the newest ones.
+/// Rows of one kind that are only in parts, the newest ones.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Sealed {
     young: Checked,
@@ -160,7 +162,7 @@ impl Sealed {
         }
     }
 
-    /// True when more would make it forget.
+    /// True when inserting more would drop some.
     pub(crate) fn is_full(&self) -> bool {
         !self.old.is_empty()
     }

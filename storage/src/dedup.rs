@@ -1,9 +1,9 @@
 //! Which batches were stored already: per (sender, epoch, signal) the highest sequence and the gaps below it.
 //!
-//! Guarantee: a sequence that was inserted is never reported as new while its sender is remembered. When a
-//! sender leaves more than [`MAX_GAPS`] holes, the lowest hole is forgotten, and what falls below it is
-//! reported as forgotten: refused, neither lost silently nor counted twice. Wrong on purpose: a sender not heard
-//! of for the whole horizon is forgotten, and its very old batches would count as new.
+//! Guarantee: an inserted sequence is never reported as new while its sender is remembered. When a sender leaves more
+//! than [`MAX_GAPS`] holes, the lowest one is forgotten, and sequences below it are reported as forgotten: refused,
+//! neither lost silently nor counted twice. Wrong on purpose: a sender not heard of for the whole horizon is forgotten,
+//! and its very old batches would count as new.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use prost::Message;
 /// Separate holes remembered per sender.
 pub(crate) const MAX_GAPS: usize = 1024;
 
-/// Senders remembered; beyond it the ones silent for longest go.
+/// Senders remembered; beyond this, those silent for longest are dropped.
 const MAX_SENDERS: usize = 100_000;
 
 /// What is known of a batch id.
@@ -54,7 +54,7 @@ impl Key {
 struct Progress {
     /// The highest sequence stored.
     high: u64,
-    /// Below this one nothing is known any more.
+    /// Nothing is known any more of sequences below this one.
     floor: u64,
     /// Missing sequences below `high`, as first → last.
     gaps: BTreeMap<u64, u64>,
@@ -63,7 +63,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// The hole that holds a sequence.
+    /// The hole that contains a sequence.
     fn gap_of(&self, sequence: u64) -> Option<(u64, u64)> {
         let (&first, &last) = self.gaps.range(..=sequence).next_back()?;
         (sequence <= last).then_some((first, last))
@@ -113,7 +113,7 @@ impl Dedup {
 
     /// Remembers a batch as stored.
     pub(crate) fn insert(&mut self, id: &BatchId, heard_s: u32) {
-        // Sequences begin at 1, so a sender first heard of with a higher one has a hole below: that can still come.
+        // Sequences start at 1, so a sender first heard of with a higher one has a hole below that can still be filled.
         let progress = self.senders.entry(Key::of(id)).or_default();
         progress.insert(id.sequence);
         progress.last_heard_s = progress.last_heard_s.max(heard_s);
@@ -139,7 +139,7 @@ impl Dedup {
         });
     }
 
-    /// As bytes, with the number of the last batch it covers.
+    /// Encodes the senders together with the number of the last batch covered.
     pub(crate) fn encode(&self, through_lsn: u64) -> Vec<u8> {
         let senders = self
             .senders
@@ -183,8 +183,8 @@ impl Dedup {
     }
 }
 
-/// True for pairs of first and last that rise below the highest sequence stored: in others, a batch could be both
-/// stored and missing.
+/// True if the pairs of first and last rise below the highest stored sequence: otherwise a batch could be both stored
+/// and missing.
 fn are_gaps_below(numbers: &[u64], high: u64) -> bool {
     let are_pairs = numbers.len().is_multiple_of(2) && numbers.chunks_exact(2).all(|pair| pair[0] <= pair[1]);
     let rise = numbers.chunks_exact(2).zip(numbers.chunks_exact(2).skip(1));

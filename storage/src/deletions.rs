@@ -1,9 +1,10 @@
-//! Which services were deleted, and up to which batch: what makes a deletion outlive a crash.
+//! Which services were deleted, and up to which batch, so that a deletion survives a crash.
 //!
-//! Guarantees: the file `deleted.bin` is replaced as a whole, so a deletion is there or not. As long as the journal holds a
-//! batch from before it, what is replayed is left out; as long as a sealed file from before it lies in the folder, it is
-//! known as one that has to be written anew. The identifiers of its rows are kept as well, so that it does not depend on
-//! names that go first. Wrong on purpose: a damaged record is a deletion forgotten; it is counted and told.
+//! Guarantees: the file `deleted.bin` is replaced as a whole, so a deletion is recorded or it is not. As long as the
+//! journal holds a batch from before it, replay filters its rows out; as long as a sealed file from before it exists,
+//! that file is listed as one that has to be rewritten. The identifiers of its rows are kept as well, so that this does
+//! not depend on names, which are removed first. Wrong on purpose: a damaged record is a forgotten deletion; it is
+//! counted and logged.
 
 use std::{collections::BTreeSet, io, path::Path, sync::Arc};
 
@@ -22,14 +23,14 @@ use crate::{
 /// The file, below the data directory.
 pub(crate) const FILE: &str = "deleted.bin";
 
-/// What went with a service.
+/// What a deletion removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Deleted {
-    /// Rows: windows, requests, samples and exemplars. Sums of hours whose samples were gone already count instead of these.
+    /// Rows: windows, requests, samples and exemplars. For hours whose samples were gone already, sums count instead.
     pub rows: u64,
-    /// Sealed files that were written anew or removed.
+    /// Sealed files that were rewritten or removed.
     pub files: u64,
-    /// How many bytes smaller the sealed files are. What the journal holds goes with its hours.
+    /// Bytes by which the sealed files shrank. What the journal holds goes when its hours are sealed.
     pub bytes_freed: u64,
 }
 
@@ -38,16 +39,16 @@ pub struct Deleted {
 pub struct DeleteProgress {
     /// Bytes of sealed files that are done.
     pub done_bytes: u64,
-    /// Bytes of all sealed files that hold something of it; 0 while these are looked for.
+    /// Bytes of all sealed files that hold something of it; 0 while they are being searched for.
     pub all_bytes: u64,
 }
 
 /// A service by its names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceName {
-    /// Group of services.
+    /// Namespace.
     pub namespace: String,
-    /// Name.
+    /// Service name.
     pub service: String,
 }
 
@@ -61,18 +62,18 @@ pub(crate) struct Deletion {
     /// Rows of batches up to this number are gone.
     #[prost(uint64, tag = "3")]
     pub(crate) through: Lsn,
-    /// Names of sealed files that still hold something of it, each time as it was before.
+    /// Names of sealed files that still hold some of its rows, each under its name before the rewrite.
     #[prost(string, repeated, tag = "4")]
     pub(crate) files: Vec<String>,
-    /// The series that rows of it have.
+    /// The series of its rows.
     #[prost(fixed64, repeated, tag = "5")]
     series: Vec<u64>,
-    /// The workloads.
+    /// The workloads of its rows.
     #[prost(fixed64, repeated, tag = "6")]
     workloads: Vec<u64>,
 }
 
-/// Identifiers that rows of a service have.
+/// Identifiers that rows of one service have.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Owned {
     pub(crate) series: IdSet,
@@ -110,7 +111,7 @@ impl Deletion {
 #[derive(Debug, Default)]
 pub(crate) struct Deletions {
     all: Vec<Deletion>,
-    /// The file says something else.
+    /// The file is out of date.
     changed: bool,
 }
 
@@ -129,7 +130,7 @@ impl Deletions {
             all,
             changed: damaged > 0,
         };
-        // Told once, not at each start; where the disk takes nothing now it is written later.
+        // Reported once, not at each start; if the disk takes no writes now, the file is written later.
         if let Err(error) = deletions.make_durable(disk, data_dir) {
             tracing::warn!(%error, "cannot rewrite the list of deleted services");
         }
@@ -140,15 +141,15 @@ impl Deletions {
         records::write(disk, data_dir, FILE, self.all.iter())
     }
 
-    /// Adds a deletion; durable when this returns. After an error only the disk knows whether it is: it counts, so that
-    /// what a later start does is no surprise.
+    /// Adds a deletion; durable when this returns. After an error only the disk knows whether it was recorded: it
+    /// counts as recorded, so that a later start does not come as a surprise.
     pub(crate) fn add(&mut self, disk: &dyn Disk, data_dir: &Path, deletion: Deletion) -> io::Result<()> {
         self.all.push(deletion);
         self.changed = true;
         self.make_durable(disk, data_dir)
     }
 
-    /// Writes what the file does not say yet.
+    /// Writes what is not in the file yet.
     pub(crate) fn make_durable(&mut self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         if self.changed {
             self.write(disk, data_dir)?;
@@ -157,8 +158,8 @@ impl Deletions {
         Ok(())
     }
 
-    /// Forgets what nothing depends on any more: files that are not `present`, and deletions without files that lie
-    /// before everything the journal holds.
+    /// Forgets what nothing depends on any more: files that are not `present`, and deletions without files that are
+    /// older than everything the journal holds.
     pub(crate) fn prune(
         &mut self,
         disk: &dyn Disk,
@@ -188,17 +189,17 @@ impl Deletions {
         &self.all
     }
 
-    /// Files that still hold something.
+    /// Files that still hold rows of deleted services.
     pub(crate) fn files_left(&self) -> u64 {
         self.all.iter().map(|deletion| deletion.files.len() as u64).sum()
     }
 
-    /// Numbers of new batches must lie above this one.
+    /// New batches must be numbered above this.
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.all.iter().map(|deletion| deletion.through).max().unwrap_or(0)
     }
 
-    /// A batch without windows of services that were deleted after it came.
+    /// The batch without windows of services that were deleted after it arrived.
     pub(crate) fn filter(&self, lsn: Lsn, batch: &Arc<Batch>) -> Arc<Batch> {
         let is_gone = |window: &WorkloadWindow| {
             self.all.iter().any(|deletion| {

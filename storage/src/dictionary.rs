@@ -1,7 +1,7 @@
-//! Stacks with names. Guarantee: every frame of every stack asked for is there, inlined ones included, leaf first; a
-//! location without a symbol appears as its address. Stacks and locations never change, so they stay in memory while they
-//! are asked for; names do arrive later, and are looked up anew when some did. The memory is bounded; what an answer needs
-//! beyond it counts as the answer's ([`crate::answers`]).
+//! Stacks with names. Guarantee: every frame of every requested stack is there, inlined ones included, leaf first; a
+//! location without a symbol appears as its address. Stacks and locations never change, so they stay in memory while
+//! they are in use; names do arrive later, and are looked up again when some did. The memory is bounded; what an answer
+//! needs beyond it is charged to the answer ([`crate::answers`]).
 
 mod naming;
 pub(crate) mod sealed;
@@ -26,17 +26,17 @@ use crate::{
     symbols::Symbols,
 };
 
-/// Ids asked for per query.
+/// Ids looked up per query.
 const IDS_PER_QUERY: usize = 8192;
 
-/// What a stack that is asked for takes while it is looked for, beside its path, in bytes.
+/// Memory for a requested stack during the lookup, not counting its path, in bytes.
 const ID_BYTES: usize = 64;
-/// What an answer takes of the memory at a time that is more than is kept.
+/// How much memory an answer reserves at a time beyond the cache.
 const STEP_BYTES: usize = 4 << 20;
-/// What a stack takes on its way from a file, beside its locations, and a location likewise, in bytes.
+/// Memory for a stack read from a file, and for a location likewise, not counting the stack's locations, in bytes.
 const READ_BYTES: usize = 48;
 
-/// Where a location leads.
+/// What a location stands for.
 #[derive(Debug)]
 enum Place {
     Native { mapping: Arc<Mapping>, offset: u64 },
@@ -44,7 +44,7 @@ enum Place {
 }
 
 impl Place {
-    /// Memory it takes, about, in bytes.
+    /// Approximate memory use, in bytes.
     fn bytes(&self) -> usize {
         match self {
             Place::Native { .. } => 64,
@@ -60,7 +60,7 @@ fn bytes_of_stack(stack: &Stack) -> usize {
     READ_BYTES + 8 * stack.len()
 }
 
-/// What is in memory in front of the dictionary tables and parts.
+/// The cache in front of the dictionary tables and parts.
 pub(crate) struct Dictionary {
     cache: Mutex<StackCache>,
     symbols: Arc<Symbols>,
@@ -74,13 +74,13 @@ impl Dictionary {
         }
     }
 
-    /// Ends an age of what is in memory: call it at even intervals.
+    /// Ages the cache by one step: call it at even intervals.
     pub(crate) fn age(&self) {
         let gone = self.cache.lock().age();
         drop(gone);
     }
 
-    /// Names the frames of stacks. A stack that is not known is left out.
+    /// Names the frames of stacks. Unknown stacks are left out.
     pub(crate) async fn resolve(&self, shared: &Arc<Shared>, ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
         let holding = Holding::current();
         holding.add((ids.len() * ID_BYTES) as u64).await?;
@@ -103,7 +103,7 @@ impl Dictionary {
                         places.extend(found.into_iter().map(|(id, place)| (id, Some(place))));
                     }
                     Err(Missing::Room) => {
-                        // It begins anew each time.
+                        // Each attempt starts over.
                         let more = STEP_BYTES.max(beyond);
                         holding.add(more as u64).await?;
                         beyond += more;
@@ -119,10 +119,10 @@ impl Dictionary {
     }
 }
 
-/// Found by identifier.
+/// Rows found, by identifier.
 type Found<T> = Vec<(u64, T)>;
 
-/// Looks for entries of the dictionary in the tables, and then in parts.
+/// Looks entries of the dictionary up in the tables, then in parts.
 async fn look_for<T: Send + 'static>(
     shared: &Arc<Shared>,
     ids: Vec<u64>,
@@ -144,8 +144,8 @@ async fn look_for<T: Send + 'static>(
     shared.readers.ask(question).await
 }
 
-/// Asks for rows by id, some thousands at a time. The ids travel as one text parameter, because the engine binds no
-/// lists; they are joined by hash, not compared one by one.
+/// Looks rows up by id, some thousands at a time. The ids are passed as one text parameter, because the engine cannot
+/// bind lists; they are joined by hash, not compared one by one.
 fn by_ids(
     reader: &Reader<'_>,
     select: &str,
@@ -222,7 +222,7 @@ fn read_places(reader: &Reader<'_>, ids: &[u64]) -> Result<Vec<(u64, Arc<Place>)
 }
 
 fn named(function: String, file: String) -> FunctionInfo {
-    // What a sender calls an address stays one, but there is no file to look it up in.
+    // What a sender calls an address is still one, but there is no file to look it up in.
     FunctionInfo {
         unresolved: false,
         ..FunctionInfo::named(Frame {

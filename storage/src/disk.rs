@@ -1,9 +1,9 @@
 //! The file system as the journal, the parts and the symbol files see it, so that tests can fill it, break it and cut its
 //! power.
 //!
-//! Guarantee: nothing that must survive a crash reaches the disk except through [`Disk`]. Not through it on
-//! purpose: DuckDB's own file (rebuilt from the journal whenever it is damaged), the lock file, and DuckDB's reading of
-//! parts, which takes place on the machine's file system.
+//! Guarantee: nothing that must survive a crash reaches the disk except through [`Disk`]. Exempt on purpose: DuckDB's
+//! own file (rebuilt from the journal whenever it is damaged), the lock file, and DuckDB's reading of parts, which uses
+//! the machine's file system.
 
 mod faulty;
 mod memory;
@@ -18,17 +18,17 @@ use std::{
 pub use faulty::{DiskEvent, FaultyDisk};
 pub use memory::MemoryDisk;
 
-/// What the store asks of a file system.
+/// What the store needs of a file system.
 pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     /// Creates a folder and those above it.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
-    /// Creates an empty file for appending; fails when there is one of that name.
+    /// Creates an empty file for appending; fails if it already exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// Opens a file for appending at its end; it must exist.
     fn open(&self, path: &Path) -> io::Result<Box<dyn AppendFile>>;
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Reads at most `length` bytes from `offset` on; fewer only at the end of the file.
+    /// Reads at most `length` bytes from `offset`; fewer only at the end of the file.
     fn read_range(&self, path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>>;
     /// Renames a file, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -42,7 +42,7 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that can still be written under a folder.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
-    /// Lets nobody but the owner read a file, where files have owners.
+    /// Makes a file readable by its owner only, where files have owners.
     fn make_private(&self, _path: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -52,14 +52,14 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
 pub trait AppendFile: Send {
     /// Writes all bytes at the end; after an error an unknown part of them is there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Makes everything written durable. After an error what was written since the last success counts as lost:
-    /// asking again would report a success that is none.
+    /// Makes everything written durable. After an error, everything since the last success counts as lost: calling
+    /// again could report a success that never happened.
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts the file to `len` bytes.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// Replaces a file as a whole: after a crash there is the old content or the new one.
+/// Replaces a file as a whole: after a crash it has either the old content or the new one.
 pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     match disk.remove(&temporary) {
@@ -71,7 +71,7 @@ pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Re
         file.sync()
     });
     if let Err(error) = written {
-        // A half-written copy would hold space that a full disk needs; leaving it costs nothing else.
+        // A half-written copy would take space that a full disk needs; leaving it does no other harm.
         let _ = disk.remove(&temporary);
         return Err(error);
     }
@@ -82,7 +82,7 @@ pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Re
     }
 }
 
-/// True for errors that mean "no space": a retry can help once somebody made room.
+/// True for errors that mean "no space": a retry can help once somebody has freed some.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -28,7 +28,7 @@ pub enum OpenError {
     LockedByOther {
         /// The folder.
         path: PathBuf,
-        /// Its process id, 0 when it did not say.
+        /// Its process id, 0 if it did not record one.
         pid: u32,
     },
     /// A file was written by a newer version of this program.
@@ -43,7 +43,7 @@ pub enum OpenError {
         /// The newest format known here.
         known: u32,
     },
-    /// A file cannot be read.
+    /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
         /// The file.
@@ -51,7 +51,7 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A thread cannot be started.
+    /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on processes")]
     Thread(std::io::Error),
 }
@@ -88,7 +88,7 @@ pub enum AppendError {
     /// The store is being closed.
     #[error("the store is closing; retry later")]
     Closed,
-    /// A window lies before everything that is kept.
+    /// A window is from before everything that is kept.
     #[error(
         "a window that starts at {start_unix_s} is older than the retention limit {oldest_unix_s} (`retention_hours`)"
     )]
@@ -98,7 +98,7 @@ pub enum AppendError {
         /// The oldest start accepted.
         oldest_unix_s: i64,
     },
-    /// A window lies in the future.
+    /// A window is in the future.
     #[error(
         "a window that starts at {start_unix_s} is after {newest_unix_s} (`max_future_seconds`); correct the sender's clock"
     )]
@@ -108,7 +108,7 @@ pub enum AppendError {
         /// The newest start accepted.
         newest_unix_s: i64,
     },
-    /// Too many batches of this sender were missing to tell whether this one is stored.
+    /// Too many batches of this sender are missing to tell whether this one was stored.
     #[error("sequence {sequence} is too old to tell whether it is already stored; refused to avoid counting it twice")]
     Forgotten {
         /// Its sequence.
@@ -155,7 +155,7 @@ impl AppendError {
 /// Why a query failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum QueryError {
-    /// The range ends before it begins or lies outside the representable times.
+    /// The range ends before it begins or is outside the representable times.
     #[error("the range {from_unix_s}..{to_unix_s} is empty or outside 1970..2106; `from` must be before `to`")]
     BadRange {
         /// First second.
@@ -175,12 +175,12 @@ pub enum QueryError {
         /// What the engine said.
         message: String,
     },
-    /// Its answer would hold more memory than one may.
+    /// Its answer would hold more memory than allowed.
     #[error(
         "the answer exceeds the limit of {megabytes} MB; use a shorter range, a single service or a lower `limit` for the tree, or give the server more memory"
     )]
     AnswerTooLarge {
-        /// What it may hold.
+        /// What one answer may hold.
         megabytes: u64,
     },
     /// Other answers hold the memory.
@@ -200,7 +200,7 @@ pub enum QueryError {
     /// The store is being closed.
     #[error("the store is closing")]
     Closed,
-    /// The engine failed in a way that is a mistake of this program.
+    /// The engine failed because of a bug in this program.
     #[error("the query engine failed: {message}; this is a bug in Emberline")]
     Internal {
         /// What the engine said.
@@ -224,9 +224,9 @@ pub enum DeleteError {
     /// No data of it is stored.
     #[error("no data of service `{service}` in namespace `{namespace}`")]
     UnknownService {
-        /// Group of services.
+        /// Namespace.
         namespace: String,
-        /// Name.
+        /// Service name.
         service: String,
     },
     /// Nothing was changed.
@@ -241,7 +241,7 @@ pub enum DeleteError {
         /// What is in the way.
         message: String,
     },
-    /// The store is being closed; what was begun is finished at its next start.
+    /// The store is being closed; a deletion that was started is finished at the next start.
     #[error("the store is closing; repeat the deletion to be sure")]
     Closed,
 }
@@ -254,14 +254,14 @@ pub enum StateError {
         "the time {time_s} (Unix seconds) is outside {from_s} to {to_s}: older than all stored data, or in the future"
     )]
     OutOfRange {
-        /// What was stated.
+        /// The declared time.
         time_s: i64,
-        /// The earliest time taken.
+        /// The earliest time accepted.
         from_s: i64,
-        /// The latest.
+        /// The latest time accepted.
         to_s: i64,
     },
-    /// Too many declared releases never reported.
+    /// Too many declared releases have never reported.
     #[error("{most} declared releases never reported, the maximum: declare only releases being deployed")]
     TooMany {
         /// How many are kept.

@@ -3,16 +3,16 @@
 //! A record is `length u32 | CRC32C u32 | sequence u64 | stamp u32 | payload`, little endian; the checksum covers
 //! everything but itself. Sequences rise strictly within a file.
 //!
-//! Guarantee: [`scan`] returns every intact record that follows the damage before it; a flipped bit costs its
-//! own record and no other. Wrong on purpose: a payload that holds the bytes of an intact record with a
-//! plausible sequence is taken for one when the record around it is damaged.
+//! Guarantee: [`scan`] returns every intact record, also those after damage; a flipped bit costs its own record and no
+//! other. Wrong on purpose: when a damaged record's payload contains the bytes of an intact record with a plausible
+//! sequence, those are taken for a record.
 
 use std::ops::Range;
 
 /// Bytes in front of a payload.
 pub(crate) const HEADER_BYTES: usize = 20;
 
-/// The longest payload that is believed.
+/// The longest payload accepted.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
 /// How far a sequence may jump over damaged records and still be believed.
@@ -25,7 +25,7 @@ pub(crate) struct Frame {
     pub(crate) sequence: u64,
     /// A number of the caller's own, readable without decoding the payload.
     pub(crate) stamp: u32,
-    /// Where the payload lies in the scanned bytes.
+    /// The payload's position in the scanned bytes.
     pub(crate) payload: Range<usize>,
 }
 
@@ -34,9 +34,9 @@ pub(crate) struct Frame {
 pub(crate) struct Scan {
     /// Intact records in order.
     pub(crate) frames: Vec<Frame>,
-    /// Bytes between intact records that are none.
+    /// Ranges between intact records that are not records.
     pub(crate) damaged: Vec<Range<usize>>,
-    /// Bytes after the last intact record that are none; empty when the file ends cleanly.
+    /// What follows the last intact record and is not a record; empty when the file ends cleanly.
     pub(crate) tail: Range<usize>,
 }
 
@@ -61,7 +61,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// The intact record at `at` whose sequence lies above `after`, if there is one.
+/// The intact record at `at` with a sequence above `after`, if any.
 fn read_at(bytes: &[u8], at: usize, after: u64) -> Option<Frame> {
     if bytes.len().checked_sub(at)? < HEADER_BYTES {
         return None;
@@ -86,7 +86,7 @@ fn read_at(bytes: &[u8], at: usize, after: u64) -> Option<Frame> {
     })
 }
 
-/// Finds every intact record from `from` on whose sequence lies above `after`.
+/// Finds every intact record from `from` on with a sequence above `after`.
 pub(crate) fn scan(bytes: &[u8], from: usize, after: u64) -> Scan {
     let mut found = Scan::default();
     let (mut at, mut after) = (from.min(bytes.len()), after);

@@ -1,19 +1,19 @@
-//! When each release was first seen: a fact that is kept, and not derived from the windows that happen to be left.
+//! When each release was first seen: a stored fact, not derived from whichever windows happen to be left.
 //!
-//! Guarantees: the fact outlives restarts, retention of the windows it came from, and the processes that reported them:
-//! instances come and go, a release keeps its place. It goes with the service, and when nothing was heard of the release for
-//! longer than anything is kept, or in a few batches only and room is needed. A release that comes back, after a rollback or as a second deployment, is the one it
-//! was. Somebody who knows (CI) may state it. The file `releases.bin` is replaced as a whole and written within
-//! seconds; what a crash or damage costs is found again in the windows, except what was stated, which is on disk before
-//! it is answered.
+//! Guarantees: the fact outlives restarts, the retention of the windows it came from, and the processes that reported
+//! them: instances come and go, a release keeps its place. It is removed with the service, when the release was not
+//! heard of for longer than anything is kept, or, if it only ever sent a few batches, when room is needed. A release
+//! that comes back, after a rollback or as a second deployment, is the same release. Somebody who knows (CI) may state
+//! it. The file `releases.bin` is replaced as a whole, within seconds of a change; what a crash or damage costs is
+//! found again in the windows, except what was stated, which is on disk before the request is answered.
 //!
-//! Whose clock: windows are dated by their senders. A first window later than its arrival is dated by the arrival. A sender
-//! that goes on reporting windows that lie [`SKEW_S`] or more behind has a slow clock, and its first window is moved by
-//! as much; one that sends a past at once (an import, a backlog) has not. After [`SETTLED_MS`] nothing moves a fact
-//! any more. Wrong on purpose: an import that is sent bit by bit looks like a slow clock.
+//! Whose clock: windows are dated by their senders. A first window later than its arrival is dated by the arrival. A
+//! sender that keeps reporting windows [`SKEW_S`] or more behind has a slow clock, and its first window is moved by as
+//! much; one that sends a past at once (an import, a backlog) does not. After [`SETTLED_MS`] nothing moves a fact any
+//! more. Wrong on purpose: an import that is sent bit by bit looks like a slow clock.
 //!
-//! One file because whose clock counts, what is kept and what is written are rules about one table. A third of it are the tests of
-//! these rules.
+//! One file because whose clock counts, what is kept and what is written are rules about one table. A third of it is
+//! the tests of these rules.
 
 mod known;
 
@@ -31,18 +31,18 @@ use crate::{
 
 /// The file, below the data directory.
 pub(crate) const FILE: &str = "releases.bin";
-/// Releases that were stated and never heard of; more are refused.
+/// Releases that were stated but never heard of; beyond this, more are refused.
 const MAX_STATED_ONLY: usize = 10_000;
-/// So long after it was first heard of, a release's first window is what it is, in milliseconds.
+/// How long after a release was first heard of its first window becomes final, in milliseconds.
 const SETTLED_MS: i64 = 600_000;
-/// Time between batches from which a sender is seen to go on reporting, in milliseconds.
+/// Time between batches after which a sender counts as still reporting, in milliseconds.
 const BETWEEN_HEARINGS_MS: i64 = 5_000;
-/// How exact the file knows when a release was last heard of, in seconds.
+/// Precision of the time at which a release was last heard of, as stored in the file, in seconds.
 const LAST_EXACT_S: i64 = 3_600;
-/// A release cannot have begun so much later than its first window, in seconds: clocks are not that wrong.
+/// How much later than its first window a release may be stated to begin, in seconds: clocks are not further off.
 const MOST_LATER_S: i64 = 3_600;
 
-/// Start of a release as currently known.
+/// When a release began, as currently known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReleaseBeginning {
     /// Seconds since the Unix epoch; decides which release is newer.
@@ -51,11 +51,11 @@ pub struct ReleaseBeginning {
     pub is_stated: bool,
 }
 
-/// All releases that are known.
+/// All known releases.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     known: Table,
-    /// The file says something else.
+    /// The file is out of date.
     changed: bool,
 }
 
@@ -71,7 +71,7 @@ impl History {
             counters.releases_forgotten.add(damaged);
         }
         let mut history = History {
-            // Told once, not at each start.
+            // Reported once, not at each start.
             changed: damaged > 0,
             ..History::default()
         };
@@ -87,7 +87,7 @@ impl History {
         history
     }
 
-    /// Writes what the file does not say yet.
+    /// Writes what is not in the file yet.
     pub(crate) fn make_durable(&mut self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         if !self.changed {
             return Ok(());
@@ -105,12 +105,12 @@ impl History {
         Ok(())
     }
 
-    /// True when the file does not say everything.
+    /// True if the file is out of date.
     pub(crate) fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// Takes note of a window that arrived. `received_unix_ms` is 0 where that is not known.
+    /// Records a window that arrived. `received_unix_ms` is 0 where that is not known.
     pub(crate) fn note(&mut self, window: &WorkloadWindow, received_unix_ms: i64) {
         let release = window.workload.release();
         let start_s = window.start_unix_s;
@@ -134,7 +134,7 @@ impl History {
             if goes_on && fact.hearings < HEARINGS {
                 fact.hearings += 1;
             } else if !goes_on && let Some(last) = last_heard_ms {
-                // Several windows of one batch, or a backlog: one hearing.
+                // Several windows of one batch, or a backlog, are one hearing.
                 known.last_heard_ms = Some(last);
             }
         }
@@ -143,7 +143,7 @@ impl History {
             || fact.last_s >= known.written_last_s.saturating_add(LAST_EXACT_S);
     }
 
-    /// What the windows that are stored say of a release that is not known: the start of the first one and of the last.
+    /// Learns of a release from its stored windows: the starts of the first and of the last.
     pub(crate) fn derive(&mut self, release: &Release, first_s: i64, last_s: i64) {
         let is_new = self.known.get(release).is_none();
         let fact = &mut self.known.entry(release, &mut self.changed).fact;
@@ -151,7 +151,7 @@ impl History {
             (fact.first_window_s, fact.last_s) = (Some(first_s), last_s);
             self.changed = true;
         }
-        // Of several processes the first; of one that is known the fact stands.
+        // The earliest of several processes counts; a fact that is already known stands.
         if fact.heard_ms == 0 && fact.stated_s.is_none() && fact.first_window_s.is_none_or(|first| first_s < first) {
             fact.first_window_s = Some(first_s);
             self.changed = true;
@@ -159,9 +159,9 @@ impl History {
         fact.last_s = fact.last_s.max(last_s);
     }
 
-    /// States when a release began; without a time, now. Durable when this returns. What was stated before stands, unless
-    /// the new time is earlier: a second deployment of a version does not make it newer. For the same reason it cannot be
-    /// much later than what was seen of it.
+    /// States when a release began. Durable when this returns. What was stated before stands unless the new time is
+    /// earlier: a second deployment of a version does not make it newer. For the same reason it cannot be much later
+    /// than what was seen of it.
     pub(crate) fn state(
         &mut self,
         disk: &dyn Disk,
@@ -191,7 +191,7 @@ impl History {
             first_seen_s: fact.first_seen_s(),
             is_stated: fact.stated_s.is_some(),
         };
-        // Also what an earlier call could not write.
+        // Also writes what an earlier call could not.
         if let Err(source) = self.make_durable(disk, data_dir) {
             match before {
                 Some(before) => self.known.entry(release, &mut self.changed).fact = before,
@@ -205,7 +205,7 @@ impl History {
         Ok(beginning)
     }
 
-    /// When a release began, and by what it is ordered.
+    /// When a release began, and its sort key.
     pub(crate) fn of(&self, release: &Release) -> Option<(ReleaseBeginning, (i64, i64))> {
         let fact = &self.known.get(release)?.fact;
         let beginning = ReleaseBeginning {
@@ -220,7 +220,7 @@ impl History {
         self.retain(|release, _| release.namespace != namespace || release.service != service);
     }
 
-    /// Forgets releases of which nothing was heard since a time in seconds.
+    /// Forgets releases not heard of since a time in seconds.
     pub(crate) fn expire(&mut self, before_s: i64) {
         self.retain(|_, fact| fact.silent_since_s() >= before_s);
     }
@@ -280,7 +280,7 @@ mod tests {
         (disk, dir)
     }
 
-    /// Windows `from..to` as a sender with such a clock sends them, each 2 s after its end.
+    /// Windows `from..to` as a sender with that clock sends them, each 2 s after its end.
     fn live(history: &mut History, version: &str, from: i64, to: i64, clock_s: i64) {
         for n in from..to {
             let received_s = T0 + n * 10 + 12;
@@ -296,7 +296,7 @@ mod tests {
             live(&mut history, "v2", 40, 80, clock_s);
             let (v1, v2) = (first_seen(&history, "v1"), first_seen(&history, "v2"));
             assert!(v1 < v2 && (v2 - T0 - 400).abs() <= 20, "{clock_s}: {v1} {v2}");
-            // A process of v1 that comes much later, with any clock, changes nothing.
+            // A process of v1 that comes much later, whatever its clock, changes nothing.
             live(&mut history, "v1", 500, 510, clock_s - 7200);
             assert_eq!(first_seen(&history, "v1"), v1);
         }
@@ -339,7 +339,7 @@ mod tests {
         let mut history = History::read(&disk, &dir, &counters, 0);
         let after: Vec<i64> = ["v1", "v2", "v3"].iter().map(|v| first_seen(&history, v)).collect();
         assert_eq!(before, after);
-        // A process that was there before the file was.
+        // A process that existed before the file did.
         history.derive(&release("v1"), T0 - 9_000, T0);
         assert_eq!(first_seen(&history, "v1"), before[0]);
         history.derive(&release("v0"), T0 - 9_000, T0);
