@@ -1,10 +1,10 @@
 //! The hot store: DuckDB as the query engine over sealed parts and over what the journal holds.
 //!
-//! Guarantees: one thread writes, in the order of the journal, and each transaction commits the number it reaches; the
-//! file can be deleted, damaged or left behind at any time and is brought up to date from journal and parts. Nothing here
-//! stops ingest: when the engine fails, batches go on being acknowledged, questions are refused with "ask again",
-//! and the engine is opened again or rebuilt. Shown late on purpose: batches become visible in groups, at most
-//! `apply_interval` after their acknowledgement while the machine keeps up.
+//! Guarantees: one thread writes, in journal order, and each transaction commits the number it reaches; the file can be
+//! deleted, damaged or left behind at any time and is brought up to date from journal and parts. Nothing here stops
+//! ingest: when the engine fails, batches are still acknowledged, questions are refused with "retry", and the engine is
+//! reopened or rebuilt. Delayed on purpose: batches become visible in groups, at most `apply_interval` after they are
+//! acknowledged, as long as the machine keeps up.
 
 mod chunks;
 mod compact;
@@ -60,20 +60,20 @@ pub(crate) use sources::{Grain, Span};
 pub(crate) use writer::Engine;
 use writer::Waiter;
 
-/// Room that the disk must have beside the write-ahead log, and once more its size, before the engine writes anything:
-/// running out of space under DuckDB costs its instance, and with it the questions.
+/// Free disk space that the engine needs before it writes anything, on top of twice the size of the write-ahead log:
+/// DuckDB does not survive running out of space, and questions fail with it.
 const ROOM_BYTES: u64 = 4 << 20;
 
 /// What questions need to know of the engine.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Where rows are.
+    /// Where the rows are.
     pub(crate) sources: RwLock<Sources>,
     /// First and last window start of each workload.
     pub(crate) spans: RwLock<IdMap<(u32, u32)>>,
     /// Rows of the dictionary.
     pub(crate) stacks: AtomicU64,
-    /// See `stacks`.
+    /// Like `stacks`.
     pub(crate) locations: AtomicU64,
 }
 
@@ -84,7 +84,7 @@ impl Known {
     }
 }
 
-/// Parts shared by the writing thread and everybody else.
+/// State shared by the writing thread and everybody else.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) clock: Arc<dyn Clock>,
@@ -97,7 +97,7 @@ pub(crate) struct Shared {
     pub(crate) deletions: Mutex<Deletions>,
     pub(crate) history: Mutex<History>,
     pub(crate) queue: Arc<Queue>,
-    /// The compaction under way.
+    /// The compaction in progress.
     compacting: Mutex<Option<Commit>>,
     applied: watch::Sender<Lsn>,
 }
@@ -111,7 +111,8 @@ impl Shared {
         symbols: Arc<Symbols>,
         checks: Checks,
     ) -> Arc<Shared> {
-        // A decoded batch takes several times its bytes; what does not fit is read from the journal when it is its turn.
+        // A decoded batch takes several times its bytes; one that does not fit is read from the journal when its turn
+        // comes.
         let queue = Queue::new(options.queue_bytes / 4);
         let readers = Readers::new(
             options.reader_connections,
@@ -148,17 +149,18 @@ impl Shared {
         *self.applied.borrow()
     }
 
-    /// The sources that a range touches.
+    /// The sources with rows of a range.
     pub(crate) fn span(&self, range: Range) -> Result<Span, QueryError> {
         self.known.sources.read().span(range)
     }
 
-    /// The sealed parts there are now.
+    /// The current sealed parts.
     pub(crate) fn parts(&self) -> Arc<PartSet> {
         self.known.sources.read().parts.clone()
     }
 
-    /// The sequence that the next parts of an hour get: what comes late while the hour is compacted is not replaced.
+    /// The sequence for the next parts of an hour; above that of a running compaction, which must not replace late
+    /// data.
     fn next_sequence(&self, hour: u32) -> u32 {
         let next = self.parts().next_sequence(hour);
         match *self.compacting.lock() {
@@ -208,12 +210,12 @@ impl Shared {
     }
 
     /// The first hour whose samples are kept. Time alone does not age data out: a clock that jumps ahead must not empty
-    /// the store, so `newest_s`, the newest second that was ever stored here, has to have come as far.
+    /// the store, so `newest_s`, the newest second ever stored here, has to have come as far.
     pub(crate) fn oldest_hour(&self, newest_s: u32) -> u32 {
         self.hour_before(newest_s, self.options.retention)
     }
 
-    /// What is kept of sealed hours.
+    /// What retention keeps of sealed hours.
     pub(crate) fn keep(&self, newest_s: u32) -> Keep {
         let options = &self.options;
         let oldest_samples = self.oldest_hour(newest_s);
@@ -239,7 +241,7 @@ pub(crate) struct Hot {
 }
 
 impl Hot {
-    /// Starts the writing thread on an engine that was opened, or failed to; it calls `on_age` at even intervals.
+    /// Starts the writing thread on an engine that was opened, or failed to open; it calls `on_age` at even intervals.
     pub(crate) fn start(
         shared: Arc<Shared>,
         journal: Arc<Journal>,
@@ -261,14 +263,14 @@ impl Hot {
         })
     }
 
-    /// Resolves when everything up to a number is visible to questions.
+    /// Resolves when everything up to `lsn` is visible to questions.
     pub(crate) async fn reached(&self, lsn: Lsn) -> Result<(), QueryError> {
         let mut applied = self.shared.applied.subscribe();
         loop {
             if *applied.borrow_and_update() >= lsn {
                 return Ok(());
             }
-            // Looked at between waits: the thread that would announce more may have ended.
+            // Checked between waits: the thread that would signal progress may have ended.
             if self.has_ended() {
                 return Err(QueryError::Closed);
             }
@@ -280,7 +282,7 @@ impl Hot {
         self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Seals what is over now instead of within a minute.
+    /// Seals finished hours now instead of within a minute.
     pub(crate) async fn seal(&self) -> Result<(), QueryError> {
         let (done, finished) = oneshot::channel();
         self.shared.queue.request(|requests| requests.seal.push(done));
@@ -315,7 +317,7 @@ impl Hot {
                 biased;
                 deleted = &mut finished => return deleted.map_err(|_| DeleteError::Closed)?,
                 Ok(()) = steps.changed() => on_progress(*steps.borrow_and_update()),
-                // A request that came too late is never looked at.
+                // A request queued after the thread has ended is never picked up.
                 () = tokio::time::sleep(Duration::from_millis(500)) => {
                     if self.has_ended() {
                         return Err(DeleteError::Closed);
@@ -332,7 +334,7 @@ impl Hot {
         finished.await.map_err(|_| QueryError::Closed)
     }
 
-    /// Applies what is durable, checkpoints, ends the thread.
+    /// Applies what is durable, checkpoints, and ends the thread.
     pub(crate) fn close(&self) {
         self.shared.queue.close();
         if let Some(thread) = self.thread.lock().take()

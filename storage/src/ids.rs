@@ -15,7 +15,7 @@ impl Hasher for IdHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Only reached by keys that are no ids; kept correct rather than fast.
+        // Only reached by keys that are not ids; correct rather than fast.
         for &byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(byte);
         }

@@ -1,9 +1,9 @@
-//! Looking at a store from outside: what lies in its folder, whether every byte of it is what was written, and putting
-//! right what is not; and deleting a service from it.
+//! Inspects a store from outside: what its folder contains, whether every byte of it is as written, repairs what is
+//! not, and deletes a service.
 //!
-//! Guarantees: [`describe`] and [`verify`] change nothing, not even the lock file; [`verify`], [`repair`] and [`delete`] are refused
-//! while another process has the folder; what is damaged is named with the file and with what it held. Wrong on purpose:
-//! a sealed file that is gone leaves no trace, because the folder is the manifest.
+//! Guarantees: [`describe`] and [`verify`] change nothing, not even the lock file; [`verify`], [`repair`] and
+//! [`delete`] are refused while another process has the folder open; damage is reported with the file and with what it
+//! held. Wrong on purpose: a missing sealed file goes unnoticed, because the folder is the manifest.
 
 mod delete;
 mod hot_file;
@@ -35,13 +35,13 @@ pub use delete::{DeleteFromError, delete};
 pub use repair::{RepairError, Repaired, repair};
 pub use verify::{Damage, Verified, verify};
 
-/// Told how far a long look has come: the file that is read now, bytes read so far, bytes of all files.
+/// Called with the progress of a long run: the file being read, bytes read so far, bytes of all files.
 pub type OnProgress<'a> = dyn FnMut(&Path, u64, u64) + 'a;
 
-/// Ten thousand years: longer than anything is kept, and far from the end of any number.
+/// Ten thousand years: longer than anything is kept, and far from overflow.
 const FOR_EVER: Duration = Duration::from_secs(10_000 * 365 * 86_400);
 
-/// Options of a store that is opened once, for other work: how long data is kept is the server's to say.
+/// Options for a store opened once for maintenance: how long data is kept is up to the server.
 fn keeping_everything(options: Options) -> Options {
     Options {
         retention: FOR_EVER,
@@ -82,24 +82,24 @@ pub struct SealedKind {
     pub rows: u64,
 }
 
-/// What lies in the folder of a store.
+/// The contents of a store's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StoreContents {
-    /// Process that has the store open; 0 when it does not say who it is.
+    /// The process that has the store open; 0 if it did not record its id.
     pub in_use_by: Option<u32>,
-    /// Bytes of everything below.
+    /// Bytes of all files listed here.
     pub bytes: u64,
     /// Bytes free on the disk.
     pub free_bytes: u64,
-    /// Journal segments: what is not sealed yet.
+    /// Journal segments: data that is not sealed yet.
     pub journal: Files,
     /// Number of the first batch that the journal may hold.
     pub first_lsn: Option<u64>,
-    /// The query engine's file and its log; disposable.
+    /// The query engine's file and its write-ahead log; disposable.
     pub hot: Files,
     /// Sealed files by what they hold.
     pub sealed: Vec<SealedKind>,
-    /// Hours of which something is sealed.
+    /// Hours with sealed data.
     pub sealed_hours: u64,
     /// Start of the first of them, seconds since the Unix epoch.
     pub first_sealed_s: Option<i64>,
@@ -111,11 +111,11 @@ pub struct StoreContents {
     pub symbols: Files,
     /// Damaged files that were set aside.
     pub quarantine: Files,
-    /// What a killed process left half done, and is of no use.
+    /// Files left half done by a killed process; of no use.
     pub leftovers: Files,
 }
 
-/// The folders whose files are looked at.
+/// The folders inspected, with the files in each.
 struct Layout {
     journal: Vec<(PathBuf, u64)>,
     parts: Vec<(PathBuf, u64)>,
@@ -123,7 +123,7 @@ struct Layout {
     quarantine: Vec<(PathBuf, u64)>,
     temporary: Vec<(PathBuf, u64)>,
     hot: Vec<(PathBuf, u64)>,
-    /// Which services were deleted, when releases were first seen, whom alerts were told to, the key of checks.
+    /// Files of deleted services, of releases, of alerts, of names, and of the checks' key.
     records: Vec<(PathBuf, u64)>,
 }
 
@@ -139,7 +139,7 @@ impl Layout {
         }
         let list = |dir: PathBuf| {
             let sized = |path: PathBuf| {
-                // A file that goes while it is looked at is gone.
+                // A file that disappears while it is looked at counts as gone.
                 let bytes = disk.size(&path).unwrap_or(0);
                 (path, bytes)
             };
@@ -169,7 +169,7 @@ impl Layout {
         })
     }
 
-    /// Files of no use: written half, or results of questions that were being answered.
+    /// Useless files: half-written ones, and intermediate results of questions that were cut off.
     fn leftovers(&self) -> impl Iterator<Item = &(PathBuf, u64)> {
         let half_written = [&self.journal, &self.parts, &self.symbols];
         let half_written = half_written
@@ -190,10 +190,10 @@ fn sum<'a>(files: impl IntoIterator<Item = &'a (PathBuf, u64)>) -> Files {
     all
 }
 
-/// Lists what lies in a folder, by names and sizes; also while a process has it open.
+/// Lists the contents of a folder by names and sizes; also while a process has it open.
 pub fn describe(data_dir: &Path, disk: &dyn Disk) -> Result<StoreContents, OpenError> {
     let layout = Layout::read(disk, data_dir)?;
-    // Held for a moment only: a process that starts at this very moment is refused and has to be started again.
+    // Held only for a moment: a process that starts at this very moment is refused and has to be started again.
     let in_use_by = match DirLock::take_unchanged(data_dir) {
         Ok(_) => None,
         Err(OpenError::LockedByOther { pid, .. }) => Some(pid),
@@ -217,7 +217,7 @@ pub fn describe(data_dir: &Path, disk: &dyn Disk) -> Result<StoreContents, OpenE
     let mut sealed_hours = std::collections::BTreeSet::new();
     for (path, bytes) in &layout.parts {
         let Some(name) = PartName::parse(path) else { continue };
-        // Names come from outside: one that says too much must not fill the memory.
+        // Names come from outside: a forged one must not fill the memory.
         sealed_hours.extend(name.extent().take(1000));
         let kind = name.kind.word();
         let at = match contents.sealed.iter().position(|of| of.kind == kind) {

@@ -1,12 +1,12 @@
-//! The journal: what is acknowledged is here, on disk, before anybody is told.
+//! The journal: a batch is on disk here before it is acknowledged.
 //!
-//! Guarantees: an append resolves as stored only after the sync that covers it; numbers (LSN) are dense and rise
-//! in the order of the file; a batch that arrives twice is written once, also while its first copy is still on
-//! its way to the disk. A failed write or sync loses that group only, says so to its senders, and the next group
-//! goes on; a full disk is refused with "send again" and needs no restart. Damage costs the records it hit.
+//! Guarantees: an append resolves as stored only after the sync that covers it; numbers (LSN) are dense and rise in
+//! file order; a batch that arrives twice is written once, even while its first copy is still being written. A failed
+//! write or sync loses that group only, its senders are told so, and the next group carries on; on a full disk appends
+//! are refused as retryable and no restart is needed. Damage costs the records it hit.
 //!
-//! Numbers of a failed group are given out again: a record at or above the first number of the following segment
-//! was never acknowledged and is void.
+//! Numbers of a failed group are reused: a record numbered at or above the first number of the following segment was
+//! never acknowledged and is void.
 
 pub(crate) mod inspect;
 pub(crate) mod payload;
@@ -55,25 +55,25 @@ pub enum Appended {
     Duplicate,
 }
 
-/// A batch on its way.
+/// A batch on its way to the disk.
 pub(crate) struct Append {
     pub(crate) payload: Vec<u8>,
-    /// Bytes of the encoded batch before compression: what it counts for in queues.
+    /// Bytes of the encoded batch before compression, which is what it counts for in queues.
     pub(crate) length: usize,
     pub(crate) batch: Arc<Batch>,
-    /// Seconds since the Unix epoch of the newest thing in it.
+    /// The newest second in it, since the Unix epoch.
     pub(crate) newest_s: u32,
     pub(crate) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
 enum Command {
     Append(Append),
-    /// Remove segments that nobody needs.
+    /// Remove segments that are no longer needed.
     Trim(Needless, oneshot::Sender<()>),
     Close,
 }
 
-/// What nobody needs the journal for any more.
+/// What the journal is no longer needed for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Needless {
     /// Everything before this second is past retention.
@@ -82,7 +82,7 @@ pub(crate) struct Needless {
     pub(crate) through: Lsn,
 }
 
-/// Told about batches once they are durable, in order. The number is the encoded length.
+/// Called with batches once they are durable, in order. The `usize` is the encoded length.
 pub(crate) type OnDurable = Box<dyn FnMut(Lsn, Vec<(Lsn, Arc<Batch>, usize)>) + Send>;
 
 /// State that the journal's thread and its readers share.
@@ -108,12 +108,12 @@ pub(crate) struct Journal {
 pub(crate) struct SegmentRecords {
     bytes: Vec<u8>,
     frames: Vec<framing::Frame>,
-    /// After these records everything up to this number has been seen.
+    /// With these records, everything up to this number has been read.
     pub(crate) through: Lsn,
 }
 
 impl SegmentRecords {
-    /// Number of each record, with the encoded length and the batch; `None` where an intact record is no batch.
+    /// Number of each record, with the encoded length and the batch; `None` where an intact record is not a batch.
     pub(crate) fn batches(&self) -> impl Iterator<Item = (Lsn, Option<(usize, Batch)>)> {
         self.frames.iter().map(|frame| {
             let payload = &self.bytes[frame.payload.clone()];
@@ -123,8 +123,8 @@ impl SegmentRecords {
 }
 
 impl Journal {
-    /// Opens the journal of a data directory. `floor` is the highest number known from elsewhere: numbers go on
-    /// above it even when the journal lost its end.
+    /// Opens the journal of a data directory. `floor` is the highest number known from elsewhere: numbering continues
+    /// above it even if the end of the journal was lost.
     pub(crate) fn open(
         options: &Options,
         disk: Arc<dyn Disk>,
@@ -160,12 +160,12 @@ impl Journal {
             commands,
             thread: Mutex::new(Some(thread)),
             queue_bytes: options.queue_bytes,
-            // One byte is the coding's.
+            // One byte is for the encoding.
             max_batch_bytes: options.max_batch_bytes.min(framing::MAX_PAYLOAD_BYTES - 1),
         })
     }
 
-    /// Hands a batch over; the receiver hears when it is on disk.
+    /// Hands a batch over; the receiver resolves when it is on disk.
     pub(crate) fn append(
         &self,
         batch: Batch,
@@ -203,7 +203,7 @@ impl Journal {
         Ok(receiver)
     }
 
-    /// Removes segments of which nothing is needed; the receiver hears when it is done.
+    /// Removes segments that are no longer needed; the receiver resolves when it is done.
     pub(crate) fn trim(&self, needless: Needless) -> oneshot::Receiver<()> {
         let (reply, receiver) = oneshot::channel();
         // A closed journal drops the reply, which the receiver sees.
@@ -216,18 +216,18 @@ impl Journal {
         self.shared.durable.load(Ordering::Acquire)
     }
 
-    /// Number of the first batch that may still be held.
+    /// Number of the first batch that may still be in the journal.
     pub(crate) fn first(&self) -> Lsn {
         let first = self.shared.segments.lock().first().map(|segment| segment.first_lsn);
         first.unwrap_or_else(|| self.durable() + 1)
     }
 
-    /// Bytes that wait for the disk.
+    /// Bytes waiting for the disk.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.shared.queued.load(Ordering::Relaxed)
     }
 
-    /// Seconds since the Unix epoch of the newest thing held; 0 when there is none.
+    /// The newest second held, since the Unix epoch; 0 when the journal is empty.
     pub(crate) fn newest_s(&self) -> u32 {
         self.shared
             .segments
@@ -244,8 +244,8 @@ impl Journal {
         (segments.len() as u64, segments.iter().map(|s| s.bytes).sum())
     }
 
-    /// The records after a number, of the first segment that has any: `None` when there are no more. A segment
-    /// that cannot be read is skipped and counted.
+    /// The records after a number, from the first segment that has any; `None` when there are no more. A segment that
+    /// cannot be read is skipped and counted.
     pub(crate) fn read_after(&self, after: Lsn) -> Option<SegmentRecords> {
         let durable = self.durable();
         if after >= durable {
@@ -256,7 +256,7 @@ impl Journal {
             let found = segments.iter().find(|s| s.last_lsn > after);
             match found {
                 Some(s) => (s.path.clone(), s.last_lsn, s.first_lsn),
-                // What is durable but in no segment was lost, or trimmed.
+                // A durable batch that is in no segment was lost or trimmed.
                 None => {
                     return Some(SegmentRecords {
                         bytes: Vec::new(),
@@ -286,7 +286,7 @@ impl Journal {
         })
     }
 
-    /// Writes what waits, remembers the senders, and ends the thread.
+    /// Writes what is waiting, saves the known senders, and ends the thread.
     pub(crate) fn close(&self) {
         let _ = self.commands.send(Command::Close);
         if let Some(thread) = self.thread.lock().take()

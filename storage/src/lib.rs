@@ -10,15 +10,15 @@
 //! What it guarantees:
 //! - A batch is acknowledged after the sync that puts it on disk, and stored once however often it arrives.
 //! - DuckDB answers questions and is trusted with nothing: its file can be deleted, damaged or left behind, and is
-//!   brought up to date from journal and parts while batches go on being accepted.
+//!   brought up to date from journal and parts while batches are still accepted.
 //! - The journal holds what is not sealed yet; an hour that is over is sealed into immutable files whose names are the
 //!   manifest. No crash stores a row twice or loses one.
-//! - No damage stops a start. A flipped bit, a torn tail or a full disk costs at most what it hit, and is counted in
+//! - No damage prevents a start. A flipped bit, a torn tail or a full disk costs at most what it hit, and is counted in
 //!   [`StoreStats`].
-//! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, what answers hold,
-//!   the number and the time of questions; errors name the setting.
+//! - Everything is bounded: the queue, a batch, a transaction, DuckDB's memory, the dictionary cache, what answers
+//!   hold, the number and the time of questions; errors name the setting.
 //!
-//! What it leaves to later on purpose: symbol files are kept for good.
+//! Missing on purpose: symbol files are never deleted.
 //!
 //! Files below the data directory: `LOCK`, `journal/<first number>.log`, `journal/dedup.bin`, `hot.duckdb`,
 //! `parts/<kind>-<hour>-<hours>-<sequence>-<first number>-<last number>-<rows>-<checksum>.<parquet or dict>`,

@@ -1,5 +1,5 @@
-//! One process per data directory. Guarantee: while a [`DirLock`] lives no other process, and no second store of
-//! this process, gets one for the same folder; a killed process leaves no lock behind, because the kernel holds it.
+//! One process per data directory. Guarantee: while a [`DirLock`] exists, no other process, and no second store in this
+//! process, gets one for the same folder; a killed process leaves no lock behind, because the kernel holds it.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -16,7 +16,7 @@ pub(crate) struct DirLock {
 }
 
 impl DirLock {
-    /// Takes the lock of a folder, and writes this process's id into it for the one that comes second.
+    /// Takes the lock of a folder, and writes this process's id into it for whoever is refused.
     pub(crate) fn take(dir: &Path) -> Result<DirLock, OpenError> {
         let path = dir.join("LOCK");
         let not_writable = |source| OpenError::NotWritable {
@@ -33,12 +33,12 @@ impl DirLock {
         lock(&mut file, dir)?.map_err(not_writable)?;
         file.set_len(0).map_err(not_writable)?;
         file.rewind().map_err(not_writable)?;
-        // The id is a courtesy: on a full disk the lock counts without it.
+        // The id is a courtesy: on a full disk the lock holds without it.
         let _ = writeln!(file, "{}", std::process::id());
         Ok(DirLock { _file: file })
     }
 
-    /// Takes the lock and writes nothing. `None` when no store was ever opened here: there is no file to lock.
+    /// Takes the lock without writing. `None` when no store was ever opened here: there is no file to lock.
     pub(crate) fn take_unchanged(dir: &Path) -> Result<Option<DirLock>, OpenError> {
         let path = dir.join("LOCK");
         let mut file = match File::open(&path) {
@@ -53,7 +53,7 @@ impl DirLock {
     }
 }
 
-/// Locks the file of a folder. The outer error is that somebody else has it, the inner one the system's.
+/// Locks the file of a folder. The outer error means that somebody else has it, the inner one comes from the system.
 fn lock(file: &mut File, dir: &Path) -> Result<std::io::Result<()>, OpenError> {
     match file.try_lock() {
         Ok(()) => Ok(Ok(())),

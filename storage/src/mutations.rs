@@ -1,8 +1,9 @@
-//! Every decoder of the store against changed input: what was written is flipped, cut, repeated and put elsewhere, and
-//! the decoder must refuse it, or give what was written, or what fits together and is no larger than its input allows.
+//! Every decoder of the store against mutated input: written bytes are flipped, cut, repeated and moved, and the
+//! decoder must refuse them, or return what was written, or something consistent that is no larger than its input
+//! allows.
 //!
-//! Files of Parquet and of DuckDB are not here: they are read only after the checksum of all their bytes (`parts`), or
-//! thrown away (`hot`); the campaign of corruption damages whole stores.
+//! Parquet and DuckDB files are not covered: they are read only after the checksum of all their bytes (`parts`), or
+//! thrown away (`hot`); the corruption campaign damages whole stores.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -17,7 +18,7 @@ use crate::{
     symbols::{self, Symbols},
 };
 
-/// One change of some bytes: where, which, and a byte it needs.
+/// One change of some bytes: the position, the kind of change, and a byte for it to use.
 type Change = (prop::sample::Index, u8, u8);
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
@@ -46,10 +47,10 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// The name of a build, in text and in bytes of a file name.
+/// A build id that is also valid in a file name.
 const BUILD: &str = "0123456789abcdef";
 
-/// Symbols as they are found: file offset and frames, in calls.
+/// Symbols as they are found: file offsets with their frames, grouped by call.
 fn symbol_calls() -> impl Strategy<Value = Vec<Vec<(u64, Vec<Frame>)>>> {
     let frame = ("[a-c\0é]{0,6}", "[a-c/]{0,4}", any::<u32>());
     let frame = frame.prop_map(|(function, file, line)| Frame { function, file, line });
@@ -61,7 +62,7 @@ fn symbols_on(disk: &MemoryDisk) -> Symbols {
     Symbols::new(Path::new("/data"), Arc::new(disk.clone()), Arc::default())
 }
 
-/// Function and file of the frames known at an offset; `None` when nobody looked yet.
+/// Function and file of the frames known at an offset; `None` if it was never looked up.
 fn known(symbols: &Symbols, offset: u64) -> Option<Vec<(String, String)>> {
     let build = symbols.build(BUILD);
     let build = build.read();
@@ -93,18 +94,18 @@ proptest! {
         let mut lost = false;
         for offset in 0..24 {
             let (frames, put) = (known(&damaged, offset), put.get(&offset));
-            // What is known is what somebody found, if not the last word: that may be what was damaged.
+            // Known frames are some that were put, though maybe not the last ones: those may be what was damaged.
             prop_assert!(frames.as_ref().is_none_or(|frames| put.is_some_and(|put| put.contains(frames))));
             lost |= frames.is_none() && put.is_some();
         }
         let checked = symbols::check(&bytes);
         prop_assert!(checked.locations as usize <= put.len());
         prop_assert!(bytes != whole || (checked.damaged == 0 && !lost));
-        // What is kept of it is whole, and says the same.
+        // What is kept of the file is whole, and says the same.
         let intact = symbols::intact(&bytes);
         prop_assert_eq!(symbols::check(&intact).damaged, 0);
         prop_assert_eq!(symbols::check(&intact).locations, checked.locations);
-        // And the file can be written on: what was lost is found again.
+        // And the file can be appended to: what was lost is found again.
         for call in &calls {
             damaged.put(BUILD, call).unwrap();
         }
@@ -155,7 +156,7 @@ proptest! {
             dedup.insert(&id(sender, sequence), 5);
         }
         let Some((_, mut read)) = Dedup::decode(&changed(dedup.encode(7), &changes)) else { return Ok(()) };
-        // Whatever it says now, it goes on being a memory.
+        // Whatever it contains now, it still works.
         for sequence in [0, 1, 50, u64::MAX - 1, u64::MAX] {
             read.insert(&id(0, sequence), 6);
             prop_assert_ne!(read.seen(&id(0, sequence)), crate::dedup::Seen::New);
@@ -174,7 +175,7 @@ proptest! {
             for bytes in [name.clone().into_bytes(), changed(name.into_bytes(), &changes)] {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 let path = Path::new("/parts").join(&text);
-                // No two names mean one file.
+                // No two names refer to the same file.
                 prop_assert!(PartName::parse(&path).is_none_or(|name| Some(name.to_string().as_str()) == path.file_name().and_then(|n| n.to_str())));
                 prop_assert!(Commit::parse(&path).is_none_or(|name| Some(name.to_string().as_str()) == path.file_name().and_then(|n| n.to_str())));
                 prop_assert!(journal::segment::first_lsn_of(&path).is_none_or(|lsn| lsn > 0));

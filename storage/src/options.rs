@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// A length of time in seconds, where times are signed.
+/// A duration in whole seconds, signed.
 pub(crate) fn whole_seconds(length: Duration) -> i64 {
     i64::try_from(length.as_secs()).unwrap_or(i64::MAX)
 }
@@ -60,7 +60,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, in a folder.
+    /// The defaults, for a data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Options {
         Options {
             data_dir: data_dir.into(),

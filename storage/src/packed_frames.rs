@@ -1,9 +1,9 @@
-//! Names of locations as they are stored and sent between processes: each text once, however many frames have it.
+//! Names of locations as they are stored and sent between processes: each text once, however many frames use it.
 //!
-//! Form: a protobuf of texts, and per location its offset and three numbers a frame: function and file as indices into the
-//! texts, and line.
+//! Format: a protobuf of texts, and per location its offset and three numbers per frame: function and file as indices
+//! into the texts, and the line.
 //!
-//! Wrong on purpose: an index that no text has reads as an empty name; what comes from a file or a process may be damaged.
+//! Wrong on purpose: an index without a text reads as an empty name; input from a file or a process may be damaged.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ struct Located {
 }
 
 impl PackedFrames {
-    /// Packs frames by their offsets.
+    /// Packs frames with their offsets.
     pub fn of(located: &[(u64, Vec<Frame>)]) -> PackedFrames {
         let mut packed = PackedFrames::default();
         let mut known: HashMap<&str, u32> = HashMap::new();

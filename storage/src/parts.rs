@@ -1,12 +1,12 @@
-//! Sealed parts: immutable files that hold the hours that are over. The folder is the manifest.
+//! Sealed parts: immutable files that hold finished hours. The folder is the manifest.
 //!
-//! Guarantees: a part is complete or absent, because it gets its name only after it was synced; its name says what it
-//! holds and the checksum of every byte, which is verified before the part is first read; a damaged part is moved to
-//! the quarantine folder, counted by what its name says it held, and everything else goes on. A question keeps the
-//! parts it started with: the file of a part that was given up is removed when the last holder lets go of it. Parts that
-//! were compacted replace all at once what they were made of: see `compacted`.
+//! Guarantees: a part is complete or absent, because it gets its name only after it was synced; its name states its
+//! contents and the checksum of every byte, which is verified before the part is first read; a damaged part is moved to
+//! the quarantine folder and counted by what its name says it held, and everything else carries on. A question keeps
+//! the parts it started with: the file of a dropped part is removed when the last holder lets go of it. Compacted parts
+//! replace all at once what they were made of: see `compacted`.
 //!
-//! Wrong on purpose: damage that comes after the first verification is noticed only when the engine stumbles over it.
+//! Wrong on purpose: damage after the first verification is noticed only when the engine stumbles over it.
 
 mod build;
 mod codec;
@@ -31,13 +31,13 @@ pub(crate) use build::{Draft, DraftFile, publish};
 pub(crate) use compacted::{Commit, tidy};
 pub(crate) use name::{Kind, PartName, ROW_KINDS};
 
-/// At most so many hours lie in one part.
+/// The most hours in one part.
 pub(crate) const MAX_HOURS: u32 = 24;
 
 /// Bytes read at a time when a part is verified.
 const VERIFY_BYTES: u64 = 1 << 20;
 
-/// The folder of parts, absolute, as the query engine is told it.
+/// The folder of parts, as an absolute path for the query engine.
 pub(crate) fn folder(data_dir: &Path) -> PathBuf {
     let dir = data_dir.join("parts");
     std::path::absolute(&dir).unwrap_or(dir)
@@ -77,7 +77,7 @@ impl Part {
         }
     }
 
-    /// True when the file is what was written, by its checksum. Looked at once, unless `again`.
+    /// True when the file is as written, by its checksum. Checked once, unless `again`.
     pub(crate) fn is_intact(&self, again: bool) -> io::Result<bool> {
         if !again && self.verified.load(Ordering::Relaxed) {
             return Ok(true);
@@ -110,7 +110,7 @@ impl Part {
         }
     }
 
-    /// From now on nobody starts to read it; the file goes with the last holder.
+    /// Nobody may start to read it from now on; the file is removed with the last holder.
     fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
@@ -124,7 +124,7 @@ pub(crate) struct PartSet {
 }
 
 impl PartSet {
-    /// Lists the folder. What a seal, a compaction or a deletion left half done is removed.
+    /// Lists the folder. Files left half done by a seal, a compaction or a deletion are removed.
     pub(crate) fn list(disk: &Arc<dyn Disk>, data_dir: &Path) -> io::Result<PartSet> {
         let mut set = PartSet::default();
         compacted::settle(&**disk, &folder(data_dir))?;
@@ -146,11 +146,11 @@ impl PartSet {
         self.bytes += part.bytes;
         let parts = self.hours.entry(part.name.hour).or_default();
         parts.push(part);
-        // Files go in this order, too: a kill in the middle of retention leaves no rows without their names.
+        // Retention drops files in this order, too: killed halfway, it leaves no rows without their names.
         parts.sort_by_key(|part| matches!(part.name.kind, Kind::Names | Kind::Stacks));
     }
 
-    /// Takes parts out; true for each that was in.
+    /// Takes parts out; returns those that were in.
     pub(crate) fn remove(&mut self, damaged: &[Arc<Part>]) -> Vec<Arc<Part>> {
         let mut removed = Vec::new();
         for part in damaged {
@@ -170,7 +170,7 @@ impl PartSet {
         removed
     }
 
-    /// Gives up what is past retention, oldest first: samples apart from everything else, each by age and by size.
+    /// Drops what is past retention, oldest first: samples separately from everything else, each by age and by size.
     pub(crate) fn retain(&mut self, keep: &Keep) -> Dropped {
         let mut dropped = Dropped::default();
         let (mut sample_bytes, mut other_bytes) = (0, 0);
@@ -240,42 +240,42 @@ impl PartSet {
         self.of_hour(hour).next().is_some()
     }
 
-    /// What was written together with a part of this name.
+    /// The parts written together with the part of this name.
     pub(crate) fn beside(&self, name: PartName) -> impl Iterator<Item = &Arc<Part>> {
         let parts = self.hours.get(&name.hour).map_or(&[][..], Vec::as_slice);
         parts.iter().filter(move |part| part.name.is_beside(&name))
     }
 
-    /// Gives up what compacted parts replace.
+    /// Drops the parts that compacted ones replace.
     pub(crate) fn give_up(&mut self, replaced: &[Arc<Part>]) {
         for part in self.remove(replaced) {
             part.give_up();
         }
     }
 
-    /// True when these parts are all there.
+    /// True when all of these parts are there.
     pub(crate) fn holds(&self, parts: &[Arc<Part>]) -> bool {
         parts.iter().all(|part| self.by_name(part.name).is_some())
     }
 
-    /// The part of a name.
+    /// The part with a name.
     pub(crate) fn by_name(&self, name: PartName) -> Option<&Arc<Part>> {
         self.beside(name).find(|part| part.name == name)
     }
 
-    /// The part of a file's name.
+    /// The part with a file name.
     pub(crate) fn by_file(&self, file: &str) -> Option<&Arc<Part>> {
         self.by_name(PartName::parse(Path::new(file))?)
     }
 
-    /// True when a row of this kind and hour from batch `lsn` is sealed. Samples are also where only their roll-up is left:
-    /// beside it they would count twice.
+    /// True when a row of this kind and hour from batch `lsn` is sealed. Samples are sealed even where only their
+    /// roll-up is left: added to it, they would count twice.
     pub(crate) fn covers(&self, kind: Kind, hour: u32, lsn: Lsn) -> bool {
         self.of_hour(hour)
             .any(|part| part.name.kind.table() == Some(kind) && part.name.covers(lsn))
     }
 
-    /// The sequence that the next parts of an hour get.
+    /// The sequence for the next parts of an hour.
     pub(crate) fn next_sequence(&self, hour: u32) -> u32 {
         self.of_hour(hour)
             .map(|part| part.name.sequence)
@@ -284,7 +284,7 @@ impl PartSet {
             .saturating_add(1)
     }
 
-    /// The highest number of a batch that is sealed.
+    /// The highest batch number that is sealed.
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.iter().map(|part| part.name.last_lsn).max().unwrap_or(0)
     }
@@ -294,7 +294,7 @@ impl PartSet {
         self.iter().map(|part| part.name.extent().end - 1).max()
     }
 
-    /// How much there is.
+    /// Number, bytes and rows of the parts.
     pub(crate) fn size(&self) -> PartsSize {
         let rows = self.iter().filter(|part| ROW_KINDS.contains(&part.name.kind));
         let hours: BTreeSet<u32> = self.iter().flat_map(|part| part.name.extent()).collect();
@@ -310,20 +310,20 @@ impl PartSet {
 /// What retention keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Keep {
-    /// Samples of hours before this one go; sums per hour stay.
+    /// Samples of hours before this one are dropped; sums per hour stay.
     pub(crate) oldest_samples: u32,
-    /// Everything of hours before this one goes.
+    /// Everything of hours before this one is dropped.
     pub(crate) oldest_hour: u32,
-    /// Samples may take so many bytes.
+    /// The most bytes for samples.
     pub(crate) sample_bytes: u64,
-    /// Everything else may.
+    /// The most bytes for everything else.
     pub(crate) other_bytes: u64,
 }
 
-/// What retention gave up.
+/// What retention dropped.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dropped {
-    /// Hours, whole.
+    /// Whole hours.
     pub(crate) hours: Vec<u32>,
     /// Parts of samples whose hours are kept.
     pub(crate) sample_parts: u64,

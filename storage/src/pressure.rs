@@ -1,7 +1,8 @@
-//! Whether the process holds so much memory that nothing large may begin.
+//! Whether the process holds so much memory that nothing large may start.
 //!
-//! Limits count what they are told of; what the allocators keep, and what nobody counts, shows only in what the process holds.
-//! Guarantee: whoever asks for much waits while the process holds more than its mark, and what was begun goes on.
+//! Limits see only what is counted; what the allocators keep, and what nobody counts, shows only in the memory of the
+//! process. Guarantee: anything that needs much memory waits while the process holds more than its mark; what has
+//! started carries on.
 
 use std::{
     sync::{
@@ -11,25 +12,25 @@ use std::{
     time::Duration,
 };
 
-/// How often somebody who waits looks again.
+/// How often a waiter checks again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Set by whoever watches the process's memory; low until then.
+/// Set by the watcher of the process's memory; low until then.
 #[derive(Debug, Clone, Default)]
 pub struct Pressure(Arc<AtomicBool>);
 
 impl Pressure {
-    /// Says whether the process holds too much.
+    /// Sets whether the process holds too much.
     pub fn set(&self, is_high: bool) {
         self.0.store(is_high, Ordering::Relaxed);
     }
 
-    /// True while it does.
+    /// True while the process holds too much.
     pub fn is_high(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Waits until it does not.
+    /// Waits until the process no longer holds too much.
     pub async fn relief(&self) {
         while self.is_high() {
             tokio::time::sleep(LOOK_EVERY).await;

@@ -1,5 +1,5 @@
-//! Where damaged bytes go: the folder `quarantine`, for a human to look at. Guarantee: what is set aside is never
-//! read again by the store, and the folder holds at most [`KEEP`] files; the oldest go first.
+//! Where damaged bytes go: the folder `quarantine`, for a human to look at. Guarantee: the store never reads a
+//! quarantined file again, and the folder holds at most [`KEEP`] files; the oldest are removed first.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::disk::{Disk, replace_file};
 /// Files kept.
 const KEEP: usize = 4;
 
-/// A free name in the quarantine folder; makes room for it.
+/// An unused path in the quarantine folder; makes room for it.
 pub(crate) fn place(disk: &dyn Disk, data_dir: &Path, name: &str, now_unix_ms: i64) -> PathBuf {
     let dir = data_dir.join("quarantine");
     let _ = disk.create_dir_all(&dir);
@@ -27,7 +27,7 @@ pub(crate) fn place(disk: &dyn Disk, data_dir: &Path, name: &str, now_unix_ms: i
     dir.join(format!("{stamp:013}-{name}"))
 }
 
-/// Keeps a copy of damaged bytes. Failing to is no reason to fail: the damage is counted anyway.
+/// Keeps a copy of damaged bytes. Failing to keep one is not an error: the damage is counted anyway.
 pub(crate) fn keep_bytes(disk: &dyn Disk, data_dir: &Path, name: &str, now_unix_ms: i64, bytes: &[u8]) {
     let path = place(disk, data_dir, name, now_unix_ms);
     if let Err(error) = replace_file(disk, &path, bytes) {

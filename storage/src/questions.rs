@@ -1,6 +1,7 @@
-//! What can be asked ([`Question`]), a file each. Each is SQL with bound parameters over the hours in question, and Rust that turns rows into
-//! nouns. Guarantees: SQL aggregates and never takes stacks apart; histograms are merged by adding counts; values are
-//! exact sums, and saturate instead of wrapping; an answer's order does not depend on the engine's.
+//! What can be asked ([`Question`]), a file each. Each is SQL with bound parameters over the hours in question, and
+//! Rust that turns rows into nouns. Guarantees: SQL aggregates and never takes stacks apart; histograms are merged by
+//! adding counts; values are exact sums, and saturate instead of wrapping; the order of an answer does not depend on
+//! the engine's.
 
 pub(crate) mod columns;
 pub(crate) mod costs;
@@ -32,21 +33,22 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// What can be asked of a [`Store`](crate::Store): what is asked is the value, what it is answered with its type. All are defined
+/// A question to a [`Store`](crate::Store): the value says what is asked, its type what the answer is. All are defined
 /// here, a file each.
 pub trait Question: Send + 'static {
-    /// What [`Store::ask`](crate::Store::ask) gives.
+    /// What [`Store::ask`](crate::Store::ask) returns.
     type Answer: Send + 'static;
 
     /// The time it is about.
     fn range(&self) -> Range;
 
-    /// Answers it; only the store can, which has views. May be called again when the view has changed.
+    /// Answers it; only the store can call this, since only it has views. May be called again when the view has
+    /// changed.
     #[doc(hidden)]
     fn run(&self, view: &View<'_>) -> Result<Self::Answer, Failure>;
 }
 
-/// One state of the hours that a question touches.
+/// A consistent view of the hours that a question covers.
 pub struct View<'a> {
     pub(crate) reader: &'a Reader<'a>,
     pub(crate) span: &'a Span,

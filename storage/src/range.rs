@@ -1,7 +1,6 @@
-//! The time a question is about, and into what it is cut.
+//! The time range of a question, and the steps it is divided into.
 
-/// Seconds since the Unix epoch; `from` belongs to the range, `to` does not. A window belongs to a range when its
-/// start does.
+/// Seconds since the Unix epoch; `from` is in the range, `to` is not. A window is in a range when its start is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     /// First second.
@@ -21,13 +20,13 @@ impl Range {
 /// Which windows of a range share their rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Step {
-    /// All: their rows say 0 as their start.
+    /// All of them: their rows have 0 as their start.
     #[default]
     Range,
-    /// None: each has rows of its own.
+    /// None: each window has rows of its own.
     Window,
-    /// Those that start within the same so many seconds, counted from the Unix epoch; 0 is 1. Rows say the start of
-    /// these seconds.
+    /// Those that start within the same step of this many seconds, counted from the Unix epoch; 0 means 1. Rows have
+    /// the start of the step.
     Seconds(u32),
 }
 
@@ -36,20 +35,20 @@ const LENGTHS_S: [u32; 6] = [10, 60, 300, 900, 3_600, 6 * 3_600];
 const DAY_S: u32 = 24 * 3_600;
 
 impl Step {
-    /// The shortest of the usual lengths, in seconds, that makes at most `most` steps of these times. At least 10.
+    /// The shortest usual step, in seconds, that divides these times into at most `most` steps. At least 10.
     pub fn length_s(first_unix_s: u32, last_unix_s: u32, most: u32) -> u32 {
         let fits = |step: &u32| last_unix_s / step - first_unix_s / step < most;
         let mut lengths = LENGTHS_S.into_iter().chain((DAY_S..).step_by(DAY_S as usize));
         lengths.find(fits).unwrap_or(u32::MAX)
     }
 
-    /// The shortest of the usual lengths that holds a window of so many seconds.
+    /// The shortest usual step that is as long as a window of `window_s` seconds.
     pub fn holding_s(window_s: u32) -> u32 {
         let mut lengths = LENGTHS_S.into_iter().chain((DAY_S..).step_by(DAY_S as usize));
         lengths.find(|&length| length >= window_s).unwrap_or(u32::MAX)
     }
 
-    /// Its length in seconds, 0 for all of a range; `None` where windows are told apart.
+    /// Its length in seconds, 0 for the whole range; `None` where each window is separate.
     pub(crate) fn seconds(self) -> Option<u32> {
         match self {
             Step::Range => Some(0),
@@ -58,7 +57,7 @@ impl Step {
         }
     }
 
-    /// What the rows of a window say as their start.
+    /// The start that the rows of a window have.
     pub(crate) fn start_of(self, window_s: u32) -> u32 {
         match self {
             Step::Range => 0,

@@ -1,13 +1,13 @@
 //! Connections that answer questions, off the async runtime.
 //!
-//! Guarantees: at most `reader_connections` questions run at a time; each is interrupted when it takes too long
-//! or when nobody waits for it any more; one that found no memory beside the others is asked once more a moment later,
-//! before it is refused as too large; one whose rows are more than its share waits for the large place without a connection
-//! ([`crate::answers`]); when the engine has to be closed, running questions are interrupted and
-//! waited for, so that no two instances ever have the file open.
+//! Guarantees: at most `reader_connections` questions run at a time; each is interrupted when it takes too long or when
+//! nobody waits for it any more; one that ran out of memory because of others is retried once after a pause, before it
+//! is refused as too large; one whose rows exceed its share waits for the large slot without a connection
+//! ([`crate::answers`]); when the engine has to be closed, running questions are interrupted and waited for, so that no
+//! two instances ever have the file open.
 //!
-//! One file because taking a connection, watching the time and giving it back share one state under one lock. The rules above hold
-//! between them, and a fifth of it are their tests.
+//! One file because taking a connection, watching the time and giving it back share one state under one lock. The rules
+//! above hold between them, and a fifth of it is their tests.
 
 use std::{
     cell::Cell,
@@ -31,17 +31,17 @@ use crate::{
     stats::Counters,
 };
 
-/// How often running questions are looked at. An interrupt that arrives between two statements has no effect, so
-/// it is repeated at this pace until the question ends.
+/// How often running questions are checked. An interrupt that arrives between two statements has no effect, so it is
+/// repeated at this pace until the question ends.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 
-/// How long a question waits that found too little memory: others, sealing and deletion share it with questions.
+/// How long a question that ran out of memory waits: it shares the memory with other questions, sealing and deletion.
 const MEMORY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Time after which a read of the store itself is given up.
+/// Time after which one of the store's own reads is given up.
 const OWN_READ_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Told when a question finds the engine unusable.
+/// Called when a question finds the engine unusable.
 pub(crate) type OnFailure = Box<dyn Fn(Kind, String) + Send + Sync>;
 
 /// The connections.
@@ -63,14 +63,14 @@ struct State {
     /// Where new connections come from; absent while the engine is closed.
     base: Option<Connection>,
     idle: Vec<Connection>,
-    /// Rises whenever the engine is closed: connections of earlier ones are not kept.
+    /// Incremented whenever the engine is closed: connections from before are not kept.
     generation: u64,
     running: Vec<Arc<Running>>,
     why_closed: String,
     watching: bool,
 }
 
-/// One question under way.
+/// A question in progress.
 struct Running {
     deadline: Instant,
     /// Nobody waits for the answer any more, or the engine is being closed.
@@ -88,24 +88,24 @@ impl Running {
     }
 }
 
-/// What a question's code works with.
+/// What the code of a question works with.
 pub(crate) struct Reader<'a> {
     connection: &'a Connection,
     running: &'a Running,
     holding: &'a Holding,
-    /// What this run took of it.
+    /// Bytes of the holding reserved in this run.
     held: Cell<u64>,
 }
 
-/// Why a question's code stopped.
+/// Why the code of a question stopped.
 pub enum Failure {
     /// The engine's fault.
     Engine(duckdb::Error),
-    /// Ours or the asker's.
+    /// Our fault or the client's.
     Question(QueryError),
     /// These parts are damaged: without them there is an answer.
     Parts(Vec<Arc<Part>>),
-    /// Another question has the place for large answers: to be asked again with it.
+    /// Another question has the large slot: retry once it is free.
     NoRoom,
     /// Interrupted.
     Cancelled,
@@ -133,7 +133,7 @@ impl Reader<'_> {
     ) -> Result<(), Failure> {
         self.check()?;
         let mut statement = self.connection.prepare(sql)?;
-        // The iterator that comes back panics on errors; stepping by hand returns them.
+        // The iterator that this returns panics on errors; stepping by hand returns them.
         drop(statement.stream_arrow(duckdb::params_from_iter(parameters.iter()))?);
         while let Some(chunk) = statement.step()? {
             self.check()?;
@@ -142,7 +142,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Counts what is about to be held of the answer, in bytes.
+    /// Reserves memory for what the answer is about to hold, in bytes.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), Failure> {
         self.holding.take(bytes as u64).map_err(|short| match short {
             Short::Now => Failure::NoRoom,
@@ -152,14 +152,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// So much of what was held is gone.
+    /// Gives back some of what was reserved.
     pub(crate) fn release(&self, bytes: usize) {
         let bytes = (bytes as u64).min(self.held.get());
         self.holding.give_back(bytes);
         self.held.set(self.held.get() - bytes);
     }
 
-    /// What was held is gone.
+    /// Gives back everything this run reserved.
     fn let_go(&self) {
         self.holding.give_back(self.held.take());
     }
@@ -172,7 +172,7 @@ impl Reader<'_> {
         result
     }
 
-    /// Waits, as long as somebody waits for the answer.
+    /// Sleeps while somebody still waits for the answer.
     fn pause(&self, time: Duration) -> Result<(), Failure> {
         let until = Instant::now() + time;
         while Instant::now() < until {
@@ -182,7 +182,7 @@ impl Reader<'_> {
         self.check()
     }
 
-    /// Stops when nobody waits any more.
+    /// Fails once nobody waits for the answer any more.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.running.cancelled.load(Ordering::Relaxed) || self.running.timed_out.load(Ordering::Relaxed) {
             return Err(Failure::Cancelled);
@@ -215,7 +215,7 @@ impl Readers {
         }
     }
 
-    /// From now on questions go to this engine.
+    /// Directs questions to this engine from now on.
     pub(crate) fn open(&self, base: Connection) {
         let mut state = self.shared.state.lock();
         state.base = Some(base);
@@ -227,12 +227,12 @@ impl Readers {
         self.shared.state.lock().base.is_some()
     }
 
-    /// How many questions are under way.
+    /// How many questions are in progress.
     pub(crate) fn running(&self) -> usize {
         self.shared.state.lock().running.len()
     }
 
-    /// Interrupts running questions and lets go of every connection.
+    /// Interrupts running questions and drops every connection.
     pub(crate) fn close(&self, why: &str) {
         let mut state = self.shared.state.lock();
         state.base = None;
@@ -248,8 +248,7 @@ impl Readers {
         }
     }
 
-    /// Asks a question. The code may be run a second time, when an hour was dropped under its feet or others had the
-    /// memory.
+    /// Asks a question. Its code may run a second time, when an hour was dropped while it ran or others had the memory.
     pub(crate) async fn ask<T, F>(&self, question: F) -> Result<T, QueryError>
     where
         T: Send + 'static,
@@ -290,7 +289,7 @@ impl Readers {
         }
     }
 
-    /// Reads for the store itself: beside the questions that are counted, and until the engine has to be closed. Blocks.
+    /// Reads for the store itself: outside the limit on questions, and until the engine has to be closed. Blocks.
     pub(crate) fn read<T>(&self, code: impl Fn(&Reader<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
         let running = Arc::new(Running {
             deadline: Instant::now() + OWN_READ_LIMIT,
@@ -315,13 +314,13 @@ impl Readers {
                     message: self.shared.state.lock().why_closed.clone(),
                 };
             }
-            // It was waited for; only a question that is not counted comes here, and that one is not refused.
+            // `ask` has waited for it; this is for an uncounted question, which is never refused room.
             Failure::NoRoom => {
                 return QueryError::Unavailable {
                     message: "no memory".to_owned(),
                 };
             }
-            // Whoever asks takes the parts out and asks again; this is for one who does not.
+            // Callers usually take the parts out and ask again; this is for those that do not.
             Failure::Parts(parts) => {
                 return QueryError::Unavailable {
                     message: format!("{} sealed files are damaged", parts.len()),
@@ -361,7 +360,7 @@ impl Shared {
             reader.let_go();
             question(&reader)
         };
-        // A panic in a question must not keep its place among the running ones, or closing would wait for ever.
+        // A panic in a question must not leave it in the list of running ones, or closing would wait forever.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match question(&reader) {
             Err(Failure::Engine(error)) => match failure::kind(&error) {
                 Kind::MissingTable => again(),
@@ -398,7 +397,7 @@ impl Shared {
         state.running.push(running.clone());
         if !state.watching {
             let weak = Arc::downgrade(self);
-            // Without a watcher a question cannot be stopped; then it is not started either.
+            // Without a watcher a question cannot be stopped, so it is not started either.
             std::thread::Builder::new()
                 .name("query-watch".to_owned())
                 .spawn(move || watch(&weak))
@@ -417,7 +416,7 @@ impl Shared {
         if healthy && generation == state.generation {
             state.idle.push(connection);
         } else {
-            // Dropped before the question leaves the list: who waits for the list to empty waits for this, too.
+            // Dropped before the question leaves the list: a close that waits for an empty list waits for this, too.
             drop(connection);
         }
         state.running.retain(|r| !Arc::ptr_eq(r, running));
@@ -503,10 +502,10 @@ mod tests {
         assert_eq!(readers.ask(|r| count(r, "SELECT 1")).await.unwrap(), 1);
     }
 
-    /// Needs tens of megabytes, and nothing of them can go to a disk.
+    /// Needs tens of megabytes, none of which can be spilled to disk.
     const LARGE: &str = "SELECT count(DISTINCT range) FROM range(1000000)";
 
-    /// Readers of an engine with little memory, most of which `held` takes.
+    /// Readers of an engine with little memory, most of which is taken by `held`.
     fn short_of_memory() -> (Readers, Connection) {
         let engine = Connection::open_in_memory().unwrap();
         engine

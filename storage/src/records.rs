@@ -1,7 +1,7 @@
-//! A small file of records that is replaced as a whole: what must outlive a restart and is no batch.
+//! A small file of records that is replaced as a whole, for what must outlive a restart and is not a batch.
 //!
-//! Guarantees: the file is the old one or the new one, whatever happens meanwhile. Damage costs the records that it hits
-//! and is counted: the first record says how many follow, so that none goes unnoticed. What was damaged is copied aside.
+//! Guarantees: after a crash, the file is the old one or the new one. Damage costs the records it hits and is counted:
+//! the first record says how many follow, so that no loss goes unnoticed. A copy of a damaged file is kept.
 
 use std::{io, path::Path};
 
@@ -15,14 +15,14 @@ use crate::{
 /// Sequence of the record whose stamp says how many follow.
 const COUNT: u64 = 1;
 
-/// What a file says, and how many places of it are damaged or missing.
+/// The contents of a file, and how many places of it are damaged or missing.
 #[derive(Debug)]
 pub(crate) struct Records<T> {
     pub(crate) all: Vec<T>,
     pub(crate) damaged: u64,
 }
 
-/// Reads a file of a data directory; one that does not exist says nothing. One that cannot be read counts as damaged.
+/// Reads a file of a data directory; a missing one is empty. An unreadable one counts as damaged.
 pub(crate) fn read<T: Message + Default>(disk: &dyn Disk, data_dir: &Path, file: &str, now_unix_ms: i64) -> Records<T> {
     let nothing = |damaged| Records {
         all: Vec::new(),
@@ -60,7 +60,7 @@ pub(crate) fn write<'a, T: Message + 'a>(
     replace_file(disk, &data_dir.join(file), &bytes)
 }
 
-/// What the bytes of a file say.
+/// Decodes the bytes of a file.
 pub(crate) fn decode<T: Message + Default>(bytes: &[u8]) -> Records<T> {
     let scan = framing::scan(bytes, 0, 0);
     let mut damaged = scan.damaged.len() as u64 + u64::from(!scan.tail.is_empty());
@@ -84,7 +84,7 @@ pub(crate) fn decode<T: Message + Default>(bytes: &[u8]) -> Records<T> {
     }
 }
 
-/// How many places of a file's bytes are damaged, whatever its records say.
+/// How many places of a file's bytes are damaged, whatever its records contain.
 pub(crate) fn damaged_places(bytes: &[u8]) -> u64 {
     decode::<()>(bytes).damaged
 }

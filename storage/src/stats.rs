@@ -1,5 +1,5 @@
-//! What the store counts about itself. Guarantee: nothing that is refused, cut, skipped or repaired goes
-//! uncounted. The counters start at zero with the process; sizes and LSNs are read when asked.
+//! What the store counts about itself. Guarantee: nothing that is refused, cut, skipped or repaired goes uncounted. The
+//! counters start at zero with the process; sizes and LSNs are read on request.
 //!
 //! The list in this file is the only one: it makes the counters, their snapshot, the status answer and `/metrics`.
 
@@ -39,7 +39,7 @@ macro_rules! store_metrics {
             last_hot_error: Mutex<Option<String>>,
         }
 
-        /// What is read when asked.
+        /// Values read on request.
         #[derive(Debug)]
         pub(crate) struct Gauges {
             $( pub(crate) $gauge: u64, )*
@@ -52,7 +52,7 @@ macro_rules! store_metrics {
             $( #[doc = $gauge_help] pub $gauge: u64, )*
             /// The query engine is open.
             pub hot_available: bool,
-            /// What last went wrong with the query engine; cleared when it works again.
+            /// The last error of the query engine; cleared when it works again.
             pub hot_error: Option<String>,
             /// Batches refused, by reason.
             pub rejected: BTreeMap<&'static str, u64>,
@@ -90,7 +90,7 @@ macro_rules! store_metrics {
                 }
             }
 
-            /// The value of a metric of the list; of refused batches all of them.
+            /// The value of a metric in the list; for refused batches, the sum over all reasons.
             pub fn value(&self, metric: &Metric) -> u64 {
                 match metric.name {
                     $( concat!("emberline_store_", stringify!($gauge)) => self.$gauge, )*
@@ -198,8 +198,8 @@ impl Counters {
 }
 
 impl StoreStats {
-    /// The one family with a label (`reason`). The sender is told of each, and the collector counts what becomes of its
-    /// request.
+    /// The one family with a label (`reason`). The sender is told of each refusal, and the collector counts what
+    /// becomes of its request.
     pub const REJECTED: Metric = Metric {
         name: "emberline_store_rejected",
         help: "Batches refused, by reason",

@@ -1,4 +1,4 @@
-//! The store: what the collector appends to and what questions are asked of (`store/ask`).
+//! The store: the collector appends to it, and questions are asked of it (`store/ask`).
 
 mod ask;
 
@@ -25,19 +25,19 @@ use crate::{
     symbols::{BuildInfo, Symbols},
 };
 
-/// What the collector remembers of its alerts, below the data directory.
+/// The collector's alert state, below the data directory.
 pub(crate) const ALERTS_FILE: &str = "alerts.bin";
-/// Which names the collector knows, below the data directory.
+/// The names known to the collector, below the data directory.
 pub(crate) const NAMES_FILE: &str = "names.bin";
 
-/// A store; clones are the same one. It closes when the last clone is dropped, or with [`Store::close`].
+/// A store; clones share it. It closes when the last clone is dropped, or with [`Store::close`].
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
 }
 
-// The order of fields is the order of dropping: the journal's last batches reach the hot store before that closes, and
-// the lock goes last.
+// Fields are dropped in this order: the journal's last batches reach the hot store before that closes, and the lock
+// goes last.
 struct Inner {
     journal: Arc<Journal>,
     hot: Hot,
@@ -55,20 +55,20 @@ impl Drop for Inner {
 }
 
 impl Store {
-    /// Opens the data directory, or creates it. What the query engine misses is made up from the journal in the
-    /// background: [`Store::flush_applied`] waits for it.
+    /// Opens the data directory, or creates it. The query engine catches up from the journal in the background:
+    /// [`Store::flush_applied`] waits for it.
     pub fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Store, OpenError> {
         Store::open_on(options, clock, Arc::new(RealDisk))
     }
 
-    /// Opens the store on another disk: the journal, the memory of senders and the symbols go through it.
+    /// Opens the store on another disk: everything that must survive a crash goes through it.
     pub fn open_on(options: Options, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>) -> Result<Store, OpenError> {
         std::fs::create_dir_all(&options.data_dir).map_err(|source| OpenError::NotWritable {
             path: options.data_dir.clone(),
             source,
         })?;
         let lock = DirLock::take(&options.data_dir)?;
-        // Intermediate results of questions that a killed process left behind.
+        // Intermediate results of questions, left behind by a killed process.
         let _ = std::fs::remove_dir_all(options.data_dir.join("tmp"));
         let counters = Arc::new(Counters::default());
         let symbols = Arc::new(Symbols::new(&options.data_dir, disk.clone(), counters.clone()));
@@ -80,7 +80,7 @@ impl Store {
             }
         })?;
         let shared = Shared::new(options, clock.clone(), disk.clone(), counters.clone(), symbols, checks);
-        // First, because the journal goes on above the highest number the engine has seen.
+        // First, because the journal continues above the highest number the engine has seen.
         let engine = Engine::open(&shared).map_err(|message| {
             tracing::error!(
                 message,
@@ -90,7 +90,7 @@ impl Store {
         });
         let engine = engine.ok();
         let sealed = PartSet::list(&disk, &shared.options.data_dir).map_or(0, |parts| parts.last_lsn());
-        // A number that was given out again would make a new batch one from before a deletion.
+        // A reused number would make a new batch look like one from before a deletion.
         let deleted = shared.deletions.lock().last_lsn();
         let floor = engine.as_ref().map_or(0, Engine::applied).max(sealed).max(deleted);
         let queue = shared.queue.clone();
@@ -120,8 +120,8 @@ impl Store {
         })
     }
 
-    /// Stores a batch whole or not at all. The future resolves once it is on disk; dropping it does not take the batch
-    /// back. A batch with the id of one that is stored, or on its way, is acknowledged and not stored again.
+    /// Stores a batch whole or not at all. The future resolves once it is on disk; dropping it does not cancel the
+    /// append. A batch with the id of one that is stored, or in progress, is acknowledged and not stored again.
     pub fn append(&self, batch: Batch) -> impl Future<Output = Result<Appended, AppendError>> + Send + 'static {
         let handed_over = self
             .check(&batch)
@@ -132,7 +132,7 @@ impl Store {
         async move { handed_over?.await.unwrap_or(Err(AppendError::Closed)) }
     }
 
-    /// Checks what the journal takes for granted; answers the newest second in the batch.
+    /// Checks what the journal takes for granted; returns the newest second in the batch.
     fn check(&self, batch: &Batch) -> Result<u32, AppendError> {
         let shared = &self.inner.shared;
         let now = shared.clock.now_unix_s();
@@ -166,13 +166,13 @@ impl Store {
         self.inner.hot.reached(self.inner.journal.durable()).await
     }
 
-    /// Seals hours that are over (`seal_after`) now, and late windows of sealed hours without waiting for more; they go by
-    /// themselves within a minute. What cannot be sealed stays where it is and is counted.
+    /// Seals finished hours (`seal_after`) now, and late windows of sealed hours without waiting for more; otherwise
+    /// this happens within a minute. What cannot be sealed stays where it is and is counted.
     pub async fn seal(&self) -> Result<(), QueryError> {
         self.inner.hot.seal().await
     }
 
-    /// Compacts days that are over (`compact_after`) now; they go by themselves, one after the other.
+    /// Compacts finished days (`compact_after`) now; otherwise this happens in the background, one day after the other.
     pub async fn compact(&self) -> Result<(), QueryError> {
         self.inner.hot.compact().await
     }
@@ -199,15 +199,15 @@ impl Store {
         self.inner.hot.delete(who, after, on_progress).await
     }
 
-    /// Services whose deletion has not come to its end: it goes on by itself.
+    /// Services whose deletion is not finished: it continues by itself.
     pub fn services_being_deleted(&self) -> Vec<ServiceName> {
         let deletions = self.inner.shared.deletions.lock();
         let unfinished = deletions.all().iter().filter(|deletion| !deletion.files.is_empty());
         unfinished.map(|deletion| deletion.who()).collect()
     }
 
-    /// Reads every sealed part, also those that were read before, and sets damaged ones aside as a question would. Blocks
-    /// for that long.
+    /// Reads every sealed part, even if it was read before, and sets damaged ones aside as a question would. Blocks for
+    /// that long.
     pub(crate) fn set_aside_damaged_parts(&self) -> Result<(), QueryError> {
         let shared = &self.inner.shared;
         let mut damaged = Vec::new();
@@ -225,38 +225,39 @@ impl Store {
         Ok(())
     }
 
-    /// Stores names of locations of a build ([`Mapping::key`]): offsets in the file with their frames, innermost first,
-    /// functions normalised ([`emberline_model::function::normalise`]). No frames says that there is no name, and the
-    /// location is not asked for again. On disk when it returns; blocks for that long.
+    /// Stores names of a build's locations ([`Mapping::key`]): offsets in the file with their frames, innermost first,
+    /// functions normalised ([`emberline_model::function::normalise`]). An empty list of frames says that there is no
+    /// name, and the location is not asked for again. On disk when it returns; blocks for that long.
     #[allow(clippy::needless_pass_by_value)] // Callers build the list for this call and have no other use for it.
     pub fn put_symbols(&self, build: &str, located: Vec<(u64, Vec<Frame>)>) -> Result<(), SymbolError> {
         self.inner.shared.symbols.put(build, &located)
     }
 
-    /// Forgets the names of a build ([`Mapping::key`]), on disk as well: its locations are to be looked up anew. Blocks.
+    /// Forgets the names of a build ([`Mapping::key`]), on disk as well: its locations have to be looked up again.
+    /// Blocks.
     pub fn forget_symbols(&self, build: &str) -> Result<(), SymbolError> {
         self.inner.shared.symbols.forget(build)
     }
 
-    /// Bytes free on the disk of the data directory.
+    /// Free bytes on the disk of the data directory.
     pub fn free_bytes(&self) -> u64 {
         let shared = &self.inner.shared;
         shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(0)
     }
 
-    /// Locations that nobody looked up yet: for each build at most `limit` offsets, ascending.
+    /// Locations not looked up yet: for each build at most `limit` offsets, ascending.
     pub fn unresolved(&self, limit: usize) -> Vec<(Mapping, Vec<u64>)> {
         self.inner.shared.symbols.unresolved(limit)
     }
 
-    /// Builds that native locations were seen of.
+    /// Builds with known native locations.
     pub fn builds(&self) -> Vec<BuildInfo> {
         self.inner.shared.symbols.builds()
     }
 
-    /// States when a release began, in seconds since the Unix epoch, also of one that has not reported yet. What was stated
-    /// before stands unless the new time is earlier, and a release that reported long before the time keeps its place:
-    /// the answer says what counts. Durable when it returns; blocks for that long.
+    /// States when a release began, in seconds since the Unix epoch, even before it reports. What was stated before
+    /// stands unless the new time is earlier, and a release that reported long before the time keeps its place: the
+    /// returned beginning is the one that counts. Durable when it returns; blocks for that long.
     pub fn state_release(&self, release: &Release, time_s: i64) -> Result<ReleaseBeginning, StateError> {
         let shared = &self.inner.shared;
         let now_s = shared.clock.now_unix_s();
@@ -271,19 +272,19 @@ impl Store {
         history.state(&*shared.disk, &shared.options.data_dir, release, time_s)
     }
 
-    /// Keeps what the collector remembers of its alerts, all of it anew. Durable when it returns; blocks for that long.
+    /// Replaces the stored alert state of the collector. Durable when it returns; blocks for that long.
     pub fn remember_alerts(&self, records: &[Vec<u8>]) -> std::io::Result<()> {
         let shared = &self.inner.shared;
         records::write(&*shared.disk, &shared.options.data_dir, ALERTS_FILE, records.iter())
     }
 
-    /// What was given to [`Store::remember_alerts`] last, without what damage cost. Blocks.
+    /// What was last given to [`Store::remember_alerts`], less what was lost to damage. Blocks.
     pub fn remembered_alerts(&self) -> Vec<Vec<u8>> {
         let shared = &self.inner.shared;
         let now = shared.clock.now_unix_ms();
         let Records { all, damaged } = records::read(&*shared.disk, &shared.options.data_dir, ALERTS_FILE, now);
         shared.counters.alerts_forgotten.add(damaged);
-        // Told once, not at each start.
+        // Reported once, not at each start.
         if damaged > 0
             && let Err(error) = self.remember_alerts(&all)
         {
@@ -298,8 +299,8 @@ impl Store {
         records::write(&*shared.disk, &shared.options.data_dir, NAMES_FILE, records.iter())
     }
 
-    /// What was given to [`Store::remember_names`] last, without what damage cost: such names are new again when they are
-    /// next used. Blocks.
+    /// What was last given to [`Store::remember_names`], less what was lost to damage: such names are new again when
+    /// they are next used. Blocks.
     pub fn remembered_names(&self) -> Vec<Vec<u8>> {
         let shared = &self.inner.shared;
         let now = shared.clock.now_unix_ms();
@@ -333,13 +334,13 @@ impl Store {
         StoreStats::of(&gauges, &shared.counters)
     }
 
-    /// Whether the process holds too much memory; low unless somebody watches and says so.
+    /// Whether the process holds too much memory; low unless a watcher says otherwise.
     pub fn pressure(&self) -> &Pressure {
         &self.inner.pressure
     }
 
-    /// Writes what was handed over, applies it, checkpoints, and gives the data directory free. Appends and questions
-    /// are refused afterwards. Blocks.
+    /// Writes what was handed over, applies it, checkpoints, and releases the data directory. Appends and questions are
+    /// refused afterwards. Blocks.
     pub fn close(&self) {
         self.inner.journal.close();
         self.inner.hot.close();
@@ -398,7 +399,7 @@ mod tests {
         }
     }
 
-    /// Questions have connections and threads of their own: however many hang, batches are stored and applied.
+    /// Questions have their own connections and threads: however many hang, batches are stored and applied.
     #[tokio::test]
     async fn questions_that_never_end_do_not_hold_up_ingest() {
         let dir = tempfile::tempdir().unwrap();
@@ -420,7 +421,7 @@ mod tests {
             store.append(batch(sequence)).await.unwrap();
         }
         store.flush_applied().await.unwrap();
-        // Nobody waits for the answers any more: those that run stop, those that wait are not begun.
+        // Nobody waits for the answers any more: running questions stop, waiting ones never start.
         asking.iter().for_each(tokio::task::JoinHandle::abort);
         assert_eq!(count(&store).await, 5);
     }
@@ -431,7 +432,7 @@ mod tests {
         store.ask(query).await.unwrap().iter().map(|r| r.duration.count()).sum()
     }
 
-    /// A fatal error of DuckDB (a full disk under it, for one) must neither stop ingest nor need a restart.
+    /// A fatal error of DuckDB (from a full disk, say) must neither stop ingest nor need a restart.
     #[tokio::test]
     async fn the_engine_is_reopened_or_rebuilt_while_batches_go_on_being_accepted() {
         let dir = tempfile::tempdir().unwrap();
@@ -457,14 +458,14 @@ mod tests {
         assert!(stats.hot_available && stats.hot_error.is_none());
     }
 
-    /// A batch that the engine will not take is skipped after some attempts; those around it are shown.
+    /// A batch that the engine rejects is skipped after some attempts; those around it become visible.
     #[tokio::test]
     async fn a_batch_that_cannot_be_shown_does_not_hold_up_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(Options::new(dir.path()), Arc::new(SystemClock)).unwrap();
         store.append(batch(1)).await.unwrap();
         assert_eq!(count(&store).await, 1);
-        // Past the checks of `Store::append` on purpose: an index outside its table.
+        // Bypasses the checks of `Store::append` on purpose: an index outside its table.
         let mut poison = batch(2);
         let mut profile = emberline_model::Profile::empty_cpu(0, 0);
         profile.profile_type = ProfileType::cpu();

@@ -1,9 +1,8 @@
 //! Names of native locations, one file per build: `symbols/<build>.sym`.
 //!
 //! Guarantees: what [`Symbols::put`] stored is on disk when it returns; records are only appended, so a crash or a
-//! damaged byte costs one record, and its locations are asked for again. A location for which nothing was found is
-//! stored as such and not asked for again. Names are never written anywhere else, so nothing stored changes when they
-//! arrive.
+//! damaged byte costs one record, whose locations are asked for again. A location for which nothing was found is stored
+//! as such and not asked for again. Names are never written anywhere else, so no stored data changes when they arrive.
 
 mod file;
 
@@ -25,7 +24,7 @@ use crate::{disk::Disk, error::SymbolError, framing, packed_frames::PackedFrames
 pub(crate) use file::{BuildSymbols, check, intact, path_of, remove};
 use file::{LOCATIONS_PER_RECORD, MAGIC, read};
 
-/// A build that native locations were seen of.
+/// A build with known native locations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildInfo {
     /// GNU build id; empty when the file has none.
@@ -34,14 +33,14 @@ pub struct BuildInfo {
     pub path: String,
     /// Locations seen.
     pub locations: u64,
-    /// Locations that somebody looked up, with or without success.
+    /// Locations that were looked up, with or without success.
     pub resolved: u64,
 }
 
 struct Build {
     mapping: Arc<Mapping>,
     seen: HashSet<u64>,
-    /// Those of `seen` that nobody looked up yet.
+    /// Those of `seen` that were not looked up yet.
     missing: HashSet<u64>,
 }
 
@@ -53,9 +52,9 @@ pub(crate) struct Symbols {
     /// By [`Mapping::key`]; loaded when first asked for.
     loaded: RwLock<HashMap<String, Arc<RwLock<BuildSymbols>>>>,
     builds: Mutex<HashMap<String, Build>>,
-    /// Counts how often names became different.
+    /// Counts changes of names.
     version: AtomicU64,
-    /// One writer at a time, so that records do not mix.
+    /// One writer at a time, so that records do not interleave.
     writing: Mutex<()>,
 }
 
@@ -76,17 +75,17 @@ impl Symbols {
         path_of(&self.dir, key)
     }
 
-    /// Another number after each change: names looked up at the same number are the same.
+    /// A number that changes with the names: at the same number, lookups give the same names.
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The symbols of a build, from its file at first.
+    /// The symbols of a build, read from its file the first time.
     pub(crate) fn build(&self, key: &str) -> Arc<RwLock<BuildSymbols>> {
         if let Some(symbols) = self.loaded.read().get(key) {
             return symbols.clone();
         }
-        // Read under the lock: a copy read before somebody else's write must not take its place.
+        // Read under the lock: a copy read before somebody else's write must not replace what they stored.
         let mut loaded = self.loaded.write();
         loaded
             .entry(key.to_owned())
@@ -114,7 +113,7 @@ impl Symbols {
         symbols
     }
 
-    /// Stores the frames of locations of a build; an empty list of frames says that there is no name to be had.
+    /// Stores the frames of a build's locations; an empty list of frames says that there is no name to be had.
     pub(crate) fn put(&self, key: &str, located: &[(u64, Vec<Frame>)]) -> Result<(), SymbolError> {
         if located.is_empty() {
             return Ok(());
@@ -148,7 +147,7 @@ impl Symbols {
         Ok(())
     }
 
-    /// Forgets the names of a build, on disk as well: its locations are to be looked up anew.
+    /// Forgets the names of a build, on disk as well: its locations have to be looked up again.
     pub(crate) fn forget(&self, key: &str) -> Result<(), SymbolError> {
         let _one_at_a_time = self.writing.lock();
         let path = self.path_of(key);
@@ -173,7 +172,7 @@ impl Symbols {
             }
             Err(error) => return Err(error),
         };
-        // A file that was cut within its first bytes holds no record, and one appended to it would not be found.
+        // A file cut within its magic bytes holds no record, and one appended to it would not be found.
         if (1..MAGIC.len() as u64).contains(&length) {
             file.truncate(0)?;
             length = 0;
@@ -191,13 +190,13 @@ impl Symbols {
             }
         })();
         if written.is_err() {
-            // What is left of the attempt is skipped as damage if it cannot be cut.
+            // If this fails, the remains of the attempt are skipped as damage.
             let _ = file.truncate(length);
         }
         written
     }
 
-    /// Forgets which locations were seen, and the symbols in memory; what is on disk stays.
+    /// Forgets which locations were seen, and the symbols in memory; those on disk stay.
     pub(crate) fn forget_seen(&self) {
         let _not_while_writing = self.writing.lock();
         self.builds.lock().clear();
@@ -205,7 +204,7 @@ impl Symbols {
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// Learns of native locations.
+    /// Records native locations.
     pub(crate) fn note(&self, mapping: &Arc<Mapping>, offsets: &[u64]) {
         let key = mapping.key();
         let symbols = self.build(&key);
@@ -223,7 +222,7 @@ impl Symbols {
         }
     }
 
-    /// Locations nobody looked up yet, at most `limit` of each build, ascending.
+    /// Locations not looked up yet, at most `limit` of each build, ascending.
     pub(crate) fn unresolved(&self, limit: usize) -> Vec<(Mapping, Vec<u64>)> {
         let builds = self.builds.lock();
         let mut result: Vec<(Mapping, Vec<u64>)> = builds
@@ -325,7 +324,8 @@ mod tests {
         assert_eq!(names, ["true"]);
     }
 
-    /// A file whose *name* reads like the build id of another's took that one's place in the table, and its names with it.
+    /// A file whose *name* reads like the build id of another must not take its place in the table, and its names with
+    /// it.
     #[test]
     fn a_path_that_reads_like_a_build_id_leaves_that_build_its_names() {
         let symbols = symbols(&MemoryDisk::new());

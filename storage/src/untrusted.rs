@@ -1,10 +1,11 @@
-//! What reads files of a data directory, for the fuzz targets (`tests/fuzz`). Not part of the interface.
+//! Entry points for the fuzz targets (`tests/fuzz`): whatever reads files of a data directory. Not part of the
+//! interface.
 
 use std::path::Path;
 
 use crate::{framing, journal::payload, parts::PartName};
 
-/// Reads records of a journal and the batches in them.
+/// Reads the records of a journal and their batches.
 pub fn journal_frames(bytes: &[u8]) {
     let scan = framing::scan(bytes, 0, 0);
     for frame in &scan.frames {
