@@ -1,21 +1,21 @@
-//! What is known of each release, in a table that forgets.
+//! What is known of each release, in a bounded table.
 //!
-//! Guarantees: bounded; what came in a few batches only gives way to its like, and not what lasted or was stated. Wrong on
-//! purpose: a release that reported for a few seconds only may be dated anew when it comes back, if thousands of
-//! such came meanwhile.
+//! Guarantees: releases seen in only a few batches displace each other, not those that lasted or were stated. Wrong on
+//! purpose: a release that reported for only a few seconds may get a new date when it comes back, if thousands of its
+//! kind came in between.
 
 use std::collections::HashMap;
 
 use emberline_model::{Release, time::window_start};
 use prost::Message;
 
-/// Releases that are remembered; beyond it the ones silent for longest go.
+/// Releases remembered; beyond this, those silent for longest are evicted.
 pub(super) const MAX_RELEASES: usize = 100_000;
-/// Of these, ones that came in fewer than [`HEARINGS`] batches and that nobody stated: anybody can make them up.
+/// Of these, how many may have come in fewer than [`HEARINGS`] batches without being stated: anybody can make those up.
 pub(super) const MAX_BRIEF: usize = 10_000;
-/// Batches from which a sender is seen to go on reporting.
+/// Batches after which a sender counts as still reporting.
 pub(super) const HEARINGS: u32 = 3;
-/// So many seconds behind is no matter of delivery.
+/// A delay of this many seconds is not a matter of delivery.
 const SKEW_S: i64 = 60;
 
 /// What is known of a release.
@@ -30,35 +30,35 @@ pub(super) struct Fact {
     /// Start of its first window, by its sender's clock; seconds since the Unix epoch.
     #[prost(int64, optional, tag = "4")]
     pub(super) first_window_s: Option<i64>,
-    /// When its first batch came, by this server's clock; 0 when that is not known.
+    /// When its first batch arrived, by this server's clock; 0 if unknown.
     #[prost(int64, tag = "5")]
     pub(super) heard_ms: i64,
-    /// The least time from the end of a window to its arrival, seconds.
+    /// The shortest time from the end of a window to its arrival, in seconds.
     #[prost(int64, tag = "6")]
     pub(super) behind_s: i64,
-    /// Batches, up to [`HEARINGS`], that came one after the other.
+    /// Batches, up to [`HEARINGS`], that came one after another.
     #[prost(uint32, tag = "7")]
     pub(super) hearings: u32,
     /// End of its newest window.
     #[prost(int64, tag = "8")]
     pub(super) last_s: i64,
-    /// When it began, as somebody stated.
+    /// The stated beginning.
     #[prost(int64, optional, tag = "9")]
     pub(super) stated_s: Option<i64>,
 }
 
-/// A release, and what the file does not say of it.
+/// A release, with what is not in the file.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) fact: Fact,
-    /// When its newest batch came, milliseconds; as far back as this process.
+    /// When its newest batch arrived, in milliseconds; known only since this process started.
     pub(super) last_heard_ms: Option<i64>,
-    /// `last_s` as the file says.
+    /// `last_s` as written to the file.
     pub(super) written_last_s: i64,
 }
 
 impl Fact {
-    /// The names are those of the map's key, and written here for the file only.
+    /// The names are in the map's key; the fields are filled in only for the file.
     pub(super) fn unknown() -> Fact {
         Fact {
             behind_s: i64::MAX,
@@ -83,7 +83,7 @@ impl Fact {
         }
     }
 
-    /// When it was seen, by this server's clock.
+    /// When it was first seen, by this server's clock.
     pub(super) fn seen_s(&self) -> Option<i64> {
         let first = self.first_window_s?;
         if self.heard_ms == 0 {
@@ -98,7 +98,7 @@ impl Fact {
         self.stated_s.or_else(|| self.seen_s()).unwrap_or_default()
     }
 
-    /// By what releases are ordered, besides their versions.
+    /// What releases are ordered by, besides their versions.
     pub(super) fn order(&self) -> (i64, i64) {
         (self.first_seen_s(), self.first_window_s.unwrap_or(i64::MAX))
     }
@@ -112,11 +112,11 @@ impl Fact {
     }
 }
 
-/// All releases that are known, up to a bound.
+/// All known releases, up to a bound.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     of: HashMap<Release, Known>,
-    /// No fewer than there are.
+    /// An upper bound of their number.
     brief_at_most: usize,
 }
 
@@ -133,7 +133,7 @@ impl Table {
         self.of.values_mut()
     }
 
-    /// The entry of a release, a new one if need be. Notes whether others had to go for it.
+    /// The entry of a release, created if necessary. Sets `changed` if others were evicted for it.
     pub(super) fn entry(&mut self, release: &Release, changed: &mut bool) -> &mut Known {
         if !self.of.contains_key(release) {
             *changed |= self.make_room();
@@ -154,14 +154,14 @@ impl Table {
         self.of.remove(release);
     }
 
-    /// Keeps some; true if others went.
+    /// Keeps what `keep` says; true if any were removed.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Release, &Known) -> bool) -> bool {
         let before = self.of.len();
         self.of.retain(|release, known| keep(release, known));
         self.of.len() < before
     }
 
-    /// Forgets a tenth when there is no room for one more; true if any went.
+    /// Evicts a tenth when there is no room for one more; true if any were evicted.
     fn make_room(&mut self) -> bool {
         if self.brief_at_most >= MAX_BRIEF {
             self.brief_at_most = self.of.values().filter(|known| known.fact.is_brief()).count();
@@ -172,7 +172,7 @@ impl Table {
         self.of.len() >= MAX_RELEASES && self.forget_a_tenth(|_| true)
     }
 
-    /// Of some, those that are silent for longest; true if any went.
+    /// Evicts those silent for longest among the selected ones; true if any were evicted.
     fn forget_a_tenth(&mut self, of: impl Fn(&Fact) -> bool) -> bool {
         let among = self.of.values().map(|known| &known.fact).filter(|fact| of(fact));
         let mut silent: Vec<i64> = among.map(Fact::silent_since_s).collect();

@@ -1,4 +1,4 @@
-//! Reading the journal's files without changing them. Guarantee: what is told as damaged is what a start would count as
+//! Reads the journal's files without changing them. Guarantee: it reports as damaged what a start would count as
 //! damaged, cut or lost, by the same rules.
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) fn folder(data_dir: &Path) -> PathBuf {
 pub(crate) struct Checked {
     /// Intact records that hold batches.
     pub(crate) batches: u64,
-    /// What is wrong, and what it held.
+    /// What is wrong, with what it held.
     pub(crate) damage: Vec<(String, String)>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn check(bytes: &[u8], first_lsn: Lsn, next: Option<Lsn>) -> Checked 
             checked.damage.push((what, "unknown".to_owned()));
             return checked;
         }
-        // The name says the same.
+        // The header is expendable: the file name gives the first number, too.
         segment::Header::Damaged if bytes.len() < segment::HEADER_BYTES => checked.damage.push((
             "it is shorter than its header".to_owned(),
             format!(
@@ -57,7 +57,7 @@ pub(crate) fn check(bytes: &[u8], first_lsn: Lsn, next: Option<Lsn>) -> Checked 
             .push(("its header is damaged".to_owned(), "no batches".to_owned())),
     }
     let scan = framing::scan(bytes, segment::HEADER_BYTES, first_lsn - 1);
-    // What lies at or above the next segment's first number was never acknowledged.
+    // Records at or above the next segment's first number were never acknowledged.
     let void_from = next.unwrap_or(Lsn::MAX);
     let mut expected = first_lsn;
     for frame in scan.frames.iter().filter(|frame| frame.sequence < void_from) {
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(check(&bytes, 5, None).batches, 3);
         bytes.resize(bytes.len() + 4096, 0);
         assert_eq!(check(&bytes, 5, None).damage, []);
-        // Records above the next segment's first number were taken back.
+        // Records from the next segment's first number on were never acknowledged.
         assert_eq!(check(&bytes, 5, Some(7)).batches, 2);
     }
 

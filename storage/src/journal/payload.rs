@@ -1,4 +1,4 @@
-//! A batch as the journal holds it: one byte that says how, then the encoded batch, compressed when that helps.
+//! A batch as the journal holds it: one byte for the encoding, then the encoded batch, compressed when that helps.
 //! Guarantee: what was encoded decodes to an equal batch; other bytes decode to an error.
 
 use std::io::{self, Read};
@@ -13,12 +13,12 @@ use crate::framing::MAX_PAYLOAD_BYTES;
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// Below this compression costs more than it saves.
+/// Below this size, compression costs more than it saves.
 const COMPRESS_FROM: usize = 512;
 /// The fastest: batches shrink to about a third, and appending stays bound by the disk.
 const LEVEL: i32 = 1;
 
-/// Why a record holds no batch.
+/// Why a record is not a batch.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecodeError {
     #[error("unknown record encoding")]
@@ -33,7 +33,7 @@ pub(crate) enum DecodeError {
 pub(crate) fn encode(encoded: &[u8]) -> Vec<u8> {
     if encoded.len() >= COMPRESS_FROM {
         let mut payload = vec![ZSTD];
-        // Writing to memory cannot fail for want of space; if it fails all the same, plain bytes do.
+        // Writing to memory should not fail; if it does all the same, the batch is stored uncompressed.
         let compressed = zstd::stream::copy_encode(encoded, &mut payload, LEVEL);
         if compressed.is_ok() && payload.len() <= encoded.len() {
             return payload;
@@ -45,7 +45,7 @@ pub(crate) fn encode(encoded: &[u8]) -> Vec<u8> {
     payload
 }
 
-/// Decodes what [`encode`] made of an encoded batch; with the length of that.
+/// Decodes what [`encode`] made of an encoded batch; also returns the length before compression.
 pub(crate) fn decode(payload: &[u8]) -> Result<(usize, Batch), DecodeError> {
     match payload.split_first() {
         Some((&PLAIN, encoded)) => Ok((encoded.len(), wire::decode_batch(encoded)?)),

@@ -1,6 +1,6 @@
-//! Reading the journal at start. Guarantee: no damage stops it; what is lost is counted. The bytes after the
-//! last intact record of a segment are cut (a torn or zero tail after a crash), and kept in the quarantine folder when
-//! they hold anything: a flipped bit in the very last record looks the same.
+//! Reads the journal at start. Guarantee: no damage prevents a start; what is lost is counted. The bytes after the last
+//! intact record of a segment are cut (a torn or zero tail after a crash), and kept in the quarantine folder unless
+//! they are all zero: a flipped bit in the very last record looks the same.
 
 use std::path::{Path, PathBuf};
 
@@ -19,14 +19,14 @@ use crate::{
     stats::Counters,
 };
 
-/// Sequence of the one record of the senders' checkpoint.
+/// Sequence of the only record in the senders' checkpoint.
 const CHECKPOINT_SEQUENCE: u64 = 1;
 
 /// What the journal holds.
 pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) last_lsn: Lsn,
-    /// How far the last file reaches; `None` without files: then everything was trimmed, or the folder is gone.
+    /// How far the last file reaches; `None` without files: either everything was trimmed, or the folder is gone.
     pub(super) reaches: Option<Lsn>,
     pub(super) dedup: Dedup,
 }
@@ -40,7 +40,7 @@ fn checkpoint_path(journal_dir: &Path) -> PathBuf {
     journal_dir.join("dedup.bin")
 }
 
-/// Writes the senders' checkpoint beside the segments.
+/// Writes the senders' checkpoint next to the segments.
 pub(super) fn write_checkpoint(
     disk: &dyn Disk,
     journal_dir: &Path,
@@ -52,7 +52,7 @@ pub(super) fn write_checkpoint(
     replace_file(disk, &checkpoint_path(journal_dir), &bytes)
 }
 
-/// The senders' checkpoint; when there is none, or a damaged one, nothing is remembered up to number 0.
+/// The senders' checkpoint; if it is missing or damaged, no senders are known and it covers nothing (number 0).
 fn read_checkpoint(disk: &dyn Disk, journal_dir: &Path, counters: &Counters) -> Result<(Lsn, Dedup), OpenError> {
     let path = checkpoint_path(journal_dir);
     let bytes = match disk.read(&path) {
@@ -122,11 +122,11 @@ pub(super) fn recover(
 
         let damaged: usize = scan.damaged.iter().map(ExactSizeIterator::len).sum();
         counters.journal_bytes_damaged.add(damaged as u64);
-        // What lies at or above the next segment's first number was never acknowledged.
+        // Records at or above the next segment's first number were never acknowledged.
         let void_from = files.get(at + 1).map_or(Lsn::MAX, |next| next.0);
         let valid: Vec<_> = scan.frames.iter().filter(|f| f.sequence < void_from).collect();
         if let Some(last) = valid.last() {
-            // Numbers are dense, so a number that is missing is a batch that is lost.
+            // Numbers are dense, so a missing number is a lost batch.
             counters
                 .journal_records_lost
                 .add(last.sequence + 1 - first_lsn - valid.len() as u64);
@@ -169,7 +169,7 @@ pub(super) fn recover(
     })
 }
 
-/// Cuts what follows the last intact record. Failing to is no reason not to start: it is scanned again next time.
+/// Cuts what follows the last intact record. A failure does not prevent the start: the tail is scanned again next time.
 fn cut_tail(
     data_dir: &Path,
     disk: &dyn Disk,
@@ -179,7 +179,7 @@ fn cut_tail(
     bytes: &[u8],
     end: usize,
 ) {
-    // A file shorter than its header has no records; it is replaced when its number is used again.
+    // A file shorter than its header has no records; it is replaced when its number is reused.
     let Some(tail) = bytes
         .get(end.max(segment::HEADER_BYTES)..)
         .filter(|tail| !tail.is_empty())

@@ -1,4 +1,4 @@
-//! One file of the journal: its name, its header, and what is known of it in memory.
+//! One file of the journal: its name, its header, and what memory keeps of it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ pub(crate) const VERSION: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"EMBJRNL\n";
 
-/// Bytes in front of the first record: magic, version, first number, CRC32C of these.
+/// Bytes before the first record: magic, version, first number, and their CRC32C.
 pub(crate) const HEADER_BYTES: usize = 24;
 
 /// A segment that holds acknowledged batches.
@@ -19,11 +19,11 @@ pub(crate) struct Segment {
     pub(crate) first_lsn: Lsn,
     /// Number of its last acknowledged record.
     pub(crate) last_lsn: Lsn,
-    /// Seconds since the Unix epoch of the newest thing in it.
+    /// The newest second in it, since the Unix epoch.
     pub(crate) newest_s: u32,
     /// Its length up to the last acknowledged record.
     pub(crate) bytes: u64,
-    /// Where it lies.
+    /// Its path.
     pub(crate) path: PathBuf,
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn path_of(dir: &Path, first_lsn: Lsn) -> PathBuf {
     dir.join(format!("{first_lsn:020}.log"))
 }
 
-/// The first number of a segment, by its name.
+/// The first number of a segment, from its name.
 pub(crate) fn first_lsn_of(path: &Path) -> Option<Lsn> {
     if path.extension()? != "log" {
         return None;
@@ -40,7 +40,7 @@ pub(crate) fn first_lsn_of(path: &Path) -> Option<Lsn> {
     path.file_stem()?.to_str()?.parse().ok().filter(|&lsn| lsn > 0)
 }
 
-/// The bytes a segment begins with.
+/// The header of a segment.
 pub(crate) fn header(first_lsn: Lsn) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(MAGIC);
@@ -51,18 +51,18 @@ pub(crate) fn header(first_lsn: Lsn) -> [u8; HEADER_BYTES] {
     bytes
 }
 
-/// What a segment's first bytes say.
+/// What a header says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Header {
-    /// Readable here.
+    /// Readable by this version.
     Known,
-    /// Intact, but of a later format.
+    /// Intact, but in a later format.
     Newer(u32),
-    /// Not what was written. The records behind it may be intact: the name says where they begin.
+    /// Not as written. The records after it may be intact: the name says where they begin.
     Damaged,
 }
 
-/// Reads a segment's first bytes.
+/// Reads the header of a segment.
 pub(crate) fn read_header(bytes: &[u8]) -> Header {
     let Some(header) = bytes.get(..HEADER_BYTES) else {
         return Header::Damaged;

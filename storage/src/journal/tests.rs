@@ -158,7 +158,7 @@ fn a_failed_sync_loses_its_group_only_and_its_retry_is_stored_once() {
     assert_eq!(append(&journal, 2).unwrap(), Appended::Stored { lsn: 2 });
     assert_eq!(*bench.durable.lock(), [1, 2]);
     drop(journal);
-    // The first attempt's bytes are on the disk all the same, in the segment that was given up.
+    // The bytes of the failed attempt are on disk all the same, in the abandoned segment.
     let (journal, counters) = bench.open();
     assert_eq!(bench.files().len(), 2);
     assert_eq!(sequences(&journal), [1, 2]);
@@ -197,7 +197,7 @@ fn a_queue_that_is_full_is_busy() {
     let mut bench = Bench::new(1 << 20);
     bench.options.queue_bytes = 1;
     let (journal, _) = bench.open();
-    // Until the first one is written the second has no room; whichever is refused is refused as busy.
+    // Until the first one is written there is no room for the second; every refusal must be "busy".
     let results: Vec<_> = (1..200).map(|s| journal.append(batch(s), 1)).collect();
     assert!(results[0].is_ok(), "one batch always passes");
     for error in results.into_iter().filter_map(Result::err) {
@@ -227,7 +227,7 @@ fn senders_are_remembered_after_their_segments_are_gone() {
     assert_eq!(append(&journal, 5).unwrap(), Appended::Stored { lsn: 5 });
     assert_eq!(counters.journal_records_lost.get(), 0);
     drop(journal);
-    // Without the checkpoint what is left of the journal still counts.
+    // Without the checkpoint, what is left of the journal still counts.
     bench
         .memory
         .damage(Path::new("/data/journal/dedup.bin"), |bytes| bytes[30] ^= 1);
@@ -323,7 +323,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever fails and whenever the power goes: what was acknowledged is there, and nothing is there twice.
+    /// Whatever fails and whenever the power goes: acknowledged batches are there, and nothing is there twice.
     #[test]
     fn acknowledged_batches_survive_and_none_is_doubled(steps in steps(), segment_bytes in prop_oneof![Just(1u64), Just(200), Just(1 << 20)]) {
         let bench = Bench::new(segment_bytes);
@@ -334,7 +334,7 @@ proptest! {
                 Step::Append(sequence) => match append(&journal, sequence) {
                     Ok(Appended::Stored { .. }) => prop_assert!(acknowledged.insert(sequence), "stored twice"),
                     Ok(Appended::Duplicate) => {
-                        // On disk from an attempt that was not acknowledged, or acknowledged before.
+                        // On disk from an attempt that was not acknowledged, or acknowledged earlier.
                         acknowledged.insert(sequence);
                     }
                     Err(error) => prop_assert!(error.is_retryable()),
@@ -344,7 +344,7 @@ proptest! {
                 Step::Room => bench.disk.set_budget(None),
                 Step::Crash(keep) => {
                     bench.disk.fail_syncs(0);
-                    // A crash does not close: the checkpoint of senders written by a clean close would hide mistakes.
+                    // A crash does not close: the senders' checkpoint written by a clean close would hide mistakes.
                     std::mem::forget(std::mem::replace(&mut journal, {
                         bench.memory.crash(|_| keep);
                         bench.open().0

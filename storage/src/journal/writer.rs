@@ -1,4 +1,4 @@
-//! The journal's own thread: gathers a group, writes it, syncs once, answers everybody.
+//! The journal's own thread: gathers a group, writes it, syncs once, answers every sender.
 
 use std::{
     collections::HashMap,
@@ -47,11 +47,11 @@ struct Group {
 struct Entry {
     lsn: Lsn,
     batch: Arc<Batch>,
-    /// Of the encoded batch.
+    /// Of the encoded batch, uncompressed.
     length: usize,
     newest_s: u32,
     reply: Reply,
-    /// Senders of the same batch, answered with it.
+    /// Other senders of the same batch, answered with it.
     followers: Vec<Reply>,
 }
 
@@ -94,7 +94,7 @@ impl Writer {
                     Command::Trim(needless, done) => trims.push((needless, done)),
                     Command::Close => {
                         open = false;
-                        // What was handed over before the close is still written.
+                        // Batches handed over before the close are still written.
                         while let Ok(command) = inbox.try_recv() {
                             if let Command::Append(append) = command {
                                 waiting.push(append);
@@ -127,7 +127,7 @@ impl Writer {
             Ok(Appended::Duplicate) => self.shared.counters.duplicates.add(1),
             Err(error) => self.shared.counters.reject(error.reason()),
         }
-        // A sender that went away sends again, and is told that its batch is here.
+        // A sender that is gone sends again, and is told that its batch is stored.
         let _ = reply.send(result);
     }
 
@@ -181,7 +181,7 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs; after an error nothing of `bytes` counts as written.
+    /// Writes and syncs; after an error, none of `bytes` counts as written.
     fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         let free = self.shared.disk.free_bytes(&self.shared.dir).unwrap_or(u64::MAX);
         let reserve = self.options.min_free_mb << 20;
@@ -220,14 +220,14 @@ impl Writer {
             // Best effort: without it the next start decodes more of the journal.
             let _ = self.remember_senders();
         }
-        // Taken out while it is written: only success puts it back, so that no failure leaves a file in use whose
-        // state is unknown.
+        // Taken out during the write, and put back only on success, so that no failure leaves a file in use whose state
+        // is unknown.
         let (mut file, mut segment) = match self.active.take() {
             Some(active) => active,
             None => self.create_segment()?,
         };
         if let Err(error) = file.append(bytes) {
-            // Cut back to what is acknowledged; then the segment is as good as before.
+            // Cut back to the acknowledged part, the segment is as good as before.
             if file.truncate(segment.bytes).is_ok() && segment.last_lsn >= segment.first_lsn {
                 self.active = Some((file, segment));
             }
@@ -241,7 +241,7 @@ impl Writer {
 
     fn create_segment(&self) -> io::Result<(Box<dyn AppendFile>, Segment)> {
         let path = segment::path_of(&self.shared.dir, self.next_lsn);
-        // A file of this name holds nothing acknowledged: its numbers were not given out for good.
+        // An existing file of this name holds nothing acknowledged: its numbers were never final.
         match self.shared.disk.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -312,8 +312,8 @@ impl Writer {
         recovery::write_checkpoint(&*self.shared.disk, &self.shared.dir, &self.dedup, self.next_lsn - 1)
     }
 
-    /// Removes the oldest segments as long as nothing of their content is needed. The senders are written down first:
-    /// they must outlive the records that name them.
+    /// Removes the oldest segments as long as none of their content is needed. The senders are saved first: they must
+    /// outlive the records that name them.
     fn trim(&mut self, needless: Needless) {
         let active = self.active.as_ref().map(|(_, segment)| segment.first_lsn);
         let old: Vec<Segment> = {

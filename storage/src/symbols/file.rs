@@ -1,4 +1,4 @@
-//! The file of a build: records of locations with their names, each with its checksum.
+//! The file of a build: records of locations with their names, each with a checksum.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ pub(super) const MAGIC: &[u8] = b"EMBSYMB1";
 /// Locations per record; bounds what one damaged byte costs.
 pub(super) const LOCATIONS_PER_RECORD: usize = 4096;
 
-/// A function as symbols name it.
+/// A function as named by the symbols.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SymbolFunction {
     /// [`emberline_model::id::function_id`].
@@ -26,7 +26,7 @@ pub(crate) struct SymbolFunction {
     pub(crate) file: String,
 }
 
-/// Symbols of one build: file offset → functions, innermost first. A location without any has no name.
+/// Symbols of one build: file offset → functions, innermost first. A location with no functions has no name.
 #[derive(Debug, Default)]
 pub(crate) struct BuildSymbols {
     pub(super) functions: Vec<SymbolFunction>,
@@ -36,7 +36,7 @@ pub(crate) struct BuildSymbols {
 }
 
 impl BuildSymbols {
-    /// The functions at a location, innermost first; `None` when nobody looked yet.
+    /// The functions at a location, innermost first; `None` if it was not looked up yet.
     pub(crate) fn functions(&self, offset: u64) -> Option<impl Iterator<Item = &SymbolFunction>> {
         let indices = self.by_offset.get(&offset)?;
         Some(indices.iter().map(|&index| &self.functions[index as usize]))
@@ -61,7 +61,7 @@ impl BuildSymbols {
     }
 }
 
-/// The file of a build in the folder of symbols. A key that is no build id (a path, or something hostile) is hashed, never
+/// A build's file in the symbols folder. A key that is not a build id (a path, or something hostile) is hashed, never
 /// used as a name.
 pub(crate) fn path_of(dir: &Path, key: &str) -> PathBuf {
     let is_build_id = (8..=128).contains(&key.len()) && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -71,7 +71,7 @@ pub(crate) fn path_of(dir: &Path, key: &str) -> PathBuf {
     }
 }
 
-/// Removes a file of symbols; false when there was none.
+/// Removes a symbol file; false if there was none.
 pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> std::io::Result<bool> {
     match disk.remove(path) {
         Ok(()) => Ok(true),
@@ -101,7 +101,7 @@ pub(super) fn read(bytes: &[u8]) -> (BuildSymbols, u64) {
 pub(crate) struct Checked {
     /// Intact locations.
     pub(crate) locations: u64,
-    /// Places where something else stands than was written.
+    /// Places that are not as written.
     pub(crate) damaged: u64,
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn check(bytes: &[u8]) -> Checked {
     let (symbols, damaged) = read(bytes);
     Checked {
         locations: symbols.by_offset.len() as u64,
-        // Nothing depends on the first bytes, but they are not what was written.
+        // Nothing depends on the magic bytes, but they are not as written.
         damaged: damaged + u64::from(!bytes.starts_with(MAGIC)),
     }
 }
