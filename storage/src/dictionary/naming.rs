@@ -1,5 +1,5 @@
-//! From locations to functions. Guarantee: a location has a function at least: an address where nobody looked for its
-//! symbols yet, its file's name where they have none.
+//! From locations to functions. Guarantee: a location has at least one function: an address if its symbols were not
+//! looked up yet, its file's name if it has none.
 
 use std::sync::Arc;
 
@@ -12,26 +12,26 @@ use crate::{
     symbols::{BuildSymbols, Symbols},
 };
 
-/// A location, and where it leads.
+/// A location and what it stands for.
 #[derive(Clone)]
 pub(super) struct Located {
     pub(super) id: u64,
     pub(super) place: Option<Arc<Place>>,
 }
 
-/// Functions, each once by whatever tells them apart.
+/// Functions, stored once per distinct key.
 #[derive(Default)]
 pub(super) struct FunctionTable {
     pub(super) functions: Vec<Arc<FunctionInfo>>,
     by_key: IdMap<u32>,
-    /// What the functions take that nobody else holds, about, in bytes.
+    /// Approximate memory of the functions that only this table holds, in bytes.
     own_bytes: usize,
 }
 
-/// What a function takes beside its names: itself, and its places in the tables of those who share it, in bytes.
+/// Memory of a function besides its names: itself, and its slots in the tables that share it, in bytes.
 pub(super) const FUNCTION_BYTES: usize = 160;
 
-/// What a function takes, about, in bytes.
+/// Approximate memory of a function, in bytes.
 pub(super) fn bytes_of(info: &FunctionInfo) -> usize {
     FUNCTION_BYTES + info.name.len() + info.module.len() + info.file.len()
 }
@@ -39,14 +39,14 @@ pub(super) fn bytes_of(info: &FunctionInfo) -> usize {
 type Sameness = fn(&FunctionInfo, &FunctionInfo) -> bool;
 
 impl FunctionTable {
-    /// The index of a function by its identifier; the first description wins. Another name that has the same identifier, as
-    /// somebody can make on purpose, gets another one.
+    /// The index of a function by its identifier; the first description wins. A different name with the same
+    /// identifier, which can be crafted, gets an identifier of its own.
     pub(super) fn identified(&mut self, info: &Arc<FunctionInfo>) -> u32 {
         self.find(info.id, info, |there, info| there.name == info.name)
     }
 
-    /// The index of a function at a key. What is not the same as what is there already is kept at another key, and that is
-    /// then its identifier where two had one.
+    /// The index of a function at a key. If another function is there already, this one is kept at a derived key; if
+    /// the two share an identifier, it also gets a derived identifier.
     fn find(&mut self, mut key: u64, info: &Arc<FunctionInfo>, same: Sameness) -> u32 {
         let mut id = info.id;
         loop {
@@ -72,7 +72,7 @@ impl FunctionTable {
         index
     }
 
-    /// The index of a function as it is described: one function may lie in files of several services.
+    /// The index of a function by its description: the same function may be in files of several services.
     fn described(&mut self, info: &Arc<FunctionInfo>) -> u32 {
         let key = id::key("description", &[&info.module, &info.file]) ^ info.id;
         self.find(key, info, |there, info| {
@@ -80,7 +80,7 @@ impl FunctionTable {
         })
     }
 
-    /// The same of one that is described here.
+    /// Like [`FunctionTable::described`], for a function that only this table holds.
     fn described_here(&mut self, info: FunctionInfo) -> u32 {
         let (before, bytes) = (self.functions.len(), bytes_of(&info));
         let index = self.described(&Arc::new(info));
@@ -90,7 +90,7 @@ impl FunctionTable {
         index
     }
 
-    /// What the functions take that only this table holds, about, in bytes.
+    /// Approximate memory of the functions that only this table holds, in bytes.
     pub(super) fn own_bytes(&self) -> usize {
         self.own_bytes
     }
@@ -100,7 +100,7 @@ impl FunctionTable {
 #[derive(Default)]
 pub(super) struct FunctionsOfLocations {
     indices: Vec<u32>,
-    /// Where those of each location end.
+    /// Where the functions of each location end.
     ends: Vec<usize>,
 }
 
@@ -117,14 +117,14 @@ impl FunctionsOfLocations {
     }
 }
 
-/// Names locations; they get the next numbers.
+/// Names locations and numbers them consecutively.
 pub(super) fn name_locations(
     symbols: &Symbols,
     locations: &[Located],
     table: &mut FunctionTable,
     named: &mut FunctionsOfLocations,
 ) {
-    // Locations of a build follow one another for long.
+    // Locations of one build come in long runs.
     let mut last: Option<(&Arc<Mapping>, Arc<RwLock<BuildSymbols>>)> = None;
     for &Located { id, ref place } in locations {
         match place.as_deref() {

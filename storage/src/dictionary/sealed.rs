@@ -1,4 +1,4 @@
-//! Stacks and locations of sealed hours, from dictionary parts, the newest first. A damaged part is set aside, and what
+//! Stacks and locations of sealed hours, from dictionary parts, newest first. A damaged part is set aside, and what
 //! only it knew stays unknown.
 
 use std::{io, sync::Arc};
@@ -18,7 +18,7 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// Reads the parts of a kind until nothing is wanted any more; `each` says how many bytes it took out.
+/// Reads the parts of a kind until nothing is wanted any more; `each` returns how many bytes it took out.
 fn each_part(
     shared: &Shared,
     reader: &Reader<'_>,
@@ -26,7 +26,7 @@ fn each_part(
     wanted: &mut IdSet,
     mut each: impl FnMut(&PartSet, &Part, &[u8], &mut IdSet) -> io::Result<usize>,
 ) -> Result<(), Failure> {
-    // One state for all: a part must not be replaced between its stacks and its names.
+    // One snapshot for all: a part must not be replaced between its stacks and its names.
     let parts = shared.parts();
     for part in parts.iter().rev().filter(|part| part.name.kind == kind) {
         if wanted.is_empty() {
@@ -56,7 +56,7 @@ fn each_part(
     Ok(())
 }
 
-/// Takes the stacks that are found out of `wanted`.
+/// Finds stacks, and removes them from `wanted`.
 pub(super) fn find_stacks(
     shared: &Shared,
     reader: &Reader<'_>,
@@ -65,7 +65,7 @@ pub(super) fn find_stacks(
 ) -> Result<(), Failure> {
     each_part(shared, reader, Kind::Stacks, wanted, |parts, part, bytes, wanted| {
         let Some((locations, salted)) = dictionary::location_ids(&shared.checks, parts, part) else {
-            // Stacks without their names are of no use, and are no damage of this file.
+            // Stacks without their names are useless, but this file is not damaged.
             return Ok(0);
         };
         let mut taken = 0;
@@ -78,7 +78,7 @@ pub(super) fn find_stacks(
     })
 }
 
-/// Takes the locations that are found out of `wanted`.
+/// Finds locations, and removes them from `wanted`.
 pub(super) fn find_places(
     shared: &Shared,
     reader: &Reader<'_>,

@@ -1,10 +1,11 @@
-//! Stacks in memory, with their names: a tree of all paths of locations that are known, and the tree of functions that it
-//! makes.
+//! Stacks in memory, with their names: a tree of all known paths of locations, and the tree of functions derived from
+//! it.
 //!
-//! Guarantees: an answer gets every stack it asks for that is here, whatever is forgotten meanwhile, with the names that
-//! symbols give when it is put together. The functions of a location are looked up once, and again after symbols came. Memory
-//! stays below the limit, but for what one answer needs while it is put together: stacks live in two generations, of which
-//! the one that was less asked for goes, and beyond [`KEPT_PART`] of the limit also what nobody asked for during two ages.
+//! Guarantees: an answer gets every requested stack that is cached, whatever is evicted meanwhile, with the names that
+//! the symbols give at that moment. The functions of a location are looked up once, and again when new symbols have
+//! arrived. Memory stays below the limit, except for what a single answer needs while it is put together: stacks are
+//! kept in two generations, of which the less used one is dropped, and above [`KEPT_PART`] of the limit also what
+//! nobody asked for in two ages.
 
 use std::sync::Arc;
 
@@ -22,16 +23,16 @@ use crate::{
     symbols::Symbols,
 };
 
-/// What a node takes while vectors and maps grow, in both trees, and what a stack takes beside its node, in bytes.
+/// Memory of a node in both trees, allowing for growth of vectors and maps, and of a stack besides its node, in bytes.
 const NODE_BYTES: usize = 72;
 const STACK_BYTES: usize = 32;
-/// What a location takes beside its place: its number, and its functions as indices.
+/// Memory of a location besides its place: its number, and the indices of its functions.
 const LOCATION_BYTES: usize = 64;
 
-/// This part of the limit is kept whether it is asked for or not.
+/// This fraction of the limit (one part in so many) is kept even if nobody asks for it.
 const KEPT_PART: usize = 32;
 
-/// A tree that finds the child for a step.
+/// A tree with an index from parent and step to child.
 #[derive(Default)]
 struct IndexedTree {
     paths: PathTree,
@@ -47,7 +48,7 @@ impl IndexedTree {
     }
 }
 
-/// Another key for each pair, mixed as [`IdMap`] needs it: both steps can be undone.
+/// A distinct key for each pair, mixed as [`IdMap`] needs it: both operations are invertible.
 fn step_key(parent: u32, step: u32) -> u64 {
     let mixed = (u64::from(parent) << 32 | u64::from(step)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 32)
@@ -67,17 +68,17 @@ struct Generation {
     named: Named,
 }
 
-/// The same paths by functions, as far as they were named.
+/// The same paths by function, as far as they are named.
 #[derive(Default)]
 struct Named {
-    /// Of the symbols that gave the names.
+    /// Version of the symbols that gave the names.
     version: u64,
-    /// By description.
+    /// Keyed by description.
     table: FunctionTable,
     of_locations: FunctionsOfLocations,
     /// Steps are indices of functions.
     paths: IndexedTree,
-    /// Node by locations → node by functions, of which a location may have several.
+    /// Node by locations → node by functions; a location may have several of these.
     nodes: Vec<u32>,
 }
 
@@ -106,9 +107,9 @@ impl Generation {
             + self.named.table.own_bytes()
     }
 
-    /// Names what has no names yet; everything, after symbols came.
+    /// Names what has no names yet; everything, if symbols have changed.
     fn name(&mut self, symbols: &Symbols) {
-        // Before the names are looked up: what comes in between is seen the next time.
+        // Read before the names are looked up: symbols that arrive in between are noticed the next time.
         let version = symbols.version();
         let named = &mut self.named;
         if named.version != version || named.nodes.is_empty() {
@@ -120,7 +121,7 @@ impl Generation {
         }
         let unnamed = &self.locations[named.of_locations.len()..];
         name_locations(symbols, unnamed, &mut named.table, &mut named.of_locations);
-        // Parents come first.
+        // Parents come before their children.
         for (parent, location) in self.stacks.paths.below_root().skip(named.nodes.len() - 1) {
             let outermost_first = named.of_locations.of(location).iter().rev();
             let above = named.nodes[parent as usize];
@@ -135,14 +136,14 @@ impl Generation {
             return;
         }
         self.name(symbols);
-        // In the order in which they lie in memory, which the paths of the answer get as well.
+        // In memory order, which the paths of the answer get as well.
         leaves.sort_unstable_by_key(|&(_, leaf)| leaf);
         let theirs = &self.named.paths.paths;
         let mut translation = Translation::from(theirs);
         let mut functions: Vec<Option<u32>> = vec![None; self.named.table.functions.len()];
         answer.has_twins = !answer.leaves.is_empty();
         answer.leaves.reserve(leaves.len());
-        // A stack has that many nodes of its own, about.
+        // Roughly the number of nodes that only one stack has.
         answer.paths.reserve(theirs.len().min(leaves.len() * 16));
         for (id, leaf) in leaves {
             let node = translation.node(theirs, self.named.nodes[leaf as usize], |parent, f| {
@@ -152,7 +153,7 @@ impl Generation {
                         let info = &self.named.table.functions[f as usize];
                         let next = answer.table.functions.len();
                         let function = answer.table.identified(info);
-                        // Described in several ways: then it may be there several times below the same node.
+                        // A function with several descriptions may appear several times below the same node.
                         answer.has_twins |= function as usize != next;
                         *functions[f as usize].insert(function)
                     }
@@ -167,16 +168,16 @@ impl Generation {
 /// The stacks of one answer.
 #[derive(Default)]
 pub(super) struct Answer {
-    /// By identifier.
+    /// Keyed by identifier.
     table: FunctionTable,
     paths: PathTree,
-    /// What came later is not looked for in what was there.
+    /// Some function may appear several times below the same node.
     has_twins: bool,
     leaves: Vec<(u64, u32)>,
 }
 
 impl Answer {
-    /// What it takes, about, in bytes; of a function its places in tables, for what it is called is shared.
+    /// Approximate memory in bytes; of a function only its table slots, since its names are shared.
     pub(super) fn bytes(&self) -> usize {
         self.paths.len() * 12 + self.table.functions.len() * 48
     }
@@ -189,16 +190,16 @@ impl Answer {
     }
 }
 
-/// What stacks that were read lack before they can be taken in.
+/// What stacks that were read still lack before they can be inserted.
 #[derive(Debug)]
 pub(super) enum Missing {
-    /// Where these locations lead.
+    /// What these locations stand for.
     Places(Vec<u64>),
-    /// Memory beyond what is kept.
+    /// Memory beyond the limit.
     Room,
 }
 
-/// Everything that is in memory.
+/// Everything that is cached.
 pub(super) struct StackCache {
     young: Generation,
     old: Generation,
@@ -215,7 +216,7 @@ impl StackCache {
         }
     }
 
-    /// Adds the stacks that are here to an answer; returns the others, each once.
+    /// Adds the cached stacks to an answer; returns the others, each once.
     pub(super) fn give(&mut self, symbols: &Symbols, ids: &[u64], answer: &mut Answer) -> IdSet {
         let mut leaves = Vec::with_capacity(ids.len());
         let (mut in_old, mut missing) = (Vec::new(), IdSet::default());
@@ -228,7 +229,7 @@ impl StackCache {
                 missing.insert(id);
             }
         }
-        // What is asked for stays young. Where that is most of the old generation, it need not be copied for that.
+        // Requested stacks stay young. If they are most of the old generation, swapping is cheaper than copying.
         if in_old.len() > self.old.leaves.len() / 2 {
             std::mem::swap(&mut self.young, &mut self.old);
             std::mem::swap(&mut leaves, &mut in_old);
@@ -239,7 +240,7 @@ impl StackCache {
         missing
     }
 
-    /// Takes stacks of the old generation over into the young one.
+    /// Copies stacks of the old generation into the young one.
     fn renew(&mut self, in_old: &[(u64, u32)], leaves: &mut Vec<(u64, u32)>) {
         if in_old.is_empty() {
             return;
@@ -257,9 +258,9 @@ impl StackCache {
         }
     }
 
-    /// Takes in stacks that were read, each with its locations, leaf first, and adds them to an answer. `places` are those of
-    /// locations that were looked for, `beyond` the bytes that the answer may take for it above the limit. What is missing is
-    /// returned, and the answer has none of them yet; what is here already is found again.
+    /// Inserts stacks that were read, each with its locations, leaf first, and adds them to an answer. `places` are
+    /// those of the locations looked up, `beyond` the bytes that the answer may use above the limit. If something is
+    /// missing, it is returned and the answer has none of these stacks yet; repeating the call is safe.
     pub(super) fn insert(
         &mut self,
         symbols: &Symbols,
@@ -283,7 +284,7 @@ impl StackCache {
                 if self.old.locations.is_empty() {
                     return Err(Missing::Room);
                 }
-                // What is less asked for goes first, and with it where some locations led.
+                // The less used generation is dropped first, and with it the places of some locations.
                 self.old = Generation::default();
                 return self.insert(symbols, read, places, answer, beyond);
             }
@@ -298,7 +299,7 @@ impl StackCache {
                 leaf = self.young.stacks.child(leaf, number);
             }
             leaves.push((*id, leaf));
-            // Only a damaged file lacks what was written together with the stack: to be looked for again.
+            // Only a damaged file lacks what was written together with the stack: looked for again next time.
             if is_whole {
                 self.young.leaves.insert(*id, leaf);
             }
@@ -312,7 +313,8 @@ impl StackCache {
         self.young.place(location).or_else(|| self.old.place(location))
     }
 
-    /// Ends an age: what was not asked for since the last one goes, if there is much. Returns what to drop outside of any lock.
+    /// Ends an age: if there is much, what was not asked for since the last one is dropped. Returns what to drop
+    /// outside any lock.
     pub(super) fn age(&mut self) -> impl Sized + use<> {
         let is_much = self.young.bytes() + self.old.bytes() > self.limit / KEPT_PART;
         is_much.then(|| std::mem::replace(&mut self.old, std::mem::take(&mut self.young)))
@@ -351,7 +353,7 @@ mod tests {
         }
     }
 
-    /// Leaf first. Some share their outer half, one has no location at all; one location has no place.
+    /// Leaf first. Some share their outer half, one has no locations at all; one location has no place.
     fn stack(id: u64) -> Stack {
         (0..id % 7)
             .map(|depth| if depth < 3 { id * 100 + depth } else { depth })
@@ -372,7 +374,7 @@ mod tests {
         (location != WITHOUT_PLACE).then(|| Arc::new(place))
     }
 
-    /// What a stack reads like; `None` when it is not cache.
+    /// Names of the frames of each stack.
     type Names = BTreeMap<u64, Vec<String>>;
 
     fn expected(id: u64) -> Vec<String> {
@@ -383,7 +385,7 @@ mod tests {
         stack(id).iter().map(name).collect()
     }
 
-    /// Asks for stacks as a store does; says which it had to read, and what each consists of.
+    /// Asks for stacks as a store does; returns the ones it had to read, and the names of each.
     fn ask(cache: &mut StackCache, symbols: &Symbols, ids: &[u64]) -> (Vec<u64>, Names) {
         let mut answer = Answer::default();
         let missing = Vec::from_iter(cache.give(symbols, ids, &mut answer));
@@ -407,7 +409,7 @@ mod tests {
     }
 
     proptest! {
-        /// With a limit that a few answers fill.
+        /// With a limit that a few answers exhaust.
         #[test]
         fn every_stack_is_whole_whatever_is_forgotten(
             questions in prop::collection::vec(prop::collection::btree_set(1u64..60, 0..30), 1..20),
@@ -476,7 +478,7 @@ mod tests {
         let (_, before) = ask(&mut cache, &symbols, &[3, 4]);
         assert_eq!(before[&3], ["0x12c", "0x12d", "0x12e"]);
         let inlined = vec![frame("inner"), frame("outer")];
-        // Two locations of files of different names.
+        // Two locations in files of different names.
         let located = [(300, inlined), (301, vec![frame("main")]), (302, vec![frame("main")])];
         symbols.put(BUILD, &located).unwrap();
         let (missing, after) = ask(&mut cache, &symbols, &[3, 4]);
