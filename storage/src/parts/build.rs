@@ -1,4 +1,4 @@
-//! How a part comes to be: written under a temporary name, checksummed on the way, synced, and only then named.
+//! How a part is made: written under a temporary name, checksummed on the way, synced, and only then named.
 //!
 //! Guarantee: nothing has a part's name before all of its bytes are durable. A draft that is dropped is removed.
 
@@ -11,7 +11,7 @@ use std::{
 use super::{Part, PartName};
 use crate::disk::{AppendFile, Disk};
 
-/// Bytes gathered before they are handed to the disk.
+/// Bytes buffered before they are written to disk.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// A file being written.
@@ -23,7 +23,7 @@ pub(crate) struct DraftFile {
     temporary: Temporary,
 }
 
-/// Removes its file unless it got its name.
+/// Removes its file unless it was given its name.
 struct Temporary {
     disk: Arc<dyn Disk>,
     path: Option<PathBuf>,
@@ -32,13 +32,13 @@ struct Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Failing to leaves a file without a part's name, which the next start removes.
+            // If this fails, a file without a part's name is left, which the next start removes.
             let _ = self.disk.remove(path);
         }
     }
 }
 
-/// A file that is written and synced, and waits for its name.
+/// A file that is written and synced, but not yet named.
 pub(crate) struct Draft {
     name: PartName,
     bytes: u64,
@@ -79,7 +79,7 @@ impl DraftFile {
         Ok(())
     }
 
-    /// Makes it durable; `name` gets the checksum.
+    /// Makes it durable; the checksum goes into `name`.
     pub(crate) fn finish(mut self, name: PartName) -> io::Result<Draft> {
         self.hand_over()?;
         self.file.sync()?;
@@ -106,12 +106,12 @@ impl Write for DraftFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // The only moment that counts is `finish`.
+        // Only `finish` makes anything durable.
         Ok(())
     }
 }
 
-/// Names drafts, in their order, and makes the names durable. After an error some of them may have theirs: only the
+/// Names drafts, in order, and makes the names durable. After an error some of them may have been named: only the
 /// folder knows.
 pub(crate) fn publish(disk: &Arc<dyn Disk>, dir: &Path, drafts: Vec<Draft>) -> io::Result<Vec<Arc<Part>>> {
     let mut parts = Vec::with_capacity(drafts.len());

@@ -12,12 +12,12 @@ use crate::framing::{self, MAX_PAYLOAD_BYTES};
 /// Dictionaries are written once an hour and read whole.
 const ZSTD_LEVEL: i32 = 12;
 
-/// What kind of record a message is; never reused.
+/// Identifies the kind of record; never reused.
 pub(super) trait Record: Message + Default {
     const STAMP: u32;
 }
 
-/// Writes records one after the other.
+/// Writes records one after another.
 pub(super) struct Records<'a, W: Write> {
     out: &'a mut W,
     sequence: u64,
@@ -33,7 +33,7 @@ impl<'a, W: Write> Records<'a, W> {
         self.copy(R::STAMP, &compressed)
     }
 
-    /// Writes a record as it was read, compressed.
+    /// Writes a record as it was read, still compressed.
     pub(super) fn copy(&mut self, stamp: u32, compressed: &[u8]) -> io::Result<()> {
         self.sequence += 1;
         let mut framed = Vec::with_capacity(framing::HEADER_BYTES + compressed.len());

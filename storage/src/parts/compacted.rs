@@ -1,11 +1,11 @@
-//! How compacted parts take the place of what they were made of, all at once.
+//! How compacted parts replace, all at once, the parts they were made of.
 //!
-//! Guarantee: at every moment, crashes included, a row counts once. Compacted parts get their names first and mean
-//! nothing yet; then a commit, an empty file that names their hours and sequence, appears, and from now on everything of
-//! these hours with a lower sequence is replaced; then that is removed, and the commit last. A start goes on from
-//! wherever this was left: without a commit the compacted parts go, with one what they replace. A part that was written
-//! anew without the rows of a deleted service keeps its hours and its sequence and has fewer rows than its twin, whose
-//! place it takes.
+//! Guarantee: at every moment, crashes included, a row counts once. Compacted parts are named first and mean nothing
+//! yet; then a commit, an empty file whose name gives their hours and sequence, appears, and from then on everything of
+//! these hours with a lower sequence is replaced; then that is removed, and the commit last. A start finishes whatever
+//! was interrupted: without a commit it removes the compacted parts, with one the parts that they replace. A part
+//! rewritten without the rows of a deleted service keeps its hours and its sequence and has fewer rows than its twin,
+//! which it replaces.
 
 use std::{
     fmt, io,
@@ -18,7 +18,7 @@ use crate::{
     hot::hours,
 };
 
-/// Says that the parts of these hours and this sequence replace those of lower ones.
+/// States that the parts of these hours and this sequence replace those with a lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Commit {
     /// First hour.
@@ -37,7 +37,7 @@ impl fmt::Display for Commit {
 }
 
 impl Commit {
-    /// The commit that a file is, by its name.
+    /// Parses a commit from the name of a file.
     pub(crate) fn parse(path: &Path) -> Option<Commit> {
         let name = path.file_name()?.to_str()?;
         let mut fields = name.strip_prefix("compacted-")?.strip_suffix(".commit")?.split('-');
@@ -49,19 +49,19 @@ impl Commit {
         (commit.to_string() == name).then_some(commit)
     }
 
-    /// True for parts that those take the place of.
+    /// True for parts that the compacted ones replace.
     pub(crate) fn replaces(&self, name: &PartName) -> bool {
         let end = self.hour.saturating_add(self.hours);
         name.hour >= self.hour && name.extent().end <= end && name.sequence < self.sequence
     }
 
-    /// Makes it true. The parts have to be durable.
+    /// Puts it into effect. The parts have to be durable.
     pub(crate) fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         replace_file(disk, &dir.join(self.to_string()), b"")
     }
 }
 
-/// Removes what compactions and deletions left half done, at a moment when nobody reads parts.
+/// Cleans up after interrupted compactions and deletions; nobody may read parts meanwhile.
 pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     settle_twins(disk, dir)?;
     let files = disk.list(dir)?;
@@ -90,8 +90,8 @@ pub(crate) fn settle(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     tidy(disk, dir)
 }
 
-/// Of two parts of one kind, hours and sequence the one with fewer rows was written later, when rows of a deleted service
-/// left the other.
+/// Of two parts of the same kind, hours and sequence, the one with fewer rows is newer: it lacks the rows of a deleted
+/// service.
 fn settle_twins(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     let files = disk.list(dir)?;
     let mut parts: Vec<(PartName, &PathBuf)> = files.iter().filter_map(|p| Some((PartName::parse(p)?, p))).collect();

@@ -1,8 +1,9 @@
 //! Dictionary parts: what the rows of a part mention, so that a sealed hour is read without the hot store.
 //!
-//! Guarantees: names and stacks round-trip exactly; identifiers are content hashes and are computed anew instead of
-//! stored, but for the few whose own was taken ([`crate::checks`]); a stack is written as what it does not share with the one before it, in small indices. Every seal writes the
-//! whole dictionary of its rows: an hour needs no other hour, which costs the repetition and saves all bookkeeping.
+//! Guarantees: names and stacks round-trip exactly; identifiers are content hashes and are recomputed instead of
+//! stored, except the few that were already taken ([`crate::checks`]); a stack is written as its difference from the
+//! one before it, in small indices. Every seal writes the whole dictionary of its rows: an hour needs no other hour,
+//! which costs repetition and saves all bookkeeping.
 
 pub(crate) mod compact;
 pub(crate) mod purge;
@@ -27,14 +28,14 @@ use crate::{
 pub(crate) use records::{BuildName, LabelSetName, MappingName, Names, SeriesName, WorkloadSpan};
 use records::{Locations, NamedFrame, NamedLocation, Stacks};
 
-/// Entries of a record of locations or stacks.
+/// Entries per record of locations or stacks.
 const RECORD_ENTRIES: usize = 1 << 16;
 
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("invalid dictionary part: {what}"))
 }
 
-/// Writes a part of kind "names": first the names, then each location in the order of its index.
+/// Writes a part of kind "names": first the names, then the locations in the order of their indices.
 pub(crate) struct NamesWriter<'a, W: Write> {
     records: Records<'a, W>,
     waiting: Locations,
@@ -52,7 +53,7 @@ impl<'a, W: Write> NamesWriter<'a, W> {
         })
     }
 
-    /// Adds a native location; in ascending order of offsets they are smallest. Native ones go before named ones.
+    /// Adds a native location; smallest when offsets ascend. Native locations go before named ones.
     pub(crate) fn native(&mut self, mapping: u32, offset: u64) -> io::Result<()> {
         let before = self.last.filter(|last| last.0 == mapping).map_or(0, |last| last.1);
         self.waiting.mappings.push(mapping);
@@ -61,7 +62,7 @@ impl<'a, W: Write> NamesWriter<'a, W> {
         self.write_when(RECORD_ENTRIES)
     }
 
-    /// Adds a location that brought its frames.
+    /// Adds a location that came with its frames.
     pub(crate) fn named(&mut self, frames: impl Iterator<Item = (String, String, u32)>) -> io::Result<()> {
         let frames = frames
             .map(|(function, file, line)| NamedFrame { function, file, line })
@@ -74,7 +75,7 @@ impl<'a, W: Write> NamesWriter<'a, W> {
         if self.waiting.mappings.len() + self.waiting.named.len() < entries {
             return Ok(());
         }
-        // Records stand alone.
+        // Each record can be decoded on its own.
         self.last = None;
         self.records.push(&std::mem::take(&mut self.waiting))
     }
@@ -100,7 +101,8 @@ impl<'a, W: Write> StacksWriter<'a, W> {
         }
     }
 
-    /// Adds a stack, as indices of its locations, root first. The more a stack shares with the one before, the smaller.
+    /// Adds a stack, as indices of its locations, root first. The more it shares with the one before, the smaller it
+    /// gets.
     pub(crate) fn push(&mut self, stack: &[u32]) -> io::Result<()> {
         let shared = self.before.iter().zip(stack).take_while(|(a, b)| a == b).count();
         self.waiting.shared.push(shared as u32);
@@ -124,7 +126,7 @@ impl<'a, W: Write> StacksWriter<'a, W> {
     }
 }
 
-/// Reads the names of a part's bytes.
+/// Reads the names in a part's bytes.
 pub(crate) fn read_names(bytes: &[u8]) -> io::Result<Names> {
     records(bytes).next().unwrap_or_else(|| Err(malformed("no names")))
 }
@@ -134,11 +136,11 @@ pub(crate) struct Entry<'a> {
     pub(crate) id: u64,
     pub(crate) content: &'a Content,
     pub(crate) location: &'a Location,
-    /// Of a native one.
+    /// Only for native locations.
     pub(crate) mapping: Option<&'a Arc<Mapping>>,
 }
 
-/// Reads the locations of a part's bytes, in the order of their indices.
+/// Reads the locations in a part's bytes, in the order of their indices.
 pub(crate) fn each_location(
     bytes: &[u8],
     names: &Names,
@@ -191,7 +193,7 @@ pub(crate) fn each_location(
     Ok(())
 }
 
-/// Reads the stacks of a part's bytes, as indices of their locations, root first.
+/// Reads the stacks in a part's bytes, as indices of their locations, root first.
 pub(crate) fn each_stack<E: From<io::Error>>(
     bytes: &[u8],
     mut each: impl FnMut(&[u32]) -> Result<(), E>,
@@ -219,8 +221,8 @@ pub(crate) fn each_stack<E: From<io::Error>>(
     Ok(())
 }
 
-/// Finds stacks in a part's bytes and takes them out of `wanted`. `locations` are the identifiers by index. Stacks come
-/// back leaf first.
+/// Finds stacks in a part's bytes and removes them from `wanted`. `locations` are the identifiers by index. Stacks are
+/// returned leaf first.
 pub(crate) fn find_stacks(
     bytes: &[u8],
     locations: &[u64],
@@ -235,7 +237,7 @@ pub(crate) fn find_stacks(
     })
 }
 
-/// Reads the stacks of a part's bytes with their identifiers, what these are of, and their locations, leaf first.
+/// Reads the stacks in a part's bytes with their identifiers, the content of these, and their locations, leaf first.
 pub(crate) fn each_stack_id(
     bytes: &[u8],
     locations: &[u64],
@@ -259,7 +261,7 @@ fn unknown_location() -> io::Error {
     malformed("a stack refers to unknown locations")
 }
 
-/// Identifiers of the locations that the stacks of a part mean, and what else there is to their own.
+/// Identifiers of the locations that the stacks of a part refer to, and the salted ones among the part's identifiers.
 pub(crate) fn location_ids<'a>(checks: &'a Checks, parts: &PartSet, stacks: &Part) -> Option<(Vec<u64>, Salted<'a>)> {
     let bytes = parts
         .beside(stacks.name)
@@ -339,7 +341,7 @@ mod tests {
             let checks = Checks::default();
             let none = Salted::new(&checks, &[]);
             let _ = each_location(&bytes, &Names::default(), &none, |_| {});
-            // Also noise inside of an intact record.
+            // Also noise inside an intact record.
             let mut stacks = Stacks { shared: vec![0, 1, 9], added: vec![2, 1, 1], locations: vec![0, 1, 1, 0] };
             stacks.shared[at.index(3)] = u32::from(bytes.first().copied().unwrap_or(7));
             let mut framed = Vec::new();

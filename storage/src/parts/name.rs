@@ -1,6 +1,6 @@
-//! What a part's file name says: everything that must be known of it without opening it.
+//! A part's file name: everything that must be known about the part without opening it.
 //!
-//! Guarantee: a name that parses formats back to itself, so that no two names mean one part.
+//! Guarantee: a name that parses formats back to itself, so that no two names refer to the same part.
 
 use std::{fmt, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{hot::hours, journal::Lsn};
 /// What a part holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
-    /// Names of everything the rows of the part mention, except stacks.
+    /// Names of everything that the rows of the part refer to, except stacks.
     Names,
     /// Stacks, as indices of the locations in the names of the same hour and sequence.
     Stacks,
@@ -23,15 +23,15 @@ pub(crate) enum Kind {
     Rollup,
     /// Rows of a roll-up added up once more, over each quarter of a day. Only compacted parts have them.
     Quarters,
-    /// Rows of samples that say which request they worked for.
+    /// Sample rows that say which request they worked for.
     Exemplars,
     /// Request rows added up over each quarter of an hour and over the processes of a release.
     Sums,
-    /// The same over each quarter of a day. Only compacted parts have them.
+    /// Sums of requests added up once more, over each quarter of a day. Only compacted parts have them.
     DaySums,
     /// CPU without its stacks, added up over each quarter of an hour and over the processes of a release.
     Totals,
-    /// Windows that follow one another, as one row.
+    /// Consecutive windows, merged into one row.
     Runs,
 }
 
@@ -54,7 +54,7 @@ impl Kind {
         Kind::Runs,
     ];
 
-    /// The word in names of files and tables.
+    /// The word in file and table names.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Kind::Names => "names",
@@ -76,21 +76,21 @@ impl Kind {
     pub(crate) fn table(self) -> Option<Kind> {
         match self {
             Kind::Names | Kind::Stacks => None,
-            // The roll-up beside it answers for its samples.
+            // The roll-up next to it answers for its samples.
             Kind::Quarters => None,
-            // What they were made of is there as long as they are, or they are not read.
+            // What they were made of is kept at least as long as they are, or they are not read.
             Kind::Sums | Kind::DaySums | Kind::Totals | Kind::Runs => None,
             Kind::Rollup => Some(Kind::Samples),
             of_itself => Some(of_itself),
         }
     }
 
-    /// True for rows, false for what they mention.
+    /// True for rows, false for what rows refer to.
     pub(crate) fn has_rows(self) -> bool {
         !matches!(self, Kind::Names | Kind::Stacks)
     }
 
-    /// True for what is kept only as long as single samples are.
+    /// True for data that is kept only as long as single samples are.
     pub(crate) fn is_of_single_samples(self) -> bool {
         matches!(self, Kind::Samples | Kind::Exemplars)
     }
@@ -108,17 +108,17 @@ impl Kind {
 pub(crate) struct PartName {
     /// What it holds.
     pub(crate) kind: Kind,
-    /// The first hour its rows lie in.
+    /// The first hour of its rows.
     pub(crate) hour: u32,
-    /// How many hours: 1 as sealed, more when parts of several hours were merged.
+    /// How many hours: 1 when sealed, more when parts of several hours were merged.
     pub(crate) hours: u32,
-    /// Counts the times that parts of these hours were written. Merged parts have a higher one than what they replace.
+    /// How often parts of these hours have been written. Merged parts have a higher sequence than those they replace.
     pub(crate) sequence: u32,
-    /// Number of the first batch it has rows of.
+    /// The first batch with rows in it.
     pub(crate) first_lsn: Lsn,
-    /// Number of the last one. Every row of this kind and hour from a batch in between is here.
+    /// The last batch. Every row of this kind and hour from a batch in between is here.
     pub(crate) last_lsn: Lsn,
-    /// Its rows.
+    /// Number of rows.
     pub(crate) rows: u64,
     /// CRC32C of the whole file.
     pub(crate) checksum: u32,
@@ -143,7 +143,7 @@ impl fmt::Display for PartName {
 }
 
 impl PartName {
-    /// The name of a file, when it is one of a part.
+    /// Parses the name of a file; `None` if it is not a part's.
     pub(crate) fn parse(path: &Path) -> Option<PartName> {
         let name = path.file_name()?.to_str()?;
         let mut fields = path.file_stem()?.to_str()?.split('-');
@@ -161,17 +161,17 @@ impl PartName {
         (parsed.to_string() == name).then_some(parsed)
     }
 
-    /// The hours its rows lie in, as a range without its end.
+    /// The hours of its rows, end excluded.
     pub(crate) fn extent(&self) -> std::ops::Range<u32> {
         self.hour..self.hour.saturating_add(self.hours)
     }
 
-    /// True when both come from the same seal, or the same merge.
+    /// True when both come from the same seal or the same merge.
     pub(crate) fn is_beside(&self, other: &PartName) -> bool {
         (self.hour, self.hours, self.sequence) == (other.hour, other.hours, other.sequence)
     }
 
-    /// True when a row of this kind and hour from batch `lsn` is in the part, if there is such a row.
+    /// True when a row of this kind and hour from batch `lsn` is in the part, if there is one.
     pub(crate) fn covers(&self, lsn: Lsn) -> bool {
         (self.first_lsn..=self.last_lsn).contains(&lsn)
     }

@@ -1,5 +1,6 @@
-//! Rows as Parquet. Guarantee: what the engine reads back are the rows that were written, with their types; any reader
-//! of Parquet can. Written in order, so that equal identifiers lie side by side: that is what makes them cheap.
+//! Rows as Parquet. Guarantee: the engine, like any reader of Parquet, reads back the rows that were written, with
+//! their types. Rows are written in order, so that equal identifiers are next to each other: that is what makes them
+//! cheap.
 
 use std::io;
 
@@ -12,13 +13,13 @@ use parquet::{
 
 use super::{Draft, DraftFile, PartName};
 
-/// Rows of a row group: an identifier is written once for each, and the writer holds one in memory, encoded.
+/// Rows per row group: each identifier is written once per group, and the writer holds one encoded group in memory.
 const ROW_GROUP_ROWS: usize = 1 << 20;
-/// A row group ends early when the writer holds so much of it.
+/// A row group ends early when the writer holds this much of it.
 const ROW_GROUP_BYTES: usize = 24 << 20;
-/// Rows that are taken at a time: of lists the writer notes the place of each value.
+/// Rows written at a time: for lists, the writer records the position of each value.
 const BATCH_ROWS: usize = 2_048;
-/// Distinct values of a column in a row group may take so much before the writer falls back to plain values.
+/// Size of a column's distinct values in a row group above which the writer falls back to plain values.
 const DICTIONARY_BYTES: usize = 8 << 20;
 /// Parts are written once an hour and read often.
 const ZSTD_LEVEL: i32 = 9;
@@ -31,7 +32,7 @@ pub(crate) struct RowWriter {
 
 fn other(error: parquet::errors::ParquetError) -> io::Error {
     match error {
-        // The disk's own error comes out as it went in: "no space" must stay recognisable.
+        // The disk's own error is passed through unchanged: "no space" must stay recognisable.
         parquet::errors::ParquetError::External(source) => match source.downcast::<io::Error>() {
             Ok(error) => *error,
             Err(source) => io::Error::other(source),
@@ -42,7 +43,7 @@ fn other(error: parquet::errors::ParquetError) -> io::Error {
 
 fn properties() -> io::Result<WriterProperties> {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(other)?;
-    // Every column by its distinct values, times too: an hour has at most 360 windows.
+    // Every column is dictionary-encoded, even times: an hour has at most 360 windows.
     Ok(WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
@@ -71,12 +72,12 @@ impl RowWriter {
         Ok(())
     }
 
-    /// Keeps the rows so far apart from those that follow: a question that needs only some of them passes over the others.
+    /// Separates the rows so far from those that follow: a question that needs only some of them skips the others.
     pub(crate) fn begin_group(&mut self) -> io::Result<()> {
         self.writer.flush().map_err(other)
     }
 
-    /// Ends the file and makes it durable; `name` gets the number of rows and the checksum.
+    /// Ends the file and makes it durable; the number of rows and the checksum go into `name`.
     pub(crate) fn finish(self, name: PartName) -> io::Result<Draft> {
         let rows = self.rows;
         let file = self.writer.into_inner().map_err(other)?;

@@ -1,7 +1,7 @@
-//! Several dictionaries become one: each name, location and stack is there once.
+//! Merges several dictionaries: each name, location and stack is in the result once.
 //!
-//! Guarantees: what any of them mentions is in the result, and nothing else; no more memory is used for stacks than the
-//! limit says, because a dictionary that does not fit is not taken in.
+//! Guarantees: everything that any of them mentions is in the result, and nothing else; stacks take no more memory than
+//! the limit, because a dictionary that does not fit is not added.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ enum Place {
     Named(Vec<Frame>),
 }
 
-/// Dictionaries on their way to one.
+/// Dictionaries being merged.
 #[derive(Default)]
 pub(crate) struct Compacted {
     checks: Checks,
@@ -39,7 +39,7 @@ pub(crate) struct Compacted {
     spans: BTreeMap<u64, (u32, u32)>,
     places: Vec<Place>,
     place_index: IdMap<u32>,
-    /// Locations of all stacks, root first, one stack after the other, as indices of `places`.
+    /// Locations of all stacks, root first, one stack after another, as indices into `places`.
     locations: Vec<u32>,
     /// Where each stack begins in `locations`.
     begins: Vec<usize>,
@@ -59,7 +59,7 @@ fn series_key(a: &SeriesName) -> (String, String, String, String, u32, String) {
 }
 
 impl Compacted {
-    /// Of a store whose identifiers are checked so.
+    /// For a store whose identifiers have these checks.
     pub(crate) fn new(checks: Checks) -> Compacted {
         Compacted {
             checks,
@@ -67,8 +67,8 @@ impl Compacted {
         }
     }
 
-    /// Takes in some dictionaries, all or none: the bytes of their names and of their stacks. False when the stacks would
-    /// need more than `limit` locations in all; then none was taken in.
+    /// Adds some dictionaries, all or none: the bytes of their names and of their stacks. False when the stacks would
+    /// need more than `limit` locations in all; then none was added.
     pub(crate) fn add(&mut self, dictionaries: &[(Vec<u8>, Option<Vec<u8>>)], limit: usize) -> io::Result<bool> {
         let before = (self.locations.len(), self.begins.len());
         let mut decoded = Vec::new();
@@ -134,7 +134,7 @@ impl Compacted {
         }
     }
 
-    /// Reads names, and answers which of ours each of its mappings and locations is.
+    /// Adds names; returns the index here of each of their mappings and locations.
     fn add_names(&mut self, bytes: &[u8]) -> io::Result<(Names, Vec<u32>, Vec<u32>)> {
         let names = read_names(bytes)?;
         let mut mapping_of = Vec::with_capacity(names.mappings.len());
@@ -164,12 +164,12 @@ impl Compacted {
         Ok((names, mapping_of, place_of))
     }
 
-    /// Writes the names, then the stacks; answers how many entries each has.
+    /// Writes the names, then the stacks; returns how many entries each has.
     pub(crate) fn write<W: Write>(self, names: &mut W, stacks: &mut W) -> io::Result<(u64, u64)> {
         let mut used = vec![false; self.places.len()];
         self.locations.iter().for_each(|&place| used[place as usize] = true);
         let mut order: Vec<u32> = (0..self.places.len() as u32).filter(|&at| used[at as usize]).collect();
-        // Native ones first, by file and offset: that is how they are smallest.
+        // Native ones first, by file and offset, which encodes smallest.
         order.sort_by_key(|&at| match &self.places[at as usize] {
             Place::Native(mapping, offset) => (0, *mapping, *offset),
             Place::Named(_) => (1, 0, u64::from(at)),

@@ -1,8 +1,8 @@
-//! A dictionary without a service: nothing in it says any more that there was one, or which routes it had.
+//! A dictionary without a service: nothing in it reveals any more that the service existed, or which routes it had.
 //!
-//! Guarantees: what other rows mention stays, and every location keeps its index, so that stacks that were written beside
-//! the old names fit the new ones. Left on purpose: files, addresses and frames of its code, which other services share
-//! and which say nothing about whose they were; compaction and retention take them.
+//! Guarantees: what other rows mention stays, and every location keeps its index, so that stacks written with the old
+//! names fit the new ones. Left on purpose: files, addresses and frames of its code, which other services share and
+//! which do not reveal whose they were; compaction and retention remove them.
 
 use std::io::{self, Write};
 
@@ -22,8 +22,8 @@ pub(crate) fn mentions(names: &Names, namespace: &str, service: &str) -> bool {
     names.series.iter().any(is_it)
 }
 
-/// Writes names without those of a service, and without label sets that are not `used`; answers how many entries went.
-/// `None` when no series is left: then nothing was written.
+/// Writes names without those of a service, and without label sets that are not `used`; returns how many entries were
+/// removed. `None` if no series is left: then nothing was written.
 pub(crate) fn without(
     bytes: &[u8],
     checks: &Checks,

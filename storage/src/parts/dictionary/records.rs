@@ -18,7 +18,7 @@ pub(crate) struct Names {
     pub(crate) builds: Vec<BuildName>,
     #[prost(message, repeated, tag = "5")]
     pub(crate) spans: Vec<WorkloadSpan>,
-    /// Identifiers of what is here or among the stacks that are not the hash of their content, for it was taken.
+    /// Identifiers, of names here or of stacks, that are not the hash of their content because that was taken.
     #[prost(fixed64, repeated, tag = "6")]
     pub(crate) salted: Vec<u64>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct SeriesName {
     pub(crate) profile_type: String,
 }
 
-/// A label set; without a peer its three names are absent.
+/// A label set; without a peer, the peer's three names are absent.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct LabelSetName {
     #[prost(uint32, tag = "1")]
@@ -93,7 +93,7 @@ pub(super) struct Locations {
     /// Index of the mapping of each native location.
     #[prost(uint32, repeated, tag = "1")]
     pub(super) mappings: Vec<u32>,
-    /// Its offset, less that of the one before where the mapping is the same.
+    /// Its offset, less the previous one if the mapping is the same.
     #[prost(uint64, repeated, tag = "2")]
     pub(super) offsets: Vec<u64>,
     #[prost(message, repeated, tag = "3")]
