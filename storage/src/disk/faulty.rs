@@ -1,4 +1,4 @@
-//! A file system that fails when told to, and remembers in which order things were asked of it.
+//! A file system that fails when told to, and records the order of operations.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{AppendFile, Disk};
 
-/// Something that was done to a file.
+/// An operation on a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskEvent {
     /// A file was created.
@@ -28,7 +28,7 @@ pub enum DiskEvent {
     Rename(PathBuf, PathBuf),
     /// A file was removed.
     Remove(PathBuf),
-    /// A mark of the test's own.
+    /// A mark set by the test.
     Mark(String),
 }
 
@@ -38,11 +38,11 @@ struct Faults {
     failing_syncs: u32,
     failing_truncates: u32,
     failing_reads: u32,
-    /// The kind of error that every change ends with.
+    /// The error with which every change fails.
     failing_changes: Option<io::ErrorKind>,
     held_syncs: bool,
     free: Option<u64>,
-    /// Changes that still succeed before the power goes.
+    /// Changes that still succeed before the power fails.
     power: Option<u64>,
     /// Length of each file, and how much of it was made durable.
     lengths: BTreeMap<PathBuf, (u64, u64)>,
@@ -50,7 +50,7 @@ struct Faults {
 }
 
 impl Faults {
-    /// Fails once the power is gone, or when every change is to fail.
+    /// Fails once the power is gone, or when every change is set to fail.
     fn change(&mut self) -> io::Result<()> {
         if let Some(kind) = self.failing_changes {
             return Err(io::Error::new(kind, "as the test wants (injected)"));
@@ -82,7 +82,7 @@ struct FaultyFile {
 }
 
 impl FaultyDisk {
-    /// A disk without faults so far.
+    /// A disk without any faults yet.
     pub fn new(inner: Arc<dyn Disk>) -> FaultyDisk {
         FaultyDisk {
             inner,
@@ -91,8 +91,8 @@ impl FaultyDisk {
         }
     }
 
-    /// From now on only `bytes` more bytes can be written (`None`: no limit). What is too much is written in part
-    /// and answered with "no space".
+    /// From now on only `bytes` more bytes can be written (`None`: no limit). A write over the budget is written in
+    /// part and fails with "no space".
     pub fn set_budget(&self, bytes: Option<u64>) {
         self.faults.lock().budget = bytes;
     }
@@ -112,13 +112,13 @@ impl FaultyDisk {
         self.faults.lock().failing_reads = times;
     }
 
-    /// From now on every change fails like this: a disk that was mounted read-only anew, one that is broken, one whose
-    /// quota is used up. `None`: changes succeed again.
+    /// From now on every change fails with this error: a disk that was remounted read-only, is broken, or has used up
+    /// its quota. `None`: changes succeed again.
     pub fn fail_changes(&self, kind: Option<io::ErrorKind>) {
         self.faults.lock().failing_changes = kind;
     }
 
-    /// From now on syncs of files take until they are let go: a disk that is very slow.
+    /// From now on syncs of files block until they are released: a very slow disk.
     pub fn hold_syncs(&self, held: bool) {
         self.faults.lock().held_syncs = held;
         self.let_go.notify_all();
@@ -133,24 +133,24 @@ impl FaultyDisk {
         Err(io::Error::other("input/output error (injected)"))
     }
 
-    /// What the disk claims to have free (`None`: the truth).
+    /// The free space that the disk reports (`None`: the truth).
     pub fn set_free(&self, bytes: Option<u64>) {
         self.faults.lock().free = bytes;
     }
 
-    /// After `changes` more changes of any kind the power goes: every later one fails. Reading goes on, so that the
-    /// store under test does not hang; what it answers then is not looked at.
+    /// After `changes` more changes of any kind the power fails: every later one fails. Reading still works, so that
+    /// the store under test does not hang; what it answers then is ignored.
     pub fn lose_power_after(&self, changes: u64) {
         self.faults.lock().power = Some(changes);
     }
 
-    /// True when a change failed for want of power, or the next one will.
+    /// True when a change failed for lack of power, or the next one will.
     pub fn has_lost_power(&self) -> bool {
         self.faults.lock().power == Some(0)
     }
 
-    /// Cuts every file written through this disk to what was made durable, as a machine finds it that comes back.
-    /// Creations, renames and removals count as durable at once, as in [`super::MemoryDisk`].
+    /// Cuts every file written through this disk to what was made durable, as a machine would find it after a power
+    /// failure. Creations, renames and removals count as durable at once, as in [`super::MemoryDisk`].
     pub fn drop_unsynced(&self) -> io::Result<()> {
         let lengths = self.faults.lock().lengths.clone();
         for (path, (length, durable)) in lengths {
@@ -161,7 +161,7 @@ impl FaultyDisk {
         Ok(())
     }
 
-    /// Adds a mark to the record of events.
+    /// Adds a mark to the recorded events.
     pub fn mark(&self, text: &str) {
         self.faults.lock().events.push(DiskEvent::Mark(text.to_owned()));
     }
@@ -256,7 +256,7 @@ impl Disk for FaultyDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
         let size = self.inner.size(path)?;
-        // What another life of the store wrote is durable.
+        // What an earlier run of the store wrote is durable.
         self.faults
             .lock()
             .lengths

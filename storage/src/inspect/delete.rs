@@ -1,7 +1,7 @@
 //! Deleting a service from a store that no process has open.
 //!
-//! Guarantees: nothing else changes, whatever the settings of retention; what was begun and did not come to its end is gone
-//! on with by the next process that opens the store, or by a second call.
+//! Guarantees: nothing else changes, whatever the retention settings; an interrupted deletion is finished by the next
+//! process that opens the store, or by a second call.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,13 +21,13 @@ use crate::{
 /// Why a service of a closed store was not deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteFromError {
-    /// The store does not open.
+    /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The query engine does not come up with what is stored.
+    /// The query engine could not catch up with what is stored.
     #[error("cannot bring the query engine up to date: {0}")]
     Engine(#[from] QueryError),
-    /// Services of several namespaces have the name.
+    /// Services in several namespaces have this name.
     #[error("service `{service}` exists in several namespaces: pass one of {namespaces:?}")]
     Ambiguous {
         /// The name.
@@ -35,12 +35,12 @@ pub enum DeleteFromError {
         /// The namespaces.
         namespaces: Vec<String>,
     },
-    /// It was not deleted, or not to the end.
+    /// It was not deleted, or not completely.
     #[error(transparent)]
     Delete(#[from] DeleteError),
 }
 
-/// Deletes a service; answers its namespace, which need not be given where the name is there once.
+/// Deletes a service; returns its namespace, which can be omitted if only one namespace has the name.
 pub async fn delete(
     options: Options,
     clock: Arc<dyn Clock>,
@@ -49,7 +49,7 @@ pub async fn delete(
     on_progress: &mut (dyn FnMut(DeleteProgress) + Send),
 ) -> Result<(String, Deleted), DeleteFromError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    // A name that was mistyped must not become a store.
+    // A mistyped folder must not become a store.
     Layout::read(&*disk, &options.data_dir)?;
     let options = Options {
         seal_after: Duration::MAX,
@@ -73,7 +73,7 @@ async fn delete_from(
         None => {
             let services = store.ask(ServicesQuery::new(Range::ALL)).await?.services;
             let known = services.into_iter().map(|info| (info.namespace, info.service));
-            // What is left of one that was interrupted may have no windows any more.
+            // What is left after an interrupted deletion may have no windows any more.
             let known = known.chain(
                 store
                     .services_being_deleted()

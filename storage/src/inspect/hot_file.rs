@@ -1,4 +1,4 @@
-//! Whether the query engine's file can be read, every row of it. Guarantee: it is opened for reading only.
+//! Whether every row of the query engine's file can be read. Guarantee: it is opened read-only.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn read_all(path: &Path, memory_limit_mb: u64) -> duckdb::Result<()> {
         .access_mode(AccessMode::ReadOnly)?
         .with("memory_limit", format!("{memory_limit_mb}MiB"))?
         .with("threads", "1")?
-        // Sums need no space on disk.
+        // Sums need no disk space.
         .with("max_temp_directory_size", "0B")?
         .enable_autoload_extension(false)?;
     let connection = Connection::open_with_flags(path, config)?;
@@ -24,7 +24,7 @@ fn read_all(path: &Path, memory_limit_mb: u64) -> duckdb::Result<()> {
         .query_map([], |row| row.get(0))?
         .collect::<duckdb::Result<_>>()?;
     for table in tables {
-        // A hash of each whole row: what is not read is not checked.
+        // A hash of each whole row: only what is read is checked.
         let sql = format!(
             "SELECT count(*), bit_xor(hash(t)) FROM \"{}\" t",
             table.replace('"', "\"\"")

@@ -1,8 +1,8 @@
-//! Putting a damaged store right: what a start does, at once and to the end, and what it leaves to later.
+//! Repairs a damaged store: what a start does, and what it leaves to later, at once and to the end.
 //!
-//! Guarantees: nothing intact is removed, whatever the settings of retention; every damaged file, or a copy of its
-//! damaged bytes, is in the quarantine folder afterwards; each step is told. Wrong on purpose: batches that the journal
-//! lost stay missing in its segments, and are told again, until everything in these is sealed.
+//! Guarantees: nothing intact is removed, whatever the retention settings; every damaged file, or a copy of its damaged
+//! bytes, is in the quarantine folder afterwards; each step is reported. Wrong on purpose: batches lost from the
+//! journal stay missing in its segments, and are reported again, until everything in those is sealed.
 
 use std::{path::Path, sync::Arc};
 
@@ -30,13 +30,13 @@ pub struct Repaired {
     pub done: Vec<String>,
 }
 
-/// Why a repair did not come to its end. What was done by then stays done, and a second one goes on.
+/// Why a repair did not finish. What was done by then stays done, and a second repair continues.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
-    /// The store does not open.
+    /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The query engine does not come up with what is stored.
+    /// The query engine could not catch up with what is stored.
     #[error("cannot bring the query engine up to date: {0}")]
     Engine(#[from] QueryError),
     /// Writing failed.
@@ -73,12 +73,12 @@ pub async fn repair(
     Ok(repaired)
 }
 
-/// Everything that a start leaves to its first questions and to its first minutes.
+/// Everything that a start leaves to its first questions and its first minutes.
 async fn finish(store: &Store) -> Result<(), QueryError> {
     store.set_aside_damaged_parts()?;
     store.flush_applied().await?;
     drop(store.remembered_alerts());
-    // Then the journal can let go of segments that lost something.
+    // Once this is sealed, the journal can drop segments with lost batches.
     store.seal().await
 }
 
@@ -99,7 +99,7 @@ fn remove_leftovers(disk: &dyn Disk, data_dir: &Path, done: &mut Vec<String>) ->
     Ok(())
 }
 
-/// Writes symbol files that have damaged places anew, with what is intact in them.
+/// Rewrites damaged symbol files with the records that are intact.
 fn rewrite_symbols(
     disk: &dyn Disk,
     data_dir: &Path,
@@ -128,7 +128,7 @@ fn rewrite_symbols(
     Ok(())
 }
 
-/// What the start counted, as sentences.
+/// What the start counted, in sentences.
 fn tell(stats: &StoreStats, done: &mut Vec<String>) {
     let mut say = |count: u64, sentence: String| {
         if count > 0 {

@@ -1,7 +1,7 @@
-//! Names of builds in a store that is looked at from outside: which there are, and how to be rid of one.
+//! Names of builds in a store inspected from outside: lists them, and forgets one.
 //!
-//! Guarantees: [`list`] changes nothing; [`forget`] is refused while another process has the folder, and takes names only:
-//! no stored row changes, and the locations of the build are looked up anew when its file is there.
+//! Guarantees: [`list`] changes nothing; [`forget`] is refused while another process has the folder open, and removes
+//! only names: no stored row changes, and the locations of the build are looked up again when its file is available.
 
 use std::path::Path;
 
@@ -19,9 +19,9 @@ use crate::{
 /// Names of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NamedBuild {
-    /// Its build id; for a file without one, what its name is hashed to.
+    /// Its build id; for a file without one, the hash that names its symbol file.
     pub build: String,
-    /// Bytes of its names.
+    /// Size of its names in bytes.
     pub bytes: u64,
     /// Locations that were looked up.
     pub locations: u64,
@@ -32,7 +32,7 @@ pub fn list(data_dir: &Path, disk: &dyn Disk) -> Result<Vec<NamedBuild>, OpenErr
     let layout = Layout::read(disk, data_dir)?;
     let mut builds = Vec::new();
     for (path, bytes) in layout.symbols.iter().filter(|(path, _)| !is_half_written(path)) {
-        // What goes while it is looked at is gone.
+        // A file that disappears while it is looked at counts as gone.
         let Ok(content) = disk.read(path) else { continue };
         builds.push(NamedBuild {
             build: path
@@ -47,7 +47,7 @@ pub fn list(data_dir: &Path, disk: &dyn Disk) -> Result<Vec<NamedBuild>, OpenErr
     Ok(builds)
 }
 
-/// Forgets the names of a build; true when there were any. `also` is done while no other process can open the store.
+/// Forgets the names of a build; true if there were any. `also` runs while no other process can open the store.
 pub fn forget<T>(
     data_dir: &Path,
     disk: &dyn Disk,

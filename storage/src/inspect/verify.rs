@@ -1,7 +1,7 @@
-//! Reading every checksum of a store that no process has open.
+//! Reads every checksum of a store that no process has open.
 //!
-//! Guarantee: nothing is changed. The engine's file is read whole, too, although it is disposable: one that cannot be
-//! read costs a start the time to build it anew.
+//! Guarantee: nothing is changed. The engine's file is read completely, too, although it is disposable: an unreadable
+//! one costs a start the time to rebuild it.
 
 use std::path::{Path, PathBuf};
 
@@ -23,18 +23,18 @@ use crate::{
 /// Bytes read at a time.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Something that is not what was written.
+/// Something that is not as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// The file, below the data directory.
     pub file: String,
     /// What is wrong with it.
     pub what: String,
-    /// What it held, as far as that can be known, and what becomes of that.
+    /// What it held, as far as that can be known, and what happens to that.
     pub held: String,
 }
 
-/// What a look at every byte found.
+/// Result of reading every byte.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// Files read.
@@ -47,25 +47,25 @@ pub struct Verified {
     pub sealed_rows: u64,
     /// Intact locations in symbol files.
     pub symbols: u64,
-    /// Files that a killed process left half done; a repair removes them.
+    /// Files left half done by a killed process; a repair removes them.
     pub leftovers: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
 }
 
-/// Reads everything, and says what is damaged. `memory_limit_mb` bounds the query engine.
+/// Reads everything and reports what is damaged. `memory_limit_mb` bounds the query engine.
 pub fn verify(
     data_dir: &Path,
     disk: &dyn Disk,
     memory_limit_mb: u64,
     progress: &mut OnProgress<'_>,
 ) -> Result<Verified, OpenError> {
-    // Files would come and go under a running process.
+    // Under a running process, files would come and go.
     let _lock = Layout::read(disk, data_dir).and_then(|_| DirLock::take_unchanged(data_dir))?;
     look(data_dir, disk, memory_limit_mb, progress)
 }
 
-/// As [`verify`], by whoever has the lock.
+/// Like [`verify`], for a caller that has the lock.
 pub(super) fn look(
     data_dir: &Path,
     disk: &dyn Disk,
@@ -113,7 +113,7 @@ impl Look<'_, '_> {
             .strip_prefix(self.data_dir)
             .map(Path::to_owned)
             .unwrap_or_else(|_| {
-                // The folder of parts is known by its absolute path.
+                // The folder of parts has an absolute path.
                 let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
                 PathBuf::from(folder).join(path.file_name().unwrap_or_default())
             });

@@ -1,7 +1,7 @@
-//! Asking a store: any [`Question`], and the two that take several (`questions/side_data`).
+//! Asking a store: any [`Question`], and the two methods that combine several (`questions/side_data`).
 //!
-//! Guarantee: a question sees one state of the hours that it is about, and whatever becomes of them while it runs, its answer is
-//! right or an error.
+//! Guarantee: a question sees one state of the hours that it covers, and whatever happens to them while it runs, its
+//! answer is correct or an error.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Store {
     /// Answers a question.
     pub async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Answer, QueryError> {
         let shared = self.inner.shared.clone();
-        // The hours are looked up inside: a second attempt must not look for the hour that was dropped.
+        // The hours are looked up inside: a retry must not look for the hour that was dropped.
         self.inner
             .shared
             .readers
@@ -38,7 +38,7 @@ impl Store {
                         shared: &shared,
                     };
                     match question.run(&view) {
-                        // The rest answers. Each time there are fewer parts.
+                        // The rest answers. There are fewer parts each time, so this ends.
                         Err(Failure::Parts(damaged)) => shared.set_aside(&damaged),
                         result => return result,
                     }
@@ -47,16 +47,16 @@ impl Store {
             .await
     }
 
-    /// One side of a comparison, its stacks named.
+    /// One side of a comparison, with its stacks named.
     pub async fn side_data(&self, query: SideQuery) -> Result<SideData, QueryError> {
         let mut data = self.ask(Unnamed(query)).await?;
         self.name([&mut data]).await?;
         Ok(data)
     }
 
-    /// Both sides of a comparison, on one footing: where the stacks of either say no routes, those of the whole services are
-    /// compared; and with `best`, where requests cannot divide the CPU of either, both are for seconds. They have one
-    /// dictionary. One side is asked for after the other: what the engine needs to add up is there once.
+    /// Both sides of a comparison, on equal terms: if the stacks of either have no routes, the whole services are
+    /// compared; and with `best`, if requests cannot divide the CPU of either, both are per second. They share one
+    /// dictionary. The sides are asked for one after the other, so that the engine needs memory for only one at a time.
     pub async fn both_sides(
         &self,
         mut baseline: SideQuery,
@@ -83,7 +83,7 @@ impl Store {
         }
     }
 
-    /// Names the stacks of sides, all at once: most stacks are those of both.
+    /// Names the stacks of all sides at once: most stacks are common to both.
     async fn name<const SIDES: usize>(&self, sides: [&mut SideData; SIDES]) -> Result<(), QueryError> {
         let stacks = sides.iter().flat_map(|side| &side.windows).flat_map(|w| &w.stacks);
         let ids: IdSet = stacks.map(|stack| stack.0).collect();
@@ -94,7 +94,7 @@ impl Store {
         Ok(())
     }
 
-    /// Names the frames of stacks, leaf first. A stack that is not known is left out.
+    /// Names the frames of stacks, leaf first. Unknown stacks are left out.
     pub async fn resolve(&self, stack_ids: &[u64]) -> Result<Arc<ResolvedStacks>, QueryError> {
         self.inner.dictionary.resolve(&self.inner.shared, stack_ids).await
     }
