@@ -1,10 +1,10 @@
-//! Rows in pieces that the engine can sort in the memory it has: whole series, one after the other.
+//! Splits rows into chunks that the engine can sort in memory: whole series, one after another.
 
-/// Rows that are sorted at a time, about; a series that has more is sorted alone, on disk.
+/// Approximate number of rows sorted at a time; a series with more is sorted alone, on disk.
 pub(super) const CHUNK_ROWS: u64 = 2 << 20;
 
-/// Ranges of series, both ends included, that together hold every series once, in ascending order, and `most` rows unless a
-/// series alone has more. `counts` are the series with their rows, ascending.
+/// Ranges of series, both ends included, that together contain every series once, in ascending order, and at most
+/// `most` rows each unless a single series has more. `counts` are the series with their rows, ascending.
 pub(super) fn series_ranges(counts: &[(u64, u64)], most: u64) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
     let (mut first, mut rows) = (None, 0);

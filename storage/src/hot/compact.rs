@@ -1,10 +1,10 @@
-//! Compaction: the parts of a day that is over become one of each kind, and the roll-up and the sums of requests are added
-//! up over quarters of the day beside them. Parts of before there were sums get theirs.
+//! Compaction: the parts of a finished day become one of each kind, and the roll-up and the sums of requests are also
+//! added up over quarters of the day. Parts from before sums existed get theirs.
 //!
 //! Guarantees: no answer changes; the compacted parts hold as many rows as those they replace, or nothing is replaced;
-//! a crash leaves either (`parts::compacted`). Runs on a thread of its own beside questions and ingest; memory is bounded
-//! by `compaction_locations` and by what rewriting takes (`rewrite`). Only what the journal cannot bring back any more is
-//! compacted: of the batches up to the last one in a part every row is sealed.
+//! a crash leaves the old parts or the new ones (`parts::compacted`). Runs on a thread of its own, in parallel with
+//! questions and ingest; memory is bounded by `compaction_locations` and by what rewriting takes (`rewrite`). Only what
+//! the journal can no longer bring back is compacted: every row of the batches up to the last one in a part is sealed.
 
 use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     parts::{self, Commit, Draft, Kind, MAX_HOURS, Part, PartName, PartSet, dictionary::compact::Compacted},
 };
 
-/// A day that was compacted is compacted again when late windows have left so many more parts of a kind.
+/// A compacted day is compacted again once late windows have left this many more parts of a kind.
 const LATE_PARTS: usize = 8;
 /// Hours of a day.
 const DAY_HOURS: u32 = 24;
@@ -26,7 +26,7 @@ const DAY_HOURS: u32 = 24;
 /// Parts that were written together.
 type Group = Vec<Arc<Part>>;
 
-/// Groups of consecutive hours that could become one.
+/// Groups of consecutive hours that can be merged.
 pub(super) struct Plan {
     groups: Vec<Group>,
 }
@@ -37,7 +37,7 @@ impl Plan {
         extent(&self.groups).start
     }
 
-    /// The most that it may replace. Known before the work begins: what is sealed from then on must not be among it.
+    /// Everything that it may replace. Fixed before the work begins: what is sealed from then on must not be included.
     pub(super) fn commit(&self) -> Commit {
         let hours = extent(&self.groups);
         let sequences = self.groups.iter().flatten().map(|part| part.name.sequence);
@@ -57,18 +57,18 @@ pub(super) struct Outcome {
     pub(super) result: Result<Option<Done>, Problem>,
 }
 
-/// Written and durable, and not in use yet.
+/// Written and durable, but not yet in use.
 pub(super) struct Done {
     pub(super) commit: Commit,
     pub(super) drafts: Vec<Draft>,
     pub(super) replaced: Group,
 }
 
-/// What may be compacted.
+/// What is due for compaction.
 pub(super) struct Due<'a> {
     /// Days that end at this hour or earlier.
     pub(super) before_hour: u32,
-    /// The journal holds no batch up to this one with a row that is not sealed.
+    /// Every row of the batches up to this one is sealed.
     pub(super) sealed_through: Lsn,
     /// Hours with rows in tables.
     pub(super) has_table: &'a dyn Fn(u32) -> bool,
@@ -76,7 +76,7 @@ pub(super) struct Due<'a> {
     pub(super) refused: &'a BTreeSet<u32>,
 }
 
-/// The next parts to compact: of one day, and everything that lies in their hours.
+/// The next parts to compact: of one day, with everything in their hours.
 pub(super) fn plan(parts: &PartSet, due: &Due<'_>) -> Option<Plan> {
     let all: Vec<Group> = parts
         .iter()
@@ -107,8 +107,8 @@ pub(super) fn plan(parts: &PartSet, due: &Due<'_>) -> Option<Plan> {
     is_worth_it(&groups).then_some(Plan { groups })
 }
 
-/// Hours of which something has to stay as it is. A commit replaces everything of lower sequences in its hours, so no
-/// part of such an hour may be compacted, and none that reaches into it.
+/// Hours with something that has to stay as it is. A commit replaces everything with a lower sequence in its hours, so
+/// neither a part of such an hour may be compacted nor one that overlaps it.
 fn blocked_hours(parts: &PartSet, groups: &[Group], due: &Due<'_>) -> BTreeSet<u32> {
     // Rows without their names cannot be compacted.
     let nameless = parts
@@ -125,7 +125,7 @@ fn blocked_hours(parts: &PartSet, groups: &[Group], due: &Due<'_>) -> BTreeSet<u
         if !may_go {
             blocked.extend(hours.clone());
         }
-        // In the order of their first hours: those that overlap follow one another.
+        // Groups are ordered by first hour: those that overlap are next to each other.
         for other in groups[at + 1..]
             .iter()
             .take_while(|other| extent(std::slice::from_ref(*other)).start < hours.end)
@@ -149,20 +149,20 @@ fn blocked_hours(parts: &PartSet, groups: &[Group], due: &Due<'_>) -> BTreeSet<u
     }
 }
 
-/// The hours of some groups.
+/// The hours covered by some groups.
 fn extent(groups: &[Group]) -> Range<u32> {
     let of = groups.iter().flatten().map(|part| part.name.extent());
     let start = of.clone().map(|hours| hours.start).min().unwrap_or(0);
     start..of.map(|hours| hours.end).max().unwrap_or(start)
 }
 
-/// True when every part is there that others of the group need.
+/// True when the group has every part that others in it need.
 fn is_whole(group: &Group) -> bool {
     let has = |kind| group.iter().any(|part| part.name.kind == kind);
     (!has(Kind::Samples) || has(Kind::Rollup)) && (has(Kind::Stacks) || !(has(Kind::Rollup) || has(Kind::Exemplars)))
 }
 
-/// True when both still have their samples, or neither: otherwise nobody could tell of which hours they are kept.
+/// True when both still have their samples, or neither: otherwise nobody could tell which hours still have them.
 fn is_alike(a: &Group, b: &Group) -> bool {
     let without_samples = |group: &Group| {
         let has = |kind| group.iter().any(|part| part.name.kind == kind);
@@ -173,7 +173,7 @@ fn is_alike(a: &Group, b: &Group) -> bool {
 
 fn is_worth_it(groups: &[Group]) -> bool {
     let compacted = groups.iter().flatten().any(|part| part.name.hours > 1);
-    // Parts of one hour alone look like sealed ones: they wait for a neighbour.
+    // A result of a single hour would look like a sealed part: wait for a neighbour.
     extent(groups).len() > 1 && groups.len() >= if compacted { LATE_PARTS } else { 2 }
 }
 
@@ -184,7 +184,7 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
     let mut taken: Vec<Group> = Vec::new();
     let mut groups = plan.groups.into_iter().peekable();
     while let Some(group) = groups.next() {
-        // Everything of an hour, or nothing: what is left must not lie in hours that the result claims.
+        // All of an hour or nothing: what is left must not be in hours that the result claims.
         let mut together = vec![group];
         while let Some(group) = groups.next_if(|next| extent(std::slice::from_ref(next)).start < extent(&together).end)
         {
@@ -236,7 +236,7 @@ pub(super) fn compact(shared: &Shared, plan: Plan) -> Result<Option<Done>, Probl
     }))
 }
 
-/// The bytes of the names and of the stacks of a group.
+/// The bytes of a group's names and stacks.
 fn read_dictionary(group: &Group) -> Result<(Vec<u8>, Option<Vec<u8>>), Problem> {
     let read = |kind| -> Result<Option<Vec<u8>>, Problem> {
         let Some(part) = group.iter().find(|part| part.name.kind == kind) else {
@@ -313,8 +313,8 @@ impl Work<'_> {
         Ok(Some(draft))
     }
 
-    /// The parts that sums were made from, and the sums; then the parts without any. Sums of rows that are not there any more
-    /// are passed over.
+    /// The sums that were made from parts of a kind, then the parts that have none. Sums whose rows are gone are
+    /// ignored.
     fn summed(&self, of: Kind, sums: Kind) -> (Group, Group) {
         let mut summed = Group::new();
         let mut unsummed = Group::new();
@@ -328,7 +328,7 @@ impl Work<'_> {
         (summed, unsummed)
     }
 
-    /// A name beside that of rows: they are of the same batches.
+    /// A name with the batches of the rows that the part goes with.
     fn name_beside(&self, of: Kind, kind: Kind) -> PartName {
         PartName {
             kind,
@@ -336,7 +336,7 @@ impl Work<'_> {
         }
     }
 
-    /// Puts sums of requests together, and adds them up over quarters of the day.
+    /// Merges sums of requests, and adds them up over quarters of the day.
     fn request_sums(&self) -> Result<Vec<Draft>, Problem> {
         let (summed, unsummed) = self.summed(Kind::Requests, Kind::Sums);
         let writers = self
@@ -349,7 +349,7 @@ impl Work<'_> {
             .collect()
     }
 
-    /// Puts CPU without its stacks together.
+    /// Merges CPU without its stacks.
     fn totals(&self) -> Result<Option<Draft>, Problem> {
         let (summed, unsummed) = self.summed(Kind::Samples, Kind::Totals);
         let windows = self.of_kind(Kind::Windows);
@@ -357,7 +357,7 @@ impl Work<'_> {
         self.put_together(Kind::Totals, Kind::Samples, [&summed, &unsummed, &windows], add_up)
     }
 
-    /// Puts runs of windows together.
+    /// Merges runs of windows.
     fn runs(&self) -> Result<Option<Draft>, Problem> {
         let (summed, unsummed) = self.summed(Kind::Windows, Kind::Runs);
         let add_up = |windows: &Group| sums::of_windows(&from(windows));
@@ -394,7 +394,7 @@ impl Work<'_> {
     }
 }
 
-/// Puts compacted parts in the place of what they were made of. After an error only the folder knows which are in use.
+/// Replaces the parts that were compacted. After an error only the folder knows which are in use.
 pub(super) fn publish(shared: &Shared, done: Done) -> io::Result<()> {
     let dir: PathBuf = parts::folder(&shared.options.data_dir);
     let compacted = parts::publish(&shared.disk, &dir, done.drafts)?;

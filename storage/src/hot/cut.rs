@@ -1,6 +1,6 @@
 //! Which times of a range are answered from sums and which from windows.
 //!
-//! Guarantee: every second of a range lies in one of the three kinds of times, unless it is to be left out.
+//! Guarantee: every second of a range is in exactly one of the three kinds of times, unless it is to be left out.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -13,36 +13,36 @@ use super::{
 pub(crate) const HOUR: u32 = HOUR_S as u32;
 /// Seconds of a quarter of a day.
 pub(crate) const QUARTER_OF_DAY: u32 = QUARTER_S as u32;
-/// Requests, and CPU without its stacks, are added up over so many seconds: the points in which a day is drawn.
+/// Requests, and CPU without its stacks, are added up over this many seconds: the points of a chart of one day.
 pub(crate) const QUARTER_OF_HOUR: u32 = 900;
 
-/// Seconds since the Unix epoch, ascending and apart from one another.
+/// Seconds since the Unix epoch, ascending and disjoint.
 pub(crate) type Times = Vec<Range<u32>>;
 
-/// The times of a range.
+/// How a range is divided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// Whole quarters of days.
     pub(crate) quarters: Times,
     /// Whole units of sums.
     pub(crate) sums: Times,
-    /// What is left.
+    /// The rest.
     pub(crate) windows: Times,
 }
 
-/// What keeps a range from being answered by sums; starts of units.
+/// What prevents sums from answering a range, as starts of units.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Obstacles {
-    /// Units whose windows have to be told apart.
+    /// Units whose windows have to be read one by one.
     pub(crate) units: BTreeSet<u32>,
-    /// Quarters of days whose units have to be told apart.
+    /// Quarters of days whose units have to be read one by one.
     pub(crate) quarters: BTreeSet<u32>,
-    /// Units of which nothing counts.
+    /// Units in which nothing counts.
     pub(crate) left_out: BTreeSet<u32>,
 }
 
 impl Cut {
-    /// All from windows.
+    /// Everything from windows.
     pub(crate) fn windows(span: &Span) -> Cut {
         Cut {
             windows: all(span),
@@ -50,7 +50,8 @@ impl Cut {
         }
     }
 
-    /// Sums of units of so many seconds, and of quarters of days where no step is shorter; `step_s` 0: all is one step.
+    /// Sums over units of `unit_s`, and over quarters of days if no step is shorter; with `step_s` 0 the range is one
+    /// step.
     pub(crate) fn new(span: &Span, unit_s: u32, step_s: u32, obstacles: &Obstacles) -> Cut {
         let whole = |unit_s: u32| -> Times {
             let range = span.from_s.div_ceil(unit_s).saturating_mul(unit_s)..span.to_s / unit_s * unit_s;
@@ -83,12 +84,12 @@ impl Cut {
     }
 }
 
-/// All of a span.
+/// The whole span.
 pub(crate) fn all(span: &Span) -> Times {
     std::iter::once(span.from_s..span.to_s).collect()
 }
 
-/// The times of some that lie in none of others; both ascending.
+/// The parts of `times` that are in none of `others`; both ascending.
 pub(crate) fn without(times: &[Range<u32>], others: &[Range<u32>]) -> Times {
     let mut left = Times::new();
     for range in times {
@@ -107,7 +108,7 @@ pub(crate) fn without(times: &[Range<u32>], others: &[Range<u32>]) -> Times {
     left
 }
 
-/// The condition that a row of some hours lies in some times; `None` when none can.
+/// The condition that a row of some hours is within some times; `None` when none can be.
 pub(crate) fn condition(times: &[Range<u32>], hours: &Range<u32>) -> Option<String> {
     let hours = u64::from(hours.start) * u64::from(HOUR)..u64::from(hours.end) * u64::from(HOUR);
     let mut conditions = Vec::new();
@@ -147,7 +148,7 @@ mod tests {
                 let (unit, sums) = (second - second % unit_s, lies(&cut.sums) || lies(&cut.quarters));
                 let found = [&cut.quarters, &cut.sums, &cut.windows].into_iter().filter(|times| lies(times)).count();
                 let is_left_out = left_out.contains(&unit) && step_s.is_multiple_of(unit_s);
-                // What is left out is so at the ends, too.
+                // What is left out is also left out at the ends.
                 prop_assert_eq!(found, usize::from(!is_left_out));
                 prop_assert!(!sums || (from_s <= unit && unit + unit_s <= span.to_s && !units.contains(&unit)));
             }

@@ -1,9 +1,9 @@
-//! DuckDB's file: how it is opened, what tables it has, how an hour comes and goes.
+//! DuckDB's file: how it is opened, which tables it has, how hours are added and dropped.
 //!
-//! Guarantees: the number of the last batch applied is committed together with its rows; hour tables are made
-//! outside of data transactions and checkpointed at once, because replaying definitions together with data from
-//! a write-ahead log is where DuckDB has had its bugs. Each row carries the number of its batch, so that rows which are
-//! sealed as well are found. The file holds nothing that the journal or the parts do not.
+//! Guarantees: the number of the last batch applied is committed together with its rows; hour tables are created
+//! outside of data transactions and checkpointed at once, because DuckDB has had its bugs in replaying definitions
+//! together with data from a write-ahead log. Each row carries the number of its batch, so that rows which are also
+//! sealed can be found. The file holds nothing that is not in the journal or the parts.
 
 mod contents;
 mod removing;
@@ -36,7 +36,7 @@ use crate::{
 pub(crate) use contents::Contents;
 pub(crate) use removing::{Kept, is_owned};
 
-/// Number of the layout below; a file of another layout is rebuilt.
+/// Number of the layout below; a file with another layout is rebuilt.
 const LAYOUT: u32 = 6;
 
 const DICTIONARY_TABLES: &str = "
@@ -62,7 +62,7 @@ pub(crate) struct Database {
     checks: Checks,
 }
 
-/// Where the file lies.
+/// The path of the file.
 pub(crate) fn path_of(data_dir: &Path) -> PathBuf {
     data_dir.join("hot.duckdb")
 }
@@ -75,7 +75,7 @@ pub(crate) fn wal_of(path: &Path) -> PathBuf {
 }
 
 impl Database {
-    /// Opens or creates the file, and reads what must be known of it.
+    /// Opens or creates the file, and reads what must be known about it.
     pub(crate) fn open(options: &Options, checks: &Checks) -> duckdb::Result<(Database, Contents)> {
         let path = path_of(&options.data_dir);
         let temporary = options.data_dir.join("tmp");
@@ -85,15 +85,15 @@ impl Database {
             .with("temp_directory", temporary.to_string_lossy())?
             .with("max_temp_directory_size", format!("{}MiB", options.temp_limit_mb))?
             .with("preserve_insertion_order", "false")?
-            // What a question or a seal needed goes back to the system, not into the engine's pockets.
+            // Memory that a question or a seal needed goes back to the system instead of being cached by the engine.
             .with("allocator_background_threads", "true")?
             .with("allocator_flush_threshold", "16MiB")?
             .with("allocator_bulk_deallocation_flush_threshold", "32MiB")?
-            // Checkpoints come from the writer's own schedule, never in the middle of a commit.
+            // Checkpoints follow the writer's own schedule, and never happen in the middle of a commit.
             .with("wal_autocheckpoint", "1TB")?
             .enable_autoload_extension(false)?;
         let connection = Connection::open_with_flags(&path, config)?;
-        // The only files it may touch beside its own are the parts.
+        // The only files it may touch besides its own are the parts.
         connection.execute_batch(&format!(
             "SET allowed_directories = [{}]; SET enable_external_access = false; SET lock_configuration = true;",
             quoted(&parts::folder(&options.data_dir))
@@ -126,21 +126,21 @@ impl Database {
         ))
     }
 
-    /// Changes definitions in a transaction of their own and checkpoints at once.
+    /// Changes definitions in a transaction of their own, and checkpoints at once.
     fn define(&self, statements: &str) -> duckdb::Result<()> {
         if let Err(error) = self.connection.execute_batch(&format!("BEGIN; {statements} COMMIT;")) {
-            // The transaction may have got stuck half-way.
+            // The transaction may still be open.
             let _ = self.connection.execute_batch("ROLLBACK");
             return Err(error);
         }
         match self.checkpoint() {
-            // Readers may be in the way; then the definitions stay in the log until the next checkpoint.
+            // Readers may be in the way; the definitions then stay in the log until the next checkpoint.
             Err(error) if matches!(failure::kind(&error), failure::Kind::Other | failure::Kind::HeldUp) => Ok(()),
             result => result,
         }
     }
 
-    /// Makes the tables of an hour.
+    /// Creates the tables of an hour.
     pub(crate) fn create_hour(&self, hour: u32, generation: u32) -> duckdb::Result<()> {
         let define = |kind: Kind| {
             let columns: Vec<String> = columns(kind).iter().map(|(name, of)| format!("{name} {of}")).collect();
@@ -159,7 +159,7 @@ impl Database {
         self.define(&ROW_KINDS.map(drop).concat())
     }
 
-    /// Rows of a table, and the first and last batch they come from; `None` when it is empty.
+    /// First and last batch with rows in a table; `None` when it is empty.
     pub(crate) fn extent(&self, kind: Kind, hour: u32, generation: u32) -> duckdb::Result<Option<(Lsn, Lsn)>> {
         let sql = format!("SELECT min(lsn), max(lsn) FROM {}", table(kind, hour, generation));
         let (first, last): (Option<Lsn>, Option<Lsn>) = self
@@ -168,7 +168,7 @@ impl Database {
         Ok(first.zip(last))
     }
 
-    /// The first batch with a row in the tables of an hour.
+    /// The first batch with rows in the tables of an hour.
     pub(crate) fn first_lsn(&self, hour: u32, generation: u32) -> duckdb::Result<Option<Lsn>> {
         let mut first = None;
         for kind in ROW_KINDS {
@@ -188,12 +188,12 @@ impl Database {
         std::fs::metadata(wal_of(&self.path)).map_or(0, |m| m.len())
     }
 
-    /// Writes rows and the number they reach, in one transaction. After an error nothing is written, except when
-    /// the error came from the commit itself: then it is not known.
+    /// Writes rows and the number they reach, in one transaction. After an error nothing is written, unless the commit
+    /// itself failed: then the outcome is unknown.
     pub(crate) fn write(&self, staged: Staged, tables: &BTreeMap<u32, u32>, through: Lsn) -> Result<(), WriteError> {
         self.connection.execute_batch("BEGIN").map_err(WriteError::Before)?;
         self.write_rows(staged, tables, through).map_err(|error| {
-            // A connection that cannot roll back is found out by the caller's next step.
+            // A connection that cannot roll back is noticed at the caller's next step.
             let _ = self.connection.execute_batch("ROLLBACK");
             WriteError::Before(error)
         })?;

@@ -1,23 +1,23 @@
-//! What kind of failure DuckDB reported. It says so in words only, so this is the one place that reads them.
+//! What kind of failure DuckDB reported. It reports failures only as text, so this is the one place that parses them.
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The file is damaged: rebuild it from the journal.
     Damaged,
-    /// No space: try again later.
+    /// No space: retry later.
     Full,
-    /// The instance is of no use any more: open it again.
+    /// The instance is unusable: reopen it.
     Fatal,
-    /// Another process has the file.
+    /// Another process has the file open.
     InUse,
     /// A question was interrupted.
     Interrupted,
     /// The memory limit was hit.
     Memory,
-    /// A checkpoint waits for transactions that are open.
+    /// A checkpoint waits for open transactions.
     HeldUp,
-    /// A table is gone: its hour was dropped meanwhile.
+    /// A table is gone: its hour was dropped in the meantime.
     MissingTable,
     /// Anything else.
     Other,

@@ -1,31 +1,31 @@
-//! Hours of data: each has its own tables, so that old ones can be dropped whole and questions read only the
-//! hours they ask about.
+//! Hours of data: each has its own tables, so that old ones can be dropped whole and questions read only the hours they
+//! need.
 
 /// Seconds of an hour.
 pub(crate) const HOUR_S: i64 = 3600;
-/// Hours of a quarter of a day; the first begins at midnight UTC.
+/// Hours in a quarter of a day; the first quarter begins at midnight UTC.
 pub(crate) const QUARTER_HOURS: u32 = 6;
 /// Seconds of a quarter of a day.
 pub(crate) const QUARTER_S: i64 = QUARTER_HOURS as i64 * HOUR_S;
 
-/// The hour (since the Unix epoch) that a second lies in.
+/// The hour (since the Unix epoch) that contains a second.
 pub(crate) fn hour_of(unix_s: u32) -> u32 {
     unix_s / HOUR_S as u32
 }
 
-/// What an hour's tables are called, `YYYYMMDDHH`.
+/// The suffix of an hour's table names, `YYYYMMDDHH`.
 pub(crate) fn name_of(hour: u32) -> String {
     let (year, month, day) = civil_from_days(i64::from(hour / 24));
     format!("{year:04}{month:02}{day:02}{:02}", hour % 24)
 }
 
-/// An hour as people write it, `YYYY-MM-DD HH:00`.
+/// An hour in readable form, `YYYY-MM-DD HH:00`.
 pub(crate) fn written(hour: u32) -> String {
     let (year, month, day) = civil_from_days(i64::from(hour / 24));
     format!("{year:04}-{month:02}-{day:02} {:02}:00", hour % 24)
 }
 
-/// The hour of a name.
+/// Parses an hour from a name.
 pub(crate) fn from_name(name: &str) -> Option<u32> {
     if name.len() != 10 || !name.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -55,7 +55,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// The reverse of [`civil_from_days`].
+/// The inverse of [`civil_from_days`].
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);

@@ -1,9 +1,10 @@
-//! Taking a service out of sealed parts: which hold something of it, and the same parts without it.
+//! Purges a service from sealed parts: finds which hold some of it, and rewrites them without it.
 //!
-//! Guarantees: rows of others stay, each once, in the same order under the same hours, sequence and batch numbers, so that
-//! what is sealed stays known; a part that was nothing but the service's has no successor; nothing has a name before it is
-//! durable. Runs on a thread of its own beside questions and ingest; memory is bounded by what rewriting takes (`rewrite`) and
-//! by the dictionary of one part. Left on purpose: what others say of the service (who called it).
+//! Guarantees: rows of others stay, each once, in the same order under the same hours, sequence and batch numbers, so
+//! that what is sealed stays known; a part with nothing but the service's rows has no successor; nothing is named
+//! before it is durable. Runs on a thread of its own, in parallel with questions and ingest; memory is bounded by what
+//! rewriting takes (`rewrite`) and by the dictionary of one part. Left on purpose: what others report about the service
+//! (who called it).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,11 +27,11 @@ pub(super) struct Found {
     pub(super) parts: Vec<Arc<Part>>,
 }
 
-/// Parts without a service, written and durable, and not in use yet.
+/// Parts without a service, written and durable, but not yet in use.
 pub(super) struct Done {
     pub(super) drafts: Vec<Draft>,
     pub(super) replaced: Vec<Arc<Part>>,
-    /// Rows that went.
+    /// Rows removed.
     pub(super) rows: u64,
 }
 
@@ -40,7 +41,7 @@ pub(super) enum Outcome {
     Written(Result<Done, Problem>),
 }
 
-/// Parts that were written together, in the order of the list.
+/// Groups parts that were written together.
 fn groups<'a>(parts: impl Iterator<Item = &'a Arc<Part>>) -> Vec<Vec<Arc<Part>>> {
     let mut groups: BTreeMap<(u32, u32, u32), Vec<Arc<Part>>> = BTreeMap::new();
     for part in parts {
@@ -51,7 +52,7 @@ fn groups<'a>(parts: impl Iterator<Item = &'a Arc<Part>>) -> Vec<Vec<Arc<Part>>>
     groups.into_values().collect()
 }
 
-/// Looks for a service in parts. Damaged ones are set aside and hold nothing.
+/// Searches parts for a service. Damaged ones are set aside and count as empty.
 pub(super) fn find<'a>(
     shared: &Shared,
     who: &ServiceName,
@@ -97,8 +98,8 @@ pub(super) fn find<'a>(
     Ok(found)
 }
 
-/// Roll-ups hold the same samples once more, as long as there are any; quarters of days hold their roll-up once more, and
-/// sums of requests, CPU and windows what they were made of.
+/// Whether rows of a kind count as deleted: those of a roll-up repeat its samples if there are any, those of quarters
+/// repeat a roll-up, and sums of requests, CPU and windows repeat what they were made of.
 fn is_counted(kind: Kind, has_samples: bool) -> bool {
     match kind {
         Kind::Rollup => !has_samples,
@@ -124,8 +125,8 @@ fn count(shared: &Shared, part: &Arc<Part>, owned: &Owned) -> Result<u64, Proble
     Ok(rows)
 }
 
-/// The parts of a deletion's list that are in use and were written together with the first of them, and everything beside
-/// these. Empty when there is nothing left to do.
+/// The listed parts that are in use and were written together with the first of them, and all parts of that group.
+/// Empty when nothing is left to do.
 pub(super) fn next(shared: &Shared, deletion: &Deletion) -> (Vec<Arc<Part>>, Vec<Arc<Part>>) {
     let parts = shared.parts();
     let listed: Vec<Arc<Part>> = deletion
@@ -141,7 +142,7 @@ pub(super) fn next(shared: &Shared, deletion: &Deletion) -> (Vec<Arc<Part>>, Vec
     (group.cloned().collect(), beside)
 }
 
-/// Writes parts without a service; `beside` is everything that was written together with them.
+/// Rewrites parts without a service; `beside` is everything that was written together with them.
 pub(super) fn purge(
     shared: &Shared,
     deletion: &Deletion,
@@ -162,7 +163,7 @@ pub(super) fn purge(
     for part in listed {
         let kind = part.name.kind;
         let draft = match kind {
-            // Listed only where nothing of the hour is anybody else's.
+            // Listed only if nothing in the hour belongs to anyone else.
             Kind::Stacks => None,
             Kind::Names => names(&rewriter, deletion, &owned, &part, beside)?,
             kind => {
@@ -177,7 +178,7 @@ pub(super) fn purge(
         if let Some(draft) = &draft
             && draft.rows() >= part.name.rows
         {
-            // A file with as many rows would not be told from the one it takes the place of.
+            // With as many rows, the new file could not be told from the one it replaces.
             let message = format!("{} contains no data of the service it was listed for", part.name);
             return Err(Problem::Internal(message));
         }

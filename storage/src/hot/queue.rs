@@ -1,4 +1,4 @@
-//! What the writing thread takes up: batches that are durable, and what it is asked to do.
+//! What the writing thread works on: durable batches, and requests.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{compact, failure::Kind, purge, writer::Waiter};
 use crate::journal::Lsn;
 
-/// What the writing thread is asked to do beside applying batches.
+/// What the writing thread is asked to do besides applying batches.
 #[derive(Default)]
 pub(super) struct Requests {
     /// A question found the engine unusable.
@@ -40,14 +40,14 @@ impl Requests {
     }
 }
 
-/// What the writing thread finds.
+/// Everything waiting for the writing thread.
 pub(super) struct Inbox {
-    /// Durable batches in order, as long as they fit; what does not is read from the journal.
+    /// Durable batches in order, as long as they fit; others are read from the journal.
     pub(super) batches: VecDeque<(Lsn, Arc<Batch>, usize)>,
     pub(super) bytes: usize,
     pub(super) durable: Lsn,
     pub(super) requests: Requests,
-    /// The store is to be closed; stays.
+    /// The store is closing; never reset.
     pub(super) close: bool,
 }
 
@@ -74,7 +74,7 @@ impl Queue {
         })
     }
 
-    /// Takes durable batches over.
+    /// Accepts durable batches.
     pub(crate) fn push(&self, durable: Lsn, batches: Vec<(Lsn, Arc<Batch>, usize)>) {
         let mut inbox = self.inbox.lock();
         for (lsn, batch, bytes) in batches {
@@ -87,22 +87,22 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Asks for something, and wakes the thread.
+    /// Adds a request, and wakes the thread.
     pub(super) fn request(&self, change: impl FnOnce(&mut Requests)) {
         change(&mut self.inbox.lock().requests);
         self.wake.notify_one();
     }
 
-    /// Asks for the end.
+    /// Asks the thread to end.
     pub(super) fn close(&self) {
         self.inbox.lock().close = true;
         self.wake.notify_one();
     }
 
-    /// Asks for the engine to be opened again or rebuilt.
+    /// Asks for the engine to be reopened or rebuilt.
     pub(crate) fn repair(&self, kind: Kind, why: String) {
         self.request(|requests| {
-            // Damage is the stronger request.
+            // Damage takes precedence.
             if !matches!(requests.repair, Some((Kind::Damaged, _))) {
                 requests.repair = Some((kind, why));
             }

@@ -1,8 +1,8 @@
-//! Making the engine's file and the parts agree, at a start and after hours were dropped.
+//! Makes the engine's file and the parts agree, at a start and after hours were dropped.
 //!
-//! Guarantees: rows that are sealed leave the tables, so that no crash shows a row twice; what the names of the parts
-//! mention is in the engine's tables, so that a file that was deleted is no loss; a damaged part is set aside and the
-//! start goes on.
+//! Guarantees: rows that are sealed are removed from the tables, so that no crash shows a row twice; the names in the
+//! parts are in the engine's tables, so that a deleted file is no loss; a damaged part is set aside and the start
+//! continues.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -23,18 +23,18 @@ use crate::{
     },
 };
 
-/// What is known of a file that was opened.
+/// What is known about an opened file.
 pub(super) struct Reconciled {
     pub(super) applied: Lsn,
     pub(super) seen: Seen,
-    /// Of each hour with tables the first batch that has rows in them.
+    /// For each hour with tables, the first batch with rows in them.
     pub(super) first: BTreeMap<u32, Lsn>,
     pub(super) next_generation: u32,
-    /// Rows of deleted services are still to leave the tables.
+    /// Rows of deleted services still have to be removed from the tables.
     pub(super) holds_deleted: bool,
 }
 
-/// At a start: what a crash left in two places is removed from the tables.
+/// At a start: removes from the tables what a crash left in two places.
 pub(super) fn first(
     shared: &Shared,
     database: &Database,
@@ -54,7 +54,7 @@ pub(super) fn first(
                 database.drop_hour(hour, generation)?;
                 contents.tables.remove(&hour);
             }
-            // Tables without rows do no harm, and questions must not wait for room on a full disk.
+            // Empty tables do no harm, and questions must not wait for space on a full disk.
             None => {}
         }
     }
@@ -75,7 +75,7 @@ pub(super) fn first(
     })
 }
 
-/// Puts the names of all parts into the tables that lack them, and tells the rest of the store what there is.
+/// Adds the names of all parts that the tables lack, and publishes what there is to the rest of the store.
 pub(super) fn again(shared: &Shared, database: &Database, contents: Contents) -> duckdb::Result<Seen> {
     let Contents {
         applied,
@@ -105,7 +105,7 @@ pub(super) fn again(shared: &Shared, database: &Database, contents: Contents) ->
         }
     }
     shared.set_aside(&damaged);
-    // A file that has all names is not written to: it must open on a full disk, too.
+    // If no names are missing, nothing is written: the file must open on a full disk, too.
     if !staged.is_empty() {
         database.write(staged, &tables, applied).map_err(|error| match error {
             WriteError::Before(error) | WriteError::Commit(error) => error,
@@ -115,8 +115,8 @@ pub(super) fn again(shared: &Shared, database: &Database, contents: Contents) ->
     Ok(seen)
 }
 
-/// Reads which locations and stacks the parts have, the newest first, as many as are remembered. A part that cannot be read is
-/// found and counted by whoever needs it.
+/// Remembers which locations and stacks are in parts, newest first, up to the limit. An unreadable part is found and
+/// counted by whoever needs it.
 fn remember_sealed(shared: &Shared, seen: &mut Seen) {
     let parts = shared.parts();
     for part in parts.iter().rev().filter(|part| part.name.kind == Kind::Names) {
@@ -144,8 +144,8 @@ fn remember_sealed(shared: &Shared, seen: &mut Seen) {
     }
 }
 
-/// The names of a part; `None` when it is damaged. A part that cannot be read now counts as damaged only when its bytes
-/// are wrong: otherwise its names are missing until the next start.
+/// The names of a part; `None` when it is damaged. If reading fails, the part counts as damaged only if its bytes are
+/// wrong: otherwise its names are missing until the next start.
 fn read(part: &Part) -> Option<(Vec<u8>, Names)> {
     match part.read() {
         Ok(Some(bytes)) => {
@@ -181,7 +181,7 @@ fn note_native(shared: &Shared, bytes: &[u8], names: &Names) -> io::Result<()> {
 pub(super) fn kept(shared: &Shared, parts: &PartSet) -> Kept {
     let mut kept = Kept::default();
     for part in parts.iter().filter(|part| part.name.kind == Kind::Names) {
-        // A damaged one is found and counted when the names are put back.
+        // A damaged part is found and counted when the names are added back.
         let Some((_, names)) = read(part) else { continue };
         let salted = Salted::new(&shared.checks, &names.salted);
         let workload_id = |series: &dictionary::SeriesName| salted.id(&rows::workload_content(&series.workload()));

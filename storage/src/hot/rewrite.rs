@@ -1,7 +1,8 @@
-//! Rows of sealed parts on their way into another part: sorted, and all of them or those that a condition picks.
+//! Rewrites rows of sealed parts into another part: sorted, and all of them or those that match a condition.
 //!
-//! Guarantees: a damaged part is found before a row of it is read; memory is bounded by the rows of a chunk (`chunks`), beside
-//! what the engine may use; closing the engine ends a copy. A draft that is dropped leaves nothing.
+//! Guarantees: a damaged part is found before any of its rows is read; memory is bounded by the rows of a chunk
+//! (`chunks`), on top of what the engine may use; closing the engine ends a rewrite. A draft that is dropped leaves
+//! nothing behind.
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,13 +34,13 @@ pub(super) enum Problem {
     /// The disk failed.
     #[error("{0}; free space or repair the disk")]
     Disk(#[from] io::Error),
-    /// Parts are damaged; without them there is something else to do.
+    /// Parts are damaged; without them, the work to do is different.
     #[error("{} parts are damaged", .0.len())]
     Damaged(Vec<Arc<Part>>),
     /// The engine failed or was closed.
     #[error("the query engine failed: {0}")]
     Engine(String),
-    /// A mistake of ours.
+    /// A bug in this program.
     #[error("{0}; this is a bug in Emberline")]
     Internal(String),
 }
@@ -55,21 +56,21 @@ impl From<Failure> for Problem {
     }
 }
 
-/// Who copies.
+/// What rewrites, and for whom.
 pub(super) struct Rewriter<'a> {
     pub(super) shared: &'a Shared,
-    /// In the names of files being written: not the one that a seal at the same time uses.
+    /// Part of the names of files being written; must differ from a concurrent seal's.
     pub(super) label: &'static str,
 }
 
 impl Rewriter<'_> {
-    /// A new file for a part.
+    /// Creates a file for a part.
     pub(super) fn create(&self, kind: Kind) -> io::Result<DraftFile> {
         let dir = parts::folder(&self.shared.options.data_dir);
         DraftFile::create(&self.shared.disk, &dir, &format!("{}-{}", self.label, kind.word()))
     }
 
-    /// Writes the rows of some parts of a kind that a condition picks; `None` when it picks none.
+    /// Writes the rows of some parts of one kind that match a condition; `None` if none do.
     pub(super) fn rows(
         &self,
         kind: Kind,
@@ -88,7 +89,7 @@ impl Rewriter<'_> {
     /// Adds up roll-ups over quarters of days; `None` without rows.
     pub(super) fn quarters(&self, rollups: &[Arc<Part>]) -> Result<Option<RowWriter>, Problem> {
         self.write(Kind::Quarters, rollups, "true", |condition| {
-            // The first name is that of the time.
+            // The list of names begins with the time.
             let (names, order) = (column_names(Kind::Quarters), order(Kind::Quarters));
             format!(
                 "SELECT quarter AS {names} FROM (
@@ -105,7 +106,7 @@ impl Rewriter<'_> {
         })
     }
 
-    /// Writes the rows of queries, which are all of one kind, of these parts; `None` without rows.
+    /// Writes the rows of queries, all of one kind, over these parts; `None` without rows.
     pub(super) fn queries(
         &self,
         kind: Kind,
@@ -120,8 +121,8 @@ impl Rewriter<'_> {
         Ok(writer)
     }
 
-    /// Writes sums of requests over quarters of an hour, and over quarters of a day: of what is added up already, and of
-    /// requests that are not, with the windows they belong to.
+    /// Writes sums of requests over quarters of an hour, and over quarters of a day: from existing sums, and from
+    /// requests without any, with the windows they belong to.
     pub(super) fn request_sums(
         &self,
         summed: &[Arc<Part>],
@@ -171,7 +172,7 @@ impl Rewriter<'_> {
         Ok(added.map(RequestSums::finish))
     }
 
-    /// Writes the rows of a query, which `sql` makes from the condition that selects some of the rows.
+    /// Writes the rows of a query; `sql` builds it from a condition that selects some of the rows.
     fn write(
         &self,
         kind: Kind,
@@ -195,11 +196,11 @@ impl Rewriter<'_> {
         Ok(writer)
     }
 
-    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted; in
-    /// groups that are kept apart. Samples of another quarter of the day are another group, so that a range that begins
-    /// or ends in the middle of an hour does not read the times of the whole day.
+    /// Conditions that together select every row once, in ascending order, as many rows at a time as can be sorted, in
+    /// groups that are kept separate. Samples are grouped by quarter of the day, so that a range that begins or ends in
+    /// the middle of an hour does not have to read the times of the whole day.
     fn chunks(&self, kind: Kind, sources: &[Arc<Part>], condition: &str) -> Result<Vec<Vec<String>>, Problem> {
-        // Few enough to be sorted at once, and exemplars are not in the order of their series.
+        // Few enough to be sorted at once; and exemplars are not ordered by series.
         if matches!(kind, Kind::Windows | Kind::Exemplars | Kind::Totals | Kind::Runs) {
             return Ok(vec![vec!["true".to_owned()]]);
         }
@@ -237,13 +238,13 @@ impl Rewriter<'_> {
         Ok(counts.into_iter().map(group).collect())
     }
 
-    /// Writes the rows of a query behind those before.
+    /// Appends the rows of a query.
     fn copy(&self, kind: Kind, sql: &str, writer: &mut Option<RowWriter>) -> Result<(), Problem> {
         let failed: RefCell<Option<io::Error>> = RefCell::new(None);
         let begun = Cell::new(false);
         let writer = RefCell::new(writer);
         let result = self.shared.readers.read(|reader| {
-            // Rows are written once: a second attempt would write them again.
+            // Rows are written once: a second attempt would repeat them.
             if begun.replace(true) {
                 return Err(Failure::Cancelled);
             }
@@ -269,7 +270,7 @@ impl Rewriter<'_> {
     }
 }
 
-/// Rows of a kind that are written at a time.
+/// How many rows of a kind are written at a time.
 fn most_rows(kind: Kind) -> u64 {
     match kind {
         Kind::Sums | Kind::DaySums => sums::CHUNK_SUMS,
@@ -287,7 +288,7 @@ fn verify(sources: &[Arc<Part>]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Windows as a table of a query, also where there are none.
+/// Windows as a table expression, even if there are none.
 pub(super) fn from_windows(windows: &[Arc<Part>]) -> String {
     match windows.is_empty() {
         false => from(windows),
@@ -300,7 +301,7 @@ pub(super) fn from_windows(windows: &[Arc<Part>]) -> String {
     }
 }
 
-/// Parts of one kind as a table of a query.
+/// Parts of one kind as a table expression.
 pub(super) fn from(parts: &[Arc<Part>]) -> String {
     rows_of(parts.first().map_or(Kind::Samples, |part| part.name.kind), parts)
 }

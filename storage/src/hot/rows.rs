@@ -1,5 +1,5 @@
-//! Batches as rows. Guarantee: the values of a profile's samples reach the rows exactly; a dictionary row is
-//! written once per file. What was staged and not committed is taken back with [`Seen::forget`].
+//! Batches as rows. Guarantee: the values of a profile's samples reach the rows exactly; a dictionary row is written
+//! once per file. What was staged but not committed is undone with [`Seen::forget`].
 
 mod columns;
 mod requests;
@@ -31,10 +31,10 @@ pub(crate) use stage::{restore, stage};
 
 /// Profile type of the series that request rows belong to.
 pub(crate) const SERIES_REQUESTS: &str = "requests";
-/// Profile type of the series that stands for a workload and component that reported a window.
+/// Profile type of the series that marks a workload and component as having reported a window.
 pub(crate) const SERIES_WINDOWS: &str = "windows";
 
-/// What the identifier of a workload is the hash of.
+/// The content that a workload's identifier is the hash of.
 pub(crate) fn workload_content(workload: &Workload) -> Content {
     Content::names(
         "workload",
@@ -47,17 +47,17 @@ pub(crate) fn workload_content(workload: &Workload) -> Content {
     )
 }
 
-/// Identifier of a profile type among those that a window had.
+/// Identifier of a profile type in a window's list.
 pub(crate) fn type_id(profile_type: &str) -> u64 {
     id::key("profile type", &[profile_type])
 }
 
-/// What the identifier of a mapping is the hash of.
+/// The content that a mapping's identifier is the hash of.
 pub(crate) fn mapping_content(mapping: &Mapping) -> Content {
     Content::names("mapping", &[&mapping.build_id, &mapping.path])
 }
 
-/// Dictionary rows that are in the file, or in the transaction under way, with their checks ([`crate::checks`]).
+/// Dictionary rows in the file, or in the current transaction, with their checks ([`crate::checks`]).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) checks: Checks,
@@ -70,7 +70,7 @@ pub(crate) struct Seen {
     pub(crate) builds: IdSet,
     /// Identifiers of rows whose own was taken.
     pub(crate) salted: IdSet,
-    /// What only parts have.
+    /// Only in parts.
     pub(crate) sealed_locations: Sealed,
     pub(crate) sealed_stacks: Sealed,
 }
@@ -81,7 +81,7 @@ impl Seen {
         workload_id.rotate_left(32).wrapping_add(u64::from(component)) ^ mapping_id
     }
 
-    /// Takes back what a transaction that failed had added.
+    /// Undoes what a failed transaction had added.
     pub(crate) fn forget(&mut self, added: &Added) {
         let maps = [
             (&mut self.series, &added.series),
@@ -103,7 +103,7 @@ impl Seen {
         }
     }
 
-    /// Remembers of what was known before, and is in the tables no more, that parts have it.
+    /// Remembers rows that were known before and are no longer in the tables as being in parts.
     pub(crate) fn after(mut self, before: Seen) -> Seen {
         self.sealed_locations = before.sealed_locations;
         self.sealed_stacks = before.sealed_stacks;
@@ -138,12 +138,12 @@ pub(crate) struct Added {
     salted: Vec<u64>,
 }
 
-/// What becomes known to the rest of the store once the rows are committed.
+/// What the rest of the store learns once the rows are committed.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     /// First and last window start of each workload.
     pub(crate) spans: IdMap<(u32, u32)>,
-    /// Native locations that are new.
+    /// New native locations.
     pub(crate) native: Vec<(Arc<Mapping>, Vec<u64>)>,
     /// Hours that get rows.
     pub(crate) hours: BTreeSet<u32>,
@@ -194,7 +194,8 @@ impl Staged {
         self.hours.keys().copied()
     }
 
-    /// Columns of every table that gets rows, in the order of its definition. `generations` has all of the hours.
+    /// Columns of every table that gets rows, in the order of its definition. `generations` must contain all of the
+    /// hours.
     pub(crate) fn into_tables(self, generations: &BTreeMap<u32, u32>) -> Tables {
         let mut tables = Tables::new();
         for (hour, rows) in self.hours {

@@ -1,13 +1,13 @@
-//! Sums in SQL that stay at the largest number of their type instead of failing: the engine adds up in wider numbers.
+//! Sums in SQL that stop at the largest number of their type instead of failing: the engine adds up in wider numbers.
 
-/// An expression as a `UBIGINT`, as large as that can be.
+/// An expression as a saturating `UBIGINT`.
 macro_rules! saturated_u64 {
     ($of:expr) => {
         concat!("CAST(least(", $of, ", 18446744073709551615) AS UBIGINT)")
     };
 }
 
-/// The same as a `BIGINT`.
+/// An expression as a saturating `BIGINT`.
 macro_rules! saturated_i64 {
     ($of:expr) => {
         concat!("CAST(least(", $of, ", 9223372036854775807) AS BIGINT)")

@@ -1,5 +1,5 @@
-//! What rows look like: the columns of each kind, in the engine's tables and in parts alike, the names of tables, and the order
-//! of rows in parts.
+//! What rows look like: the columns of each kind, the same in the engine's tables and in parts, the names of tables,
+//! and the order of rows in parts.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::parts::{Kind, Part};
 /// A column's name and type.
 pub(crate) type Column = (&'static str, &'static str);
 
-/// Columns of requests, and of their sums, after those that say when and whose.
+/// Columns of requests, and of their sums, after those that say when and whose they are.
 const OF_REQUESTS: [Column; 20] = [
     ("side", "UTINYINT"),
     ("route", "VARCHAR"),
@@ -30,7 +30,7 @@ const OF_REQUESTS: [Column; 20] = [
     ("n", "UBIGINT[]"),
     ("request_bytes", "UBIGINT"),
     ("response_bytes", "UBIGINT"),
-    // Parts of older versions lack what follows; see [`rows_of`].
+    // Parts of older versions lack the following; see [`rows_of`].
     ("destination", "VARCHAR"),
     ("streaming_s", "DOUBLE"),
     ("open", "UBIGINT"),
@@ -39,10 +39,10 @@ const OF_REQUESTS: [Column; 20] = [
 const REQUESTS: [Column; 22] = before_those_of_requests([("ts", "UINTEGER"), ("series_id", "UBIGINT")]);
 
 const SUMS: [Column; 23] = before_those_of_requests([
-    // The quarter of an hour, or of a day, in which the windows begin, and that in which their middles lie.
+    // The quarter of an hour, or of a day, in which the windows begin, and the one that contains their middles.
     ("ts", "UINTEGER"),
     ("piece", "UINTEGER"),
-    // Of one of the processes, which stands for its release.
+    // That of one process, which stands for its release.
     ("series_id", "UBIGINT"),
 ]);
 
@@ -57,7 +57,7 @@ const fn before_those_of_requests<const KEY: usize, const ALL: usize>(key: [Colu
     all
 }
 
-/// Columns of a kind of rows with their types, in tables and parts alike. In tables the number of the batch follows.
+/// Columns of a kind of rows with their types, the same in tables and parts. Tables also have the batch number, last.
 pub(crate) fn columns(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::Samples => &[
@@ -78,7 +78,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
             ("trace_high", "UBIGINT"),
             ("trace_low", "UBIGINT"),
             ("span_id", "UBIGINT"),
-            // How many more there were of this profile; in its first row, 0 in the others.
+            // How many more there were of this profile; only in its first row, 0 in the others.
             ("cut", "UBIGINT"),
         ],
         Kind::Requests => &REQUESTS,
@@ -89,8 +89,8 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
             ("length", "UINTEGER"),
             ("has_requests", "BOOLEAN"),
             ("has_profiles", "BOOLEAN"),
-            // Which types of profiles arrived, with samples or without ([`rows::type_id`]). Empty: the profiler's own, idle. Null in
-            // parts of before there was this column: any.
+            // Types of the profiles that arrived, with samples or without ([`rows::type_id`]). Empty: the profiler's
+            // own, idle. Null in parts from before this column existed: any.
             ("profile_types", "UBIGINT[]"),
             ("rate_hz", "DOUBLE"),
             ("dropped", "UBIGINT"),
@@ -101,20 +101,20 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
         Kind::Rollup | Kind::Quarters => &[
             // The start of the hour, or of the quarter of a day.
             ("ts", "UINTEGER"),
-            // Of the release: that of its processes, without an instance.
+            // That of the release: a process's, without the instance.
             ("series_id", "UBIGINT"),
             ("label_set", "UBIGINT"),
             ("stack_id", "UBIGINT"),
             ("value", "UBIGINT"),
             ("samples", "UBIGINT"),
-            // How many windows had the stack. CPU adds up and has no use for it: 0.
+            // How many windows had the stack; 0 for CPU, which adds up and does not need it.
             ("windows", "USMALLINT"),
         ],
         Kind::Sums | Kind::DaySums => &SUMS,
         Kind::Totals => &[
             ("ts", "UINTEGER"),
             ("piece", "UINTEGER"),
-            // Of the release: that of its processes, without an instance.
+            // That of the release: a process's, without the instance.
             ("series_id", "UBIGINT"),
             ("label_set", "UBIGINT"),
             ("value", "UBIGINT"),
@@ -142,8 +142,7 @@ pub(crate) fn column_names(kind: Kind) -> String {
     names.join(", ")
 }
 
-/// Parts of a kind as a table of a query, with every column of [`columns`]: those that a part of an older version lacks
-/// are null.
+/// Parts of a kind as a table expression, with every column of [`columns`]: those that an older part lacks are null.
 pub(crate) fn rows_of(kind: Kind, parts: &[Arc<Part>]) -> String {
     let paths: Vec<String> = parts.iter().map(|part| quoted(&part.path)).collect();
     let paths = paths.join(", ");
@@ -160,7 +159,7 @@ pub(crate) fn rows_of(kind: Kind, parts: &[Arc<Part>]) -> String {
     )
 }
 
-/// The table of a kind and hour. Each time an hour gets tables they are of another generation.
+/// The table of a kind and hour. Each time an hour gets tables, they have a new generation.
 pub(crate) fn table(kind: Kind, hour: u32, generation: u32) -> String {
     format!("{}_{}_{generation}", kind.word(), hours::name_of(hour))
 }
@@ -170,7 +169,7 @@ pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', "''"))
 }
 
-/// Order of rows in parts: equal identifiers side by side, times rising.
+/// Order of rows in parts: equal identifiers next to each other, times ascending.
 pub(super) fn order(kind: Kind) -> &'static str {
     match kind {
         Kind::Samples | Kind::Rollup | Kind::Quarters => "series_id, stack_id, label_set, ts",
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{disk::MemoryDisk, parts::PartName};
 
-    /// Parts that were sealed before a window said which profiles it had are read as before, alone and beside new ones.
+    /// Parts sealed before windows listed their profile types are read as before, alone and together with new ones.
     #[test]
     fn parts_of_before_there_was_a_column_are_read() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
-//! Sealing: an hour that is over leaves the engine's tables and becomes parts.
+//! Sealing: a finished hour is moved from the engine's tables to parts.
 //!
-//! Guarantees: a row is in the table or in a part for every question, never in both or neither; the journal is trimmed
-//! only after the parts are durable; a failure before the first rename leaves everything as it was, one after it is
-//! answered by opening the engine anew, which does what a start after a crash does: rows that a part covers leave the
-//! tables. Rows that come late make another part of their hour. Sums (`sums`) are written with the rows they are made of.
+//! Guarantees: for every question a row is in the table or in a part, never in both or neither; the journal is trimmed
+//! only after the parts are durable; a failure before the first rename leaves everything as it was; after a later one,
+//! the engine is reopened, which does what a start after a crash does: rows that a part covers are removed from the
+//! tables. Late rows make another part of their hour. Sums (`sums`) are written with the rows they are made of.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -67,10 +67,10 @@ impl From<Failure> for SealError {
     }
 }
 
-/// A number of the release that a series `d` belongs to: requests are added up over its processes, so these stay together.
+/// A number for the release of a series `d`: requests are added up over its processes, so these stay together.
 const RELEASE: &str = "hash(d.namespace, d.service, d.version)";
 
-/// One hour on its way.
+/// An hour being sealed.
 pub(super) struct Seal<'a> {
     shared: &'a Shared,
     database: &'a Database,
@@ -106,7 +106,7 @@ pub(super) fn seal(
     let (Some(first), Some(last)) = (extents.values().map(|e| e.0).min(), extents.values().map(|e| e.1).max()) else {
         return Ok(Vec::new());
     };
-    // The dictionary gets its name first: no rows without their names.
+    // The dictionary is named first: no rows without their names.
     let with_stacks = extents.contains_key(&Kind::Samples) || extents.contains_key(&Kind::Exemplars);
     seal.dictionary((first, last), with_stacks)?;
     for (kind, extent) in extents {
@@ -158,7 +158,7 @@ impl Seal<'_> {
         table(kind, self.hour, self.generation)
     }
 
-    /// The query of all stacks that rows mention.
+    /// The query of all stacks that the rows mention.
     fn stack_ids(&self) -> String {
         format!(
             "SELECT stack_id FROM {} UNION SELECT stack_id FROM {}",
@@ -185,8 +185,8 @@ impl Seal<'_> {
         DraftFile::create(&self.shared.disk, &dir, kind.word())
     }
 
-    /// Conditions on the series of one of the tables of `from`, which together select every row once, in ascending order, as
-    /// many rows at a time as can be sorted in memory.
+    /// Conditions on the series of one of the tables in `from` that together select every row once, in ascending order,
+    /// as many rows at a time as can be sorted in memory.
     fn chunks(&self, from: &str, of: &str) -> Result<Vec<String>, SealError> {
         let ranges = self.ranges(from, &format!("{of}.series_id"), CHUNK_ROWS)?.into_iter();
         Ok(ranges
@@ -194,7 +194,7 @@ impl Seal<'_> {
             .collect())
     }
 
-    /// Ranges of a number of the rows, with so many rows at most unless one number has more.
+    /// Ranges of a number computed from each row, with at most `most` rows each unless a single number has more.
     fn ranges(&self, from: &str, number: &str, most: u64) -> Result<Vec<(u64, u64)>, SealError> {
         let mut counts: Vec<(u64, u64)> = Vec::new();
         let sql = format!("SELECT {number}, CAST(count(*) AS UBIGINT) FROM {from} GROUP BY 1 ORDER BY 1");
@@ -206,7 +206,7 @@ impl Seal<'_> {
         Ok(series_ranges(&counts, most))
     }
 
-    /// Writes the rows of queries, one after the other, as a part.
+    /// Writes the rows of queries, one after another, as a part.
     fn rows(&mut self, kind: Kind, extent: (Lsn, Lsn), pieces: &[String]) -> Result<(), SealError> {
         let mut writer: Option<RowWriter> = None;
         for sql in pieces {
@@ -456,7 +456,7 @@ impl Seal<'_> {
                 Ok(())
             },
         )?;
-        // All there are: they are so few that it does not matter which of them are mentioned.
+        // All of them: there are too few for it to matter which are mentioned.
         each("SELECT id FROM salted ORDER BY 1", &mut |columns| {
             names.salted.extend_from_slice(columns.u64(0)?);
             Ok(())

@@ -1,9 +1,9 @@
-//! Where rows are: in hour tables of the engine, or in sealed parts. The one place that decides which of them a
+//! Where rows are: in hour tables of the engine, or in sealed parts. The only place that decides which of them a
 //! question reads.
 //!
-//! Guarantee: at every moment a row is in exactly one of the sources listed here. A table that was sealed is never
-//! listed again: its hour gets a table of another generation, so that a question with an older list finds its table
-//! missing instead of half full.
+//! Guarantee: at every moment a row is in exactly one of the sources listed here. A sealed table is never listed again:
+//! its hour gets a table of another generation, so that a question with an older list finds its table missing instead
+//! of half full.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -17,13 +17,13 @@ use crate::{
 /// All sources at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
-    /// Hours that have tables, with their generation.
+    /// Hours with tables, and their generation.
     pub(crate) tables: BTreeMap<u32, u32>,
     /// Sealed parts.
     pub(crate) parts: Arc<PartSet>,
 }
 
-/// A range cut to what is representable, and the sources it touches.
+/// A range clamped to what is representable, and the sources with its rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     /// First second.
@@ -32,7 +32,7 @@ pub(crate) struct Span {
     pub(crate) to_s: u32,
     /// Hours with tables, and their generation, ascending.
     pub(crate) tables: Vec<(u32, u32)>,
-    /// Parts; they stay readable as long as this lives.
+    /// Parts; they stay readable while this exists.
     pub(crate) parts: Vec<Arc<Part>>,
 }
 
@@ -78,7 +78,7 @@ impl Span {
         }
     }
 
-    /// Whole hours come from roll-ups where there are any, and whole quarters of a day from what these were added up to.
+    /// Whole hours are read from roll-ups where there are any, and whole quarters of a day from their sums.
     fn hourly_parts(&self, whole: Range<u32>, quarters: Range<u32>) -> SampleParts {
         let mut answer = SampleParts {
             hours: whole.clone(),
@@ -118,7 +118,7 @@ impl Span {
             .any(|second| second % hour_s != 0 && hours.contains(&(second / hour_s)))
     }
 
-    /// Hours whose samples are not kept any more, or were lost, while their roll-up is there.
+    /// Hours whose samples are no longer kept, or were lost, while their roll-up still exists.
     pub(crate) fn hours_without_samples(&self) -> Vec<Range<u32>> {
         self.parts_of(Kind::Rollup)
             .filter(|part| self.beside(part, Kind::Samples).is_none())
@@ -127,17 +127,17 @@ impl Span {
     }
 }
 
-/// How finely samples must be told apart.
+/// How fine-grained the samples must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grain {
-    /// By window and process: samples alone, as long as they are kept.
+    /// By window and process: only samples, as far back as they are kept.
     Windows,
-    /// Sums over whole hours and over the processes of a release will do: whole hours come from roll-ups, ragged ends
-    /// from samples.
+    /// Sums over whole hours and over the processes of a release are enough: whole hours are read from roll-ups, ragged
+    /// ends from samples.
     Hours,
-    /// The same, and sums over whole quarters of days will do.
+    /// Like `Hours`, but sums over whole quarters of days are enough.
     Quarters,
-    /// As they are: samples, and roll-ups of the hours whose samples are not kept.
+    /// Whatever there is: samples, and roll-ups of the hours whose samples are no longer kept.
     Anything,
 }
 
@@ -167,7 +167,7 @@ impl Sources {
         self.tables.len() as u64 + self.parts.size().hours - sealed.count() as u64
     }
 
-    /// The sources that a range touches.
+    /// The sources with rows of a range.
     pub(crate) fn span(&self, range: range::Range) -> Result<Span, QueryError> {
         let bad = || QueryError::BadRange {
             from_unix_s: range.from_unix_s,
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::{disk::MemoryDisk, parts::PartName};
 
-    /// A day that was compacted: one part of each kind of samples.
+    /// A compacted day: one part of each kind of samples.
     fn a_compacted_day() -> Sources {
         let mut parts = PartSet::default();
         for kind in [Kind::Samples, Kind::Rollup, Kind::Quarters] {
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(read(31.0, 36.0, Grain::Quarters), (0, 1, 0));
         assert_eq!(read(30.0, 36.5, Grain::Quarters), (1, 0, 1));
         assert_eq!(read(30.5, 48.0, Grain::Quarters), (1, 1, 1));
-        // It begins in an hour that is not of this day.
+        // It begins in an hour outside this day.
         assert_eq!(read(12.5, 48.0, Grain::Quarters), (0, 0, 1));
         assert_eq!(read(24.0, 48.0, Grain::Hours), (0, 1, 0));
         assert_eq!(read(26.0, 40.0, Grain::Hours), (0, 1, 0));

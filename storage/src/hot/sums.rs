@@ -1,10 +1,10 @@
-//! What is added up when an hour is sealed or a day compacted, besides samples: requests and CPU over quarters of an hour
-//! and over the processes of a release, and windows that follow one another as runs.
+//! What is added up, besides samples, when an hour is sealed or a day compacted: requests and CPU over quarters of an
+//! hour and over the processes of a release, and consecutive windows into runs.
 //!
-//! Guarantees: sums hold every row of what they are made of once; a window's row is counted where the window begins (`ts`)
-//! and says where its middle lies (`piece`), because a range has the windows that begin in it and a step those whose middles
-//! lie in it; runs tell of every window its start, its length and its signals. What a piece that was sealed before there were
-//! sums lacks is added up when its day is compacted.
+//! Guarantees: sums contain every row they are made of once; a window's row is counted where the window begins (`ts`)
+//! and records where its middle is (`piece`), because a range has the windows that begin in it and a step those whose
+//! middles are in it; runs keep the start, the length and the signals of every window. Pieces sealed before sums
+//! existed are added up when their day is compacted.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -25,20 +25,20 @@ use super::{
 use crate::hot::saturated::saturated_u64;
 use crate::{parts::Kind, questions::columns::Columns, readers::Failure};
 
-/// Rows of requests that are added up at a time when an hour is sealed: each may be one of its own, and then takes a kilobyte.
+/// Rows of requests added up at a time when an hour is sealed: each may be a sum of its own, which takes a kilobyte.
 pub(super) const SEALED_ROWS: u64 = 32 << 10;
-/// The same of a day whose hours have no sums: read as often as there are pieces.
+/// The same for a day whose hours have no sums: each chunk reads the source again.
 pub(super) const CHUNK_ROWS: u64 = 512 << 10;
-/// Sums that are written at a time.
+/// Sums written at a time.
 pub(super) const CHUNK_SUMS: u64 = 32 << 10;
 
-/// The middle of a window `length` long that begins at `ts`, in whole units.
+/// The unit that contains the middle of a window of length `length` that begins at `ts`.
 fn piece(ts: &str, length: &str) -> String {
     let middle = format!("({ts} + coalesce({length}, 0) // 2)");
     format!("CAST({middle} - {middle} % {QUARTER_OF_HOUR} AS UINTEGER)")
 }
 
-/// What [`RequestSums::add`] takes, of rows of requests and of the windows they belong to.
+/// The input of [`RequestSums::add`], from rows of requests and the windows they belong to.
 pub(super) fn of_requests(requests: &str, windows: &str, condition: &str) -> String {
     format!(
         "SELECT CAST(r.ts - r.ts % {QUARTER_OF_HOUR} AS UINTEGER), {}, {SUMMED} FROM {requests} r
@@ -50,7 +50,7 @@ pub(super) fn of_requests(requests: &str, windows: &str, condition: &str) -> Str
     )
 }
 
-/// The same of sums.
+/// The same from sums.
 pub(super) fn of_sums(sums: &str, condition: &str) -> String {
     format!("SELECT r.ts, r.piece, {SUMMED} FROM {sums} r JOIN series d ON d.series_id = r.series_id WHERE {condition}")
 }
@@ -82,7 +82,7 @@ pub(super) fn of_cpu(samples: &str, windows: &str) -> String {
     )
 }
 
-/// Windows as runs. A window that is there twice is one.
+/// Windows as runs. A window that is there twice counts once.
 pub(super) fn of_windows(windows: &str) -> String {
     format!(
         "SELECT min(ts) AS ts, workload_id, component, length, CAST(count(*) AS UINTEGER) AS windows, has_requests,
@@ -95,7 +95,7 @@ pub(super) fn of_windows(windows: &str) -> String {
     )
 }
 
-/// Rows of queries as those of a part of a kind, in its order.
+/// Rows of queries as rows of a part of a kind, in its order.
 pub(super) fn sorted(kind: Kind, queries: &[String]) -> String {
     let (names, order) = (column_names(kind), order(kind));
     let each: Vec<String> = queries
@@ -120,7 +120,7 @@ struct Sum {
 }
 
 impl RequestSums {
-    /// Over units of so many seconds.
+    /// Over units of `unit_s` seconds.
     pub(super) fn new(unit_s: u32) -> RequestSums {
         RequestSums {
             unit_s,
@@ -163,7 +163,7 @@ impl RequestSums {
                 &destination,
             ];
             for text in texts {
-                // A text that is none differs from an empty one.
+                // No text is different from an empty text.
                 let text = text.get(row);
                 let length = text.map_or(u32::MAX, |text| text.len() as u32);
                 self.key.extend_from_slice(&length.to_le_bytes());
@@ -186,7 +186,7 @@ impl RequestSums {
                 sum.series = sum.series.min(series[row]);
                 continue;
             }
-            // Rows have a side since they are written from the noun; another code would be damage.
+            // Rows have had a side ever since they were written; any other code is damage.
             let Some(side) = Side::from_code(u32::from(side[row])) else {
                 continue;
             };

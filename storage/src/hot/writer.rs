@@ -1,4 +1,5 @@
-//! The thread that owns the engine: applies batches (`applying`), repairs, checkpoints, and does the upkeep (`upkeep`).
+//! The thread that owns the engine: applies batches (`applying`), repairs, checkpoints, and does the maintenance
+//! (`upkeep`).
 
 mod applying;
 mod deleting;
@@ -30,37 +31,37 @@ use crate::{journal::Journal, parts::PartSet};
 pub(super) use deleting::Waiter;
 pub(crate) use engine::Engine;
 
-/// How long to wait before the engine is opened again.
+/// How long to wait before the engine is reopened.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often retention, and hours to seal, are looked at.
+/// How often retention and sealing are checked.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
-/// The write-ahead log is moved into the file at the size of `checkpoint_bytes`, or after this time.
+/// The write-ahead log is moved into the file when it reaches `checkpoint_bytes`, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-/// What lies in memory in front of the dictionary for two such ages without being asked for goes.
+/// Length of an age: what is not used for two of them is dropped from the dictionary cache.
 const AGE_EVERY: Duration = Duration::from_secs(20);
-/// Checkpoints that are held up for so long are told.
+/// Checkpoints held up for this long are reported.
 const HELD_UP: Duration = Duration::from_secs(120);
-/// How long a close goes on applying batches; the rest is applied at the next start.
+/// How long a closing store keeps applying batches; the rest is applied at the next start.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
-/// How often what is known of releases is written at most.
+/// The release history is written at most this often.
 const HISTORY_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     journal: Arc<Journal>,
     state: WriterState,
-    /// Ends an age of what lies in memory in front of the dictionary.
+    /// Ages the dictionary cache by one step.
     on_age: Box<dyn Fn() + Send>,
     last_apply: Instant,
     last_age: Instant,
     last_checkpoint: Instant,
-    /// Since when checkpoints have been held up, and whether that was told.
+    /// Since when checkpoints have been held up, and whether that was reported.
     held_up: Option<(Instant, bool)>,
     last_upkeep: Instant,
     last_history: Instant,
-    /// Since when the store is being closed.
+    /// Since when the store has been closing.
     closing_since: Option<Instant>,
-    /// Reads and writes parts: for a compaction, or for a deletion.
+    /// Reads and writes parts, for a compaction or a deletion.
     worker: Option<JoinHandle<()>>,
     compaction: Compaction,
     deleting: Deleting,
@@ -101,7 +102,7 @@ impl Writer {
             if self.state.is_due_to_open(Instant::now()) {
                 self.open();
             }
-            // A mistake of ours in one batch must not end the thread: it is found, tried again, and skipped.
+            // A bug triggered by one batch must not end the thread: the batch is found, retried, and skipped.
             if std::panic::catch_unwind(AssertUnwindSafe(|| self.apply_some())).is_err() {
                 tracing::error!("applying batches panicked");
                 self.blame_next();
@@ -154,7 +155,7 @@ impl Writer {
         self.write_history();
         self.shared.readers.close("the store is closing");
         if let Some(worker) = self.worker.take() {
-            // Its reads have been refused just now; what it wrote has no name yet.
+            // Its reads have just been refused; what it wrote has no name yet.
             let _ = worker.join();
         }
         if let Some(engine) = self.state.engine()
@@ -164,7 +165,7 @@ impl Writer {
         }
     }
 
-    /// Writes what is new of releases; what cannot be written now is later, and could be read from the windows.
+    /// Writes changes of the release history; if that fails it is retried, and the windows still have the facts.
     fn write_history(&mut self) {
         self.last_history = Instant::now();
         let shared = &self.shared;
@@ -221,7 +222,7 @@ impl Writer {
     fn open(&mut self) {
         match Engine::open(&self.shared) {
             Ok(engine) if engine.applied > self.journal.durable() => {
-                // Its numbers mean other batches than the journal's: it belongs to a journal that is gone.
+                // Its numbers refer to other batches than the journal's: it belongs to a journal that is gone.
                 drop(engine);
                 self.repair(Kind::Damaged, "its data is newer than the journal");
             }
@@ -235,7 +236,7 @@ impl Writer {
         }
     }
 
-    /// Closes the engine; damaged files are set aside. It is opened again at once, or when there is space again.
+    /// Closes the engine; damaged files are set aside. It is reopened at once, or after a delay if the disk is full.
     fn repair(&mut self, kind: Kind, why: &str) {
         tracing::error!(?kind, why, "query engine repaired");
         self.shared.counters.set_hot_error(Some(why.to_owned()));
@@ -261,8 +262,8 @@ impl Writer {
         shared.disk.free_bytes(&shared.options.data_dir).unwrap_or(u64::MAX)
     }
 
-    /// Looks whether the engine may write. While it may not, batches wait in the journal and questions are answered from
-    /// what is there.
+    /// Checks whether the engine may write. While it may not, batches wait in the journal and questions are answered
+    /// from what is there.
     fn has_room(&mut self) -> bool {
         let Some(engine) = self.state.engine() else { return true };
         let free = self.free_bytes();
@@ -294,14 +295,14 @@ impl Writer {
             return;
         }
         self.last_checkpoint = Instant::now();
-        // It needs less room than what comes after it, which it makes room for.
+        // A checkpoint needs less space than the writes after it, and makes room for them.
         if self.free_bytes() < ROOM_BYTES.saturating_add(bytes) {
             return;
         }
         if let Err(error) = engine.database.checkpoint() {
             let kind = failure::kind(&error);
             if kind == Kind::HeldUp {
-                // Questions are in the way, now and then; a write-ahead log that grows for long is a fault.
+                // Questions are in the way now and then; a write-ahead log that keeps growing is a problem.
                 let (since, is_told) = self.held_up.get_or_insert((Instant::now(), false));
                 if !*is_told && since.elapsed() >= HELD_UP {
                     *is_told = true;
@@ -319,7 +320,7 @@ impl Writer {
     }
 }
 
-/// The newest second that was ever stored; of sealed hours their first.
+/// The newest second ever stored; for sealed hours, their first.
 fn newest_s(journal: &Journal, parts: &PartSet) -> u32 {
     let sealed = parts
         .newest_hour()
