@@ -1,4 +1,4 @@
-//! What must be known of a file when it is opened: its rows' identifiers, and where they are from.
+//! What must be known about a file when it is opened: its rows' identifiers, and where they are from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,17 +21,17 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Contents {
     pub(crate) applied: Lsn,
-    /// Hours that have tables, and their generation.
+    /// Hours with tables, and their generation.
     pub(crate) tables: BTreeMap<u32, u32>,
     pub(crate) seen: Seen,
     /// First and last window start of each workload.
     pub(crate) spans: IdMap<(u32, u32)>,
-    /// Native locations and the files they lie in.
+    /// Native locations and the files they are in.
     pub(crate) native: Vec<(Arc<Mapping>, Vec<u64>)>,
 }
 
 impl Database {
-    /// Reads what must be known of the file.
+    /// Reads what must be known about the file.
     pub(crate) fn contents(&self) -> duckdb::Result<Contents> {
         let layout: u32 = self
             .connection

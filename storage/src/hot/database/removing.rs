@@ -1,4 +1,4 @@
-//! What leaves the tables: rows that are sealed as well, rows of deleted services, and names that no row mentions any more.
+//! Removes rows that are also sealed, rows of deleted services, and names that no row mentions any more.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::{
 
 impl Database {
     /// Removes stacks and locations that no row of these tables mentions: those of sealed rows are in dictionary parts.
-    /// With the names of all parts, also removes whatever neither the tables nor these mention. What is left is read anew:
-    /// see [`Database::contents`]. An hour that nobody keeps must not hold memory for ever.
+    /// With the names of all parts, also removes whatever neither the tables nor these mention. The rest has to be read
+    /// again: see [`Database::contents`]. An hour that is no longer kept must not hold memory forever.
     pub(crate) fn sweep_dictionary(&self, tables: &BTreeMap<u32, u32>, kept: Option<&Kept>) -> duckdb::Result<()> {
         let all = |kinds: &[Kind], column: &str| {
             let selects: Vec<String> = tables
@@ -21,7 +21,7 @@ impl Database {
                 .flat_map(|(&hour, &generation)| kinds.iter().map(move |&kind| table(kind, hour, generation)))
                 .map(|table| format!("SELECT {column} FROM {table}"))
                 .collect();
-            // Nothing kept: nothing mentioned.
+            // No tables: nothing is mentioned.
             if selects.is_empty() {
                 "SELECT 0::UBIGINT WHERE false".to_owned()
             } else {
@@ -54,7 +54,7 @@ impl Database {
         swept.inspect_err(|_| drop(self.connection.execute_batch("ROLLBACK")))
     }
 
-    /// Removes rows that are sealed as well: a seal that did not come to its end left them in both places.
+    /// Removes rows that are also sealed: an interrupted seal left them in both places.
     pub(crate) fn remove_sealed(&self, tables: &BTreeMap<u32, u32>, parts: &PartSet) -> duckdb::Result<()> {
         for (&hour, &generation) in tables {
             for name in parts.of_hour(hour).map(|part| part.name) {
@@ -72,7 +72,7 @@ impl Database {
         Ok(())
     }
 
-    /// Identifiers that rows of a service have, in tables and parts alike: the names of all parts are here.
+    /// Identifiers of a service's rows, in tables and parts alike: the names of all parts are here.
     pub(crate) fn owned(&self, who: &ServiceName) -> duckdb::Result<Owned> {
         let mut statement = self
             .connection
@@ -103,7 +103,7 @@ impl Database {
         Ok(rows)
     }
 
-    /// Removes rows of deleted services from the tables, in one transaction; answers how many.
+    /// Removes rows of deleted services from the tables, in one transaction; returns how many.
     pub(crate) fn remove_deleted(&self, tables: &BTreeMap<u32, u32>, deleted: &[Deletion]) -> duckdb::Result<usize> {
         self.connection.execute_batch("BEGIN")?;
         let removed = self.remove_deleted_rows(tables, deleted).and_then(|rows| {
@@ -132,7 +132,7 @@ impl Database {
     }
 }
 
-/// A query of ids. They are numbers of our own, so they may stand in the text.
+/// A query of ids. They are numbers of our own, so they may be part of the text.
 fn id_list(ids: &IdSet) -> String {
     if ids.is_empty() {
         return "SELECT 0::UBIGINT WHERE false".to_owned();
@@ -144,7 +144,7 @@ fn id_list(ids: &IdSet) -> String {
     )
 }
 
-/// The condition that a row of a kind is a service's.
+/// The condition that a row of a kind belongs to a service.
 pub(crate) fn is_owned(kind: Kind, owned: &Owned) -> String {
     match kind {
         Kind::Windows | Kind::Runs => format!("workload_id IN ({})", id_list(&owned.workloads)),

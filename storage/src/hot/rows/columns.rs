@@ -1,4 +1,4 @@
-//! Rows of each table while they are collected, column by column.
+//! Rows of each table, collected column by column.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -95,7 +95,7 @@ pub(super) struct Identity {
     pub(super) check: u64,
 }
 
-/// A release at the other end as three columns, all null when it is not known.
+/// The peer release as three columns, all null when it is not known.
 #[derive(Default)]
 pub(super) struct PeerColumns {
     pub(super) namespace: StringBuilder,

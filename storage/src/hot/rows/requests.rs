@@ -1,4 +1,4 @@
-//! Requests as columns. Guarantee: the order is that of the table's definition, the number of the batch last.
+//! Requests as columns. Guarantee: they are in the order of the table's definition, with the batch number last.
 
 use std::sync::Arc;
 

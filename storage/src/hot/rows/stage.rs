@@ -1,4 +1,4 @@
-//! From batches to rows: which dictionary rows are new, which hour a window belongs to.
+//! From batches to rows: which dictionary rows are new, and which hour a window belongs to.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Turns batches into rows. Windows of hours before `oldest_hour` are past retention and are left out, and so are rows
-/// that are sealed already.
+/// Turns batches into rows. Windows of hours before `oldest_hour` are past retention and are dropped, as are rows that
+/// are already sealed.
 pub(crate) fn stage(
     batches: &[(Lsn, Arc<Batch>)],
     seen: &mut Seen,
@@ -77,7 +77,7 @@ pub(crate) fn restore(names: &Names, seen: &mut Seen, staged: Staged) -> Staged 
     stager.staged
 }
 
-/// What an identifier is looked for in.
+/// Where an identifier is looked up.
 struct Identified<'a> {
     checks: &'a Checks,
     salted: &'a mut IdSet,
@@ -95,7 +95,8 @@ struct Stored {
 }
 
 impl Identified<'_> {
-    /// The row of a content. One identifier for two contents would give one the names of the other, or add the two up.
+    /// The row of a content. If two contents shared an identifier, one would get the names of the other, or both be
+    /// added up.
     fn row(self, content: &Content) -> Stored {
         let check = self.checks.check(content);
         let salted = || self.checks.salted(content);
@@ -137,7 +138,7 @@ struct Stager<'a> {
 impl Stager<'_> {
     fn window(&mut self, lsn: Lsn, window: &WorkloadWindow, ts: u32) {
         let hour = hours::hour_of(ts);
-        // Nothing is new of a kind that the window has no row of: an hour that waits for such a row would wait for ever.
+        // A kind without rows in this window is never new: an hour waiting for such a row would wait forever.
         let is_new = |kind, any: bool| any && !self.parts.covers(kind, hour, lsn);
         let windows = is_new(Kind::Windows, true);
         let requests = is_new(Kind::Requests, !window.requests.is_empty());
@@ -153,7 +154,7 @@ impl Stager<'_> {
         let workload = self.workload(&window.workload).id;
         let span = self.news.spans.entry(workload).or_insert((ts, ts));
         *span = (span.0.min(ts), span.1.max(ts));
-        // So that a workload that reported nothing but empty windows has a name.
+        // Gives a workload that reported only empty windows a name.
         self.series(&window.workload, window.component, SERIES_WINDOWS);
 
         if windows {
@@ -177,7 +178,7 @@ impl Stager<'_> {
         }
     }
 
-    /// Takes note of what a row was stored as; true when the row is to be written.
+    /// Records how a row was stored; true if it is to be written.
     fn note(&mut self, stored: &Stored, added: fn(&mut News) -> &mut Vec<u64>) -> bool {
         let id = stored.row.id;
         if stored.is_collision {
@@ -221,7 +222,7 @@ impl Stager<'_> {
         id
     }
 
-    /// The identifier of a series, and whether it gets its row only now.
+    /// The identifier of a series, and whether its row is new.
     fn series_alone(&mut self, workload: &Workload, component: Component, profile_type: &str) -> (u64, bool) {
         let seen = &mut *self.seen;
         let identified = Identified {
@@ -295,7 +296,7 @@ impl Stager<'_> {
             rows.series.push(series);
             rows.label_set.push(label_sets[sample.label_set as usize]);
             rows.stack.push(stacks[sample.stack as usize]);
-            // Values are checked not to be negative when a batch is accepted.
+            // Values are checked to be non-negative when a batch is accepted.
             rows.value.push(sample.value.max(0).unsigned_abs());
             rows.samples.push(sample.count);
             rows.lsn.push(lsn);

@@ -1,4 +1,4 @@
-//! Tests of what becomes of a batch as rows.
+//! Tests of how batches become rows.
 
 use emberline_model::{
     Batch, Component, Frame, Histogram, LabelSet, Location, Profile, RequestSeries, Sample, Side, WorkloadWindow,
@@ -81,7 +81,7 @@ fn dictionary_rows(staged: Staged) -> Vec<(String, usize)> {
     tables.map(|(name, columns)| (name, columns[0].len())).collect()
 }
 
-/// A transaction that failed and is tried again must write its dictionary rows again, or its stacks had no frames.
+/// A failed and retried transaction must write its dictionary rows again, or its stacks would have no frames.
 #[test]
 fn a_failed_transaction_leaves_no_dictionary_row_out() {
     let mut seen = Seen::default();

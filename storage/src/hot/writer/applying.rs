@@ -1,7 +1,7 @@
-//! Batches into tables: groups of them in one transaction each, in the order of the journal.
+//! Writes batches to tables: in groups of one transaction each, in journal order.
 //!
-//! Guarantees: a transaction holds all rows of its batches and the number it reaches; one that fails is tried again, then batch
-//! by batch, and a batch that cannot be shown is skipped and counted, so that it holds up no other.
+//! Guarantees: a transaction holds all rows of its batches and the number it reaches; a failed one is retried, then
+//! batch by batch, and a batch that cannot be applied is skipped and counted, so that it does not hold up the others.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,13 +18,13 @@ use crate::{
     journal::Lsn,
 };
 
-/// Encoded bytes of batches that go into one transaction.
+/// Encoded bytes of batches per transaction.
 pub(super) const TRANSACTION_BYTES: usize = 4 << 20;
 /// How often a batch is tried before it is skipped.
 const ATTEMPTS: u32 = 3;
 
 impl Writer {
-    /// Applies the next group of batches, from memory or, when they did not fit there, from the journal.
+    /// Applies the next group of batches, from memory or, if they did not fit there, from the journal.
     pub(super) fn apply_some(&mut self) {
         let Some(applied) = self.state.engine().map(Engine::applied) else {
             return;
@@ -39,7 +39,7 @@ impl Writer {
                 inbox.bytes -= bytes;
                 inbox.batches.pop_front();
             }
-            // Batches stay in the queue until they are committed: a failed transaction finds them again.
+            // Batches stay in the queue until they are committed: a retry finds them again.
             let mut bytes = 0;
             for (at, (lsn, batch, length)) in inbox.batches.iter().enumerate() {
                 if *lsn != applied + 1 + at as Lsn || (at > 0 && bytes + length > limit) {
@@ -205,7 +205,7 @@ impl Writer {
     }
 }
 
-/// Takes note of the releases that report.
+/// Records the releases that report.
 fn note_releases(shared: &Shared, batches: &[(Lsn, Arc<Batch>)], oldest_hour: u32) {
     let oldest_s = i64::from(oldest_hour) * hours::HOUR_S;
     let mut history = shared.history.lock();
@@ -215,14 +215,14 @@ fn note_releases(shared: &Shared, batches: &[(Lsn, Arc<Batch>)], oldest_hour: u3
     }
 }
 
-/// Makes the hours that are missing, then writes the rows.
+/// Creates the missing hours, then writes the rows.
 fn write(engine: &mut Engine, shared: &Shared, staged: rows::Staged, through: Lsn) -> Result<(), WriteError> {
     let missing: Vec<u32> = {
         let known = shared.known.sources.read();
         staged.hours().filter(|hour| !known.tables.contains_key(hour)).collect()
     };
     for hour in missing {
-        // An hour without tables has nothing to lose: any failure is one before the rows.
+        // An hour without tables has nothing to lose: any failure here is one before the rows.
         let generation = engine.next_generation;
         engine.next_generation += 1;
         engine

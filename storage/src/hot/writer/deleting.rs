@@ -1,12 +1,12 @@
-//! Deleting a service: its rows leave the tables at once and the sealed parts one after the other.
+//! Deletes a service: its rows are removed from the tables at once and from the sealed parts one after another.
 //!
-//! Guarantees: the deletion is on disk before anything is changed; what a crash or a failure left of it is gone on with at
-//! the next start, or within minutes; when it is answered, no question shows rows of the service from batches that were
-//! acknowledged before it. Batches are applied meanwhile, and what comes after it is new. Questions see the parts of an
-//! hour with the service or without it. One deletion at a time, never beside a compaction: both replace parts.
+//! Guarantees: the deletion is on disk before anything is changed; after a crash or a failure it continues at the next
+//! start, or within minutes; when it is answered, no question shows rows of the service from batches that were
+//! acknowledged before it. Batches are still applied meanwhile, and what comes after it is new. Questions see the parts
+//! of an hour with the service or without it. One deletion at a time, never during a compaction: both replace parts.
 //!
-//! Wrong on purpose: while a deletion is under way, or was interrupted, questions about the service itself show what is
-//! left of it.
+//! Wrong on purpose: while a deletion is in progress, or was interrupted, questions about the service itself show what
+//! is left of it.
 
 mod asked;
 
@@ -41,7 +41,7 @@ pub(super) fn unfinished(shared: &Shared) -> Option<Deletion> {
 }
 
 impl Writer {
-    /// Takes the next step, unless a thread is at work already.
+    /// Takes the next step, unless a thread is already at work.
     pub(super) fn delete_next(&mut self) {
         if self.worker.is_some() || self.closing_since.is_some() {
             return;
@@ -66,7 +66,7 @@ impl Writer {
         });
     }
 
-    /// Chooses what to delete: what an earlier deletion left goes before what is asked for.
+    /// Chooses what to delete: the rest of an earlier deletion goes before new requests.
     fn begin(&mut self) {
         let look = std::mem::take(&mut self.deleting.look);
         if self.deleting.asked.is_empty() && (!look || self.shared.deletions.lock().all().is_empty()) {
@@ -112,13 +112,13 @@ impl Writer {
             self.forget_deletions();
         }
         let applied = self.state.engine().map_or(0, Engine::applied);
-        // What was acknowledged and is not applied yet has to be found.
+        // What is acknowledged but not applied yet has to be found, too.
         if let Some(waiter) = self.deleting.asked.pop_front_if(|next| next.after <= applied) {
             self.look_for(waiter);
         }
     }
 
-    /// Begins with somebody's deletion: looks where there is something of the service.
+    /// Starts a requested deletion: searches for the service.
     fn look_for(&mut self, waiter: Waiter) {
         let Some(engine) = self.state.engine() else { return };
         let owned = match engine.database.owned(&waiter.who) {
@@ -148,7 +148,7 @@ impl Writer {
         });
     }
 
-    /// Does a step on a thread of its own.
+    /// Runs a step on a thread of its own.
     fn work(&mut self, step: impl FnOnce() -> Outcome + Send + 'static) {
         let queue = self.shared.queue.clone();
         let worker = std::thread::Builder::new().name("deleter".to_owned()).spawn(move || {
@@ -170,13 +170,13 @@ impl Writer {
             Outcome::Found(Ok(found)) => self.found(found),
             Outcome::Found(Err(problem)) => self.fail(&unavailable(problem)),
             Outcome::Written(Ok(done)) => self.put_in_place(done),
-            // Without these there is something else to write.
+            // Without these parts, the next attempt writes something else.
             Outcome::Written(Err(Problem::Damaged(parts))) => self.shared.set_aside(&parts),
             Outcome::Written(Err(problem)) => self.fail_late(&problem),
         }
     }
 
-    /// It is known where something of the service is: the deletion becomes true.
+    /// The search is over: the deletion takes effect.
     fn found(&mut self, mut found: Found) {
         let shared = self.shared.clone();
         let Some(active) = &mut self.deleting.active else {
@@ -187,7 +187,7 @@ impl Writer {
             self.fail(&unavailable("the query engine is being repaired"));
             return;
         };
-        // Rows that were applied, and hours that were sealed since it was looked for.
+        // Rows that were applied and hours that were sealed since the search began.
         let late = (|| -> Result<(Owned, u64), Problem> {
             let failed = |error: duckdb::Error| Problem::Engine(error.to_string());
             let owned = engine.database.owned(&who).map_err(failed)?;
@@ -217,7 +217,7 @@ impl Writer {
         active.deleted.rows = rows;
         active.progress.all_bytes = found.parts.iter().map(|part| part.bytes).sum();
         active.tell();
-        // First: what a crash leaves of the service tells its history again.
+        // First, because after a crash the history is derived from what is left of the service.
         if let Err(error) = self.forget_history(&who) {
             self.fail(&unavailable(error));
             return;
@@ -264,7 +264,7 @@ impl Writer {
         }
     }
 
-    /// Does what a failure or a full disk left of earlier deletions, except in parts. False when that fails again.
+    /// Finishes what a failure or a full disk left of earlier deletions, except in parts. False when that fails again.
     fn make_up(&mut self) -> bool {
         let shared = self.shared.clone();
         let durable = shared
@@ -285,7 +285,7 @@ impl Writer {
         true
     }
 
-    /// Parts without the service take the places of those with it, unless these went meanwhile.
+    /// Replaces the parts with ones without the service, unless they were dropped meanwhile.
     fn put_in_place(&mut self, done: purge::Done) {
         let shared = self.shared.clone();
         if !shared.parts().holds(&done.replaced) {
@@ -323,13 +323,13 @@ impl Writer {
 
     /// Nothing of it is left in any part.
     fn finished(&mut self) {
-        // Its names leave memory and the engine's file.
+        // Removes its names from memory and from the engine's file.
         self.sweep(true);
         let Some(active) = self.deleting.active.take() else {
             return;
         };
         tracing::info!(who = ?active.who, deleted = ?active.deleted, "service deleted");
-        // A start in the middle read it from what was left; what came since is new.
+        // A start halfway through read it from what was left; what arrived since is new.
         if let Err(error) = self.forget_history(&active.who) {
             tracing::warn!(%error, "cannot write the release history after a deletion; retrying");
         }
@@ -345,7 +345,7 @@ impl Writer {
         }
     }
 
-    /// Forgets when releases of a service were first seen, except of what is stored of it.
+    /// Forgets when releases of a service were first seen; what is still stored of it can bring that back.
     fn forget_history(&mut self, who: &ServiceName) -> io::Result<()> {
         let shared = &self.shared;
         let mut history = shared.history.lock();
@@ -353,7 +353,7 @@ impl Writer {
         history.make_durable(&*shared.disk, &shared.options.data_dir)
     }
 
-    /// Ends the deletion under way with a failure.
+    /// Ends the current deletion with a failure.
     fn fail(&mut self, error: &DeleteError) {
         let Some(active) = self.deleting.active.take() else {
             return;
@@ -363,7 +363,7 @@ impl Writer {
         }
     }
 
-    /// The same when it was begun: it is gone on with later.
+    /// The same after it took effect: it continues later.
     fn fail_late(&mut self, problem: &impl ToString) {
         let message = problem.to_string();
         tracing::error!(message, "deletion of a service failed; retrying in a minute");
@@ -371,7 +371,7 @@ impl Writer {
         self.fail(&DeleteError::Unfinished { message });
     }
 
-    /// The same for everybody who waits: the next deletion would meet the same failure.
+    /// The same for every waiter: the next deletion would fail the same way.
     fn fail_all(&mut self, problem: &impl ToString) {
         for waiter in self.deleting.asked.drain(..) {
             let _ = waiter.reply.send(Err(unavailable(problem.to_string())));
@@ -395,7 +395,7 @@ impl Writer {
         let mut present = BTreeSet::new();
         let mut deletions = shared.deletions.lock();
         if deletions.all().iter().any(|deletion| !deletion.files.is_empty()) {
-            // A file that comes back after a crash must find its deletion still there.
+            // The directory is synced first: a file that comes back after a crash must still have its deletion.
             shared.disk.create_dir_all(&dir)?;
             shared.disk.sync_dir(&dir)?;
             let files = shared.disk.list(&dir)?;

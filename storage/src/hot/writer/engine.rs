@@ -1,4 +1,4 @@
-//! The engine with what is known of its tables: opening it, and setting a damaged file aside.
+//! The engine with what is known about its tables: opening it, and setting a damaged file aside.
 
 use std::collections::BTreeMap;
 
@@ -15,22 +15,22 @@ use crate::{
     quarantine,
 };
 
-/// The engine, open.
+/// The open engine.
 pub(crate) struct Engine {
     pub(super) database: Database,
     pub(super) seen: Seen,
     pub(super) applied: Lsn,
-    /// Of each hour with tables: no row is from a batch before this one, and since when there are any.
+    /// For each hour with tables: a batch before which it has no rows, and since when it has had any.
     pub(super) waiting: BTreeMap<u32, (Lsn, i64)>,
-    /// The generation that the next tables get.
+    /// The generation of the next tables.
     pub(super) next_generation: u32,
-    /// Rows of deleted services are still to leave the tables.
+    /// Rows of deleted services still have to be removed from the tables.
     pub(super) holds_deleted: bool,
 }
 
 impl Engine {
-    /// Opens the engine and tells the rest of the store what it holds. A file that is damaged is set aside, and an
-    /// empty one takes its place; any other failure is for the caller to retry.
+    /// Opens the engine and publishes what it holds to the rest of the store. A damaged file is set aside and replaced
+    /// by an empty one; any other failure is for the caller to retry.
     pub(crate) fn open(shared: &Shared) -> Result<Engine, String> {
         let (database, reconciled) = match open(shared)? {
             Ok(opened) => opened,
@@ -63,8 +63,8 @@ impl Engine {
         })
     }
 
-    /// Removes what a crash left of deleted services in the tables. Put off while the disk has no room: questions must not
-    /// wait for that.
+    /// Removes rows of deleted services that a crash left in the tables. Postponed while the disk is full: questions
+    /// must not wait for that.
     pub(super) fn remove_deleted(
         shared: &Shared,
         database: &Database,
@@ -89,16 +89,16 @@ impl Engine {
     }
 }
 
-/// What became of rows of deleted services in the tables.
+/// What happened to rows of deleted services in the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removed {
     Nothing,
     Something,
-    /// There is no room to.
+    /// There is no space for it.
     Later,
 }
 
-/// Opens the file and makes it agree with the parts. The outer error is that of the folder of parts.
+/// Opens the file and makes it agree with the parts. The outer error comes from the folder of parts.
 fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Reconciled)>, String> {
     let parts = PartSet::list(&shared.disk, &shared.options.data_dir)
         .map_err(|error| format!("cannot read the directory of sealed parts: {error}"))?;
@@ -115,7 +115,7 @@ fn open(shared: &Shared) -> Result<duckdb::Result<(Database, Reconciled)>, Strin
     )
 }
 
-/// Adds the releases that the windows tell of and the history does not.
+/// Adds the releases that are in the windows but not in the history.
 pub(super) fn derive_history(shared: &Shared, database: &Database) -> duckdb::Result<()> {
     let releases = database.releases()?;
     let spans = shared.known.spans.read();

@@ -5,11 +5,12 @@ use std::time::Instant;
 use super::Engine;
 use crate::journal::Lsn;
 
-/// Whether there is an engine, and how it may be written to.
+/// Whether the engine is open, and how it may be written to.
 pub(super) enum WriterState {
-    /// It is shut, after a failure or because it could not be opened: questions are refused, batches wait in the journal.
+    /// It is closed, after a failure or because it could not be opened: questions are refused, batches wait in the
+    /// journal.
     Shut {
-        /// When it is opened again.
+        /// When it is reopened.
         retry_at: Instant,
         /// See [`Suspect`].
         suspect: Option<Suspect>,
@@ -26,20 +27,20 @@ pub(super) enum WriterState {
 /// How an open engine is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writes {
-    /// A transaction as soon as it is full or due.
+    /// A transaction as soon as one is full or due.
     Freely,
-    /// The last transaction failed, or the engine was opened again: the next one waits until it is due.
+    /// The last transaction failed, or the engine was reopened: the next one waits until it is due.
     WhenDue,
     /// Not at all: the disk is too full, and running out of space would cost the engine.
     NoRoom,
 }
 
-/// A batch that may be what makes transactions fail. Until it is behind, batches are applied one by one; it stays suspected
-/// when the engine is shut for it.
+/// A batch that may be what makes transactions fail. Until it is applied or skipped, batches are applied one by one; it
+/// stays suspected when the engine is closed because of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Suspect {
     pub(super) lsn: Lsn,
-    /// How often it failed alone.
+    /// How often it failed on its own.
     pub(super) attempts: u32,
 }
 
@@ -72,7 +73,7 @@ impl WriterState {
         }
     }
 
-    /// The engine is open, after it was shut.
+    /// The engine was reopened.
     pub(super) fn open(&mut self, engine: Engine) {
         *self = WriterState::Open {
             engine: Box::new(engine),
@@ -81,7 +82,7 @@ impl WriterState {
         };
     }
 
-    /// Shuts the engine until `retry_at`.
+    /// Closes the engine until `retry_at`.
     pub(super) fn shut(&mut self, retry_at: Instant) {
         *self = WriterState::Shut {
             retry_at,
@@ -89,12 +90,12 @@ impl WriterState {
         };
     }
 
-    /// The engine is shut, and it is time to open it.
+    /// The engine is closed, and it is time to reopen it.
     pub(super) fn is_due_to_open(&self, now: Instant) -> bool {
         matches!(self, WriterState::Shut { retry_at, .. } if now >= *retry_at)
     }
 
-    /// The engine could not be written to even if there were time.
+    /// The engine cannot be written to, however long one waits.
     pub(super) fn cannot_write(&self) -> bool {
         !matches!(
             self,
@@ -142,7 +143,7 @@ impl WriterState {
         *suspect = Some(Suspect { lsn, attempts });
     }
 
-    /// Everything through this batch is applied, or skipped.
+    /// Everything up to this batch is applied or skipped.
     pub(super) fn clear_through(&mut self, through: Lsn) {
         let suspect = self.suspect_mut();
         if suspect.is_some_and(|suspect| suspect.lsn <= through) {

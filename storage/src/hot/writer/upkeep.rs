@@ -1,8 +1,8 @@
-//! Upkeep of what is stored: hours that are over become parts, parts of a day become few, what is too old goes.
+//! Maintenance of stored data: finished hours become parts, the parts of a day are merged, and expired data is dropped.
 //!
-//! Guarantees: each step leaves every row in one place (`sources`), and one that fails is counted and tried again; the
-//! journal goes only as far as every row is sealed. All of it is the writing thread's, except that compaction reads and
-//! writes on a thread of its own; what it wrote is put in place here.
+//! Guarantees: each step leaves every row in one place (`sources`), and a failed one is counted and retried; the
+//! journal is trimmed only as far as every row is sealed or expired. All of it runs on the writing thread, except that
+//! compaction reads and writes on a thread of its own; its result is put in place here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,23 +27,23 @@ use crate::{
     parts::{self, Dropped, PartSet},
 };
 
-/// How long a compaction that failed, or does not fit into memory, is left alone.
+/// How long a compaction that failed, or does not fit into memory, is not retried.
 const COMPACT_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
-/// What is known of compactions, beside the one under way.
+/// What is known about compactions, apart from the current one.
 #[derive(Default)]
 pub(super) struct Compaction {
-    /// First hours of plans that failed or do not fit into memory, and when.
+    /// First hours of plans that failed or did not fit into memory, and when.
     refused: BTreeMap<u32, Instant>,
-    /// Who waits until nothing is left to compact.
+    /// Callers waiting until nothing is left to compact.
     pub(super) waiting: Vec<oneshot::Sender<()>>,
     /// There are commits to remove.
     has_commits: bool,
 }
 
 impl Writer {
-    /// Seals hours that are over, then lets the journal go as far as everything is sealed. Hours that have parts already
-    /// wait for more late rows, unless `eager`.
+    /// Seals finished hours, then trims the journal as far as everything is sealed. Hours that already have parts wait
+    /// for more late rows, unless `eager`.
     pub(super) fn seal_due(&mut self, eager: bool) {
         let now_s = self.shared.clock.now_unix_s();
         let after_s = whole_seconds(self.shared.options.seal_after);
@@ -65,7 +65,7 @@ impl Writer {
         }
         let mut sealed = false;
         for (hour, generation) in due {
-            // A mistake of ours in one hour must not end the thread.
+            // A bug triggered by one hour must not end the thread.
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| self.seal_hour(hour, generation)));
             match done {
                 Ok(true) => sealed = true,
@@ -100,7 +100,7 @@ impl Writer {
                 }
                 engine.waiting.remove(&hour);
                 shared.counters.seals.add(1);
-                // Questions that started earlier and have not read the table yet find it gone, and start anew.
+                // Questions that started earlier and have not read the table yet find it missing, and start over.
                 if let Err(error) = engine.database.drop_hour(hour, generation) {
                     tracing::warn!(%error, hour, "cannot drop the tables of a sealed hour");
                     self.repair(reopening(failure::kind(&error)), &error.to_string());
@@ -124,7 +124,7 @@ impl Writer {
         }
     }
 
-    /// Starts the next compaction, or tells those who wait that there is none.
+    /// Starts the next compaction, or tells the waiters that there is none.
     pub(super) fn compact_next(&mut self) {
         if self.worker.is_some() {
             return;
@@ -137,7 +137,7 @@ impl Writer {
             let (shared, hour) = (self.shared.clone(), plan.hour());
             *shared.compacting.lock() = Some(plan.commit());
             let compactor = std::thread::Builder::new().name("compactor".to_owned()).spawn(move || {
-                // A mistake of ours in one day must not leave the writer waiting.
+                // A bug triggered by one day must not leave the writer waiting.
                 let result = std::panic::catch_unwind(AssertUnwindSafe(|| compact::compact(&shared, plan)))
                     .unwrap_or_else(|_| Err(Problem::Internal("compacting panicked".to_owned())));
                 let outcome = compact::Outcome { hour, result };
@@ -162,7 +162,7 @@ impl Writer {
     fn plan_compaction(&self) -> Option<compact::Plan> {
         let sealed_through = self.sealed_through();
         self.state.engine()?;
-        // Parts that are to be written anew must not become others first.
+        // Parts that are to be rewritten must not be merged first.
         if self.deleting.is_busy() || deleting::unfinished(&self.shared).is_some() {
             return None;
         }
@@ -186,7 +186,7 @@ impl Writer {
         compact::plan(&sources.parts, &due)
     }
 
-    /// A compaction ended: what it wrote takes the place of what it read.
+    /// A compaction ended: its result replaces what it read.
     pub(super) fn compacted(&mut self, outcome: compact::Outcome) {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
@@ -230,8 +230,8 @@ impl Writer {
         }
     }
 
-    /// Removes from the file and from memory what no table mentions. After hours were `dropped` for good, also the
-    /// names that no part mentions either.
+    /// Removes from the file and from memory what no table mentions. If hours were `dropped` for good, also the names
+    /// that no part mentions either.
     pub(super) fn sweep(&mut self, dropped: bool) {
         let Some(engine) = self.state.engine_mut() else { return };
         let (tables, parts) = {
@@ -259,7 +259,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot clean up the dictionary");
-                // What memory says of the dictionary may be wrong now: it is read anew with the file.
+                // What memory knows about the dictionary may be wrong now: it is read again with the file.
                 self.repair(failure::kind(&error), &error.to_string());
             }
         }
@@ -282,7 +282,7 @@ impl Writer {
             shared.counters.sample_parts_dropped.add(dropped.sample_parts);
             dropped.hours.into_iter().collect()
         };
-        // Asked after the parts went: that may be the room. Parts of hours that were given up are gone all the same.
+        // Checked after the parts were dropped, which may have made room. Parts of dropped hours are gone in any case.
         let has_room = self.has_room();
         if let Some(engine) = self.state.engine_mut().filter(|_| has_room) {
             let old: Vec<(u32, u32)> = {
@@ -294,7 +294,7 @@ impl Writer {
                     .collect()
             };
             for (hour, generation) in old {
-                // Questions stop looking before the tables go.
+                // Questions stop looking before the tables are dropped.
                 shared.known.sources.write().tables.remove(&hour);
                 if let Err(error) = engine.database.drop_hour(hour, generation) {
                     tracing::warn!(%error, hour, "cannot drop an expired hour");
@@ -314,7 +314,7 @@ impl Writer {
         self.trim_journal();
     }
 
-    /// The last batch of which, and of all before it, every row is sealed.
+    /// The last batch up to which every row is sealed.
     fn sealed_through(&self) -> Lsn {
         self.state.engine().map_or(0, |engine| {
             let first = engine.waiting.values().map(|waiting| waiting.0).min();
@@ -330,12 +330,12 @@ impl Writer {
             before_s: oldest_hour.saturating_mul(hours::HOUR_S as u32),
             through: self.sealed_through(),
         };
-        // A closed journal answers by dropping its end.
+        // A closed journal drops the reply.
         let _ = self.journal.trim(needless).blocking_recv();
     }
 }
 
-/// The repair after which the file is open again in any case.
+/// The kind of repair after which the file is reopened in any case.
 fn reopening(kind: Kind) -> Kind {
     match kind {
         Kind::Damaged | Kind::Full => kind,

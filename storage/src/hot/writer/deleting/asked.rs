@@ -1,4 +1,4 @@
-//! Who asked for which deletion, and how far the one under way is.
+//! Who asked for which deletion, and how far the current one is.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,30 +11,30 @@ use crate::{
     parts::PartSet,
 };
 
-/// Somebody who waits for a deletion.
+/// A caller waiting for a deletion.
 pub(in crate::hot) struct Waiter {
     pub(in crate::hot) who: ServiceName,
-    /// What was acknowledged up to this batch has to be found.
+    /// The deletion has to find everything that was acknowledged up to this batch.
     pub(in crate::hot) after: Lsn,
     pub(in crate::hot) progress: watch::Sender<DeleteProgress>,
     pub(in crate::hot) reply: oneshot::Sender<Result<Deleted, DeleteError>>,
 }
 
-/// The deletion under way.
+/// The current deletion.
 pub(super) struct Active {
     pub(super) who: ServiceName,
     pub(super) waiters: Vec<Waiter>,
-    /// The parts that were looked into, while it is not on disk yet.
+    /// The parts searched, until the deletion is on disk.
     pub(super) looking_into: Option<Arc<PartSet>>,
     pub(super) deleted: Deleted,
     pub(super) progress: DeleteProgress,
 }
 
-/// Deletions that are asked for, and the one under way.
+/// Requested deletions, and the current one.
 pub(in crate::hot::writer) struct Deleting {
     pub(super) asked: VecDeque<Waiter>,
     pub(super) active: Option<Active>,
-    /// Look whether something was left undone.
+    /// Check whether something was left undone.
     pub(super) look: bool,
 }
 
@@ -47,7 +47,7 @@ impl Deleting {
         }
     }
 
-    /// From time to time: what was left undone is tried again.
+    /// Called from time to time: what was left undone is tried again.
     pub(in crate::hot::writer) fn look_again(&mut self) {
         self.look = true;
     }
