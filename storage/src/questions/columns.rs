@@ -13,7 +13,7 @@ pub(crate) struct Columns<'a> {
     chunk: &'a StructArray,
 }
 
-/// A column of texts that may be null.
+/// A column of nullable text.
 pub(crate) struct Texts<'a>(&'a StringArray);
 
 /// A column of lists.
@@ -33,7 +33,7 @@ fn primitive<'a, T: ArrowPrimitiveType>(array: &'a ArrayRef, what: &str) -> Resu
         .ok_or_else(|| mismatch(what))
 }
 
-/// Four columns that say which process: namespace, service, version, instance.
+/// Four columns that identify a process: namespace, service, version, instance.
 pub(crate) struct Workloads<'a>([Texts<'a>; 4]);
 
 impl<'a> Columns<'a> {
@@ -84,7 +84,7 @@ impl<'a> Columns<'a> {
             .ok_or_else(|| mismatch("VARCHAR"))
     }
 
-    /// The columns from `first` on.
+    /// The four columns from `first` on.
     pub(crate) fn workloads(&self, first: usize) -> Result<Workloads<'a>, Failure> {
         let text = |at: usize| self.text(first + at);
         Ok(Workloads([text(0)?, text(1)?, text(2)?, text(3)?]))

@@ -1,7 +1,7 @@
 //! CPU and the requests it was spent on, by release, component and route.
 //!
-//! Guarantee: both are of the time that both signals of a release cover, decided once for all of an answer and read in one
-//! state of the store.
+//! Guarantee: both are for the time that both signals of a release cover, which is determined once for the whole answer
+//! and read from one state of the store.
 
 use std::collections::BTreeMap;
 
@@ -36,17 +36,17 @@ pub struct CostQuery {
 pub struct CostRow {
     /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are added up.
     pub window_start_s: i64,
-    /// Who.
+    /// The release.
     pub release: Release,
     /// Whose CPU.
     pub component: Component,
-    /// Route; `None` for CPU that belongs to no request. That of requests which were made, not served, is left out.
+    /// Route; `None` for CPU that belongs to no request. CPU of requests that were made, not served, is left out.
     pub route: Option<String>,
     /// CPU nanoseconds.
     pub cpu_ns: i64,
     /// Stack samples.
     pub samples: u64,
-    /// Requests served meanwhile; a partly covered window contributes its share.
+    /// Requests served in that time; a partly covered window contributes its share.
     pub requests: f64,
 }
 

@@ -1,9 +1,9 @@
 //! How much of each window counts where CPU is divided by requests: the time that both signals of a release cover.
 //!
-//! Guarantees: what is joined is decided in [`emberline_model::coverage`], from the marks of windows alone, for each
-//! release and component apart; a window counts as profiled only for the types of profiles that arrived, idle ones
-//! included; a window of an hour whose samples are gone is never divided by its requests. Sums stand for windows only where
-//! each of these counts whole, or none does ([`Classes`]).
+//! Guarantees: what is joined is decided in [`emberline_model::coverage`], from the marks of windows alone, separately
+//! for each release and component; a window counts as profiled only for the types of profiles that arrived, idle ones
+//! included; a window of an hour whose samples are gone is never divided by its requests. Sums stand for windows only
+//! where all of these count whole, or none counts ([`Classes`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// Both components whose CPU is told apart.
+/// The components whose CPU is kept separate.
 const COMPONENTS: [Component; 2] = [Component::Application, Component::Proxy];
 
 /// What counts of each window.
@@ -40,12 +40,13 @@ pub(super) struct Covered {
     pub(super) marks: Marks,
     /// By release and component of the CPU.
     joins: BTreeMap<(usize, u8), Join>,
-    /// Releases of which applications and proxies count requests.
+    /// Releases whose applications and proxies both count requests.
     both: Vec<usize>,
 }
 
 impl Covered {
-    /// Joins the windows of each release. `per` other than requests needs none: all windows of profiles count.
+    /// Joins the windows of each release. Unless `per` is requests, there is nothing to join: all windows with profiles
+    /// count.
     pub(super) fn read(
         reader: &Reader<'_>,
         span: &Span,
@@ -96,7 +97,7 @@ impl Covered {
         Ok(covered)
     }
 
-    /// Looks up which windows the application counted itself, where a proxy counts beside it.
+    /// Looks up which windows the application counted itself, where a proxy also counts.
     fn read_preferred(&mut self, reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<(), Failure> {
         let mut counted: BTreeMap<(usize, Side), Vec<Stretch>> = BTreeMap::new();
         for (side, window) in counted_by_application(reader, span, who, &self.marks)? {
@@ -113,7 +114,7 @@ impl Covered {
         Ok(())
     }
 
-    /// How much is covered of the first release and one component; nothing without any window.
+    /// The coverage of one component of the first release; none without any window.
     pub(super) fn coverage(&self, component: Component) -> Coverage {
         self.only_join(component)
             .map(|join| join.coverage().clone())
@@ -148,7 +149,7 @@ impl Covered {
         runs
     }
 
-    /// Which units of so many seconds may be answered by sums, where CPU of some components is divided.
+    /// Which units of `unit_s` seconds sums may answer, where the CPU of some components is divided.
     pub(super) fn classes(&self, components: &[Component], unit_s: u32) -> Classes {
         let mut classes = Classes {
             unit_s,
@@ -179,7 +180,7 @@ impl Covered {
                         class.fails |= fails;
                     }
                 };
-                // Of requests that a proxy carried and its application counted too, some count.
+                // Of requests that a proxy carried and its application counted too, only some count.
                 if is_requests && component == Component::Application && self.both.contains(&release) {
                     note(mark.run, true, true);
                 } else {
@@ -196,12 +197,13 @@ impl Covered {
         Some(self.joins.get(&(release, component.code()))?.times_of(window))
     }
 
-    /// Seconds of a piece of time of a component ([`Join::piece_s`]).
+    /// Length of a component's pieces of time in seconds ([`Join::piece_s`]).
     pub(super) fn piece_s(&self, component: Component) -> u32 {
         self.only_join(component).map_or(1, Join::piece_s)
     }
 
-    /// How much counts of requests that a component reported in a window, to divide the CPU of a component; `None`: nothing.
+    /// The share of a window's requests, reported by `reporter`, that divides the CPU of a component; `None` if it is
+    /// zero.
     pub(super) fn share_of_requests(
         &self,
         dividing: Component,
@@ -220,9 +222,9 @@ impl Covered {
         (share > 0.0).then_some(share)
     }
 
-    /// Adds the table `covered` to a `WITH`: of each window with profiles that counts and begins in some times its `ts`,
-    /// `workload_id`, `component`, the distance `half` of its middle, and the `share` that counts. Says whether any counts in
-    /// part only.
+    /// Adds the table `covered` to a `WITH`: for each counting window with profiles that begins in `times` its `ts`,
+    /// `workload_id`, `component`, the offset `half` of its middle, and the `share` that counts. Returns whether any
+    /// counts only in part.
     pub(super) fn push(&self, sql: &mut Sql, component: Option<Component>, times: &[Range<u32>]) -> bool {
         let mut runs: Vec<Distances> = Vec::new();
         for of in COMPONENTS.into_iter().filter(|&of| component.is_none_or(|c| c == of)) {
@@ -245,7 +247,7 @@ impl Covered {
             );
             return false;
         }
-        // They travel as texts, because the engine binds no lists.
+        // Passed as text, because the engine cannot bind lists.
         let column = |of: fn(&Distances) -> String| runs.iter().map(of).collect::<Vec<_>>().join(",");
         let columns: [(&str, &str, String); 7] = [
             ("workload_id", "UBIGINT", column(|run| run.workload.to_string())),
@@ -274,7 +276,7 @@ impl Covered {
     }
 }
 
-/// Windows of one workload and component at equal distances, of one length and share.
+/// Windows of one workload and component at equal distances, with the same length and share.
 struct Distances {
     workload: u64,
     component: u8,
@@ -298,7 +300,7 @@ impl Distances {
         }
     }
 
-    /// Takes a window in that continues them.
+    /// Adds a window that continues the series.
     fn takes(&mut self, run: &Run, component: u8, share: f64) -> bool {
         let window = run.first;
         let every = window.start_s.saturating_sub(self.last);
@@ -312,7 +314,7 @@ impl Distances {
     }
 }
 
-/// Hands over the windows of a run with the share of each that counts: as one where all of them count alike.
+/// Passes the windows of a run on with the share of each that counts: as one run if all of them count alike.
 fn each_share(join: &Join, run: Run, mut each: impl FnMut(Run, f64)) {
     let share = join.share(&run.whole());
     if share == 0.0 || share == 1.0 {
@@ -323,16 +325,16 @@ fn each_share(join: &Join, run: Run, mut each: impl FnMut(Run, f64)) {
     }
 }
 
-/// Of the windows that begin in a unit.
+/// About the windows that begin in a unit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Class {
     /// Some count.
     counts: bool,
-    /// Some do not, or not whole.
+    /// Some do not count, or only in part.
     fails: bool,
 }
 
-/// What counts of units of time: sums answer for those that count whole; of others that do not count at all, nothing does.
+/// Which units of time count: sums answer for those in which everything counts; where nothing counts, nothing is read.
 pub(super) struct Classes {
     unit_s: u32,
     /// By release and component of the CPU, then by start.
@@ -366,7 +368,7 @@ impl Classes {
         obstacles
     }
 
-    /// True when a sum over so many seconds counts.
+    /// True when a sum over `length_s` from `start_s` on counts.
     pub(super) fn counts(&self, release: usize, component: Component, start_s: u32, length_s: u32) -> bool {
         let end_s = start_s.saturating_add(length_s.max(self.unit_s));
         let units = self.by.get(&(release, component.code()));
@@ -374,8 +376,8 @@ impl Classes {
     }
 }
 
-/// Adds what rows say as their start, in statements that join `covered` as `c`: that of the step in which the middle of the window
-/// lies.
+/// Adds the start that rows get, in statements that join `covered` as `c`: the start of the step that contains the
+/// middle of the window.
 pub(super) fn push_start_of_step(sql: &mut Sql, step: Step) {
     match step {
         Step::Window | Step::Range => sql.start_of_step("s.ts", step),
@@ -383,11 +385,11 @@ pub(super) fn push_start_of_step(sql: &mut Sql, step: Step) {
     };
 }
 
-/// The join with `covered`, in statements about samples `s` of series `d`.
+/// The join with `covered`, in statements over samples `s` of series `d`.
 pub(super) const JOIN_COVERED: &str =
     " JOIN covered c ON c.ts = s.ts AND c.workload_id = d.workload_id AND c.component = d.component";
 
-/// The sum of the parts of values that count.
+/// The sum of the shares of values that count.
 pub(super) const SUM_OF_PARTS: &str =
     "CAST(least(round(sum(CAST(s.value AS DOUBLE) * c.share)), 9223372036854774784) AS BIGINT)";
 

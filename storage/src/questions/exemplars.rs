@@ -1,10 +1,10 @@
-//! Samples that say which request they worked for: by trace, by span, or by whose they are.
+//! Samples that say which request they worked for, selected by trace, by span, or by process.
 //!
-//! Guarantees: the number and the sum of all that were found are exact, whatever the limit of rows; names and identifiers
+//! Guarantees: the count and the sum of everything found are exact, whatever the limit on rows; names and identifiers
 //! that come from outside are bound.
 //!
-//! Wrong on purpose: a window keeps so many of a series and no more (`max_exemplars_per_profile` of the collector), so what
-//! is found is a part of what a trace used; what was left out is counted where it was.
+//! Wrong on purpose: a window keeps a limited number per series (`max_exemplars_per_profile` of the collector), so what
+//! is found is only part of what a trace used; the rest was counted when it was left out.
 
 use emberline_model::{Component, Exemplar, Side, Workload};
 
@@ -25,17 +25,17 @@ use crate::{
 /// Which exemplars; every condition must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExemplarQuery {
-    /// What is measured; any type when not given.
+    /// What is measured; any type if absent.
     pub profile_type: Option<String>,
     /// Whose.
     pub filters: Vec<LabelFilter>,
-    /// Of one of these traces; any when empty.
+    /// In one of these traces; any when empty.
     pub trace_ids: Vec<[u8; 16]>,
-    /// Of one of these spans; any when empty.
+    /// In one of these spans; any when empty.
     pub span_ids: Vec<u64>,
     /// Most rows, oldest first.
     pub limit: u32,
-    /// When; by the window they lie in.
+    /// When; by the start of the exemplar's window.
     pub range: Range,
 }
 
@@ -53,14 +53,14 @@ impl ExemplarQuery {
     }
 }
 
-/// An exemplar with everything that is known of it.
+/// An exemplar with everything that is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExemplarRow {
-    /// When it was taken, nanoseconds since the Unix epoch; the start of its profile where the sender did not say.
+    /// When it was taken, nanoseconds since the Unix epoch; the start of its profile if the sender did not say.
     pub unix_ns: i64,
     /// Whose it is.
     pub workload: Workload,
-    /// Whose process.
+    /// Which component's process.
     pub component: Component,
     /// What is measured.
     pub profile_type: String,
@@ -83,7 +83,7 @@ pub struct ExemplarRow {
 pub struct Exemplars {
     /// Oldest first, up to the limit.
     pub rows: Vec<ExemplarRow>,
-    /// How many there are without the limit.
+    /// How many there are regardless of the limit.
     pub found: u64,
     /// Sum of the values of all of them.
     pub value: i64,
@@ -96,7 +96,7 @@ fn trace_halves(trace_id: &[u8; 16]) -> (u64, u64) {
     ((whole >> 64) as u64, whole as u64)
 }
 
-/// Adds the tables, and the conditions that are not about traces and spans.
+/// Adds the tables, and the conditions other than traces and spans.
 fn push_selected(sql: &mut Sql, span: &Span, query: &ExemplarQuery) {
     sql.hours(Kind::Exemplars, span);
     sql.push(" e JOIN series d ON d.series_id = e.series_id JOIN label_sets l ON l.label_set = e.label_set WHERE ");
@@ -106,7 +106,7 @@ fn push_selected(sql: &mut Sql, span: &Span, query: &ExemplarQuery) {
     push_filters(sql, &query.filters, true);
 }
 
-/// The statement that answers a question; there must be an hour at least.
+/// The statement that answers a question; the span must contain at least one hour.
 fn statement(span: &Span, query: &ExemplarQuery) -> Sql {
     let mut sql = Sql::new(concat!(
         "SELECT e.at_ns, d.namespace, d.service, d.version, d.instance, d.component, d.profile_type, l.side, l.route,
@@ -134,7 +134,7 @@ fn statement(span: &Span, query: &ExemplarQuery) -> Sql {
         }
         sql.push(")");
     }
-    // Everything a row shows, so that the order does not depend on the engine.
+    // Every value that a row shows, so that the order does not depend on the engine.
     sql.push(" ORDER BY e.at_ns, e.trace_high, e.trace_low, e.span_id, e.series_id, e.stack_id, e.label_set, e.value");
     sql.push(" LIMIT ").bind(query.limit.max(1));
     sql

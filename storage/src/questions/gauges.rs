@@ -1,11 +1,11 @@
-//! Gauges: what is there at a moment (memory in use, goroutines) is averaged over time and added up over instances.
+//! Gauges: a value at a moment (memory in use, goroutines) is averaged over time and added up over instances.
 //!
-//! Guarantee: each series stands for the time from its first window to one interval after its last, where its interval is
-//! the distance of its own windows; so it does not matter how often a process reports, whether two report at the same
-//! moments, or how many generations of instances lie in a range. Wrong on purpose: a series that reported once stands
-//! for as long as others wait between two reports, or for the whole range when nobody reported twice. Of hours whose
-//! samples are not kept the roll-up says the sums over all instances of a release, and in how many windows its most
-//! frequent stack was seen: instances that report at different moments count too little there.
+//! Guarantee: each series stands for the time from its first window to one interval after its last, where its interval
+//! is the distance between its own windows; so it does not matter how often a process reports, whether two report at
+//! the same moments, or how many generations of instances are in a range. Wrong on purpose: a series that reported once
+//! stands for as long as others wait between two reports, or for the whole range if nobody reported twice. For hours
+//! whose samples are no longer kept, the roll-up has the sums over all instances of a release, and in how many windows
+//! its most frequent stack was seen: there, instances that report at different moments count too little.
 
 use emberline_model::time::WINDOW_SECONDS;
 
@@ -15,14 +15,14 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// What a mean is made from: single windows, as long as they are kept.
+/// What a mean is computed from: single windows, as far back as they are kept.
 pub(super) const GRAIN: Grain = Grain::Anything;
 
 /// When a series had values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Life {
     series: u64,
-    /// Moments of which there are rows: windows, or hours that were rolled up.
+    /// Moments with rows: windows, or rolled-up hours.
     reports: u64,
     /// Windows that these stand for.
     windows: u64,
@@ -30,13 +30,13 @@ struct Life {
     last_s: u32,
 }
 
-/// What the values of each series are multiplied with before they are added up.
+/// Factors for the values of each series, applied before they are added up.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Weights(Vec<(u64, f64)>);
 
 impl Weights {
-    /// Adds ` JOIN ... w ON w.series_id = s.series_id`, which has a column `weight`. They travel as texts, because the
-    /// engine binds no lists.
+    /// Adds ` JOIN ... w ON w.series_id = s.series_id`, with a column `weight`. They are passed as text, because the
+    /// engine cannot bind lists.
     pub(super) fn join(&self, sql: &mut Sql) {
         let series: Vec<String> = self.0.iter().map(|(series, _)| series.to_string()).collect();
         let weights: Vec<String> = self.0.iter().map(|(_, weight)| format!("{weight:e}")).collect();
@@ -47,7 +47,7 @@ impl Weights {
             .push(", ',') AS DOUBLE[])) AS weight) w ON w.series_id = s.series_id");
     }
 
-    /// Weights for rows of so many pieces of a range, whose mean is what the range's would be in one row.
+    /// Weights for the rows of a range divided into `pieces`: the mean of these rows is what a single row would have.
     pub(super) fn for_pieces(mut self, pieces: usize) -> Weights {
         self.0.iter_mut().for_each(|(_, weight)| *weight *= pieces as f64);
         self
@@ -62,8 +62,8 @@ impl Weights {
 /// The sum of weighted values, as a whole number.
 pub(super) const MEAN: &str = "CAST(least(round(sum(s.value * w.weight)), 9223372036854774784) AS BIGINT)";
 
-/// Adds the moments at which series had values, as `series_id`, `ts`, and how many `windows` these stand for. `select` adds
-/// the series that are meant.
+/// Adds the moments at which series had values, as `series_id` and `ts`, and how many `windows` these stand for.
+/// `select` adds the series in question.
 pub(super) fn push_reports(sql: &mut Sql, span: &Span, select: impl FnOnce(&mut Sql)) {
     sql.push("SELECT r.series_id, r.ts, max(r.windows) AS windows FROM ");
     sql.samples(span, GRAIN).push(" r WHERE r.series_id IN (");
@@ -71,7 +71,7 @@ pub(super) fn push_reports(sql: &mut Sql, span: &Span, select: impl FnOnce(&mut 
     sql.push(") GROUP BY 1, 2");
 }
 
-/// Looks up when each series had values; `select` adds the series that are meant to a statement.
+/// Looks up when each series had values; `select` adds the series in question to a statement.
 pub(super) fn weights(reader: &Reader<'_>, span: &Span, select: impl FnOnce(&mut Sql)) -> Result<Weights, Failure> {
     let mut lives = Vec::new();
     let mut sql = Sql::new(
@@ -94,7 +94,7 @@ pub(super) fn weights(reader: &Reader<'_>, span: &Span, select: impl FnOnce(&mut
     Ok(weigh(&lives))
 }
 
-/// The share of a series in the time that all cover, divided by its number of windows.
+/// A series' share of the time that all cover together, divided by its number of windows.
 fn weigh(lives: &[Life]) -> Weights {
     let interval = |life: &Life| match life.reports {
         0 | 1 if life.windows > life.reports => Some(HOUR_S as f64),
@@ -109,7 +109,7 @@ fn weigh(lives: &[Life]) -> Weights {
     let covered_by = |life: &Life| -> (f64, f64) {
         match interval(life).or(usual) {
             Some(interval) => (f64::from(life.first_s), f64::from(life.last_s) + interval),
-            // Nobody reported twice: all of them were there all the time, as far as is known.
+            // Nobody reported twice: as far as is known, all of them were there all the time.
             None => (f64::from(begin), f64::from(end) + f64::from(WINDOW_SECONDS)),
         }
     };
@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    /// What series of constant values make together.
+    /// The total of series with constant values.
     fn mean(lives: &[(Life, f64)]) -> f64 {
         let weights = weigh(&lives.iter().map(|l| l.0).collect::<Vec<_>>());
         let sum = |((life, value), (_, weight)): (&(Life, f64), &(u64, f64))| life.windows as f64 * value * weight;
@@ -163,9 +163,9 @@ mod tests {
         close(&[(life(1, 360, 0, 3590), 5.0), (life(2, 60, 0, 3540), 7.0)], 12.0);
         // Both report every 60 s, at different moments.
         close(&[(life(1, 60, 0, 3540), 5.0), (life(2, 60, 30, 3570), 7.0)], 12.0);
-        // One instance takes the place of another half-way.
+        // One instance replaces another halfway through.
         close(&[(life(1, 180, 0, 1790), 5.0), (life(2, 180, 1800, 3590), 5.0)], 5.0);
-        // Three files that were sent once each.
+        // Three files, each sent once.
         close(
             &[
                 (life(1, 1, 0, 0), 5.0),
@@ -174,9 +174,9 @@ mod tests {
             ],
             18.0,
         );
-        // One that was seen once among others.
+        // One that was seen once, among others.
         close(&[(life(1, 100, 0, 990), 5.0), (life(2, 1, 500, 500), 100.0)], 6.0);
-        // An hour that was rolled up, and the one after it, which was not.
+        // An hour that was rolled up, and the next one, which was not.
         let rolled_up = Life {
             reports: 1,
             windows: 360,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     proptest! {
-        /// However series lie, each weight is a share, and a value that all had all the time is not exceeded.
+        /// Whatever the series, each weight is a share, and a value that all of them had all the time is not exceeded.
         #[test]
         fn weights_are_shares(lives in prop::collection::vec((1u64..400, 0u32..100_000, 0u32..100_000), 1..20)) {
             let lives: Vec<Life> = lives.iter().enumerate().map(|(at, &(windows, first, length))| {

@@ -1,7 +1,7 @@
-//! How the totals of profiles are spread in each step of time: many small ones, or few large ones?
+//! How the totals of profiles are distributed in each step of time: many small ones, or few large ones?
 //!
-//! Guarantees: what is counted is a window of a process, with the sum of its selected samples; buckets are the same for
-//! all questions, so that two heat maps compare: four for each doubling (a value lies within 19 % of its bucket's
+//! Guarantees: the unit counted is a window of a process, with the sum of its selected samples; buckets are the same
+//! for all questions, so that heat maps can be compared: four for each doubling (a value is within 19 % of its bucket's
 //! lower bound). A window without selected samples is not counted.
 
 use crate::hot::saturated::saturated_i64;
@@ -19,10 +19,10 @@ use crate::{
 
 /// Buckets per doubling of the value.
 const PER_DOUBLING: f64 = 4.0;
-/// The bucket of nothing.
+/// The bucket for zero.
 const ZERO: i16 = -1;
 
-/// A cell of a heat map: at least one window has its total here.
+/// A cell of a heat map: at least one window has its total in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeatCell {
     /// Start of the step, seconds since the Unix epoch.
@@ -36,7 +36,7 @@ pub struct HeatCell {
 }
 
 impl HeatCell {
-    /// The smallest value that lies in a bucket.
+    /// The smallest value in a bucket.
     pub fn lower_bound(bucket: i16) -> f64 {
         match bucket {
             ZERO => 0.0,
@@ -64,10 +64,10 @@ fn statement(span: &Span, query: &SelectedQuery) -> Sql {
     sql
 }
 
-/// How the totals of windows of processes are spread in each step of a selection.
+/// How the totals of windows of processes are distributed in each step of a selection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeatMapQuery {
-    /// The selection; its labels and stacks are passed over.
+    /// The selection; its labels and stacks are ignored.
     pub selected: SelectedQuery,
 }
 
@@ -83,8 +83,8 @@ impl Question for HeatMapQuery {
     }
 }
 
-/// Answers with the cells that are not empty, sorted by time and bucket. Of the question counts who, what, when and the
-/// step.
+/// Returns the non-empty cells, sorted by time and bucket. Only the profile type, filters, range and step of the query
+/// are used.
 fn heat_map(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<Vec<HeatCell>, Failure> {
     query.check()?;
     let mut cells = Vec::new();
@@ -96,7 +96,7 @@ fn heat_map(reader: &Reader<'_>, span: &Span, query: &SelectedQuery) -> Result<V
         let (windows, value) = (columns.u64(2)?, columns.i64(3)?);
         cells.extend((0..columns.rows()).map(|row| HeatCell {
             start_s: i64::from(start[row]),
-            // 64 doublings are all there are.
+            // There are only 64 doublings.
             bucket: i16::try_from(bucket[row]).unwrap_or(i16::MAX),
             windows: windows[row],
             value: value[row],

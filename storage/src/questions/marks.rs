@@ -1,7 +1,8 @@
-//! Which windows there are, and which signals each had: runs of windows, whether they are kept as runs or one by one.
+//! Which windows there are, and which signals each had: as runs of windows, whether they are stored as runs or one by
+//! one.
 //!
-//! Guarantees: a window is there once for each signal, however often it was reported; of windows of a process that begin
-//! together the longest counts; a window of an hour whose samples are gone had no profiles.
+//! Guarantees: a window is there once for each signal, however often it was reported; of a process's windows that begin
+//! together, the longest counts; a window of an hour whose samples are gone had no profiles.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -21,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) component: u8,
-    /// Of a workload.
+    /// The windows of one workload.
     pub(super) run: Run,
 }
 
@@ -30,13 +31,13 @@ impl Mark {
         (self.run.first.instance, self.component)
     }
 
-    /// Start among windows of one length.
+    /// Position among windows of one length.
     fn phase(&self) -> (u32, u32) {
         let Stretch { start_s, length_s, .. } = self.run.first;
         (length_s, start_s % length_s.max(1))
     }
 
-    /// Takes in what overlaps with it or follows.
+    /// Absorbs a mark that overlaps with it or follows it.
     fn takes(&mut self, next: &Mark) -> bool {
         let end_s = u64::from(self.run.first.start_s) + u64::from(self.run.whole().length_s);
         let (start_s, length_s) = (next.run.first.start_s, next.run.first.length_s);
@@ -52,7 +53,7 @@ impl Mark {
     }
 }
 
-/// Every window once: of windows of a process that begin together the longest.
+/// Every window once: of a process's windows that begin together, the longest.
 fn joined(mut marks: Vec<Mark>) -> Vec<Mark> {
     marks.sort_unstable_by_key(|mark| (mark.process(), mark.phase(), mark.run.first.start_s));
     let mut joined: Vec<Mark> = Vec::new();
@@ -66,11 +67,11 @@ fn joined(mut marks: Vec<Mark>) -> Vec<Mark> {
     of_process.flat_map(told_apart).collect()
 }
 
-/// The same of one process, whose windows may have different lengths.
+/// The same for one process, whose windows may have different lengths.
 fn told_apart(marks: &[Mark]) -> Vec<Mark> {
     let mut by_start = marks.to_vec();
     by_start.sort_unstable_by_key(|mark| mark.run.first.start_s);
-    // The last start of each length so far: a long run may reach over several short ones.
+    // The last start of each length so far: a long run may extend over several short ones.
     let mut last_starts: BTreeMap<u32, u32> = BTreeMap::new();
     let overlap = by_start.iter().any(|mark| {
         let (length_s, start_s) = (mark.phase().0, mark.run.first.start_s);
@@ -113,7 +114,7 @@ fn told_apart(marks: &[Mark]) -> Vec<Mark> {
 
 /// Marks of all windows of some workloads in a span.
 pub(super) struct Marks {
-    /// Of which releases they are.
+    /// Their releases.
     pub(super) releases: Vec<Release>,
     /// Index into `releases`, by workload.
     of: IdMap<usize>,
@@ -126,7 +127,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Reads them; `profile_type` is what a window must have had to count as profiled.
+    /// Reads the marks; `profile_type` is the type that a window must have had to count as profiled.
     pub(super) fn read(
         reader: &Reader<'_>,
         span: &Span,
@@ -216,7 +217,7 @@ impl Marks {
         Ok(())
     }
 
-    /// Which of the releases a workload is an instance of.
+    /// The release that a workload is an instance of.
     pub(super) fn release_of(&self, workload: u64) -> Option<usize> {
         self.of.get(&workload).copied()
     }
@@ -232,7 +233,7 @@ impl Marks {
         by_release
     }
 
-    /// How long the requests of windows cover that begin in some times.
+    /// The lengths of windows with requests that begin in `times`.
     pub(super) fn lengths(&self, times: &[Range<u32>]) -> Lengths {
         let mut lengths = Vec::new();
         for mark in &self.requests {
@@ -256,7 +257,7 @@ impl Marks {
 pub(super) struct Lengths(Vec<(u64, u8, u32, u32)>);
 
 impl Lengths {
-    /// How long the requests of a window cover; 0 for a window that is not known.
+    /// The time that the requests of a window cover; 0 for an unknown window.
     pub(super) fn of(&self, workload: u64, component: u8, ts: u32) -> u32 {
         let behind = self
             .0
@@ -268,12 +269,12 @@ impl Lengths {
     }
 }
 
-/// Different starts of windows.
+/// Distinct starts of windows.
 #[derive(Debug, Default)]
 pub(super) struct Starts(Vec<Mark>);
 
 impl Starts {
-    /// Adds those of windows of any process.
+    /// Adds the starts of a run of any process.
     pub(super) fn add(&mut self, run: &Run) {
         let mut run = *run;
         run.first.instance = 0;
@@ -307,7 +308,7 @@ mod tests {
                 windows,
             },
         };
-        // 202 begins windows of both lengths.
+        // Windows of both lengths begin at 202.
         let told = joined(vec![mark(172, 10, 4), mark(23, 60, 1), mark(22, 60, 4)]);
         let starts: Vec<u32> = told
             .iter()
@@ -318,7 +319,8 @@ mod tests {
     }
 
     proptest! {
-        /// However windows are told, one by one or in runs that overlap, each start is there once, and its longest window counts.
+        /// Whether windows come one by one or in overlapping runs, each start is there once, and its longest window
+        /// counts.
         #[test]
         fn windows_are_told_once(
             runs in prop::collection::vec((0u64..2, 0u32..200, prop_oneof![Just(10u32), Just(15), Just(60)], 1u32..9), 0..9),

@@ -15,11 +15,11 @@ use crate::{
     readers::Failure,
 };
 
-/// What is remembered of a process, and what a row of it takes with its names, in bytes.
+/// Memory for a process, and for a row of it with its names, in bytes.
 const PROCESS_BYTES: usize = 96;
 const ROW_BYTES: usize = 512;
 
-/// What is open in the last window with requests of each process, counted once as [`RequestQuery`] counts.
+/// What is open in the last window with requests of each process, counted once, as for [`RequestQuery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenQuery {
     /// Who reports it.
@@ -37,9 +37,9 @@ pub struct OpenRow {
     pub side: Side,
     /// The peer release, if it identified itself.
     pub peer: Option<Release>,
-    /// Whom the caller meant to reach, by the name it uses; empty when it did not say.
+    /// The target as named by the caller; empty if it gave none.
     pub destination: String,
-    /// How many; above 0.
+    /// How many; greater than 0.
     pub open: u64,
 }
 

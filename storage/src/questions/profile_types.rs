@@ -32,7 +32,7 @@ impl Question for ProfileTypesQuery {
     }
 }
 
-/// Profile types of workloads that reported windows in a span, sorted. A type that a workload stopped sending is still
+/// Profile types of workloads that reported windows in a span, sorted. A type that a workload no longer sends is still
 /// listed for it.
 fn profile_types(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<Vec<String>, Failure> {
     let mut types = Vec::new();

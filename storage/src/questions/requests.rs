@@ -34,35 +34,35 @@ use once::{Once, both_count};
 
 /// Which requests to add up.
 ///
-/// No request counts twice: where an application and the proxy beside it both report a side of the same time, the
-/// application's report is used, unless `component` asks for one of them. A proxy stands beside the application of its
-/// own instance; where no instance has both, because SDKs name theirs otherwise, beside that of its release.
+/// No request counts twice: where an application and its proxy both report a side of the same time, the application's
+/// report is used, unless `component` asks for one of them. A proxy belongs to the application of its own instance;
+/// where no instance has both, because SDKs use other instance names, to that of its release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestQuery {
     /// Who reports them.
     pub who: WorkloadFilter,
     /// Whose report.
     pub component: Option<Component>,
-    /// The end that reports. `None`: both, in rows of their own.
+    /// The end that reports. `None`: both, in separate rows.
     pub side: Option<Side>,
     /// Only this route.
     pub route: Option<String>,
     /// Only requests from (server side) or to (client side) this release.
     pub source: Option<Release>,
-    /// Only those that divide some CPU.
+    /// Only those that divide certain CPU.
     pub dividing: Option<Dividing>,
     /// Which windows share their rows.
     pub step: Step,
-    /// Rows of their own for each instance.
+    /// Separate rows for each instance.
     pub by_instance: bool,
-    /// Rows of their own for the windows of these instances that begin before a second: while they warm up.
+    /// Separate rows for windows of these instances that begin before the given second: while they warm up.
     pub warm_until_s: BTreeMap<String, i64>,
     /// When.
     pub range: Range,
 }
 
-/// CPU that requests are to divide: of time that both signals cover. A proxy's CPU is divided by what the proxy itself
-/// reports, an application's by what anybody does.
+/// CPU that requests are to divide: that of the time covered by both signals. A proxy's CPU is divided by what the
+/// proxy itself reports, an application's by requests reported by either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dividing {
     /// Whose.
@@ -82,7 +82,7 @@ impl Dividing {
 }
 
 impl RequestQuery {
-    /// True when sums over processes and steps are all that is asked for.
+    /// True when the question only needs sums over processes and steps.
     fn takes_sums(&self) -> bool {
         !self.by_instance && self.who.instance.is_none() && self.warm_until_s.is_empty()
     }
@@ -104,7 +104,7 @@ impl RequestQuery {
     }
 }
 
-/// Requests that agree in everything but their duration.
+/// Requests that agree in everything except their duration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestRow {
     /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are added up.
@@ -113,7 +113,7 @@ pub struct RequestRow {
     pub reporter: Release,
     /// Which instance; empty when all are added up.
     pub instance: String,
-    /// True for windows of instances that were warming up, as the question says.
+    /// True for windows of instances that were warming up, as defined by the question.
     pub warming: bool,
     /// Whose report it is.
     pub component: Component,
@@ -125,9 +125,9 @@ pub struct RequestRow {
     pub peer: Option<Release>,
     /// HTTP method; empty where there is none.
     pub method: String,
-    /// Whom the caller meant to reach, by the name it uses; empty when it did not say.
+    /// The target as named by the caller; empty if it gave none.
     pub destination: String,
-    /// The name of a [`Protocol`](emberline_model::protocol::Protocol), or that of what others report.
+    /// The name of a [`Protocol`](emberline_model::protocol::Protocol), or whatever another reporter calls it.
     pub protocol: String,
     /// HTTP status; for gRPC the `grpc-status`; 0 when no response came.
     pub status: u16,
@@ -135,27 +135,27 @@ pub struct RequestRow {
     pub error: bool,
     /// One entry per request; see [`RequestRow::latency`].
     pub duration: Histogram,
-    /// How many of them count: those of windows that are covered in part count in part. All of them where nothing is
-    /// to be divided.
+    /// How many of them count: requests of partly covered windows count in part. All of them where nothing is to be
+    /// divided.
     pub counted: f64,
-    /// How long all of them together went on beyond their latency, in seconds.
+    /// Total time for which they continued beyond their latency, in seconds.
     pub streaming_s: f64,
     /// Body bytes received from the caller.
     pub request_bytes: u64,
     /// Body bytes sent to the caller.
     pub response_bytes: u64,
-    /// Streams and connections open at the end of the window. Of one window and instance: added up over several of
-    /// them it says nothing.
+    /// Streams and connections open at the end of the window. Only meaningful for a single window and instance: added
+    /// up, it says nothing.
     pub open: u64,
 }
 
 impl RequestRow {
-    /// True for requests that their callers gave up: they count, and have no latency.
+    /// True for requests that their callers gave up on: they count, but have no latency.
     pub fn is_given_up(&self) -> bool {
         StatusKind::of_name(&self.protocol).is_given_up(self.status)
     }
 
-    /// Latencies; `None` for requests that were given up.
+    /// Latencies; `None` for requests that were given up on.
     pub fn latency(&self) -> Option<&Histogram> {
         (!self.is_given_up()).then_some(&self.duration)
     }
@@ -188,8 +188,8 @@ struct Sums {
     open: u64,
 }
 
-/// What a row takes with its names while it becomes a part of an answer, in bytes: for a moment it is there twice. Measured with the
-/// allocator's profile of tens of thousands of rows. Its buckets are counted as they come.
+/// Memory of a row with its names while it becomes part of an answer, in bytes: for a moment there are two copies.
+/// Measured with the allocator's profile of tens of thousands of rows. Its buckets are counted as they come.
 const ROW_BYTES: usize = 3072;
 
 impl Question for RequestQuery {
@@ -213,7 +213,7 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
         Some(of) => Some(Covered::read(reader, span, &query.who, &of.profile_type, Per::Request)?),
         None => None,
     };
-    // Boxed, because a table that grows holds the old one and an emptier new one.
+    // Boxed, because a growing table is in memory twice, the new one with empty slots.
     let mut added: HashMap<Box<Key>, Box<Sums>> = HashMap::new();
     each(reader, span, query, covered.as_ref(), |columns, row, counts| {
         let duration = duration(columns, row)?;
@@ -265,10 +265,10 @@ pub(crate) fn requests(reader: &Reader<'_>, span: &Span, query: &RequestQuery) -
     Ok(rows.collect())
 }
 
-/// What a row counts for.
+/// How a row counts.
 pub(super) struct Counts {
-    /// Its window; without a length where nobody has to know it, and for a sum over several windows, which lies where their
-    /// middles do.
+    /// Its window; without a length if nobody needs to know it. For a sum over several windows, a point among their
+    /// middles.
     pub(super) window: Stretch,
     pub(super) side: Side,
     /// How much of it counts, above 0.
@@ -281,11 +281,11 @@ enum Which<'a> {
     All,
     /// Those that divide the CPU of a component.
     Covered(&'a Covered, Component, Classes),
-    /// Those of proxies where no application counted the same.
+    /// Proxies' rows only where no application counted the same.
     Once(Box<Once>),
 }
 
-/// Hands over every row that counts.
+/// Passes on every row that counts.
 pub(super) fn each(
     reader: &Reader<'_>,
     span: &Span,
@@ -317,7 +317,7 @@ pub(super) fn each(
     let lengths = match (&which, query.step) {
         (Which::Covered(covered, ..), _) => covered.marks.lengths(&alone),
         (Which::Once(once), _) => once.marks.lengths(&alone),
-        // A step has the windows whose middle lies in it.
+        // A step has the windows whose middle is in it.
         (Which::All, Step::Seconds(_)) if !alone.is_empty() => {
             Marks::read(reader, span, &query.who, "")?.lengths(&alone)
         }
@@ -328,7 +328,7 @@ pub(super) fn each(
         let (reporter, sides) = (columns.u8(5)?, columns.u8(6)?);
         let (piece, unit) = (columns.u32(27)?, columns.u32(28)?);
         for row in 0..columns.rows() {
-            // Rows have a side since they are written from the noun; another code would be damage.
+            // Rows have had a side ever since they were written; any other code is damage.
             let Some(side) = Side::from_code(u32::from(sides[row])) else {
                 continue;
             };
@@ -385,13 +385,13 @@ fn statement(span: &Span, cut: &Cut, query: &RequestQuery, reporter: Option<Comp
     sql
 }
 
-/// How many requests a row holds.
+/// Number of requests in a row.
 pub(super) fn count(columns: &Columns<'_>, row: usize) -> Result<u64, Failure> {
     let counts = columns.list(20)?.u64(row)?;
     Ok(counts.into_iter().fold(columns.u64(15)?[row], u64::saturating_add))
 }
 
-/// Durations of a row.
+/// Durations in a row.
 pub(super) fn duration(columns: &Columns<'_>, row: usize) -> Result<Histogram, Failure> {
     let (zero_count, sum, min, max) = (columns.u64(15)?, columns.f64(16)?, columns.f64(17)?, columns.f64(18)?);
     let (bucket, n) = (columns.list(19)?, columns.list(20)?);
@@ -405,7 +405,7 @@ pub(super) fn duration(columns: &Columns<'_>, row: usize) -> Result<Histogram, F
     ))
 }
 
-/// True for a row of requests that their callers gave up: they count, and have no latency.
+/// True for a row of requests that their callers gave up on: they count, but have no latency.
 pub(super) fn given_up(columns: &Columns<'_>, row: usize) -> Result<bool, Failure> {
     Ok(StatusKind::of_name(&columns.text(12)?.string(row)).is_given_up(columns.u16(13)?[row]))
 }

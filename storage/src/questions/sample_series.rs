@@ -10,12 +10,12 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// All samples of one series that have the same labels.
+/// All samples of one series with the same labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleSeries {
-    /// Who; without an instance for hours of which only the sums over all of them are kept.
+    /// Who; without an instance for hours of which only sums over all instances are kept.
     pub workload: Workload,
-    /// Whose process.
+    /// Which component's process.
     pub component: Component,
     /// What is measured.
     pub profile_type: String,
@@ -67,19 +67,19 @@ impl Question for SampleSeriesQuery {
     }
 }
 
-/// How many different stacks each service had.
+/// How many distinct stacks each service had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackCountsQuery {
     /// When.
     pub range: Range,
 }
 
-/// How many different stacks a service had.
+/// How many distinct stacks a service had.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StackCount {
-    /// Group of services.
+    /// Namespace.
     pub namespace: String,
-    /// Name.
+    /// Service name.
     pub service: String,
     /// Distinct stacks.
     pub stacks: u64,
@@ -147,7 +147,7 @@ fn sample_series(reader: &Reader<'_>, span: &Span) -> Result<Vec<SampleSeries>, 
     Ok(found)
 }
 
-/// Answers how many different stacks each service had.
+/// Answers how many distinct stacks each service had.
 fn stack_counts(reader: &Reader<'_>, span: &Span) -> Result<Vec<StackCount>, Failure> {
     let mut counts = Vec::new();
     if span.is_empty() {

@@ -1,4 +1,4 @@
-//! Where an application and a proxy report the same requests: whose report counts.
+//! Whose report counts where an application and a proxy report the same requests.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// True when applications and proxies of one release both count requests.
+/// True when applications and proxies of the same release both count requests.
 pub(super) fn both_count(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<bool, Failure> {
     let mut sql = Sql::new("SELECT 1::UBIGINT FROM series d WHERE d.profile_type = ");
     sql.bind(SERIES_REQUESTS.to_owned());
@@ -23,11 +23,11 @@ pub(super) fn both_count(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<bo
     sql.finds_any(reader)
 }
 
-/// Beside whom proxies stand, and when that one counted itself.
+/// Which applications proxies belong to, and when those counted requests themselves.
 pub(super) struct Once {
     pub(super) marks: Marks,
     by_application: HashMap<(Beside, Side), Times>,
-    /// Releases of which no instance has both an application and a proxy that count.
+    /// Releases without any instance that has both an application and a proxy that count.
     whole: HashSet<usize>,
 }
 
