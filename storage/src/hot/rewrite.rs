@@ -56,7 +56,7 @@ impl From<Failure> for Problem {
     }
 }
 
-/// What rewrites, and for whom.
+/// Rewrites parts of a store.
 pub(super) struct Rewriter<'a> {
     pub(super) shared: &'a Shared,
     /// Part of the names of files being written; must differ from a concurrent seal's.

@@ -1,4 +1,4 @@
-//! Sums of samples selected by their labels, and grouped by them: what series, merges and selectors ask.
+//! Sums of samples selected and grouped by labels: the basis of series, merges and selectors.
 //!
 //! Guarantee: names and values of labels that come from outside are bound; the text of the statement depends on which
 //! labels are named and on how many values there are, never on a value.
@@ -26,7 +26,7 @@ use crate::{
 /// A label that samples are stored with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Label {
-    /// Group of services.
+    /// Namespace of the service.
     Namespace,
     /// Name of the service.
     Service,
@@ -54,7 +54,7 @@ impl Label {
         Label::Route,
     ];
 
-    /// As selectors and answers name it.
+    /// The name used by selectors and answers.
     pub fn name(self) -> &'static str {
         match self {
             Label::Namespace => "namespace",
@@ -67,7 +67,7 @@ impl Label {
         }
     }
 
-    /// True for labels of a sample, false for those of the process it was taken in.
+    /// True for labels of a sample, false for those of its process.
     fn is_of_sample(self) -> bool {
         matches!(self, Label::Side | Label::Route)
     }
@@ -93,11 +93,11 @@ pub struct LabelFilter {
     pub label: Label,
     /// Its values.
     pub values: Vec<String>,
-    /// Selects what has none of the values instead of one of them.
+    /// Selects what has none of the values, instead of one of them.
     pub negated: bool,
 }
 
-/// At most so many values in all filters of a question; more are refused.
+/// The most values in all filters of a question together; more are refused.
 pub const MAX_SELECTED_VALUES: usize = 10_000;
 
 /// Which samples to add up, and into which rows.
@@ -107,14 +107,14 @@ pub struct SelectedQuery {
     pub profile_type: String,
     /// Whose samples.
     pub filters: Vec<LabelFilter>,
-    /// Rows of their own for each combination of values of these.
+    /// Separate rows for each combination of values of these.
     pub by: Vec<Label>,
-    /// Rows of their own for each step of so many seconds; steps begin at whole multiples, and a window that lies in
+    /// Separate rows for each step of this many seconds; steps begin at whole multiples, and a window that spans
     /// several is spread over them ([`spread`]). 0: one row for all.
     pub step_s: u32,
-    /// Rows of their own for each stack.
+    /// Separate rows for each stack.
     pub by_stack: bool,
-    /// The mean over the time of a row, added up over instances, instead of the sum: what a gauge means.
+    /// The mean over the time of a row, added up over instances, instead of the sum: for gauges.
     pub mean: bool,
     /// Also count the windows, for an average over them; not together with `by_stack`.
     pub count_windows: bool,
@@ -123,7 +123,7 @@ pub struct SelectedQuery {
 }
 
 impl SelectedQuery {
-    /// The sum of all samples of a type in a range; of a gauge the mean.
+    /// The sum of all samples of a type in a range; for a gauge, the mean.
     pub fn new(profile_type: &str, filters: Vec<LabelFilter>, range: Range) -> SelectedQuery {
         SelectedQuery {
             profile_type: profile_type.to_owned(),
@@ -139,7 +139,7 @@ impl SelectedQuery {
 }
 
 impl SelectedQuery {
-    /// Refuses a question that names too much.
+    /// Refuses a question with too many values.
     pub(super) fn check(&self) -> Result<(), QueryError> {
         let values: usize = self.filters.iter().map(|f| f.values.len()).sum();
         if values > MAX_SELECTED_VALUES {
@@ -154,22 +154,22 @@ impl SelectedQuery {
 /// A sum.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SelectedRow {
-    /// Values of the labels asked for, in the order of the question.
+    /// Values of the requested labels, in the order of the question.
     pub labels: Vec<String>,
     /// Start of the step, seconds since the Unix epoch; 0 when all are added up.
     pub start_s: i64,
     /// The stack; 0 when all are added up.
     pub stack_id: u64,
-    /// Sum of values (or mean, when that was asked for), in the unit of the profile type.
+    /// Sum of values (or mean, if requested), in the unit of the profile type.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
-    /// Windows that had such samples. 0 unless they were to be counted. Where an hour is answered from its roll-up, the
-    /// windows of its most frequent stack.
+    /// Windows that had such samples; 0 unless requested. Where an hour is answered from its roll-up, the windows of
+    /// its most frequent stack.
     pub windows: u64,
 }
 
-/// Adds `AND ... [NOT] IN (?, ...)` for the filters that are about a sample, or about its process.
+/// Adds `AND ... [NOT] IN (?, ...)` for the filters on a sample, or on its process.
 pub(super) fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bool) {
     for filter in filters.iter().filter(|f| f.label.is_of_sample() == of_sample) {
         if filter.values.is_empty() {
@@ -191,14 +191,14 @@ pub(super) fn push_filters(sql: &mut Sql, filters: &[LabelFilter], of_sample: bo
     }
 }
 
-/// Adds the series that are meant, as a query.
+/// Adds the series in question, as a query.
 pub(super) fn push_series(sql: &mut Sql, query: &SelectedQuery) {
     sql.push("SELECT d.series_id FROM series d WHERE d.profile_type = ")
         .bind(query.profile_type.clone());
     push_filters(sql, &query.filters, false);
 }
 
-/// Adds ` AND ...` for what is asked of the samples themselves.
+/// Adds ` AND ...` for the conditions on samples themselves.
 pub(super) fn push_sample_filters(sql: &mut Sql, query: &SelectedQuery) {
     if query.filters.iter().any(|filter| filter.label.is_of_sample()) {
         sql.push(" AND s.label_set IN (SELECT l.label_set FROM label_sets l WHERE true");
@@ -207,18 +207,18 @@ pub(super) fn push_sample_filters(sql: &mut Sql, query: &SelectedQuery) {
     }
 }
 
-/// What a row takes until it is a part of an answer, and each of its labels, in bytes.
+/// Memory of a row until it is part of an answer, and of each of its labels, in bytes.
 const ROW_BYTES: usize = 112;
 const LABEL_BYTES: usize = 64;
 
-/// What the values of a series are multiplied with.
+/// Factors for the values of a series.
 #[derive(Clone, Copy)]
 enum Weighing<'a> {
-    /// Nothing: they are added up.
+    /// None: values are added up.
     Sum,
-    /// The mean over all of the time.
+    /// The mean over the whole time.
     Mean(&'a Weights),
-    /// The mean over each step, where each series counts by its windows in it.
+    /// The mean over each step, in which each series counts by its windows.
     MeanOfSteps,
 }
 
@@ -232,17 +232,17 @@ fn push_weights_of_steps(sql: &mut Sql, span: &Span, query: &SelectedQuery) {
         .bind(query.step_s);
 }
 
-/// Windows are counted for what is averaged over them: a row per window, or per hour, first.
+/// Windows are counted where sums are averaged over them: this takes a row per window, or per hour, first.
 fn with_windows(query: &SelectedQuery, weighing: Weighing<'_>) -> bool {
     query.count_windows && !query.by_stack && matches!(weighing, Weighing::Sum)
 }
 
-/// How finely the samples of a question must be told apart.
+/// How fine-grained the samples of a question must be.
 fn grain(query: &SelectedQuery, weighing: Weighing<'_>) -> Grain {
     let by_instance =
         query.by.contains(&Label::Instance) || query.filters.iter().any(|filter| filter.label == Label::Instance);
     let with_windows = with_windows(query, weighing);
-    // Roll-ups of CPU time do not say how many windows they are of.
+    // Roll-ups of CPU time do not say how many windows they cover.
     let windowless = with_windows && query.profile_type == ProfileType::CPU;
     if !matches!(weighing, Weighing::Sum) {
         gauges::GRAIN
@@ -255,7 +255,7 @@ fn grain(query: &SelectedQuery, weighing: Weighing<'_>) -> Grain {
     }
 }
 
-/// The statement that answers a question; there must be an hour at least.
+/// The statement that answers a question; the span must contain at least one hour.
 fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: Weighing<'_>, is_spread: bool) -> Sql {
     let with_windows = with_windows(query, weighing);
     let mut sql = Sql::new("SELECT ");
@@ -267,7 +267,7 @@ fn statement(span: &Span, query: &SelectedQuery, series: &SeriesIn, weighing: We
             .push(" AS UINTEGER) AS start"),
     };
     sql.push(if query.by_stack { ", s.stack_id" } else { ", 0::UBIGINT" });
-    // Names of their own: a grouping by `stack_id` would be one by the column.
+    // A name of its own: grouping by `stack_id` would mean the column.
     sql.push(" AS stack");
     for (at, label) in query.by.iter().enumerate() {
         sql.push(", ").push(label.expression()).push(&format!(" AS label_{at}"));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     proptest! {
-        /// The statement of a question with other values is the same statement.
+        /// Questions that differ only in values have the same statement.
         #[test]
         fn no_value_reaches_the_text_of_a_statement(
             filters in prop::collection::vec(filter(), 0..6),

@@ -6,13 +6,13 @@ use emberline_model::{Component, Release};
 
 use crate::{deletions::ServiceName, questions::sql::Sql};
 
-/// Route that stands for samples that belong to no request.
+/// Stands for the route of samples that belong to no request.
 pub const NO_LABEL: &str = "(none)";
 
-/// Which workloads; what is `None` is not restricted.
+/// Which workloads; `None` does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkloadFilter {
-    /// Group of services.
+    /// Namespace of the service.
     pub namespace: Option<String>,
     /// Name of the service.
     pub service: Option<String>,
@@ -51,7 +51,7 @@ impl WorkloadFilter {
         }
     }
 
-    /// Adds `AND ...` on columns of the table `series`, known as `d`.
+    /// Adds `AND ...` on columns of the table `series`, aliased `d`.
     pub(super) fn push(&self, sql: &mut Sql) {
         sql.and_equals("d.namespace", self.namespace.as_ref())
             .and_equals("d.service", self.service.as_ref())
@@ -71,7 +71,7 @@ impl WorkloadFilter {
     }
 }
 
-/// Adds `AND d.component = ...`, when there is one.
+/// Adds `AND d.component = ...`, if there is a component.
 pub(super) fn push_component(sql: &mut Sql, component: Option<Component>) {
     if let Some(component) = component {
         sql.push(" AND d.component = ").bind(component.code());

@@ -1,12 +1,12 @@
-//! Which series a statement reads. A few are looked up first and named one by one: comparing an identifier with some
-//! numbers costs half of what joining it with another table does, and row groups without them are passed over.
+//! Which series a statement reads. A few are looked up first and listed one by one: comparing an identifier with some
+//! numbers costs half as much as a join with another table, and row groups without them are skipped.
 
 use crate::{
     questions::sql::Sql,
     readers::{Failure, Reader},
 };
 
-/// So many are named one by one; more are joined.
+/// The most that are listed one by one; more are joined.
 const FEW: usize = 64;
 
 /// Series to read.
@@ -42,7 +42,7 @@ impl SeriesIn {
         matches!(self, SeriesIn::Few(ids) if ids.is_empty())
     }
 
-    /// Adds `column IN (...)`; `select` selects the series where they are many.
+    /// Adds `column IN (...)`; `select` selects the series if there are many.
     pub(super) fn push(&self, sql: &mut Sql, column: &str, select: impl FnOnce(&mut Sql)) {
         sql.push(column).push(" IN (");
         match self {

@@ -1,7 +1,7 @@
-//! What each service served, whatever the route, the caller and the release.
+//! What each service served, across routes, callers and releases.
 //!
-//! Guarantee: what is held grows with the services, not with their routes, callers and releases, as rows of
-//! [`RequestQuery`] do.
+//! Guarantee: memory grows with the number of services, not with their routes, callers and releases, as it does for
+//! rows of [`RequestQuery`].
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::{
     readers::Failure,
 };
 
-/// What a service takes with its names here and in an answer, in bytes. Its buckets are counted as they come.
+/// Memory of a service with its names, here and in an answer, in bytes. Its buckets are counted as they come.
 const SERVICE_BYTES: usize = 768;
 
-/// Requests that each service served in a range, counted as [`RequestQuery`] counts them.
+/// Requests that each service served in a range, counted as for [`RequestQuery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServedQuery {
     /// Who served them.
@@ -32,15 +32,15 @@ pub struct ServedQuery {
 /// What a service served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServedRow {
-    /// Group of services.
+    /// Namespace.
     pub namespace: String,
-    /// Name.
+    /// Service name.
     pub service: String,
     /// Requests that failed.
     pub errors: u64,
-    /// Requests that their callers gave up; not among the latencies.
+    /// Requests that their callers gave up on; not among the latencies.
     pub given_up: u64,
-    /// Latencies of all others, in seconds.
+    /// Latencies of all other requests, in seconds.
     pub latency: Histogram,
 }
 

@@ -1,4 +1,4 @@
-//! Which services there are, in which releases, since when.
+//! Which services there are, in which releases, and since when.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -13,22 +13,22 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// Releases that were last seen within so many seconds of each other served together.
+/// Releases last seen within this many seconds of each other served together.
 const TOGETHER_S: i64 = 60;
 
 /// A service and its releases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceInfo {
-    /// Group of services.
+    /// Namespace.
     pub namespace: String,
-    /// Name.
+    /// Service name.
     pub service: String,
-    /// Those that reported windows in the range, the newest first: by when they were first seen, as the store's history has
-    /// it, and by version where that says nothing.
+    /// The releases that reported windows in the range, newest first: by when they were first seen, according to the
+    /// store's history, and by version where that is not enough.
     pub releases: Vec<ReleaseInfo>,
 }
 
-/// A release, as far as it reported windows in the range.
+/// A release that reported windows in the range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseInfo {
     /// Version.
@@ -42,20 +42,20 @@ pub struct ReleaseInfo {
     pub first_window_s: i64,
     /// End of the last window in the range.
     pub last_seen_s: i64,
-    /// Its processes, sorted; of very many only some.
+    /// Its processes, sorted; only some if there are very many.
     pub instances: Vec<String>,
     /// How many there are.
     pub instance_count: usize,
-    /// Of each of these the start of the first window kept, also before the range.
+    /// For each of these, the start of the first window kept, also before the range.
     pub instances_since_s: Vec<i64>,
-    /// Builds of the files its code was loaded from, without shared libraries where there is anything else; those of
-    /// the application when it reports profiles, otherwise those of the proxy.
+    /// Builds of the files its code was loaded from, without shared libraries if there is anything else; those of the
+    /// application if it reports profiles, otherwise those of the proxy.
     pub build_ids: Vec<String>,
     /// Who reports.
     pub components: Vec<Component>,
 }
 
-/// What a release and a process take here and in an answer, with their names, in bytes.
+/// Memory of a release and of a process, here and in an answer, with their names, in bytes.
 const RELEASE_BYTES: usize = 1_024;
 const INSTANCE_BYTES: usize = 384;
 
@@ -68,9 +68,9 @@ struct Found {
     workloads: BTreeSet<u64>,
 }
 
-/// The release that another of the same service is compared with when none is named, among `releases`, the newest first: of
-/// the older ones the newest that still served when the last of them did. A release that was rolled back is not what its
-/// successor replaces.
+/// The release that `candidate` is compared with when none is named, among `releases`, newest first: of the older ones,
+/// the newest that still served when the last of them did. A release that was rolled back is not what its successor
+/// replaces.
 pub fn baseline_of<'a>(releases: &'a [ReleaseInfo], candidate: &str) -> Option<&'a ReleaseInfo> {
     let at = releases.iter().position(|release| release.version == candidate)?;
     let older = &releases[at + 1..];
@@ -78,12 +78,12 @@ pub fn baseline_of<'a>(releases: &'a [ReleaseInfo], candidate: &str) -> Option<&
     older.iter().find(|release| release.last_seen_s + TOGETHER_S >= last_s)
 }
 
-/// When a release began, and by what it is ordered.
+/// When a release began, and its sort key.
 type Began<'a> = &'a dyn Fn(&Release) -> Option<(ReleaseBeginning, (i64, i64))>;
 
 /// Services in an answer, unless the question says otherwise.
 const MOST_SERVICES: usize = 5_000;
-/// Processes that an answer names.
+/// The most processes that an answer names.
 const MOST_INSTANCES: usize = 20_000;
 
 /// The services that reported windows.
@@ -97,10 +97,10 @@ pub struct Services {
 
 /// Which services reported windows.
 ///
-/// Who makes up services without end has each of them report for a short time: what lasts stays in the answer.
+/// If somebody makes up endless services, each of them reports only briefly: those that last stay in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicesQuery {
-    /// How many; the others are counted.
+    /// How many; the others are only counted.
     pub most: usize,
     /// Whose.
     pub who: WorkloadFilter,
@@ -109,7 +109,7 @@ pub struct ServicesQuery {
 }
 
 impl ServicesQuery {
-    /// All services, or as many as an answer has.
+    /// All services, up to what an answer holds.
     pub fn new(range: Range) -> ServicesQuery {
         ServicesQuery {
             most: MOST_SERVICES,
@@ -133,8 +133,8 @@ impl Question for ServicesQuery {
     }
 }
 
-/// Answers which services reported windows in a span. `spans` says when each workload was first seen, `began` what the
-/// history knows of a release.
+/// Answers which services reported windows in a span. `spans` has the first window of each workload, `began` what the
+/// history knows about a release.
 fn services(
     reader: &Reader<'_>,
     span: &Span,
@@ -151,7 +151,7 @@ fn services(
         "WITH w AS MATERIALIZED (SELECT workload_id, component, min(ts) AS first_s,
             max(ts::BIGINT + length::BIGINT * windows) AS last_s, sum(windows) AS windows FROM ",
     );
-    // Names come last: to group single windows by them takes ten times the memory.
+    // Names are joined last: grouping single windows by them takes ten times the memory.
     sql.runs(span).push(
         " GROUP BY 1, 2), found AS MATERIALIZED (
             SELECT d.namespace, d.service, d.version, d.instance, w.* FROM w JOIN series d
@@ -221,7 +221,7 @@ fn services(
                     version,
                 };
                 let first_s = i64::from(found.first_s);
-                // Everything that is stored has a history; a window that came this moment may not have one yet.
+                // Everything stored has a history; a window that arrived this moment may not have one yet.
                 let unknown = ReleaseBeginning {
                     first_seen_s: first_s,
                     is_stated: false,
@@ -297,7 +297,7 @@ pub(super) fn builds(reader: &Reader<'_>, who: &WorkloadFilter) -> Result<Builds
 }
 
 impl Builds {
-    /// Build ids of the files that some workloads ran, sorted; shared libraries only when there is nothing else.
+    /// Build ids of the files that some workloads ran, sorted; shared libraries only if there is nothing else.
     pub(super) fn of(&self, workloads: impl Iterator<Item = u64>, component: Component) -> Vec<String> {
         let mut programs = BTreeSet::new();
         let mut libraries = BTreeSet::new();
@@ -318,7 +318,7 @@ impl Builds {
     }
 }
 
-/// True for shared libraries and code that is no file, by their names.
+/// True for shared libraries and code without a file, judging by the name.
 fn is_library(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     name.ends_with(".so") || name.contains(".so.") || name.starts_with('[')
@@ -349,7 +349,7 @@ mod tests {
             // v3 replaced v2, which had replaced v1.
             ([("v3", 900), ("v2", 500), ("v1", 100)], "v3", Some("v2")),
             ([("v3", 900), ("v2", 500), ("v1", 540)], "v3", Some("v2")),
-            // What is newer is no baseline, also where it serves.
+            // A newer release is no baseline, even if it serves.
             ([("v3", 900), ("v2", 300), ("v1", 100)], "v2", Some("v1")),
             ([("v3", 900), ("v2", 300), ("v1", 100)], "v1", None),
             ([("v3", 900), ("v2", 300), ("v1", 100)], "v4", None),

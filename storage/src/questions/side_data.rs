@@ -1,15 +1,15 @@
-//! Everything a comparison needs of one release: stacks and requests of the same instances, side, route and time.
+//! Everything a comparison needs about one release: stacks and requests of the same instances, side, route and time.
 //!
-//! Guarantees: however long the range, there are at most [`MOST_PIECES`] pieces of time, each as long as the longer of the two
-//! signals' windows or longer; every window lies in one of them. Memory and time of a comparison thus grow with the
-//! stacks, not with the range. Where both sides' time is [`LONG_S`] or more, pieces are two hours or more, which come from
-//! sums where every window of them counts, and sums of the range are the same to the nanosecond and the request. Only what
-//! is judged by how pieces differ (intervals, p-values) rests on fewer of them then, twelve of a day: intervals of functions are
-//! 4 % wider in the middle than with the 96 quarters of an hour of it. The 36 of [`SHORT_S`] or more hold a third of the
-//! stacks of a hundred.
+//! Guarantees: however long the range, there are at most [`MOST_PIECES`] pieces of time, each at least as long as the
+//! longer of the two signals' windows; every window is in exactly one of them. Memory and time of a comparison thus
+//! grow with the stacks, not with the range. If both sides' time is [`LONG_S`] or more, pieces are two hours or more,
+//! which come from sums where every window of them counts; sums of the range are the same to the nanosecond and the
+//! request. Only what is judged by how pieces differ (intervals, p-values) then rests on fewer of them, twelve a day:
+//! intervals of functions are typically 4 % wider than with the day's 96 quarters of an hour. The 36 for [`SHORT_S`] or
+//! more hold a third of the stacks that a hundred would.
 //!
-//! Wrong on purpose: of samples that come from sums a window lies in the hour that it begins in, of requests in that of
-//! its middle.
+//! Wrong on purpose: a window of samples that come from sums is in the hour in which it begins, one of requests in that
+//! of its middle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,20 +39,21 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// Most pieces of an answer: far more than a variance needs.
+/// Most pieces in an answer: far more than a variance needs.
 const MOST_PIECES: u32 = 100;
-/// The same where the time is not short: each piece then holds most stacks of a busy service, and a comparison holds all of them.
+/// The same from [`SHORT_S`] on: each piece then holds most stacks of a busy service, and a comparison holds all
+/// pieces.
 const MOST_LONGER_PIECES: u32 = 36;
 const SHORT_S: u32 = 20 * 60;
-/// Time, from the first profile to the last, from which on pieces are at least so long: of these a variance has enough then.
+/// Time from the first profile to the last from which pieces are at least [`LONG_PIECE_S`] long: enough for a variance.
 const LONG_S: u32 = 23 * HOUR;
 const LONG_PIECE_S: u32 = 2 * HOUR;
-/// What a stack of a piece takes while it is added up, in bytes; a part of a table that may have grown just now.
+/// Memory of a stack of a piece while it is added up, in bytes; part of a table that may just have grown.
 const ADDED_BYTES: usize = 56;
-/// What it takes as a part of an answer.
+/// Memory of a stack as part of an answer.
 const STACK_BYTES: usize = size_of::<(u64, i64, u64)>();
 
-/// Which side of a comparison.
+/// One side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideQuery {
     /// The release.
@@ -61,7 +62,7 @@ pub struct SideQuery {
     pub instance: Option<String>,
     /// One route; `None`: all, and then samples that belong to no request count, too.
     pub route: Option<String>,
-    /// CPU and what divides it are those of all routes, whatever `route` says: latency alone is the route's.
+    /// CPU and its divisor are those of all routes, whatever `route` says: only latency is restricted to the route.
     pub whole_service: bool,
     /// Whose CPU.
     pub component: Component,
@@ -69,8 +70,8 @@ pub struct SideQuery {
     pub side: Side,
     /// What is measured.
     pub profile_type: String,
-    /// What it is to be divided by: by requests only the time that both signals cover counts. What is there at a moment
-    /// (memory in use, goroutines) is averaged over all of the time and divided by nothing, whatever is said here.
+    /// What it is to be divided by: for requests, only the time that both signals cover counts. Gauges (memory in use,
+    /// goroutines) are averaged over the whole time and divided by nothing, whatever this says.
     pub per: Per,
     /// When.
     pub range: Range,
@@ -111,11 +112,11 @@ impl SideQuery {
 pub struct BothSides {
     /// The baseline release.
     pub baseline: SideData,
-    /// The release judged.
+    /// The release being judged.
     pub candidate: SideData,
     /// What their CPU is to be divided by.
     pub per: Per,
-    /// Their CPU is that of all routes, though one was asked for: no stacks say it.
+    /// Their CPU is that of all routes, although one was requested: no stack has a route.
     pub whole_service: bool,
 }
 
@@ -156,9 +157,9 @@ fn side_data(reader: &Reader<'_>, span: &Span, query: &SideQuery) -> Result<Side
     if span.is_empty() {
         return Ok(answer);
     }
-    // One state for all: a batch that becomes visible in between must not add requests without its stacks.
+    // One state for everything: a batch that becomes visible in between must not add requests without their stacks.
     reader.snapshot(|| {
-        // How much is covered is told whatever is divided by.
+        // Coverage is reported whatever the divisor.
         let by_request = Covered::read(reader, span, &who, &query.profile_type, Per::Request)?;
         answer.coverage = by_request.coverage(query.component);
         let covered = match query.divided_by() {
@@ -195,7 +196,7 @@ fn piece_s(covered: &Covered, component: Component) -> u32 {
     let piece_s = covered.piece_s(component);
     let mut starts: BTreeSet<u32> = BTreeSet::new();
     for (run, _) in covered.profiles(component) {
-        // One more is too many already.
+        // One over the limit is enough to know.
         let pieces = run.pieces(piece_s).take(MOST_PIECES as usize + 1);
         starts.extend(pieces.map(|(start, _)| start));
         let last = Stretch {
@@ -220,7 +221,7 @@ fn piece_s(covered: &Covered, component: Component) -> u32 {
     Step::length_s(first, last, most).max(least_s).max(piece_s)
 }
 
-/// The pieces that profiles cover, without stacks and requests yet.
+/// The pieces that profiles cover, still without stacks and requests.
 fn pieces(covered: &Covered, component: Component, piece_s: u32) -> BTreeMap<u32, WindowCost> {
     let mut pieces: BTreeMap<u32, WindowCost> = BTreeMap::new();
     let mut starts: BTreeMap<u32, Starts> = BTreeMap::new();
@@ -238,7 +239,7 @@ fn pieces(covered: &Covered, component: Component, piece_s: u32) -> BTreeMap<u32
     pieces
 }
 
-/// Adds what divides the CPU of each piece, and all durations of the range.
+/// Adds the divisor for the CPU of each piece, and all durations of the range.
 fn add_requests(
     reader: &Reader<'_>,
     span: &Span,
@@ -321,7 +322,7 @@ fn add_stacks(
         count,
         |rows| {
             let mut added = 0;
-            // Sums of a stack follow one another hour by hour.
+            // Sums of a stack are adjacent, one per hour.
             for rows in rows.chunk_by(|a, b| (a.stack_id, a.window_start_s) == (b.stack_id, b.window_start_s)) {
                 let of_piece = sums.entry(rows[0].window_start_s).or_default();
                 let before = of_piece.len();
@@ -346,7 +347,7 @@ fn add_stacks(
     Ok(())
 }
 
-/// True when any stack says which route it worked for.
+/// True when any stack has a route.
 fn has_stacks_of_routes(
     reader: &Reader<'_>,
     span: &Span,

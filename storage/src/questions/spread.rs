@@ -1,11 +1,11 @@
-//! Samples of windows that lie in more than one step of a series: a profile of a minute, drawn every ten seconds.
+//! Samples of windows that span several steps of a series: a profile of a minute, drawn every ten seconds.
 //!
-//! Guarantees: each step has the part of a window that it covers, as if the samples were spread evenly over the window, and
-//! the parts of a row add up to the row; so the last window of a range may reach into a step behind its end. Where all
-//! windows fit into their steps, as our own always do, nothing is spread and nothing costs more.
+//! Guarantees: each step gets the part of a window that it covers, as if the samples were spread evenly over the
+//! window, and the parts of a row add up to the row; so the last window of a range may extend into a step after its
+//! end. Where all windows fit into their steps, as our own always do, nothing is spread and nothing costs more.
 //!
-//! Wrong on purpose: sums over whole hours do not say what they are of, so in steps of whole hours a window counts where it
-//! begins.
+//! Wrong on purpose: sums over whole hours do not record their windows, so in steps of whole hours a window counts
+//! where it begins.
 
 use crate::{
     hot::{Grain, Span},
@@ -14,7 +14,7 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// True when a window of the series that are meant lies in more than one step.
+/// True when a window of the series in question spans more than one step.
 pub(super) fn is_needed(
     reader: &Reader<'_>,
     span: &Span,
@@ -35,7 +35,8 @@ pub(super) fn is_needed(
     sql.finds_any(reader)
 }
 
-/// Adds the samples as [`Sql::samples`] does, each row once in every step that its window lies in; `ts` is the start of the step.
+/// Adds the samples like [`Sql::samples`], each row once in every step that its window covers; `ts` is the start of the
+/// step.
 pub(super) fn push_samples(
     sql: &mut Sql,
     span: &Span,

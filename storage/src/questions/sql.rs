@@ -1,6 +1,6 @@
-//! SQL text and its parameters, side by side. Guarantees: whatever came from outside is bound; the text holds only
-//! words of our own, names of tables made from hours, and paths of parts; a part is verified before it is first read,
-//! and again when the engine stumbles.
+//! SQL text with its parameters. Guarantees: whatever came from outside is bound; the text contains only words of our
+//! own, names of tables made from hours, and paths of parts; a part is verified before it is first read, and again when
+//! the engine stumbles.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -21,14 +21,14 @@ use crate::{
     readers::{Failure, Reader},
 };
 
-/// The sum of the values of samples. Sums of what is known to be small are half as dear in signed numbers; no value that
-/// was taken in is larger, and a roll-up that is stays at the largest.
+/// The sum of the values of samples. Sums that are known to be small cost half as much in signed numbers; no accepted
+/// value is larger, and a roll-up that is larger stays at the maximum.
 pub(crate) const SUM_OF_VALUES: &str = saturated_i64!(concat!("sum(", saturated_i64!("s.value"), ")"));
 
 /// The number of samples taken; see [`SUM_OF_VALUES`].
 pub(crate) const SUM_OF_SAMPLES: &str = saturated_u64!(concat!("sum(", saturated_i64!("s.samples"), ")"));
 
-/// What selects the times of a span in rows of some hours; `true` when all of them lie in it.
+/// The condition for the times of a span in rows of some hours; `true` if the hours are entirely in it.
 fn times_within(span: &Span, hours: Range<u32>) -> String {
     let hour_s = HOUR_S as u64;
     let (begin_s, end_s) = (u64::from(hours.start) * hour_s, u64::from(hours.end) * hour_s);
@@ -38,7 +38,7 @@ fn times_within(span: &Span, hours: Range<u32>) -> String {
     format!("ts >= {} AND ts < {}", span.from_s, span.to_s)
 }
 
-/// A statement being put together from left to right.
+/// A statement, built from left to right.
 pub(crate) struct Sql {
     text: String,
     parameters: Vec<Value>,
@@ -67,7 +67,7 @@ impl Sql {
         self
     }
 
-    /// Adds `AND column = value`, when there is a value.
+    /// Adds `AND column = value`, if there is a value.
     pub(crate) fn and_equals(&mut self, column: &str, value: Option<&String>) -> &mut Sql {
         if let Some(value) = value {
             self.push(" AND ").push(column).push(" = ").bind(value.clone());
@@ -86,7 +86,7 @@ impl Sql {
             .bind(span.to_s)
     }
 
-    /// Adds what rows say as their start, when this column holds that of their window.
+    /// Adds the start that rows get; the column holds the start of their window.
     pub(crate) fn start_of_step(&mut self, column: &str, step: Step) -> &mut Sql {
         match step {
             Step::Range => self.push("0::UINTEGER"),
@@ -98,7 +98,7 @@ impl Sql {
         }
     }
 
-    /// Adds the rows of a kind that a span touches, from tables and parts, as one table.
+    /// Adds the rows of a kind in the hours of a span, from tables and parts, as one table.
     pub(crate) fn hours(&mut self, kind: Kind, span: &Span) -> &mut Sql {
         let names = column_names(kind);
         let mut selects: Vec<String> = span
@@ -121,11 +121,11 @@ impl Sql {
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
     }
 
-    /// Adds the samples of a span, from tables and parts, as one table. Rows that come from roll-ups are sums over an
-    /// hour or a quarter of a day, at its start, and over the processes of a release: their series has no instance. The
-    /// column `windows` says how many windows a row stands for, at most.
+    /// Adds the samples of a span, from tables and parts, as one table. Rows from roll-ups are sums over an hour or a
+    /// quarter of a day, at its start, and over the processes of a release: their series has no instance. The column
+    /// `windows` is the most windows that a row can stand for.
     ///
-    /// Only where a source has rows outside of the span are times compared: that costs as much as adding up.
+    /// Times are compared only where a source has rows outside the span: that costs as much as adding up.
     pub(crate) fn samples(&mut self, span: &Span, grain: Grain) -> &mut Sql {
         let names = column_names(Kind::Samples);
         let one = "1::USMALLINT AS windows";
@@ -145,7 +145,7 @@ impl Sql {
             let (from_s, to_s) = (of.start * HOUR_S as u32, of.end * HOUR_S as u32);
             format!("(ts < {from_s} OR ts >= {to_s})")
         };
-        // Only where a part has others.
+        // Only needed if the part has other hours.
         let inside = |of: &Range<u32>, hours: &Range<u32>| {
             if of.start <= hours.start && hours.end <= of.end {
                 return "true".to_owned();
@@ -153,7 +153,7 @@ impl Sql {
             let (from_s, to_s) = (of.start * HOUR_S as u32, of.end * HOUR_S as u32);
             format!("ts >= {from_s} AND ts < {to_s}")
         };
-        // Parts of equal conditions are read as one.
+        // Parts with the same condition are read together.
         let mut groups: BTreeMap<(&str, String), Vec<Arc<Part>>> = BTreeMap::new();
         for part in &parts.samples {
             let condition = times_within(span, part.name.extent());
@@ -206,18 +206,18 @@ impl Sql {
         self.push("(").push(&selects.join(" UNION ALL ")).push(")")
     }
 
-    /// Has parts verified before it runs: those whose paths stand in its words.
+    /// Adds parts to verify before it runs: those whose paths are in the text.
     pub(crate) fn reads(&mut self, parts: Vec<Arc<Part>>) {
         self.parts.extend(parts);
     }
 
-    /// Puts words of our own around what there is.
+    /// Surrounds the text with words of our own.
     pub(crate) fn wrap(&mut self, before: &str, after: &str) {
         self.text.insert_str(0, before);
         self.text.push_str(after);
     }
 
-    /// The words, for tests that nothing from outside is among them.
+    /// The text, for tests that nothing from outside is in it.
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -229,7 +229,7 @@ impl Sql {
         self.parameters.len()
     }
 
-    /// Runs it and hands over the rows.
+    /// Runs it and passes the rows on.
     pub(crate) fn run(
         &self,
         reader: &Reader<'_>,
@@ -248,7 +248,7 @@ impl Sql {
         result
     }
 
-    /// True when it has a row; it should ask for one at most.
+    /// True when it returns a row; it should select at most one.
     pub(crate) fn finds_any(&self, reader: &Reader<'_>) -> Result<bool, Failure> {
         let mut found = false;
         self.run(reader, |columns| {

@@ -30,7 +30,7 @@ pub struct StackQuery {
     pub side: Option<Side>,
     /// Only samples labelled with this route; [`NO_LABEL`] selects those without a label. `None`: all.
     pub route: Option<String>,
-    /// Only the time that both signals cover: values of windows that lie in it in part count in part, their samples whole.
+    /// Only the time that both signals cover: values of partly covered windows count in part, their samples whole.
     pub only_complete: bool,
     /// Which windows share their rows.
     pub step: Step,
@@ -61,14 +61,14 @@ pub struct StackRow {
     pub window_start_s: i64,
     /// The stack.
     pub stack_id: u64,
-    /// Sum of values, in the unit of the profile type; of a gauge the mean over time, added up over instances, unless
-    /// the range is cut into windows: then the sum.
+    /// Sum of values, in the unit of the profile type; for a gauge, the mean over time, added up over instances, unless
+    /// there is a row per window: then the sum.
     pub value: i64,
     /// Samples taken.
     pub samples: u64,
 }
 
-/// Sums of all stacks asked for.
+/// Sums of all requested stacks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StackRows {
     /// Sorted by window and stack.
@@ -79,19 +79,19 @@ pub struct StackRows {
     pub samples: u64,
 }
 
-/// What a row takes until it is a part of an answer, in bytes.
+/// Memory of a row until it is part of an answer, in bytes.
 const ROW_BYTES: usize = 80;
 
 /// How samples are selected by their label.
 pub(super) enum Labels<'a> {
-    /// As a stack query says.
+    /// As in the stack query.
     Exactly { side: Option<Side>, route: Option<&'a str> },
-    /// A side, and what has no label.
+    /// A side, and samples without a label.
     SideOrNone(Side),
 }
 
 impl Labels<'_> {
-    /// True when there is a label that is not selected: comparing costs as much as adding up.
+    /// True when some label is not selected: comparing costs as much as adding up.
     fn leave_out_any(&self, reader: &Reader<'_>) -> Result<bool, Failure> {
         let Labels::SideOrNone(side) = self else {
             return Ok(true);
@@ -176,9 +176,10 @@ pub(crate) fn stacks(reader: &Reader<'_>, span: &Span, query: &StackQuery) -> Re
     Ok(answer)
 }
 
-/// Hands over the same chunk by chunk, with labels of the caller's, and of what is covered, if that is given; then a cut may say
-/// which hours come from sums. Those are handed over as they are, to be added up by whoever wants them: a stack has a row for
-/// each hour and label. Rows of a gauge are weighted so that those of a stack, added up and divided by `pieces`, are its mean.
+/// Like [`stacks`], but passes the rows on chunk by chunk, with the caller's choice of labels, and only what is covered
+/// if `covered` is given; `cut` may then say which hours come from sums. Those are passed on as they are, for the
+/// caller to add up: a stack has a row for each hour and label. Rows of a gauge are weighted so that a stack's rows,
+/// added up and divided by `pieces`, give its mean.
 pub(super) fn each(
     reader: &Reader<'_>,
     span: &Span,

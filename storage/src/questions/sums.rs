@@ -1,7 +1,7 @@
-//! Rows of a span, from windows where its cut says so and from what was added up elsewhere.
+//! Rows of a span, from windows where its cut says so, otherwise from sums.
 //!
-//! Guarantee: a row counts once: sums are read only beside the parts that they were made of, and these parts only for the times
-//! that sums do not answer. Tables have no sums.
+//! Guarantee: a row counts once: sums are read only with the parts that they were made of present, and these parts only
+//! for the times that sums do not answer. Tables have no sums.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     questions::sql::Sql,
 };
 
-/// What answers whole units of a kind of rows, and whole quarters of days, where they were added up.
+/// Which kinds answer for whole units of a kind of rows, and for whole quarters of days where those exist.
 #[derive(Clone, Copy)]
 pub(crate) struct Summed {
     of: Kind,
@@ -45,10 +45,10 @@ impl Summed {
     };
 }
 
-/// Parts to read, by the condition that picks their rows.
+/// Parts to read, by the condition that selects their rows.
 type Picked = BTreeMap<String, Vec<Arc<Part>>>;
 
-/// Parts of a span by what is read of them.
+/// Parts of a span, by which of their times are read.
 #[derive(Default)]
 struct Sources {
     rows: Picked,
@@ -86,7 +86,7 @@ fn sources(span: &Span, cut: &Cut, summed: Summed) -> Sources {
     sources
 }
 
-/// The times in which rows of windows may begin that are read: those of the cut, and what has no sums.
+/// The times in which windows read row by row may begin: those of the cut, and those that have no sums.
 pub(super) fn times_of_windows(span: &Span, cut: &Cut, summed: Summed) -> Times {
     let without_sums = span
         .parts_of(summed.of)
@@ -147,8 +147,8 @@ impl Sql {
         self.push("(SELECT ").push(&typed.join(", ")).push(" WHERE false)")
     }
 
-    /// Adds requests as one table: single windows, and sums over `unit` seconds. `piece` is where the middle of a sum's
-    /// windows lies, and where a window begins whose `unit` is 0.
+    /// Adds requests as one table: single windows (`unit` 0), and sums over `unit` seconds. `piece` is where the
+    /// middles of a sum's windows are, and where a single window begins.
     pub(crate) fn requests(&mut self, span: &Span, cut: &Cut) -> &mut Sql {
         let names = column_names(Kind::Requests);
         let mut selects = Vec::new();
@@ -163,7 +163,7 @@ impl Sql {
         self.push_union(&selects, &typed)
     }
 
-    /// Adds the samples of the times that are not answered from sums, as one table.
+    /// Adds the samples of the times that sums do not answer, as one table.
     pub(crate) fn samples_besides(&mut self, span: &Span, cut: &Cut, summed: Summed) -> &mut Sql {
         let names = column_names(Kind::Samples);
         let mut selects = Vec::new();
@@ -173,7 +173,7 @@ impl Sql {
         self.push_union(&selects, columns(Kind::Samples))
     }
 
-    /// Adds the sums of the other times, as one table. False when there are none: then nothing is added.
+    /// Adds the sums of the other times, as one table. False if there are none: then nothing is added.
     pub(crate) fn sums_of_samples(&mut self, span: &Span, cut: &Cut, summed: Summed) -> bool {
         let sources = sources(span, cut, summed);
         let names = column_names(summed.units);
@@ -188,7 +188,7 @@ impl Sql {
         !selects.is_empty()
     }
 
-    /// Adds the windows of a span as one table of runs. A run is cut to the windows that begin in the span.
+    /// Adds the windows of a span as one table of runs. Runs are cut to the windows that begin in the span.
     pub(crate) fn runs(&mut self, span: &Span) -> &mut Sql {
         const SIGNALS: &str = "has_requests, has_profiles, profile_types";
         let mut rows = Picked::new();

@@ -1,4 +1,4 @@
-//! How much was used by whom, without looking at stacks: CPU per release, route and window.
+//! How much was used by whom, regardless of stacks: CPU per release, route and window.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +25,15 @@ use crate::{
 pub struct TotalsQuery {
     /// Whose.
     pub who: WorkloadFilter,
-    /// Whose CPU; `None`: both, in rows of their own.
+    /// Whose CPU; `None`: both, in separate rows.
     pub component: Option<Component>,
     /// What is measured.
     pub profile_type: String,
-    /// Only the time that both signals cover: values of windows that lie in it in part count in part.
+    /// Only the time that both signals cover: values of partly covered windows count in part.
     pub only_complete: bool,
     /// Which windows share their rows.
     pub step: Step,
-    /// Rows of their own for each side and route.
+    /// Separate rows for each side and route.
     pub by_route: bool,
     /// When.
     pub range: Range,
@@ -44,7 +44,7 @@ pub struct TotalsQuery {
 pub struct TotalRow {
     /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are added up.
     pub window_start_s: i64,
-    /// Who.
+    /// The release.
     pub release: Release,
     /// Whose CPU.
     pub component: Component,
@@ -85,7 +85,7 @@ pub(crate) fn totals(reader: &Reader<'_>, span: &Span, query: &TotalsQuery) -> R
     sums(reader, span, query, covered.as_ref())
 }
 
-/// The same of what is covered, if that is given.
+/// Like [`totals`], of what is covered, if that is given.
 pub(super) fn sums(
     reader: &Reader<'_>,
     span: &Span,
@@ -155,14 +155,14 @@ pub(super) fn sums(
 /// Start, release, component, side and route.
 type Key = (u32, Release, Component, u8, String);
 
-/// A sum of a statement.
+/// A row of a statement.
 struct Row {
     key: Key,
-    /// Of sums the start of their unit.
+    /// For sums, the start of their unit.
     ts: u32,
 }
 
-/// Sums by what they are of.
+/// Sums by their key.
 #[derive(Default)]
 struct Found(BTreeMap<Key, (i64, u64)>);
 
@@ -185,7 +185,8 @@ impl Found {
 
 struct Statement(Sql);
 
-/// Adds up the samples that `from` names; where coverage is given, the parts of windows that count of some times.
+/// Adds up the samples that `from` adds; if coverage is given, the shares of windows that count and begin in the given
+/// times.
 fn statement(
     query: &TotalsQuery,
     start: &str,
@@ -208,7 +209,7 @@ fn statement(
     } else {
         ", 0::UTINYINT, ''"
     });
-    // Windows need not be told apart any more.
+    // Single windows are no longer needed.
     sql.push(if start == "s.ts" { ", 0::UINTEGER" } else { ", s.ts" });
     sql.push(", ")
         .push(if in_parts { SUM_OF_PARTS } else { SUM_OF_VALUES })
@@ -231,7 +232,7 @@ fn statement(
 }
 
 impl Statement {
-    /// Runs it and adds what counts.
+    /// Runs it and adds the rows that count.
     fn add(&self, reader: &Reader<'_>, found: &mut Found, counts: impl Fn(&Row) -> bool) -> Result<(), Failure> {
         self.0.run(reader, |columns| {
             let window = columns.u32(0)?;

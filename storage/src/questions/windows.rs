@@ -28,7 +28,7 @@ use crate::{
 pub struct WindowQuery {
     /// Whose.
     pub who: WorkloadFilter,
-    /// Reported by which component; `None`: both, in rows of their own.
+    /// Reported by which component; `None`: both, in separate rows.
     pub component: Option<Component>,
     /// When.
     pub range: Range,
@@ -41,7 +41,7 @@ pub struct WindowMark {
     pub window_start_s: i64,
     /// Length in seconds.
     pub length_s: u32,
-    /// Who.
+    /// The workload.
     pub workload: Workload,
     /// Which component reported it.
     pub component: Component,
@@ -134,7 +134,7 @@ pub struct ReportQuery {
     pub range: Range,
 }
 
-/// What one release reported, all its instances together: windows that start at the same second are one.
+/// What one release reported, all instances together: windows that start at the same second count as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportRow {
     /// Start of the window or the step, seconds since the Unix epoch; 0 when all windows are counted together.
@@ -151,10 +151,10 @@ pub struct ReportRow {
     pub proxy: Complete,
 }
 
-/// What of the CPU of a component can be divided by requests.
+/// The part of a component's CPU that can be divided by requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Complete {
-    /// Windows of profiles that count, if only in part.
+    /// Windows with profiles that count, at least in part.
     pub windows: u64,
     /// Seconds covered by both signals.
     pub covered_s: u64,
@@ -233,7 +233,7 @@ pub(crate) fn reports(reader: &Reader<'_>, span: &Span, query: &ReportQuery) -> 
     Ok(rows)
 }
 
-/// What is found of one release in one step.
+/// What was found for one release in one step.
 #[derive(Default)]
 struct Counted {
     starts: Starts,
@@ -242,7 +242,7 @@ struct Counted {
     covered: [Vec<Times>; 2],
 }
 
-/// Hands over the windows of a run by their step.
+/// Passes on the windows of a run by step.
 fn each_step(run: Run, step: Step, mut each: impl FnMut(u32, Run)) {
     match step {
         Step::Range => each(0, run),
@@ -260,7 +260,7 @@ pub struct UsualWindowQuery {
     pub range: Range,
 }
 
-/// The length that nearly all windows of requests do not exceed.
+/// A length that nearly all windows of requests do not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsualWindow {
     /// In seconds; 0 without any windows.
@@ -279,7 +279,7 @@ impl Question for UsualWindowQuery {
     }
 }
 
-/// The length that nearly all windows of requests of some workloads do not exceed; 0 without any.
+/// A length that nearly all windows of requests of some workloads do not exceed; 0 without any.
 fn usual_window_s(reader: &Reader<'_>, span: &Span, who: &WorkloadFilter) -> Result<u32, Failure> {
     let mut lengths: BTreeMap<u32, u64> = BTreeMap::new();
     if span.is_empty() {

@@ -95,7 +95,7 @@ impl WriterState {
         matches!(self, WriterState::Shut { retry_at, .. } if now >= *retry_at)
     }
 
-    /// The engine cannot be written to, however long one waits.
+    /// No batch can be applied now: the engine is closed, or the disk is too full.
     pub(super) fn cannot_write(&self) -> bool {
         !matches!(
             self,
