@@ -1,9 +1,9 @@
 //! The campaigns of faults in their short form: kills, damage, a full disk, the replay of a large journal. What they
-//! hold is said in `campaign/mod.rs`; the full form is `make bench NAME=kill`, `corruption` and `disk_full`.
+//! check is described in `campaign/mod.rs`; the full form is `make bench NAME=kill`, `corruption` and `disk_full`.
 
 use crate::campaign;
 
-/// Not a test by itself: what the others start and kill.
+/// Not a test by itself: the process that the others start and kill.
 #[test]
 fn child() {
     if std::env::var_os(campaign::process::CHILD).is_some() {
@@ -49,7 +49,7 @@ fn a_disk_that_is_really_full_needs_room_and_no_restart() {
             outcome.refused >= 30 && outcome.answered >= campaign::disk_full::ANSWERS,
             "{outcome:?}"
         );
-        // Generous: what it guards is a store that answers nothing until somebody makes room.
+        // Generous: it only has to catch a store that answers nothing until somebody frees space.
         assert!(
             outcome.longest_gap_ms < 20_000 && outcome.resumed_ms < 60_000,
             "{outcome:?}"

@@ -1,4 +1,5 @@
-//! What the process under test does. It judges nothing: it says what it was told and what the store answers.
+//! What the process under test does. It judges nothing: it reports the outcome of its orders and what the store
+//! answers.
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +22,12 @@ use super::{
 };
 use crate::common::TestClock;
 
-/// How long anything may take before it counts as hanging.
+/// How long anything may take before it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // Nobody listens any more only when the parent is gone.
+    // Writing only fails when the parent is gone.
     if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
@@ -34,7 +35,7 @@ pub fn say(line: &str) {
 
 /// Runs when the environment says that this process is the one under test.
 pub fn run() {
-    // The test harness has begun a line.
+    // The test harness has already started a line.
     say("");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -55,7 +56,7 @@ pub fn run() {
     }
 }
 
-/// Orders by their first word.
+/// Orders, keyed by their first word.
 pub type Orders = BTreeMap<String, String>;
 
 pub fn number(orders: &Orders, word: &str) -> u64 {
@@ -79,7 +80,7 @@ fn numbers(orders: &Orders, word: &str) -> Vec<u64> {
     text.split_ascii_whitespace().map(|n| n.parse().unwrap()).collect()
 }
 
-/// Sends, asks, seals and forgets until it is killed.
+/// Sends, asks, seals and applies retention until it is killed.
 async fn live(orders: &Orders) {
     let (first, limit) = (number(orders, "first"), number(orders, "limit"));
     let mut random = Random::new(number(orders, "seed"));
@@ -148,7 +149,7 @@ async fn delete(store: &Store, number: u64) {
     }
 }
 
-/// Hands batches over at once, and says what became of each; answers which have to be sent again.
+/// Hands batches over together, and reports what became of each; returns those that have to be sent again.
 pub async fn send(store: &Store, numbers: Vec<u64>) -> Vec<u64> {
     let mut refused = Vec::new();
     let appended: Vec<_> = numbers.into_iter().map(|n| (n, store.append(load::made(n)))).collect();
@@ -166,7 +167,7 @@ pub async fn send(store: &Store, numbers: Vec<u64>) -> Vec<u64> {
     refused
 }
 
-/// Questions at any moment; what they answer is looked at after the restart.
+/// Asks questions at any moment; the answers are checked after the restart.
 async fn ask(store: Store, mut random: Random) {
     loop {
         let asked = match random.below(3) {
@@ -218,7 +219,7 @@ pub fn totals() -> TotalsQuery {
     }
 }
 
-/// Says what the store answers, once everything it holds is visible.
+/// Reports what the store answers, once everything it holds is visible.
 pub async fn report(store: &Store) {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -261,7 +262,7 @@ pub async fn report(store: &Store) {
 }
 
 async fn lines(store: &Store) -> Result<String, QueryError> {
-    // From single samples; beside them the sums of hours, which say the same as long as nothing is damaged.
+    // From single samples; the sums of hours must agree with these as long as nothing is damaged.
     let mut sums: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
     for row in store.ask(stacks(Step::Window)).await?.rows {
         let sum = sums.entry(row.stack_id).or_default();
@@ -275,7 +276,7 @@ async fn lines(store: &Store) -> Result<String, QueryError> {
         let name = leaf.map_or("-", |f| &resolved.functions[f as usize].name);
         lines.push(format!("stack {id:x} {value} {samples} {name}"));
     }
-    // Cut within a quarter of the day: then sums of its hours answer, uncut those of quarters where there are some.
+    // Cut within a quarter of the day, sums of its hours answer; uncut, those of quarters, if there are any.
     for (word, cuts) in [("quarterly", vec![]), ("hourly", vec![load::CUT_S])] {
         let (mut value, mut samples, mut from_unix_s) = (0, 0, Range::ALL.from_unix_s);
         for to_unix_s in cuts.into_iter().chain([Range::ALL.to_unix_s]) {
@@ -341,7 +342,7 @@ async fn rows_of_deleted(store: &Store) -> Result<usize, QueryError> {
     Ok(rows + store.ask(exemplars).await?.rows.len())
 }
 
-/// Opens a folder that was damaged, says what is left, and takes another batch.
+/// Opens a damaged folder, reports what is left, and stores another batch.
 async fn examine(orders: &Orders) {
     let fresh = number(orders, "first");
     match Store::open(options(orders), TestClock::at(load::clock_s(fresh))) {

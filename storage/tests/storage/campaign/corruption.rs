@@ -1,8 +1,9 @@
-//! Damage to every file that a killed store left behind: one flipped bit, a zeroed tail, a truncation, at random places.
+//! Damage to every file that a killed store left behind: one flipped bit, a zeroed tail, a truncation, at random
+//! places.
 //!
-//! What must hold: the store starts, and says what it lost; every fact it still tells is the truth; what it does not
-//! tell any more is covered by what it says is lost; it takes new batches. The kinds of files are found, not listed: a
-//! kind that is new is damaged like the others.
+//! What must hold: the store starts, and reports what it lost; every fact that it still reports is true; what is
+//! missing is covered by what it reports as lost; it accepts new batches. The kinds of files are found, not listed: a
+//! new kind is damaged like the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,11 +21,11 @@ use super::{
 /// Rows of a batch: two of samples, one of requests, one of windows, one of exemplars.
 const SAMPLE_ROWS: u64 = 2;
 const ROWS: u64 = SAMPLE_ROWS + 3;
-/// Batches of the first life: from noon until the day is over, sealed and compacted.
+/// Batches of the first run: from noon until the day is over, sealed and compacted.
 const FIRST_LIFE: u64 = 420;
-/// How long samples are kept: the whole time.
+/// How long samples are kept: all the time.
 const RETENTION_HOURS: u64 = 48;
-/// Kinds of files that a victim must have; the others are there as soon as these are.
+/// Kinds of files that a victim must have; once these exist, so do the others.
 const NEEDED: [&str; 3] = [
     "deleted.bin",
     "parts/compacted quarters.parquet",
@@ -44,7 +45,7 @@ pub enum Damage {
 pub const DAMAGES: [Damage; 3] = [Damage::FlippedBit, Damage::ZeroedTail, Damage::Truncation];
 
 impl Damage {
-    /// Changes the bytes somewhere; they may be the same afterwards, when they were zeros.
+    /// Changes the bytes somewhere; if they were zeros, they may stay the same.
     fn apply(self, bytes: &mut Vec<u8>, random: &mut Random) {
         if bytes.is_empty() {
             return;
@@ -74,7 +75,7 @@ pub struct Outcome {
 struct Victim {
     dir: PathBuf,
     files: BTreeMap<String, Vec<PathBuf>>,
-    /// Parts that the next start removes unread: a compaction had replaced them when the kill came.
+    /// Parts that the next start removes without reading them: a compaction had replaced them before the kill.
     replaced: BTreeSet<PathBuf>,
     truth: Report,
     fresh: u64,
@@ -114,20 +115,20 @@ pub fn run(each: u64, seed: u64, dir: &Path) -> Outcome {
     outcome
 }
 
-/// True for damage of the journal whose extent the journal itself knows: then the hot store may be gone, too, and
-/// hides nothing. Where the very end of the journal is cut, only the hot store and the parts know that there was more.
+/// True for damage to the journal whose extent the journal itself knows: the hot store may then be gone, too, and hide
+/// nothing. If the very end of the journal is cut, only the hot store and the parts know that there was more.
 fn is_countable(kind: &str, file: &Path, files: &[PathBuf], damage: Damage) -> bool {
     kind == "journal/*.log" && !is_end_of_journal(file, files, damage)
 }
 
-/// True when the end of the journal goes.
+/// True when the end of the journal is lost.
 fn is_end_of_journal(file: &Path, files: &[PathBuf], damage: Damage) -> bool {
     damage != Damage::FlippedBit
         && file.extension().is_some_and(|e| e == "log")
         && files.last().map(PathBuf::as_path) == Some(file)
 }
 
-/// Kinds are folder, first word and extension; parts of several hours are a kind of their own.
+/// Kinds are folder, first word and extension; parts of several hours are a separate kind.
 fn kind_of(path: &Path) -> String {
     let folder = path.parent().and_then(Path::to_str).unwrap_or_default();
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -161,7 +162,7 @@ fn files_below(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-/// Runs a store until every kind of file is there, and kills it.
+/// Runs a store until every kind of file exists, and kills it.
 fn victim(random: &mut Random, dir: &Path, outcome: &mut Outcome) -> Victim {
     let dir = dir.join("victim");
     let mut ledger = Ledger::default();
@@ -177,7 +178,7 @@ fn victim(random: &mut Random, dir: &Path, outcome: &mut Outcome) -> Victim {
         process.order("limit 1000");
         process.order("live");
         process.end_orders();
-        // Short lives follow until one ends with batches in DuckDB's write-ahead log.
+        // After the first run, short ones follow until one ends with batches in DuckDB's write-ahead log.
         let enough = if ledger.sent == 0 { FIRST_LIFE } else { 4 } + random.below(12);
         let mut heard = 0;
         while let Some(line) = process.line() {
@@ -206,7 +207,7 @@ fn victim(random: &mut Random, dir: &Path, outcome: &mut Outcome) -> Victim {
         );
     };
     let fresh = ledger.sent + 1;
-    // Examined as a copy: the victim stays as the kill left it.
+    // A copy is examined: the victim stays as the kill left it.
     let copy = dir.with_extension("copy");
     copy_tree(&dir, &copy);
     let mut examiner = Examiner::new();
@@ -239,12 +240,12 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// A process that opens folders and says what is in them.
+/// A process that opens folders and reports what is in them.
 struct Examiner {
     process: Option<Process>,
     examined: u64,
     peak_rss_kb: u64,
-    /// What was said of the last folder beside the reports.
+    /// What it wrote about the last folder besides the reports.
     said: Vec<String>,
 }
 
@@ -258,7 +259,7 @@ impl Examiner {
         }
     }
 
-    /// The reports before and after a new batch; fewer when the store did not get as far.
+    /// The reports before and after a new batch; fewer if the store did not get that far.
     fn examine(&mut self, dir: &Path, fresh: u64) -> Vec<Report> {
         let process = self.process.get_or_insert_with(|| Process::start(command()));
         process.order(&format!("dir {}", dir.display()));
@@ -343,7 +344,7 @@ impl Trial<'_> {
             .iter()
             .any(|place| self.file.starts_with(place));
         let is_read = is_checked && !victim.replaced.contains(self.file);
-        // Sums that no question of these reads are noticed when one does, or by whoever verifies the store.
+        // Damage to sums that none of these questions read is noticed by one that does, or by `verify`.
         let is_noticed = is_noticed(first) || self.is_sums() && is_found_by_verify(dir, self.file);
         if is_read && bytes != before && !self.ends_journal && !is_noticed {
             problems.push(format!("not noticed: {:?}", first.stats));
@@ -362,9 +363,9 @@ impl Trial<'_> {
             .any(|kind| name.starts_with(kind))
     }
 
-    /// Rows that the store says are lost.
+    /// Rows that the store reports as lost.
     fn said(&self, report: &Report) -> u64 {
-        // The end of the journal is cut by bytes: how many batches that was nobody knows; a flipped bit hits one.
+        // The end of the journal is cut by bytes: nobody knows how many batches that was; but a flipped bit hits one.
         let tail = u64::from(report.stat("tail_bytes_cut") > 0 && self.damage == Damage::FlippedBit);
         report.stat("rows_lost") + ROWS * (report.stat("records_lost") + report.stat("unreadable_batches") + tail)
     }

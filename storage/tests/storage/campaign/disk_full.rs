@@ -1,7 +1,8 @@
-//! A disk that is really full, under DuckDB as well: a small tmpfs in a mount namespace of the process's own.
+//! A disk that is really full, under DuckDB as well: a small tmpfs in the process's own mount namespace.
 //!
-//! What must hold: batches are refused with "send again", questions go on being answered, room is all it takes to go on,
-//! and nothing acknowledged is lost. Mounting needs root; without it there is no outcome, and the caller says so.
+//! What must hold: batches are refused as retryable, questions are still answered, free space is all it takes to
+//! continue, and nothing acknowledged is lost. Mounting needs root; without it there is no outcome, and the caller says
+//! so.
 
 use std::{
     fs,
@@ -27,12 +28,12 @@ use crate::common::TestClock;
 
 /// Size of the disk.
 const DISK_MB: u64 = 32;
-/// What the filler leaves free beside the reserve.
+/// What the filler leaves free on top of the reserve.
 const ROOM_BYTES: u64 = 32 << 10;
 /// Refusals to wait for.
 const REFUSALS: u64 = 30;
-/// Answers to wait for while the disk is full: an engine that met the full disk in the middle of a write is opened again
-/// first, which takes its time.
+/// Answers to wait for while the disk is full: an engine that hit the full disk in the middle of a write is reopened
+/// first, which takes a while.
 pub const ANSWERS: u64 = 10;
 
 /// What a run found.
@@ -40,11 +41,11 @@ pub const ANSWERS: u64 = 10;
 pub struct Outcome {
     pub acknowledged: u64,
     pub refused: u64,
-    /// Questions answered while the disk was full, those told to ask again, and the longest time without an answer.
+    /// Questions answered while the disk was full, those refused as retryable, and the longest time without an answer.
     pub answered: u64,
     pub unanswered: u64,
     pub longest_gap_ms: u64,
-    /// From the moment that there was room until everything was stored and shown.
+    /// From the moment there was space until everything was stored and visible.
     pub resumed_ms: u64,
     pub lost: u64,
     pub doubled: u64,
@@ -52,7 +53,7 @@ pub struct Outcome {
     pub peak_rss_mb: u64,
 }
 
-/// The process under test on a disk of its own.
+/// Starts the process under test on a disk of its own.
 fn on_a_small_disk(dir: &Path) -> Command {
     let inner = command();
     let script = "mount -t tmpfs -o size=$1m none \"$2\" && shift 2 && exec \"$@\"";
@@ -76,7 +77,7 @@ pub fn can_mount(dir: &Path) -> bool {
     tried.is_ok_and(|status| status.success())
 }
 
-/// Fills the disk and makes room again, with `reserve_mb` as `min_free_mb`.
+/// Fills the disk and frees space again, with `reserve_mb` as `min_free_mb`.
 pub fn run(dir: &Path, reserve_mb: u64) -> Outcome {
     let mut process = Process::start(on_a_small_disk(dir));
     process.order(&format!("dir {}", dir.display()));
@@ -119,7 +120,7 @@ pub async fn fill(orders: &Orders) {
     let mut options = super::options(&dir.join("data"), load::RETENTION_HOURS);
     options.min_free_mb = child::number(orders, "reserve");
     let reserve = options.min_free_mb << 20;
-    // On a full disk there is no room for intermediate results: questions have to do with memory.
+    // On a full disk there is no space for intermediate results: questions have to make do with memory.
     options.memory_limit_mb = 128;
     let clock = TestClock::at(load::clock_s(1));
     let store = Store::open(options.clone(), clock.clone()).unwrap();
@@ -132,7 +133,7 @@ pub async fn fill(orders: &Orders) {
     }
     store.seal().await.unwrap();
     store.flush_applied().await.unwrap();
-    // Without a reserve the disk fills up under DuckDB while it writes, too.
+    // Without a reserve, the disk also fills up while DuckDB is writing.
     let sudden = reserve == 0;
     if sudden {
         clock.set(load::clock_s(next + 39));
@@ -147,7 +148,7 @@ pub async fn fill(orders: &Orders) {
     };
     let filler = dir.join("filler");
     let room = if sudden { 0 } else { reserve + ROOM_BYTES };
-    // A file that ends early because the disk is full does what it is for.
+    // A file cut short by the full disk serves its purpose, too.
     let _ = fs::write(&filler, vec![1; free.saturating_sub(room) as usize]);
     let full = Arc::new(AtomicBool::new(true));
     let answered = Arc::new(AtomicU64::new(0));
@@ -166,7 +167,7 @@ pub async fn fill(orders: &Orders) {
             refused += waiting.len() as u64;
             if !waiting.is_empty() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                // An hour that is over cannot be sealed now; trying must harm nothing.
+                // A finished hour cannot be sealed now; trying to must do no harm.
                 store.seal().await.unwrap();
             }
         }
@@ -202,7 +203,7 @@ pub async fn fill(orders: &Orders) {
     store.close();
 }
 
-/// Asks as long as the disk is full.
+/// Asks questions as long as the disk is full.
 async fn ask(store: Store, full: Arc<AtomicBool>, answered: Arc<AtomicU64>) -> (u64, u128) {
     let (mut unanswered, mut gap) = (0, Duration::ZERO);
     let mut last = Instant::now();

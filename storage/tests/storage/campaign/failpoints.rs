@@ -1,7 +1,7 @@
-//! Where the store can be killed: before, in the middle of and after each thing it does to a file.
+//! Where the store can be killed: before, in the middle of and after each operation on a file.
 //!
-//! What goes through [`Disk`] is hit exactly. DuckDB's own files do not: there a thread looks at them all the time, and
-//! kills when one was written, has grown or has been cut, which is somewhere in a commit or a checkpoint.
+//! Operations through [`Disk`] are hit exactly. Those on DuckDB's own files are not: a thread watches them all the
+//! time, and kills when one was written, has grown or was cut, which is somewhere in a commit or a checkpoint.
 
 use std::{
     fmt, io,
@@ -16,7 +16,7 @@ use std::{
 
 use emberline_storage::disk::{AppendFile, Disk, RealDisk};
 
-/// Something that happens to a file.
+/// An operation on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Create,
@@ -28,7 +28,7 @@ pub enum Step {
     SyncDir,
 }
 
-/// When the kill comes.
+/// When the kill happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     Before,
@@ -49,7 +49,7 @@ pub enum Point {
 use Step::{Append, Create, Remove, Rename, Sync, SyncDir};
 use When::{After, Before, Torn};
 
-/// Every place that a store under load comes to.
+/// Every place that a store under load reaches.
 pub const POINTS: [Point; 32] = [
     Point::Disk("journal", Create, Before),
     Point::Disk("journal", Create, After),
@@ -86,7 +86,7 @@ pub const POINTS: [Point; 32] = [
 ];
 
 impl Point {
-    /// How often a store comes to it within some hundred batches, at least about.
+    /// Roughly the least number of times that a store reaches it within some hundred batches.
     pub fn times(self) -> u64 {
         match self {
             Point::Disk("journal" | "parts", Append | Sync | Rename, _) => 12,
@@ -114,7 +114,7 @@ impl FromStr for Point {
     }
 }
 
-/// Ends this process as `kill -9` does. Says before how much memory it had: afterwards nobody can ask.
+/// Ends this process as `kill -9` does. First reports how much memory it had: afterwards it is too late.
 pub fn die(at: Point) -> ! {
     println!("\nrss {}\nat {at}", super::process::peak_rss_kb("self").unwrap_or(0));
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
@@ -123,7 +123,7 @@ pub fn die(at: Point) -> ! {
     }
 }
 
-/// The machine's disk, up to the `nth` time that it comes to a place.
+/// The machine's disk, until it reaches a place for the `nth` time.
 #[derive(Debug, Clone)]
 pub struct FailpointDisk {
     point: Option<Point>,
@@ -140,7 +140,7 @@ fn place_of(path: &Path) -> String {
 }
 
 impl FailpointDisk {
-    /// Dies the `nth` time at a point; never without one. DuckDB's files are watched below `data_dir`.
+    /// Dies the `nth` time that it reaches a point; never without one. DuckDB's files are watched below `data_dir`.
     pub fn new(point: Option<Point>, nth: u64, data_dir: &Path) -> FailpointDisk {
         let disk = FailpointDisk {
             point,
@@ -266,7 +266,7 @@ impl Disk for FailpointDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        // Trying to remove what is not there changes nothing.
+        // Trying to remove a missing file changes nothing.
         if !path.exists() {
             return RealDisk.remove(path);
         }

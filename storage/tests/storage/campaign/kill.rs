@@ -1,5 +1,5 @@
-//! Kill -9, again and again, at random moments and at every failpoint in turn. Each start answers for the last kill
-//! before it takes new load; what was in doubt is sent again, and some of what was acknowledged, too.
+//! `kill -9`, again and again, at random moments and at every failpoint in turn. After each start, the last kill is
+//! judged before new load is sent; batches in doubt are sent again, and so are some that were acknowledged.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -19,14 +19,14 @@ pub struct Outcome {
     pub lost: u64,
     pub doubled: u64,
     pub problems: Vec<String>,
-    /// How often the kill came at which place.
+    /// How often the kill happened at which place.
     pub places: BTreeMap<String, u64>,
     pub peak_rss_mb: u64,
 }
 
-/// Kills `cycles` times, then looks once more, also without the hot store.
+/// Kills `cycles` times, then checks once more, also without the hot store.
 pub fn run(cycles: u64, seed: u64, dir: &Path) -> Outcome {
-    // The old copy of the hot store lies beside it.
+    // The old copy of the hot store is kept next to it.
     let dir = &dir.join("store");
     let mut campaign = Campaign {
         random: Random::new(seed),
@@ -100,7 +100,7 @@ impl Campaign {
         let mut orders = vec![("limit", "2000".to_owned())];
         let mut patience = 1 + self.random.below(120);
         if at_point {
-            // Some places are come to before the store is up: then the kill comes while it recovers.
+            // Some places are reached before the store is up: the kill then happens during recovery.
             let nth = 1 + self.random.below(point.times());
             orders.extend([("point", point.to_string()), ("nth", nth.to_string())]);
             patience = 250;
@@ -128,7 +128,7 @@ impl Campaign {
             if heard == patience {
                 std::thread::sleep(Duration::from_micros(self.random.below(16_000)));
                 process.kill();
-                // What the pipe still holds was said before the kill.
+                // What is still in the pipe was written before the kill.
                 heard += 1;
             }
         }
@@ -144,7 +144,7 @@ impl Campaign {
         *self.outcome.places.entry(killed_at).or_default() += 1;
     }
 
-    /// Sometimes the hot store is gone as well, or an old copy of it has come back.
+    /// Sometimes removes the hot store, or restores an old copy of it.
     fn tamper(&mut self, cycle: u64, dir: &Path) {
         let (hot, log) = (dir.join("hot.duckdb"), dir.join("hot.duckdb.wal"));
         let copy = dir.with_extension("hot");

@@ -1,10 +1,10 @@
-//! What was acknowledged, and what a store says it holds. Comparing the two is the campaign's only judge.
+//! What was acknowledged, and what a store says it holds. The campaign judges only by comparing the two.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::load::{self, Facts};
 
-/// Above this the offset of a leaf is one that batches share.
+/// Offsets of leaves above this are shared by batches.
 const OWN_OFFSETS: u64 = 1 << 32;
 
 /// What a store answered.
@@ -18,7 +18,7 @@ pub struct Report {
     pub leaves: HashMap<u64, u64>,
     /// Stacks without names: identifier, value.
     pub unknown: BTreeMap<u64, Facts>,
-    /// Value of the stacks that batches share, by their leaf.
+    /// Value of the stacks shared by batches, by their leaf.
     pub shared: BTreeMap<u64, i64>,
     /// Everything added up by the store itself.
     pub total: (i64, u64),
@@ -27,7 +27,7 @@ pub struct Report {
     /// The same from sums of quarters of a day, where there are any.
     pub quarterly: (i64, u64),
     pub stats: BTreeMap<String, u64>,
-    /// What is there of the service that is deleted.
+    /// What is left of the deleted service.
     pub deleted_rows: u64,
     /// Sums of all stacks, as listed.
     listed: (i64, u64),
@@ -104,7 +104,7 @@ impl Report {
         facts.samples += samples;
     }
 
-    /// Gives stacks whose names were lost their batches, by what an undamaged store called them.
+    /// Assigns stacks whose names were lost to their batches, by what an undamaged store called them.
     pub fn recognise(&mut self, undamaged: &Report) {
         for (id, facts) in std::mem::take(&mut self.unknown) {
             match undamaged.leaves.get(&id) {
@@ -118,7 +118,7 @@ impl Report {
         self.stats.get(name).copied().unwrap_or(0)
     }
 
-    /// What does not fit together within the report itself.
+    /// Contradictions within the report itself.
     pub fn contradictions(&self) -> Vec<String> {
         let mut found: Vec<String> = self
             .strange
@@ -143,13 +143,13 @@ pub struct Verdict {
     pub problems: Vec<String>,
 }
 
-/// Everything that was sent and said so far.
+/// Everything that was sent and reported so far.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     acknowledged: BTreeSet<u64>,
     in_doubt: BTreeSet<u64>,
     named: BTreeSet<u64>,
-    /// The service that is deleted was told to be gone, and nothing of it came since.
+    /// The deleted service was reported gone, and no batch of it was sent since.
     is_deleted: bool,
     /// The last batch sent.
     pub sent: u64,
@@ -194,32 +194,32 @@ impl Ledger {
         }
     }
 
-    /// Batches that were sent, and nobody knows whether they are stored.
+    /// Batches that were sent without anyone knowing whether they are stored.
     pub fn in_doubt(&self) -> Vec<u64> {
         self.in_doubt.iter().copied().collect()
     }
 
-    /// Batches that were acknowledged and are young enough to be taken again.
+    /// Batches that were acknowledged and are recent enough to be accepted again.
     pub fn kept(&self) -> Vec<u64> {
         let oldest_s = load::clock_s(self.sent + 1) - load::RETENTION_HOURS * 3600;
         let kept = self.acknowledged.iter().copied();
         kept.filter(|&n| load::start_s(n) >= oldest_s).collect()
     }
 
-    /// From here on the store may forget: its hour lies before the first that is kept.
+    /// The store may forget it: its hour is before the first that is kept.
     fn is_past_retention(&self, number: u64) -> bool {
         let oldest = load::clock_s(self.sent + 1) / 3600 - load::RETENTION_HOURS;
         load::start_s(number) / 3600 < oldest
     }
 
-    /// Compares a report with what is due.
+    /// Compares a report with what should be there.
     pub fn judge(&mut self, report: &Report) {
         let mut problems = report.contradictions();
         if self.is_deleted && report.deleted_rows > 0 {
             self.verdict.doubled += 1;
             problems.push(format!("{} rows of a deleted service are back", report.deleted_rows));
         }
-        // Samples past retention may be gone while their sums are still there.
+        // Expired samples may be gone while their sums are still there.
         if report.hourly.1 < report.total.1 || report.quarterly != report.hourly {
             problems.push(format!(
                 "sums of quarters are {:?}, of hours {:?}, of samples {:?}",
@@ -276,13 +276,13 @@ impl Ledger {
                 problems.push(format!("{counter} is {}", report.stat(counter)));
             }
         }
-        // One thing that is wrong shows in many batches.
+        // One mistake shows in many batches.
         problems.truncate(20);
         self.verdict.problems.extend(problems);
         self.forget();
     }
 
-    /// What is past retention and gone is nobody's business any more.
+    /// Stops tracking what is past retention.
     fn forget(&mut self) {
         let old = self.sent.saturating_sub(2000);
         self.acknowledged = self.acknowledged.split_off(&old);
@@ -290,7 +290,7 @@ impl Ledger {
     }
 }
 
-/// The greater of each.
+/// The greater of each number.
 fn more(a: Facts, b: Facts) -> Facts {
     Facts {
         value: a.value.max(b.value),

@@ -1,5 +1,5 @@
 //! What is sent, as a function of its number, and what the store must answer about it. Both processes of a campaign
-//! know it, so that only numbers travel between them.
+//! know it, so that they only exchange numbers.
 
 use emberline_model::{Batch, BatchId, Component, Exemplar, Signal};
 
@@ -7,13 +7,13 @@ use crate::common::{T0, batch, labels, profile, requests, window, workload};
 
 /// Seconds between two batches: 30 make an hour, so that hours begin, end, are sealed and expire all the time.
 pub const STEP_S: i64 = 120;
-/// How long windows are kept where a campaign says nothing else.
+/// How long windows are kept unless a campaign says otherwise.
 pub const RETENTION_HOURS: i64 = 8;
-/// Whose batches these are.
+/// The service that sends these batches.
 pub const SERVICE: &str = "checkout";
 /// A service that is deleted, again and again.
 pub const DELETED_SERVICE: &str = "gone";
-/// A whole hour of the first day that begins no quarter of it.
+/// An hour of the first day at which no quarter begins.
 pub const CUT_S: i64 = T0 + 7 * 3600;
 /// The build whose locations get names.
 pub const NAMED_BUILD: &str = "ffee00112233aabb";
@@ -24,19 +24,19 @@ pub const SHARED_VALUE: i64 = 7;
 /// Durations of the requests of a window, in milliseconds.
 const DURATIONS_MS: [u64; 2] = [3, 9];
 
-/// What the store says about one batch, one number for each kind of row.
+/// What the store says about one batch, a number for each kind of row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
     pub value: i64,
     pub samples: u64,
     pub requests: u64,
-    /// CPU of the profiler: what windows add up.
+    /// CPU from the profiler, added up over windows.
     pub cpu_ns: u64,
     /// Samples that say which span they worked for.
     pub exemplars: u64,
 }
 
-/// What is true about a batch.
+/// The correct facts about a batch.
 pub fn facts(number: u64) -> Facts {
     Facts {
         value: 1000 + number as i64,
@@ -47,7 +47,7 @@ pub fn facts(number: u64) -> Facts {
     }
 }
 
-/// The value of its exemplar, whose span is its number.
+/// The value of its exemplar, which has its number as span.
 pub fn exemplar_value(number: u64) -> i64 {
     3 + number as i64
 }
@@ -57,7 +57,7 @@ pub fn clock_s(number: u64) -> i64 {
     T0 + number as i64 * STEP_S
 }
 
-/// Some windows come an hour or two late, after their hour was sealed.
+/// Some windows arrive an hour or two late, after their hour was sealed.
 fn hours_late(number: u64) -> i64 {
     match number.wrapping_mul(0x9e37_79b9) >> 5 & 15 {
         0 | 1 => 1,
@@ -87,7 +87,7 @@ pub fn name(number: u64) -> String {
     format!("n_{number:x}")
 }
 
-/// The batch of the service that is deleted: the same under another name.
+/// The batch of the deleted service: the same under another name.
 pub fn of_deleted(number: u64) -> Batch {
     let mut batch = made(number);
     batch.id = Some(BatchId {

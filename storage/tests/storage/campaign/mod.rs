@@ -1,10 +1,10 @@
 //! Campaigns of faults against the store: kill it, damage its files, fill its disk; then compare what it answers with a
-//! ledger that is kept by another process, which is never killed.
+//! ledger kept by another process, which is never killed.
 //!
-//! The obligation of the store begins when the ledger has read the acknowledgement. From then on a batch is there
-//! whole, once, with the values that were sent, until it is past retention; one that was sent and not acknowledged is
-//! there whole or not at all. Every run prints its seed. The short forms are tests (`campaigns.rs`), the full ones
-//! benches (`make bench NAME=kill`); both are this code.
+//! The store's obligation begins when the ledger has read the acknowledgement. From then on a batch is there whole,
+//! once, with the values that were sent, until it is past retention; one that was sent but not acknowledged is there
+//! whole or not at all. Every run prints its seed. The short forms are tests (`campaigns.rs`), the full ones benches
+//! (`make bench NAME=kill`); both use this code.
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)] // A panic is how a campaign fails.
 
@@ -22,12 +22,12 @@ use std::{path::Path, time::Duration};
 
 use emberline_storage::Options;
 
-/// What a server allocates with: how much stays resident is its doing.
+/// The allocator of a server, since it determines how much stays resident.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Bytes a store with [`options`] may have resident: DuckDB's limit, the queue twice (journal and hot store), the
-/// dictionary, and what the program, its libraries and its threads take.
+/// The most memory that a store with [`options`] may have resident: DuckDB's limit, the queue twice (journal and hot
+/// store), the dictionary, and what the program, its libraries and its threads take.
 pub const MEMORY_CAP_MB: u64 = 256;
 
 /// A store in which every mechanism runs after a few batches.
@@ -49,7 +49,7 @@ pub fn options(dir: &Path, retention_hours: i64) -> Options {
     options
 }
 
-/// Numbers that look random and come back with the seed.
+/// Pseudo-random numbers, reproducible by seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 

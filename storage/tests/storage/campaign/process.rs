@@ -1,5 +1,5 @@
-//! The process under test: this same program, started again. Its lines count only when they are whole, because a kill
-//! cuts the last one anywhere.
+//! The process under test: this same program, started again. Only whole lines of its output count, because a kill may
+//! cut the last one anywhere.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 /// Set in the environment of the process under test.
 pub const CHILD: &str = "EMBERLINE_CAMPAIGN_CHILD";
 
-/// The most memory a process had resident, in KiB; `pid` may be `self`.
+/// The peak resident memory of a process, in KiB; `pid` may be `self`.
 pub fn peak_rss_kb(pid: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -26,7 +26,7 @@ pub fn command() -> Command {
     command
 }
 
-/// One of them.
+/// A running process under test.
 pub struct Process {
     child: Child,
     orders: Option<ChildStdin>,
@@ -45,14 +45,14 @@ impl Process {
         }
     }
 
-    /// Gives an order; a process that is gone does not hear it, which its silence shows.
+    /// Gives an order; a process that is gone does not read it, and its silence shows that.
     pub fn order(&mut self, line: &str) {
         if let Some(orders) = &mut self.orders {
             let _ = writeln!(orders, "{line}");
         }
     }
 
-    /// There are no more orders.
+    /// Closes the stream of orders.
     pub fn end_orders(&mut self) {
         self.orders = None;
     }
@@ -78,7 +78,7 @@ impl Process {
         let _ = self.child.kill();
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }

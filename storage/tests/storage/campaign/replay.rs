@@ -1,5 +1,5 @@
-//! The replay of a large journal in little memory: the hot store is gone, and the journal is many times what a store may
-//! have resident.
+//! The replay of a large journal in little memory: the hot store is gone, and the journal is many times the size that a
+//! store may have resident.
 
 use std::{fs, path::Path};
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::common::{T0, TestClock, batch, labels, profile, window, workload};
 
-/// Stacks of one batch, and how deep they are.
+/// Stacks per batch, and how deep they are.
 const STACKS: u64 = 3000;
 const DEPTH: u64 = 24;
-/// Addresses they are made of.
+/// Number of distinct addresses in them.
 const LOCATIONS: u64 = 1 << 17;
 
-/// What a replay took.
+/// What a replay cost.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     pub journal_mb: u64,
@@ -30,13 +30,13 @@ pub struct Outcome {
 
 fn options(dir: &Path) -> Options {
     let mut options = super::options(dir, load::RETENTION_HOURS);
-    // What a server has.
+    // A server's setting.
     options.segment_bytes = Options::new(dir).segment_bytes;
     options.checkpoint_bytes = Options::new(dir).checkpoint_bytes;
     options
 }
 
-/// A large batch: stacks of its own, so that nothing about it is known before.
+/// A large batch: with stacks of its own, so that nothing about it is already known.
 fn large(number: u64) -> Batch {
     let mut random = super::Random::new(number);
     let stacks: Vec<Vec<u64>> = (0..STACKS)
@@ -59,7 +59,7 @@ fn large(number: u64) -> Batch {
     }
 }
 
-/// Writes a journal of about `journal_mb`, deletes the hot store, and looks at the start that follows.
+/// Writes a journal of about `journal_mb`, deletes the hot store, and measures the start that follows.
 pub fn run(dir: &Path, journal_mb: u64) -> Outcome {
     let mut outcome = Outcome::default();
     for phase in ["write", "read"] {
