@@ -1,7 +1,7 @@
-//! Random batches, asked for through the store and added up independently in memory: the answers are equal.
+//! Random batches, queried through the store and added up independently in memory: the answers are equal.
 //!
-//! One file because the computation in memory and the questions it is compared with are two sides of one property. Apart, neither
-//! could be read.
+//! One file because the computation in memory and the questions it is compared with are two sides of one property.
+//! Apart, neither could be understood.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,21 +69,21 @@ prop_compose! {
 
 /// (Window, names) of a stack → value, samples.
 type StackSums = BTreeMap<(i64, Vec<String>), (i64, u64)>;
-/// What requests agree in → count, buckets, bytes.
+/// Key of requests → count, buckets, bytes.
 type RequestSums = BTreeMap<String, (u64, Vec<(i16, u64)>, u64)>;
 
 /// The independent computation: loops over windows.
 struct Memory<'a>(&'a [WorkloadWindow]);
 
 impl Memory<'_> {
-    /// Windows of a release in a range that say something.
+    /// Windows of a release in a range for which `says` holds.
     fn windows(&self, release: &Release, range: Range, says: impl Fn(&WorkloadWindow) -> bool) -> Vec<&WorkloadWindow> {
         let within = |w: &&WorkloadWindow| (range.from_unix_s..range.to_unix_s).contains(&w.start_unix_s);
         let of_release = self.0.iter().filter(|w| w.workload.release() == *release);
         of_release.filter(within).filter(|w| says(w)).collect()
     }
 
-    /// Both signals of a window's time arrived: of its instance, or of its release, where no instance reports both.
+    /// Both signals arrived for a window's time: from its instance, or from its release if no instance reports both.
     fn complete(&self, of: &WorkloadWindow, component: Component, range: Range) -> bool {
         let release = of.workload.release();
         let spent = self.windows(&release, range, |w| w.component == component && w.has_profiles);
@@ -170,7 +170,7 @@ impl Memory<'_> {
                 let reporter = match (query.component, dividing) {
                     (_, Some(Component::Proxy)) | (Some(Component::Proxy), None) => Component::Proxy,
                     (Some(Component::Application), None) => Component::Application,
-                    // What is reported twice counts once; an application's own always does.
+                    // What is reported twice counts once; the application's own report always counts.
                     _ if w.component == Component::Application => Component::Application,
                     _ => self.reporter(w, r.side, query.range, by_instance),
                 };
@@ -214,7 +214,7 @@ impl Memory<'_> {
     }
 }
 
-/// What rows say as the start of a window.
+/// The start that rows have for a window.
 fn start_of(step: Step, w: &WorkloadWindow) -> i64 {
     match step {
         Step::Range => 0,
@@ -231,7 +231,7 @@ fn selected(who: &WorkloadFilter, w: &Workload) -> bool {
         && same(&who.instance, &w.instance)
 }
 
-/// A stack as text, so that ids need not be computed again here: the build and the offsets.
+/// A stack as text, so that the test need not compute ids: the build and the offsets.
 fn names(profile: &emberline_model::Profile, stack: u32) -> Vec<String> {
     let name = |&l: &u32| match &profile.locations[l as usize] {
         emberline_model::Location::Native { offset, .. } => format!("{}:0x{offset:x}", profile.mappings[0].build_id),
@@ -292,7 +292,7 @@ async fn check(batches: Vec<Batch>, picks: [usize; 9]) {
     let memory = Memory(&windows);
     check_answers(&store, &memory, picks).await;
 
-    // The same again with older hours sealed, then all, then with nothing but what is on disk.
+    // The same again with older hours sealed, then all, then with only what is on disk.
     for now in [T0 + 600, T0 + 3600 + 600] {
         clock.set(now);
         store.seal().await.unwrap();
@@ -401,7 +401,7 @@ async fn check_answers(store: &Store, memory: &Memory<'_>, picks: [usize; 9]) {
     check_side(store, memory, range).await;
 }
 
-/// Windows of each release, those of all its instances that start at the same second being one.
+/// Windows of each release; those of its instances that start at the same second count as one.
 async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter, step: Step, range: Range) {
     #[derive(Debug, Default, PartialEq)]
     struct Counted {
@@ -446,7 +446,7 @@ async fn check_reports(store: &Store, memory: &Memory<'_>, who: &WorkloadFilter,
     }
 }
 
-/// A side of a comparison holds the stacks and requests of exactly the complete windows.
+/// One side of a comparison has the stacks and requests of exactly the complete windows.
 async fn check_side(store: &Store, memory: &Memory<'_>, range: Range) {
     for component in COMPONENTS {
         let query = SideQuery {

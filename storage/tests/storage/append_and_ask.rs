@@ -1,7 +1,7 @@
-//! What is appended is what questions are answered with, wherever the rows lie.
+//! Questions are answered with what was appended, wherever the rows are.
 //!
-//! One file because each test asks of the same few hand-made windows, wherever their rows lie. What only one kind of question or
-//! one place of rows needs has a file of its own.
+//! One file because every test asks about the same few hand-made windows, wherever their rows are. What only one kind
+//! of question or one place of rows needs has a file of its own.
 
 use crate::common::*;
 use emberline_model::{
@@ -109,7 +109,7 @@ async fn stacks_are_addresses_until_symbols_arrive_in(place: Place) {
     assert!(store.unresolved(9).is_empty());
     let builds = store.builds();
     assert_eq!((builds.len(), builds[0].locations, builds[0].resolved), (1, 3, 3));
-    // New locations of a known build are asked for, and only these.
+    // New locations of a known build are asked for, and only those.
     store
         .append(batch(2, vec![full_window(&w, T0, "/pay", &[5], &[16, 64], 7)]))
         .await
@@ -231,8 +231,8 @@ async fn samples_are_selected_by_label_and_totals_agree_with_stacks_in(place: Pl
     assert_eq!(types, [ProfileType::CPU]);
 }
 
-/// The rule of complete windows: application CPU is divided by whoever counted its requests, proxy CPU by the
-/// proxy's own, and never by both.
+/// The rule of complete windows: application CPU is divided by requests whichever component counted them, proxy CPU by
+/// the proxy's own, and neither by both.
 #[tokio::test]
 async fn only_windows_with_both_signals_count_and_no_request_counts_twice() {
     for place in PLACES {
@@ -269,7 +269,7 @@ async fn only_windows_with_both_signals_count_and_no_request_counts_twice_in(pla
         counted(Application, at(0), &[5]),
         // 1: its requests never arrived.
         cpu(Application, at(1), 10),
-        // 2: the proxy beside it counted.
+        // 2: its proxy counted.
         cpu(Application, at(2), 100),
         counted(Proxy, at(2), &[5, 5]),
         cpu(Proxy, at(2), 3),
@@ -399,7 +399,7 @@ async fn a_long_range_is_told_in_few_windows_and_loses_nothing() {
 async fn a_long_range_is_told_in_few_windows_and_loses_nothing_in(place: Place) {
     let dir = tempfile::tempdir().unwrap();
     let store = Placing::open(dir.path(), place);
-    // Release, windows, seconds between them; windows of the answer.
+    // Release, windows, seconds between them; windows in the answer.
     let releases = [("v1", 30, 10, 25), ("v2", 400, 10, 14), ("v3", 30, 3_000, 25)];
     let start_s = T0 / 86_400 * 86_400 - 86_400;
     let mut windows = Vec::new();
@@ -449,7 +449,7 @@ async fn services_that_lasted_stay_where_an_answer_has_few_in(place: Place) {
     let store = Placing::open(dir.path(), place);
     let mut windows = Vec::new();
     for service in ["a", "b", "c", "d", "zebra"] {
-        // What is made up has many processes, of one window each.
+        // The made-up services have several processes, with one window each.
         let instances: &[&str] = if service == "zebra" { &["0"] } else { &["0", "1", "2"] };
         for instance in instances {
             let mut window = full_window(&workload(service, "v1", instance), T0 - 1800, "/", &[5], &[1], 1);

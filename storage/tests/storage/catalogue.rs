@@ -1,5 +1,5 @@
-//! Faults of disks, clocks, versions and neighbours that the campaigns do not bring about by themselves. `README.md`
-//! beside this file says which test holds which row of the catalogue.
+//! Faults of disks, clocks, versions and neighbours that the campaigns do not cause by themselves. `README.md` in the
+//! directory above says which test covers which row of the catalogue.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use emberline_storage::{
 
 const HOLD: &str = "EMBERLINE_HOLD_DIR";
 
-/// A batch of its own stack, whose value is a power of two.
+/// A batch with a stack of its own, whose value is a power of two.
 fn sent(sequence: u64, start: i64) -> Batch {
     let who = workload("checkout", "v1", "a");
     batch(
@@ -81,7 +81,7 @@ async fn a_part_that_cannot_be_read_for_once_is_not_taken_for_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _, clock) = half_sealed(dir.path()).await;
     store.close();
-    // A start reads the parts anew.
+    // A start reads the parts again.
     let disk = FaultyDisk::new(Arc::new(RealDisk));
     let store = Store::open_on(options(dir.path()), clock, Arc::new(disk.clone())).unwrap();
     store.flush_applied().await.unwrap();
@@ -122,7 +122,7 @@ async fn a_slow_sync_holds_up_acknowledgements_and_nothing_else() {
     let mut busy = 0;
     for sequence in 2..60 {
         let mut appended = Box::pin(store.append(sent(sequence, T0)));
-        // What is refused is refused at once; what is taken is not acknowledged before its sync.
+        // A refusal comes at once; an accepted batch is not acknowledged before its sync.
         match tokio::time::timeout(Duration::from_millis(1), &mut appended).await {
             Ok(Err(error)) => {
                 assert!(matches!(error, AppendError::Busy { .. }), "{error}");
@@ -143,7 +143,7 @@ async fn a_slow_sync_holds_up_acknowledgements_and_nothing_else() {
     assert_eq!(values(&store).await, expected);
 }
 
-/// Not a test by itself: holds a data directory until it is killed.
+/// Not a test by itself: holds a data directory open until it is killed.
 #[test]
 fn holder() {
     let Some(dir) = std::env::var_os(HOLD) else { return };
@@ -176,8 +176,8 @@ async fn another_process_is_named_and_a_dead_one_holds_nothing() {
         }
         refused => panic!("{refused:?}"),
     }
-    // What the dead one wrote names a process that is gone; the number may be another's by now, or come from another
-    // namespace of processes. Only the kernel's lock counts.
+    // The file left behind names a process that is gone; its id may have been reused, or come from another process
+    // namespace. Only the kernel's lock counts.
     for text in [
         other.id().to_string(),
         "1".into(),
@@ -268,7 +268,7 @@ async fn a_file_that_vanishes_under_the_running_store_costs_what_it_held() {
         store.close();
         let store = open(dir.path());
         let after = values_by_window(&store).await;
-        // A journal file that somebody takes away takes with it what was written to it: only what was shown is left.
+        // If a journal file is taken away, what was written to it is gone, too: only what was already visible is left.
         assert!(
             after.contains(&4) && after.iter().all(|v| [2, 4, 8].contains(v)),
             "{after:?}"
@@ -309,7 +309,7 @@ async fn a_clock_that_jumps_past_retention_and_back_takes_no_sealed_hour_with_it
 async fn without_room_for_the_engine_batches_wait_and_questions_are_answered() {
     let dir = tempfile::tempdir().unwrap();
     let (store, disk, clock) = half_sealed(dir.path()).await;
-    // Room for the journal, but not for DuckDB, which would be of no use any more if it ran out.
+    // Enough space for the journal, but not for DuckDB, which would become unusable if it ran out.
     disk.set_free(Some(1 << 20));
     store.append(sent(3, T0 + 10)).await.unwrap();
     let applied = tokio::time::timeout(Duration::from_millis(300), store.flush_applied()).await;
@@ -360,7 +360,7 @@ async fn a_journal_whose_end_is_gone_says_how_many_batches_that_were() {
     store.flush_applied().await.unwrap();
     store.close();
     let segment = files(dir.path(), "journal", "log").remove(0);
-    // Cut between two batches: nothing in the file itself tells.
+    // Cut between two batches: nothing in the file itself shows it.
     fs::OpenOptions::new()
         .write(true)
         .open(&segment)

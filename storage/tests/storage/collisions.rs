@@ -1,4 +1,4 @@
-//! Two contents with one identifier, made for the purpose: neither gets the names of the other.
+//! Two contents crafted to share an identifier: neither gets the names of the other.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use emberline_model::{
 };
 use emberline_storage::{Range, StackQuery, Store, WorkloadFilter};
 
-/// XXH3's secret, bytes 24 to 31. In a text of 64 bytes it is combined with the last eight, and the eight before these are
-/// multiplied with what comes out: with nothing.
+/// XXH3's secret, bytes 24 to 31. For a text of 64 bytes it is XORed with the last eight bytes, and the eight before
+/// them are multiplied by the result: by zero.
 const BLIND_OFFSET: u64 = 0x1f67_b3b7_a4a4_4072;
 const VICTIM: &str = "00112233445566778899aabbccaaaaaaaa";
 const IMPOSTOR: &str = "00112233445566778899aabbccbbbbbbbb";
@@ -51,7 +51,7 @@ fn name(store: &Store, build: &str, function: &str) {
     store.put_symbols(build, vec![(BLIND_OFFSET, vec![frame])]).unwrap();
 }
 
-/// The functions that a service's CPU was spent in, with the time.
+/// The functions in which a service spent CPU, with the time.
 async fn functions(store: &Store, service: &str) -> Vec<(String, i64)> {
     let query = StackQuery::new(WorkloadFilter::service(service), ProfileType::CPU, Range::ALL);
     let rows = store.ask(query).await.unwrap().rows;
@@ -68,7 +68,7 @@ async fn functions(store: &Store, service: &str) -> Vec<(String, i64)> {
     all
 }
 
-/// What came first under an identifier gave its names to everything that came later.
+/// The first content under an identifier must not give its names to everything that comes later.
 #[tokio::test]
 async fn a_made_collision_gives_neither_service_the_names_of_the_other() {
     assert_eq!(
@@ -113,7 +113,7 @@ async fn a_made_collision_gives_neither_service_the_names_of_the_other() {
     store.close();
 }
 
-/// The first one may be sealed already, also by an earlier process.
+/// The first one may already be sealed, even by an earlier process.
 #[tokio::test]
 async fn a_collision_with_what_only_parts_have_is_seen() {
     for restart in [false, true] {
@@ -146,7 +146,7 @@ async fn a_collision_with_what_only_parts_have_is_seen() {
     }
 }
 
-/// A row that is known keeps the identifier that everybody computes.
+/// A known row keeps the identifier that everybody computes.
 #[tokio::test]
 async fn what_does_not_collide_keeps_its_identifier() {
     let dir = tempfile::tempdir().unwrap();

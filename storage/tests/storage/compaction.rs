@@ -1,5 +1,5 @@
-//! The parts of a day become few: no answer changes, no crash shows a row twice or loses one, and what comes late finds
-//! its place.
+//! The parts of a day are merged: no answer changes, no crash shows a row twice or loses one, and late data finds its
+//! place.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +18,8 @@ use emberline_storage::{
 /// Midnight after the day that the tests write.
 const NEXT_DAY: i64 = T0 + 12 * 3600;
 
-/// A batch of one window; its value is a power of two, so that a sum says which are there how often. Some stacks are
-/// shared between hours.
+/// A batch of one window; its value is a power of two, so that a sum shows which are there, and how often. Some stacks
+/// are shared between hours.
 fn sent(sequence: u64, start: i64) -> Batch {
     let who = workload("checkout", ["v1", "v2"][(sequence % 2) as usize], "a");
     let route = ["/pay", "/cart/{id}"][(sequence % 3 / 2) as usize];
@@ -147,7 +147,7 @@ async fn no_answer_changes_when_a_day_is_compacted() {
     check(&store, "from parts alone").await;
 }
 
-/// Whole hours out of the middle of a compacted day are answered from its roll-up, ragged ends from its samples.
+/// Whole hours from the middle of a compacted day are answered from its roll-up, ragged ends from its samples.
 #[tokio::test]
 async fn ranges_inside_a_compacted_day_are_exact() {
     let dir = tempfile::tempdir().unwrap();
@@ -226,7 +226,7 @@ async fn windows_that_come_after_compaction_are_added_and_never_doubled() {
     assert_eq!(request_count(&store).await, 28);
 }
 
-/// The power goes at each change of the disk that a compaction makes, in turn.
+/// The power fails at each change that a compaction makes on disk, in turn.
 async fn power_goes_after(changes: u64) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::at(T0 + 4200);
@@ -313,7 +313,7 @@ async fn a_day_that_does_not_fit_into_memory_becomes_several_parts() {
     assert_eq!(store.stats().compactions, 1);
 }
 
-/// A damaged part is set aside when compaction reads it; the others of its hour are left as they are.
+/// A damaged part is set aside when compaction reads it; the others of its hour stay as they are.
 #[tokio::test]
 async fn damage_found_while_compacting_costs_what_it_hit() {
     for kind in ["names", "stacks", "samples", "requests", "windows", "rollup"] {
@@ -340,7 +340,7 @@ async fn damage_found_while_compacting_costs_what_it_hit() {
     }
 }
 
-/// A part that cannot be compacted with the others of its hour is not taken for one that was: the hour waits.
+/// A part that cannot be compacted with the others of its hour must not be treated as if it had been: the hour waits.
 #[tokio::test]
 async fn an_hour_is_compacted_with_everything_that_lies_in_it_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
@@ -348,7 +348,7 @@ async fn an_hour_is_compacted_with_everything_that_lies_in_it_or_not_at_all() {
     let store = a_sealed_day(options(dir.path()), &clock, FaultyDisk::new(Arc::new(RealDisk))).await;
     let before = values(&store).await;
     store.close();
-    // Of the second part of an hour in the middle only the sums are left.
+    // Of the second part of an hour in the middle, only the sums are left.
     fs::remove_file(&files(dir.path(), "samples-2026111811-01-0002")[0]).unwrap();
     clock.set(NEXT_DAY + 7200);
     for when in ["before", "after a restart"] {
@@ -414,7 +414,7 @@ async fn sums_over_quarters_of_a_day_are_the_sums_of_their_hours() {
     let clock = TestClock::at(T0 + 3600 * 12);
     let disk = FaultyDisk::new(Arc::new(RealDisk));
     let store = Store::open_on(small_segments(dir.path()), clock.clone(), Arc::new(disk)).unwrap();
-    // Hours 2 to 15 of the day: neither the first nor the last quarter is whole.
+    // Hours 2 to 15 of the day: neither the first nor the last quarter is complete.
     for sequence in 1..=14u64 {
         let start = NEXT_DAY - 24 * 3600 + 3600 * (sequence as i64 + 1);
         store.append(sent(sequence, start)).await.unwrap();
@@ -449,7 +449,7 @@ async fn sums_over_quarters_of_a_day_are_the_sums_of_their_hours() {
         (1, 1)
     );
     assert_eq!(ask(&store).await, before);
-    // Whole quarters are answered without the hours: these may be gone, and nobody notices.
+    // Whole quarters are answered without the hours: these may be gone without anybody noticing.
     let rollup = files(dir.path(), "rollup").remove(0);
     let kept = fs::read(&rollup).unwrap();
     fs::write(&rollup, b"nothing").unwrap();

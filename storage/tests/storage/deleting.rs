@@ -1,8 +1,8 @@
-//! A service is deleted by name: nothing of it is left, everything of others is, and no crash changes that. What is
-//! answered afterwards is compared with a store that never heard of the service.
+//! A service is deleted by name: nothing of it is left, everything of others is, and no crash changes that. Answers
+//! afterwards are compared with a store that never knew the service.
 //!
-//! One file because every test deletes the same service out of the same store, and compares with one that never knew it. Power cuts,
-//! full disks and restarts are told by that comparison.
+//! One file because every test deletes the same service from the same store, and compares with one that never knew it.
+//! Power cuts, full disks and restarts are judged by that comparison.
 
 mod faults;
 mod power;
@@ -27,8 +27,8 @@ use emberline_storage::{
 const NEXT_DAY: i64 = T0 + 12 * 3600;
 const GONE: &str = "checkout";
 
-/// A batch with a window of each of two services, except for every fourth, which is checkout's alone. Values are powers of
-/// two, so that a sum says which are there how often. Cart calls checkout, and they share stacks.
+/// A batch with a window of each of two services, except that every fourth has only checkout's. Values are powers of
+/// two, so that a sum shows which are there, and how often. Cart calls checkout, and they share stacks.
 fn sent(sequence: u64, start: i64) -> Batch {
     let full = |service: &str, extra: u64| -> WorkloadWindow {
         let who = workload(service, ["v1", "v2"][(sequence % 2) as usize], "a");
@@ -59,13 +59,13 @@ fn sent(sequence: u64, start: i64) -> Batch {
     batch(sequence, windows)
 }
 
-/// The same without the service.
+/// The batch without the service.
 fn without(mut batch: Batch) -> Batch {
     batch.windows.retain(|window| window.workload.service != GONE);
     batch
 }
 
-/// Everything that can be asked, as text. Builds are left out: code is nobody's.
+/// Everything that can be asked, as text. Builds are left out: code belongs to no service.
 async fn told(store: &Store) -> String {
     let all = told_briefly(store).await;
     let mut sums = Vec::new();
@@ -137,7 +137,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Batches of two hours that get sealed, one of them in two groups of parts, the second checkout's alone; and of an hour
+/// Batches of two hours that get sealed, one of them in two groups of parts, the second only checkout's; and of an hour
 /// that is not over.
 const SEALED: [(u64, i64); 3] = [(1, T0), (2, T0 + 10), (3, T0 - 3600)];
 const SEALED_LATER: (u64, i64) = (4, T0 - 3600);
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// The store of a folder that no store has open, in a folder of its own.
+    /// A copy, in a folder of its own, of a store that is not open.
     async fn copy_of(of: &Path) -> World {
         let dir = tempfile::tempdir().unwrap();
         copy_folder(of, dir.path());
@@ -277,7 +277,7 @@ async fn nothing_of_a_deleted_service_is_told_and_everything_of_others_is() {
         assert!(!is_there, "a route of its own is left in {place}");
     }
 
-    // What comes later is new, also in hours and batches' places that were there before.
+    // What comes later is new, even in hours, and with batch numbers, that existed before.
     for world in [&world, &other] {
         world.store.append(sent(8, T0 + 3620)).await.unwrap();
         world.store.append(sent(9, T0)).await.unwrap();
@@ -306,7 +306,7 @@ async fn a_service_is_deleted_from_tables_before_anything_is_sealed() {
         for sequence in 1..=5 {
             store.append(sent(sequence, T0 + 10 * sequence as i64)).await.unwrap();
         }
-        // Acknowledged, and perhaps not applied yet.
+        // Acknowledged, but perhaps not applied yet.
         let deleted = delete(&store).await.unwrap();
         assert_eq!((deleted.rows, deleted.files), (25, 0));
         let other_dir = tempfile::tempdir().unwrap();
@@ -345,7 +345,7 @@ async fn a_service_is_deleted_from_compacted_parts() {
     remove_hot(world.dir.path());
     world.reopen();
     assert_eq!(told(&world.store).await, expected, "from parts alone");
-    // When the service comes back, nothing that was deleted comes with it, not from sums over quarters of the day either.
+    // When the service comes back, nothing that was deleted comes with it, not even from sums over quarters of the day.
     for store in [&world.store, &other.store] {
         store.append(sent(9, OPEN.1 + 20)).await.unwrap();
     }
@@ -395,7 +395,7 @@ async fn the_only_service_leaves_nothing_behind() {
             .services
             .is_empty()
     );
-    // Numbers of batches go on above those of the deletion, or the next batch would count as deleted.
+    // Batch numbers continue above that of the deletion, or the next batch would count as deleted.
     store.append(only(sent(9, T0 + 3600))).await.unwrap();
     assert_eq!(sum_of(&store, GONE).await, (1 << 9) + (1 << 29));
 }
@@ -423,13 +423,13 @@ async fn deletions_of_several_services_at_a_time_wait_for_each_other() {
     assert!(parts(world.dir.path()).is_empty());
 }
 
-/// Waits until the store has made good what a crash left.
+/// Waits until the store has finished what a crash left.
 async fn until_made_good(store: &Store) {
     let since = Instant::now();
     store.flush_applied().await.unwrap();
     while store.stats().deletion_files_left > 0 {
         assert!(since.elapsed() < Duration::from_secs(60), "it is never gone on with");
-        // Joins the deletion under way, or finds nothing.
+        // Joins the current deletion, or finds nothing.
         let _ = delete(store).await;
     }
 }
@@ -457,7 +457,8 @@ async fn a_service_is_deleted_from_a_store_that_is_not_open() {
     assert_eq!(told(&world.store).await, expected);
 }
 
-/// Questions that run while parts are replaced see one state or the other of each, and those of others change nothing.
+/// Questions that run while parts are replaced see one state or the other of each, and those about other services see
+/// no change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_about_others_go_on_while_a_service_is_deleted() {
     let world = World::new(|batch| batch).await;

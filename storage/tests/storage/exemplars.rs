@@ -1,4 +1,4 @@
-//! Exemplars: found by trace, by span and by whose they are, from tables and from sealed parts alike.
+//! Exemplars are found by trace, by span and by process, from tables and from sealed parts alike.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn exemplar(value: i64, trace: u8, span_id: u64, unix_ns: i64) -> Exemplar {
     }
 }
 
-/// A window of an instance with exemplars of a stack of their own.
+/// A window of an instance, with exemplars of a stack of its own.
 fn sent(sequence: u64, version: &str, start: i64, exemplars: Vec<Exemplar>, cut: u64) -> Batch {
     let who = workload("checkout", version, "a");
     let profile = Profile {
@@ -186,7 +186,7 @@ async fn a_stack_that_only_an_exemplar_mentions_is_sealed_with_its_names() {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::at(T0 + 3 * 3600);
     let store = Store::open(options(dir.path()), clock).unwrap();
-    // What folds the rarest stacks of a profile leaves its exemplars as they are.
+    // Folding the rarest stacks of a profile leaves its exemplars as they are.
     let mut batch = sent(1, "v1", T0, vec![exemplar(5, 1, 10, T0 * NS)], 0);
     batch.windows[0].profiles[0].samples.clear();
     store.append(batch).await.unwrap();

@@ -1,4 +1,4 @@
-//! Gauges stay what they are on their way from tables to sealed samples to roll-ups: a mean over time, added up over
+//! Gauges keep their meaning on the way from tables to sealed samples to roll-ups: a mean over time, added up over
 //! instances.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Parts of requests that older versions wrote: they lack columns, and are answered from all the same.
+//! Parts of requests written by older versions: they lack columns, and still answer.
 
 use std::{fs, path::Path};
 
@@ -7,10 +7,10 @@ use emberline_model::{Component, RequestSeries, Side, WorkloadWindow};
 use emberline_storage::{Options, Range, RequestQuery, Step, Store, WorkloadFilter};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-/// Columns that parts of requests once had.
+/// Columns that parts of requests had at first.
 const ONCE: usize = 19;
 
-/// Takes the newer columns out of every part of requests.
+/// Removes the newer columns from every part of requests.
 fn make_older(dir: &Path) {
     let parts = fs::read_dir(dir.join("parts"))
         .unwrap()
@@ -39,8 +39,8 @@ fn make_older(dir: &Path) {
     assert!(seen > 0, "there is no part of requests");
 }
 
-/// Whom requests were for, how long they streamed and what is open survive sealing, a restart and compaction; parts of a
-/// version that did not know of these are read beside others.
+/// Destinations of requests, how long they streamed and what is open survive sealing, a restart and compaction; parts
+/// of a version that did not know these are read together with others.
 #[tokio::test]
 async fn destinations_streams_and_open_connections_are_sealed_and_parts_without_them_stay_readable() {
     let dir = tempfile::tempdir().unwrap();

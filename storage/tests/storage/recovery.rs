@@ -1,4 +1,4 @@
-//! Damage, deletion, age: the store starts, says what it lost, and answers with the rest.
+//! Damage, deletion, age: the store starts, reports what it lost, and answers with the rest.
 
 use std::{fs, path::Path};
 
@@ -80,7 +80,7 @@ async fn a_damaged_hot_store_is_rebuilt() {
     store.close();
     let path = dir.path().join("hot.duckdb");
     let length = fs::metadata(&path).unwrap().len() as usize;
-    // Headers, the first blocks, and places all over the file: not every one is in use.
+    // Headers, the first blocks, and places throughout the file: not all of them are in use.
     let places = [0, 10, 4096 + 20, 8192 + 20]
         .into_iter()
         .chain((1..12).map(|n| length / 12 * n + 777));
@@ -154,7 +154,7 @@ async fn damage_of_the_journal_costs_what_it_hit_and_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         fill(dir.path(), 9).await;
         damage(&segments(dir.path())[0], change);
-        // With the hot store gone the journal is all there is.
+        // With the hot store gone, the journal is all there is.
         fs::remove_file(dir.path().join("hot.duckdb")).unwrap();
         let store = open(dir.path());
         let left = values(&store).await;
@@ -162,7 +162,7 @@ async fn damage_of_the_journal_costs_what_it_hit_and_is_counted() {
         let stats = store.stats();
         let noticed = stats.journal_records_lost + stats.journal_tail_bytes_cut + stats.journal_bytes_damaged;
         assert!(noticed > 0, "{name}: {stats:?}");
-        // New batches do not take the numbers of lost ones.
+        // New batches do not get the numbers of lost ones.
         let w = full_window(&workload("checkout", "v1", "a"), T0, "/", &[1], &[99], 99);
         store.append(batch(100, vec![w])).await.unwrap();
         assert!(values(&store).await.contains(&99), "{name}");
@@ -281,7 +281,7 @@ async fn what_is_past_retention_goes_and_a_clock_that_jumps_takes_nothing_with_i
     let ids: Vec<u64> = store.ask(all).await.unwrap().rows.iter().map(|r| r.stack_id).collect();
     let resolved = store.resolve(&ids).await.unwrap();
     assert!(ids.iter().all(|&id| resolved.frames(id).count() == 1));
-    // The batch is gone, its sender is not forgotten.
+    // The batch is gone, but its sender is not forgotten.
     clock.set(T0);
     assert_eq!(
         store.append(at(1, T0 - 3 * 3600)).await.unwrap(),

@@ -28,7 +28,7 @@ fn sent(sequence: u64, version: &str, instance: &str, start: i64) -> Batch {
     }
 }
 
-/// Version and when it was first seen, the newest first.
+/// Version and when it was first seen, newest first.
 async fn releases(store: &Store) -> Vec<(String, i64)> {
     store.flush_applied().await.unwrap();
     let services = store.ask(ServicesQuery::new(Range::ALL)).await.unwrap().services;
@@ -46,7 +46,7 @@ fn verify(dir: &Path) -> Vec<Damage> {
     inspect::verify(dir, &RealDisk, 64, &mut |_, _, _| {}).unwrap().damage
 }
 
-/// v1 in one process at first and in another later; v2 in between. Only what the last hours hold is left.
+/// v1 in one process at first and in another later; v2 in between. Only the data of the last hours is left.
 async fn aged(dir: &Path) -> (Store, Arc<TestClock>) {
     let clock = TestClock::at(T0);
     let mut options = options(dir);
@@ -107,7 +107,7 @@ async fn damage_costs_what_it_hits_is_told_and_is_made_up_for() {
     let file = dir.path().join("releases.bin");
     let whole = fs::read(&file).unwrap();
     assert!(verify(dir.path()).is_empty());
-    // Gone, cut, and damaged: what is left of the windows says when the releases were seen.
+    // Missing, cut, and damaged: what is left of the windows says when the releases were seen.
     let mut flipped = whole.clone();
     let last = flipped.len() - 3;
     flipped[last] ^= 1;
@@ -146,7 +146,7 @@ async fn what_was_stated_is_there_after_a_crash_and_goes_with_the_service() {
         store.append(sent(sequence, version, "a", start)).await.unwrap();
     }
     store.flush_applied().await.unwrap();
-    // v2's clock was a little behind, says who deployed it: v1 is the newer one.
+    // Whoever deployed v2 says that its clock was a little off: v1 is the newer one.
     let stated = store.state_release(&release("pay", "v2"), T0 - HOUR).unwrap();
     assert_eq!((stated.first_seen_s, stated.is_stated), (T0 - HOUR, true));
     let known = expected(&[("v1", T0 + 60), ("v2", T0 - HOUR)]);

@@ -1,8 +1,8 @@
-//! Hours that are over become sealed parts: no answer changes, no crash shows a row twice or loses one, and damage
-//! costs what it hit.
+//! Finished hours become sealed parts: no answer changes, no crash shows a row twice or loses one, and damage costs
+//! what it hit.
 //!
-//! One file because every test seals the same hours and asks the same questions before and after. What differs is what goes wrong
-//! meanwhile.
+//! One file because every test seals the same hours and asks the same questions before and after. What differs is what
+//! goes wrong in between.
 
 mod damage;
 mod power;
@@ -23,7 +23,8 @@ use emberline_storage::{
     disk::{DiskEvent, FaultyDisk, RealDisk},
 };
 
-/// A batch of one window, with a stack of its own whose value is a power of two: a sum says which are there how often.
+/// A batch of one window, with a stack of its own whose value is a power of two: a sum shows which are there, and how
+/// often.
 fn sent(sequence: u64, start: i64) -> Batch {
     let who = workload("checkout", ["v1", "v2"][(sequence % 2) as usize], "a");
     let route = ["/pay", "/cart/{id}"][(sequence % 3 / 2) as usize];
@@ -142,7 +143,7 @@ async fn late_windows_make_another_part_of_their_hour_after_a_wait() {
             "samples-2026111812-01-0002"
         ]
     );
-    // An older hot store, from before the second seal, holds rows that are sealed now.
+    // An older hot store, from before the second seal, holds rows that are sealed by now.
     store.close();
     let store = Store::open(options(dir.path()), clock).unwrap();
     assert_eq!(answers(&store).await, before);
@@ -268,7 +269,7 @@ async fn sums_of_hours_outlive_their_samples() {
         let (hour, window) = ((n as i64 - 1) / 2, (n as i64 - 1) % 2);
         clock.set(T0 + hour * 3600 + 20);
         store.append(sent(n, T0 + hour * 3600 + window * 10)).await.unwrap();
-        // Before the clock moves on: what is applied past its retention is left out.
+        // Before the clock moves on: what is past retention when it is applied is left out.
         store.flush_applied().await.unwrap();
     }
     clock.set(T0 + 4 * 3600 + 1000);
@@ -322,8 +323,8 @@ async fn sums_of_hours_outlive_their_samples() {
     check(&store).await;
 }
 
-/// Windows that lack a kind of rows (no requests, no exemplars) are sealed without a part of it; after a rebuild nothing
-/// waits for these rows.
+/// Windows that lack a kind of rows (no requests, no exemplars) are sealed without a part for it; after a rebuild
+/// nothing waits for such rows.
 #[tokio::test]
 async fn a_rebuild_waits_for_no_rows_that_a_window_never_had() {
     let dir = tempfile::tempdir().unwrap();
@@ -352,7 +353,7 @@ async fn a_rebuild_waits_for_no_rows_that_a_window_never_had() {
     );
 }
 
-/// Two processes that report a gauge every minute of two hours, 4 and 6: together 10, whichever way an hour is answered.
+/// Two processes that report a gauge every minute for two hours, 4 and 6: together 10, however an hour is answered.
 #[tokio::test]
 async fn a_gauge_means_the_same_from_samples_and_from_sums_of_hours() {
     const GOROUTINES: &str = "goroutine:goroutine:count:goroutine:count";

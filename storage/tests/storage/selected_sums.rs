@@ -1,10 +1,10 @@
-//! Sums of a selection have one row for each combination of what was asked for, and no more.
+//! Sums of a selection have one row for each requested combination, and no more.
 
 use crate::common::*;
 use emberline_model::{Component, ProfileType};
 use emberline_storage::{Label, Range, SelectedQuery};
 
-/// The name of a column of the answer once meant the column of the samples: each stack got a row of its own.
+/// Regression: a column of the answer was taken for the column of the samples, so each stack got a row of its own.
 #[tokio::test]
 async fn stacks_are_not_told_apart_unless_asked_for() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Answers from sums equal those from windows: a store that seals, compacts, deletes and comes late beside one that holds the
-//! same windows one by one.
+//! Answers from sums equal those from windows: a store that seals, compacts, deletes and gets late data is compared
+//! with one that holds the same windows one by one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use emberline_storage::{
 };
 use proptest::prelude::*;
 
-/// Midnight of the day that most windows lie in, and of the next.
+/// Midnight of the day of most windows, and of the next.
 const DAY: i64 = T0 - 12 * 3600;
 const NEXT_DAY: i64 = DAY + 24 * 3600;
 const GONE: &str = "cart";
@@ -28,12 +28,12 @@ struct Stay {
     instance: usize,
     component: Component,
     start_s: i64,
-    /// Windows in a row, of how many seconds.
+    /// The number of consecutive windows, and their length in seconds.
     windows: i64,
     length_s: i64,
     has_requests: bool,
     has_profiles: bool,
-    /// One window of so many lacks its profile.
+    /// Every how many windows one lacks its profile.
     lacks_every: i64,
     batch: usize,
 }
@@ -101,7 +101,7 @@ prop_compose! {
     }
 }
 
-/// What comes of a stay at once, as two signals of an exporter do; in batches that are sent one after the other.
+/// Everything from a stay, split into two signals as an exporter does; in batches that are sent one after another.
 fn batches(stays: &[Stay], nth: usize) -> Vec<Batch> {
     let windows: Vec<WorkloadWindow> = stays
         .iter()
@@ -122,7 +122,8 @@ fn patient(dir: &std::path::Path) -> Options {
     options
 }
 
-/// Stacks by name would be long: their sums over all pieces, and everything else, piece by piece where windows are in step.
+/// Stacks by name would be long: their sums over all pieces, and everything else piece by piece where windows are
+/// aligned.
 fn told(side: &SideData) -> String {
     let mut stacks: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
     let (mut requests, mut seconds, mut windows) = (0.0, 0.0, 0);
@@ -208,7 +209,7 @@ proptest! {
                     store.append(sent.clone()).await.unwrap();
                     windows.append(sent).await.unwrap();
                 }
-                // The first before most of it is over; what comes behind that is late.
+                // The first time, before most of it is over; what comes afterwards is late.
                 clock.set([T0, NEXT_DAY + 3600, NEXT_DAY + 30 * 3600][nth]);
                 for store in [&store, &windows] {
                     store.flush_applied().await.unwrap();
@@ -232,7 +233,7 @@ proptest! {
     }
 }
 
-/// Two instances of a release, day and night, with a second service beside them.
+/// Two instances of a release, day and night, and a second service.
 fn a_day() -> Vec<Stay> {
     let stay = |service, instance| Stay {
         service,
@@ -279,7 +280,7 @@ const WHOLE: Range = Range {
     to_unix_s: NEXT_DAY,
 };
 
-/// A store of before there were sums answers as before, and has them once its day is compacted.
+/// A store from before sums existed answers as before, and gets sums once its day is compacted.
 #[tokio::test]
 async fn hours_of_before_there_were_sums_are_answered_and_get_theirs() {
     let dir = tempfile::tempdir().unwrap();
@@ -315,7 +316,7 @@ async fn hours_of_before_there_were_sums_are_answered_and_get_theirs() {
     );
 }
 
-/// A day of whole hours is answered without opening what single windows are in.
+/// A day of whole hours is answered without opening the files of single windows.
 #[tokio::test]
 async fn a_day_reads_no_window_and_its_ends_read_theirs() {
     let dir = tempfile::tempdir().unwrap();
@@ -338,7 +339,7 @@ async fn a_day_reads_no_window_and_its_ends_read_theirs() {
         .await
         .unwrap();
     assert_eq!(store.stats().parts_quarantined, 0);
-    // A second more, and its windows are looked for.
+    // A second more, and its windows are read.
     let ragged = Range {
         from_unix_s: DAY + 1,
         ..WHOLE
@@ -347,13 +348,13 @@ async fn a_day_reads_no_window_and_its_ends_read_theirs() {
     assert!(store.stats().parts_quarantined > 0);
 }
 
-/// What both sides of a comparison have in common is named once, and each says what it says alone: a stack of a piece of time
-/// once, whether sums or windows tell of it.
+/// What both sides of a comparison have in common is named once, and each reports what only it has: a stack of a piece
+/// of time once, whether it comes from sums or from windows.
 #[tokio::test]
 async fn sides_that_are_compared_have_one_dictionary_and_each_stack_once() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _, _) = sealed_day(dir.path()).await;
-    // The ends of one lie within hours.
+    // The ends of one are within hours.
     let ragged = Range {
         from_unix_s: DAY + 1_234,
         to_unix_s: NEXT_DAY - 1_234,

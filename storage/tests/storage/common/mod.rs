@@ -23,7 +23,7 @@ use emberline_storage::{
 /// A whole hour: 2026-11-18T12:00:00Z.
 pub const T0: i64 = 1_795_003_200;
 
-/// A clock that stands until it is moved.
+/// A clock that stands still until it is moved.
 #[derive(Debug)]
 pub struct TestClock(AtomicI64);
 
@@ -197,7 +197,7 @@ pub async fn answers(store: &Store) -> String {
     try_answers(store).await.unwrap()
 }
 
-/// The same of a store that may be under repair.
+/// Like [`answers`], for a store that may be under repair.
 pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
     let who = WorkloadFilter::default();
     let stacks = StackQuery {
@@ -254,8 +254,8 @@ pub async fn try_answers(store: &Store) -> Result<String, QueryError> {
     ))
 }
 
-/// What is added up over steps: requests, CPU, what both cover. Without sums of fractions, whose last digit depends on the
-/// order in which they were added.
+/// Values added up over steps: requests, CPU, what both cover. Without sums of fractions, whose last digit depends on
+/// the order of addition.
 pub async fn sums(store: &Store, who: WorkloadFilter, range: Range, step: Step) -> Result<String, QueryError> {
     let requests = sums_of_requests(store, who.clone(), range, step).await?;
     let mut told = vec![requests];
@@ -274,7 +274,7 @@ pub async fn sums(store: &Store, who: WorkloadFilter, range: Range, step: Step) 
     let (of_costs, of_reports) = (who.clone(), who);
     let who = of_costs;
     let mut costs = store.ask(CostQuery { who, step, range }).await?;
-    // Parts of requests are fractions, too.
+    // Shares of requests are fractions, too.
     costs
         .iter_mut()
         .for_each(|row| row.requests = (row.requests * 1e6).round());
@@ -285,7 +285,7 @@ pub async fn sums(store: &Store, who: WorkloadFilter, range: Range, step: Step) 
     Ok(told.join(" "))
 }
 
-/// The requests of steps, all and those that divide CPU.
+/// The requests of steps: all, and those that divide CPU.
 pub async fn sums_of_requests(
     store: &Store,
     who: WorkloadFilter,
@@ -322,7 +322,7 @@ pub async fn values(store: &Store) -> Vec<i64> {
     values
 }
 
-/// As [`values`], but from single samples instead of sums over hours.
+/// Like [`values`], but from single samples instead of sums over hours.
 pub async fn values_by_window(store: &Store) -> Vec<i64> {
     store.flush_applied().await.unwrap();
     let query = StackQuery {
@@ -334,12 +334,12 @@ pub async fn values_by_window(store: &Store) -> Vec<i64> {
     values
 }
 
-/// Where the rows lie when a test asks its questions.
+/// Where the rows are when a test asks its questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In the tables of the hot store.
     Hot,
-    /// In several parts of each hour, and in tables.
+    /// In several parts for each hour, and in tables.
     Mixed,
     /// In parts.
     Sealed,
@@ -347,7 +347,7 @@ pub enum Place {
 
 pub const PLACES: [Place; 3] = [Place::Hot, Place::Mixed, Place::Sealed];
 
-/// A store that moves its rows where a test wants them.
+/// A store that moves its rows to where a test wants them.
 #[derive(Clone)]
 pub struct Placing {
     store: Store,

@@ -1,14 +1,14 @@
-//! Disks that are full or fail, files that come back or are damaged while a service is deleted.
+//! Disks that are full or fail, and files that come back or are damaged, while a service is deleted.
 
 use super::*;
 
-/// Files that were given up come back when the power goes before their folder is synced.
+/// Removed files come back when the power fails before their folder is synced.
 #[tokio::test]
 async fn files_that_come_back_after_a_crash_are_removed_again() {
     let filled = World::new(|batch| batch).await;
     filled.store.close();
     let expected = told(&World::new(without).await.store).await;
-    // The list as it is while files are being written anew.
+    // The list as it is while files are being rewritten.
     let interrupted = World::copy_of(filled.dir.path()).await;
     interrupted.disk.lose_power_after(12);
     let failed = delete(&interrupted.store).await.unwrap_err();
@@ -43,7 +43,7 @@ async fn a_disk_without_room_says_so_and_changes_nothing() {
     assert_eq!(sum_of(&world.store, GONE).await, 0);
 }
 
-/// A failure in the middle is told as such, and what is left is gone on with.
+/// A failure in the middle is reported as such, and the rest is deleted later.
 #[tokio::test]
 async fn a_disk_that_fails_in_the_middle_is_told_and_the_rest_goes_later() {
     let world = World::new(|batch| batch).await;
@@ -60,7 +60,7 @@ async fn a_disk_that_fails_in_the_middle_is_told_and_the_rest_goes_later() {
     assert_eq!(told(&world.store).await, expected);
 }
 
-/// A damaged list is told by `verify`, costs the deletion alone, and stops no start.
+/// A damaged list is reported by `verify`, costs only the deletion, and prevents no start.
 #[tokio::test]
 async fn a_damaged_list_of_deletions_is_told_and_stops_no_start() {
     let mut world = World::new(|batch| batch).await;

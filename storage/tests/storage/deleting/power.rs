@@ -1,8 +1,8 @@
-//! The power goes at each change of the disk that a deletion makes, in turn.
+//! The power fails at each change that a deletion makes on disk, in turn.
 
 use super::*;
 
-/// The power goes at each change of the disk that a deletion makes, in turn; each time in a copy of a store.
+/// The power fails at each change that a deletion makes on disk, in turn; each time in a copy of a store.
 async fn power_goes_after(changes: u64, of: &Path, before: &str, expected: &str) -> bool {
     let mut world = World::copy_of(of).await;
     world.disk.lose_power_after(changes);
@@ -47,7 +47,7 @@ fn power_goes(lane: u64, lanes: usize) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        // An hour in two groups of parts, one of them the service's alone, and tables.
+        // An hour in two groups of parts, one of them only the service's, and tables.
         let filled = async |make| {
             let dir = tempfile::tempdir().unwrap();
             let clock = TestClock::at(T0 + 4300);

@@ -15,7 +15,7 @@ async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
     store.close();
     let files = part_files(source.path());
     assert_eq!(files.len(), 18);
-    // Whether the hot store is still there must not matter, except for what it still knows.
+    // Whether the hot store is still there must not matter, except for what only it knows.
     for (at, file) in files
         .iter()
         .filter(|f| f.to_str().unwrap().contains("2026111812"))
@@ -41,11 +41,11 @@ async fn damage_of_a_part_costs_what_it_held_and_is_counted() {
         fs::write(file, damaged).unwrap();
         fs::remove_file(source.path().join("hot.duckdb")).unwrap();
         let store = Store::open(small_segments(source.path()), clock.clone()).unwrap();
-        // First what the journal still holds: a row that is not sealed any more would come back from there.
+        // First apply what the journal still holds: a row that is no longer sealed would come back from there.
         store.flush_applied().await.unwrap();
         answers(&store).await;
         let (by_hour, by_window) = (values(&store).await, values_by_window(&store).await);
-        // Without its samples an hour still has its sums, and the other way round.
+        // Without its samples an hour still has its sums, and vice versa.
         let expected: &[i64] = if name.starts_with("samples") {
             &[2, 8]
         } else {

@@ -1,8 +1,8 @@
-//! The power goes at each change of the disk that sealing makes, in turn.
+//! The power fails at each change that sealing makes on disk, in turn.
 
 use super::*;
 
-/// The power goes at each change of the disk that sealing makes, in turn. `lane` takes every third.
+/// The power fails at each change that sealing makes on disk, in turn. `lane` takes every third.
 fn power_goes(lane: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -19,7 +19,7 @@ fn power_goes(lane: u64) {
     });
 }
 
-/// False when everything was done before the power went.
+/// False if everything was done before the power failed.
 async fn power_goes_after(changes: u64) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let clock = TestClock::at(T0);
@@ -43,7 +43,7 @@ async fn power_goes_after(changes: u64) -> bool {
     store.close();
     disk.drop_unsynced().unwrap();
 
-    // What comes back is a machine with its hot store, or one that lost that, too.
+    // The machine comes back with its hot store, or without it.
     if changes.is_multiple_of(2) {
         let _ = fs::remove_file(dir.path().join("hot.duckdb"));
         let _ = fs::remove_file(dir.path().join("hot.duckdb.wal"));
