@@ -15,8 +15,8 @@ use super::{RequestRecord, SeriesId, open::OpenCount};
 /// A hash map keyed by integers of our own making.
 pub(super) type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
 
-/// Hashes one 64-bit integer by a folded multiplication. The keys are ids that this process gave out, so nobody can
-/// choose them to collide.
+/// Hashes one 64-bit integer by a folded multiplication. The keys are ids issued by this process, so nobody can choose
+/// them to collide.
 #[derive(Default)]
 pub(super) struct IdHasher(u64);
 
@@ -37,7 +37,7 @@ impl Hasher for IdHasher {
     }
 }
 
-/// What tells cells apart.
+/// Identifies a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CellKey {
     pub(super) series: SeriesId,
@@ -58,8 +58,8 @@ impl CellKey {
         }
     }
 
-    /// Where a key counts once the table is full: in what its series folds into, with the status cut to its class, so
-    /// that these cells are few however many statuses a peer makes up.
+    /// The key under which it counts once the table is full: what its series folds into, with the status reduced to its
+    /// class, so that there are few such cells however many statuses a peer makes up.
     fn folded(self, fold: impl FnOnce(SeriesId) -> SeriesId) -> CellKey {
         CellKey {
             series: fold(self.series),
@@ -74,7 +74,7 @@ impl CellKey {
 pub(super) struct Cell {
     zero_count: u64,
     sum_ns: u128,
-    /// What went on beyond the latencies.
+    /// Time beyond the latencies.
     pub(super) streaming_ns: u128,
     min_ns: u64,
     max_ns: u64,
@@ -86,11 +86,11 @@ pub(super) struct Cell {
     base: i16,
     counts: Vec<u64>,
     touched: bool,
-    /// Start in seconds of the last window that was merged into it.
+    /// Start in seconds of the last window merged into it.
     last: i64,
 }
 
-/// Counts are allocated by whole octaves: latencies of one route cluster, and growing stays rare.
+/// Counts are allocated by whole octaves: latencies of one route cluster, so growing is rare.
 const GROWTH: i16 = 32;
 
 impl Cell {
@@ -166,7 +166,7 @@ impl Cell {
         }
     }
 
-    /// The durations as the noun that is shipped.
+    /// The durations as the model's histogram.
     pub(super) fn histogram(&self) -> Histogram {
         let seconds = |ns: u64| ns as f64 / 1e9;
         Histogram::from_parts(
@@ -200,7 +200,7 @@ impl Cells {
         Cells::new(self.limit)
     }
 
-    /// Without a limit, for what is put together from tables that have one.
+    /// Without a limit, for what is assembled from limited tables.
     pub(super) fn unlimited() -> Cells {
         Cells::new(usize::MAX)
     }
@@ -225,7 +225,7 @@ impl Cells {
         &mut self.cells[at as usize].1
     }
 
-    /// Counts a request; `fold` says what a series counts as when there is no room.
+    /// Counts a request; `fold` gives the series to count it under when there is no room.
     pub(super) fn add(&mut self, record: &RequestRecord, fold: impl FnOnce(SeriesId) -> SeriesId) {
         let key = CellKey {
             series: record.series,
@@ -235,7 +235,7 @@ impl Cells {
         self.cell(key, fold).add(record);
     }
 
-    /// Adds what is still open, and what it moved until now.
+    /// Adds what is still open, and the bytes it has moved so far.
     pub(super) fn add_open(
         &mut self,
         series: SeriesId,
@@ -261,7 +261,7 @@ impl Cells {
         }
     }
 
-    /// Notes the window that the cells are of.
+    /// Records the window that the cells belong to.
     pub(super) fn stamp(&mut self, window: i64) {
         for (_, cell) in &mut self.cells {
             cell.last = window;
@@ -276,7 +276,7 @@ impl Cells {
         }
     }
 
-    /// The same counts with other series, where `name` gives any another one.
+    /// The same counts under other series; `None` if `name` changes none of them.
     pub(super) fn renamed(&self, name: impl Fn(SeriesId) -> SeriesId) -> Option<Cells> {
         let renamed = |packed: u64| {
             let key = CellKey::unpacked(packed);

@@ -1,7 +1,7 @@
 //! The totals as Prometheus metrics: register a [`Telemetry`] with `Registry::register_collector`.
 //!
-//! Guarantee: counters never go back while the process lives, and the duration buckets are exact: their bounds are
-//! powers of two, which are bounds of the exponential histogram too.
+//! Guarantee: counters never decrease while the process runs, and the duration buckets are exact: their bounds are
+//! powers of two, which are also bounds of the exponential histogram.
 
 use std::{collections::BTreeMap, fmt};
 

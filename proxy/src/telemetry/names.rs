@@ -1,17 +1,17 @@
 //! Small numbers for routes, labels and series, so that the data path hashes integers and formats nothing.
 //!
-//! Guarantees: equal things get equal numbers for as long as they are known. Numbers are never reused: a window, an open
-//! request or a sampled stack that still holds the number of something forgotten finds what it was folded into, not
-//! somebody else. Every table is bounded. What exceeds it loses its peer first (`other@other`), then its method, and
-//! keeps its route: of every configured route the label without a peer, the one with `other@other` and one series of
-//! each protocol have their places, whatever strangers do. Those of peers are forgotten with their peer, or after an hour
-//! without a request, or when room is needed and the last two windows did not hold them.
+//! Guarantees: equal things get equal numbers for as long as they are known. Numbers are never reused: a window, an
+//! open request or a sampled stack that still holds the number of something forgotten finds what it was folded into,
+//! not somebody else. Every table is bounded. What exceeds it loses its peer first (`other@other`), then its method,
+//! and keeps its route: for every configured route, the label without a peer, the one with `other@other` and one series
+//! of each protocol have reserved places, whatever strangers do. Those of peers are forgotten with their peer, or after
+//! an hour without a request, or when room is needed and they were not in the last two windows.
 //!
-//! A label's lowest bit is its side, so that even one that is long forgotten says that much. Labels 2 and 3 are `other`
+//! A label's lowest bit is its side, so that even one forgotten long ago reveals that much. Labels 2 and 3 are `other`
 //! of the client and the server side; series with index 0 are `other` of their side and protocol.
 //!
-//! One file because routes, labels and series are numbered and forgotten together: a series holds a label, which holds a route.
-//! Peers, which have a life of their own, are in `peer_table`.
+//! One file because routes, labels and series are numbered and forgotten together: a series has a label, which has a
+//! route. Peers, which have a life of their own, are in `peer_table`.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -37,16 +37,16 @@ impl RouteId {
     pub const OTHER: RouteId = RouteId(0);
 }
 
-/// Whom requests are meant for, by the name their caller uses.
+/// The destination of requests, by the name that their caller uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestinationId(u16);
 
 impl DestinationId {
-    /// Requests that say no destination: those that a service gets.
+    /// Requests without a destination: those that a service receives.
     pub const NONE: DestinationId = DestinationId(0);
 }
 
-/// Methods kept apart; the first stands for "none", the last for every other one (OpenTelemetry's name for it).
+/// Methods kept separate; the first stands for "none", the last for all others (OpenTelemetry's name for them).
 const METHODS: [&str; 12] = [
     "", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "_OTHER",
 ];
@@ -76,7 +76,8 @@ impl LabelKey {
         (u64::from(self.side == Side::Server) << 63) | (peer << 32) | u64::from(self.route.0)
     }
 
-    /// What it is when its peer has no place. Of these there are two for each side of a route, and they always have one.
+    /// What it becomes when its peer has no place. There are two of these for each side of a route, and they always
+    /// have a place.
     fn folded(self) -> LabelKey {
         LabelKey {
             peer: self.peer.map(|_| PeerId::OTHER),
@@ -106,15 +107,15 @@ impl SeriesKey {
     }
 }
 
-/// Something with a number.
+/// Something that has a number.
 #[derive(Debug)]
 struct Entry<K> {
     key: K,
-    /// Start of the last window that held it, in seconds.
+    /// Start of the last window with it, in seconds.
     last: i64,
 }
 
-/// What numbers of things forgotten stand for; the oldest are forgotten as well.
+/// What the numbers of forgotten things stand for; the oldest are forgotten as well.
 #[derive(Debug)]
 struct Gone<K, V> {
     by_number: HashMap<K, V>,
@@ -142,10 +143,10 @@ impl<K: Copy + Eq + std::hash::Hash, V> Gone<K, V> {
     }
 }
 
-/// Things folded since the start, and what is of them in this window.
+/// What was folded since the start.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Folded {
-    /// Labels, each counted once in a window for every thread that met it.
+    /// Labels, each counted once per window for every thread that met it.
     pub(super) labels: u64,
     /// Series, likewise.
     pub(super) series: u64,
@@ -166,15 +167,15 @@ pub(super) struct Names {
     series_ids: HashMap<u64, SeriesId>,
     gone_series: Gone<u64, SeriesId>,
     last_series: u64,
-    /// Those that are not folded: what the limits are about.
+    /// Those that are not folded, to which the limits apply.
     own_labels: usize,
     own_series: usize,
-    /// New ones in the running window.
+    /// New in the current window.
     new_labels: usize,
     new_series: usize,
-    /// Room was made in this window already.
+    /// Room was already made in this window.
     made_room: bool,
-    /// Start of the running window, in seconds.
+    /// Start of the current window, in seconds.
     window: i64,
     folded: Folded,
     folded_before: Folded,
@@ -183,13 +184,13 @@ pub(super) struct Names {
     max_series: usize,
 }
 
-/// Destinations kept apart; those of further ones are not said.
+/// Destinations kept separate; further ones have no name.
 const MOST_DESTINATIONS: usize = 1 << 12;
 
-/// Numbers that no table may exceed, whatever the settings say, so that packed keys stay unique.
+/// Limit on the size of every table, whatever the settings say, so that packed keys stay unique.
 const MOST_NUMBERS: usize = 1 << 28;
 
-/// The last number of a label, its side left out.
+/// The last number of a label, not counting its side.
 const LAST_LABEL: u32 = (1 << 31) - 2;
 
 impl Names {
@@ -252,7 +253,7 @@ impl Names {
         id
     }
 
-    /// Destinations come from the configuration, so they are few and looked for one by one.
+    /// Destinations come from the configuration, so they are few enough for a linear search.
     pub(super) fn destination(&mut self, name: &str) -> DestinationId {
         let name = clean_name(name);
         if let Some(known) = self.destinations.iter().position(|d| *d == name) {
@@ -277,7 +278,7 @@ impl Names {
         }
     }
 
-    /// The label of a key, if it has one.
+    /// The label of a key, if there is one.
     pub(super) fn find_label(&self, key: LabelKey) -> Option<Label> {
         self.label_ids.get(&key.packed()).copied()
     }
@@ -306,7 +307,7 @@ impl Names {
             return Names::other_label(key.side);
         }
         self.new_labels += 1;
-        // 0 is the profiler's word for "no label".
+        // The profiler reserves 0 for "no label".
         self.last_label += 1;
         let label = Label::new((self.last_label << 1) | u32::from(key.side == Side::Server));
         self.labels.insert(label.get(), Entry { key, last: self.window });
@@ -323,7 +324,7 @@ impl Names {
         if let Some(folded) = self.gone_labels.by_number.get(&number) {
             return Some(*folded);
         }
-        // Long forgotten: its side is all that is left.
+        // Forgotten long ago: only its side is left.
         (number > 3 && number >> 1 <= self.last_label).then(|| LabelKey {
             side: Names::side_of(label),
             route: RouteId::OTHER,
@@ -331,7 +332,7 @@ impl Names {
         })
     }
 
-    /// The series of a key, if it has one.
+    /// The series of a key, if there is one.
     pub(super) fn find_series(&self, key: SeriesKey) -> Option<SeriesId> {
         if let Some(known) = self.series_ids.get(&key.packed()) {
             return Some(*known);
@@ -342,7 +343,7 @@ impl Names {
         (says_other || self.label_key(key.label).is_none()).then_some(SeriesId::new(0, side, key.protocol))
     }
 
-    /// The series of a key, or of what it is folded into, and what that one folds into.
+    /// The series of a key, or of what it is folded into.
     pub(super) fn series(&mut self, key: SeriesKey, peers: &PeerTable) -> SeriesId {
         if let Some(known) = self.find_series(key) {
             return known;
@@ -368,7 +369,7 @@ impl Names {
         id
     }
 
-    /// What a series is when it has no place: of its route, without peer and method.
+    /// What a series becomes when it has no place: that of its route, without peer and method.
     fn folded_key(&mut self, key: SeriesKey, peers: &PeerTable) -> SeriesKey {
         let label = match self.label_key(key.label) {
             Some(label) => self.label(label.folded(), peers),
@@ -381,7 +382,7 @@ impl Names {
         }
     }
 
-    /// What a series folds into, to be known before it has to.
+    /// What a series folds into, for use before it has to.
     pub(super) fn fold_of(&mut self, series: SeriesId, peers: &PeerTable) -> SeriesId {
         let Some(key) = self.series.get(&series.index()).map(|known| known.key) else {
             return self.canonical(series);
@@ -393,7 +394,7 @@ impl Names {
         self.series(folded, peers)
     }
 
-    /// The series itself while it is known, else what it was folded into.
+    /// The series itself while it is known, otherwise what it was folded into.
     pub(super) fn canonical(&self, series: SeriesId) -> SeriesId {
         if self.series.contains_key(&series.index()) {
             return series;
@@ -403,15 +404,15 @@ impl Names {
         folded.unwrap_or_else(|| series.other())
     }
 
-    /// Forgets what the last two windows did not hold, once in a window.
+    /// Forgets what was not in the last two windows, at most once per window.
     fn make_room(&mut self, peers: &PeerTable) {
         if !std::mem::replace(&mut self.made_room, true) {
             self.forget(self.window - WINDOW_S, true, peers);
         }
     }
 
-    /// Forgets labels and series of peers that are not known any more or that no window since `oldest` held; those
-    /// without a peer only when room is needed. Whether there were any.
+    /// Forgets labels and series whose peers are no longer known, or that were in no window since `oldest`; those
+    /// without a peer only when room is needed. Returns whether there were any.
     fn forget(&mut self, oldest: i64, needs_room: bool, peers: &PeerTable) -> bool {
         let is_known = |key: &LabelKey| key.peer.is_none_or(|peer| peers.is_known(peer));
         let labels: Vec<(u32, LabelKey)> = self
@@ -433,7 +434,7 @@ impl Names {
         }
         for index in &series {
             if let Some(key) = self.series.get(index).map(|known| known.key) {
-                // Before its label goes, which says what it folds into.
+                // Before its label is removed, which says what it folds into.
                 let folded_key = self.folded_key(key, peers);
                 let folded = self.series(folded_key, peers);
                 self.series.remove(index);
@@ -451,13 +452,13 @@ impl Names {
         !(labels.is_empty() && series.is_empty())
     }
 
-    /// Folds what belongs to peers that are not known any more.
+    /// Folds what belongs to peers that are no longer known.
     pub(super) fn forget_peers(&mut self, peers: &PeerTable) {
         self.forget(i64::MIN, false, peers);
     }
 
-    /// Notes what the windows until `window` held (`last`: start of the last window of each series), and forgets what
-    /// nobody spoke of for long. Whether caches of numbers are to be emptied.
+    /// Records what was in the windows until `window` (`last`: start of the last window of each series), and forgets
+    /// what has not been used for long. Returns whether caches of numbers have to be emptied.
     pub(super) fn look_over(&mut self, window: i64, last: &HashMap<SeriesId, i64>, peers: &PeerTable) -> bool {
         for (series, at) in last {
             if let Some(known) = self.series.get_mut(&series.index()) {
@@ -482,14 +483,14 @@ impl Names {
             .collect()
     }
 
-    /// What found no place, since the start.
+    /// What found no place since the start.
     pub(super) fn folded(&self) -> Folded {
         self.folded
     }
 
     pub(super) fn label_set(&self, label: Label, peers: &PeerTable) -> LabelSet {
         if label == Label::OVERFLOW {
-            // The profiler saw more labels in one window than it keeps; which sides they were on is not known.
+            // The profiler saw more labels in one window than it keeps; their sides are unknown.
             return LabelSet {
                 side: None,
                 route: ROUTE_OTHER.to_owned(),
@@ -506,12 +507,12 @@ impl Names {
         }
     }
 
-    /// The cells with their names written out. Those of forgotten series are added to what they were folded into.
+    /// The cells with their names spelled out. Those of forgotten series are added to what they were folded into.
     pub(super) fn describe(&self, cells: &Cells, peers: &PeerTable) -> Vec<RequestSeries> {
         let renamed = cells.renamed(|series| self.canonical(series));
         let cells = renamed.as_ref().unwrap_or(cells);
         let describe = |(key, cell): (CellKey, &super::cells::Cell)| {
-            // Index 0 is `other`; an index that this telemetry never gave out can only be counted there too.
+            // Index 0 is `other`; an index that this telemetry never gave out can only be counted there, too.
             let (label, method, destination) = match self.series.get(&key.series.index()) {
                 Some(series) => (
                     series.key.label,

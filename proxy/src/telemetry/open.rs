@@ -1,8 +1,8 @@
-//! What is under way and may be for long: streams, gRPC calls, connections of TCP.
+//! What is in progress and may last: streams, gRPC calls, TCP connections.
 //!
-//! Guarantees: whatever was opened is counted in every window that it outlives, together with the bytes that moved until
-//! then; each byte counts once, because closing says what was counted already. One lock per shard, held for a few
-//! instructions; ordinary requests of HTTP never take it.
+//! Guarantees: everything opened is counted in every window that it outlives, together with the bytes moved until then;
+//! each byte counts once, because removal returns what was counted already. One lock per shard, held for a few
+//! instructions; ordinary HTTP requests never take it.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +17,14 @@ use slab::Slab;
 
 use super::SeriesId;
 
-/// Bytes of both directions.
+/// Bytes in both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Bytes {
     pub(crate) request: u64,
     pub(crate) response: u64,
 }
 
-/// Counts of bytes that go on.
+/// Running byte counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meters {
     pub(crate) request: Option<Arc<AtomicU64>>,
@@ -41,7 +41,7 @@ impl Meters {
     }
 }
 
-/// Something open; to be closed by whoever opened it.
+/// A handle to something open; whoever opened it has to remove it.
 #[derive(Debug)]
 #[must_use = "it is open until it is closed"]
 pub(crate) struct OpenId {
@@ -52,7 +52,7 @@ pub(crate) struct OpenId {
 #[derive(Debug)]
 struct Entry {
     series: SeriesId,
-    /// Status under which its bytes count before its end is known.
+    /// Status under which its bytes count until its end is known.
     status: u16,
     meters: Meters,
     counted: Bytes,
@@ -62,7 +62,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct OpenTable(Mutex<Slab<Entry>>);
 
-/// How many are open, and what has moved since the last look.
+/// How many are open, and what has moved since the last count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct OpenCount {
     pub(super) open: u64,
@@ -80,14 +80,14 @@ impl OpenTable {
         OpenId { shard, key: key as u32 }
     }
 
-    /// Changes what is known of it.
+    /// Replaces what is known about it.
     pub(super) fn update(&self, id: &OpenId, series: SeriesId, status: u16, meters: Meters) {
         if let Some(entry) = self.0.lock().get_mut(id.key as usize) {
             (entry.series, entry.status, entry.meters) = (series, status, meters);
         }
     }
 
-    /// Ends it: the bytes that windows have counted already.
+    /// Removes it; returns the bytes that windows have counted already.
     pub(super) fn remove(&self, id: &OpenId) -> Bytes {
         self.0
             .lock()
@@ -95,7 +95,7 @@ impl OpenTable {
             .map_or(Bytes::default(), |entry| entry.counted)
     }
 
-    /// Names the series of what is open.
+    /// Adds the series of what is open.
     pub(super) fn note(&self, into: &mut BTreeMap<SeriesId, ()>) {
         into.extend(self.0.lock().iter().map(|(_, entry)| (entry.series, ())));
     }

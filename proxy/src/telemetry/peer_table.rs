@@ -1,7 +1,7 @@
-//! The table of peers: who has a place, and who gives it up.
+//! The table of peers: who has a place in it, and who has to give it up.
 //!
-//! Guarantees and limits are those of [`super::peers`]. Its lock is the innermost of the telemetry's: whoever holds it
-//! asks for no other.
+//! Guarantees and limits are those of [`super::peers`]. Its lock is the innermost of the telemetry's: while it is held,
+//! no other is taken.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,9 +21,9 @@ use super::{
 
 /// Raw header values remembered per known release (instances of a release have values of their own).
 const RAW_VALUES_PER_PEER: usize = 8;
-/// Sources whose share of a window is kept; those that come later share one.
+/// Sources counted separately in a window; later ones share one entry.
 const MOST_SOURCES: usize = 1024;
-/// Numbers that fit where peers are packed with routes.
+/// The largest number that fits where peers are packed with routes.
 const LAST_NUMBER: u32 = (1 << 31) - 2;
 
 /// Releases that introduced themselves.
@@ -38,11 +38,11 @@ pub struct PeerTable {
 /// Why a release has no place of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// Everybody who has one lasted.
+    /// Every release with a place has lasted.
     Full,
-    /// Its source brought as many names in this window as it may.
+    /// Its source has introduced as many names in this window as it may.
     Share,
-    /// All sources together did.
+    /// All sources together have.
     Rate,
 }
 
@@ -53,9 +53,9 @@ pub(super) const CAUSES: [&str; 3] = ["full", "share_of_caller", "rate"];
 struct Known {
     release: Release,
     source: Source,
-    /// Requests since the last look.
+    /// Requests since the last review.
     requests: AtomicU32,
-    /// It was heard in a window before the last one in which it was heard.
+    /// It was heard in at least two windows.
     lasted: AtomicBool,
     was_heard: AtomicBool,
     /// Start of the last window in which it was heard, in seconds.
@@ -84,10 +84,10 @@ fn other() -> Release {
 struct Tables {
     by_id: HashMap<PeerId, Arc<Known>>,
     ids: HashMap<Release, PeerId>,
-    // The keys come from the network: this map keeps the standard hasher, which is proof against chosen collisions.
+    // The keys come from the network: this map keeps the standard hasher, which resists crafted collisions.
     by_raw_value: HashMap<Box<[u8]>, (PeerId, Arc<Known>)>,
     last_number: u32,
-    /// Start of the running window, in seconds.
+    /// Start of the current window, in seconds.
     window: i64,
     /// Names that were new in this window, by source.
     new_of: HashMap<Source, usize>,
@@ -115,13 +115,13 @@ impl PeerTable {
         }
     }
 
-    /// Places for names of one source that have not lasted.
+    /// Places for names from one source that have not lasted.
     fn share(&self) -> usize {
         (self.max_peers / 4).max(1)
     }
 
-    /// The peer that a header value introduces; `None` (and counted) when the value is not one. A value seen before
-    /// costs one hash lookup.
+    /// The peer introduced by a header value; `None` (and counted) if the value is invalid. A value seen before costs
+    /// one hash lookup.
     pub fn resolve(&self, header_value: &[u8], source: Source) -> Option<PeerId> {
         if let Some((peer, known)) = self.tables.read().by_raw_value.get(header_value) {
             known.requests.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl PeerTable {
         };
         let peer = self.intern_from(&workload.release(), source);
         let mut tables = self.tables.write();
-        // What found no place may find one later, so it is not remembered.
+        // A name without a place may get one later, so it is not remembered.
         if let Some(known) = tables.by_id.get(&peer).cloned() {
             if tables.by_raw_value.len() >= self.max_peers.max(1) * RAW_VALUES_PER_PEER {
                 tables.by_raw_value.clear();
@@ -143,7 +143,7 @@ impl PeerTable {
         Some(peer)
     }
 
-    /// The id of a release known in another way than by a header; [`PeerId::OTHER`] where there is no place.
+    /// The id of a release that did not come from a header; [`PeerId::OTHER`] if there is no place.
     pub fn intern(&self, release: &Release) -> PeerId {
         self.intern_from(release, Source::OWN)
     }
@@ -192,7 +192,7 @@ impl PeerTable {
         id
     }
 
-    /// Why a new name of this source is not even looked at in this window.
+    /// Why a new name from this source is refused in this window without a search for room.
     fn refusal(&self, tables: &Tables, source: Source) -> Option<Cause> {
         if tables.new >= 2 * self.max_peers || tables.last_number >= LAST_NUMBER {
             return Some(Cause::Rate);
@@ -206,8 +206,8 @@ impl PeerTable {
         PeerId::OTHER
     }
 
-    /// Makes a place where there is none: of the names that have not lasted those go first that carried the fewest
-    /// requests, then of those that lasted the one that has been silent the longest.
+    /// Makes room if there is none: of the names that have not lasted, those with the fewest requests are dropped
+    /// first, then, of those that have, the one that has been silent longest.
     fn make_room(&self, tables: &mut Tables, source: Source) -> bool {
         let fresh = |known: &Known| !known.lasted() && (source == Source::OWN || known.source == source);
         let is_over_share =
@@ -218,7 +218,7 @@ impl PeerTable {
         if tables.by_id.len() < self.max_peers {
             return true;
         }
-        // A batch at a time, so that a stranger who fills the table does not have it searched for every name.
+        // In batches, so that a stranger who fills the table does not cause a search for every name.
         if tables.forget_fresh(self.max_peers / 8 + 1, |_| true) > 0 {
             return true;
         }
@@ -231,8 +231,9 @@ impl PeerTable {
         true
     }
 
-    /// Notes which peers the window that has ended heard of, and forgets those that nobody spoke of for long. `heard`
-    /// are those of requests that are still open, too. Whether a peer was forgotten since the last look.
+    /// Records which peers were heard in the window that ended, and forgets those that have been silent for long.
+    /// `heard` also has those of requests that are still open. Returns whether a peer was forgotten since the last
+    /// review.
     pub(super) fn look_over(&self, window: i64, heard: &HashSet<PeerId>) -> bool {
         let mut tables = self.tables.write();
         let ended = tables.window;
@@ -257,12 +258,12 @@ impl PeerTable {
         std::mem::take(&mut tables.forgotten) > 0
     }
 
-    /// False once a peer is forgotten.
+    /// False once a peer has been forgotten.
     pub(super) fn is_known(&self, peer: PeerId) -> bool {
         peer == PeerId::OTHER || self.tables.read().by_id.contains_key(&peer)
     }
 
-    /// The release of an id; `other@other` once it is forgotten.
+    /// The release of an id; `other@other` once it has been forgotten.
     pub fn release(&self, peer: PeerId) -> Release {
         let known = self.tables.read().by_id.get(&peer).map(|known| known.release.clone());
         known.unwrap_or_else(other)
@@ -292,7 +293,7 @@ impl Tables {
         source
     }
 
-    /// Forgets up to `most` names that have not lasted; how many it forgot.
+    /// Forgets up to `most` names that have not lasted; returns how many.
     fn forget_fresh(&mut self, most: usize, of: impl Fn(&Known) -> bool) -> usize {
         let mut fresh: Vec<(u32, PeerId)> = self
             .by_id

@@ -1,14 +1,14 @@
 //! Who is at the other end: the identity header that proxies exchange, and small numbers for releases.
 //!
-//! Guarantees: the same release has the same [`PeerId`] for as long as it is known, and no number is given out twice; all
-//! tables are bounded. Names are claims of others, so they do not last by themselves: one that was heard in a single
-//! window gives its place to the next one, one that lasted keeps it until it has been silent for an hour. One
-//! [`Source`] never holds more than a quarter of the places for names that have not lasted, and brings at most twice as
-//! many in a window. What finds no place is `other@other`, counted by cause. A value that does not parse is no peer and
-//! is counted.
+//! Guarantees: a release has the same [`PeerId`] for as long as it is known, and no number is given out twice; all
+//! tables are bounded. Names are claims of others, so they have to last to be kept: one that was heard in a single
+//! window is evicted for the next one, one that lasted keeps its place until it has been silent for an hour. One
+//! [`Source`] never holds more than a quarter of the places for names that have not lasted, and introduces at most
+//! twice as many per window. A release without a place is `other@other`, counted by cause. A value that does not parse
+//! is not a peer, and is counted.
 //!
-//! Wrong on purpose: the instance in the header is read but not kept, because edges are between releases. Numbers end
-//! after 2^31 releases, which takes a stranger two hundred days; from then on new ones are `other@other`.
+//! Wrong on purpose: the instance in the header is read but not kept, because edges are between releases. Numbers run
+//! out after 2^31 releases, which takes a stranger two hundred days; from then on, new ones are `other@other`.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -46,12 +46,12 @@ impl PeerId {
     }
 }
 
-/// Where a name was heard: what shares of the tables are counted by.
+/// Where a name was heard: shares of the tables are counted per source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source(u64);
 
 impl Source {
-    /// This process itself, which has no share to keep to.
+    /// This process itself, which is not limited to a share.
     pub const OWN: Source = Source(0);
 
     /// A caller. IPv6 callers are identified by their /64 prefix; they control the rest.
@@ -62,7 +62,7 @@ impl Source {
         }
     }
 
-    /// A destination, by its address as it was written.
+    /// A destination, by its configured address.
     pub fn of_destination(address: &impl Hash) -> Source {
         let mut hasher = DefaultHasher::new();
         address.hash(&mut hasher);
@@ -70,7 +70,7 @@ impl Source {
     }
 }
 
-/// A header value that does not introduce anybody.
+/// A header value that does not introduce a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{PEER_HEADER}` is not `v1;<namespace>;<service>;<version>;<instance>`: {0}; fix the sender: until then, its requests count as an unknown peer's"
@@ -86,7 +86,7 @@ fn decode_name(text: &[u8]) -> Result<String, InvalidPeer> {
     Ok(clean_name(&name.map_err(|_| InvalidPeer("a name is not UTF-8"))?))
 }
 
-/// The value of [`PEER_HEADER`] by which `workload` introduces itself: visible ASCII. Make it once and keep it.
+/// The value of [`PEER_HEADER`] with which `workload` introduces itself: visible ASCII. Make it once and keep it.
 pub fn encode_peer(workload: &Workload) -> String {
     let mut value = String::from("v1");
     for name in [
@@ -101,7 +101,7 @@ pub fn encode_peer(workload: &Workload) -> String {
     value
 }
 
-/// Reads a value of [`PEER_HEADER`]. A missing version or instance is [`UNKNOWN`]; a service there must be.
+/// Parses a value of [`PEER_HEADER`]. A missing version or instance is [`UNKNOWN`]; the service is required.
 pub fn parse_peer(value: &[u8]) -> Result<Workload, InvalidPeer> {
     if value.len() > MAX_HEADER_BYTES {
         return Err(InvalidPeer("longer than 4096 bytes"));

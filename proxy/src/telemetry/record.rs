@@ -1,7 +1,7 @@
 //! One finished request, as the data path reports it.
 //!
 //! The fields are those of Envoy's access log that are aggregated, with its short names for response flags; what no
-//! window keeps (addresses, user agents, trace ids) is not carried at all.
+//! window keeps (addresses, user agents, trace ids) is not included.
 
 use super::SeriesId;
 
@@ -14,12 +14,13 @@ pub struct RequestRecord {
     pub status: u16,
     /// The request failed: status 5xx, a gRPC server error, or no response.
     pub error: bool,
-    /// Its latency in nanoseconds: from the request's head to the end of the response, without the time that the caller
-    /// took to read; to the head of a stream, the first message of gRPC, the destination's connection for TCP.
+    /// Its latency in nanoseconds: from the request's head to the end of the response, less the time that the caller
+    /// took to read; for a stream to its head, for gRPC to the first message, for TCP to the connection with the
+    /// destination.
     pub duration_ns: u64,
-    /// How long it went on beyond its latency, in nanoseconds.
+    /// How long it continued beyond its latency, in nanoseconds.
     pub streaming_ns: u64,
-    /// Body bytes received from the caller, without those that were counted while it was open.
+    /// Body bytes received from the caller, less those counted while it was open.
     pub request_bytes: u64,
     /// Body bytes sent to the caller; see `request_bytes`.
     pub response_bytes: u64,

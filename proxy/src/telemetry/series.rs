@@ -1,12 +1,12 @@
-//! The number of a series, and the protocol that its low bits hold.
+//! The number of a series, whose low bits hold its protocol.
 
 use emberline_model::{Side, protocol::Protocol};
 
 /// Bits that hold side and protocol.
 const LOW_BITS: u64 = 4;
 
-/// Requests that agree in label, method, protocol and destination. Holds side and protocol in its low bits, so that a full table
-/// can fold it without looking anything up.
+/// Requests with the same label, method, protocol and destination. Side and protocol are in the low bits, so that a
+/// full table can fold a series without looking anything up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeriesId(u64);
 

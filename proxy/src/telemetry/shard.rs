@@ -1,8 +1,8 @@
-//! One thread's share of the telemetry: its running window, its finished ones and its totals.
+//! One thread's share of the telemetry: its current window, its finished ones and its totals.
 //!
-//! Guarantee: the clock is read while the shard is locked, both by records and by cuts, so on a clock that does not
-//! step a record that comes after a cut is never counted into the window that was cut. A clock that steps back by less
-//! than a window goes on counting into the running window; one that steps further starts the older window anew.
+//! Guarantee: the clock is read while the shard is locked, both by records and by cuts, so as long as the clock does
+//! not step, a record that comes after a cut is never counted into the window that was cut. After a step back by less
+//! than a window, counting continues in the current window; after a larger one, the older window is started again.
 
 use std::{
     collections::HashMap,
@@ -58,9 +58,9 @@ pub(super) struct Shard {
 }
 
 pub(super) struct ShardState {
-    /// Labels this shard has met, by packed key.
+    /// Labels that this shard has met, by packed key.
     pub(super) labels: IdMap<Label>,
-    /// Series this shard has met, by packed key.
+    /// Series that this shard has met, by packed key.
     pub(super) series: IdMap<SeriesId>,
     /// What those series fold into, by their bits.
     pub(super) folds: IdMap<SeriesId>,
@@ -97,7 +97,7 @@ impl Shard {
         }
     }
 
-    /// Counts a request. Whether it was the first of a window.
+    /// Counts a request. Returns whether it was the first of a window.
     pub(super) fn record(&self, clock: &dyn Clock, record: &RequestRecord) -> bool {
         let mut state = self.state.lock();
         let rolled = state.roll(clock.now_unix_ns());
@@ -122,7 +122,7 @@ impl Shard {
         state.totals.note_last(into);
     }
 
-    /// Forgets what it knows of numbers, and counts what some of them counted to others.
+    /// Drops cached numbers, and moves counts to the series that `name` gives instead.
     pub(super) fn rename(&self, name: impl Fn(SeriesId) -> SeriesId) {
         let mut state = self.state.lock();
         state.labels.clear();
@@ -136,7 +136,7 @@ impl Shard {
         }
     }
 
-    /// Takes the finished windows, with [`Cut::All`] also what the running one holds so far.
+    /// Takes the finished windows; with [`Cut::All`], also what the current one holds so far.
     pub(super) fn take(&self, clock: &dyn Clock, cut: Cut) -> Vec<Window> {
         let mut state = self.state.lock();
         let now_ns = clock.now_unix_ns();
@@ -152,19 +152,19 @@ impl Shard {
         self.in_flight[usize::from(side == Side::Server)].fetch_add(by, Ordering::Relaxed);
     }
 
-    /// May be negative for one shard: requests end on other threads than they started on. The sum is right.
+    /// May be negative for one shard: requests end on other threads than they started on. The sum is correct.
     pub(super) fn in_flight(&self, side: Side) -> i64 {
         self.in_flight[usize::from(side == Side::Server)].load(Ordering::Relaxed)
     }
 }
 
-/// What a series counts as when its table is full.
+/// The series that another counts as when its table is full.
 fn folded(folds: &IdMap<SeriesId>, series: SeriesId) -> SeriesId {
     folds.get(&series.bits()).copied().unwrap_or_else(|| series.other())
 }
 
 impl ShardState {
-    /// Makes the running window the one of now. Whether it was another.
+    /// Starts a new window if the current one is over. Returns whether it did.
     fn roll(&mut self, now_ns: i64) -> bool {
         let ended = now_ns >= self.current.end_ns;
         let stepped_back = now_ns < self.current.start_ns.saturating_sub(WINDOW_NS);
