@@ -1,11 +1,11 @@
 //! A channel to the collector that reads only what an honest collector sends.
 //!
-//! Guarantees: of one answer at most [`MAX_ANSWER_BYTES`] are read, and not more than as many again are taken from
-//! the network ahead of being read; a redirect is not followed, it is told by its number; an answer that no gRPC
-//! server gave says nothing about the batch, so it counts as the collector being away.
+//! Guarantees: at most [`MAX_ANSWER_BYTES`] of one response are read, and at most as many again are buffered from the
+//! network before they are read; a redirect is not followed but reported with its status; a response that does not come
+//! from a gRPC server says nothing about the batch, so it counts as the collector being away.
 //!
-//! Wrong on purpose: a server may send any number of interim answers (1xx) and pings. They are thrown away as they
-//! come, and end with the time of the call or with the connection.
+//! Wrong on purpose: a server may send any number of interim responses (1xx) and pings. They are discarded as they
+//! arrive, and end with the call's timeout or with the connection.
 
 use std::{
     future::Future,
@@ -18,12 +18,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tonic::{Status, body::Body, codegen::StdError, transport::Channel};
 use tower::Service;
 
-/// The most bytes read of an answer, and of what the network holds ready.
+/// The most bytes read of a response, and buffered from the network.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 << 10;
-/// What gRPC puts before a message.
+/// Length of gRPC's message prefix.
 const MESSAGE_PREFIX_BYTES: usize = 5;
 
-/// The connection to the collector; to clone it shares it.
+/// The connection to the collector; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct GuardedChannel(pub(super) Channel);
 
@@ -42,7 +42,7 @@ impl Service<http::Request<Body>> for GuardedChannel {
     }
 }
 
-/// Refuses what cannot be the answer of a collector.
+/// Refuses responses that cannot come from a collector.
 fn judge_head(answer: http::Response<Body>) -> Result<http::Response<Body>, Status> {
     let status = answer.status();
     if status.is_redirection() {
@@ -54,7 +54,7 @@ fn judge_head(answer: http::Response<Body>) -> Result<http::Response<Body>, Stat
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    // Errors without gRPC are those of a gateway; tonic tells them by their number.
+    // Errors without gRPC come from a gateway; tonic maps them by status.
     if status.is_success() && !speaks_grpc {
         return Err(Status::unavailable(
             "the server at collector.endpoint does not speak gRPC (it succeeded without gRPC's content type)",

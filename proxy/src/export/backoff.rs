@@ -1,7 +1,7 @@
-//! How long to wait before trying again.
+//! How long to wait before retrying.
 //!
 //! Guarantee: waits double up to a cap, and half of each is spread by the sender's name, so that the senders of a mesh
-//! do not all come back in the same instant. No random source is needed, so a simulation repeats exactly.
+//! do not all return in the same instant. No random source is needed, so a simulation is exactly repeatable.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

@@ -1,7 +1,7 @@
-//! How the collector is reached: one connection of HTTP/2, with TLS where the endpoint is `https`, that heals itself.
+//! How the collector is reached: one HTTP/2 connection, with TLS if the endpoint is `https`, that reconnects by itself.
 //!
-//! Guarantee: nothing connects before the first call, and certificates are read before the process counts as started, so that
-//! settings which cannot work end it with the setting to change.
+//! Guarantee: nothing connects before the first call, and certificates are read before the process counts as started,
+//! so that unusable settings end it with the name of the setting to change.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::{
     answer::{GuardedChannel, MAX_ANSWER_BYTES},
 };
 
-/// The most bytes read of an answer's headers or trailers.
+/// The most bytes read of a response's headers or trailers.
 const MAX_ANSWER_HEADER_BYTES: u32 = 16 << 10;
 
-/// Settings that were checked.
+/// Checked settings.
 #[derive(Debug)]
 pub(super) struct Plan {
     endpoint: Endpoint,
@@ -35,12 +35,12 @@ impl Plan {
         let connector = connector.within(limit);
         let endpoint = Endpoint::from_shared(options.endpoint.clone())
             .expect("an address that was read is a URL")
-            // A connection that died without a word is noticed within half a minute; one that is used is never pinged.
+            // A connection that died silently is noticed within half a minute; one in use is never pinged.
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_while_idle(true)
             .keep_alive_timeout(Duration::from_secs(10))
             .http2_max_header_list_size(MAX_ANSWER_HEADER_BYTES)
-            // What may arrive before it is read; the default is megabytes.
+            // How much may arrive before it is read; the default is megabytes.
             .initial_stream_window_size(MAX_ANSWER_BYTES as u32)
             .initial_connection_window_size(MAX_ANSWER_BYTES as u32);
         Ok(Plan {
@@ -50,7 +50,7 @@ impl Plan {
         })
     }
 
-    /// The connection, opened by the first call. Call it inside the runtime of the export.
+    /// The connection, opened by the first call. Call it inside the export's runtime.
     pub(super) fn open_when_used(self) -> GuardedChannel {
         let Plan {
             endpoint,

@@ -1,5 +1,5 @@
-//! The calls to the collector, which is not trusted: what it answers is bounded in size and in time (see `answer`),
-//! and it cannot ask for more than five minutes of silence.
+//! The calls to the collector, which is not trusted: its responses are bounded in size and in time (see `answer`), and
+//! it cannot ask for more than five minutes of silence.
 
 use std::{error::Error, time::Duration};
 
@@ -27,9 +27,9 @@ use super::{
 /// What to do after a failed attempt.
 #[derive(Debug, PartialEq)]
 pub(super) enum Failure {
-    /// Later it may work: the collector is away, busy or out of room. Keep trying for as long as there is room.
+    /// It may work later: the collector is away, busy or out of room. Keep trying as long as there is room.
     Retry { after: Option<Duration> },
-    /// An error that may be this batch's own: a few more attempts, then give up.
+    /// An error that may be specific to this batch: a few more attempts, then give up.
     RetryFewTimes,
     /// Sending the same again cannot work.
     Drop(DropReason),
@@ -37,7 +37,7 @@ pub(super) enum Failure {
 
 /// Judges a failed call by where the error comes from and by its code.
 pub(super) fn judge(status: &Status) -> Failure {
-    // A status with a source was made on this side out of a broken connection: nothing the collector said.
+    // A status with a source was created on this side for a broken connection: the collector did not send it.
     if status.source().is_some() && !matches!(status.code(), Code::OutOfRange) {
         return Failure::Retry { after: None };
     }
@@ -56,7 +56,7 @@ pub(super) fn judge(status: &Status) -> Failure {
     }
 }
 
-/// `google.rpc.Status`, as far as it is read here.
+/// `google.rpc.Status`, as far as it is needed here.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]
@@ -109,7 +109,7 @@ fn retry_after(status: &Status) -> Option<Duration> {
         .map(|asked| asked.min(MOST_ASKED_FOR))
 }
 
-/// Sends batches over one connection that heals itself.
+/// Sends batches over one connection that reconnects by itself.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     grpc: Grpc<GuardedChannel>,
@@ -119,14 +119,14 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(channel: GuardedChannel, call_timeout: Duration) -> Client {
         let grpc = Grpc::new(channel)
-            // Answers are not accepted compressed: a small one could unpack to a huge one.
+            // Compressed responses are not accepted: a small one could unpack to a huge one.
             .send_compressed(CompressionEncoding::Zstd)
             .max_decoding_message_size(MAX_ANSWER_BYTES);
         Client { grpc, call_timeout }
     }
 
-    /// One attempt. Answers how many items the collector took the batch without; an answer that cannot be read does
-    /// not undo the acknowledgement.
+    /// One attempt. Returns how many items of the batch the collector dropped; an unreadable response does not undo the
+    /// acknowledgement.
     pub(super) async fn send(&mut self, batch: &QueuedBatch) -> Result<u64, Status> {
         let path = PathAndQuery::from_static(match batch.id.signal {
             Signal::Requests => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -136,7 +136,7 @@ impl Client {
         let id = AsciiMetadataValue::try_from(batch.id.to_string())
             .map_err(|_| Status::invalid_argument("the batch id is not ASCII"))?;
         request.metadata_mut().insert(BATCH_ID_HEADER, id);
-        // Lets the collector stop working on a call that nobody waits for.
+        // Lets the collector stop working on an abandoned call.
         request.set_timeout(self.call_timeout);
         let call = async {
             self.grpc.ready().await.map_err(Status::from_error)?;

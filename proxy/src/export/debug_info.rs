@@ -1,4 +1,4 @@
-//! Offers the debug information of sampled builds to the collector and sends it where it is wanted.
+//! Offers the debug information of sampled builds to the collector and sends it if it is wanted.
 //!
 //! Guarantees: a build is asked about once, and again only after the collector came back and
 //! [`ExportOptions::ask_again_after`] passed; a file is sent only if it still is that build; sending is paced, one file
@@ -28,27 +28,27 @@ use super::{
     stats::Shared,
 };
 
-/// What this task is told.
+/// Messages to this task.
 #[derive(Debug)]
 pub(super) enum BuildNews {
     /// Builds that samples mention for the first time.
     Seen(Vec<Mapping>),
     /// A profiles batch was acknowledged: the collector knows the builds named before.
     ProfilesAcked,
-    /// The collector had been away and may have forgotten.
+    /// The collector was away and may have forgotten.
     Reconnected,
 }
 
-/// Size of one piece, as the contract with the collector limits it.
+/// Size of one chunk, limited by the protocol with the collector.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Builds one process can mention; more come only from something that generates libraries.
+/// Builds tracked for one process; only code that generates libraries has more.
 const MOST_BUILDS: usize = 1000;
-/// Failures after which a build is left alone until the collector came back.
+/// Failures after which a build is left alone until the collector comes back.
 const MOST_FAILURES: u32 = 8;
-/// An upload slower than this is given up, in bytes per second.
+/// An upload slower than this is aborted, in bytes per second.
 const SLOWEST_UPLOAD: u64 = 256 << 10;
 
-/// Starts the task on the current runtime. It ends when nobody can send news any more.
+/// Starts the task on the current runtime. It ends when no sender of news is left.
 pub(super) fn spawn(
     channel: GuardedChannel,
     options: &ExportOptions,
@@ -84,16 +84,16 @@ struct Build {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// To be asked about at this moment.
+    /// To be asked about at this time.
     Due(Instant),
-    /// Nothing more to do unless the collector comes back.
+    /// Nothing more to do unless the collector reconnects.
     Done { at: Instant, reconnects: u64 },
 }
 
-/// How an offer went.
+/// Result of an offer.
 #[derive(Debug)]
 enum Offer {
-    /// Sent whole.
+    /// Sent completely.
     Sent,
     /// The collector does not want it.
     NotWanted,
@@ -115,7 +115,7 @@ enum OfferError {
 impl DebugInfo {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<BuildNews>) {
         loop {
-            // Everything told so far comes first: a reconnect may change what is due.
+            // Pending messages come first: a reconnect may change what is due.
             while let Ok(news) = inbox.try_recv() {
                 self.hear(news);
             }
@@ -158,7 +158,7 @@ impl DebugInfo {
         }
     }
 
-    /// The build to offer next and when; `None` when nothing is to come.
+    /// The build to offer next, and when; `None` when there is none.
     fn next_due(&self) -> Option<(String, Instant)> {
         if !self.acked {
             return None;
@@ -175,7 +175,7 @@ impl DebugInfo {
         Some((build_id.clone(), at))
     }
 
-    /// Offers one build and notes what comes of it.
+    /// Offers one build and records the result.
     async fn offer(&mut self, build_id: &str) {
         let Some(path) = self.builds.get(build_id).map(|build| build.path.clone()) else {
             return;
@@ -185,7 +185,7 @@ impl DebugInfo {
             at: Instant::now(),
             reconnects: self.reconnects,
         };
-        // Present: it was looked up above and builds are never removed.
+        // Present: it was looked up above, and builds are never removed.
         let Some(build) = self.builds.get_mut(build_id) else {
             return;
         };
@@ -265,7 +265,7 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>
 
 /// The file of a build with its size; `None` when it is gone or is another build by now.
 fn open_build(build_id: &str, path: &str) -> io::Result<Option<(File, u64)>> {
-    // The link to our own executable works even when the file was replaced or deleted since the start.
+    // The link to our own executable works even if the file was replaced or deleted since the start.
     for candidate in ["/proc/self/exe", path] {
         let file = match File::open(candidate) {
             Ok(file) => file,
@@ -280,8 +280,8 @@ fn open_build(build_id: &str, path: &str) -> io::Result<Option<(File, u64)>> {
     Ok(None)
 }
 
-/// The messages of an upload. If the file ends early or fails, so does the stream, and the collector sees by the size
-/// in the header that bytes are missing.
+/// The messages of an upload. If the file ends early or fails, so does the stream, and the collector knows from the
+/// size in the header that bytes are missing.
 fn parts(header: UploadHeader, file: File, size: u64, pause: Duration) -> impl Stream<Item = UploadRequest> {
     let begin = UploadRequest {
         part: Some(Part::Header(header)),
@@ -296,7 +296,7 @@ fn parts(header: UploadHeader, file: File, size: u64, pause: Duration) -> impl S
         if offset > 0 {
             tokio::time::sleep(pause).await;
         }
-        // Never more than the header says, should the file have grown.
+        // Never more than the header says, in case the file has grown.
         let length = usize::try_from(size - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let mut chunk = vec![0; length];
         file.read_exact_at(&mut chunk, offset).ok()?;

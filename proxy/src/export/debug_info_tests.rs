@@ -1,4 +1,4 @@
-//! The conversation about builds, against a real server.
+//! The exchange about builds, against a real server.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ mod support;
 
 use support::FakeCollector;
 
-/// A file with a build id, as far as the notes go, and `filler` bytes more.
+/// A file whose notes have a build id, with `filler` more bytes.
 fn elf_file(build_id: &[u8], filler: usize) -> tempfile::NamedTempFile {
     let mut note = Vec::new();
     note.extend(4u32.to_le_bytes());
@@ -83,7 +83,7 @@ impl Talk {
         panic!("never happened: {what}: {:?}", self.shared.stats());
     }
 
-    /// Lets everything happen that is due.
+    /// Lets everything that is due happen.
     async fn settle(&self) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -4,7 +4,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use emberline_model::elf::{self, NoBuildId, Source};
 
-/// The build id in lower-case hexadecimal; `None` for a file without one and for what is no ELF file.
+/// The build id in lower-case hexadecimal; `None` for a file without one and for anything but an ELF file.
 pub(super) fn build_id(file: &File) -> io::Result<Option<String>> {
     let read = |to: &mut [u8], at: u64| -> io::Result<()> { file.read_exact_at(to, at) };
     let source = Source {
@@ -14,7 +14,7 @@ pub(super) fn build_id(file: &File) -> io::Result<Option<String>> {
     match elf::build_id(source) {
         Ok(id) => Ok(Some(id)),
         Err(NoBuildId::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
-        // The file may have become shorter.
+        // The file may have been truncated meanwhile.
         Err(_) => Ok(None),
     }
 }

@@ -1,10 +1,10 @@
 //! The sampler's window as the profile that is shipped.
 //!
-//! Guarantees: the values of the profile sum to the CPU time of the window's samples, whatever could not be attributed
-//! to a file; every index is valid; start and length are the window's own, so that CPU and requests meet.
+//! Guarantees: the values of the profile sum to the CPU time of the window's samples, even if some cannot be attributed
+//! to a file; every index is valid; start and length are the window's own, so that CPU and requests can be joined.
 //!
-//! Wrong on purpose: an address in no known module becomes one frame `[unknown]`, because such an address says
-//! nothing to anybody else and would give every process stacks of its own.
+//! Wrong on purpose: an address in no known module becomes one frame `[unknown]`, because such an address means nothing
+//! to anyone else and would give every process stacks of its own.
 
 use std::collections::HashMap;
 
@@ -71,7 +71,8 @@ pub fn model_profile(window: &Window, start_unix_s: i64, label_set: impl Fn(Labe
         profile.stacks.push(frames);
     }
 
-    // Two labels may stand for the same set (an overflow, or one of another telemetry), so sets are interned by content.
+    // Two labels may stand for the same set (an overflow, or another telemetry's label), so sets are interned by
+    // content.
     let mut set_of_label: HashMap<Label, u32> = HashMap::new();
     let mut sets: HashMap<LabelSet, u32> = HashMap::new();
     for sample in &window.samples {

@@ -1,8 +1,8 @@
-//! Encoded batches that wait for the collector, in memory.
+//! Encoded batches waiting for the collector, in memory.
 //!
-//! Guarantees: never more bytes than its limit; first in, first out; when room is needed the oldest profiles go first
-//! and requests last, because counts cannot be made up for and a later profile can. The batch being sent counts as
-//! inside until it is settled, and is never dropped for room.
+//! Guarantees: never more bytes than its limit; first in, first out; when room is needed, the oldest profiles are
+//! dropped first and requests last, because lost counts cannot be made up for, while later profiles can stand in for
+//! lost ones. The batch being sent stays in the queue until it is settled, and is never dropped to make room.
 
 use std::collections::VecDeque;
 
@@ -19,13 +19,13 @@ pub struct QueuedBatch {
 }
 
 impl QueuedBatch {
-    /// Bytes it is charged with: its body and its place in the queue.
+    /// Bytes charged for it: its body and its slot in the queue.
     fn cost(&self) -> usize {
         self.body.len() + self.id.sender.len() + size_of::<QueuedBatch>()
     }
 }
 
-/// The queue. Not shared by itself.
+/// The queue. It does no locking of its own.
 #[derive(Debug)]
 pub struct BatchQueue {
     waiting: VecDeque<QueuedBatch>,
@@ -45,7 +45,7 @@ impl BatchQueue {
         }
     }
 
-    /// Puts a batch at the end. Returns what had to go for it: possibly the batch itself, if it does not fit.
+    /// Appends a batch. Returns what was dropped for it: possibly the batch itself, if it does not fit.
     #[must_use = "what was dropped has to be counted"]
     pub fn push(&mut self, batch: QueuedBatch) -> Vec<QueuedBatch> {
         self.bytes += batch.cost();
@@ -62,7 +62,7 @@ impl BatchQueue {
         dropped
     }
 
-    /// The batch to send now: the one whose sending began and was not settled, or the oldest.
+    /// The batch to send now: the one already started and not settled, or else the oldest.
     pub fn begin(&mut self) -> Option<&QueuedBatch> {
         if self.in_flight.is_none() {
             self.in_flight = self.waiting.pop_front();
@@ -70,14 +70,14 @@ impl BatchQueue {
         self.in_flight.as_ref()
     }
 
-    /// The batch that [`BatchQueue::begin`] gave out is done with, one way or the other.
+    /// Removes the batch given out by [`BatchQueue::begin`], whatever its outcome.
     pub fn settle(&mut self) {
         if let Some(batch) = self.in_flight.take() {
             self.bytes -= batch.cost();
         }
     }
 
-    /// Batches inside, the one being sent included.
+    /// Batches inside, including the one being sent.
     pub fn len(&self) -> usize {
         self.waiting.len() + usize::from(self.in_flight.is_some())
     }
@@ -87,7 +87,7 @@ impl BatchQueue {
         self.len() == 0
     }
 
-    /// Bytes charged for what is inside.
+    /// Bytes charged for the batches inside.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,6 +1,6 @@
-//! Sends the queue's batches one after the other and never gives up on a collector that may come back.
+//! Sends the queue's batches one after another, and never gives up on a collector that may come back.
 //!
-//! Guarantee: the next batch is not begun before the one in front is acknowledged or dropped, so a collector sees
+//! Guarantee: the next batch is not started before the one in front is acknowledged or dropped, so a collector sees
 //! batches in order and each batch id any number of times in a row.
 
 use std::{error::Error, sync::Arc, time::Instant};
@@ -19,7 +19,7 @@ use super::{
     stats::Shared,
 };
 
-/// Attempts for a batch that makes the collector fail for an unknown cause.
+/// Attempts for a batch on which the collector fails for an unknown reason.
 const FEW_TIMES: u32 = 5;
 
 pub(super) struct Sender {
@@ -30,12 +30,12 @@ pub(super) struct Sender {
     shared: Arc<Shared>,
     builds: Option<mpsc::UnboundedSender<BuildNews>>,
     away_since: Option<Instant>,
-    /// Why, as far as it was logged. A retry may meet a better reason than the first failure did: a server that refuses a
+    /// The reasons logged so far. A retry may reveal a better one than the first failure: a server that refuses a
     /// certificate can end the connection before its alert is read.
     away_reasons: Vec<String>,
 }
 
-/// Different reasons that are logged while the collector is away.
+/// Distinct reasons logged while the collector is away.
 const MAX_REASONS: usize = 4;
 
 impl Sender {
@@ -102,7 +102,7 @@ impl Sender {
         self.shared.acked(&batch.id, self.clock.now_unix_ms());
         let reconnected = self.note_back();
         let Some(builds) = &self.builds else { return };
-        // The debug information task lives as long as this one; if it ended, nobody misses the news.
+        // The debug information task lives as long as this one; if it ended, nobody misses the message.
         if reconnected {
             let _ = builds.send(BuildNews::Reconnected);
         }
@@ -154,10 +154,10 @@ impl Sender {
     }
 }
 
-/// What a failed call comes down to. The collector's words are not trusted with the log.
+/// Why a call failed. The collector's text is sanitised before it is logged.
 fn words(status: &Status) -> String {
     let words = match status.source() {
-        // Made on this side out of a connection that broke or was not opened; the reason is further in.
+        // Created on this side for a connection that broke or could not be opened; the reason is nested inside.
         Some(source) => cause(source),
         None => status.message().to_owned(),
     };

@@ -221,7 +221,7 @@ impl Shared {
         tokio::pin!(over);
         loop {
             if self.is_flushing() {
-                // The end is near: try at once, but do not spin.
+                // The process is about to end: retry at once, but do not spin.
                 tokio::time::sleep(wait.min(Duration::from_millis(100))).await;
                 return;
             }

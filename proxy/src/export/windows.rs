@@ -1,8 +1,8 @@
 //! Cuts windows at their boundaries and makes batches of them.
 //!
-//! Guarantees: one requests batch per window and, with a sampler, one profiles batch; both bear the window's own start
-//! and length, so that they meet again in the store. Sequences start at 1 and have no gap: a gap at the collector means
-//! a batch that was dropped.
+//! Guarantees: one requests batch per window and, with a sampler, one profiles batch; both have the window's own start
+//! and length, so that the store can join them. Sequences start at 1 without gaps: a gap at the collector means a
+//! dropped batch.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,12 +23,12 @@ use tokio::sync::mpsc;
 use super::{ExportOptions, QueuedBatch, WINDOW_NS, debug_info::BuildNews, profile, stats::Shared};
 use crate::telemetry::{Cut, Telemetry};
 
-/// Missed windows without requests that are still reported; after a longer sleep of the machine they are left out.
+/// Missed windows without requests that are still reported; after a longer sleep of the machine they are skipped.
 const MOST_EMPTY_WINDOWS: i64 = 6;
 
 const STEP: i64 = WINDOW_SECONDS as i64;
 
-/// A number that nobody else can guess: the standard library seeds this hasher from the system's random numbers.
+/// A number that nobody else can guess: the standard library seeds this hasher with the system's random numbers.
 fn random_epoch() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -39,7 +39,7 @@ pub(super) struct Cutter {
     sender: String,
     epoch: u64,
     sequences: [u64; 2],
-    /// First window that was not cut yet, seconds since the Unix epoch.
+    /// The first window not cut yet, seconds since the Unix epoch.
     next_start: i64,
     clock_check: Duration,
     telemetry: Telemetry,
@@ -76,8 +76,8 @@ impl Cutter {
         }
     }
 
-    /// How long to sleep before looking at the clock again: to the end of the running window, but not so long that a
-    /// stepped clock goes unnoticed.
+    /// How long to sleep before checking the clock again: to the end of the current window, but not so long that a
+    /// clock step goes unnoticed.
     pub(super) fn until_next_look(&self) -> Duration {
         let now_ns = self.clock.now_unix_ns();
         let left = WINDOW_NS - now_ns.rem_euclid(WINDOW_NS);
@@ -88,7 +88,7 @@ impl Cutter {
     pub(super) fn cut_ended(&mut self) {
         let running = window_start(self.clock.now_unix_s());
         if running < self.next_start - STEP {
-            // The clock was set back: go on from where it is now.
+            // The clock was set back: continue from where it is now.
             self.next_start = running;
         }
         if running <= self.next_start {
@@ -101,7 +101,7 @@ impl Cutter {
         self.next_start = running;
     }
 
-    /// Cuts everything, the running window included: the last export.
+    /// Cuts everything, including the current window: the last export.
     pub(super) fn cut_all(&mut self) {
         self.cut_ended();
         let requests = self.telemetry.take_windows(Cut::All);
@@ -110,7 +110,7 @@ impl Cutter {
         self.next_start = last + STEP;
     }
 
-    /// Makes batches of all windows from `next_start` to `last` and of any other window in `requests`.
+    /// Makes batches of all windows from `next_start` to `last`, and of any others in `requests`.
     fn cut(&mut self, mut requests: BTreeMap<i64, Vec<RequestSeries>>, last: i64) {
         let profile = self.profiler.as_ref().map(|profiler| {
             let window = profiler.take_window();
@@ -134,7 +134,7 @@ impl Cutter {
         }
     }
 
-    /// Tells of builds that this process has not sampled before.
+    /// Announces builds that this process has not sampled before.
     fn name_builds(&mut self, profile: &Profile) {
         let Some(builds) = &self.builds else { return };
         let new = profile
@@ -146,7 +146,7 @@ impl Cutter {
             return;
         }
         self.builds_named.extend(new.iter().map(|m| m.build_id.clone()));
-        // The receiver ends with this thread; then nobody misses the news.
+        // The receiver ends with this thread; then nobody misses the message.
         let _ = builds.send(BuildNews::Seen(new));
     }
 
