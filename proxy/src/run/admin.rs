@@ -1,11 +1,12 @@
-//! The admin port: `/live`, `/ready`, `/metrics`, `/config`, `/profile`. On a thread of its own, which also watches the
-//! configuration file and the certificates, and looks names up.
+//! The admin port: `/live`, `/ready`, `/metrics`, `/config`, `/profile`. It has its own thread, which also watches the
+//! configuration file and the certificates, and resolves names.
 //!
-//! Guarantees: answers come from memory and never wait for the data path. There are [`MAX_CONNECTIONS`] places; when they
-//! are taken the oldest connection gives its up, so that a probe, which asks at once, is answered whoever holds the
-//! others. A connection is for one request and ends after [`LIFE`] in any case. The long pages are given to
-//! [`MAX_PAGES`] callers at once, since each holds its page until it is read; `/live` and `/ready` have no such limit.
-//! `/ready` is 503 from the moment a stop begins, so that load balancers look elsewhere while requests in flight end.
+//! Guarantees: responses come from memory and never wait for the data path. There are [`MAX_CONNECTIONS`] slots; when
+//! they are taken the oldest connection is closed, so that a probe, which sends its request at once, is answered
+//! whoever holds the others. A connection is for one request and ends after [`LIFE`] in any case. The long pages are
+//! served to [`MAX_PAGES`] callers at once, since each holds its page until it is read; `/live` and `/ready` have no
+//! such limit. `/ready` returns 503 from the moment a stop begins, so that load balancers go elsewhere while requests
+//! in flight end.
 
 use std::{
     collections::VecDeque,
@@ -36,15 +37,15 @@ use crate::{
     resolve::Lookups,
 };
 
-/// Connections at once.
+/// Concurrent connections.
 const MAX_CONNECTIONS: usize = 32;
-/// Long pages being given out at once.
+/// Long pages served at once.
 const MAX_PAGES: usize = 4;
-/// To send a request's head.
+/// Time to send a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// To do everything.
+/// Time for everything.
 const LIFE: Duration = Duration::from_secs(30);
-/// What the library may read of a head.
+/// The most that the library may read of a head.
 const HEAD_BYTES: usize = 16 << 10;
 
 /// Starts the thread.
@@ -74,12 +75,12 @@ pub(super) fn start(
                     _ = ends.wait_for(|end| *end) => {}
                 }
             });
-            // The C library's resolver cannot be interrupted, and nobody waits for its answer any more.
+            // The C library's resolver cannot be interrupted, and nobody waits for its result any more.
             runtime.shutdown_background();
         })
 }
 
-/// Takes over changes of the configuration file within about a second.
+/// Applies changes of the configuration file within about a second.
 async fn watch_file(shared: &Shared) {
     let mut seen = shared.reloader.stamp();
     if seen.is_none() {
@@ -95,7 +96,7 @@ async fn watch_file(shared: &Shared) {
     }
 }
 
-/// Reads changed certificates again within about a second.
+/// Rereads changed certificates within about a second.
 async fn watch_certificates(shared: &Shared) {
     loop {
         tokio::time::sleep(NOTICE).await;
@@ -110,7 +111,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
-                // Out of file descriptors, most likely: the data path says so.
+                // Out of file descriptors, most likely: the data path reports it.
                 tokio::time::sleep(NOTICE).await;
                 continue;
             }
@@ -123,7 +124,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         }
         let (shared, pages) = (Arc::clone(&shared), Arc::clone(&pages));
         open.push_back(tokio::spawn(async move {
-            // Given up with the connection, when the page has been read or never will be.
+            // Released with the connection, when the page has been read or never will be.
             let page: Mutex<Option<OwnedSemaphorePermit>> = Mutex::default();
             let service = service_fn(|request| {
                 let is_short = matches!(request.uri().path(), "/live" | "/ready");
@@ -150,7 +151,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 .max_header_size(HEAD_BYTES)
                 .max_buf_size(HEAD_BYTES)
                 .serve_connection(TokioIo::new(stream), service);
-            // A caller that leaves early, or does not read, is its own loss.
+            // A caller that leaves early, or does not read, hurts only itself.
             let _ = tokio::time::timeout(LIFE, served).await;
         }));
     }
@@ -190,7 +191,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
 }
 
-/// What the process says of itself.
+/// What the process reports about itself.
 fn about(shared: &Shared) -> String {
     format!(
         "# HELP emberline_proxy_build Version of the proxy.\n# TYPE emberline_proxy_build info\n\
@@ -202,7 +203,7 @@ fn about(shared: &Shared) -> String {
     )
 }
 
-/// The profile as a gzipped pprof file. Symbols are the collector's work: frames are `module+0xoffset`.
+/// The profile as a gzipped pprof file. Symbolisation is up to the collector: frames are `module+0xoffset`.
 fn pprof_of(profile: &Profile) -> Vec<u8> {
     let mut named = profile.clone();
     for location in &mut named.locations {

@@ -1,9 +1,9 @@
-//! The listeners of all workers: which there are, and how they follow the state.
+//! The listeners of all workers: which ones exist, and how they follow the state.
 //!
-//! Guarantees: a state is applied as a whole or not at all: plans are made and sockets bound before anything changes.
-//! A listener's plan is replaced in one step. A new listener accepts from the moment its state is applied; one that is
-//! gone stops accepting, as [`listener::accept`] says, while its requests in flight end ([`super::worker`]). A listener
-//! that moves to another address is a new one and one that is gone, also if the addresses overlap.
+//! Guarantees: a state is applied as a whole or not at all: plans are made and sockets bound before anything changes. A
+//! listener's plan is replaced in one step. A new listener accepts from the moment its state is applied; a removed one
+//! stops accepting, as described in [`listener::accept`], while its requests in flight end ([`super::worker`]). A
+//! listener that moves to another address is a new one and a removed one, even if the addresses overlap.
 //!
 //! Wrong on purpose: connections to destinations stay with a listener, so a listener that moves opens its own.
 
@@ -26,19 +26,19 @@ use crate::{
     state::{Listener, ListenerId, State},
 };
 
-/// One listener, as all workers know it.
+/// One listener, as shared by all workers.
 #[derive(Debug)]
 pub(super) struct Listening {
     id: ListenerId,
-    /// Where it listens; the port is known here.
+    /// Where it listens; the port is known.
     at: SocketAddr,
-    /// Asks it to go. Its workers hold it until their last connection has ended.
+    /// Starts its removal. Workers hold a share of it until their last connection has ended.
     removal: Drain,
-    /// Sockets that are open, one of each worker.
+    /// Open sockets, one per worker.
     sockets: AtomicUsize,
-    /// Workers that have connections of it, or may get some.
+    /// Workers that have connections from it, or may still get some.
     workers: AtomicUsize,
-    /// A worker has ended connections that had requests in flight.
+    /// A worker ended connections that had requests in flight.
     was_cut_off: AtomicBool,
 }
 
@@ -51,22 +51,22 @@ impl Listening {
         self.at
     }
 
-    /// True while there is a place on its address that it holds.
+    /// True while it still holds its address.
     fn is_open(&self) -> bool {
         self.sockets.load(Ordering::Acquire) > 0
     }
 
-    /// A worker has closed its socket.
+    /// Called when a worker has closed its socket.
     pub(super) fn close(&self) {
         self.sockets.fetch_sub(1, Ordering::Release);
     }
 
-    /// Connections of a worker did not end in time.
+    /// Called when connections of a worker did not end in time.
     pub(super) fn cut_off(&self) {
         self.was_cut_off.store(true, Ordering::Relaxed);
     }
 
-    /// A worker's last connection has ended.
+    /// Called when a worker's last connection has ended.
     pub(super) fn leave(&self) {
         if self.workers.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
@@ -80,7 +80,7 @@ impl Listening {
     }
 }
 
-/// What a worker needs to begin with a listener.
+/// What a worker needs to start a listener.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) socket: StdTcpListener,
@@ -90,23 +90,23 @@ pub(super) struct Start {
     pub(super) removal: Draining,
 }
 
-/// Where workers are told of new listeners.
+/// Where a worker receives new listeners.
 pub(super) type Starts = mpsc::UnboundedReceiver<Start>;
 
 /// Plans of a state's listeners, by listener, then by worker.
 pub(super) struct Plans(Vec<Vec<Plan>>);
 
-/// Sockets of a state's listeners, with their address: none of those that have theirs already.
+/// Sockets for a state's listeners, with their addresses; `None` for listeners that already have theirs.
 pub(super) struct Sockets(Vec<Option<(SocketAddr, Vec<StdTcpListener>)>>);
 
-/// Listeners that came and went with a state.
+/// Listeners added and removed by a state.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) added: Vec<Arc<Listening>>,
     pub(super) removed: Vec<Arc<Listening>>,
 }
 
-/// A listener of the state.
+/// A listener of the current state.
 #[derive(Debug, Clone)]
 struct Current {
     listening: Arc<Listening>,
@@ -114,18 +114,18 @@ struct Current {
     forwarders: Vec<Arc<Forwarder>>,
 }
 
-/// The listeners that there are.
+/// All listeners.
 #[derive(Debug)]
 pub(super) struct Listeners {
     workers: Vec<mpsc::UnboundedSender<Start>>,
     /// In the order of the state.
     current: Vec<Current>,
-    /// Gone from the state, with connections that have not ended.
+    /// Removed from the state, with connections that have not ended.
     draining: Vec<Arc<Listening>>,
 }
 
 impl Listeners {
-    /// None yet; and where each worker is told of new ones.
+    /// Without any listeners; also returns where each worker receives new ones.
     pub(super) fn new(workers: u16) -> (Listeners, Vec<Starts>) {
         let (workers, starts) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let listeners = Listeners {
@@ -140,12 +140,12 @@ impl Listeners {
         self.workers.len()
     }
 
-    /// Those of the state that was applied last, in its order.
+    /// The listeners of the state that was applied last, in its order.
     pub(super) fn current(&self) -> impl Iterator<Item = &Arc<Listening>> {
         self.current.iter().map(|current| &current.listening)
     }
 
-    /// Those that are gone and have connections.
+    /// Removed listeners that still have connections.
     pub(super) fn draining(&self) -> impl Iterator<Item = &Arc<Listening>> {
         self.draining.iter().filter(|listening| !listening.removal.is_done())
     }
@@ -154,7 +154,7 @@ impl Listeners {
         self.current.iter().find(|current| current.listening.id == id)
     }
 
-    /// Makes the plans of a state. Endpoints that a listener has already keep their connections.
+    /// Makes the plans of a state. Endpoints that a listener already has keep their connections.
     pub(super) fn plan(&self, state: &State, parts: &Parts<'_>) -> Result<Plans, PlanError> {
         let plans_of = |wanted: &Listener| {
             let known = self.find(wanted.id);
@@ -168,10 +168,9 @@ impl Listeners {
         plans.collect::<Result<_, _>>().map(Plans)
     }
 
-    /// Binds what a state needs and is not bound yet.
+    /// Binds the addresses of a state that are not bound yet.
     ///
-    /// # Errors
-    /// When an address is taken or not of this machine. Nothing is bound then that was not before.
+    /// # Errors If an address is taken or does not belong to this machine. Nothing new is bound then.
     pub(super) fn bind(&self, state: &State) -> Result<Sockets, BindError> {
         let going = self.current().filter(|listening| !state.has(listening.id));
         let going: Vec<&Arc<Listening>> = going.chain(&self.draining).filter(|l| l.is_open()).collect();
@@ -197,7 +196,7 @@ impl Listeners {
         sockets.collect::<Result<_, _>>().map(Sockets)
     }
 
-    /// Has all workers follow a state, with what was made of it.
+    /// Makes all workers follow a state, using its plans and sockets.
     pub(super) fn apply(&mut self, state: &State, (plans, sockets): (Plans, Sockets), parts: &Parts<'_>) -> Changes {
         let mut changes = Changes::default();
         let mut current = Vec::new();
@@ -242,7 +241,7 @@ impl Listeners {
         });
         let forwarders: Vec<_> = plans.into_iter().map(|plan| Arc::new(parts.forwarder(plan))).collect();
         for ((worker, socket), forwarder) in self.workers.iter().zip(sockets).zip(&forwarders) {
-            // A worker that is gone takes no more: the process stops.
+            // A worker that is gone needs no more listeners: the process is stopping.
             let _ = worker.send(Start {
                 socket,
                 forwarder: Arc::clone(forwarder),
@@ -254,7 +253,7 @@ impl Listeners {
     }
 }
 
-/// Whether a connection to one of two addresses could be for the other one.
+/// Whether a connection to one address might be meant for the other.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }

@@ -1,4 +1,4 @@
-//! From a listener of the state to what it does in a worker.
+//! From a listener of the state to its plan in a worker.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -41,7 +41,7 @@ pub(super) enum PlanError {
     },
 }
 
-/// What plans are made with, and what carries them out.
+/// What plans are made from and carried out with.
 pub(super) struct Parts<'a> {
     pub(super) telemetry: &'a Telemetry,
     pub(super) counters: &'a Arc<Counters>,
@@ -55,7 +55,7 @@ pub(super) struct Parts<'a> {
     /// Idle connections to each endpoint.
     pub(super) max_idle: usize,
     pub(super) trace: TraceConfig,
-    /// Chooses clusters of requests to others.
+    /// Chooses the cluster for requests to others.
     pub(super) chooser: Option<&'a Arc<dyn ChooseCluster>>,
 }
 
@@ -73,7 +73,7 @@ impl Parts<'_> {
     }
 }
 
-/// Makes a listener's plan; endpoints that the `previous` one has already keep their connections.
+/// Makes a listener's plan; endpoints that the `previous` one already has keep their connections.
 pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Plan, PlanError> {
     let met = |tls: &InboundTls| {
         let met = parts.certificates.inbound(tls, listener.protocol);
@@ -111,7 +111,7 @@ fn of_tls(listener: &Listener, error: TlsError) -> PlanError {
     }
 }
 
-/// The service at a position of a listener. All its clusters share what is known of an address.
+/// The service at a position of a listener. All its clusters share what is known about an address.
 fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&Plan>) -> Result<Service, PlanError> {
     let wanted = &listener.services[at];
     let options = Http1Options {
@@ -164,7 +164,7 @@ fn service(listener: &Listener, at: usize, parts: &Parts<'_>, previous: Option<&
     })
 }
 
-/// What rules of a service can lead to, by name: its own clusters, and the services of the listener.
+/// The targets for a service's rules, by name: its own clusters, and the services of the listener.
 fn places(listener: &Listener, at: usize) -> HashMap<String, Place> {
     let services = listener.services.iter().enumerate().map(|(service, other)| {
         let place = Place { service, cluster: 0 };

@@ -1,11 +1,11 @@
-//! The configuration in force, and how it changes while the proxy runs.
+//! The configuration in effect, and how it changes while the proxy runs.
 //!
-//! Guarantees: a configuration that cannot be read, does not hold together or needs an address that is taken changes
-//! nothing, is logged and counted, and is shown at `/config`; what needs a restart is named; of two reloads at a time the
+//! Guarantees: a configuration that cannot be read, is inconsistent or needs an address that is taken changes nothing,
+//! is logged and counted, and is shown at `/config`; what needs a restart is named; of two concurrent reloads, the
 //! later one reads the file after the earlier one has ended.
 //!
-//! Wrong on purpose: the workload changes with a restart only. Windows, batches and stacks are sent in its name, and one
-//! that covers a change would be of two releases; a new release is a new process of the application anyway.
+//! Wrong on purpose: the workload changes only with a restart. Windows, batches and stacks are sent in its name, and
+//! one that spans a change would belong to two releases; a new release is a new process of the application anyway.
 
 use std::{
     net::SocketAddr,
@@ -58,31 +58,31 @@ pub enum Reloaded {
 pub(super) struct Status {
     /// The file.
     pub(super) file: Option<PathBuf>,
-    /// What was read last and is in force.
+    /// What was read last and is in effect.
     pub(super) config: Config,
-    /// Where it listens, and what is left of listeners that were removed.
+    /// Current listeners, and what is left of removed ones.
     pub(super) listeners: Vec<ListenerStatus>,
-    /// Settings whose change waits for a restart.
+    /// Settings whose change takes effect only after a restart.
     pub(super) needs_restart: Vec<&'static str>,
-    /// Why the file as it is now cannot be used.
+    /// Why the file in its present form cannot be used.
     pub(super) last_error: Option<String>,
 }
 
-/// A listener as `/config` shows it.
+/// A listener as shown at `/config`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(super) struct ListenerStatus {
     /// `inbound` or `outbound`.
     listener: &'static str,
-    /// With the port that was found.
+    /// With the actual port.
     address: SocketAddr,
-    /// `listening`, or `draining` once it was removed and until its last connection has ended.
+    /// `listening`, or `draining` from its removal until its last connection has ended.
     state: &'static str,
 }
 
-/// The configuration in force.
+/// The configuration in effect.
 #[derive(Debug)]
 pub(super) struct Reloader {
-    /// As it was at the start: what cannot change is as it says.
+    /// As it was at the start; what cannot change stays as it says.
     started_with: Config,
     workload: Workload,
     last: Mutex<Last>,
@@ -99,7 +99,7 @@ pub(super) struct Reloader {
     file: Option<PathBuf>,
 }
 
-/// What became of the file.
+/// The result of the last reload.
 #[derive(Debug)]
 struct Last {
     config: Config,
@@ -107,7 +107,7 @@ struct Last {
     error: Option<String>,
 }
 
-/// What tells that a file may have changed.
+/// Shows that a file may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
     modified: Option<SystemTime>,
@@ -116,7 +116,7 @@ pub(super) struct Stamp {
 }
 
 impl Reloader {
-    /// Has the workers of `listeners` begin with the configuration of the start, on the `sockets` of its state.
+    /// Starts the workers of `listeners` with the initial configuration, on the `sockets` of its state.
     pub(super) fn new(
         config: Config,
         file: Option<&Path>,
@@ -178,7 +178,7 @@ impl Reloader {
         }
     }
 
-    /// Where it listens, with `admin`, which it does not know of.
+    /// Where it listens, with the address of `admin`, which it does not know.
     pub(super) fn addresses(&self, admin: SocketAddr) -> Addresses {
         let listeners = self.listeners.lock();
         let of = |side: Side| {
@@ -197,7 +197,7 @@ impl Reloader {
         self.state.load().drain
     }
 
-    /// What the file is like now. Reading its few kilobytes finds changes within the clock's grain, too.
+    /// The current state of the file. Reading its few kilobytes also finds changes within the clock's resolution.
     pub(super) fn stamp(&self) -> Option<Stamp> {
         let file = self.file.as_ref()?;
         let metadata = std::fs::metadata(file).ok();
@@ -215,7 +215,7 @@ impl Reloader {
         self.certificates.refresh();
     }
 
-    /// Takes the file over.
+    /// Applies the file.
     pub(super) fn reload(&self, reporting: &Reporting) -> Reloaded {
         let Some(file) = &self.file else {
             return Reloaded::NoFile;
@@ -254,7 +254,7 @@ impl Reloader {
         Ok(needs_restart)
     }
 
-    /// Has the listeners follow a state; changes nothing if they cannot.
+    /// Makes the listeners follow a state; changes nothing if they cannot.
     fn follow(&self, listeners: &mut Listeners, state: State, reporting: &Reporting) -> Result<(), String> {
         let parts = self.parts(&state, reporting);
         let plans = listeners.plan(&state, &parts).map_err(|error| error.to_string())?;
@@ -272,11 +272,11 @@ impl Reloader {
         Ok(())
     }
 
-    /// Workload and limits stay those that the process started with.
+    /// Workload and limits stay as the process started with them.
     fn parts<'a>(&'a self, state: &State, reporting: &'a Reporting) -> Parts<'a> {
         let limits = &self.started_with.limits;
         let pools = state.endpoints().max(1) * usize::from(self.started_with.workers.max(1));
-        // A power of two, so that a few endpoints more or less leave the pools of the others as they are.
+        // A power of two, so that a few endpoints more or less do not resize the pools of the others.
         let room = 1 << (self.budget.room().idle_upstreams / pools).max(1).ilog2();
         Parts {
             telemetry: &reporting.telemetry,
@@ -320,7 +320,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{reporting::ProfilerOptions, resolve::System, run::listeners::Starts};
 
-    /// A small configuration in force, without threads, and what its worker is told.
+    /// A small configuration in effect, without threads, and the listeners its worker would receive.
     pub(in crate::run) fn reloader() -> (Reloader, Starts) {
         let text = "workload: {service: a}\ninbound: [{listen: 127.0.0.1:0, to: 127.0.0.1:2}]";
         let config = config::parse("test.yaml".as_ref(), text).unwrap();

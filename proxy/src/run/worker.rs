@@ -1,7 +1,7 @@
-//! A worker: one thread that accepts, carries and records.
+//! A worker: one thread that accepts connections, forwards and records.
 //!
 //! Guarantees: a listener that closes, because it was removed or because the process stops, lets its requests in flight
-//! end and closes its idle connections at once; of a removed one they may go on for `drain_seconds`, then their
+//! end and closes its idle connections at once; for a removed one, they have `drain_seconds`, after which their
 //! connections are closed.
 
 use std::{
@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// How often connections to destinations are looked over.
+/// How often connections to destinations are checked for age.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts a worker. Its thread returns whether everything in flight ended by itself.
@@ -62,7 +62,7 @@ async fn run(mut starts: Starts, shared: Arc<Shared>) -> bool {
             _ = sweep.tick() => forwarders.retain(|forwarder| {
                 let forwarder = forwarder.upgrade();
                 forwarder.is_some_and(|forwarder| {
-                    // Closes connections to destinations that nobody used for too long.
+                    // Closes connections to destinations that have been idle for too long.
                     forwarder.plan.load().sweep();
                     true
                 })
@@ -73,13 +73,13 @@ async fn run(mut starts: Starts, shared: Arc<Shared>) -> bool {
     let limit = shared.reloader.drain();
     let drained = tokio::time::timeout(limit, shared.drain.done()).await.is_ok();
     if !drained {
-        // What goes down with the runtime did not end by itself.
+        // What ends with the runtime did not end by itself.
         shared.reporting.telemetry.cut_off();
     }
     drained
 }
 
-/// One listener in this worker, from its first connection to the end of the last one.
+/// Runs one listener in this worker, until its last connection has ended.
 async fn listen(start: Start, shared: Arc<Shared>) {
     let Start {
         socket,
@@ -119,7 +119,7 @@ async fn listen(start: Start, shared: Arc<Shared>) {
     }
 }
 
-/// Accepts until `closing` is ready, and gives each connection a task.
+/// Accepts until `closing` resolves, and gives each connection a task.
 async fn accept(
     listener: TcpListener,
     forwarder: Arc<Forwarder>,
@@ -144,7 +144,7 @@ async fn accept(
     .await;
 }
 
-/// Whether all connections end, within a time if there is a limit to it.
+/// Whether all connections end, within a limit if there is one.
 async fn is_done_within(limit: Option<Duration>, connections: &Drain) -> bool {
     match limit {
         Some(limit) => tokio::time::timeout(limit, connections.done()).await.is_ok(),
@@ -155,7 +155,7 @@ async fn is_done_within(limit: Option<Duration>, connections: &Drain) -> bool {
     }
 }
 
-/// The connections of a listener in one worker, as far as they may be open still.
+/// The connections of a listener in one worker that may still be open.
 #[derive(Debug, Default)]
 struct Open {
     guards: Vec<Weak<Guard>>,
@@ -164,14 +164,14 @@ struct Open {
 impl Open {
     fn add(&mut self, guard: &Arc<Guard>) {
         if self.guards.len() == self.guards.capacity() {
-            // Before it grows, and then by half at least: each connection is looked at a few times in all.
+            // Only before it grows, and then it grows by half at least: each connection is checked a few times in all.
             self.guards.retain(|guard| guard.strong_count() > 0);
             self.guards.reserve(self.guards.len().max(64));
         }
         self.guards.push(Arc::downgrade(guard));
     }
 
-    /// Ends them with what is in flight on them.
+    /// Ends them, along with what is in flight on them.
     fn cut_off(&self) {
         for guard in self.guards.iter().filter_map(Weak::upgrade) {
             guard.cut_off();
@@ -179,7 +179,7 @@ impl Open {
     }
 }
 
-/// One connection, whatever it speaks.
+/// Serves one connection, whatever its protocol.
 async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining, admission: &Admission) {
     let (protocol, expected, mut tls) = {
         let plan = forwarder.plan.load();
@@ -196,7 +196,7 @@ async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining,
         stream = match stream {
             Transport::Plain(plain) if let Some(inbound) = tls.take() => {
                 let times = times_to_begin(&forwarder, protocol);
-                // Boxed, so that the many connections in plaintext do not pay for its size.
+                // Boxed, so that the many plaintext connections do not pay for its size.
                 let beginning = inbound.begin(plain, admission, times, &draining, &forwarder.counters);
                 match Box::pin(beginning).await {
                     Begun::Secured(secured, spoken, charge) => {
@@ -218,7 +218,7 @@ async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining,
             (Protocol::Http2, _) => break (Detected::Http2, Bytes::new()),
             (Protocol::Tcp, _) => break (Detected::Tcp, Bytes::new()),
             (Protocol::Auto, Some(agreed)) => break (agreed, Bytes::new()),
-            // What began with silence can still become TLS.
+            // A connection that began silently can still become TLS.
             (Protocol::Auto, None) if tls.is_some() => {}
             (Protocol::Auto, None) => {
                 let wait = Duration::from_millis(forwarder.http.limits().detect_ms);
@@ -229,7 +229,7 @@ async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining,
                 }
             }
         }
-        // Boxed: most callers speak at once.
+        // Boxed: most callers speak first.
         match Box::pin(forwarder.first_word(&mut stream, expected, admission, &draining)).await {
             FirstWord::Caller => {}
             FirstWord::Destination(connected) => {
@@ -251,7 +251,7 @@ async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining,
         }
         Detected::Http2 => {
             let http = forwarder.http.clone();
-            // Boxed, and TCP below too, so that the many connections of HTTP/1 do not pay for their size.
+            // Boxed, as is TCP below, so that the many HTTP/1 connections do not pay for their size.
             Box::pin(http.serve_http2(stream, prefix, admission, forwarder, draining, &counters)).await;
         }
         Detected::Tcp => Box::pin(forwarder.carry_tcp(stream, prefix, upstream, admission, draining)).await,
@@ -259,7 +259,7 @@ async fn serve(stream: TcpStream, forwarder: Arc<Forwarder>, draining: Draining,
     }
 }
 
-/// How long a caller may be silent before it is taken for one in plaintext, and how long a handshake may take.
+/// How long a caller may be silent before its connection is treated as plaintext, and how long a handshake may take.
 fn times_to_begin(forwarder: &Forwarder, protocol: Protocol) -> (Duration, Duration) {
     let times = forwarder.http.caller_times();
     let wait = match protocol {
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::{counters::Counters, run::reload::tests::reloader};
 
-    /// Every open connection holds one of these; a large local in an `async fn` shows up here and nowhere else.
+    /// Every open connection holds one of these; a large local in an `async fn` would show up only here.
     #[test]
     fn a_connections_task_stays_small() {
         let runtime = tokio::runtime::Builder::new_current_thread()
