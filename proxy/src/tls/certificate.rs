@@ -1,11 +1,11 @@
-//! What a caller's verified certificate says of it, and whether its identity header fits that.
+//! What a caller's verified certificate says about it, and whether its identity header fits that.
 //!
 //! Guarantees: a header fits only what the certificate names: the namespace of a SPIFFE id
-//! (`spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`), or, where there is no SPIFFE id, service and namespace of a DNS name
+//! (`spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT`), or, without a SPIFFE id, service and namespace of a DNS name
 //! (`SERVICE.NAMESPACE`, `SERVICE.NAMESPACE.svc.cluster.local`). A certificate that names neither fits no header.
 //!
-//! Wrong on purpose: within a namespace any workload with a SPIFFE id can say that it is any service, because accounts need not be
-//! named like services; versions and instances are claims.
+//! Wrong on purpose: within a namespace, any workload with a SPIFFE id can claim to be any service, because accounts
+//! need not be named after services; versions and instances are claims.
 
 use emberline_client::Names;
 use http::HeaderValue;
@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::telemetry::parse_peer;
 
-/// Whom a verified certificate is for.
+/// The names in a verified certificate.
 #[derive(Debug)]
 pub(crate) struct Certificate(Names);
 
@@ -22,7 +22,7 @@ impl Certificate {
         Certificate(Names::of(certificate))
     }
 
-    /// Whether the identity that a header claims can be this one's; no header claims nothing.
+    /// Whether the certificate allows the identity that a header claims; without a header nothing is claimed.
     pub(crate) fn fits(&self, header: Option<&HeaderValue>) -> bool {
         let Some(header) = header else { return true };
         let Ok(claimed) = parse_peer(header.as_bytes()) else {

@@ -1,15 +1,16 @@
 //! TLS towards the endpoints of an outbound listener.
 //!
-//! Guarantees: an endpoint is verified: by a CA of `ca_file` or of the system, for its name, or for its SPIFFE id where there is one.
-//! The protocol of a connection is that of the request it is opened for and the only one that is offered (ALPN); an endpoint that
-//! agrees to another one is refused with words, since a request is not carried over another version than its own.
+//! Guarantees: an endpoint is verified: by a CA from `ca_file` or of the system, for its name, or for its SPIFFE id if
+//! there is one. A connection's protocol is that of the request it is opened for, and the only one offered (ALPN); an
+//! endpoint that agrees to another one is refused with an explanation, since a request is never sent over another
+//! version than its own.
 
 use emberline_client::{Connector, Error, Refreshed, Speaks, Tls, TlsError};
 use tokio::net::TcpStream;
 
 use crate::{config::OutboundTls, wire::transport::Transport};
 
-/// TLS towards endpoints.
+/// TLS settings for endpoints.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     settings: OutboundTls,

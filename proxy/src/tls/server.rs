@@ -1,10 +1,11 @@
 //! TLS of an inbound listener.
 //!
-//! Guarantees: under `mode: strict` nothing but TLS gets past the first bytes, and what is refused is counted by reason; under
-//! `permissive` the first byte decides, whenever it comes. A handshake has `limits.header_ms` and is charged before it begins. A
-//! client certificate, where there is one, is verified by a CA of `client_ca_file`. What ALPN agrees on is what is spoken.
+//! Guarantees: under `mode: strict` nothing but TLS gets past the first bytes, and refusals are counted by reason;
+//! under `permissive` the first byte decides, whenever it arrives. A handshake may take `limits.header_ms` and is
+//! charged before it begins. A client certificate, if there is one, is verified by a CA from `client_ca_file`. The
+//! protocol that ALPN agrees on is the one that is spoken.
 //!
-//! Wrong on purpose: under `permissive`, bytes of another protocol than HTTP that begin with 0x16 are taken for TLS.
+//! Wrong on purpose: under `permissive`, bytes of a protocol other than HTTP that begin with 0x16 are treated as TLS.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
     wire::{detect::Detected, transport::Transport},
 };
 
-/// Type of the record that TLS begins with, a handshake, and the higher half of its version (RFC 8446 section 5.1).
+/// Type of the record that TLS begins with, a handshake, and the upper half of its version (RFC 8446 section 5.1).
 const HANDSHAKE: [u8; 2] = [0x16, 0x03];
 
 /// TLS of a listener.
@@ -47,11 +48,11 @@ struct Material {
 
 /// What a connection turned out to be.
 pub(crate) enum Begun<'a> {
-    /// TLS, and the protocol that was agreed on, if one was.
+    /// TLS, and the agreed protocol, if any.
     Secured(Transport, Option<Detected>, Charge<'a>),
     /// Plaintext.
     Plain(TcpStream),
-    /// Nothing was said yet.
+    /// Nothing was sent yet.
     Silent(TcpStream),
     /// It has ended.
     Over,
@@ -124,7 +125,7 @@ impl Inbound {
         })
     }
 
-    /// Finds out what a connection is, and does the handshake; plaintext has `wait` to show itself.
+    /// Determines the kind of connection, and does the handshake; the first bytes are awaited for `wait`.
     pub(crate) async fn begin<'a>(
         &self,
         stream: TcpStream,
@@ -140,7 +141,7 @@ impl Inbound {
                 match tokio::time::timeout(wait, stream.peek(&mut first)).await {
                     Err(_) => return Begun::Silent(stream),
                     Ok(Ok(0) | Err(_)) => return Begun::Over,
-                    // Of a caller that sends a single byte of its first record the rest is not waited for.
+                    // If a caller sends only a single byte of its first record, the second is not awaited.
                     Ok(Ok(read)) if first[..read] != HANDSHAKE[..read] => return Begun::Plain(stream),
                     Ok(Ok(_)) => {}
                 }
