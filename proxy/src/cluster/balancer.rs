@@ -1,10 +1,10 @@
 //! Which endpoint gets the next request.
 //!
-//! Guarantees: an endpoint that is not fit for requests is passed over while another one is; where none is fit, all are
-//! taken for fit, because a request that may fail is better than one that does. The addresses of a name share its weight
-//! equally, with every balancer. A request without the key that is hashed goes anywhere.
+//! Guarantees: an unfit endpoint is skipped while another one is fit; if none is, all count as fit, because a request
+//! that may fail is better than one that does. The addresses of a name share its weight equally, with every balancer. A
+//! request without the configured hash key goes to any endpoint.
 //!
-//! Wrong on purpose: tables and rings are made anew by the worker that notices another answer for a name, which takes it
+//! Wrong on purpose: tables and rings are rebuilt by the worker that notices new addresses for a name, which takes it
 //! some milliseconds for a hundred addresses.
 
 mod maglev;
@@ -26,14 +26,14 @@ pub(crate) use round_robin::RoundRobin;
 use super::endpoint::Endpoint;
 use crate::config::{BalancerKind, BalancerOptions};
 
-/// Weights are kept as multiples of this, so that the addresses of a name can share one.
+/// Weights are multiples of this, so that the addresses of a name can share one.
 const UNIT: u64 = 1 << 20;
 
-/// Endpoints with their weights, and how they are chosen from.
+/// Endpoints with their weights, and the method of choosing.
 #[derive(Debug)]
 pub(super) struct Balancer {
     endpoints: Vec<Arc<Endpoint>>,
-    /// Of each endpoint: the mean weight by its own.
+    /// For each endpoint, the mean weight divided by its own.
     lightness: Vec<f64>,
     choice: Choice,
 }
@@ -49,7 +49,7 @@ enum Choice {
 }
 
 impl Balancer {
-    /// `groups`: endpoints that share a weight.
+    /// `groups` are endpoints that share a weight.
     pub(super) fn new(kind: BalancerKind, options: &BalancerOptions, groups: &[(Vec<Arc<Endpoint>>, u32)]) -> Balancer {
         let sizes = groups.iter().map(|(endpoints, _)| endpoints.len() as u64);
         let unit = common_multiple(sizes.filter(|&size| size > 0)).unwrap_or(UNIT);
@@ -85,7 +85,7 @@ impl Balancer {
         &self.endpoints
     }
 
-    /// How fast the averages of latencies decay, if they are read.
+    /// How fast the averages of latencies decay, if they are used.
     pub(super) fn decay(&self) -> Option<Duration> {
         match &self.choice {
             Choice::PeakEwma(_, options) => Some(options.decay()),
@@ -93,7 +93,7 @@ impl Balancer {
         }
     }
 
-    /// Who gets a request that has been `tried` elsewhere; `None` when nobody is left.
+    /// The endpoint for a request that has been `tried` elsewhere; `None` when none is left.
     pub(super) fn pick(&self, key: Option<u64>, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         let is_left = |at: usize| !tried.iter().any(|tried| Arc::ptr_eq(tried, &self.endpoints[at]));
         let is_fit = |at: usize| self.endpoints[at].health().is_fit() && is_left(at);
@@ -122,13 +122,13 @@ impl Balancer {
         }
     }
 
-    /// Requests in flight, of a heavier endpoint less than they are.
+    /// Requests in flight, scaled down for heavier endpoints.
     fn busyness(&self, at: usize) -> f64 {
         f64::from(self.endpoints[at].load().in_flight()) * self.lightness[at]
     }
 }
 
-/// The least common multiple, unless it is so large that a share of it is exact enough.
+/// The least common multiple, unless it is so large that an approximate share is exact enough.
 fn common_multiple(mut sizes: impl Iterator<Item = u64>) -> Option<u64> {
     sizes.try_fold(1_u64, |multiple, size| {
         let (mut a, mut b) = (multiple, size);
@@ -250,7 +250,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(if is_slow { 1_000 } else { 10 })).await;
             request.answered();
         }
-        // What is unknown and what was measured decay alike: it is asked once in a while.
+        // Unknown and measured latencies decay alike: it is tried once in a while.
         assert!((1..=20).contains(&to_slow), "{to_slow}");
     }
 }

@@ -1,10 +1,10 @@
-//! Active health checks: asks endpoints whether they are well, on the admin thread and never on a worker's.
+//! Active health checks: queries endpoints on the admin thread, never on a worker's.
 //!
-//! Guarantees: each endpoint is asked once per interval, whatever the number of workers, and one that does not answer delays
-//! nobody; an endpoint is taken to be well until `unhealthy_after` checks in a row have failed, and again after
-//! `healthy_after` that have not; without the setting nothing is known and nothing asked.
+//! Guarantees: each endpoint is checked once per interval, whatever the number of workers, and one that does not answer
+//! delays no other; an endpoint counts as healthy until `unhealthy_after` consecutive checks have failed, and again
+//! after `healthy_after` have passed; without the setting, nothing is known and nothing is checked.
 //!
-//! Wrong on purpose: a connection per check, so that accepting connections is checked, too.
+//! Wrong on purpose: one connection per check, so that accepting connections is checked, too.
 
 use std::{convert::Infallible, fmt, net::SocketAddr, sync::Weak};
 
@@ -35,17 +35,17 @@ use crate::{
     wire::transport::Transport,
 };
 
-/// What is read of an answer.
+/// The most bytes read of a response.
 const MOST_BYTES: usize = 4 << 10;
 
-/// Why a check has failed, in words.
+/// Why a check failed, as text.
 type Failure = String;
 
 fn in_words(error: impl fmt::Display) -> Failure {
     error.to_string()
 }
 
-/// Asks until the process ends.
+/// Checks until the process ends.
 pub(crate) async fn run(mut groups: ToCheck) {
     while let Some(group) = groups.next().await {
         tokio::spawn(watch(group));
@@ -53,7 +53,7 @@ pub(crate) async fn run(mut groups: ToCheck) {
     std::future::pending::<()>().await;
 }
 
-/// Asks the endpoints of a group until it is gone or no longer to be asked.
+/// Checks the endpoints of a group until it is gone or no longer to be checked.
 async fn watch(group: Weak<Group>) {
     loop {
         let Some(config) = group.upgrade().and_then(|group| group.wanted_check()) else {
@@ -102,7 +102,7 @@ fn note(group: &Group, at: SocketAddr, health: &Health, checked: Result<(), Fail
     }
 }
 
-/// Asks once.
+/// Runs a single check.
 async fn check(at: SocketAddr, config: &HealthConfig, tls: Option<&Outbound>) -> Result<(), Failure> {
     let limit = config.timeout();
     let late = |_| Err(format!("no answer within health.timeout_ms ({limit:?})"));
@@ -170,13 +170,13 @@ async fn http2(stream: Transport) -> Result<(Http2Sender, impl Future<Output = h
         .map_err(in_words)
 }
 
-/// Drives a connection until a response over it is there.
+/// Drives a connection until its response is there.
 async fn over<T, E: fmt::Display>(
     connection: impl Future<Output = hyper::Result<()>>,
     response: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failure> {
     let driving = async {
-        // The response tells how it ended.
+        // The response shows how it ended.
         let _ = connection.await;
         std::future::pending::<Infallible>().await
     };
@@ -199,7 +199,7 @@ fn judge(config: &HealthConfig, response: &Response<Incoming>) -> Result<(), Fai
     }
 }
 
-/// `HealthCheckRequest {service}` of grpc.health.v1 behind the five bytes that gRPC puts before a message.
+/// `HealthCheckRequest {service}` of grpc.health.v1, after gRPC's message prefix of five bytes.
 fn grpc_request(service: &str) -> Bytes {
     let mut message = Vec::new();
     if !service.is_empty() {
@@ -213,7 +213,7 @@ fn grpc_request(service: &str) -> Bytes {
     framed.into()
 }
 
-/// `HealthCheckResponse {status: SERVING}` of grpc.health.v1, and nothing else, is well.
+/// Only `HealthCheckResponse {status: SERVING}` of grpc.health.v1 is healthy.
 fn judge_grpc(trailers: &HeaderMap, message: &[u8]) -> Result<(), Failure> {
     match grpc::status(trailers) {
         Some(0) if message.get(5..) == Some(&[0x08, 0x01]) => Ok(()),

@@ -1,7 +1,7 @@
-//! Opening connections to one address.
+//! Opens connections to one address.
 //!
-//! Guarantees: an attempt ends within the time that it is given; a name whose address refuses is looked up again at once,
-//! because it may have moved; every failed attempt is counted.
+//! Guarantees: an attempt ends within the time it is given; a name whose address refuses connections is resolved again
+//! at once, because it may have moved; every failed attempt is counted.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,20 +19,20 @@ use crate::{
     wire::transport::Transport,
 };
 
-/// What one attempt of a request may take.
+/// Time limits for one attempt of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) timeouts: Timeouts,
-    /// To open a connection: less than `timeouts.connect_ms` while other endpoints are left to try.
+    /// To open a connection: less than `timeouts.connect_ms` while there are other endpoints to try.
     pub(crate) connect: Duration,
     /// To the head of the response.
     pub(crate) response: Duration,
-    /// `response` is what `retries.per_try_ms` says.
+    /// `response` comes from `retries.per_try_ms`.
     pub(crate) is_per_try: bool,
 }
 
 impl Times {
-    /// No response came from `address` in time.
+    /// `address` did not respond in time.
     pub(super) fn late(&self, address: &Address) -> UpstreamError {
         let (setting, limit) = if self.is_per_try {
             ("retries.per_try_ms", self.response)
@@ -50,9 +50,9 @@ impl Times {
 /// How an address is reached.
 #[derive(Debug)]
 pub(crate) struct Dial {
-    /// As it was written.
+    /// As configured.
     address: Address,
-    /// Where that is.
+    /// Its socket address.
     at: SocketAddr,
     /// The name that it is an address of.
     name: Option<Arc<Resolution>>,
@@ -103,7 +103,7 @@ impl Dial {
         self.budget.counters()
     }
 
-    /// Sorts an error of the HTTP library on a connection of here.
+    /// Classifies an error of the HTTP library on a connection to this address.
     pub(super) fn failure(&self, error: hyper::Error) -> UpstreamError {
         let error = UpstreamError::from_hyper(&self.address, error);
         if let UpstreamError::Tls { failure, .. } = &error {
@@ -112,7 +112,7 @@ impl Dial {
         error
     }
 
-    /// Opens a connection, with TLS where that is set.
+    /// Opens a connection, with TLS if configured.
     pub(super) async fn connect(&self, times: &Times, speaks: Speaks) -> Result<Transport, UpstreamError> {
         let error = match tokio::time::timeout(times.connect, self.open(speaks)).await {
             Ok(Ok(stream)) => {
@@ -168,7 +168,7 @@ impl Dial {
         }
     }
 
-    /// Says which address of a name it was.
+    /// Adds which address of a name it was.
     fn named(&self, source: io::Error) -> io::Error {
         match self.name {
             Some(_) => io::Error::new(source.kind(), format!("{}: {source}", self.at)),
@@ -179,9 +179,9 @@ impl Dial {
 
 /// Settings of every socket of the data path.
 pub(crate) fn prepare(stream: &TcpStream) {
-    // Small writes leave at once. A socket that refuses the option works without it.
+    // Small writes are sent at once. A socket that refuses the option works without it.
     let _ = stream.set_nodelay(true);
-    // Peers that vanished without a word are found in about two minutes.
+    // Peers that vanished silently are detected in about two minutes.
     let keep_alive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15));

@@ -1,6 +1,6 @@
-//! One address of a service: how it is reached, the connections that are kept for it, and what is known of it.
+//! One address of a service: how it is reached, its pooled connections, and what is known about it.
 //!
-//! Guarantee: its connections survive a change of the configuration that keeps its address.
+//! Guarantee: its connections survive a configuration change that keeps its address.
 
 use std::sync::Arc;
 
@@ -22,15 +22,15 @@ use crate::{
     telemetry::{PeerId, Source},
 };
 
-/// An address that requests go to, in one worker.
+/// An address to which requests are sent, in one worker.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     dial: Arc<Dial>,
     http1: Arc<Http1Pool>,
     http2: Arc<Http2Pool>,
-    /// The release that answered last: whom the next request is for, before it is answered.
+    /// The release that responded last: the likely target of the next request until that is answered.
     last_peer: Mutex<Option<PeerId>>,
-    /// Of whose shares the names are that it says.
+    /// The source to which the names it reports are charged.
     source: Source,
     /// Shared with the other workers.
     health: Arc<Health>,
@@ -38,7 +38,7 @@ pub(crate) struct Endpoint {
     load: Load,
 }
 
-/// A response of an endpoint, by protocol.
+/// A response from an endpoint, by protocol.
 #[derive(Debug)]
 pub(super) enum Answer {
     Http1(Response<Http1Body>),
@@ -53,7 +53,7 @@ impl Answer {
         }
     }
 
-    /// Whether it says that the endpoint has failed: a status of 500 or more, or one of gRPC that stands for it.
+    /// Whether it says that the endpoint failed: status 500 or above, or an equivalent gRPC status.
     pub(super) fn is_failure(&self) -> bool {
         let headers = match self {
             Answer::Http1(response) => response.headers(),
@@ -87,12 +87,12 @@ impl Endpoint {
         &self.dial
     }
 
-    /// Of whose share the names are that it says.
+    /// The source to which the names it reports are charged.
     pub(crate) fn source(&self) -> Source {
         self.source
     }
 
-    /// How its connections are kept.
+    /// The pool settings of its connections.
     pub(super) fn options(&self) -> Http1Options {
         self.http1.options()
     }
@@ -102,7 +102,7 @@ impl Endpoint {
         self.http1.keep_at_most(connections);
     }
 
-    /// The release that answered last.
+    /// The release that responded last.
     pub(crate) fn last_peer(&self) -> Option<PeerId> {
         *self.last_peer.lock()
     }
@@ -115,22 +115,22 @@ impl Endpoint {
         &self.health
     }
 
-    /// How it and its neighbours are watched.
+    /// How it and its neighbours are monitored.
     pub(super) fn group(&self) -> &Arc<Group> {
         &self.group
     }
 
-    /// It accepted a connection, or answered.
+    /// It accepted a connection, or responded.
     pub(super) fn succeeded(&self) {
         self.group.succeeded(self.dial.at(), &self.health);
     }
 
-    /// It answered with an error.
+    /// It responded with an error.
     pub(super) fn failed(&self) {
         self.group.failed(self.dial.at(), &self.health);
     }
 
-    /// It did not answer. `moves_on`: others are asked first where it accepts no connection.
+    /// It did not respond. `moves_on`: others are preferred while it refuses connections.
     pub(super) fn gave_no_answer(&self, error: &UpstreamError, moves_on: bool) {
         if moves_on && error.is_connect() {
             self.health.refused();
@@ -152,14 +152,14 @@ impl Endpoint {
         times: &Times,
     ) -> Result<Answer, UpstreamError> {
         if is_http2 {
-            // Boxed: those over HTTP/1.1 do not pay for its size.
+            // Boxed: requests over HTTP/1.1 do not pay for its size.
             Box::pin(self.http2.send(request, times)).await.map(Answer::Http2)
         } else {
             self.http1.send(request, times).await.map(Answer::Http1)
         }
     }
 
-    /// Closes connections that were idle for too long or were closed by the other end.
+    /// Closes connections that have been idle for too long or were closed by the other end.
     pub(super) fn sweep(&self) {
         self.http1.sweep();
         self.http2.sweep();

@@ -1,4 +1,4 @@
-//! Why a request has no response, or not all of one: what the caller is told, and what is recorded.
+//! Why a request has no response, or only part of one: what the caller is told, and what is recorded.
 
 use std::{io, time::Duration};
 
@@ -9,15 +9,15 @@ use crate::{config::Address, grpc, resolve::LookupError, telemetry::ResponseFlag
 /// Why there is no response to pass on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    /// Nobody to send to.
+    /// No endpoint to send to.
     #[error("no destination has a weight above 0")]
     NoDestination,
-    /// No address.
+    /// The name has no address.
     #[error(
         "cannot resolve the name of {address}: {source}; is it spelled right, and do the name servers of this machine know it?"
     )]
     Unresolved {
-        /// The destination.
+        /// The address.
         address: Address,
         /// Why.
         source: LookupError,
@@ -25,7 +25,7 @@ pub(crate) enum UpstreamError {
     /// No connection.
     #[error("cannot connect to {address}: {source}; is it running there?")]
     Connect {
-        /// The destination.
+        /// The address.
         address: Address,
         /// Why.
         source: io::Error,
@@ -33,15 +33,15 @@ pub(crate) enum UpstreamError {
     /// No connection in time.
     #[error("no connection to {address} within timeouts.connect_ms ({limit:?})")]
     ConnectTimeout {
-        /// The destination.
+        /// The address.
         address: Address,
         /// The time.
         limit: Duration,
     },
-    /// No TLS with it.
+    /// TLS failed.
     #[error("no TLS with {address}: {failure}")]
     Tls {
-        /// The destination.
+        /// The address.
         address: Address,
         /// Why.
         failure: TlsFailure,
@@ -51,7 +51,7 @@ pub(crate) enum UpstreamError {
     /// All streams of all connections were taken for too long.
     #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): it allows no more at once")]
     NoStream {
-        /// The destination.
+        /// The address.
         address: Address,
         /// The time.
         limit: Duration,
@@ -59,7 +59,7 @@ pub(crate) enum UpstreamError {
     /// The connection was closed first.
     #[error("{address} closed the connection before responding: {source}")]
     Closed {
-        /// The destination.
+        /// The address.
         address: Address,
         /// Why.
         source: BoxedHyper,
@@ -67,7 +67,7 @@ pub(crate) enum UpstreamError {
     /// The stream was reset.
     #[error("{address} reset the stream: {reason}")]
     Reset {
-        /// The destination.
+        /// The address.
         address: Address,
         /// With this code.
         reason: h2::Reason,
@@ -75,7 +75,7 @@ pub(crate) enum UpstreamError {
     /// The response is invalid.
     #[error("{address} sent an invalid HTTP response: {source}")]
     Protocol {
-        /// The destination.
+        /// The address.
         address: Address,
         /// Why.
         source: BoxedHyper,
@@ -83,9 +83,9 @@ pub(crate) enum UpstreamError {
     /// No response in time.
     #[error("no response from {address} within {setting} ({limit:?})")]
     Timeout {
-        /// The destination.
+        /// The address.
         address: Address,
-        /// What sets the time.
+        /// The setting of the limit.
         setting: &'static str,
         /// The time.
         limit: Duration,
@@ -99,11 +99,11 @@ pub(crate) enum UpstreamError {
 type BoxedHyper = Box<hyper::Error>;
 
 impl UpstreamError {
-    /// Sorts an error of the HTTP library.
+    /// Classifies an error of the HTTP library.
     pub(super) fn from_hyper(address: &Address, error: hyper::Error) -> UpstreamError {
         let source = Box::new(error);
         let address = address.clone();
-        // A server judges a client's certificate when the client has begun to speak.
+        // A server may judge a client's certificate only after the client has started sending.
         if let Some(failure) = tls_failure(&*source) {
             let failure = failure.clone();
             UpstreamError::Tls {
@@ -122,7 +122,7 @@ impl UpstreamError {
         }
     }
 
-    /// The same for another request that waited for the same connection to `address`.
+    /// The same error for another request that waited for the same connection to `address`.
     pub(super) fn again(&self, address: &Address) -> UpstreamError {
         let address = address.clone();
         let source = match self {
@@ -190,13 +190,13 @@ impl UpstreamError {
     }
 }
 
-/// Why a response body broke off.
+/// Why a response body was cut off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyFailure {
-    /// The destination's side.
+    /// The connection to the endpoint failed.
     #[error("the destination's response was cut off: {0}")]
     Broken(#[source] hyper::Error),
-    /// The destination closed the connection without an error.
+    /// The endpoint closed the connection without an error.
     #[error("the destination closed the connection in the middle of its response")]
     Ended,
     /// No progress for too long.

@@ -1,11 +1,11 @@
-//! What all workers know together of the endpoints of a listener: which are fit, and who is ejected (outlier ejection, passive
-//! health).
+//! What all workers together know about the endpoints of a listener: which are fit, and which are ejected (outlier
+//! ejection, passive health checking).
 //!
-//! Guarantees: `consecutive_errors` in a row at one endpoint, in whatever worker, eject it; never more of the endpoints than
-//! `max_ejected_percent`, and never the last one; what is known outlives a reload.
+//! Guarantees: `consecutive_errors` at one endpoint, in any workers, eject it; never more than `max_ejected_percent` of
+//! the endpoints, and never the last one; what is known survives a reload.
 //!
-//! Wrong on purpose: rates of success are not compared among endpoints. That a release fails more often than another one is
-//! what verdicts state, with their rate of false alarms.
+//! Wrong on purpose: success rates of endpoints are not compared. That a release fails more often than another is for
+//! verdicts to state, with their false-alarm rate.
 
 use std::{
     collections::HashMap,
@@ -24,14 +24,14 @@ use crate::{
     tls::Outbound,
 };
 
-/// How endpoints are watched.
+/// How endpoints are monitored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Watch {
     pub(crate) outlier: Option<OutlierConfig>,
     pub(crate) check: Option<HealthConfig>,
 }
 
-/// An ejection lasts as long as this many first ones at most.
+/// The longest ejection, as a multiple of the first one.
 const LONGEST: u32 = 10;
 
 /// The endpoints of one listener.
@@ -42,7 +42,7 @@ pub(crate) struct Group {
     tls: Option<Arc<Outbound>>,
     watch: ArcSwap<Watch>,
     members: Mutex<HashMap<SocketAddr, Weak<Health>>>,
-    /// Somebody asks the endpoints, as [`Watch::check`] says.
+    /// A task is checking the endpoints as [`Watch::check`] says.
     is_checked: Mutex<bool>,
     counters: Arc<Counters>,
 }
@@ -76,7 +76,7 @@ impl Group {
         &self.counters
     }
 
-    /// All endpoints that some worker has.
+    /// All endpoints that any worker has.
     pub(super) fn members(&self) -> Vec<(SocketAddr, Arc<Health>)> {
         let members = self.members.lock();
         members
@@ -85,12 +85,12 @@ impl Group {
             .collect()
     }
 
-    /// How endpoints are to be asked.
+    /// How endpoints are to be checked.
     pub(super) fn check_config(&self) -> Option<HealthConfig> {
         self.watch.load().check.clone()
     }
 
-    /// The same for whoever asks them; it is told `None` once and is to stop then.
+    /// The same for the checking task; once it gets `None`, it has to stop.
     pub(super) fn wanted_check(&self) -> Option<HealthConfig> {
         let mut is_checked = self.is_checked.lock();
         let config = self.check_config();
@@ -101,7 +101,7 @@ impl Group {
         config
     }
 
-    /// Whether somebody has to begin to ask.
+    /// Whether a checking task has to be started.
     fn begins_checks(&self) -> bool {
         let mut is_checked = self.is_checked.lock();
         let begins = self.check_config().is_some() && !*is_checked;
@@ -109,7 +109,7 @@ impl Group {
         begins
     }
 
-    /// What is known of an address.
+    /// The health of an address.
     pub(super) fn health(&self, at: SocketAddr) -> Arc<Health> {
         let mut members = self.members.lock();
         if let Some(known) = members.get(&at).and_then(Weak::upgrade) {
@@ -121,14 +121,14 @@ impl Group {
         health
     }
 
-    /// An endpoint has answered, and well.
+    /// An endpoint responded successfully.
     pub(super) fn succeeded(&self, at: SocketAddr, health: &Health) {
         if health.succeeded() {
             tracing::info!(service = self.service, endpoint = %at, "an ejected endpoint is back");
         }
     }
 
-    /// An endpoint has failed: no connection, no response, or one that says so.
+    /// An endpoint failed: no connection, no response, or a response with an error.
     pub(super) fn failed(&self, at: SocketAddr, health: &Health) {
         let watch = self.watch.load();
         let Some(outlier) = &watch.outlier else { return };
@@ -160,7 +160,7 @@ impl Group {
     }
 }
 
-/// Groups whose endpoints are to be asked how they are.
+/// Groups whose endpoints are to be health-checked.
 #[derive(Debug)]
 pub(crate) struct ToCheck(mpsc::UnboundedReceiver<Weak<Group>>);
 
@@ -179,7 +179,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// The groups, and those of them whose health is to be checked.
+    /// The groups, and the receiver of those to be health-checked.
     pub(crate) fn new(counters: Arc<Counters>) -> (Groups, ToCheck) {
         let (added, receiver) = mpsc::unbounded_channel();
         let groups = Groups {
@@ -190,7 +190,7 @@ impl Groups {
         (groups, ToCheck(receiver))
     }
 
-    /// The group of a listener, which is watched like this from now on. Secured otherwise than before it is another one, with
+    /// The group of a listener, monitored in this way from now on. With different TLS it is another group, with
     /// connections of its own.
     pub(crate) fn group(
         &self,
@@ -220,7 +220,7 @@ impl Groups {
             }
         };
         if group.begins_checks() {
-            // The other half ends with the process only.
+            // The receiver exists until the process ends.
             let _ = self.added.send(Arc::downgrade(&group));
         }
         group
@@ -301,7 +301,7 @@ mod tests {
         let endpoints = Endpoints::new(2);
         endpoints.fail(0, 5);
         let health = &endpoints.all[0].1;
-        // What was in flight when it was ejected decides nothing.
+        // A response in flight at the time of its ejection decides nothing.
         endpoints.succeed(0);
         endpoints.fail(0, 5);
         assert!(!health.is_fit());
@@ -316,7 +316,7 @@ mod tests {
         health.chosen();
         endpoints.succeed(0);
         assert!(health.is_fit() && !health.is_ejected());
-        // A probe that never ends does not keep it away.
+        // A probe that never ends does not keep it out.
         endpoints.fail(0, 5);
         tokio::time::advance(3 * BASE).await;
         health.chosen();

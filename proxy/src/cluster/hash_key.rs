@@ -1,8 +1,8 @@
-//! What a request is hashed by.
+//! The value that a request is hashed by.
 //!
 //! Guarantee: the same value gives the same key in every worker, process and version.
 //!
-//! Wrong on purpose: the hash has no secret, because proxies would not agree with one; callers who choose the value can all
+//! Wrong on purpose: the hash has no secret, because proxies have to agree on it; callers that choose the value can all
 //! choose the same endpoint.
 
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HashOn;
 
-/// Where the key is found.
+/// Where the key comes from.
 #[derive(Debug)]
 pub(super) enum HashKey {
     Header(HeaderName),
@@ -29,7 +29,7 @@ impl HashKey {
         })
     }
 
-    /// The key of a request, if it has one; of a connection without `headers` only the caller is known.
+    /// The key of a request, if it has one; for a connection without `headers`, only the caller is known.
     pub(super) fn of(&self, headers: Option<&HeaderMap>, caller: IpAddr) -> Option<u64> {
         match self {
             HashKey::Header(name) => headers?.get(name).map(|value| xxh3_64(value.as_bytes())),

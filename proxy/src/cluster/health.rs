@@ -1,8 +1,8 @@
-//! Whether an endpoint is fit for requests, as all workers know it.
+//! Whether an endpoint is fit for requests, shared by all workers.
 //!
-//! Guarantees: a request that goes well costs loads of atomics; an endpoint that refused a connection is passed over for
-//! [`AVOIDED`] while another one can be had, and its next success ends that; one that was ejected gets a single request when its
-//! time is over, and either comes back with its success or stays away.
+//! Guarantees: a successful request costs only atomic loads; an endpoint that refused a connection is avoided for
+//! [`AVOIDED`] while another one is available, until its next success; an ejected one gets a single request when its
+//! time is over, and either comes back with its success or stays out.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
@@ -14,47 +14,47 @@ use tokio::time::Instant;
 
 use crate::counters::{Gauge, InUse};
 
-/// How long an endpoint that refused a connection is passed over. Short, because it may be back at once; long enough that
+/// How long an endpoint that refused a connection is avoided. Short, because it may be back at once; long enough that
 /// an address family without a route costs next to nothing.
 const AVOIDED: Duration = Duration::from_secs(5);
-/// After so long without a result another request tries an endpoint whose time away is over.
+/// After this long without a result, another request may try an endpoint whose ejection is over.
 const PROBATION: Duration = Duration::from_secs(1);
 
-/// Where an endpoint is in its ejection.
+/// The phase of an endpoint's ejection.
 const IN: u8 = 0;
 const OUT: u8 = 1;
 const ON_PROBATION: u8 = 2;
 
-/// What is known of an endpoint. Times are milliseconds after `since`.
+/// What is known about an endpoint. Times are milliseconds after `since`.
 #[derive(Debug)]
 pub(crate) struct Health {
     since: Instant,
-    /// 0 where nothing speaks against it.
+    /// 0 if it is not avoided.
     avoided_until: AtomicU64,
     phase: AtomicU8,
-    /// Of an ejection, or of the wait for a request on probation.
+    /// End of an ejection, or of the wait for a request on probation.
     out_until: AtomicU64,
     errors: AtomicU32,
     ejection: Mutex<Ejections>,
-    /// What health checks say.
+    /// The result of health checks.
     is_unhealthy: AtomicBool,
     checks: Mutex<Run>,
 }
 
-/// Checks in a row that say other than what is known.
+/// Consecutive checks that contradict the current result.
 #[derive(Debug, Default)]
 struct Run {
     length: u32,
-    /// Counts it as unhealthy.
+    /// Counts it as unhealthy while held.
     counted: Option<InUse>,
 }
 
 #[derive(Debug, Default)]
 struct Ejections {
-    /// In a row.
+    /// Consecutive ejections.
     count: u32,
     back_since: u64,
-    /// Counts it as ejected.
+    /// Counts it as ejected while held.
     counted: Option<InUse>,
 }
 
@@ -82,7 +82,7 @@ impl Health {
         milliseconds(self.since.elapsed())
     }
 
-    /// Whether requests may go there as far as is known.
+    /// Whether requests may go there, as far as is known.
     pub(super) fn is_fit(&self) -> bool {
         let is_over = |until: u64| until == 0 || until <= self.now();
         !self.is_unhealthy.load(Ordering::Relaxed)
@@ -90,14 +90,14 @@ impl Health {
             && (self.phase.load(Ordering::Relaxed) == IN || is_over(self.out_until.load(Ordering::Relaxed)))
     }
 
-    /// A request goes there.
+    /// Called when a request goes there.
     pub(super) fn chosen(&self) {
         if self.phase.load(Ordering::Relaxed) != IN {
             self.begin_probation();
         }
     }
 
-    /// The request that goes there when the time is over is the only one for a while.
+    /// When its time is over, one request goes there, and for a while no other.
     fn begin_probation(&self) {
         let now = self.now();
         if self.out_until.load(Ordering::Relaxed) <= now {
@@ -106,13 +106,13 @@ impl Health {
         }
     }
 
-    /// It accepted no connection.
+    /// It refused a connection.
     pub(super) fn refused(&self) {
         let until = self.now() + milliseconds(AVOIDED);
         self.avoided_until.store(until, Ordering::Relaxed);
     }
 
-    /// It answered, or accepted a connection. True where that ends its ejection.
+    /// It responded, or accepted a connection. True if that ends its ejection.
     pub(super) fn succeeded(&self) -> bool {
         if self.avoided_until.load(Ordering::Relaxed) != 0 {
             self.avoided_until.store(0, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Health {
         self.phase.swap(IN, Ordering::Relaxed) == ON_PROBATION
     }
 
-    /// Counts an error; true where `most` in a row, or one on probation, are reason for an ejection.
+    /// Counts an error; true if `most` in a row, or one on probation, call for an ejection.
     pub(super) fn is_outlier_after_error(&self, most: u32) -> bool {
         let errors = self.errors.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         match self.phase.load(Ordering::Relaxed) {
@@ -144,7 +144,7 @@ impl Health {
         self.phase.load(Ordering::Relaxed) != IN
     }
 
-    /// Sends it away, `base` times the number of its ejections in a row but at most `most`; says for how long.
+    /// Ejects it for `base` times the number of its consecutive ejections, at most `most`; returns for how long.
     pub(super) fn eject(&self, base: Duration, most: Duration, counted: InUse) -> Duration {
         let mut ejection = self.ejection.lock();
         let now = self.now();
@@ -158,7 +158,7 @@ impl Health {
         time
     }
 
-    /// A health check has passed. True where `enough` in a row make it healthy again.
+    /// A health check passed. True if `enough` in a row make it healthy again.
     pub(super) fn check_passed(&self, enough: u32) -> bool {
         let mut run = self.checks.lock();
         let turns = self.is_unhealthy.load(Ordering::Relaxed) && run.length + 1 >= enough;
@@ -173,7 +173,7 @@ impl Health {
         turns
     }
 
-    /// A health check has failed. True where `enough` in a row make it unhealthy.
+    /// A health check failed. True if `enough` in a row make it unhealthy.
     pub(super) fn check_failed(&self, enough: u32, unhealthy: &Gauge) -> bool {
         let mut run = self.checks.lock();
         let turns = !self.is_unhealthy.load(Ordering::Relaxed) && run.length + 1 >= enough;

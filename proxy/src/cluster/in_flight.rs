@@ -1,6 +1,6 @@
-//! A request or connection at an endpoint, as long as it lasts.
+//! A request or connection at an endpoint, for as long as it lasts.
 //!
-//! Guarantee: it counts from the choice of its endpoint to the end of its response, also when it is given up.
+//! Guarantee: it counts from the choice of its endpoint to the end of its response, even if it is abandoned.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 
-/// An attempt that failed counts as one that took this long at least: who fails at once is not the fastest.
+/// A failed attempt counts as taking at least this long: failing at once does not make an endpoint the fastest.
 const FAILED: Duration = Duration::from_secs(1);
 
 /// A request or connection in flight.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     endpoint: Arc<Endpoint>,
-    /// When it began and how fast averages decay, if they are read.
+    /// When it began and how fast averages decay, if latencies are used.
     measured: Option<(Instant, Duration)>,
     is_over: bool,
 }
 
 impl InFlight {
-    /// `decay` is that of latencies, if they are read.
+    /// `decay` is that of latencies, if they are used.
     pub(super) fn begin(endpoint: Arc<Endpoint>, decay: Option<Duration>) -> InFlight {
         endpoint.load().begin();
         InFlight {
@@ -35,7 +35,7 @@ impl InFlight {
         &self.endpoint
     }
 
-    /// The head of the response came, or the connection is open.
+    /// The head of the response arrived, or the connection is open.
     pub(super) fn answered(&mut self) {
         if let Some((began, decay)) = self.measured.take() {
             self.endpoint.load().took(began.elapsed(), decay);

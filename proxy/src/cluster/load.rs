@@ -1,8 +1,9 @@
-//! What an endpoint has to do: requests in flight, and how long it takes.
+//! The load of an endpoint: requests in flight, and how long it takes.
 //!
-//! Guarantee: counting takes no lock; latencies take one, and are measured only for the balancer that reads them (peak_ewma).
+//! Guarantee: counting takes no lock; latencies take one, and are measured only for the balancer that uses them
+//! (peak_ewma).
 //!
-//! Wrong on purpose: each worker knows its own requests only, as in Envoy.
+//! Wrong on purpose: each worker knows only its own requests, as in Envoy.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -20,7 +21,7 @@ pub(super) struct Load {
     latency: Mutex<Option<Latency>>,
 }
 
-/// A moving average that follows a peak at once and forgets it slowly.
+/// A moving average that follows a peak at once and decays slowly.
 #[derive(Debug, Clone, Copy)]
 struct Latency {
     seconds: f64,
@@ -28,7 +29,7 @@ struct Latency {
 }
 
 impl Latency {
-    /// What it has decayed to.
+    /// Its decayed value.
     fn after(&self, now: Instant, decay: Duration) -> f64 {
         self.seconds * self.weight(now, decay)
     }
@@ -64,11 +65,12 @@ impl Load {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The average latency in seconds. One that is `unknown` decays as well, so that everyone is tried.
+    /// The average latency in seconds. `unknown` stands in before the first one and decays as well, so that every
+    /// endpoint gets tried.
     pub(super) fn latency(&self, decay: Duration, unknown: Duration) -> f64 {
         let now = Instant::now();
         let age = Duration::from_secs(now.duration_since(self.since).as_secs());
-        // In whole seconds: endpoints that were made together are equal.
+        // In whole seconds: endpoints created together are equal.
         let unknown = Latency {
             seconds: unknown.as_secs_f64(),
             at: now.checked_sub(age).unwrap_or(now),
@@ -76,7 +78,7 @@ impl Load {
         self.latency.lock().unwrap_or(unknown).after(now, decay)
     }
 
-    /// Takes note of a latency.
+    /// Records a latency.
     pub(super) fn took(&self, time: Duration, decay: Duration) {
         let (seconds, now) = (time.as_secs_f64(), Instant::now());
         let mut latency = self.latency.lock();
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(latency(), 10.0);
         load.took(Duration::from_millis(500), DECAY);
         assert_eq!(latency(), 500.0);
-        // Faster at the same moment says nothing yet.
+        // A faster one at the same moment has no weight yet.
         load.took(Duration::from_millis(10), DECAY);
         assert_eq!(latency(), 500.0);
         tokio::time::advance(DECAY).await;

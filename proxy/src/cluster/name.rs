@@ -1,7 +1,8 @@
-//! What is written as one destination of a service: an address, or a name that stands for all its addresses.
+//! One configured destination of a service: an address, or a name that stands for all its addresses.
 //!
-//! Guarantees: each address of a name is an endpoint of its own with its own connections; one that stays keeps them, one that
-//! goes gets no further request and its idle connections are closed, while requests on it end by themselves.
+//! Guarantees: each address of a name is an endpoint of its own with its own connections; one that stays keeps them,
+//! one that is removed gets no further requests and its idle connections are closed, while its requests in flight end
+//! by themselves.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use crate::{
     resolve::{LookupError, Resolution, Resolver},
 };
 
-/// What is written as one destination of a service.
+/// One configured destination of a service.
 #[derive(Debug, Clone)]
 pub(crate) enum Upstream {
     Socket(Arc<Endpoint>),
@@ -57,7 +58,7 @@ impl Upstream {
         }
     }
 
-    /// How its connections are kept.
+    /// The pool settings of its connections.
     pub(crate) fn options(&self) -> Http1Options {
         match self {
             Upstream::Socket(endpoint) => endpoint.options(),
@@ -65,7 +66,7 @@ impl Upstream {
         }
     }
 
-    /// How it and its neighbours are watched.
+    /// How it and its neighbours are monitored.
     pub(crate) fn group(&self) -> &Arc<Group> {
         match self {
             Upstream::Socket(endpoint) => endpoint.group(),
@@ -77,7 +78,7 @@ impl Upstream {
 /// A name and its addresses, in one worker.
 #[derive(Debug)]
 pub(crate) struct Name {
-    /// As it was written.
+    /// As configured.
     address: Address,
     port: u16,
     resolution: Arc<Resolution>,
@@ -87,23 +88,23 @@ pub(crate) struct Name {
     known: Mutex<Known>,
 }
 
-/// An answer for a name.
+/// The addresses resolved for a name.
 pub(super) type Addresses = Arc<[IpAddr]>;
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What the endpoints were made of.
+    /// What the endpoints were made from.
     addresses: Option<Addresses>,
     endpoints: Vec<Arc<Endpoint>>,
 }
 
 impl Name {
-    /// Whether there is another answer than the one that was `seen`.
+    /// Whether there are other addresses than those last `seen`.
     pub(super) fn has_moved(&self, seen: Option<&Addresses>) -> bool {
         self.resolution.newer_than(seen).is_some()
     }
 
-    /// The endpoints of the latest answer, and that answer; none without one.
+    /// The endpoints for the latest addresses, and those addresses; none before the first answer.
     pub(super) fn endpoints(&self) -> (Option<Addresses>, Vec<Arc<Endpoint>>) {
         let mut known = self.known.lock();
         if let Some(addresses) = self.resolution.newer_than(known.addresses.as_ref()) {
@@ -117,7 +118,7 @@ impl Name {
         let mut before: BTreeMap<IpAddr, Arc<Endpoint>> = before.map(|e| (e.dial().at().ip(), e)).collect();
         let endpoint = |&ip: &IpAddr| before.remove(&ip).unwrap_or_else(|| self.endpoint(ip));
         known.endpoints = addresses.iter().map(endpoint).collect();
-        // The name's place among the descriptors is shared out.
+        // The name's share of descriptors is divided among its endpoints.
         let share = (self.options.max_idle / known.endpoints.len().max(1)).max(1);
         for endpoint in &known.endpoints {
             endpoint.keep_at_most(share);

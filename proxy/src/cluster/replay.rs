@@ -1,10 +1,11 @@
-//! Whether a request is sent once more.
+//! Whether a request is sent again.
 //!
-//! Guarantees: once, and only where a connection from the pool had ended, on a new connection, or where HTTP/2 says that the
-//! request was not processed (RFC 9113, 8.7: REFUSED_STREAM, or a stream above the last one that a GOAWAY names), whatever it is.
-//! A request that never left is sent again whatever it is. One that left is sent again if sending it twice does no harm: it is
-//! idempotent (RFC 9110, 9.2.2), has no body, and no byte of a response came. A POST that left, and may have been processed,
-//! is never sent twice. A body that passed is sent again if it is at hand: up to [`KEPT_BYTES`].
+//! Guarantees: once, and only if a pooled connection had ended, on a new connection, or if HTTP/2 says that the request
+//! was not processed (RFC 9113, 8.7: REFUSED_STREAM, or a stream above the last one named by a GOAWAY), whatever the
+//! request is. A request that was never sent is sent again whatever it is. One that was sent is sent again if doing so
+//! twice does no harm: it is idempotent (RFC 9110, 9.2.2), has no body, and no byte of a response arrived. A POST that
+//! was sent, and may have been processed, is never sent twice. A body that was sent is sent again if it is available:
+//! up to [`KEPT_BYTES`].
 
 use std::{io, sync::Arc};
 
@@ -14,10 +15,10 @@ use http_body::Body;
 use super::outgoing::Outgoing;
 use crate::body::{KeptBody, RequestBody};
 
-/// Of a request's body over HTTP/2 so much is kept until it is answered: most calls of gRPC are shorter.
+/// How much of a request's body over HTTP/2 is kept until the response: most gRPC calls are shorter.
 pub(super) const KEPT_BYTES: usize = 16 << 10;
 
-/// Whether sending a request twice does no more than sending it once.
+/// Whether sending a request twice has no more effect than sending it once.
 pub(super) fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
@@ -25,7 +26,7 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// What it takes to send a request once more.
+/// What is needed to send a request again.
 pub(super) struct Replay {
     method: Method,
     uri: Uri,
@@ -33,7 +34,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// `None` when sending the request twice could do harm or is not possible.
+    /// `None` if sending the request twice could do harm or is impossible.
     pub(super) fn of(request: &Request<RequestBody>) -> Option<Replay> {
         (is_idempotent(request.method()) && request.body().is_end_stream()).then(|| Replay {
             method: request.method().clone(),
@@ -51,19 +52,19 @@ impl Replay {
     }
 }
 
-/// Has the request back that is to be sent once more after `error`, if it left; without one the caller has to be told.
+/// Restores a request that was sent, if it may be sent again after `error`; otherwise the caller gets the error.
 pub(super) fn bring_back(request: &mut Outgoing, replay: Option<Replay>, error: &hyper::Error) {
     if request.is_none() {
         *request = replay.filter(|_| has_ended(error)).map(Replay::into_request);
     }
 }
 
-/// True when the other end closed the connection under a request.
+/// True when the other end closed the connection during a request.
 pub(super) fn has_ended(error: &hyper::Error) -> bool {
     error.is_closed() || error.is_canceled() || error.is_incomplete_message() || is_reset(error)
 }
 
-/// What it takes to send a request over another stream.
+/// What is needed to send a request on another stream.
 pub(super) struct NextStream {
     method: Method,
     uri: Uri,
@@ -81,7 +82,7 @@ impl NextStream {
         }
     }
 
-    /// Has the request back that is to be sent once more after `error`, if it left.
+    /// Restores a request that was sent, if it may be sent again after `error`.
     pub(super) fn bring_back(self, request: &mut Outgoing, error: &hyper::Error) {
         if request.is_none() && is_unprocessed(error) {
             *request = self.into_request();
@@ -102,8 +103,8 @@ impl NextStream {
     }
 }
 
-/// True when the destination has said that it did nothing with the request. A GOAWAY with an error ends all streams alike, so it
-/// says nothing about this one.
+/// True when the endpoint has said that it did not process the request. A GOAWAY with an error ends all streams alike,
+/// so it says nothing about this one.
 fn is_unprocessed(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
@@ -118,7 +119,7 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
     false
 }
 
-/// True when the connection was reset under us.
+/// True when the connection was reset during use.
 fn is_reset(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
@@ -126,7 +127,7 @@ fn is_reset(error: &hyper::Error) -> bool {
             use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
             return matches!(
                 io.kind(),
-                // The last one is TLS without its end.
+                // The last one is TLS without a proper close.
                 ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected | UnexpectedEof
             );
         }

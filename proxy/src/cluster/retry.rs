@@ -1,11 +1,12 @@
-//! Whether a request is tried again, by what is configured (`retries`).
+//! Whether a request is retried, by configuration (`retries`).
 //!
-//! Guarantees: what reached no endpoint goes on to another one, and costs nobody; what may have been processed is tried again only
-//! if it is configured, the method is idempotent (or it is configured for all), the body is at hand and the budget allows:
-//! over the last ten seconds retries are `budget_percent` of the requests, and `budget_min_per_second`, as in Finagle and
-//! Linkerd. An endpoint that was tried is not tried again while another one is left.
+//! Guarantees: a request that reached no endpoint goes to another one, at no cost to the budget; one that may have been
+//! processed is retried only if configured, the method is idempotent (or all are configured), the body is available and
+//! the budget allows it: over the last ten seconds, retries are `budget_percent` of the requests plus
+//! `budget_min_per_second`, as in Finagle and Linkerd. An endpoint that was tried is not tried again while another one
+//! is left.
 //!
-//! Wrong on purpose: each worker has a budget of its own; retries follow at once, because another endpoint is asked.
+//! Wrong on purpose: each worker has its own budget; retries follow at once, because they go to another endpoint.
 
 use std::sync::Arc;
 
@@ -25,14 +26,14 @@ use crate::{
     config::{RetryConfig, RetryOn},
 };
 
-/// Seconds that the budget looks back.
+/// How many seconds the budget covers.
 const WINDOW: u64 = 10;
 
-/// What is configured, and what was spent.
+/// The configuration, and what has been spent.
 #[derive(Debug)]
 pub(crate) struct Retries {
     config: RetryConfig,
-    /// Something is configured for requests that may have been processed.
+    /// Some condition is configured for requests that may have been processed.
     needs_copies: bool,
     since: Instant,
     spent: Mutex<[Second; WINDOW as usize]>,
@@ -46,7 +47,7 @@ struct Second {
     retries: u64,
 }
 
-/// What it takes to send a request once more.
+/// What is needed to send a request again.
 #[derive(Debug)]
 pub(super) struct RequestCopy {
     method: Method,
@@ -58,7 +59,7 @@ pub(super) struct RequestCopy {
 }
 
 impl RequestCopy {
-    /// The request; `None` where its body is too long, or not all of it passed.
+    /// The request; `None` if its body is too long, or was not sent completely.
     fn request(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             Some(kept) => kept.again()?,
@@ -72,19 +73,19 @@ impl RequestCopy {
         Some(request)
     }
 
-    /// Since when the request is under way.
+    /// When the request began.
     pub(super) fn began(&self) -> Instant {
         self.began
     }
 }
 
-/// What is done about an attempt.
+/// What happens after an attempt.
 pub(super) enum Next {
-    /// It is what the caller gets.
+    /// Its result goes to the caller.
     Done,
-    /// The request goes to another endpoint, which it has not reached.
+    /// The request, which did not reach this endpoint, goes to another one.
     Elsewhere,
-    /// It goes to another endpoint, or else to the same one again.
+    /// It goes to another endpoint, or to the same one again if there is no other.
     Again,
 }
 
@@ -99,17 +100,17 @@ impl Retries {
         }
     }
 
-    /// Time for the head of a response, if an attempt has less than the request.
+    /// Time for the head of a response, if an attempt may take less than the whole request.
     pub(super) fn per_try(&self) -> Option<std::time::Duration> {
         self.config.per_try()
     }
 
-    /// Whether a request that found no connection goes on to another endpoint.
+    /// Whether a request without a connection goes to another endpoint.
     pub(super) fn moves_on(&self) -> bool {
         self.config.on.contains(&RetryOn::ConnectFailure)
     }
 
-    /// Takes note of a request, and copies it if it may be tried again.
+    /// Counts a request, and copies it if it may be retried.
     pub(super) fn begin(&self, request: &mut Request<RequestBody>) -> Option<Box<RequestCopy>> {
         if !self.needs_copies {
             return None;
@@ -128,8 +129,8 @@ impl Retries {
         }))
     }
 
-    /// What is done about an attempt after `retries` that cost something; what goes on is in `request` then. `Err` when the budget is
-    /// spent.
+    /// What happens after an attempt and `retries` earlier ones that count towards the limit; if it continues, the
+    /// request is in `request`. `Err` when the budget is spent.
     pub(super) fn next(
         &self,
         attempt: &Result<Answer, UpstreamError>,

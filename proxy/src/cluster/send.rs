@@ -1,8 +1,9 @@
-//! One request, until an endpoint has answered or there is nobody left to ask.
+//! Sends one request, until an endpoint has responded or there is none left to try.
 //!
-//! Guarantees: where an endpoint accepts no connection, or says that it did nothing with the request, another one is tried,
-//! each at most once; what else is tried again is decided in [`retry`](super::retry); all attempts to connect together take at most `timeouts.connect_ms`: each has half of the time that is
-//! left, the last one all of it. If no endpoint accepts a connection the first refusal is what the caller is told.
+//! Guarantees: if an endpoint accepts no connection, or says that it did not process the request, another one is tried,
+//! each at most once; all other retries are decided in [`retry`](super::retry); all connection attempts together take
+//! at most `timeouts.connect_ms`: each gets half of the time left, the last one all of it. If no endpoint accepts a
+//! connection, the caller gets the first refusal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,13 +27,13 @@ use crate::{config::Timeouts, wire::transport::Transport};
 pub(crate) struct Call<'a> {
     pub(crate) timeouts: &'a Timeouts,
     pub(crate) is_http2: bool,
-    /// What [`Cluster::key_of`] says.
+    /// The result of [`Cluster::key_of`].
     pub(crate) key: Option<u64>,
-    /// In place of the cluster's.
+    /// Instead of the cluster's.
     pub(crate) retries: Option<&'a Retries>,
 }
 
-/// The endpoints that a request was tried at, and what is left of its time to connect.
+/// The endpoints tried for a request, and what is left of its time to connect.
 struct Attempts {
     key: Option<u64>,
     tried: Vec<Arc<Endpoint>>,
@@ -42,7 +43,7 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// After the first one, which had half of the time and used it, or next to nothing of it.
+    /// After the first endpoint, which used its half of the time, or next to nothing.
     fn after(
         endpoint: Arc<Endpoint>,
         error: Option<&UpstreamError>,
@@ -61,7 +62,7 @@ impl Attempts {
         }
     }
 
-    /// What the caller is told where this was the last attempt.
+    /// The error for the caller if this was the last attempt.
     fn told(&mut self, error: UpstreamError) -> UpstreamError {
         match self.refusal.take() {
             Some(first) if error.is_connect() => first,
@@ -87,7 +88,7 @@ impl Attempts {
         Ok((next, patience))
     }
 
-    /// Another endpoint if there is one, else any; with all the time to connect.
+    /// Another endpoint if there is one, otherwise any; with the full time to connect.
     fn again(
         &mut self,
         cluster: &Cluster,
@@ -106,7 +107,7 @@ impl Attempts {
     }
 }
 
-/// Takes note of a response.
+/// Records a response.
 fn answered(answer: Answer, mut in_flight: InFlight) -> Response<UpstreamBody> {
     if answer.is_failure() {
         in_flight.failed();
@@ -118,7 +119,7 @@ fn answered(answer: Answer, mut in_flight: InFlight) -> Response<UpstreamBody> {
     UpstreamBody::of(answer, in_flight)
 }
 
-/// The times of an attempt after `passed` of the request's.
+/// The time limits of an attempt, `passed` into the request.
 fn times(retries: &Retries, timeouts: &Timeouts, connect: Duration, passed: Duration) -> Times {
     let left = timeouts.request().saturating_sub(passed);
     let per_try = retries.per_try().filter(|per_try| *per_try < left);
@@ -131,7 +132,7 @@ fn times(retries: &Retries, timeouts: &Timeouts, connect: Duration, passed: Dura
 }
 
 impl Cluster {
-    /// Sends a request; `to` learns of each endpoint that is tried, before it is.
+    /// Sends a request; `to` is called with each endpoint before it is tried.
     pub(crate) async fn send(
         &self,
         request: &mut Outgoing,
@@ -156,7 +157,7 @@ impl Cluster {
         InFlight::begin(endpoint, self.decay)
     }
 
-    /// After a first attempt that failed, or has a response that may be a reason for another one.
+    /// After a first attempt that failed, or whose response may call for another.
     async fn go_on(
         &self,
         request: &mut Outgoing,
@@ -217,7 +218,7 @@ impl Cluster {
         }
     }
 
-    /// Opens a connection for bytes that are no requests.
+    /// Opens a connection for bytes that are not requests.
     pub(crate) async fn connect(
         &self,
         key: Option<u64>,

@@ -1,6 +1,6 @@
-//! The body of a request that waits for its response.
+//! The body of a request that is waiting for its response.
 //!
-//! Guarantee: while it moves, the endpoint is not late.
+//! Guarantee: as long as the body makes progress, the endpoint is not considered late.
 
 use std::{
     sync::Arc,
@@ -15,10 +15,10 @@ use crate::{
     wire::io::IdleTimer,
 };
 
-/// Whether a request's body moves.
+/// Tracks whether a request's body makes progress.
 #[derive(Debug)]
 pub(super) struct Upload {
-    /// The task that sends a body over HTTP/2 is another one: the last bytes that it moved are found when a time is up.
+    /// A body over HTTP/2 is sent by another task: its last progress is read when the time is up.
     moved: Option<Arc<LastMove>>,
 }
 
@@ -29,7 +29,7 @@ impl Upload {
         }
     }
 
-    /// Ready when `limit` has passed without a byte of the body moving.
+    /// Ready when `limit` has passed without any progress of the body.
     pub(super) fn poll_stalled(&self, timer: &mut IdleTimer, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         ready!(timer.poll(cx, limit));
         while let Some(moved) = &self.moved
@@ -66,7 +66,7 @@ mod tests {
         let request = Request::new(body);
         let (upload, begun) = (Upload::of(&request), Instant::now());
         let caller = async {
-            // Together longer than the limit, each pause shorter.
+            // Longer than the limit in total, each pause shorter.
             for _ in 0..4 {
                 tokio::time::sleep(PAUSE).await;
                 send.send(Bytes::from_static(b"x")).await.unwrap();

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::body::BoxError;
 
-/// The body of a response, and whose it is.
+/// The body of a response, and the endpoint that sent it.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
     in_flight: InFlight,
@@ -44,12 +44,12 @@ impl UpstreamBody {
         }
     }
 
-    /// Who responded.
+    /// The endpoint that responded.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         self.in_flight.endpoint()
     }
 
-    /// The body where it came over HTTP/1.1, and what keeps it in flight.
+    /// The body if it came over HTTP/1.1, and what keeps it in flight.
     pub(crate) fn into_http1(self) -> Option<(Http1Body, InFlight)> {
         match self.body {
             ByProtocol::Http1(body) => Some((body, self.in_flight)),

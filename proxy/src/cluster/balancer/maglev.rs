@@ -1,26 +1,26 @@
-//! Consistent hashing by a table (Eisenbud et al., "Maglev: a fast and reliable software network load balancer", NSDI 2016, 3.4):
-//! endpoints take places of the table in turn, each in an order of its own.
+//! Consistent hashing by a table (Eisenbud et al., "Maglev: a fast and reliable software network load balancer", NSDI
+//! 2016, 3.4): endpoints take slots of the table in turn, each in an order of its own.
 //!
-//! Guarantees: the share of the table is that of the weight to about a hundredth; who has a key depends on the addresses and
-//! weights alone; an endpoint that goes takes along its own keys and few others (the paper's bargain for even shares).
+//! Guarantees: shares of the table match the weights to about a hundredth; the owner of a key depends only on addresses
+//! and weights; an endpoint that is removed moves its own keys and few others (the paper's trade-off for even shares).
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Whose each place is.
+/// The owner of each slot.
 #[derive(Debug)]
 pub(super) struct Maglev {
     table: Vec<u32>,
     endpoints: usize,
 }
 
-/// An endpoint's order of the places, which visits each once because the size of the table is a prime.
+/// An endpoint's order of slots, which visits each once because the size of the table is prime.
 struct Order {
     next: u64,
     skip: u64,
 }
 
 impl Maglev {
-    /// `size` is a prime, and larger than the number of endpoints.
+    /// `size` is prime, and larger than the number of endpoints.
     pub(super) fn new(names: &[String], weights: &[u64], size: usize) -> Maglev {
         const FREE: u32 = u32::MAX;
         let places = size as u64;
@@ -36,7 +36,7 @@ impl Maglev {
         while left > 0 {
             round += 1;
             for (at, order) in orders.iter_mut().enumerate() {
-                // A weight of a third of the largest has a turn in each third round.
+                // An endpoint with a third of the largest weight gets a turn in every third round.
                 if left == 0 || round * u128::from(weights[at]) <= due[at] {
                     continue;
                 }
@@ -54,14 +54,14 @@ impl Maglev {
         }
     }
 
-    /// Who has a key.
+    /// The owner of a key.
     pub(super) fn pick(&self, key: u64, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
         let place = key.checked_rem(self.table.len() as u64)? as usize;
         let owner = self.table[place] as usize;
         if is_candidate(owner) {
             return Some(owner);
         }
-        // Places do not tell that there is nobody.
+        // The table cannot show that there are no candidates.
         if !(0..self.endpoints).any(&is_candidate) {
             return None;
         }
@@ -112,7 +112,7 @@ mod tests {
             .count();
         let share = moved as f64 / SIZE as f64;
         assert!(share < 0.05, "{share} of the keys of others moved");
-        // One that is only away takes none.
+        // An endpoint that is only out moves no others.
         for key in 0..SIZE as u64 {
             let (before, away) = (maglev.pick(key, |_| true), maglev.pick(key, |at| at != 9));
             assert!(before == away || before == Some(9), "{key}: {before:?}, {away:?}");

@@ -1,16 +1,17 @@
 //! Weighted random choice, of one and of the better of two.
 //!
-//! Guarantees: each candidate is drawn with the share of its weight among the candidates; of two that are equally good the
-//! first drawn is taken, so that without load the weights hold here, too. A draw takes no lock.
+//! Guarantees: each candidate is drawn with its share of the candidates' weight; of two that are equally good, the
+//! first one drawn is taken, so that without load the weights hold here, too. A draw takes no lock.
 //!
-//! Wrong on purpose: SplitMix64 from a seed, whose next number can be told from the last: nothing secret depends on it.
+//! Wrong on purpose: SplitMix64 from a seed, whose next number can be predicted from the last: nothing secret depends
+//! on it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Draws places by weight.
+/// Draws indices by weight.
 #[derive(Debug)]
 pub(super) struct Random {
-    /// Sums of the weights up to each place.
+    /// Running sums of the weights.
     sums: Vec<u64>,
     state: AtomicU64,
 }
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn of_two_the_busier_one_is_avoided() {
         let random = Random::new(&[1; 5], 7);
-        // Requests that never end: what is in flight evens out.
+        // Requests that never end: the number in flight evens out.
         let in_flight = RefCell::new([0_u32; 5]);
         for _ in 0..1_000 {
             let at = random

@@ -1,19 +1,20 @@
-//! Consistent hashing on a ring (ketama): each endpoint has points on it in proportion to its weight, and a key belongs to the
-//! next point.
+//! Consistent hashing on a ring (ketama): each endpoint has points on it in proportion to its weight, and a key belongs
+//! to the next point.
 //!
-//! Guarantees: who has a key depends on the addresses and weights alone, so all workers and proxies agree; an endpoint that
-//! goes takes only its own keys along, one that is away lends them to those that follow on the ring.
+//! Guarantees: the owner of a key depends only on addresses and weights, so all workers and proxies agree; an endpoint
+//! that is removed gives up only its own keys, one that is temporarily out lends them to those that follow on the ring.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The points, in order, and whose they are.
+/// The points, in order, with their owners.
 #[derive(Debug)]
 pub(super) struct Ring {
     points: Vec<(u64, u32)>,
 }
 
 impl Ring {
-    /// `least` points or more, so that the smallest weight has a whole one, but not more than `most` (and one for each endpoint).
+    /// At least `least` points, so that the smallest weight has a whole one, but at most `most` (and one for each
+    /// endpoint).
     pub(super) fn new(names: &[String], weights: &[u64], (least, most): (usize, usize)) -> Ring {
         let total = weights.iter().sum::<u64>() as f64;
         let smallest = weights.iter().copied().min().unwrap_or_default() as f64 / total;
@@ -27,7 +28,7 @@ impl Ring {
         Ring { points }
     }
 
-    /// Who has a key.
+    /// The owner of a key.
     pub(super) fn pick(&self, key: u64, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
         let begin = self.points.partition_point(|(point, _)| *point < key);
         let (before, after) = self.points.split_at(begin);
@@ -72,7 +73,7 @@ mod tests {
         let counts = owners(&ring, |_| true).iter().filter(|at| **at == 0).count() as f64 / KEYS as f64;
         assert!((counts - 0.75).abs() < 0.05, "{counts}");
         assert_eq!(Ring::new(&names(0..4), &[1; 4], (1_024, 100)).points.len(), 100);
-        // A weight of a millionth has a point of its own.
+        // Even a millionth of the weight gets a point.
         assert_eq!(
             Ring::new(&names(0..2), &[1_000_000, 1], (1_024, 65_536)).points.len(),
             65_537

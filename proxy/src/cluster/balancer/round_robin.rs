@@ -1,7 +1,7 @@
 //! Smooth weighted round robin.
 //!
-//! Guarantees: any run of picks as long as the sum of the weights is shared exactly by weight, and no endpoint gets its share
-//! in a row; when the candidates change, a new round begins.
+//! Guarantees: any run of picks as long as the sum of the weights is shared exactly by weight, and no endpoint gets its
+//! share all at once; when the candidates change, a new round begins.
 
 use parking_lot::Mutex;
 
@@ -30,10 +30,10 @@ impl RoundRobin {
         }
     }
 
-    /// The next one's place.
+    /// The next endpoint's index.
     pub(crate) fn pick(&self, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
         let mut turns = self.turns.lock();
-        // Nobody is no change: the round goes on among those that are asked for instead.
+        // No candidates is no change: the round continues among those asked for instead.
         if !(0..turns.len()).any(&is_candidate) {
             return None;
         }
@@ -62,7 +62,7 @@ impl RoundRobin {
         Some(at)
     }
 
-    /// Another one for a request whose turn was taken: the turns of the others stay as they are.
+    /// Another endpoint for a request that already used a turn: the turns of the others are unaffected.
     pub(super) fn instead(&self, is_candidate: impl Fn(usize) -> bool) -> Option<usize> {
         let turns = self.turns.lock();
         let mut best: Option<(usize, i64)> = None;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     proptest! {
-        /// Over one round (as many picks as the weights sum to) everyone gets exactly its weight.
+        /// Over one round (as many picks as the weights add up to), each endpoint gets exactly its weight.
         #[test]
         fn weights_are_respected_exactly_in_every_round(weights in proptest::collection::vec(1_u64..20, 1..6)) {
             let total: u64 = weights.iter().sum();
@@ -108,7 +108,7 @@ mod tests {
             }
         }
 
-        /// Also after someone was away, and whatever was picked instead of whom.
+        /// Even after some were out, and whatever was picked instead.
         #[test]
         fn a_new_round_begins_with_every_change(weights in proptest::collection::vec(1_u64..20, 2..6), picks in 0_u64..50) {
             let total: u64 = weights.iter().sum();

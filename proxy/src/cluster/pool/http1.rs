@@ -1,14 +1,14 @@
 //! HTTP/1.1 to an endpoint: a stack of idle connections, and requests that drive their own connection.
 //!
-//! A connection has no task of its own. Whoever uses it polls it: first the request until the response's head is there,
-//! then the response's body. That saves two wake-ups per request, lets head and body leave in one write, and makes the
-//! work on the connection count to the request's label without further ado.
+//! A connection has no task of its own; its user polls it: first the request until the response's head is there, then
+//! the response's body. That saves two wake-ups per request, lets head and body leave in one write, and attributes the
+//! work on the connection to the request's label for free.
 //!
-//! Guarantees: a connection goes back to the pool only when the library says that it is ready for another request, so
-//! never while it owes bytes in either direction or has switched protocols; one that the other end has closed is noticed before it
-//! is used, and one that it is about to close, as it announced ([`keep_alive`]), is not used.
+//! Guarantees: a connection returns to the pool only when the library says that it is ready for another request, so
+//! never while bytes are outstanding in either direction or after it has switched protocols; one that the other end has
+//! closed is noticed before it is used, and one that is about to be closed, as announced ([`keep_alive`]), is not used.
 //!
-//! Wrong on purpose: an idle connection is not watched; [`Http1Pool::sweep`] finds those that were closed meanwhile.
+//! Wrong on purpose: idle connections are not watched; [`Http1Pool::sweep`] finds those that were closed meanwhile.
 
 use std::{
     future::{Future, poll_fn},
@@ -54,7 +54,7 @@ use crate::{
     wire::{headers::join_cookies, io::IdleTimer},
 };
 
-/// Bounds of a pool.
+/// Limits of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Http1Options {
     /// Idle connections kept.
@@ -78,7 +78,7 @@ impl Default for Http1Options {
     }
 }
 
-/// What is read of a response at once, at most.
+/// The most bytes of a response read at once.
 const MOST_READ_BYTES: usize = 128 << 10;
 
 /// An open connection.
@@ -86,27 +86,27 @@ const MOST_READ_BYTES: usize = 128 << 10;
 struct Connection {
     sender: SendRequest<RequestBody>,
     driver: Pin<Box<http1::Connection<TokioIo<Socket>, RequestBody>>>,
-    /// The driver has returned and must not be polled again.
+    /// The driver has finished and must not be polled again.
     has_ended: bool,
     timer: IdleTimer,
     idle_since: Instant,
-    /// When its greatest age is reached.
+    /// When it reaches its maximum age.
     retires: Option<Instant>,
-    /// How long it may be idle and still be used, as the endpoint announced it last.
+    /// How long it may be idle and still be used, as last announced by the endpoint.
     usable_for: Option<Duration>,
 }
 
-/// What the library answers; the request comes back if nothing of it was sent.
+/// The library's result; the request comes back if none of it was sent.
 type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 impl Connection {
-    /// Whether it has been idle, or used, for too long.
+    /// Whether it has been idle, or open, for too long.
     fn is_stale(&self, options: Http1Options) -> bool {
         let limit = self.usable_for.unwrap_or(options.idle).min(options.idle);
         self.idle_since.elapsed() >= limit || is_over(self.retires)
     }
 
-    /// Lets the connection do what it can.
+    /// Lets the connection make progress.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if !self.has_ended && self.driver.as_mut().poll(cx).is_ready() {
             self.has_ended = true;
@@ -117,8 +117,8 @@ impl Connection {
         !self.has_ended && self.sender.is_ready()
     }
 
-    /// Drives the connection until there is an answer; `None` when time is up. The answer can only come from driving it, so nobody needs
-    /// waking.
+    /// Drives the connection until there is a result; `None` when time is up. The result can only come from driving it,
+    /// so no waker is needed.
     fn poll_answer(
         &mut self,
         answer: Pin<&mut impl Future<Output = Answer>>,
@@ -135,13 +135,13 @@ impl Connection {
     }
 }
 
-/// The idle connections to an endpoint; the one used last is used next.
+/// The idle connections to an endpoint; the most recently used one is used next.
 #[derive(Debug)]
 pub(crate) struct Http1Pool {
     dial: Arc<Dial>,
     idle: Mutex<Vec<Connection>>,
     options: Http1Options,
-    /// Less than the options say where several pools share.
+    /// Less than the options say if several pools share the limit.
     most_kept: AtomicUsize,
 }
 
@@ -168,7 +168,7 @@ impl Http1Pool {
         self.options
     }
 
-    /// An idle connection that the other end has not closed, as far as this machine knows.
+    /// An idle connection that the other end has not closed, as far as is known here.
     fn check_out(&self, cx: &mut Context<'_>) -> Option<Connection> {
         loop {
             let mut connection = self.idle.lock().pop()?;
@@ -204,7 +204,7 @@ impl Http1Pool {
                 (connection.is_reusable() && !connection.is_stale(self.options)).then_some(connection)
             })
             .collect();
-        // Those that came back meanwhile were used last.
+        // Those that came back meanwhile were used most recently.
         let mut idle = self.idle.lock();
         let newer = std::mem::replace(&mut *idle, kept);
         idle.extend(newer);
@@ -213,7 +213,7 @@ impl Http1Pool {
 }
 
 impl Http1Pool {
-    /// Sends a request. The response's body drives the connection and gives it back at its end.
+    /// Sends a request. The response's body drives the connection and returns it to the pool at its end.
     pub(crate) async fn send(
         self: &Arc<Self>,
         request: &mut Outgoing,
@@ -236,7 +236,7 @@ impl Http1Pool {
             let replay = if is_pooled { Replay::of(&leaving) } else { None };
             let upload = Upload::of(&leaving);
             connection.timer.disarm();
-            // A task's budget must not hold the answer back.
+            // The task's budget must not hold the result back.
             let mut answer = pin!(unconstrained(connection.sender.try_send_request(leaving)));
             let answer = poll_fn(|cx| connection.poll_answer(answer.as_mut(), &upload, cx, times.response)).await;
             let error = match answer {
@@ -256,7 +256,7 @@ impl Http1Pool {
                 }
                 return Err(self.dial.failure(error));
             }
-            // The pool's connection had ended: whatever else is in the pool may have too, so a new one is opened.
+            // The pooled connection had ended: others in the pool may have, too, so a new one is opened.
             self.dial.counters().retries.add();
         }
     }
@@ -311,7 +311,7 @@ impl Http1Pool {
         connection.timer.disarm();
         connection.usable_for = keep_alive::usable_for(response.headers()).or(connection.usable_for);
         let has_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        // A stream of events says nothing while nothing happens.
+        // A stream of events is silent while nothing happens.
         let idle = (!is_stream(response.headers())).then(|| times.timeouts.idle());
         response.map(|body| {
             let mut body = Http1Body {
@@ -331,7 +331,7 @@ impl Http1Pool {
     }
 }
 
-/// A connection in use, and where it goes afterwards. Dropped, it is closed.
+/// A connection in use, and the pool it returns to. Dropping it closes the connection.
 #[derive(Debug)]
 struct Lease {
     connection: Connection,
@@ -343,9 +343,9 @@ struct Lease {
 pub(crate) struct Http1Body {
     body: Incoming,
     lease: Option<Lease>,
-    /// How long nothing may come; streams have no limit.
+    /// How long it may be silent; streams have no limit.
     idle: Option<Duration>,
-    /// Met, and told at the next poll.
+    /// Already encountered; reported at the next poll.
     failure: Option<BodyFailure>,
 }
 
@@ -354,7 +354,7 @@ impl Http1Body {
     pub(crate) fn into_switched(mut self) -> Option<Switched> {
         let mut connection = self.lease.take()?.connection;
         connection.drive(&mut Context::from_waker(Waker::noop()));
-        // The library is done with it, and has not closed it.
+        // The library has finished with it, and has not closed it.
         if !connection.has_ended {
             return None;
         }
@@ -365,7 +365,7 @@ impl Http1Body {
         })
     }
 
-    /// The body has ended: the connection may serve another request, unless it owes something.
+    /// The body has ended: the connection may serve another request, unless something is outstanding.
     fn give_back(&mut self, cx: Option<&mut Context<'_>>) {
         let Some(mut lease) = self.lease.take() else { return };
         if !lease.connection.is_reusable() {
@@ -378,8 +378,8 @@ impl Http1Body {
         }
     }
 
-    /// Polls the body and, while it has nothing, the connection. The body's channel is filled by the connection alone,
-    /// which is polled with the task's waker, so the channel itself need not wake anybody.
+    /// Polls the body and, if it has nothing, the connection. Only the connection fills the body's channel, and it is
+    /// polled with the task's waker, so the channel itself need not wake anyone.
     fn poll_driven(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
         let mut quiet = Context::from_waker(Waker::noop());
         for attempt in 0..2 {
@@ -434,8 +434,8 @@ impl Body for Http1Body {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(failure)) => {
-                // An error makes the caller's connection end as it is. One round later what came before the failure
-                // has left: the caller sees a head and a body that breaks off, not nothing.
+                // An error ends the caller's connection as it stands. One poll later, what came before the failure has
+                // been sent: the caller sees a head and a truncated body, not nothing.
                 self.lease = None;
                 self.failure = Some(failure);
                 cx.waker().wake_by_ref();

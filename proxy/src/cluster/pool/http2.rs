@@ -1,16 +1,16 @@
-//! HTTP/2 to an endpoint: connections that requests share, opened as they are needed.
+//! HTTP/2 to an endpoint: connections shared by requests, opened as needed.
 //!
-//! Guarantees: of the streams that an endpoint allows on a connection none waits behind another; where all are taken, another
-//! connection is opened. A connection carries at most [`STREAMS`] streams, whose windows together are its own, so that callers who
-//! do not read leave the others' windows alone; a request does not join an upload that moves slowly while another connection
-//! can be had. However many requests wait, those that wait for the same attempt to connect learn of its end at the same time. Dead
-//! connections are found by PING within 50 s.
+//! Guarantees: no stream that an endpoint allows on a connection waits behind another; when all are taken, another
+//! connection is opened. A connection carries at most [`STREAMS`] streams, whose windows add up to its own, so that
+//! callers who do not read leave the others' windows alone; a request does not join a slow upload while another
+//! connection is available. However many requests wait for the same connection attempt, they all learn of its result at
+//! the same time. Dead connections are found by PING within 50 s.
 //!
-//! Wrong on purpose: windows of all connections together have a bound ([`Budget::reserve_windows`]); beyond it, streams share
-//! what there is, as many as the endpoint allows, and the rest waits for at most `timeouts.queue_ms`.
+//! Wrong on purpose: the windows of all connections together are bounded ([`Budget::reserve_windows`]); beyond that,
+//! streams share what there is, as many as the endpoint allows, and the rest wait for at most `timeouts.queue_ms`.
 //!
-//! One file because the choice of a connection, the places of its streams and their return are the state under one lock. What is left
-//! is opening a connection and sending on it, which read and write all of that state.
+//! One file because the choice of a connection, the slots of its streams and their return are the state under one lock.
+//! The rest is opening a connection and sending on it, which read and write all of that state.
 
 use std::{
     collections::VecDeque,
@@ -62,23 +62,23 @@ use crate::{
     wire::{io::IdleTimer, pace::Paced},
 };
 
-/// How often a silent connection is asked whether it lives, and how long it may take to say so.
+/// How often a silent connection is pinged, and how long it may take to answer.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Streams of a connection, where the endpoint allows as many.
+/// Streams per connection, if the endpoint allows as many.
 const STREAMS: usize = 64;
-/// What a response that nobody takes may hold.
+/// What an unread response may hold.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// What those of a connection may hold together: each of them all of its window.
+/// What all streams of a connection may hold together: each its whole window.
 const CONNECTION_WINDOW: u32 = STREAMS as u32 * STREAM_WINDOW;
-/// Before the endpoint has said how many streams it allows; nothing is sent meanwhile.
+/// Until the endpoint has said how many streams it allows; nothing is sent meanwhile.
 const UNTOLD: usize = usize::MAX - 1;
-/// A endpoint that has not said by then is taken to allow [`STREAMS`].
+/// An endpoint that has not said so by then is assumed to allow [`STREAMS`].
 const TOLD_WITHIN: Duration = Duration::from_millis(250);
-/// A body that is still on its way after so long may be one that holds up a connection's other bodies.
+/// A body still being sent after this long may be holding up the connection's other bodies.
 const SLOW_UPLOAD: Duration = Duration::from_millis(100);
-/// Connections that are opened only to get away from slow uploads.
+/// Connections up to which one is opened just to avoid slow uploads.
 const MOST_FOR_UPLOADS: usize = 8;
 
 /// The connections to an endpoint.
@@ -96,11 +96,11 @@ struct State {
     connections: Vec<Connection>,
     opening: usize,
     waiting: VecDeque<Waiting>,
-    /// Numbers of connections and of uploads.
+    /// Last number given to a connection or an upload.
     next: u64,
 }
 
-/// A request without a stream.
+/// A request waiting for a stream.
 #[derive(Debug)]
 struct Waiting {
     stream: oneshot::Sender<Result<Stream, UpstreamError>>,
@@ -114,10 +114,10 @@ struct Connection {
     /// Streams that the endpoint allows.
     most: usize,
     streams: usize,
-    /// Bodies on their way, the oldest first.
+    /// Bodies being sent, oldest first.
     uploads: VecDeque<(u64, Instant)>,
     idle_since: Instant,
-    /// When its greatest age is reached.
+    /// When it reaches its maximum age.
     retires: Option<Instant>,
     _windows: Windows,
     _open: InUse,
@@ -130,19 +130,19 @@ impl Connection {
     }
 }
 
-/// Where a request is to go.
+/// Where a request goes.
 enum Choice {
-    /// Over the connection at this place.
+    /// The connection at this index.
     Take(usize),
-    /// Over a connection that is yet to be opened.
+    /// A connection that has yet to be opened.
     Open,
-    /// Over the first that has a stream free.
+    /// The first connection with a free stream.
     Wait,
 }
 
 impl State {
     fn choose(&mut self, budget: &Arc<Budget>, now: Instant) -> Choice {
-        // Streams that are open keep the connection that they are of, which closes with the last of them.
+        // Open streams keep their connection alive; it closes with the last of them.
         self.connections
             .retain(|connection| !connection.sender.is_closed() && !is_over(connection.retires));
         let own = |c: &Connection| c.streams < c.most.min(STREAMS);
@@ -190,7 +190,7 @@ impl State {
         }
     }
 
-    /// Opens a connection for those who wait, unless the ones that are being opened will do.
+    /// Opens a connection for waiting requests, unless those being opened will suffice.
     fn open(&mut self, of: &Arc<Http2Pool>) {
         let most = self.connections.iter().map(|connection| connection.most).min();
         let most = most.unwrap_or(STREAMS).clamp(1, STREAMS);
@@ -201,7 +201,7 @@ impl State {
         else {
             return;
         };
-        // Streams are given back when a runtime has ended, too.
+        // Streams are also given back after a runtime has ended.
         if let Ok(runtime) = Handle::try_current() {
             let (pool, times) = (Arc::clone(of), first.times);
             runtime.spawn(async move { pool.open(&times).await });
@@ -209,7 +209,7 @@ impl State {
         }
     }
 
-    /// Gives streams to those who wait, the first come first, and opens connections for the rest if it may.
+    /// Gives streams to waiting requests, first come first served, and opens connections for the rest if it may.
     fn serve(&mut self, of: &Arc<Http2Pool>, may_open: bool) {
         while !self.waiting.is_empty() {
             let now = Instant::now();
@@ -227,7 +227,7 @@ impl State {
             let number = self.connections[at].number;
             let stream = self.take(at, of);
             if let Err(Ok(unwanted)) = waiting.stream.send(Ok(stream)) {
-                // It would take the lock that is held here.
+                // Dropping it would take the lock that is held here.
                 unwanted.held.is_given_back.store(true, Ordering::Relaxed);
                 if let Some(connection) = self.find(number) {
                     connection.streams -= 1;
@@ -248,7 +248,7 @@ impl Http2Pool {
         }
     }
 
-    /// Closes connections that nobody has used for long, but for one.
+    /// Closes connections that have not been used for long, except one.
     pub(crate) fn sweep(&self) {
         let mut state = self.state.lock();
         let mut spare = state.connections.len().saturating_sub(1);
@@ -269,7 +269,7 @@ struct Stream {
     held: Arc<Held>,
 }
 
-/// The place of a stream; given back when dropped, by the last of its two bodies.
+/// The slot of a stream; given back when the last of its two bodies is dropped.
 #[derive(Debug)]
 struct Held {
     pool: Arc<Http2Pool>,
@@ -292,7 +292,7 @@ impl Drop for Held {
     }
 }
 
-/// A body on its way to the endpoint.
+/// A body being sent to the endpoint.
 struct UploadOf {
     held: Arc<Held>,
     number: u64,
@@ -358,7 +358,7 @@ impl Body for Http2Body {
     }
 }
 
-/// Spawns the library's tasks, and tells when one was polled: what the endpoint said may be known then.
+/// Spawns the library's tasks, and signals when one was polled: the endpoint's settings may be known then.
 #[derive(Clone)]
 struct Watched {
     polled: Arc<Notify>,
@@ -386,7 +386,7 @@ where
 }
 
 impl Http2Pool {
-    /// A stream of one of the connections.
+    /// Returns a stream of one of the connections.
     async fn stream(self: &Arc<Self>, times: &Times) -> Result<Stream, UpstreamError> {
         let (waiting, is_opening) = {
             let mut state = self.state.lock();
@@ -416,7 +416,7 @@ impl Http2Pool {
         }
     }
 
-    /// Opens a connection for those who wait.
+    /// Opens a connection for waiting requests.
     async fn open(self: Arc<Self>, times: &Times) {
         let opened = self.connect(times).await;
         let mut state = self.state.lock();
@@ -437,7 +437,7 @@ impl Http2Pool {
                 });
                 state.serve(&self, true);
             }
-            // Whoever waits for a stream of another connection goes on waiting.
+            // If there are other connections, waiting requests keep waiting for their streams.
             Err(error) if state.connections.is_empty() && state.opening == 0 => {
                 for waiting in state.waiting.drain(..) {
                     let _ = waiting.stream.send(Err(error.again(self.dial.address())));
@@ -481,7 +481,7 @@ impl Http2Pool {
         let ended = tokio::time::timeout(TOLD_WITHIN, told).await.unwrap_or(None);
         watched.is_told.store(true, Ordering::Relaxed);
         if let Some(ended) = ended {
-            // Such as the refusal of a client certificate, which comes after the handshake.
+            // For example, the refusal of a client certificate, which comes after the handshake.
             let why = ended.map_or_else(|error| format!(": {}", cause(&error)), |()| String::new());
             return Err(UpstreamError::Connect {
                 address: self.dial.address().clone(),
@@ -495,11 +495,11 @@ impl Http2Pool {
             UNTOLD => STREAMS,
             most => most,
         };
-        // The library ends a connection without streams when nobody can send over it any more: when it was swept, and when its
-        // endpoint is gone from the configuration or from a name.
+        // The library ends a connection without streams once nobody can send on it any more: after a sweep, or when its
+        // endpoint is no longer in the configuration or among a name's addresses.
         let pool = Arc::downgrade(self);
         tokio::spawn(emberline_profiler::Labeled::new(Label::NONE, async move {
-            // Requests in flight learn of the end by themselves.
+            // Requests in flight notice the end by themselves.
             let _ = driver.await;
             let Some(pool) = pool.upgrade() else {
                 return;
@@ -523,7 +523,7 @@ impl Http2Pool {
         self.make_absolute(request);
         *request.version_mut() = Version::HTTP_2;
         let (upload, mut timer) = (Upload::of(request), IdleTimer::default());
-        // A call of gRPC has the time that its caller gives it, and a stream has nothing to say until something happens.
+        // A gRPC call has the time that its caller gives it, and a stream is silent until something happens.
         let is_limited = !grpc::is_grpc(request.headers());
         let exchange = async {
             let mut is_first = true;
@@ -580,7 +580,7 @@ impl Http2Pool {
         })
     }
 
-    /// HTTP/2 wants scheme and authority of every request, and then no `Host` (RFC 9113, 8.3.1).
+    /// HTTP/2 requires scheme and authority in every request, and then no `Host` (RFC 9113, 8.3.1).
     fn make_absolute(&self, request: &mut Request<RequestBody>) {
         let uri = request.uri();
         if uri.authority().is_some() && uri.scheme().is_some() {

@@ -1,9 +1,8 @@
-//! How long an endpoint says it keeps an idle connection: `Keep-Alive: timeout=N` (RFC 2068, 19.7.1.1; what Node, Apache,
-//! nginx and gunicorn send today).
+//! How long an endpoint says it keeps an idle connection: `Keep-Alive: timeout=N` (RFC 2068, 19.7.1.1; what Node,
+//! Apache, nginx and gunicorn send today).
 //!
-//! Guarantee: a request never leaves in the last second before the time that was announced is over (the last half of a
-//! single second), which is when the endpoint's close and the request would cross on the wire. A POST that crosses it
-//! cannot be sent again.
+//! Guarantee: no request is sent in the last second of the announced time (or the last half of a single second), when
+//! it might cross with the endpoint's close on the wire. A POST that crosses it cannot be sent again.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use http::{HeaderMap, HeaderName};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// How long a connection may be idle and still be used, if the endpoint said for how long it keeps it.
+/// How long a connection may be idle and still be used, if the endpoint said how long it keeps it.
 pub(super) fn usable_for(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all(KEEP_ALIVE).into_iter().filter_map(|v| v.to_str().ok());
     let seconds = values.flat_map(|value| value.split(',')).filter_map(|parameter| {

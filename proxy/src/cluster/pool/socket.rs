@@ -1,9 +1,10 @@
 //! A socket to an endpoint, as the HTTP library uses it.
 //!
-//! Guarantees: it is read in small pieces when memory is short; an endpoint that answers and closes before it has read the
-//! whole request is heard, and so is one that says why it closes (an alert of TLS). Its reset makes the next write fail while the response waits in the receive buffer, and the library
-//! gives up at the first error. So a failed write is kept back: nothing more is written, what came is read, and how that ends
-//! is how the request ends.
+//! Guarantees: it is read in small pieces when memory is short; the response of an endpoint that closes before it has
+//! read the whole request is received, and so is the reason it gives for closing (a TLS alert). Its reset makes the
+//! next write fail while the response is in the receive buffer, and the library gives up at the first error. So a
+//! failed write is withheld: nothing more is written, what has arrived is read, and how that ends is how the request
+//! ends.
 
 use std::{
     io,
@@ -57,7 +58,7 @@ impl Socket {
         match write(Pin::new(&mut self.stream), cx) {
             Poll::Ready(Err(error)) if is_gone(error.kind()) => {
                 self.failure = Some(error.kind());
-                // Reading goes on, and what there is to read may be there already.
+                // Reading continues, and there may already be something to read.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -66,7 +67,7 @@ impl Socket {
     }
 }
 
-/// A endpoint's end of a connection that has switched protocols.
+/// An endpoint's end of a connection that has switched protocols.
 #[derive(Debug)]
 pub(crate) struct Switched {
     pub(crate) stream: Transport,
@@ -87,8 +88,8 @@ impl AsyncRead for Socket {
         let most = if self.budget.is_tight() { SMALL_READ } else { usize::MAX };
         let before = buf.filled().len();
         ready!(poll_read_up_to(&mut self.stream, cx, buf, most))?;
-        // The write took the error of the reset with it, and reading ends as if the response were whole. A broken pipe comes
-        // after an orderly end.
+        // The write consumed the reset's error, so reading ends as if the response were complete. A broken pipe follows
+        // an orderly close.
         if let Some(kind) = self.failure
             && kind != io::ErrorKind::BrokenPipe
             && buf.filled().len() == before
@@ -136,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket whose endpoint answers `response` and resets, and which has met the reset while it wrote.
+    /// A socket whose endpoint sends `response` and resets, which was noticed while writing.
     async fn met_reset(response: &[u8]) -> Socket {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -146,7 +147,7 @@ mod tests {
         let (mut endpoint, _) = listener.accept().await.unwrap();
         endpoint.readable().await.unwrap();
         endpoint.write_all(response).await.unwrap();
-        // What it did not read makes the kernel reset the connection.
+        // Unread data makes the kernel reset the connection.
         drop(endpoint);
         poll_fn(|cx| match Pin::new(&mut socket).poll_write(cx, &[0; 1000]) {
             Poll::Ready(result) => panic!("the reset came out as {result:?}"),
