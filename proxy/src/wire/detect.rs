@@ -1,17 +1,17 @@
 //! Which protocol a connection speaks, from its first bytes.
 //!
-//! Policy: biased to availability. HTTP/2 is its whole 24-byte preface; HTTP/1 is a first line that begins with a known
-//! method and names HTTP, or that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, carried without looking at it:
-//! RTSP, SIP, ICAP and many a text protocol begin like HTTP.
+//! Policy: biased towards availability. HTTP/2 is its whole 24-byte preface; HTTP/1 is a first line that begins with a
+//! known method and names HTTP, or that ends in `HTTP/1.0` or `HTTP/1.1`; everything else is TCP, forwarded without
+//! inspection: RTSP, SIP, ICAP and many other text protocols begin like HTTP.
 //!
-//! Where the listener has routes it is HTTP that is expected, and nothing goes past the checks of HTTP: what does not begin
-//! with the preface of HTTP/2 is given to the parser of HTTP/1, which answers 400 to what is none ([`Expected::Http`]).
+//! If the listener has routes, HTTP is expected, and nothing bypasses the checks of HTTP: whatever does not begin with
+//! the preface of HTTP/2 is given to the HTTP/1 parser, which answers 400 if it is not HTTP ([`Expected::Http`]).
 //!
-//! Silence says nothing: clients of HTTP open connections before they need them. Who speaks first on a silent connection
-//! decides (`server::tcp`).
+//! Silence says nothing: HTTP clients open connections before they need them. On a silent connection, whoever speaks
+//! first decides (`server::tcp`).
 //!
-//! Wrong on purpose: where there are no routes, a client that makes up a method and sends its request line in pieces more
-//! than `limits.detect_ms` apart is carried as TCP.
+//! Wrong on purpose: without routes, a client that makes up a method and sends its request line in pieces more than
+//! `limits.detect_ms` apart is forwarded as TCP.
 
 use std::{io, time::Duration};
 
@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Methods whose requests are taken for HTTP/1 whatever version they name, so that bad ones are answered.
+/// Methods whose requests count as HTTP/1 whatever version they name, so that invalid ones get a response.
 const METHODS: [&[u8]; 9] = [
     b"GET ",
     b"POST ",
@@ -35,7 +35,7 @@ const METHODS: [&[u8]; 9] = [
     b"CONNECT ",
 ];
 
-/// Longest first line that is waited for.
+/// Longest first line awaited.
 const MAX_LINE: usize = 8192;
 /// Most bytes of empty lines before it.
 const MAX_EMPTY_LINES: usize = 8;
@@ -60,11 +60,11 @@ pub(crate) enum Detected {
 pub(crate) enum Expected {
     /// HTTP and any other protocol.
     Anything,
-    /// HTTP alone.
+    /// Only HTTP.
     Http,
 }
 
-/// Judges the first bytes where only HTTP may come; `None` when more are needed.
+/// Classifies the first bytes where only HTTP is allowed; `None` when more are needed.
 fn classify_http(bytes: &[u8]) -> Option<Detected> {
     if bytes.starts_with(PREFACE) {
         return Some(Detected::Http2);
@@ -72,8 +72,8 @@ fn classify_http(bytes: &[u8]) -> Option<Detected> {
     (!PREFACE.starts_with(bytes)).then_some(Detected::Http1)
 }
 
-/// Judges the first bytes; `None` when more are needed. What was said of fewer bytes stays true, so that the answer does
-/// not depend on how they came.
+/// Classifies the first bytes; `None` when more are needed. A result for fewer bytes remains valid, so that it does not
+/// depend on how they arrive.
 pub(crate) fn classify(bytes: &[u8]) -> Option<Detected> {
     if bytes.starts_with(PREFACE) {
         return Some(Detected::Http2);
@@ -81,7 +81,7 @@ pub(crate) fn classify(bytes: &[u8]) -> Option<Detected> {
     if bytes.is_empty() || PREFACE.starts_with(bytes) {
         return None;
     }
-    // Empty lines before a request line are allowed in HTTP.
+    // HTTP allows empty lines before a request line.
     let line_start = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
     if line_start > MAX_EMPTY_LINES {
         return Some(Detected::Tcp);
@@ -99,7 +99,7 @@ pub(crate) fn classify(bytes: &[u8]) -> Option<Detected> {
         end?;
         return Some(Detected::Tcp);
     }
-    // A binary protocol shows itself before its first line feed.
+    // A binary protocol reveals itself before its first line feed.
     let is_binary = line.iter().any(|&b| b < b' ' && b != b'\r' && b != b'\t');
     if is_binary || line.len() > MAX_LINE {
         return Some(Detected::Tcp);
@@ -129,8 +129,8 @@ fn classify_silent(bytes: &[u8]) -> Detected {
     }
 }
 
-/// Reads until the protocol is known, for at most `wait`; gives back what was read. Bytes that end before they mean
-/// anything are TCP.
+/// Reads until the protocol is known, for at most `wait`; returns what was read. Input that ends before it can be
+/// classified is TCP.
 pub(crate) async fn detect<T: AsyncRead + Unpin>(
     io: &mut T,
     expected: Expected,
@@ -194,13 +194,13 @@ mod tests {
     }
 
     proptest! {
-        // They are short, and few of them meet where answers change.
+        // Cases are short, and few of them hit the places where results change.
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
         fn the_answer_does_not_depend_on_the_cuts(bytes in bytes(), cut in any::<prop::sample::Index>()) {
             let whole = classify(&bytes);
-            // Where pieces meet is where answers change.
+            // Results change where pieces meet.
             let cuts = (0..bytes.len().min(64)).chain([cut.index(bytes.len() + 1)]);
             for cut in cuts {
                 if let Some(early) = classify(&bytes[..cut]) {

@@ -1,18 +1,18 @@
-//! Follows the framing of HTTP/1 requests byte by byte, beside the HTTP library that parses them, and finds what a
-//! proxy must not forward: forms that two parsers could read differently.
+//! Follows the framing of HTTP/1 requests byte by byte, in parallel with the HTTP library that parses them, and finds
+//! what a proxy must not forward: forms that two parsers could read differently.
 //!
-//! Guarantees: every request head is looked at before the library has it whole; a head is refused for bare line feeds,
-//! any form of two lengths (`Content-Length` twice or beside `Transfer-Encoding`), `Transfer-Encoding` twice or other
-//! than exactly `chunked`, and folded lines; a chunked body whose framing is not exact ends the connection. After a
-//! refusal nothing more of the connection is served. Pure: bytes in, findings out.
+//! Guarantees: every request head is inspected before the library has all of it; a head is refused for bare line feeds,
+//! any form of two lengths (`Content-Length` twice or together with `Transfer-Encoding`), `Transfer-Encoding` twice or
+//! anything but exactly `chunked`, and folded lines; a chunked body whose framing is not exact ends the connection.
+//! After a refusal, nothing more is served on the connection. Pure: bytes in, findings out.
 //!
-//! Wrong on purpose: names and values are not validated here (the library refuses bad ones), and `Host` is judged
+//! Wrong on purpose: names and values are not validated here (the library refuses bad ones), and `Host` is checked
 //! later, on the parsed head.
 //!
 //! Source: RFC 9112 sections 2.2, 5.2, 6 and 7.
 //!
-//! One file because it is one state machine over bytes, and each of its states decides what the next byte means. A third of it is the
-//! table of heads that have to be refused.
+//! One file because it is one state machine over bytes, and each of its states decides what the next byte means. A
+//! third of it is the table of heads that have to be refused.
 
 use memchr::memchr;
 
@@ -30,7 +30,7 @@ pub(crate) enum Refusal {
     FoldedLine,
     /// `Content-Length` twice, or not a plain number.
     ContentLength,
-    /// `Content-Length` beside `Transfer-Encoding`.
+    /// `Content-Length` together with `Transfer-Encoding`.
     TwoFramings,
     /// `Transfer-Encoding` twice, or not ending in `chunked`.
     TransferEncoding,
@@ -39,7 +39,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// The status of the answer: 501 for a coding that is not implemented, else 400.
+    /// The status of the response: 501 for a coding that is not implemented, otherwise 400.
     pub(crate) fn status(self) -> u16 {
         if self == Refusal::UnknownTransferCoding {
             501
@@ -48,7 +48,7 @@ impl Refusal {
         }
     }
 
-    /// Name in metrics and in the answer.
+    /// Name in metrics and in the response.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Refusal::BareLineFeed => "bare_line_feed",
@@ -66,7 +66,7 @@ impl Refusal {
 pub(crate) enum Broken {
     /// A chunk's size line or end is malformed.
     Chunk,
-    /// A head without end.
+    /// A head that is too long.
     HeadTooLong,
 }
 
@@ -81,15 +81,15 @@ enum State {
     Fixed(u64),
     /// In a chunk's size line.
     ChunkSize,
-    /// Inside a chunk: bytes left, its line end included.
+    /// Inside a chunk: bytes left, including its line end.
     Chunk(u64),
     /// In the trailers.
     Trailers,
-    /// A request was refused: nothing is looked at any more.
+    /// A request was refused: nothing is inspected any more.
     Over,
 }
 
-/// What was learnt of one head.
+/// What was learnt from one head.
 #[derive(Debug, Clone, Copy, Default)]
 struct Head {
     content_length: Option<u64>,
@@ -112,7 +112,7 @@ pub(crate) struct Framing {
 }
 
 impl Framing {
-    /// At the start of a connection. `max_head_bytes` bounds what is kept of an unfinished line.
+    /// At the start of a connection. `max_head_bytes` limits how much of an unfinished line is kept.
     pub(crate) fn new(max_head_bytes: usize) -> Framing {
         Framing {
             state: State::Idle,
@@ -126,17 +126,17 @@ impl Framing {
         }
     }
 
-    /// The refused request, if there is one: its number on this connection (from 1) and why.
+    /// The refused request, if any: its number on this connection (from 1) and why.
     pub(crate) fn refused(&self) -> Option<(u64, Refusal)> {
         self.refused
     }
 
-    /// What the library would refuse in the targets among the bytes that were fed last.
+    /// What the library would refuse in the targets among the bytes fed last.
     pub(crate) fn unescaped(&self) -> &Unescaped {
         &self.unescaped
     }
 
-    /// True between requests: no byte of a next one has come.
+    /// True between requests: no byte of the next one has arrived.
     pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Idle && self.carry.is_empty()
     }
@@ -156,10 +156,9 @@ impl Framing {
         }
     }
 
-    /// Looks at the next bytes of the connection.
+    /// Inspects the next bytes of the connection.
     ///
-    /// # Errors
-    /// When the connection must end now; what was read so far must not be acted on further.
+    /// # Errors When the connection must end now; what was read so far must not be acted on any further.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         let length = bytes.len();
         self.unescaped.clear();
@@ -186,7 +185,7 @@ impl Framing {
         Ok(())
     }
 
-    /// Skips data of a chunk and checks the CR LF after it.
+    /// Skips the data of a chunk and checks the CR LF after it.
     fn chunk_data<'b>(&mut self, mut left: u64, mut bytes: &'b [u8]) -> Result<&'b [u8], Broken> {
         if left > 2 {
             let here = (left - 2).min(bytes.len() as u64);
@@ -209,7 +208,7 @@ impl Framing {
         Ok(bytes)
     }
 
-    /// Takes one line, or keeps its beginning until the rest comes. It stands at `offset` of what is fed.
+    /// Takes one line, or keeps its beginning until the rest arrives. It is at `offset` of the bytes fed.
     fn line<'b>(&mut self, bytes: &'b [u8], offset: usize) -> Result<&'b [u8], Broken> {
         let end = memchr(b'\n', bytes);
         if self.state == State::Idle {
@@ -252,7 +251,7 @@ impl Framing {
             _ => (line, false),
         };
         match self.state {
-            // Empty lines before a request are allowed, as many as a head may have bytes.
+            // Empty lines before a request are allowed, up to the size limit of a head.
             State::Idle if text.is_empty() && strict => {
                 self.head_bytes += 2;
                 if self.head_bytes > self.max_head_bytes {
@@ -265,7 +264,7 @@ impl Framing {
                 self.head_bytes = line.len() + 1;
                 if !strict {
                     self.refuse(Refusal::BareLineFeed);
-                    // The head ends here for a parser that takes an empty line of this form.
+                    // For a parser that accepts an empty line of this form, the head ends here.
                     if text.is_empty() {
                         self.end_of_head();
                     }
@@ -391,7 +390,7 @@ fn value_of<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Some(trim_space(&text[name.len() + 1..]))
 }
 
-/// Optional white space of HTTP is space and tab, nothing else.
+/// HTTP's optional white space is space and tab, nothing else.
 fn trim_space(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -561,7 +560,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a connection's bytes are cut into reads, the findings are the same.
+        /// However a connection's bytes are split into reads, the findings are the same.
         #[test]
         fn findings_do_not_depend_on_the_cuts(
             parts in proptest::collection::vec("(GET / HTTP/1.1|Content-Length: [0-9]{1,2}|Transfer-Encoding: chunked|[0-9a-f]|\r\n|\n|abc)", 0..20),

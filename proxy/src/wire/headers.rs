@@ -1,11 +1,11 @@
 //! Header hygiene: what a proxy must refuse in a head that the parser accepted, and what it must not pass on.
 //!
 //! Guarantees: exactly one authority per request (`Host` or `:authority`, never two that differ); headers that concern
-//! one connection, and those that `Connection` names, go no further in either direction; they are removed before the
-//! proxy adds its own. The one exception is the opening handshake of WebSocket, which is put together again.
+//! one connection, and those named by `Connection`, are not forwarded in either direction; they are removed before the
+//! proxy adds its own. The one exception is the opening handshake of WebSocket, which is rebuilt.
 //!
-//! Wrong on purpose: methods are letters in upper case here, though HTTP allows others; `x-forwarded-*` passes as it is,
-//! because gateways in front set it and the proxy has no proof of who they are.
+//! Wrong on purpose: methods must be upper-case letters, though HTTP allows others; `x-forwarded-*` passes unchanged,
+//! because gateways in front set it and the proxy cannot prove who they are.
 //!
 //! Source: RFC 9110 sections 7.2, 7.6.1 and 7.8, RFC 6455 section 4.1, RFC 9112 section 3.2, RFC 9113 section 8.3.1.
 
@@ -15,7 +15,7 @@ use http::{
     request::Parts,
 };
 
-/// Why a request is refused: name in metrics and in the answer, and the answer's status.
+/// Why a request is refused: its name in metrics and in the response, and the response's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadHead {
     pub(crate) status: u16,
@@ -84,7 +84,7 @@ fn check_authority(head: &Parts) -> Result<(), BadHead> {
     }
 }
 
-/// True when both name the same; the port of the scheme may be left out (RFC 9110 section 4.2.3).
+/// True when both are the same; the scheme's default port may be omitted (RFC 9110 section 4.2.3).
 fn is_same(authority: &str, host: &[u8], scheme: Option<&str>) -> bool {
     let port: &[u8] = if scheme == Some("https") { b":443" } else { b":80" };
     fn without<'a>(name: &'a [u8], port: &[u8]) -> &'a [u8] {
@@ -93,7 +93,7 @@ fn is_same(authority: &str, host: &[u8], scheme: Option<&str>) -> bool {
     without(authority.as_bytes(), port).eq_ignore_ascii_case(without(host, port))
 }
 
-/// Host and port as they may stand in `Host`.
+/// Host and port in a form allowed in `Host`.
 fn is_authority(host: &[u8]) -> bool {
     !host.is_empty()
         && host
@@ -103,7 +103,7 @@ fn is_authority(host: &[u8]) -> bool {
 
 const HOPS: usize = 8;
 
-/// Headers that concern one connection. `te` and `trailer` are left: see [`strip_connection_headers`].
+/// Headers that concern one connection. `te` and `trailer` are not included: see [`strip_connection_headers`].
 static HOP_BY_HOP: [HeaderName; HOPS] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -115,24 +115,24 @@ static HOP_BY_HOP: [HeaderName; HOPS] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Headers that `Connection` cannot take away: without them the message would mean something else.
+/// Headers that `Connection` cannot remove: without them the message would mean something else.
 static NEVER_NOMINATED: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
 
-/// Joins the fields that HTTP/2 may split cookies into: elsewhere there is one (RFC 9113, 8.2.3).
+/// Joins the fields into which HTTP/2 may split cookies: other versions allow only one (RFC 9113, 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
     let fields: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    // Made of valid values, it is one.
+    // Made of valid values, so it is valid.
     if let Ok(joined) = HeaderValue::from_bytes(&fields.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
 }
 
-/// Removes what concerns this connection only, and what `Connection` names. `te` keeps nothing but `trailers`, which
-/// gRPC asks for; `trailer` stays, because the trailers it announces pass through. A length beside a transfer coding
-/// goes too: the coding wins.
+/// Removes what concerns only this connection, and what `Connection` names. `te` keeps only `trailers`, which gRPC
+/// requires; `trailer` stays, because the trailers it announces are forwarded. A length next to a transfer coding is
+/// removed, too: the coding takes precedence.
 pub(crate) fn strip_connection_headers(headers: &mut HeaderMap) {
     let mut found = [false; HOPS];
     let mut any = false;
@@ -192,8 +192,8 @@ fn strip_nominated(headers: &mut HeaderMap) {
     }
 }
 
-/// True for the opening handshake of WebSocket. What is a little different, or has a body, is an ordinary request, and its
-/// `Upgrade` goes no further.
+/// True for the opening handshake of WebSocket. Any deviation, or a body, makes it an ordinary request, whose `Upgrade`
+/// is not forwarded.
 pub(crate) fn asks_for_websocket(head: &Parts) -> bool {
     let headers = &head.headers;
     head.version == Version::HTTP_11
@@ -204,7 +204,7 @@ pub(crate) fn asks_for_websocket(head: &Parts) -> bool {
         && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
 }
 
-/// True when `Upgrade` is `websocket` and nothing else, and `Connection` says that it is meant.
+/// True when `Upgrade` is exactly `websocket`, and `Connection` names it.
 pub(crate) fn names_websocket(headers: &HeaderMap) -> bool {
     let mut protocols = headers.get_all(UPGRADE).iter();
     protocols
@@ -218,13 +218,13 @@ pub(crate) fn names_websocket(headers: &HeaderMap) -> bool {
             .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// Says on one connection what [`names_websocket`] found on the other.
+/// Writes for one connection what [`names_websocket`] found on the other.
 pub(crate) fn insert_websocket(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// Removes fields that must not come after a body (RFC 9110 section 6.5.1): framing, routing, identity.
+/// Removes fields that are not allowed in trailers (RFC 9110 section 6.5.1): framing, routing, identity.
 pub(crate) fn strip_forbidden_trailers(trailers: &mut HeaderMap) {
     static FORBIDDEN: [HeaderName; 5] = [
         CONTENT_LENGTH,

@@ -1,15 +1,15 @@
-//! A caller's connection as the HTTP parser sees it: strict framing and the times that the parser does not keep.
+//! A caller's connection as the HTTP parser sees it: strict framing, and the timeouts that the parser does not enforce.
 //!
-//! Guarantees: what [`Framing`] refuses is known to the [`Guard`] before the parser hands the request on; a head that
-//! is not whole after `header`, a body that does not move for `body_idle`, a caller that does not take its response
-//! for `body_idle`, and a connection without a request for `keep_alive` end with an error that names the setting; so
-//! does one of HTTP/2 that has not begun after `header`. A connection has one timer for reading, made once and moved
-//! from then on, because making one per request shows in the CPU time of a request. What an unfinished head holds beyond
-//! the first buffer is charged to the [`crate::budget`]. What the parser would refuse in a target for not being escaped is
-//! escaped ([`super::target`]).
+//! Guarantees: the [`Guard`] learns what [`Framing`] refuses before the parser hands the request on; a head that is
+//! incomplete after `header`, a body without progress for `body_idle`, a caller that does not read its response for
+//! `body_idle`, and a connection without a request for `keep_alive` end with an error that names the setting; so does
+//! an HTTP/2 connection that has not begun after `header`. A connection has one read timer, created once and then
+//! moved, because creating one per request shows in the CPU time of a request. What an unfinished head holds beyond the
+//! first buffer is charged to the [`crate::budget`]. Characters that the parser would refuse in a target because they
+//! are not escaped are escaped ([`super::target`]).
 //!
-//! Wrong on purpose: HTTP/2 streams have no idle limit (watch streams of gRPC are silent for long), and neither have its
-//! connections; dead peers are found by PING, idle ones make place when there are too many.
+//! Wrong on purpose: HTTP/2 streams have no idle limit (gRPC watch streams are silent for long), nor have HTTP/2
+//! connections; dead peers are found by PING, and idle ones are closed to make room when there are too many.
 
 use std::{
     future::Future,
@@ -32,14 +32,14 @@ use crate::budget::guard::{
     NO_MEMORY, NOT_BEGUN, RESPONSE_TIMEOUT,
 };
 
-/// The preface of HTTP/2 and the head of the frame that has to follow.
+/// The preface of HTTP/2 and the header of the frame that has to follow.
 const HTTP2_BEGIN_BYTES: usize = 24 + 9;
-/// One less than what the library's smallest buffer holds, so that it stays the smallest.
+/// One less than the capacity of the library's smallest buffer, so that it stays the smallest.
 pub(crate) const SMALL_READ: usize = 8191;
-/// What HTTP/2 reads in a turn when memory is short: a few lists of compressed headers.
+/// The most that HTTP/2 reads per turn when memory is short: a few lists of compressed headers.
 const PIECE_OF_HEADS: usize = 2048;
 
-/// A timer that exists once it was needed and is cheap while it is not.
+/// A timer that is created when first needed and cheap while it is not.
 #[derive(Debug, Default)]
 pub(crate) struct IdleTimer {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -47,7 +47,7 @@ pub(crate) struct IdleTimer {
 }
 
 impl IdleTimer {
-    /// Ready when `limit` has passed since the first of the polls that nothing disarmed.
+    /// Ready when `limit` has passed since the first poll after the last [`IdleTimer::disarm`].
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !self.armed {
@@ -57,18 +57,18 @@ impl IdleTimer {
         sleep.as_mut().poll(cx)
     }
 
-    /// Something moved: the time begins anew at the next poll.
+    /// There was progress: the time starts again at the next poll.
     pub(crate) fn disarm(&mut self) {
         self.armed = false;
     }
 }
 
-/// Times of a caller's connection.
+/// Timeouts of a caller's connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallerTimes {
     /// To send a whole head.
     pub(crate) header: Duration,
-    /// Without a byte of a body moving.
+    /// Without progress of a body.
     pub(crate) body_idle: Duration,
     /// Without a request.
     pub(crate) keep_alive: Duration,
@@ -78,14 +78,14 @@ pub(crate) struct CallerTimes {
 #[derive(Debug)]
 pub(crate) struct GuardedIo<T> {
     inner: T,
-    /// Bytes that protocol detection has read already.
+    /// Bytes already read by protocol detection.
     prefix: Bytes,
-    /// Bytes that were judged and found no room in the reader's buffer.
+    /// Checked bytes for which the reader's buffer had no room.
     judged: Bytes,
     framing: Option<Framing>,
-    /// Bytes that are missing until HTTP/2 has begun.
+    /// Bytes missing until HTTP/2 has begun.
     to_begin: usize,
-    /// Of HTTP/2: whether it may read now when memory is short.
+    /// Only for HTTP/2: whether it is its turn to read when memory is short.
     turn: Option<bool>,
     guard: Arc<Guard>,
     times: CallerTimes,
@@ -102,7 +102,7 @@ impl<T> GuardedIo<T> {
         }
     }
 
-    /// A connection of HTTP/2.
+    /// An HTTP/2 connection.
     pub(crate) fn http2(inner: T, prefix: Bytes, times: CallerTimes, guard: Arc<Guard>) -> Self {
         GuardedIo {
             to_begin: HTTP2_BEGIN_BYTES,
@@ -111,7 +111,7 @@ impl<T> GuardedIo<T> {
         }
     }
 
-    /// A connection whose bytes are not looked at.
+    /// A connection whose bytes are not inspected.
     pub(crate) fn opaque(inner: T, prefix: Bytes, times: CallerTimes, guard: Arc<Guard>) -> Self {
         GuardedIo {
             inner,
@@ -127,9 +127,9 @@ impl<T> GuardedIo<T> {
         }
     }
 
-    /// The same connection when it has switched to another protocol; `read` was taken from it and not used.
+    /// The same connection after switching to another protocol; `read` was taken from it but not used.
     pub(crate) fn into_opaque(self, read: Bytes) -> Self {
-        // What looked like an unfinished head began the other protocol. Nothing costs nothing, so this cannot fail.
+        // What looked like an unfinished head was the start of the other protocol. Charging zero cannot fail.
         let _ = self.guard.charge_head(0);
         let left = [read, self.judged, self.prefix];
         let prefix = match left.iter().filter(|part| !part.is_empty()).count() {
@@ -139,7 +139,7 @@ impl<T> GuardedIo<T> {
         GuardedIo::opaque(self.inner, prefix, self.times, self.guard)
     }
 
-    /// How long the next byte may take, and the setting that says so.
+    /// How long the next byte may take, and the setting responsible.
     fn read_limit(&self) -> Option<(Duration, Cause)> {
         if self.to_begin > 0 {
             return Some((self.times.header, NOT_BEGUN));
@@ -166,8 +166,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         if this.prefix.is_empty() {
             let is_tight = this.guard.account().budget().is_tight();
             if is_tight && let Some(turn) = &mut this.turn {
-                // The library unpacks all the heads that it can read before it hands over the first, and nothing is charged
-                // until then: it gets a few at a time.
+                // The library decodes all the heads that it can read before it hands over the first, and nothing is
+                // charged until then: it gets a few at a time.
                 *turn = !*turn;
                 if *turn {
                     cx.waker().wake_by_ref();
@@ -188,7 +188,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
                     ready!(this.read_timer.poll(cx, limit));
                     let is_idle = this.framing.as_ref().is_some_and(Framing::is_idle);
                     if is_idle && this.guard.is_busy() {
-                        // The caller waits for its response: that has times of its own.
+                        // The caller is waiting for its response, which has timeouts of its own.
                         this.read_timer.disarm();
                         ready!(this.read_timer.poll(cx, limit));
                     }
@@ -207,7 +207,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         let head_was_open = framing.is_in_head();
         let bytes = &buf.filled()[before..];
         if let Err(broken) = framing.feed(bytes) {
-            // Bytes that were not judged must not reach the parser.
+            // Unchecked bytes must not reach the parser.
             buf.set_filled(before);
             let cause = if broken == Broken::HeadTooLong {
                 HEAD_TOO_LONG
@@ -221,7 +221,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
             buf.set_filled(before);
             return Poll::Ready(Err(this.guard.end_connection(NO_MEMORY)));
         }
-        // A head has one time for all its bytes, however many reads it takes; a body has it anew with each.
+        // A head has one time limit for all its bytes, however many reads it takes; for a body it restarts with each.
         if !(head_was_open && framing.is_in_head()) {
             this.read_timer.disarm();
         }
@@ -237,14 +237,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
     }
 }
 
-/// Moves into `buf` what fits.
+/// Moves as much into `buf` as fits.
 fn put(buf: &mut ReadBuf<'_>, bytes: &mut Bytes) {
     let length = bytes.len().min(buf.remaining());
     buf.put_slice(&bytes[..length]);
     bytes.advance(length);
 }
 
-/// Reads so many bytes at most; few when memory is short, because the library makes its buffers as large as the pieces are.
+/// Reads at most `most` bytes; few when memory is short, because the library sizes its buffers by what it reads.
 #[inline]
 pub(crate) fn poll_read_up_to<T: AsyncRead + Unpin>(
     inner: &mut T,
@@ -263,11 +263,11 @@ pub(crate) fn poll_read_up_to<T: AsyncRead + Unpin>(
 }
 
 impl<T> GuardedIo<T> {
-    /// Starts the time of a caller that does not take its response, or ends it.
+    /// Starts or ends the time of a caller that does not read its response.
     fn watch_write<R>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if polled.is_ready() {
             self.write_timer.disarm();
-            // The time without a request begins when the last response has gone.
+            // The time without a request starts when the last response has been sent.
             if self.framing.as_ref().is_some_and(Framing::is_idle) {
                 self.read_timer.disarm();
             }
@@ -354,7 +354,7 @@ mod tests {
         let mut buf = [0; 4096];
         assert_eq!(io.read(&mut buf).await.unwrap(), 27);
         guard.begin();
-        // Four times the limit while the response is being made.
+        // Four times the limit while the response is being prepared.
         let waited = tokio::time::timeout(4 * TIMES.keep_alive, io.read(&mut buf)).await;
         assert!(
             waited.is_err(),
@@ -380,7 +380,7 @@ mod tests {
             let (mut io, mut server) = io_after(sent, &Guard::for_test());
             let started = Instant::now();
             let drip = tokio::spawn(async move {
-                // Longer than any of the times in all, each pause shorter than a body's.
+                // Longer in total than any of the timeouts, each pause shorter than a body's.
                 for _ in 0..30 {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     if server.write_all(b"T").await.is_err() {
@@ -399,7 +399,7 @@ mod tests {
             };
             drip.abort();
             assert!(error.to_string().contains(setting), "{error}");
-            // A timer is at most a millisecond late on a clock that moves by timers.
+            // With paused time, a timer is at most a millisecond late.
             let late = started.elapsed().checked_sub(after);
             assert!(
                 late.is_some_and(|late| late <= Duration::from_millis(2)),

@@ -1,13 +1,14 @@
-//! HTTP/2 in turns: who sends many small DATA frames at once does not lose its connection for it.
+//! HTTP/2 in turns: a peer that sends many small DATA frames at once does not lose its connection because of it.
 //!
-//! The library ends a connection, with all its streams, when too many DATA frames below 256 bytes wait to be read: half of the
-//! connection's window, of which each takes what it lacks to 256 bytes (h2 0.4.16 and later, `too_many_data_frames`). It reads all that
-//! a socket has before a stream has its turn, so a burst of small messages is enough, however fast their reader is.
+//! The library ends a connection, with all its streams, when too many DATA frames below 256 bytes wait to be read:
+//! their budget is half of the connection's window, of which each takes what it lacks to 256 bytes (h2 0.4.16 and
+//! later, `too_many_data_frames`). It reads all that a socket has before a stream gets its turn, so a burst of small
+//! messages is enough, however fast their reader is.
 //!
-//! Guarantee: after [`SMALL_FRAMES`] of them the connection waits until whoever else is ready has had a turn, those who read the
-//! frames among them; bytes pass unchanged.
+//! Guarantee: after [`SMALL_FRAMES`] of them the connection waits until everything else that is ready has had a turn,
+//! including the readers of these frames; bytes pass unchanged.
 //!
-//! Wrong on purpose: who reads slowly still loses it; to hold back a connection would hold back all its streams.
+//! Wrong on purpose: with a slow reader the connection is still lost; holding it back would hold back all its streams.
 
 use std::{
     io,
@@ -18,9 +19,9 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Frames of one turn: a quarter of what the smallest window of ours allows.
+/// Frames per turn: a quarter of what our smallest window allows.
 const SMALL_FRAMES: u32 = 64;
-/// What is small (h2, `DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
+/// What counts as small (h2, `DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
 const SMALL_BYTES: usize = 256;
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`.
 const PREFACE_BYTES: usize = 24;
@@ -28,19 +29,19 @@ const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
 
-/// Where the boundaries of frames are (RFC 9113, 4.1).
+/// Tracks the boundaries of frames (RFC 9113, 4.1).
 #[derive(Debug, Default)]
 struct Frames {
     head: [u8; HEAD_BYTES],
-    /// Bytes of `head` that are there.
+    /// Bytes of `head` read so far.
     known: usize,
-    /// Bytes that are no head.
+    /// Bytes left until the next frame header.
     skip: usize,
     small: u32,
 }
 
 impl Frames {
-    /// Goes through bytes; answers how many may pass in this turn.
+    /// Scans bytes; returns how many may pass in this turn.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -74,14 +75,14 @@ impl Frames {
     }
 }
 
-/// A connection of HTTP/2 that is read in turns.
+/// An HTTP/2 connection that is read in turns.
 #[derive(Debug)]
 pub(crate) struct Paced<T> {
     inner: T,
     frames: Frames,
-    /// Read, and not passed on yet.
+    /// Read, but not passed on yet.
     held: Bytes,
-    /// The next read is for the next turn.
+    /// The next read has to wait for the next turn.
     has_had_its_turn: bool,
 }
 
@@ -171,7 +172,7 @@ mod tests {
         frame
     }
 
-    /// Gives bytes to frames in pieces; answers how many passed in each turn.
+    /// Feeds bytes to frames in pieces; returns how many passed in each turn.
     fn turns(frames: &mut Frames, bytes: &[u8], piece: usize) -> Vec<usize> {
         let (mut turns, mut turn, mut at) = (Vec::new(), 0, 0);
         while at < bytes.len() {

@@ -1,16 +1,18 @@
-//! Characters of a request's target that clients send as they are though RFC 3986 wants them escaped (`"`, `<`, `>` and the grave
-//! accent): the HTTP library refuses them, other proxies pass them on. They go on percent-encoded, as browsers send them.
+//! Characters of a request's target that clients send unescaped although RFC 3986 requires escaping (`"`, `<`, `>` and
+//! the grave accent): the HTTP library refuses them, other proxies forward them. They are percent-encoded, as browsers
+//! send them.
 //!
-//! Guarantees: only bytes of a target are changed: those between the first and the second space of a request line; how a
-//! connection's bytes are cut into reads changes nothing. A request without such characters costs a search over its first line.
+//! Guarantees: only bytes of a target are changed: those between the first and the second space of a request line; how
+//! a connection's bytes are split into reads makes no difference. A request without such characters costs a search over
+//! its first line.
 //!
-//! Wrong on purpose: over HTTP/2 they stay refused, because the library unpacks and judges those heads itself.
+//! Wrong on purpose: over HTTP/2 they are still refused, because the library decodes and checks those heads itself.
 //!
 //! Source: RFC 9112 section 3, the URL Standard (percent-encode sets).
 
 use memchr::{memchr, memchr3};
 
-/// Where such characters stand in the bytes that were looked at last, in order.
+/// Positions of such characters in the bytes inspected last, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Unescaped(Vec<usize>);
 
@@ -24,7 +26,7 @@ impl Unescaped {
         self.0.is_empty()
     }
 
-    /// Looks at a part of a request line that stands at `offset`; `earlier` is what came of the same line before.
+    /// Inspects a part of a request line at `offset`; `earlier` is what came before it in the same line.
     pub(crate) fn look(&mut self, earlier: &[u8], part: &[u8], offset: usize) {
         if memchr3(b'"', b'<', b'>', part).or_else(|| memchr(b'`', part)).is_none() {
             return;
@@ -39,7 +41,7 @@ impl Unescaped {
         }
     }
 
-    /// The bytes that were looked at, with what was found percent-encoded.
+    /// The inspected bytes, with the characters found percent-encoded.
     pub(crate) fn escape(&self, bytes: &[u8]) -> Vec<u8> {
         const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
         let mut escaped = Vec::with_capacity(bytes.len() + 2 * self.0.len());
@@ -59,7 +61,7 @@ impl Unescaped {
 mod tests {
     use crate::wire::framing::Framing;
 
-    /// What reaches the library of bytes that come in pieces of `step`.
+    /// What reaches the library when bytes come in pieces of `step`.
     fn passed(input: &str, step: usize) -> String {
         let mut framing = Framing::new(8192);
         let mut all = Vec::new();

@@ -1,9 +1,10 @@
-//! A connection of the data path: of a caller or to an endpoint, with TLS or without.
+//! A connection of the data path: from a caller or to an endpoint, with or without TLS.
 //!
-//! Guarantees: without TLS it is the socket and nothing else: no allocation, and what is written from several buffers is one system
-//! call; whether a byte has come can be asked without taking it ([`Transport::readable`]), with TLS as without.
+//! Guarantees: without TLS it is just the socket: no allocation, and a write from several buffers is one system call;
+//! whether a byte has arrived can be checked without consuming it ([`Transport::readable`]), with or without TLS.
 //!
-//! Wrong on purpose: asking that with TLS takes up to [`READ_AHEAD`] bytes out of the session and keeps them until they are read.
+//! Wrong on purpose: with TLS, that check takes up to [`READ_AHEAD`] bytes out of the session and keeps them until they
+//! are read.
 
 use std::{
     future::poll_fn,
@@ -23,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::tls::Certificate;
 
-/// Decrypted bytes that are taken to find out whether there are any.
+/// Decrypted bytes taken to find out whether there are any.
 const READ_AHEAD: usize = 1024;
 
 /// An open connection.
@@ -39,21 +40,21 @@ pub(crate) enum Transport {
 #[derive(Debug)]
 pub(crate) struct Secured {
     end: End,
-    /// Taken out of the session, and not read yet.
+    /// Taken out of the session, but not read yet.
     ahead: Bytes,
-    /// Of the other end, where it was asked for one and it was verified.
+    /// The other end's, if it was requested and verified.
     certificate: Option<Arc<Certificate>>,
 }
 
 #[derive(Debug)]
 enum End {
-    /// Of a caller. Boxed, as it is in the other one.
+    /// From a caller. Boxed, as is the stream of the other variant.
     Caller(Box<TlsStream<TcpStream>>),
     /// To an endpoint.
     Endpoint(Stream),
 }
 
-/// Calls the same function of whichever stream it is.
+/// Calls the same function on whichever stream it is.
 macro_rules! with {
     ($transport:expr, $stream:ident => $call:expr) => {
         match $transport {
@@ -67,7 +68,7 @@ macro_rules! with {
 }
 
 impl Transport {
-    /// A caller's, after the handshake.
+    /// A caller's connection, after the handshake.
     pub(crate) fn of_caller(stream: TlsStream<TcpStream>, certificate: Option<Arc<Certificate>>) -> Transport {
         Transport::Tls(Box::new(Secured {
             end: End::Caller(Box::new(stream)),
@@ -76,7 +77,7 @@ impl Transport {
         }))
     }
 
-    /// One to an endpoint, after the handshake.
+    /// A connection to an endpoint, after the handshake.
     pub(crate) fn to_endpoint(stream: Stream) -> Transport {
         Transport::Tls(Box::new(Secured {
             end: End::Endpoint(stream),
@@ -93,7 +94,7 @@ impl Transport {
         }
     }
 
-    /// Waits until there is something to read and leaves it there; false at the end.
+    /// Waits until there is something to read, without consuming it; false at the end.
     pub(crate) async fn readable(&mut self) -> io::Result<bool> {
         match self {
             Transport::Plain(stream) => stream.peek(&mut [0]).await.map(|read| read > 0),
