@@ -34,7 +34,7 @@ pub use registry::register_thread;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks even if a panic happened under the lock: all state behind our locks is counters and lists that stay usable.
+/// Ignores poisoning: everything behind our locks is counters and lists that stay usable after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

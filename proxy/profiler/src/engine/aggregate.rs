@@ -1,7 +1,7 @@
 //! From rings to windows: interning of stacks and sums per (label, stack).
 //!
 //! Guarantee: every record that leaves a ring is in exactly one window, with its full weight; memory is bounded by the
-//! limits on stacks and labels, what goes over folds into one visible row. Only one thread at a time may use it
+//! limits on stacks and labels, and what exceeds them folds into one visible row. Only one thread at a time may use it
 //! (it reads the rings), which the mutex around it ensures.
 
 use std::collections::{HashMap, HashSet};
@@ -42,7 +42,7 @@ struct OpenWindow {
     began: Instant,
     process_cpu_ns: u64,
     limits: Limits,
-    /// Stacks as they were sampled; emptied when modules come or go, as addresses then mean something else.
+    /// Stacks as sampled; cleared when modules are loaded or unloaded, as addresses then mean something else.
     by_addresses: HashMap<Box<[u64]>, u32>,
     by_frames: HashMap<Vec<Frame>, u32>,
     labels: HashSet<u32>,
@@ -88,13 +88,13 @@ impl Aggregator {
         self.totals
     }
 
-    /// Counts CPU time that sampling cost outside the handler.
+    /// Counts CPU time spent on sampling outside the handler.
     pub(super) fn add_overhead(&mut self, nanoseconds: u64) {
         self.open.stats.overhead_ns += nanoseconds;
         self.totals.overhead_ns += nanoseconds;
     }
 
-    /// Forgets what an earlier profiler left in the rings.
+    /// Discards what an earlier profiler left in the rings.
     pub(super) fn discard(&mut self) {
         self.drain();
         self.modules.take_window();
@@ -114,7 +114,7 @@ impl Aggregator {
     }
 
     fn drain_slot(&mut self, slot: &'static ThreadSlot) {
-        // Before the ring: if the thread ended, all that it wrote is there now.
+        // Before the ring: if the thread has ended, everything it wrote is there by now.
         let report = slot.report();
         if let Some(ring) = slot.ring.get() {
             let (open, modules, totals) = (&mut self.open, &mut self.modules, &mut self.totals);
@@ -146,7 +146,7 @@ impl Aggregator {
         }
     }
 
-    /// Closes the window and opens the next. `period_ns` is the one in force.
+    /// Closes the window and opens the next. `period_ns` is the current one.
     pub(super) fn take_window(&mut self, period_ns: u64) -> Window {
         self.drain();
         let next = OpenWindow::new(self.open.limits);
@@ -198,12 +198,12 @@ impl OpenWindow {
         label
     }
 
-    /// The number of a stack, or that of the empty one when there are too many.
+    /// The index of a stack, or of the empty one when there are too many.
     fn stack(&mut self, addresses: &[u64], modules: &mut ModuleTable) -> u32 {
         if let Some(stack) = self.by_addresses.get(addresses) {
             return *stack;
         }
-        // Room is kept for the empty stack.
+        // Room is reserved for the empty stack.
         if self.by_addresses.len() >= self.limits.stacks || self.by_frames.len() >= self.limits.stacks {
             self.stats.stacks_overflowed += 1;
             return self.intern(Vec::new());
@@ -211,7 +211,7 @@ impl OpenWindow {
         let frames = addresses
             .iter()
             .enumerate()
-            // A return address lies behind the call, perhaps in the next function.
+            // A return address is after the call, perhaps in the next function.
             .map(|(depth, address)| {
                 modules.frame(if depth == 0 {
                     *address
@@ -270,7 +270,7 @@ impl OpenWindow {
     }
 }
 
-/// The window of a process in which nothing is sampled.
+/// The window of a process that is not sampled.
 pub(super) fn empty_window(period_ns: u64) -> Window {
     Window {
         started: SystemTime::now(),
@@ -327,7 +327,7 @@ mod tests {
             prop_assert!(distinct.len() <= labels + 2, "the limit, none and overflow");
         }
 
-        /// The order in which threads are drained does not change what a window says.
+        /// The order in which threads are drained does not affect a window.
         #[test]
         fn the_order_of_records_does_not_matter(
             records in prop::collection::vec(

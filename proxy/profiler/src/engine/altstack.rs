@@ -1,5 +1,5 @@
 //! An alternate signal stack for threads that have none, so that a sample near the end of a small stack does not
-//! overflow it. Threads of Rust's standard library bring their own, which is left alone.
+//! overflow it. Threads of Rust's standard library have their own, which is left alone.
 
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 const SIZE: usize = 64 * 1024;
 
-/// `getauxval` key of the smallest signal frame (linux/auxvec.h); processors with wide registers need more than the
-/// constants of the C library say.
+/// `getauxval` key of the smallest signal frame (linux/auxvec.h); processors with wide registers need more than the C
+/// library's constants.
 const AT_MINSIGSTKSZ: libc::c_ulong = 51;
 
 /// Memory for the alternate stack of one slot; it is kept and reused with the slot.
@@ -19,7 +19,7 @@ unsafe impl Sync for AlternateStack {}
 
 impl AlternateStack {
     fn new() -> Self {
-        // SAFETY: has no effect but to answer.
+        // SAFETY: only reads a value.
         let smallest_frame = unsafe { libc::getauxval(AT_MINSIGSTKSZ) } as usize;
         Self((0..SIZE.max(2 * smallest_frame)).map(|_| UnsafeCell::new(0)).collect())
     }
@@ -48,12 +48,12 @@ pub(super) fn ensure(kept: &'static OnceLock<AlternateStack>) {
         ss_flags: 0,
         ss_size: memory.0.len(),
     };
-    // SAFETY: the memory is never freed, used by nothing else, and given to one thread at a time: that which owns the
-    // slot. The kernel writes to it only while a handler runs.
+    // SAFETY: the memory is never freed, has no other use, and is given to one thread at a time: the owner of the slot.
+    // The kernel writes to it only while a handler runs.
     unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
 }
 
-/// Takes the alternate stack away again if it is ours; another thread may use the slot next.
+/// Removes the alternate stack again if it is ours; another thread may use the slot next.
 pub(super) fn remove(kept: &OnceLock<AlternateStack>) {
     let Some(memory) = kept.get() else { return };
     if !ptr::eq(current().ss_sp.cast_const(), memory.0.as_ptr().cast()) {

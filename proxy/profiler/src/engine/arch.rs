@@ -1,4 +1,4 @@
-//! What differs between processors: register names, the cycle counter, and how a call looks in machine code.
+//! What differs between processors: register names, the cycle counter, and what a call looks like in machine code.
 //!
 //! Guarantee: code bytes are read only inside the given text range. Wrong on purpose: `is_return_address` accepts byte
 //! patterns that merely look like a call, and prologues other than the compiler's common ones are not recognised.
@@ -28,7 +28,7 @@ impl Range {
     }
 }
 
-/// Where the return address of a function lies that has not set up its frame yet or has already taken it down.
+/// Where the return address is in a function that has not set up its frame yet or has already torn it down.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unframed {
     /// On the stack, this many bytes above the stack pointer.
@@ -45,10 +45,10 @@ mod imp {
 
     /// # Safety
     ///
-    /// `context` must be the one that the kernel gave to a running signal handler.
+    /// `context` must be the one that the kernel passed to a running signal handler.
     #[inline]
     pub(in super::super) unsafe fn interrupted(context: *const libc::ucontext_t) -> Registers {
-        // SAFETY: the caller says that the kernel filled it.
+        // SAFETY: according to the caller, the kernel filled it.
         let registers = unsafe { &(*context).uc_mcontext.gregs };
         Registers {
             ip: registers[libc::REG_RIP as usize] as usize,
@@ -64,7 +64,7 @@ mod imp {
         unsafe { core::arch::x86_64::_rdtsc() }
     }
 
-    /// A code address without anything the processor adds to it.
+    /// A code address without anything that the processor adds to it.
     #[inline]
     pub(in super::super) fn plain_address(address: usize) -> usize {
         address
@@ -84,10 +84,10 @@ mod imp {
 
     /// # Safety
     ///
-    /// `address` must lie in a readable mapping of code.
+    /// `address` must be in a readable mapping of code.
     #[inline]
     unsafe fn byte(address: usize) -> u8 {
-        // SAFETY: the caller says it is readable; any bit pattern is a byte.
+        // SAFETY: according to the caller it is readable; any bit pattern is a byte.
         unsafe { (address as *const u8).read_volatile() }
     }
 
@@ -101,7 +101,7 @@ mod imp {
         if !text.contains(address) || address - text.low < 7 {
             return false;
         }
-        // SAFETY: the seven bytes before an address at least seven above the start of `text` lie in it.
+        // SAFETY: the seven bytes before an address at least seven above the start of `text` are in it.
         unsafe {
             if byte(address - 5) == 0xE8 {
                 return true;
@@ -114,7 +114,8 @@ mod imp {
         }
     }
 
-    /// Length of an indirect call by its operand's first byte (Intel SDM volume 2, table 2-2); `None` if it is no call.
+    /// Length of an indirect call, from its operand's first byte (Intel SDM volume 2, table 2-2); `None` if it is not a
+    /// call.
     #[inline]
     fn call_length(operand: u8, scale: impl Fn() -> u8) -> Option<usize> {
         if (operand >> 3) & 7 != 2 {
@@ -142,7 +143,7 @@ mod imp {
         if text.high - ip < 3 || ip == text.low {
             return None;
         }
-        // SAFETY: the bytes from one before `ip` to two after it lie in `text`, as just checked.
+        // SAFETY: the bytes from one before `ip` to two after it are in `text`, as just checked.
         let (previous, bytes) = unsafe { (byte(ip - 1), [byte(ip), byte(ip + 1), byte(ip + 2)]) };
         match bytes {
             [0x55, 0x48, 0x89] | [0xC3, ..] => Some(Unframed::OnStack(0)),
@@ -157,7 +158,7 @@ mod imp {
         }
     }
 
-    /// Whether the function interrupted at `ip` was called just before `address` and is still before its frame: the
+    /// Whether the function interrupted at `ip` was called just before `address` and has not set up its frame yet: the
     /// compiler may move a fast path there, as in Rust's allocator shims.
     ///
     /// # Safety
@@ -168,7 +169,7 @@ mod imp {
         const LONGEST_FAST_PATH: usize = 96;
         const MOST_JUMPS: usize = 3;
         const PROLOGUE: [u8; 4] = [0x55, 0x48, 0x89, 0xE5];
-        // SAFETY: a return address lies at least seven bytes above the start of `text`.
+        // SAFETY: a return address is at least seven bytes above the start of `text`.
         if unsafe { byte(address - 5) } != 0xE8 {
             return false;
         }
@@ -190,14 +191,14 @@ mod imp {
                 }
             };
             if let Some(end) = jump {
-                // SAFETY: the jump lies within those 16 bytes.
+                // SAFETY: the jump is within those 16 bytes.
                 start = unsafe { target(end) };
                 continue;
             }
             if ip < start || ip - start >= LONGEST_FAST_PATH || text.high - ip < 4 {
                 return false;
             }
-            // SAFETY: the four bytes at each place up to `ip` lie in `text`.
+            // SAFETY: the four bytes at each place up to `ip` are in `text`.
             return !(start..ip).any(|place| unsafe { starts_with(place, PROLOGUE) });
         }
         false
@@ -205,21 +206,21 @@ mod imp {
 
     /// # Safety
     ///
-    /// The four bytes at `place` must lie in a readable mapping of code.
+    /// The four bytes at `place` must be in a readable mapping of code.
     #[inline]
     unsafe fn starts_with(place: usize, bytes: [u8; 4]) -> bool {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         (0..4).all(|index| unsafe { byte(place + index) } == bytes[index])
     }
 
-    /// Where a relative call or jump that ends at `end` leads to.
+    /// The target of a relative call or jump that ends at `end`.
     ///
     /// # Safety
     ///
-    /// The four bytes before `end` must lie in a readable mapping of code.
+    /// The four bytes before `end` must be in a readable mapping of code.
     #[inline]
     unsafe fn target(end: usize) -> usize {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         let offset = i32::from_le_bytes(unsafe { [byte(end - 4), byte(end - 3), byte(end - 2), byte(end - 1)] });
         end.wrapping_add_signed(offset as isize)
     }
@@ -231,10 +232,10 @@ mod imp {
 
     /// # Safety
     ///
-    /// `context` must be the one that the kernel gave to a running signal handler.
+    /// `context` must be the one that the kernel passed to a running signal handler.
     #[inline]
     pub(in super::super) unsafe fn interrupted(context: *const libc::ucontext_t) -> Registers {
-        // SAFETY: the caller says that the kernel filled it.
+        // SAFETY: according to the caller, the kernel filled it.
         let machine = unsafe { &(*context).uc_mcontext };
         Registers {
             ip: machine.pc as usize,
@@ -252,7 +253,7 @@ mod imp {
         count
     }
 
-    /// A code address without its pointer-authentication bits, which lie above the 48 bits of user addresses.
+    /// A code address without its pointer-authentication bits, which are above the 48 bits of user addresses.
     #[inline]
     pub(in super::super) fn plain_address(address: usize) -> usize {
         address & 0x0000_FFFF_FFFF_FFFF
@@ -272,10 +273,10 @@ mod imp {
 
     /// # Safety
     ///
-    /// `address` must be aligned to 4 and lie in a readable mapping of code.
+    /// `address` must be aligned to 4 and in a readable mapping of code.
     #[inline]
     unsafe fn instruction(address: usize) -> u32 {
-        // SAFETY: the caller says it is readable and aligned; any bit pattern is a number.
+        // SAFETY: according to the caller it is readable and aligned; any bit pattern is a number.
         unsafe { (address as *const u32).read_volatile() }
     }
 
@@ -289,7 +290,7 @@ mod imp {
         if !address.is_multiple_of(4) || !text.contains(address) || address - text.low < 4 {
             return false;
         }
-        // SAFETY: the four bytes before an address at least four above the start of `text` lie in it.
+        // SAFETY: the four bytes before an address at least four above the start of `text` are in it.
         let call = unsafe { instruction(address - 4) };
         call & 0xFC00_0000 == 0x9400_0000 || call & 0xFEFF_F000 == 0xD63F_0000
     }
@@ -305,7 +306,7 @@ mod imp {
         if !ip.is_multiple_of(4) || text.high - ip < 4 {
             return None;
         }
-        // SAFETY: the four bytes at `ip` lie in `text`, as just checked.
+        // SAFETY: the four bytes at `ip` are in `text`, as just checked.
         let next = unsafe { instruction(ip) };
         let is_prologue = next & 0xFFC0_7FFF == 0xA980_7BFD;
         let is_return = next == 0xD65F_03C0;
@@ -316,7 +317,7 @@ mod imp {
     ///
     /// # Safety
     ///
-    /// None is needed; the other processor's has.
+    /// Nothing is required here; the signature is that of the other processor.
     #[inline]
     pub(in super::super) unsafe fn is_before_frame(_ip: usize, _address: usize, _text: Range) -> bool {
         false

@@ -1,15 +1,15 @@
 //! The sampler's limit on itself: it halves its rate when sampling takes more than its share of the process's CPU time.
 //!
-//! Guarantee: the rate stays between the configured one and 1 Hz, and a steady load settles on one rate (doubling needs
+//! Guarantee: the rate stays between the configured one and 1 Hz, and a steady load settles on one rate (doubling takes
 //! three calm seconds below half the budget). Wrong on purpose: a nearly idle process counts as using 5 % of a core,
-//! since the drainer's few wake-ups would else look like all of its work, which no rate can change.
+//! since otherwise the drainer's few wake-ups would look like all of its work, which no rate can change.
 
 use std::time::Duration;
 
 const IDLE_SHARE_OF_A_CORE: f64 = 0.05;
 const CALM_BEFORE_DOUBLING: u32 = 3;
 
-/// A step of the rate.
+/// A change of the rate.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Halved,
@@ -18,7 +18,7 @@ pub(super) enum Step {
 
 pub(super) struct Budget {
     limit: f64,
-    /// How many times the rate is halved now.
+    /// How many times the rate is currently halved.
     halvings: u32,
     /// Smoothed share of CPU time.
     share: Option<f64>,
@@ -35,12 +35,12 @@ impl Budget {
         }
     }
 
-    /// The period in force, in nanoseconds, when `hz` is asked for.
+    /// The current period in nanoseconds, when `hz` is requested.
     pub(super) fn period_ns(&self, hz: u32) -> u64 {
         (1_000_000_000 / u64::from(hz)) << self.halvings
     }
 
-    /// Takes note of a stretch of about a second; `hz` is what is asked for.
+    /// Records about one second; `hz` is the requested rate.
     pub(super) fn observe(&mut self, sampling_ns: u64, process_ns: u64, elapsed: Duration, hz: u32) -> Option<Step> {
         let idle_ns = elapsed.as_nanos() as f64 * IDLE_SHARE_OF_A_CORE;
         let now = sampling_ns as f64 / (process_ns as f64).max(idle_ns).max(1.0);
@@ -66,7 +66,7 @@ impl Budget {
         Some(Step::Doubled)
     }
 
-    /// Forgets what was measured under another rate.
+    /// Discards what was measured at another rate.
     pub(super) fn reset(&mut self) {
         *self = Self::new(self.limit);
     }
@@ -79,7 +79,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const BUSY: u64 = 1_000_000_000;
 
-    /// Runs a process whose samples cost `ns_per_sample`; gives the rate after each second.
+    /// Runs a process whose samples cost `ns_per_sample`; returns the rate after each second.
     fn rates(budget: &mut Budget, ns_per_sample: u64, seconds: usize) -> Vec<u64> {
         (0..seconds)
             .map(|_| {

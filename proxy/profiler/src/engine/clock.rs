@@ -1,13 +1,13 @@
 //! CPU clocks, and the relation of the cycle counter to nanoseconds.
 //!
-//! Guarantee: a clock of a thread or process that is gone answers `None`, never another thread's time (a thread id that
-//! was given out again in this process answers for its new owner).
+//! Guarantee: the clock of a thread or process that is gone returns `None`, never another thread's time (a thread id
+//! that was reused in this process returns the time of its new owner).
 
 use std::time::Instant;
 
 use super::arch;
 
-/// The kernel's name of the CPU clock of a thread of this process: the complement of the thread id, shifted by three,
+/// The kernel's id for the CPU clock of a thread of this process: the complement of the thread id, shifted by three,
 /// with the bits for "per thread" and "scheduler time" (linux/posix-timers.h).
 pub(super) fn thread_clock(tid: libc::pid_t) -> libc::clockid_t {
     (!tid << 3) | 0b110
@@ -33,11 +33,11 @@ pub(super) fn process_cpu_ns() -> u64 {
 }
 
 pub(super) fn own_tid() -> libc::pid_t {
-    // SAFETY: has no arguments and cannot fail.
+    // SAFETY: takes no arguments and cannot fail.
     unsafe { libc::gettid() }
 }
 
-/// Translates the cycle counter by comparing it with the monotonic clock since its making.
+/// Converts cycles by comparing the counter with the monotonic clock since its creation.
 #[derive(Copy, Clone)]
 pub(super) struct CycleRate {
     since: Instant,
@@ -52,7 +52,7 @@ impl CycleRate {
         }
     }
 
-    /// Nanoseconds that `cycles` took; better the longer this exists.
+    /// Nanoseconds taken by `cycles`; more accurate the longer this exists.
     pub(super) fn nanoseconds(&self, cycles: u64) -> u64 {
         let elapsed_ns = self.since.elapsed().as_nanos() as f64;
         let elapsed_cycles = arch::cycles().saturating_sub(self.cycles).max(1) as f64;

@@ -1,8 +1,8 @@
-//! The background thread: drains rings, holds the CPU budget, retries refused timers, watches the ownership of the
-//! signal.
+//! The background thread: drains rings, enforces the CPU budget, retries refused timers, and monitors the ownership of
+//! the signal.
 //!
-//! Guarantee: it is not sampled, takes no signals of the host, and ends when asked. It wakes every half second, or more
-//! often if rings are small for the rate.
+//! Guarantee: it is not sampled, receives no signals of the host, and ends when asked. It wakes every half second, or
+//! more often if rings are small for the rate.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -19,7 +19,7 @@ use crate::config::Config;
 const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
-/// The kernel delivers at most one signal of a CPU timer per tick, and no common kernel has more ticks per second.
+/// The kernel delivers at most one CPU-timer signal per tick, and no common kernel has more ticks per second.
 const MOST_SIGNALS_PER_SECOND: u32 = 1_000;
 const STACK_SIZE: usize = 256 * 1024;
 
@@ -33,7 +33,7 @@ pub(super) struct Shared {
     wake: Condvar,
 }
 
-/// The rate in force and why.
+/// The current rate, and why.
 pub(super) struct Rate {
     pub(super) hz: u32,
     pub(super) enabled: bool,
@@ -73,7 +73,7 @@ impl Shared {
         }
     }
 
-    /// Brings the timers of all threads in line with the rate.
+    /// Makes the timers of all threads match the rate.
     pub(super) fn apply(&self, rate: &Rate) {
         let sampling = rate.sampling().then(|| Sampling {
             period_ns: rate.period_ns(),
@@ -105,7 +105,7 @@ impl Shared {
     fn control(&self, overhead_ns: u64, process_ns: u64, elapsed: Duration) {
         let mut rate = lock(&self.rate);
         if matches!(handler::owner(), Ok(Owner::Nobody | Owner::Other)) {
-            // Our timers would run into another's handler, or kill the process.
+            // Our timers would trigger the other handler, or kill the process.
             rate.handler_replaced = true;
         }
         let hz = rate.hz;
@@ -120,7 +120,7 @@ impl Shared {
 
 /// Starts the drainer.
 pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    // Blocked before the start, so that no signal of the host ever finds the thread.
+    // Blocked before the start, so that no signal of the host ever reaches the thread.
     let before = block_signals();
     let drainer = thread::Builder::new()
         .name("profiler-drain".into())
@@ -163,7 +163,7 @@ fn run(shared: &Shared) {
     }
 }
 
-/// CPU time of one signal that does nothing, on this thread.
+/// CPU time of one signal whose handler does nothing, on this thread.
 fn measure_delivery_ns() -> u64 {
     const SIGNALS: u64 = 32;
     let tid = clock::own_tid();
@@ -171,7 +171,7 @@ fn measure_delivery_ns() -> u64 {
     for _ in 0..3 {
         let before = clock::own_thread_cpu_ns();
         for _ in 0..SIGNALS {
-            // A failure only makes the measurement smaller.
+            // A failure only makes the result smaller.
             let _ = probe::send(tid, handler::calibration_cookie());
         }
         best = best.min(clock::own_thread_cpu_ns().saturating_sub(before) / SIGNALS);
@@ -179,7 +179,7 @@ fn measure_delivery_ns() -> u64 {
     best
 }
 
-/// Blocks all signals but `SIGPROF` on this thread; gives the mask that was in force.
+/// Blocks all signals except `SIGPROF` on this thread; returns the previous mask.
 fn block_signals() -> libc::sigset_t {
     // SAFETY: all-zero is a valid value of this plain structure.
     let mut all: libc::sigset_t = unsafe { mem::zeroed() };

@@ -23,7 +23,7 @@ unsafe extern "C" fn in_new_child() {
     handler::set_sampling(false);
 }
 
-/// Makes later forks known. Registered before the first slot exists, so no child can have slots without knowing.
+/// Makes later forks detectable. Registered before the first slot exists, so no child can have slots without knowing.
 pub(super) fn watch() {
     WATCH.call_once(|| {
         // SAFETY: the function lives as long as the program and only stores to atomics.

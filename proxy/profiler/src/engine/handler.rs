@@ -1,9 +1,9 @@
 //! The signal handler, and the ownership of `SIGPROF`.
 //!
-//! Guarantee: installed at most once and never removed (a signal that comes after a removal would kill the process);
-//! refuses to replace another handler; what it does is bounded, allocates nothing, takes no lock, makes no system
-//! call, cannot panic and keeps `errno`. A signal counts as ours only if it carries the address of the very slot
-//! that the interrupted thread has; everything else is counted and ignored.
+//! Guarantee: installed at most once and never removed (a signal after a removal would kill the process); never
+//! replaces another handler; its work is bounded, allocates nothing, takes no lock, makes no system call, cannot panic
+//! and preserves `errno`. A signal counts as ours only if it carries the address of the interrupted thread's own slot;
+//! all others are counted and ignored.
 
 use std::io;
 use std::mem::size_of;
@@ -24,7 +24,7 @@ static VDSO_LOW: AtomicUsize = AtomicUsize::new(0);
 static VDSO_HIGH: AtomicUsize = AtomicUsize::new(0);
 static FOREIGN: AtomicU64 = AtomicU64::new(0);
 
-/// Its address marks signals that measure the cost of delivery.
+/// Its address marks signals sent to measure the cost of delivery.
 static CALIBRATION: u8 = 0;
 
 /// The kernel's `siginfo_t` for signals from timers and queues on 64-bit machines (linux/asm-generic/siginfo.h).
@@ -52,7 +52,7 @@ pub(super) fn configure(max_frames: usize, program: Program) {
     VDSO_HIGH.store(program.vdso.high, Ordering::Relaxed);
 }
 
-/// Both ranges never change after the first start: the addresses are the program's.
+/// Both ranges never change after the first start: they are the program's own.
 fn program() -> Program {
     Program {
         text: Range {
@@ -66,7 +66,7 @@ fn program() -> Program {
     }
 }
 
-/// Lets the handler sample, or only ignore.
+/// Makes the handler sample, or only ignore.
 pub(super) fn set_sampling(on: bool) {
     SAMPLING.store(on, Ordering::SeqCst);
 }
@@ -108,7 +108,7 @@ pub(super) fn owner() -> io::Result<Owner> {
     })
 }
 
-/// Installs the handler. The caller has seen that nobody owns the signal.
+/// Installs the handler. The caller has checked that nobody owns the signal.
 pub(super) fn install() -> io::Result<()> {
     // SAFETY: all-zero is a valid value of this plain structure.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -151,7 +151,7 @@ extern "C" fn on_sigprof(_signal: libc::c_int, info: *mut libc::siginfo_t, conte
 
 /// # Safety
 ///
-/// `context` must be the one that the kernel gave to the running handler of this thread.
+/// `context` must be the one that the kernel passed to the running handler of this thread.
 #[inline]
 unsafe fn on_signal(info: &SignalInfo, context: *const libc::ucontext_t) {
     let from_timer = info.code == libc::SI_TIMER;
@@ -179,7 +179,7 @@ unsafe fn on_signal(info: &SignalInfo, context: *const libc::ucontext_t) {
             return;
         }
         let began = arch::cycles();
-        // A sample that was asked for stands for no CPU time.
+        // A requested sample stands for no CPU time.
         let (weight, cpu_ns) = if from_timer {
             slot.count_ticks(info.value, 1 + info.overrun_or_uid.max(0) as u64)
         } else {
@@ -189,8 +189,9 @@ unsafe fn on_signal(info: &SignalInfo, context: *const libc::ucontext_t) {
         let program = program();
         let mut flags = 0;
         let mut record = ring.begin();
-        // SAFETY: the kernel's context; the bounds are those of this thread, which the handler interrupts; words between
-        // its stack pointer and the top of its stack are in use and so mapped; the code ranges are loaded for ever.
+        // SAFETY: the kernel's context; the bounds are those of this thread, which the handler interrupts; words
+        // between its stack pointer and the top of its stack are in use and therefore mapped; the code ranges are never
+        // unloaded.
         let on_stack = unsafe {
             let registers = arch::interrupted(context);
             walk::walk(registers, slot.stack(), program, |address| {

@@ -1,8 +1,8 @@
-//! The loaded executables and libraries, as the dynamic loader lists them, and their build ids.
+//! The loaded executables and libraries, as listed by the dynamic loader, and their build ids.
 //!
-//! Guarantee: memory of a module is read only while the loader's own lock keeps it loaded; a library that is loaded or
-//! unloaded is noticed at the next refresh. Wrong on purpose: an address sampled in a library that was unloaded before
-//! the next drain (at most half a second) is unknown, or, if another took its place, goes to that one.
+//! Guarantee: memory of a module is read only while the loader's own lock keeps it loaded; loading and unloading of a
+//! library is noticed at the next refresh. Wrong on purpose: an address sampled in a library that was unloaded before
+//! the next drain (at most half a second) is unknown, or, if another library took its place, attributed to that one.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,7 +14,7 @@ use crate::window::{Frame, Module};
 
 /// The type of a GNU build id note (elf.h).
 const NT_GNU_BUILD_ID: u32 = 3;
-/// A build id longer than this is not one.
+/// Anything longer is not a build id.
 const LONGEST_BUILD_ID: usize = 64;
 
 /// A loaded range of code.
@@ -31,18 +31,18 @@ struct Loaded {
     in_window: Option<u32>,
 }
 
-/// The modules of the process, and those that the open window refers to.
+/// The modules of the process, and those to which the open window refers.
 #[derive(Default)]
 pub(super) struct ModuleTable {
     segments: Vec<Segment>,
     loaded: Vec<Loaded>,
-    /// The loader's counts of libraries loaded and unloaded, ever.
+    /// The loader's lifetime counts of libraries loaded and unloaded.
     generation: Option<(u64, u64)>,
     window: Vec<Module>,
 }
 
 impl ModuleTable {
-    /// Looks for loaded and unloaded libraries; answers whether anything changed.
+    /// Checks for loaded and unloaded libraries; returns whether anything changed.
     pub(super) fn refresh(&mut self) -> bool {
         let now = generation();
         if self.generation == Some(now) {
@@ -75,7 +75,7 @@ impl ModuleTable {
         true
     }
 
-    /// The frame at `address`, which lies inside an instruction.
+    /// The frame at `address`, which is inside an instruction.
     pub(super) fn frame(&mut self, address: u64) -> Frame {
         let unknown = Frame {
             module: Frame::NO_MODULE,
@@ -101,7 +101,7 @@ impl ModuleTable {
         }
     }
 
-    /// The modules that frames referred to since the last call.
+    /// The modules that frames have referred to since the last call.
     pub(super) fn take_window(&mut self) -> Vec<Module> {
         for loaded in &mut self.loaded {
             loaded.in_window = None;
@@ -117,7 +117,7 @@ const AT_SYSINFO_EHDR: libc::c_ulong = 33;
 pub(super) fn program_around(address: usize) -> Program {
     // On x86-64 the kernel builds the vDSO with frame pointers; elsewhere its functions mostly have no frame.
     let vdso = if cfg!(target_arch = "x86_64") {
-        // SAFETY: has no effect but to answer.
+        // SAFETY: only reads a value.
         unsafe { libc::getauxval(AT_SYSINFO_EHDR) }
     } else {
         0
@@ -156,14 +156,14 @@ struct Image {
 
 fn images() -> Vec<Image> {
     let mut images: Vec<Image> = Vec::new();
-    // SAFETY: the callback gets the address of the vector back, and runs only during this call.
+    // SAFETY: the callback receives the address of the vector, and runs only during this call.
     unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut images).cast()) };
     images
 }
 
 fn generation() -> (u64, u64) {
     let mut generation = (0_u64, 0_u64);
-    // SAFETY: the callback gets the address of the pair back, and runs only during this call.
+    // SAFETY: the callback receives the address of the pair, and runs only during this call.
     unsafe { libc::dl_iterate_phdr(Some(read_generation), (&raw mut generation).cast()) };
     generation
 }
@@ -173,7 +173,7 @@ unsafe extern "C" fn read_generation(
     _size: libc::size_t,
     generation: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: the loader gives a valid entry; the pointer is the one that `generation()` passed.
+    // SAFETY: the loader passes a valid entry; the pointer is the one that `generation()` passed.
     unsafe { *generation.cast::<(u64, u64)>() = ((*info).dlpi_adds, (*info).dlpi_subs) };
     // The counts are the same in every entry.
     1
@@ -184,14 +184,14 @@ unsafe extern "C" fn collect(
     _size: libc::size_t,
     images: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: the loader gives a valid entry.
+    // SAFETY: the loader passes a valid entry.
     let info = unsafe { &*info };
     // SAFETY: the pointer is the one that `images()` passed, and nothing else uses the vector meanwhile.
     let images = unsafe { &mut *images.cast::<Vec<Image>>() };
     if info.dlpi_phdr.is_null() {
         return 0;
     }
-    // SAFETY: the loader says that there are so many program headers, and keeps them loaded during the callback.
+    // SAFETY: the loader states the number of program headers, and keeps them loaded during the callback.
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
     let loads = || headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
     let lowest = loads().map(|load| load.p_vaddr).min().unwrap_or(0);
@@ -217,7 +217,8 @@ unsafe extern "C" fn collect(
         })
         .find_map(|note| {
             let start = (info.dlpi_addr + note.p_vaddr) as *const u8;
-            // SAFETY: the note lies in a readable loaded segment, as just checked, which stays during the callback.
+            // SAFETY: the note is in a readable loaded segment, as just checked, which stays loaded during the
+            // callback.
             let bytes = unsafe { std::slice::from_raw_parts(start, note.p_memsz as usize) };
             build_id(bytes, note.p_align as usize)
         })
@@ -237,7 +238,7 @@ fn path_of(info: &libc::dl_phdr_info) -> PathBuf {
     let name = if info.dlpi_name.is_null() {
         &[][..]
     } else {
-        // SAFETY: the loader gives a string that ends with a zero byte and lives during the callback.
+        // SAFETY: the loader passes a string that ends with a zero byte and lives during the callback.
         unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes()
     };
     if !name.is_empty() {
@@ -318,7 +319,7 @@ mod tests {
         let module = &modules[frame.module as usize];
         assert_eq!(module.path, std::env::current_exe().unwrap());
         assert!(module.build_id.len() >= 16, "{module:?}");
-        // The bytes of the function lie at that offset of the file.
+        // The function's bytes are at that offset of the file.
         let file = std::fs::read(&module.path).unwrap();
         // SAFETY: the function is longer than 16 bytes, and code is readable.
         let code = unsafe { std::slice::from_raw_parts(address as *const u8, 16) };

@@ -1,7 +1,8 @@
-//! Asking a thread for a sample at will: for measuring what a sample costs, and for tests that need many.
+//! Requests a sample from a thread: to measure the cost of a sample, and for tests that need many.
 //!
-//! Guarantee: a requested sample has weight 0, so it never changes how CPU time is shared out. Wrong on purpose: a
-//! request made while a `SIGPROF` of the thread is pending is lost, as the kernel keeps one signal of a kind.
+//! Guarantee: a requested sample has weight 0, so it never changes how CPU time is attributed. Wrong on purpose: a
+//! request made while a `SIGPROF` of the thread is pending is lost, as the kernel keeps only one pending signal of a
+//! kind.
 
 use std::io;
 
@@ -10,7 +11,7 @@ use super::handler::SignalInfo;
 use super::slot::ThreadSlot;
 use crate::words::WORDS;
 
-/// A way to ask one registered thread for a sample, from any thread.
+/// Requests samples from one registered thread, from any thread.
 #[derive(Copy, Clone, Debug)]
 pub struct SampleProbe {
     tid: libc::pid_t,
@@ -32,7 +33,7 @@ impl SampleProbe {
     ///
     /// # Errors
     ///
-    /// The system's, `ESRCH` if the thread ended.
+    /// The system's error, `ESRCH` if the thread has ended.
     pub fn request(&self) -> io::Result<()> {
         send(self.tid, self.cookie)
     }
@@ -40,7 +41,7 @@ impl SampleProbe {
 
 /// Queues a `SIGPROF` that carries `cookie` to a thread of this process.
 pub(super) fn send(tid: libc::pid_t, cookie: usize) -> io::Result<()> {
-    // SAFETY: has no arguments and cannot fail.
+    // SAFETY: takes no arguments and cannot fail.
     let pid = unsafe { libc::getpid() };
     let info = SignalInfo {
         signal: libc::SIGPROF,

@@ -1,4 +1,4 @@
-//! Start, stop and the handle.
+//! Starting, stopping, and the handle.
 //!
 //! Guarantee: at most one profiler runs in a process; a refused start changes nothing; after a stop no timer is armed.
 
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Profiler {
     }
 }
 
-/// Starts sampling: all threads that are registered, and those that register later.
+/// Starts sampling: all threads that are registered now or later.
 ///
 /// # Errors
 ///
@@ -86,7 +86,7 @@ fn start_once(config: &Config) -> Result<Profiler, StartError> {
     })
 }
 
-/// Whether the kernel has CPU timers at all. That it has none left just now is counted later, not refused.
+/// Whether the kernel supports CPU timers at all. Running out of timers is counted later, and does not prevent a start.
 fn check_timers() -> Result<(), StartError> {
     match Timer::new(clock::own_tid(), std::ptr::null_mut()) {
         Err(error) if error.raw_os_error() != Some(libc::EAGAIN) => Err(StartError::Timers(error)),
@@ -108,8 +108,8 @@ impl Profiler {
         window
     }
 
-    /// Disarms all timers and ends the drainer; what was not taken is lost. The signal handler stays and ignores
-    /// everything. Another start is allowed afterwards.
+    /// Disarms all timers and ends the drainer; samples not taken are lost. The signal handler stays and ignores
+    /// everything. The sampler can be started again afterwards.
     pub fn stop(self) {
         drop(self);
     }
@@ -124,7 +124,7 @@ impl Profiler {
         self.shared.apply(&rate);
     }
 
-    /// Changes the rate, for example to look closer for half a minute. The CPU budget starts anew.
+    /// Changes the rate, for example for a closer look of half a minute. The CPU budget starts over.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Profiler {
         Ok(())
     }
 
-    /// The state now and the sums since the start, up to the last drain. All zero in a forked child.
+    /// The current state and the sums since the start, up to the last drain. All zero in a forked child.
     pub fn stats(&self) -> Stats {
         if fork::in_child() {
             return Stats::default();
@@ -178,13 +178,13 @@ impl Drop for Profiler {
     fn drop(&mut self) {
         let drainer = self.drainer.take();
         if fork::in_child() {
-            // The drainer does not exist here: joining it would never end.
+            // The drainer does not exist in the child: joining it would never end.
             std::mem::forget(drainer);
             return;
         }
         self.shared.ask_to_stop();
         if let Some(drainer) = drainer {
-            // A drainer that panicked has nothing to say that could help now.
+            // If the drainer panicked, nothing can be done about it now.
             let _ = drainer.join();
         }
         registry::set_sampling(None);

@@ -1,8 +1,8 @@
 //! Which threads take part: registration, the end of a thread, and reuse of slots.
 //!
-//! Guarantee: registration happens once per thread and costs nothing afterwards; a thread that ends gives its timer back
-//! before it is gone. Wrong on purpose: threads register even while no profiler runs (a slot without ring or timer, some
-//! 300 bytes), so that a later start can arm them from outside.
+//! Guarantee: registration happens once per thread and costs nothing afterwards; a thread that ends returns its timer
+//! first. Wrong on purpose: threads register even while no profiler runs (a slot without ring or timer, some 300
+//! bytes), so that a later start can arm them from outside.
 
 use std::ptr;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use super::{altstack, clock, fork, lock};
 use crate::words::{Registration, ThreadWords, WORDS};
 
 struct Registry {
-    /// Slots of threads that live, or ended and were not drained yet.
+    /// Slots of threads that are alive, or ended but not drained yet.
     slots: Vec<&'static ThreadSlot>,
     free: Vec<&'static ThreadSlot>,
     sampling: Option<Sampling>,
@@ -46,15 +46,15 @@ impl Drop for ExitGuard {
 
 /// Makes the calling thread known to the profiler, which samples it whenever it runs, until the thread ends.
 ///
-/// Idempotent and cheap when repeated. A thread's first labelled poll or [`scope`](crate::scope) calls it, so only
-/// threads that do no labelled work need to.
+/// Idempotent, and cheap when repeated. A thread's first labelled poll or [`scope`](crate::scope) calls it, so only
+/// threads without labelled work need to.
 pub fn register_thread() {
     WORDS.with(|words| {
         if words.registration.get() == Registration::Done {
             return;
         }
         words.registration.set(Registration::Done);
-        // Destructors of other thread-locals may run labelled code after ours ran: too late to register.
+        // Destructors of other thread-locals may run labelled code after ours has run: too late to register.
         if fork::in_child() || EXIT_GUARD.try_with(|_| ()).is_err() {
             return;
         }
@@ -64,7 +64,7 @@ pub fn register_thread() {
 }
 
 fn register(words: &ThreadWords) {
-    // Without bounds only leaves can be kept.
+    // Without bounds, only the leaf of each stack can be kept.
     let stack = current_stack().unwrap_or(Range::EMPTY);
     let mut registry = lock(&REGISTRY);
     let slot = registry
@@ -97,7 +97,7 @@ fn arm(slot: &'static ThreadSlot, sampling: Sampling) {
     }
 }
 
-/// The stack of the calling thread, as the C library knows it.
+/// The stack of the calling thread, according to the C library.
 pub(super) fn current_stack() -> Option<Range> {
     // SAFETY: all-zero is a valid value of this plain structure.
     let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
@@ -118,7 +118,8 @@ pub(super) fn current_stack() -> Option<Range> {
     })
 }
 
-/// Samples all threads so from now on, or none. Repeating a setting retries threads whose timer was refused.
+/// Sets how all threads are sampled from now on; `None` stops. Repeating a setting retries threads whose timer was
+/// refused.
 pub(super) fn set_sampling(sampling: Option<Sampling>) {
     let mut registry = lock(&REGISTRY);
     registry.sampling = sampling;
@@ -130,12 +131,12 @@ pub(super) fn set_sampling(sampling: Option<Sampling>) {
     }
 }
 
-/// Slots of all threads that live, or ended since they were last asked.
+/// Slots of all threads that are alive, or ended but not drained yet.
 pub(super) fn slots() -> Vec<&'static ThreadSlot> {
     lock(&REGISTRY).slots.clone()
 }
 
-/// Gives the slot of an ended and drained thread to the next that registers.
+/// Makes the slot of an ended and drained thread available to the next that registers.
 pub(super) fn release(slot: &'static ThreadSlot) {
     let mut registry = lock(&REGISTRY);
     if let Some(index) = registry.slots.iter().position(|known| ptr::eq(*known, slot)) {
@@ -144,7 +145,7 @@ pub(super) fn release(slot: &'static ThreadSlot) {
     }
 }
 
-/// Timers that the kernel refused, and registered threads that have none now although sampling is on.
+/// Timers that the kernel refused, and registered threads without one although sampling is on.
 pub(super) fn refusals() -> (u64, u32) {
     let registry = lock(&REGISTRY);
     let without = match registry.sampling {

@@ -1,8 +1,8 @@
 //! The ring of one thread: its signal handler writes, the drainer reads.
 //!
-//! Guarantee: one writer and one reader, no locks, no waiting; a record is seen whole or not at all; a record that does
-//! not fit is dropped and counted, and never overwrites another. All code here is safe Rust on atomics and cannot
-//! panic on the writer's side.
+//! Guarantee: one writer and one reader, no locks, no waiting; a record is seen completely or not at all; a record that
+//! does not fit is dropped and counted, and never overwrites another. All code here is safe Rust on atomics, and the
+//! writer's side cannot panic.
 //!
 //! A record is: a header word (frames, flags, label), the weight, the CPU nanoseconds, the frames.
 
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const HEADER_WORDS: u64 = 3;
 
-/// The stack was deeper than was kept.
+/// The stack was deeper than the frames kept.
 pub(super) const TRUNCATED: u16 = 1;
-/// The thread was not on its own stack.
+/// The thread was not running on its own stack.
 pub(super) const OFF_STACK: u16 = 2;
 
 pub(super) struct Ring {
@@ -61,20 +61,20 @@ impl Ring {
             .map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
-    /// Begins a record. For the writer only.
+    /// Begins a record. Only for the writer.
     pub(super) fn begin(&self) -> RecordWriter<'_> {
         let start = self.head.load(Ordering::Relaxed);
         RecordWriter {
             ring: self,
             start,
             next: start + HEADER_WORDS,
-            // Acquire: what the reader released may be overwritten.
+            // Acquire: what the reader has released may be overwritten.
             limit: self.tail.load(Ordering::Acquire) + self.words.len() as u64,
             overflowed: false,
         }
     }
 
-    /// Gives every complete record to `each`. For the reader only. `scratch` is reused between calls.
+    /// Passes every complete record to `each`. Only for the reader. `scratch` is reused between calls.
     pub(super) fn drain(&self, scratch: &mut Vec<u64>, mut each: impl FnMut(Record<'_>)) {
         let head = self.head.load(Ordering::Acquire);
         let mut position = self.tail.load(Ordering::Relaxed);
@@ -91,12 +91,12 @@ impl Ring {
                 frames: scratch,
             });
             position += HEADER_WORDS + frames;
-            // Release per record: room for the writer as soon as possible.
+            // Release after each record, to make room for the writer as soon as possible.
             self.tail.store(position, Ordering::Release);
         }
     }
 
-    /// Records dropped since the ring was made, and their weight.
+    /// Records dropped over the ring's lifetime, and their weight.
     pub(super) fn dropped(&self) -> (u64, u64) {
         (
             self.dropped.load(Ordering::Relaxed),
@@ -105,7 +105,7 @@ impl Ring {
     }
 }
 
-/// A record being written. If it is not committed it never was.
+/// A record being written. Unless committed, it leaves no trace.
 pub(super) struct RecordWriter<'a> {
     ring: &'a Ring,
     start: u64,
@@ -115,7 +115,7 @@ pub(super) struct RecordWriter<'a> {
 }
 
 impl RecordWriter<'_> {
-    /// Adds a frame; `false` if the ring is full, and then the record will be dropped.
+    /// Adds a frame; `false` if the ring is full, in which case the record will be dropped.
     #[inline]
     pub(super) fn push(&mut self, address: u64) -> bool {
         if self.next >= self.limit {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each record comes out once, in order and unchanged, or is counted as dropped with its weight.
+        /// Each record comes out once, in order and unchanged, or is counted as dropped, with its weight.
         #[test]
         fn records_come_out_whole_or_are_counted(batches in prop::collection::vec(prop::collection::vec(record(), 0..12), 1..12)) {
             let ring = Ring::new(64);

@@ -1,4 +1,4 @@
-//! Whether frame pointers are there: a recursion of known depth, walked like a sample.
+//! Whether frame pointers work: a recursion of known depth, walked like a sample.
 //!
 //! Guarantee: `true` means that this crate's own code keeps frame pointers. Wrong on purpose: it cannot see how other
 //! crates and C libraries were built; within one `cargo build` the setting is the same for all Rust code.
@@ -13,7 +13,7 @@ const DEPTH: usize = 8;
 pub(super) fn frame_pointers_work() -> bool {
     let mut frames = [0_usize; 4 * DEPTH];
     let found = descend(DEPTH, &mut frames).min(frames.len());
-    // Each level returns to the same place, so a walk that works shows a run of equal addresses.
+    // Each level returns to the same place, so a walk that works yields a run of equal addresses.
     let mut longest = 0;
     let mut run = 0;
     for pair in frames[..found].windows(2) {

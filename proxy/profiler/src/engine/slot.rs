@@ -1,10 +1,9 @@
-//! What the profiler keeps of one thread. Slots are never freed, only reused, so a signal that comes late finds valid
-//! memory.
+//! What the profiler keeps for one thread. Slots are never freed, only reused, so a late signal finds valid memory.
 //!
-//! Guarantee: CPU time is counted exactly while a timer is armed, and the last samples of a thread that ended are
-//! drained before its slot serves another. The kernel notices expiries only at ticks that meet the thread running, which
-//! can take long on a busy machine; what it has not noticed when a timer is changed goes into the thread's next
-//! sample, and when a timer is taken away it is reported as unattributed. So due expiries are never lost.
+//! Guarantee: CPU time is counted exactly while a timer is armed, and the last samples of an ended thread are drained
+//! before its slot serves another. The kernel notices expiries only at ticks during which the thread runs, which can
+//! take long on a busy machine; what it has not noticed when a timer is changed goes into the thread's next sample, and
+//! when a timer is removed, it is reported as unattributed. So no due expiry is ever lost.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,37 +16,37 @@ use super::timer::Timer;
 use super::{clock, lock};
 use crate::words::ThreadWords;
 
-/// The bits of a slot's address that are zero and hold the phase in its cookie.
+/// The low bits of a slot's address are zero; in its cookie, they hold the phase.
 const PHASE_MASK: usize = align_of::<ThreadSlot>() - 1;
 
-/// How threads are sampled now.
+/// How threads are currently sampled.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sampling {
     pub(super) period_ns: u64,
     pub(super) ring_words: usize,
 }
 
-/// One thread's state.
+/// The state of one thread.
 ///
-/// The address of a slot, with a number of the timer's phase in the low bits, is the cookie of its signals.
+/// The address of a slot, with the number of the timer's phase in the low bits, is the cookie of its signals.
 #[repr(align(64))]
 pub(super) struct ThreadSlot {
-    /// Made when the slot is first armed; its size stays for the life of the process.
+    /// Created when the slot is first armed; its size is fixed for the life of the process.
     pub(super) ring: OnceLock<Ring>,
     pub(super) alternate_stack: OnceLock<AlternateStack>,
     stack_low: AtomicUsize,
     stack_high: AtomicUsize,
     period_ns: AtomicU64,
-    /// Signals that the handler worked on, ever.
+    /// Signals that the handler has worked on, over the slot's lifetime.
     pub(super) signals: AtomicU64,
-    /// Cycles spent in the handler, ever.
+    /// Cycles spent in the handler, over the slot's lifetime.
     pub(super) cycles: AtomicU64,
-    /// Goes up when a timer is taken away. A signal of an earlier phase can come late, when the thread was preempted
-    /// before its handler; what it stands for was written off by then.
+    /// Incremented when a timer is removed. A signal of an earlier phase can arrive late, if the thread was preempted
+    /// before its handler; its expiries have been written off by then.
     phase: AtomicUsize,
-    /// Timer expiries that the handler has seen in their phase, ever.
+    /// Timer expiries seen by the handler in their phase, over the slot's lifetime.
     ticks: AtomicU64,
-    /// Expiries that the thread's next sample has to stand for besides its own, and their nanoseconds.
+    /// Expiries that the thread's next sample has to stand for in addition to its own, and their nanoseconds.
     carried_ticks: AtomicU64,
     carried_ns: AtomicU64,
     control: Mutex<Control>,
@@ -58,13 +57,13 @@ struct Control {
     tid: libc::pid_t,
     life: Life,
     timer: Option<Timer>,
-    /// Reading of the thread's CPU clock up to which `cpu_ns` counts.
+    /// The reading of the thread's CPU clock up to which `cpu_ns` is counted.
     cpu_mark_ns: u64,
-    /// CPU time under an armed timer that was not taken yet.
+    /// CPU time under an armed timer that has not been taken yet.
     cpu_ns: u64,
     /// Expiries that were due, since the slot was attached.
     due: u64,
-    /// Of those, the ones that were carried or reported as unattributed.
+    /// Of those, how many were carried over or reported as unattributed.
     written_off: u64,
     /// `ticks` when the slot was attached.
     ticks_before: u64,
@@ -76,11 +75,11 @@ struct Control {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Live,
-    /// The thread ended; its ring may hold samples yet.
+    /// The thread has ended; its ring may still hold samples.
     Ended,
 }
 
-/// Sums of a slot, ever, or the difference of two such readings.
+/// Lifetime sums of a slot, or the difference between two such readings.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) signals: u64,
@@ -89,7 +88,7 @@ pub(super) struct Counters {
     pub(super) dropped_weight: u64,
 }
 
-/// What a slot says about the time since it was asked last.
+/// What happened in a slot since the last report.
 pub(super) struct Report {
     pub(super) cpu_ns: u64,
     pub(super) unattributed_ns: u64,
@@ -98,7 +97,7 @@ pub(super) struct Report {
 }
 
 impl ThreadSlot {
-    /// The slot of the thread that `words` belongs to. Async-signal-safe.
+    /// The slot of the thread to which `words` belongs. Async-signal-safe.
     #[inline]
     pub(super) fn of(words: &ThreadWords) -> Option<&'static ThreadSlot> {
         let slot = words.slot.load(Ordering::Relaxed).cast::<ThreadSlot>();
@@ -134,7 +133,7 @@ impl ThreadSlot {
         }
     }
 
-    /// The stack of the thread, read by its own handler.
+    /// The stack of the thread, for its own handler.
     pub(super) fn stack(&self) -> Range {
         Range {
             low: self.stack_low.load(Ordering::Relaxed),
@@ -142,7 +141,7 @@ impl ThreadSlot {
         }
     }
 
-    /// Gives the slot to the calling thread.
+    /// Assigns the slot to the calling thread.
     pub(super) fn attach(&self, tid: libc::pid_t, stack: Range) {
         self.stack_low.store(stack.low, Ordering::Relaxed);
         self.stack_high.store(stack.high, Ordering::Relaxed);
@@ -153,18 +152,18 @@ impl ThreadSlot {
         control.ticks_before = self.ticks.load(Ordering::Relaxed);
     }
 
-    /// The low bits that signals of the timer in force carry.
+    /// The low bits that signals of the current timer carry.
     fn phase_bits(&self) -> usize {
         self.phase.load(Ordering::Relaxed) & PHASE_MASK
     }
 
-    /// Whether a signal with this value belongs to this slot, whatever its phase. For the handler.
+    /// Whether a signal with this value belongs to this slot, in any phase. For the handler.
     #[inline]
     pub(super) fn owns(&self, cookie: usize) -> bool {
         cookie & !PHASE_MASK == std::ptr::from_ref(self) as usize
     }
 
-    /// Takes note of so many expiries of the timer with this cookie. Gives the weight and the CPU nanoseconds that the
+    /// Counts `ticks` expiries of the timer with this cookie. Returns the weight and the CPU nanoseconds that the
     /// sample stands for. For the handler.
     #[inline]
     pub(super) fn count_ticks(&self, cookie: usize, ticks: u64) -> (u64, u64) {
@@ -192,7 +191,7 @@ impl ThreadSlot {
         )
     }
 
-    /// Lets the thread be sampled so, from any thread. Does nothing if it is already, or if it ended.
+    /// Starts sampling the thread, from any thread. Does nothing if it is already sampled this way, or has ended.
     pub(super) fn arm(&'static self, sampling: Sampling) -> io::Result<()> {
         let mut control = lock(&self.control);
         if control.life == Life::Ended {
@@ -225,7 +224,7 @@ impl ThreadSlot {
         self.take_timer_away(&mut lock(&self.control));
     }
 
-    /// Says that the thread ends. Called by that thread, after its handler can no longer find the slot.
+    /// Marks the thread as ended. Called by that thread, after its handler can no longer find the slot.
     pub(super) fn detach(&self) {
         let mut control = lock(&self.control);
         self.take_timer_away(&mut control);
@@ -238,7 +237,7 @@ impl ThreadSlot {
         control.unattributed_ns += owed_ns + carried_ns;
     }
 
-    /// Deletes the timer and counts CPU time up to now. Gives the expiries that were due and no handler saw, and their
+    /// Deletes the timer and counts CPU time up to now. Returns the due expiries that no handler saw, and their
     /// nanoseconds, once.
     fn close_phase(&self, control: &mut Control) -> (u64, u64) {
         let Some(timer) = control.timer.take() else {
@@ -256,20 +255,20 @@ impl ThreadSlot {
         (owed, owed * schedule.period_ns)
     }
 
-    /// Whether the thread lives but could not be given a timer.
+    /// Whether the thread is alive but could not be given a timer.
     pub(super) fn lacks_timer(&self) -> bool {
         let control = lock(&self.control);
         control.life == Life::Live && control.timer.is_none()
     }
 
-    /// What happened since the last report. If it says that the thread ended, what its ring holds after that is all
-    /// that it will ever hold.
+    /// What happened since the last report. If it says that the thread has ended, nothing will be added to its ring any
+    /// more.
     pub(super) fn report(&self) -> Report {
         let mut control = lock(&self.control);
         if control.timer.is_some() {
             control.settle();
         }
-        // After the lock: a thread that ended before it counts no more.
+        // After the lock: a thread that ended before it adds nothing more.
         let (dropped, dropped_weight) = self.ring.get().map_or((0, 0), Ring::dropped);
         let now = Counters {
             signals: self.signals.load(Ordering::Relaxed),
@@ -293,7 +292,7 @@ impl ThreadSlot {
 }
 
 impl Control {
-    /// Counts CPU time up to now; the thread must have been sampled since the last time. `false` if it is gone.
+    /// Counts CPU time up to now; the thread must have been sampled since the last call. `false` if it is gone.
     fn settle(&mut self) -> bool {
         let Some(now) = clock::thread_cpu_ns(self.tid) else {
             // The thread ended without running its destructors.

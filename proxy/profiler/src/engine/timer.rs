@@ -1,8 +1,8 @@
 //! One kernel timer on one thread's CPU clock, which signals that thread.
 //!
-//! Guarantee: the timer is deleted when dropped; it is known exactly when it expires, so expiries that the kernel had no
-//! occasion to notice can be told. Expectations are exact at any moment of arming, because the first expiry is uniformly
-//! random within one period: a stretch of T nanoseconds is worth T / period expiries on average.
+//! Guarantee: the timer is deleted when dropped; its expiry times are known exactly, so expiries that the kernel has
+//! not noticed can be counted. Expectations are exact whenever the timer is armed, because the first expiry is
+//! uniformly random within one period: a stretch of T nanoseconds is worth T / period expiries on average.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -16,7 +16,7 @@ pub(super) struct Timer {
     schedule: Schedule,
 }
 
-/// When a timer expires, by its thread's CPU clock. A period of 0 is never.
+/// When a timer expires, by its thread's CPU clock. A period of 0 means never.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Schedule {
     pub(super) first_ns: u64,
@@ -24,7 +24,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// How often it was due when the clock reads `now_ns`.
+    /// How often it was due by the time the clock reads `now_ns`.
     pub(super) fn due(self, now_ns: u64) -> u64 {
         match now_ns.checked_sub(self.first_ns) {
             Some(since) if self.period_ns > 0 => 1 + since / self.period_ns,
@@ -37,7 +37,7 @@ impl Schedule {
 unsafe impl Send for Timer {}
 
 impl Timer {
-    /// Makes a disarmed timer on the CPU clock of the thread `tid` of this process; its signals carry `cookie`.
+    /// Creates a disarmed timer on the CPU clock of the thread `tid` of this process; its signals carry `cookie`.
     pub(super) fn new(tid: libc::pid_t, cookie: *mut libc::c_void) -> io::Result<Self> {
         // SAFETY: all-zero is a valid value of this plain structure.
         let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
@@ -57,7 +57,7 @@ impl Timer {
         })
     }
 
-    /// Lets the timer expire every `period_ns` nanoseconds of its thread's CPU time, whose clock reads `now_ns`.
+    /// Makes the timer expire every `period_ns` nanoseconds of its thread's CPU time, whose clock reads `now_ns`.
     pub(super) fn arm(&mut self, now_ns: u64, period_ns: u64) -> io::Result<()> {
         let first_ns = now_ns + 1 + RandomState::new().hash_one(self.id as usize) % period_ns;
         let setting = libc::itimerspec {
@@ -73,7 +73,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Deletes the timer; says when it was to expire.
+    /// Deletes the timer; returns its schedule.
     pub(super) fn delete(self) -> Schedule {
         self.schedule
     }
@@ -81,7 +81,7 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: the timer exists: only this deletes it.
+        // SAFETY: the timer exists: only this call deletes it.
         unsafe { libc::timer_delete(self.id) };
     }
 }

@@ -1,31 +1,32 @@
-//! The walk of an interrupted thread's stack by frame pointers.
+//! Walks an interrupted thread's stack by frame pointers.
 //!
-//! Guarantee: it reads only whole words between the interrupted stack pointer and the top of the thread's own stack, and
-//! code bytes of this program's own text; with any register values at all it ends and reads nothing else. It
+//! Guarantee: it reads only whole words between the interrupted stack pointer and the top of the thread's own stack,
+//! and code bytes of this program's own text; whatever the register values, it ends and reads nothing else. It
 //! allocates nothing, calls nothing and cannot panic.
 //!
-//! A leaf in code without frame pointers (libc) would lose its caller: the frame pointer still holds that of the
-//! caller, whose own return address comes first. So for code outside our text the first words of the stack are
-//! searched for a return address into our text. The kernel's vDSO keeps frame pointers and is walked like ours.
+//! A leaf in code without frame pointers (libc) would lose its caller: the frame pointer still holds the caller's
+//! frame, whose return address leads to the caller's caller. So for code outside our text, the first words of the
+//! stack are searched for a return address into our text. The kernel's vDSO keeps frame pointers and is walked like our
+//! own code.
 //!
-//! Wrong on purpose: a stale return address among those words can be taken for the caller; callers more than
-//! [`SEARCHED_WORDS`] away are not found; a leaf of our text that keeps no frame (assembly, a long fast path
-//! that the compiler moved before the frame is set up) loses its caller.
+//! Wrong on purpose: a stale return address among those words can be mistaken for the caller; callers more than
+//! [`SEARCHED_WORDS`] away are not found; a leaf of our text without a frame (assembly, a long fast path that the
+//! compiler moved before the frame is set up) loses its caller.
 
 use super::arch::{self, Range, Registers, Unframed};
 
-/// How far above the stack pointer the caller of code without frame pointers is looked for.
+/// How far above the stack pointer the caller of code without frame pointers is searched for.
 const SEARCHED_WORDS: usize = 32;
 
-/// How many frames outside our text are left one by one before the rest is walked as it is.
+/// How many frames outside our text are left one by one before the rest is walked as is.
 const FOREIGN_FRAMES: usize = 8;
 
 const WORD: usize = size_of::<usize>();
 
-/// Addresses below are no code: the kernel keeps the first page unmapped.
+/// There is no code below this address: the kernel keeps the first page unmapped.
 const LOWEST_CODE: usize = 4_096;
 
-/// Code that is known to keep frame pointers, and is readable.
+/// Code that is known to keep frame pointers and is readable.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Program {
     /// This program's own.
@@ -34,13 +35,13 @@ pub(super) struct Program {
     pub(super) vdso: Range,
 }
 
-/// Gives the addresses of a stack, leaf first, to `emit` until it answers `false`. All but the first are return
-/// addresses. Returns whether the interrupted thread was on the stack `bounds`; if not, only the leaf was given.
+/// Passes the addresses of a stack, leaf first, to `emit` until it returns `false`. All but the first are return
+/// addresses. Returns whether the interrupted thread was on the stack `bounds`; if not, only the leaf was passed.
 ///
 /// # Safety
 ///
 /// `bounds` must be the mapped stack of the interrupted thread, which must not run meanwhile, and every word from its
-/// stack pointer to `bounds.high` must be readable if the stack pointer lies inside. The ranges of `program` must be
+/// stack pointer to `bounds.high` must be readable if the stack pointer is inside. The ranges of `program` must be
 /// readable mappings of code, or empty.
 #[inline]
 pub(super) unsafe fn walk(
@@ -61,7 +62,7 @@ pub(super) unsafe fn walk(
     if !bounds.contains(sp) {
         return false;
     }
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     if let Some((address, above)) = unsafe { unframed_caller(registers, bounds, program) } {
         if !emit(address) {
             return true;
@@ -75,7 +76,7 @@ pub(super) unsafe fn walk(
         let step = if program.vdso.contains(ip) {
             Step::OwnFrame
         } else {
-            // SAFETY: as the caller says; `sp` only rises, to places inside `bounds`.
+            // SAFETY: guaranteed by the caller; `sp` only rises, and stays inside `bounds`.
             unsafe { leave_foreign(fp, sp, lr, bounds, program.text) }
         };
         match step {
@@ -102,12 +103,12 @@ pub(super) unsafe fn walk(
         }
         lr = 0;
     }
-    // SAFETY: as the caller says; `sp` only rose, to places inside `bounds`.
+    // SAFETY: guaranteed by the caller; `sp` only rose, and stayed inside `bounds`.
     unsafe { walk_frames(fp, sp, bounds, emit) };
     true
 }
 
-/// Follows the chain of frames from `fp`: each holds the next frame pointer and above it a return address.
+/// Follows the chain of frames from `fp`: each holds the next frame pointer and, above it, a return address.
 ///
 /// # Safety
 ///
@@ -120,7 +121,7 @@ pub(super) unsafe fn walk_frames(mut fp: usize, mut floor: usize, bounds: Range,
         if address < LOWEST_CODE || !emit(address) {
             return;
         }
-        // Frames of callers lie strictly above, so the chain ends.
+        // Callers' frames are strictly above, so the chain ends.
         floor = fp + 2 * WORD;
         fp = next;
     }
@@ -136,15 +137,15 @@ fn is_frame(fp: usize, floor: usize, bounds: Range) -> bool {
 /// The word at `address` must be readable.
 #[inline]
 unsafe fn read(address: usize) -> usize {
-    // SAFETY: the caller says it is readable; volatile because the memory belongs to interrupted code.
+    // SAFETY: according to the caller it is readable; volatile because the memory belongs to interrupted code.
     unsafe { (address as *const usize).read_volatile() }
 }
 
-/// The return address of a leaf that was interrupted where it has no frame of its own, and the place above it.
+/// The return address of a leaf that was interrupted while it had no frame of its own, and the address above it.
 ///
 /// # Safety
 ///
-/// As [`walk`], with the stack pointer inside `bounds`.
+/// As for [`walk`], with the stack pointer inside `bounds`.
 #[inline]
 unsafe fn unframed_caller(registers: Registers, bounds: Range, program: Program) -> Option<(usize, usize)> {
     let Registers { ip, sp, lr, .. } = registers;
@@ -174,22 +175,22 @@ unsafe fn unframed_caller(registers: Registers, bounds: Range, program: Program)
             return is_before_frame.then_some((address, above));
         }
     };
-    // Bytes that only look like a prologue must not add a caller that is none.
+    // Bytes that only look like a prologue must not add a bogus caller.
     let in_vdso = program.vdso.contains(ip);
     // SAFETY: `is_return_address` reads only `program.text`.
     let is_call = unsafe { arch::is_return_address(address, program.text) };
     (is_call || (in_vdso && address >= LOWEST_CODE)).then_some((address, above))
 }
 
-/// How to go on from code outside our text.
+/// How to continue from code outside our text.
 enum Step {
-    /// To this return address into our text, found below `above`; the chain goes on from `fp`, or is lost.
+    /// To this return address into our text, found below `above`; the chain continues at `fp`, or is lost.
     Caller {
         address: usize,
         above: usize,
         fp: Option<usize>,
     },
-    /// The code keeps frames itself.
+    /// The code keeps frames of its own.
     OwnFrame,
     /// No caller was found.
     Lost,
@@ -197,7 +198,7 @@ enum Step {
 
 /// # Safety
 ///
-/// As [`walk`], with `sp` inside `bounds`.
+/// As for [`walk`], with `sp` inside `bounds`.
 #[inline]
 unsafe fn leave_foreign(fp: usize, sp: usize, lr: usize, bounds: Range, text: Range) -> Step {
     let fp_is_frame = is_frame(fp, sp, bounds);
@@ -229,7 +230,7 @@ unsafe fn leave_foreign(fp: usize, sp: usize, lr: usize, bounds: Range, text: Ra
             (address, arch::is_return_address(address, text))
         };
         if found {
-            // SAFETY: as the caller says; `start` to `place` lies between the stack pointer and the top.
+            // SAFETY: guaranteed by the caller; `start` to `place` is between the stack pointer and the top.
             let fp = unsafe { frame_above(fp, start, place, bounds, text) };
             return Step::Caller {
                 address,
@@ -241,13 +242,13 @@ unsafe fn leave_foreign(fp: usize, sp: usize, lr: usize, bounds: Range, text: Ra
     Step::Lost
 }
 
-/// The frame of the function that was called from `place`: the frame-pointer register if the callee left it alone, else
-/// the copy that the callee pushed below the return address. Only frames whose return address lies in our text count,
-/// since the register may hold anything.
+/// The frame of the function that was called from `place`: the frame-pointer register if the callee left it alone,
+/// otherwise the copy that the callee pushed below the return address. Only frames whose return address is in our text
+/// count, since the register may hold anything.
 ///
 /// # Safety
 ///
-/// As [`walk`]; `start` and `place` must lie between the stack pointer and `bounds.high`.
+/// As for [`walk`]; `start` and `place` must be between the stack pointer and `bounds.high`.
 #[inline]
 unsafe fn frame_above(fp: usize, start: usize, place: usize, bounds: Range, text: Range) -> Option<usize> {
     let is_ours = |candidate: usize| {
@@ -314,7 +315,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any memory and any registers: the walk ends and stays inside (a stray read would crash or trip a sanitizer).
+        /// Whatever the memory and registers, the walk ends and stays inside (a stray read would crash or trip a
+        /// sanitizer).
         #[test]
         fn corrupted_frame_pointers_end_the_walk(
             shape in prop::collection::vec((0_usize..80, any::<bool>(), any::<usize>()), 64),
