@@ -1,6 +1,6 @@
 //! What a host may set, and why a start can be refused.
 //!
-//! Guarantee: a configuration that passes [`Config::validate`] cannot make the sampler overrun its memory or signal a
+//! Guarantee: a configuration that passes [`Config::validate`] cannot make the sampler exceed its memory or signal a
 //! thread more often than every 100 microseconds of its CPU time.
 
 use std::io;
@@ -9,7 +9,7 @@ use std::io;
 pub const KILL_SWITCH: &str = "EMBERLINE_PROFILER";
 
 /// The highest rate, per second of a thread's CPU time. The kernel delivers at most one signal per tick and thread;
-/// what lies above comes back as weight.
+/// anything above that is returned as weight.
 const HIGHEST_HZ: u32 = 10_000;
 const HIGHEST_FRAMES: usize = 1_024;
 const HIGHEST_RING_WORDS: usize = 1 << 24;
@@ -50,7 +50,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks every setting; the ring size is taken as what it will be rounded up to.
+    /// Checks every setting; the ring size is checked as rounded up.
     pub(crate) fn validate(&self) -> Result<(), StartError> {
         check_hz(self.hz)?;
         if self.max_frames == 0 || self.max_frames > HIGHEST_FRAMES {
@@ -78,7 +78,7 @@ impl Config {
     }
 }
 
-/// Checks a rate, also for [`Profiler::set_rate`](crate::Profiler::set_rate).
+/// Checks a rate; also for [`Profiler::set_rate`](crate::Profiler::set_rate).
 pub(crate) fn check_hz(hz: u32) -> Result<(), StartError> {
     if hz == 0 || hz > HIGHEST_HZ {
         return Err(StartError::invalid("hz", "must be 1 to 10,000"));
@@ -86,7 +86,7 @@ pub(crate) fn check_hz(hz: u32) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Whether the environment says that no profiler may start in this process.
+/// Whether the environment forbids profilers in this process.
 pub(crate) fn kill_switch_is_off() -> bool {
     std::env::var(KILL_SWITCH)
         .is_ok_and(|value| matches!(value.trim().to_ascii_lowercase().as_str(), "off" | "0" | "false" | "no"))
@@ -102,7 +102,7 @@ pub enum StartError {
     /// Disabled by the operator. Unset the environment variable to enable it.
     #[error("the profiler is switched off by the environment variable {KILL_SWITCH}; unset it to allow profiling")]
     Disabled,
-    /// A profiler runs already; there is at most one per process. Stop it first.
+    /// A profiler is already running; there is at most one per process. Stop it first.
     #[error("a profiler is already running in this process; stop it before starting another")]
     AlreadyRunning,
     /// This process is a forked child of one that used the profiler, whose locks and threads it does not have.

@@ -1,9 +1,9 @@
 //! The current-label word of a thread.
 //!
-//! Guarantee: what the signal handler reads is the label of the innermost labelled section that is running on the
-//! thread; a section that ends, also by a panic, gives back what was before it. Setting and restoring costs a few
-//! nanoseconds, allocates nothing and needs no running profiler. Wrong on purpose: [`ScopeGuard`]s dropped in another
-//! order than the reverse of their making leave a stale label until the enclosing poll ends.
+//! Guarantee: the signal handler reads the label of the innermost labelled section running on the thread; a section
+//! that ends, even by a panic, restores what was before it. Setting and restoring costs a few nanoseconds, allocates
+//! nothing and needs no running profiler. Wrong on purpose: [`ScopeGuard`]s not dropped in reverse order of creation
+//! leave a stale label until the enclosing poll ends.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use crate::words::{Registration, ThreadWords, WORDS};
 
-/// What a sample is counted to: a number that the host gave out. The profiler does not interpret it.
+/// What a sample is attributed to: a number chosen by the host. The profiler does not interpret it.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
 pub struct Label(u32);
 
 impl Label {
     /// No label.
     pub const NONE: Self = Self(0);
-    /// Stands for all labels over [`Config::max_labels`](crate::Config::max_labels) in one window. Do not give it out.
+    /// Stands for all labels over [`Config::max_labels`](crate::Config::max_labels) in one window. Reserved.
     pub const OVERFLOW: Self = Self(u32::MAX);
 
     /// A label with the host's number; 0 is [`Label::NONE`].
@@ -49,7 +49,7 @@ impl ThreadWords {
         self.section.set(section);
         self.source.set(source);
         self.label.store(label, Ordering::Relaxed);
-        // The compiler must not move the labelled work above the store that the handler of this thread reads.
+        // The compiler must not move the labelled work above the store, which this thread's handler reads.
         compiler_fence(Ordering::SeqCst);
         before
     }
@@ -80,8 +80,8 @@ struct Before {
     section: u64,
 }
 
-/// A labelled section with the extent of one poll. Private to the crate, and only ever a local variable of a `poll`, so
-/// sections of this kind end in the reverse order of their beginning.
+/// A labelled section for the duration of one poll. Private to the crate, and only ever a local variable of a `poll`,
+/// so such sections end in reverse order.
 pub(crate) struct PollSection {
     before: Before,
 }
@@ -98,8 +98,8 @@ impl PollSection {
 impl Drop for PollSection {
     fn drop(&mut self) {
         WORDS.with(|words| {
-            // SAFETY: this section is a local variable of a poll, so whatever enclosed it at its beginning encloses it
-            // still: enclosing polls have not returned.
+            // SAFETY: this section is a local variable of a poll, so whatever enclosed it at the start still does:
+            // enclosing polls have not returned.
             unsafe { words.restore(&self.before) }
         });
     }
@@ -116,20 +116,20 @@ pub struct ScopeGuard {
 impl Drop for ScopeGuard {
     fn drop(&mut self) {
         WORDS.with(|words| {
-            // A guard that outlived an enclosing section must not bring back what that section ended.
+            // A guard that outlived an enclosing section must not restore what that section has ended.
             if words.section.get() != self.section {
                 return;
             }
-            // SAFETY: section numbers are unique on the thread, and an enclosing section that ends makes another number
-            // current. Ours is current, so the section that enclosed it is still running.
+            // SAFETY: section numbers are unique on the thread, and the end of an enclosing section makes another
+            // number current. Ours is current, so the section that enclosed it is still running.
             unsafe { words.restore(&self.before) }
         });
     }
 }
 
-/// Counts the CPU time of this thread to `label` until the guard is dropped. Registers the thread.
+/// Attributes the CPU time of this thread to `label` until the guard is dropped. Registers the thread.
 ///
-/// Drop guards in the reverse order of their making, which blocks of code do by themselves. For asynchronous code use
+/// Drop guards in reverse order of creation, as blocks of code do automatically. For asynchronous code use
 /// [`Labeled`](crate::Labeled): a guard held over an `.await` makes the future not `Send`.
 pub fn scope(label: Label) -> ScopeGuard {
     WORDS.with(|words| {

@@ -1,7 +1,7 @@
-//! Futures that carry a label: the label is the thread's current one while they are polled.
+//! Futures that carry a label: it is the thread's current label while they are polled.
 //!
-//! Guarantee: on return from a poll, and when it panics, the thread has the label it had before. Wrong on purpose: the
-//! CPU time of dropping a future, and of the runtime between polls, counts to whoever encloses it.
+//! Guarantee: when a poll returns or panics, the thread has the label it had before. Wrong on purpose: the CPU time of
+//! dropping a future, and of the runtime between polls, is attributed to the enclosing section.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::label::{Label, PollSection};
 use crate::words::WORDS;
 
 pin_project! {
-    /// A future whose polls count to one label.
+    /// A future whose polls are attributed to one label.
     #[derive(Clone, Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Labeled<F> {
@@ -27,7 +27,7 @@ pin_project! {
 }
 
 impl<F> Labeled<F> {
-    /// Wraps `future` so that its polls count to `label`.
+    /// Wraps `future` so that its polls are attributed to `label`.
     pub fn new(label: Label, future: F) -> Self {
         Self { label, future }
     }
@@ -43,7 +43,7 @@ impl<F: Future> Future for Labeled<F> {
     }
 }
 
-/// A label that a task changes as its work changes, such as the connection task of HTTP/1 whose label is that of its
+/// A label that a task changes along with its work, such as the HTTP/1 connection task, whose label is that of its
 /// current request until the next request head. Clones share the label.
 #[derive(Clone, Debug, Default)]
 pub struct TaskLabel {
@@ -51,7 +51,7 @@ pub struct TaskLabel {
 }
 
 impl TaskLabel {
-    /// A task label that begins as `label`.
+    /// A task label that starts as `label`.
     #[must_use]
     pub fn new(label: Label) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl TaskLabel {
         WORDS.with(|words| words.follow(Arc::as_ptr(&self.cell), label.get()));
     }
 
-    /// The label as it was set last, on any thread.
+    /// The label last set, on any thread.
     #[must_use]
     pub fn get(&self) -> Label {
         Label::new(self.cell.load(Ordering::Relaxed))
@@ -75,7 +75,7 @@ impl TaskLabel {
 }
 
 pin_project! {
-    /// A future whose polls count to what its [`TaskLabel`] says at the time.
+    /// A future whose polls are attributed to the current label of its [`TaskLabel`].
     #[derive(Clone, Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct LabeledBy<F> {
@@ -86,7 +86,7 @@ pin_project! {
 }
 
 impl<F> LabeledBy<F> {
-    /// Wraps `future` so that its polls count to the current label of `task_label`.
+    /// Wraps `future` so that its polls are attributed to the current label of `task_label`.
     pub fn new(task_label: TaskLabel, future: F) -> Self {
         Self { task_label, future }
     }
@@ -97,7 +97,7 @@ impl<F: Future> Future for LabeledBy<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // The cell lives as long as `self`, which outlives this call and so the section.
+        // The cell lives as long as `self`, which outlives this call and therefore the section.
         let cell = Arc::as_ptr(&this.task_label.cell);
         let _section = PollSection::enter(this.task_label.get().get(), cell);
         this.future.poll(context)

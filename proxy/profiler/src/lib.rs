@@ -34,41 +34,43 @@
 //! # What it guarantees
 //!
 //! - **CPU time adds up.** A timer that expired several times before the kernel delivered its signal counts that many
-//!   times, so the weights of a window sum to the CPU time of the registered threads at any rate, also above the
-//!   kernel's tick. A window says how much it lost ([`WindowStats`]).
+//!   times, so the weights of a window sum to the CPU time of the registered threads at any rate, even above the
+//!   kernel's tick. A window states how much it lost ([`WindowStats`]).
 //! - **The handler is harmless.** It allocates nothing, takes no lock, makes no system call, unwinds no tables and
-//!   dereferences nothing outside the interrupted thread's own stack and this program's own text. `errno` is kept.
-//! - **It never fights for the signal.** A `SIGPROF` owned by someone else is a refused start; a `SIGPROF` sent by
-//!   someone else is ignored. The handler is installed once and never removed, so a late signal cannot kill.
-//! - **It bounds itself.** CPU (rate halves when sampling costs more than [`Config::cpu_budget`]), memory (one ring per
-//!   thread, capped stacks and labels per window). `EMBERLINE_PROFILER=off` in the environment refuses the start.
+//!   dereferences nothing outside the interrupted thread's own stack and this program's own text. `errno` is preserved.
+//! - **It never fights for the signal.** If someone else owns `SIGPROF`, the start is refused; a `SIGPROF` sent by
+//!   someone else is ignored. The handler is installed once and never removed, so a late signal cannot kill the
+//!   process.
+//! - **It limits itself.** CPU (the rate is halved when sampling costs more than [`Config::cpu_budget`]), memory (one
+//!   ring per thread, capped stacks and labels per window). `EMBERLINE_PROFILER=off` in the environment refuses the
+//!   start.
 //! - **A forked child neither samples nor reports.**
 //!
 //! # What it needs
 //!
 //! Frame pointers in the program (`-C force-frame-pointers=yes`; C code: `-fno-omit-frame-pointer`). The sampler tests
-//! its own walk at the start and says the result in [`Stats::frame_pointers`]. It gives addresses as (module, file
-//! offset) with the module's build id; naming them is the reader's work.
+//! its own walk at the start and reports the result in [`Stats::frame_pointers`]. It returns addresses as (module, file
+//! offset) with the module's build id; symbolising them is up to the reader.
 //!
 //! # What it gets wrong on purpose
 //!
 //! - CPU only: a thread that sleeps or waits is not sampled.
 //! - Threads that never registered are counted but not sampled.
-//! - The kernel looks at CPU timers only at its ticks (every 4 ms at 250 Hz). What a thread used between the last tick that
-//!   met it and its end has no stack; it is counted ([`WindowStats::unattributed_ns`]). Threads shorter than a tick are
-//!   mostly of that kind.
+//! - The kernel checks CPU timers only at its ticks (every 4 ms at 250 Hz). What a thread used between the last tick
+//!   during which it ran and its end has no stack; it is counted ([`WindowStats::unattributed_ns`]). Threads shorter
+//!   than a tick are mostly of that kind.
 //! - Inside code without frame pointers (libc, C++ libraries) only the innermost frame and the first caller in the
 //!   program's own text are kept; frames between them are missing.
-//! - Polls have to nest. A section that ends reads the label of the one around it from that one's task, on the argument
-//!   that the poll around it has not returned. Code that switches stacks inside a poll (stackful coroutines) can have it
-//!   return first; what is read then is freed memory. Do not poll [`LabeledBy`] inside such a coroutine, or keep the
+//! - Polls have to nest. When a section ends, it reads the label of the enclosing one from that one's task, assuming
+//!   that the enclosing poll has not returned. Code that switches stacks inside a poll (stackful coroutines) can make
+//!   it return first; what is read then is freed memory. Do not poll [`LabeledBy`] inside such a coroutine, or keep the
 //!   switches inside one poll. Holding the task's label instead would cost two counter updates at every poll.
 //! - It must never be unloaded: the signal handler stays.
-//! - It must be linked into the executable: thread-locals of a library loaded at run time are not safe to touch for the
-//!   first time in a signal handler.
+//! - It must be linked into the executable: in a library loaded at run time, it is not safe to touch thread-locals for
+//!   the first time in a signal handler.
 //!
-//! Linux on x86-64 and aarch64. Elsewhere [`start`] returns [`StartError::Unsupported`]; labels keep working and cost
-//! the same, but nobody reads them.
+//! Linux on x86-64 and aarch64. Elsewhere [`start`] returns [`StartError::Unsupported`]; labels still work and cost the
+//! same, but nobody reads them.
 
 #[cfg_attr(
     not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),

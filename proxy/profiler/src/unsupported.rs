@@ -59,7 +59,7 @@ pub fn register_thread() {
     WORDS.with(|words| words.registration.set(Registration::Done));
 }
 
-/// A way to ask a thread for a sample. On this platform none can exist.
+/// Requests samples from a thread. On this platform none can exist.
 #[derive(Copy, Clone, Debug)]
 pub struct SampleProbe {
     never: Infallible,

@@ -1,8 +1,8 @@
 //! What the sampler hands out: plain data, no handles into the running sampler.
 //!
 //! Guarantee: in a [`Window`], the `weight` of all samples sums to [`WindowStats::weight`], every `stack` and `module`
-//! index is valid, and no sample was in an earlier window. Wrong on purpose: what a full ring dropped is in
-//! [`WindowStats`] only, not spread over the samples that were kept.
+//! index is valid, and no sample was in an earlier window. Wrong on purpose: what a full ring dropped is only in
+//! [`WindowStats`], not spread over the samples that were kept.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -23,12 +23,12 @@ pub struct Window {
     pub period_ns: u64,
     /// One row per (label, stack), sorted by both.
     pub samples: Vec<Sample>,
-    /// Distinct stacks, leaf first. An empty stack stands for what went over
+    /// Distinct stacks, leaf first. An empty stack stands for those over
     /// [`Config::max_stacks`](crate::Config::max_stacks).
     pub stacks: Vec<Vec<Frame>>,
     /// The modules that contain the frames of this window.
     pub modules: Vec<Module>,
-    /// How much was seen and lost.
+    /// How much was captured and lost.
     pub stats: WindowStats,
 }
 
@@ -41,7 +41,7 @@ pub struct Sample {
     pub stack: u32,
     /// Timer expiries that these samples stand for: 1 + overruns, summed.
     pub weight: u64,
-    /// Stacks really captured.
+    /// Stacks actually captured.
     pub count: u64,
     /// CPU time in nanoseconds: each weight times the period in effect.
     pub cpu_ns: u64,
@@ -52,7 +52,7 @@ pub struct Sample {
 pub struct Frame {
     /// Index into [`Window::modules`], or [`Frame::NO_MODULE`].
     pub module: u32,
-    /// Offset in the module's file. For a frame that called another it is the return address minus 1, which lies inside
+    /// Offset in the module's file. For a frame that called another it is the return address minus 1, which is inside
     /// the call. With no module it is the absolute address.
     pub offset: u64,
 }
@@ -84,9 +84,9 @@ pub struct WindowStats {
     pub dropped: u64,
     /// Timer expiries those lost samples stood for.
     pub dropped_weight: u64,
-    /// Threads that were registered at some time in the window.
+    /// Threads registered at any time in the window.
     pub threads: u32,
-    /// Threads alive at the end of the window that never registered (the drainer left out).
+    /// Threads alive at the end of the window that never registered (not counting the drainer).
     pub unregistered_threads: u32,
     /// CPU time of the registered threads while they were sampled, by their own clocks, in nanoseconds. The samples
     /// lag behind it by what the kernel has not noticed yet; that comes with the next window.
@@ -102,7 +102,7 @@ pub struct WindowStats {
     pub overhead_ns: u64,
     /// Stacks deeper than [`Config::max_frames`](crate::Config::max_frames).
     pub truncated: u64,
-    /// Samples taken while the thread ran on another stack than its own; they hold the leaf only.
+    /// Samples taken while the thread was not running on its own stack; they contain only the leaf.
     pub off_stack: u64,
     /// Samples folded into the empty stack because of [`Config::max_stacks`](crate::Config::max_stacks).
     pub stacks_overflowed: u64,
@@ -130,7 +130,7 @@ pub struct Stats {
     pub rate_doublings: u64,
     /// Registered threads alive now.
     pub threads: u32,
-    /// Threads alive now that never registered (the drainer left out).
+    /// Threads alive now that never registered (not counting the drainer).
     pub unregistered_threads: u32,
     /// Registered threads that have no timer, because the kernel refused it (`RLIMIT_SIGPENDING`); retried every second.
     pub threads_without_timer: u32,
@@ -144,7 +144,7 @@ pub struct Stats {
     pub captured: u64,
     /// Samples lost because a ring was full.
     pub dropped: u64,
-    /// Stacks that were cut.
+    /// Stacks that were truncated.
     pub truncated: u64,
     /// Nanoseconds in the signal handler.
     pub handler_ns: u64,

@@ -1,18 +1,18 @@
 //! The words of a thread that its signal handler reads.
 //!
-//! Guarantee: touching them is a plain memory access at every moment of the thread's life. Only [`crate::label`] changes what a
-//! sample is counted to, and only the engine's registry the slot.
+//! Guarantee: touching them is a plain memory access at every moment of the thread's life. Only [`crate::label`]
+//! changes the label that samples are attributed to, and only the engine's registry changes the slot.
 
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// Whether the thread has told the profiler about itself.
+/// Whether the thread has registered with the profiler.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Registration {
     /// Not yet.
     None,
-    /// Yes, or it was tried and cannot be.
+    /// Yes, or it was tried and is impossible.
     Done,
 }
 
@@ -49,7 +49,7 @@ impl ThreadWords {
         self.label.load(Ordering::Relaxed)
     }
 
-    /// Stores a label that changed inside the poll which mirrors `source`.
+    /// Stores a label that changed inside the poll that mirrors `source`.
     pub(crate) fn follow(&self, source: *const AtomicU32, label: u32) {
         if ptr::eq(self.source.get(), source) {
             self.label.store(label, Ordering::Relaxed);
