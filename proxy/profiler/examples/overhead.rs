@@ -1,9 +1,10 @@
-//! What one sample costs the sampled thread, by amplification: another thread asks for thousands of samples per second,
+//! What one sample costs the sampled thread, by amplification: another thread requests thousands of samples per second,
 //! and the CPU time of a fixed piece of work is compared with and without.
 //!
-//! Prints one JSON object: `us_per_sample`, and `overhead_ratio_99hz` = 1 + `us_per_sample` × 1e-6 × 99. Rounds with and
-//! without alternate; the figure is the median over pairs of rounds. It is an upper bound: each request interrupts another
-//! processor, which a timer does not. Beside it `label_ns`, the cost of entering and leaving one labelled section.
+//! Prints one JSON object: `us_per_sample`, and `overhead_ratio_99hz` = 1 + `us_per_sample` × 1e-6 × 99. Rounds with
+//! and without alternate; the figure is the median over pairs of rounds. It is an upper bound: each request interrupts
+//! another processor, which a timer does not. Also prints `label_ns`, the cost of entering and leaving one labelled
+//! section.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use emberline_profiler::{Config, Label, Profiler, SampleProbe, probe_current_thr
 const ROUNDS: usize = 60;
 const DEPTH: u32 = 30;
 const STEPS: u64 = 60_000_000;
-/// Between two requests, so that the rate is some thousands per second and the thread runs on between samples.
+/// Pause between two requests, so that the rate is some thousands per second and the thread runs between samples.
 const PAUSE: Duration = Duration::from_micros(120);
 
 fn own_cpu_ns() -> u64 {
@@ -26,7 +27,7 @@ fn own_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Fixed work under a stack of a usual depth.
+/// Fixed work at a typical stack depth.
 #[inline(never)]
 fn at_depth(depth: u32) -> u64 {
     if depth > 0 {
@@ -41,7 +42,7 @@ fn at_depth(depth: u32) -> u64 {
     black_box(state)
 }
 
-/// One round; gives its CPU nanoseconds and the samples taken in it.
+/// One round; returns its CPU nanoseconds and the samples taken in it.
 fn round(profiler: &Profiler, asking: &AtomicBool, with_samples: bool) -> (u64, u64) {
     profiler.take_window();
     asking.store(with_samples, Ordering::SeqCst);
@@ -54,7 +55,7 @@ fn round(profiler: &Profiler, asking: &AtomicBool, with_samples: bool) -> (u64, 
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The timer is as good as off: requests alone are measured.
+    // The timer is effectively off: only requests are measured.
     let config = Config {
         hz: 1,
         ring_words: 1 << 20,
@@ -100,7 +101,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn ask(probe: SampleProbe, asking: &AtomicBool, stopped: &mpsc::Receiver<()>) {
     while stopped.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
         if asking.load(Ordering::SeqCst) {
-            // A request that meets a pending one is lost, and so not counted either.
+            // A request made while another is pending is lost, and therefore not counted either.
             let _ = probe.request();
         }
         thread::sleep(PAUSE);

@@ -1,4 +1,4 @@
-//! The right function under the right label, named from (module, file offset) as a reader of the profile would.
+//! The right function under the right label, named from (module, file offset) as a reader of the profile would do.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -12,7 +12,7 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use emberline_profiler::{Config, Frame, Label, Labeled, LabeledBy, TaskLabel, Window, scope, start};
 
-/// Names frames, with inlined ones, innermost first.
+/// Names frames, including inlined ones, innermost first.
 struct Names {
     symbolizer: Symbolizer,
     known: HashMap<(PathBuf, u64), Vec<String>>,
@@ -76,7 +76,7 @@ fn has(stack: &[String], function: &str) -> bool {
     stack.iter().any(|name| name.ends_with(function))
 }
 
-// The two differ in what they return: the compiler folds equal functions into one, with one name.
+// The two return different values: the compiler merges equal functions into one, with one name.
 
 #[inline(never)]
 fn burn_cart(microseconds: u64) -> u64 {
@@ -110,7 +110,7 @@ fn two_routes_alternating_on_one_thread_keep_their_own_functions() {
                         tokio::task::yield_now().await;
                     }
                 }));
-                // The way of an HTTP/1 connection: a sticky label that changes inside a poll.
+                // What an HTTP/1 connection does: a sticky label that changes inside a poll.
                 let task_label = TaskLabel::new(connection);
                 let handle = task_label.clone();
                 let checkouts = tokio::spawn(LabeledBy::new(task_label, async move {
@@ -186,7 +186,7 @@ fn an_inlined_leaf_is_named_inside_its_function() {
         let mut names = Names::new();
         let (mut right, mut weight) = (0, 0);
         for sample in window.samples.iter().filter(|sample| sample.label == label) {
-            // All names of the leaf's one address: what `inlined_leaf` calls is inlined too and comes first.
+            // All names for the leaf's single address: what `inlined_leaf` calls is inlined too and comes first.
             let leaf = names.of_frame(&window, window.stacks[sample.stack as usize][0]);
             let is_right = leaf.last().is_some_and(|outer| outer.ends_with("burn_inlined"))
                 && leaf[..leaf.len() - 1]
@@ -200,7 +200,7 @@ fn an_inlined_leaf_is_named_inside_its_function() {
         }
         let right = right as f64 / weight as f64;
         assert!(weight > 500);
-        // On a busy machine one sample between two calls may stand for twenty.
+        // On a busy machine, one sample taken between two calls may stand for twenty.
         assert!(right >= 0.95, "{right}");
     });
 }
@@ -219,7 +219,7 @@ fn calls_tiny_functions(count: u64) -> u64 {
     black_box(sum)
 }
 
-/// Much of a tiny function is its prologue and epilogue, where the frame pointer is still or again the caller's.
+/// Much of a tiny function is its prologue and epilogue, where the frame pointer is still, or again, the caller's.
 #[test]
 fn the_caller_of_a_tiny_function_is_not_lost() {
     isolated("attribution::the_caller_of_a_tiny_function_is_not_lost", || {
@@ -291,7 +291,7 @@ fn the_caller_of_the_c_library_is_not_lost() {
             assert!(weight > 300, "{weight}");
             assert!(right >= floor, "{function}: {right}");
         }
-        // Beyond the first caller: the chain must go on to the test itself.
+        // Beyond the first caller: the chain must continue to the test itself.
         let (rooted, _) = share(&window, &mut names, allocating, |stack| {
             stack
                 .iter()
@@ -341,7 +341,7 @@ fn a_library_loaded_after_the_start_is_known_by_path_and_build_id() {
             let before = profiler.take_window();
             let is_copy = |path: &Path| path.ends_with("libcopied_math.so");
             assert!(!before.modules.iter().any(|module| is_copy(&module.path)));
-            // A copy under another name, as the C library's own may be loaded already.
+            // A copy under another name, as the C library's own one may be loaded already.
             let folder = tempfile::tempdir().unwrap();
             let copy = folder.path().join("libcopied_math.so");
             std::fs::copy(path_of_libm(), &copy).unwrap();
@@ -383,7 +383,7 @@ fn a_library_loaded_after_the_start_is_known_by_path_and_build_id() {
                 "{in_library} of {}",
                 window.stats.weight
             );
-            // Some of the library's frames are deeper than a caller is looked for.
+            // Some of the library's frames are deeper than the search for a caller goes.
             assert!(right >= 0.85, "{right}");
             println!(
                 "{}",
@@ -397,13 +397,13 @@ fn a_library_loaded_after_the_start_is_known_by_path_and_build_id() {
     );
 }
 
-/// Leaves return addresses all over the unused part of the stack, as dense as calls can.
+/// Leaves return addresses throughout the unused part of the stack, as densely as calls can.
 #[inline(never)]
 fn dirties_the_stack(depth: u32) {
     if depth > 0 {
         dirties_the_stack(depth - 1);
     }
-    // SAFETY: no instruction; it keeps the call above from becoming a jump.
+    // SAFETY: emits no instruction; it keeps the call above from becoming a jump.
     unsafe { std::arch::asm!("") };
 }
 
@@ -439,7 +439,8 @@ fn the_caller_of_the_clock_is_not_lost() {
         let mut names = Names::new();
         let (mut right, mut weight) = (0, 0);
         for sample in window.samples.iter().filter(|sample| sample.label == label) {
-            // Above a foreign leaf the first frame of this program must be the caller, not what returned long ago.
+            // Above a foreign leaf, this program's first frame must be the caller, not something that returned long
+            // ago.
             let is_ours = |frame: &&Frame| {
                 let module = window.modules.get(frame.module as usize);
                 module.is_some_and(|module| module.path == program)
@@ -452,7 +453,8 @@ fn the_caller_of_the_clock_is_not_lost() {
             let called_from = caller
                 .map(|frame| names.of_frame(&window, *frame).to_vec())
                 .unwrap_or_default();
-            // The loop's own look at the clock is rare, and where time is stolen from the machine one look may weigh forty.
+            // The loop itself rarely reads the clock, and where time is stolen from the machine, one reading may weigh
+            // forty.
             if has(&called_from, "the_caller_of_the_clock_is_not_lost::{{closure}}") {
                 continue;
             }

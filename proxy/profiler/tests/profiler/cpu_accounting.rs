@@ -1,4 +1,4 @@
-//! CPU time adds up: per thread, per process, over overruns, changes of rate, and what is lost is counted.
+//! CPU time adds up: per thread, per process, across overruns and changes of rate; and what is lost is counted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Barrier};
@@ -21,7 +21,7 @@ fn total_cpu(window: &Window) -> u64 {
     window.samples.iter().map(|sample| sample.cpu_ns).sum()
 }
 
-/// Samples and what is reported as unattributed make up the CPU time of the threads, none of which is sampled any more.
+/// Samples and unattributed time add up to the CPU time of the threads, none of which is sampled any more.
 fn assert_complete(window: &Window) {
     let (sampled, stats) = (total_cpu(window), window.stats);
     let error = relative_error(sampled + stats.unattributed_ns, stats.thread_cpu_ns);
@@ -39,7 +39,7 @@ fn threads_with_known_duty_cycles_weigh_what_their_cpu_clocks_say() {
                 ..Config::default()
             })
             .unwrap();
-            // Work and rest in microseconds, and how much CPU to use in all.
+            // Rest between bursts of work in microseconds, and CPU time to use in milliseconds.
             let cycles = [(0_u64, 3_200_u64), (1_500, 1_600), (800, 1_200), (1_200, 800)];
             let begin = Arc::new(Barrier::new(cycles.len()));
             let threads: Vec<_> = cycles
@@ -85,7 +85,7 @@ fn overrun_weights_sum_to_the_cpu_time_of_registered_threads() {
     isolated(
         "cpu_accounting::overrun_weights_sum_to_the_cpu_time_of_registered_threads",
         || {
-            // Above any kernel's tick, so most expiries come back as overrun.
+            // Above any kernel's tick, so most expiries are returned as overrun.
             let profiler = start(Config {
                 hz: 5_000,
                 cpu_budget: 1.0,
@@ -149,7 +149,7 @@ fn a_change_of_rate_inside_a_window_keeps_cpu_time_exact() {
                 "the window's period is the mean over its ticks: {by_mean}"
             );
 
-            // A new rate is what running timers really go over to.
+            // Running timers really switch to a new rate.
             profiler.set_enabled(true);
             profiler.set_rate(500).unwrap();
             burn(Duration::from_millis(200));
@@ -164,7 +164,7 @@ fn a_change_of_rate_inside_a_window_keeps_cpu_time_exact() {
     );
 }
 
-/// Each change comes before a kernel tick had time to notice what was due.
+/// Each change comes before a kernel tick could notice what was due.
 #[test]
 fn frequent_changes_of_rate_lose_no_cpu_time() {
     isolated("cpu_accounting::frequent_changes_of_rate_lose_no_cpu_time", || {
@@ -362,7 +362,7 @@ fn what_a_full_ring_drops_is_counted() {
         let probe = probe_current_thread().unwrap();
         const REQUESTS: u64 = 20_000;
         for _ in 0..REQUESTS {
-            // To itself: the signal is handled before the call returns, so none is lost on the way.
+            // To itself: the signal is handled before the call returns, so none is lost.
             probe.request().unwrap();
         }
         let stats = profiler.take_window().stats;
@@ -430,13 +430,14 @@ fn a_sampler_over_its_cpu_budget_halves_its_rate() {
         assert_eq!(stats.configured_hz, 800);
         profiler.set_enabled(false);
         let window = profiler.take_window();
-        // Each rate may be off by less than one of its ticks; the periods double, so all together by two of the last.
+        // At each rate the error may be just under one tick; periods double, so in total it is less than two of the
+        // last.
         let tolerance = 2.0 * 1e9 / profiler.stats().effective_hz;
         let counted = total_cpu(&window) + window.stats.unattributed_ns;
         let off_by = counted.abs_diff(window.stats.thread_cpu_ns) as f64;
         println!("off by {off_by} of at most {tolerance}");
         assert!(off_by < tolerance, "{:?}", window.stats);
-        // A new rate starts anew.
+        // A new rate starts over.
         profiler.set_rate(400).unwrap();
         assert_eq!(profiler.stats().effective_hz, 400.0);
         assert!(profiler.set_rate(0).is_err());

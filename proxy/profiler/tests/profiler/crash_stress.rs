@@ -1,5 +1,5 @@
-//! The profiler cannot hurt its host: the patterns that crash other samplers, under the highest rate and a flood of
-//! signals. Each runs in a process of its own whose end is checked; a crash is a failed test.
+//! The profiler cannot hurt its host: patterns that crash other samplers, at the highest rate and under a flood of
+//! signals. Each runs in a process of its own whose exit is checked; a crash is a failed test.
 
 use std::backtrace::Backtrace;
 use std::hint::black_box;
@@ -22,15 +22,15 @@ fn isolated(name: &str, body: impl FnOnce()) {
     crate::support::isolated(name, body);
 }
 
-/// Threads that the flood aims at: our own requests, and plain signals without our cookie.
+/// Threads targeted by the flood: with our own requests, and with plain signals without our cookie.
 #[derive(Clone, Default)]
 struct Targets(Arc<Mutex<Vec<(SampleProbe, libc::pid_t)>>>);
 
 impl Targets {
-    /// Registers the calling thread and aims at it.
+    /// Registers the calling thread and targets it.
     fn add_me(&self) {
         register_thread();
-        // SAFETY: has no arguments and cannot fail.
+        // SAFETY: takes no arguments and cannot fail.
         let tid = unsafe { libc::gettid() };
         self.0.lock().unwrap().push((probe_current_thread().unwrap(), tid));
     }
@@ -53,7 +53,7 @@ fn under_flood(body: impl FnOnce(&Targets)) -> WindowStats {
             while !ended.load(Ordering::Relaxed) {
                 let now = targets.0.lock().unwrap().clone();
                 for (probe, tid) in now {
-                    // Both fail for threads that ended.
+                    // Both fail for threads that have ended.
                     let reached = probe.request().is_ok();
                     // SAFETY: signals a thread of this process, or none.
                     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGPROF) };
@@ -62,7 +62,7 @@ fn under_flood(body: impl FnOnce(&Targets)) -> WindowStats {
                     }
                     sent.fetch_add(2, Ordering::Relaxed);
                 }
-                // The targets need some of the processor too.
+                // The targets need some of the processor, too.
                 work(1);
             }
         })
@@ -81,7 +81,7 @@ fn under_flood(body: impl FnOnce(&Targets)) -> WindowStats {
     stats
 }
 
-/// Runs `step` on `threads` targeted threads until each has used so much CPU.
+/// Runs `step` on `threads` targeted threads until each has used `cpu`.
 fn on_threads(targets: &Targets, threads: u32, cpu: Duration, step: impl Fn(u32) + Send + Clone + 'static) {
     let running: Vec<_> = (0..threads)
         .map(|index| {
@@ -157,7 +157,7 @@ fn loading_and_unloading_libraries_survives_a_flood_of_samples() {
                         if library.is_null() {
                             continue;
                         }
-                        // SAFETY: the library is open, and nothing of it is used afterwards.
+                        // SAFETY: the library is open, and nothing in it is used afterwards.
                         unsafe {
                             libc::dlsym(library, c"erf".as_ptr());
                             libc::dlclose(library);
@@ -177,7 +177,7 @@ fn thread_churn_survives_a_flood_of_samples() {
                 let threads: Vec<_> = (0..3)
                     .map(|index| {
                         let targets = targets.clone();
-                        // The smallest stacks that people use.
+                        // The smallest stacks in use in practice.
                         let builder = thread::Builder::new().stack_size(64 * 1024);
                         builder
                             .spawn(move || {
@@ -197,7 +197,7 @@ fn thread_churn_survives_a_flood_of_samples() {
     });
 }
 
-/// A thread with a stack of its own making and no alternate signal stack, as C libraries start them.
+/// A thread with its own stack and no alternate signal stack, as C libraries start them.
 #[test]
 fn threads_of_c_libraries_survive_a_flood_of_samples() {
     extern "C" fn body(targets: *mut libc::c_void) -> *mut libc::c_void {
@@ -224,7 +224,7 @@ fn threads_of_c_libraries_survive_a_flood_of_samples() {
         || {
             under_flood(|targets| {
                 for _ in 0..150 {
-                    // SAFETY: plain pthread calls; the thread is joined before `targets` goes.
+                    // SAFETY: plain pthread calls; the thread is joined before `targets` is dropped.
                     unsafe {
                         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
                         assert_eq!(libc::pthread_attr_init(&raw mut attributes), 0);
@@ -299,7 +299,7 @@ fn switching_on_and_off_survives_a_flood_of_samples() {
 fn corrupted_frame_pointers_survive_a_flood_of_samples() {
     #[inline(never)]
     fn with_frame_pointer(value: u64, rounds: u64) {
-        // SAFETY: the register is given back before the block ends, and nothing inside uses it.
+        // SAFETY: the register is restored before the block ends, and nothing inside uses it.
         unsafe {
             std::arch::asm!(
                 "xchg rbp, {value}",

@@ -16,7 +16,7 @@ fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A future that calls `step` at each poll, for ever.
+/// A future that calls `step` at each poll, forever.
 fn each_poll(mut step: impl FnMut()) -> impl Future<Output = ()> {
     poll_fn(move |_| {
         step();
@@ -147,7 +147,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..5)
 }
 
-/// Plays the steps; `label` is what must be current, `task` the innermost task label.
+/// Plays the steps; `label` must be current, and `task` is the innermost task label.
 fn play(steps: &[Step], label: u32, task: Option<&TaskLabel>, is_of_task: bool) {
     let mut label = label;
     for step in steps {

@@ -1,4 +1,4 @@
-//! Who owns the signal, who may start, what a forked child does, and what the handler leaves untouched.
+//! Who owns the signal, who may start, what a forked child does, and what the handler leaves unchanged.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -15,16 +15,16 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: hands everything to the system's allocator unchanged.
+// SAFETY: passes everything to the system's allocator unchanged.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn errno() -> &'static mut i32 {
-    // SAFETY: this thread's own, and each test uses it on one thread.
+    // SAFETY: belongs to this thread, and each test uses it on one thread.
     unsafe { &mut *libc::__errno_location() }
 }
 
@@ -71,7 +71,7 @@ fn the_kill_switch_refuses_the_start() {
 
 extern "C" fn other_handler(_: libc::c_int) {}
 
-/// Its address: that of a small function may be another one wherever it is asked for.
+/// Returns its address: that of a small function may differ each time it is taken.
 fn install_other_handler() -> usize {
     let handler = other_handler as *const () as usize;
     // SAFETY: a handler that does nothing.
@@ -127,7 +127,7 @@ fn a_sigprof_from_elsewhere_is_ignored_and_counted() {
         for _ in 0..100 {
             // SAFETY: sends a signal to this thread.
             unsafe { libc::raise(libc::SIGPROF) };
-            // A queued one with a value that is not ours.
+            // A queued signal with a value that is not ours.
             let value = libc::sigval {
                 sival_ptr: ptr::dangling_mut::<u64>().cast(),
             };
@@ -143,7 +143,7 @@ fn a_sigprof_from_elsewhere_is_ignored_and_counted() {
             "{:?}",
             window.stats
         );
-        // An ordinary `kill -PROF` after the stop must not kill either.
+        // An ordinary `kill -PROF` after the stop must not kill the process either.
         profiler.stop();
         // SAFETY: sends a signal to this thread.
         unsafe { libc::raise(libc::SIGPROF) };
@@ -175,9 +175,9 @@ fn the_handler_keeps_errno_and_allocates_nothing() {
     });
 }
 
-/// Forks; the child runs `body` and ends with 0, or with 1 if it panicked. Gives the child's status.
+/// Forks; the child runs `body` and exits with 0, or with 1 if it panicked. Returns the child's status.
 fn in_fork(body: impl FnOnce()) -> i32 {
-    // SAFETY: the child runs test code only and ends without destructors of the parent's threads.
+    // SAFETY: the child runs only test code and exits without running destructors of the parent's threads.
     match unsafe { libc::fork() } {
         -1 => panic!("fork failed"),
         0 => {
@@ -242,7 +242,7 @@ fn a_child_that_executes_another_program_is_not_killed() {
                 burn(Duration::from_millis(5));
                 let path = c"/bin/sh";
                 let script = c"i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done";
-                // SAFETY: strings with an end, and a list with an end.
+                // SAFETY: zero-terminated strings and a terminated list.
                 unsafe {
                     libc::execl(
                         path.as_ptr(),
@@ -255,7 +255,7 @@ fn a_child_that_executes_another_program_is_not_killed() {
                 panic!("exec failed");
             });
             assert_eq!(status, 0);
-            // The library's way, which may use vfork.
+            // The standard library's way, which may use vfork.
             assert!(std::process::Command::new("/bin/true").status().unwrap().success());
             burn(Duration::from_millis(5));
         }

@@ -1,7 +1,7 @@
-//! Helpers of the sampler's tests.
+//! Helpers for the sampler's tests.
 //!
 //! A process has one profiler, so each test runs in a process of its own: the test starts this binary again for itself
-//! alone and checks how that ended. A crash in a signal handler is then a failed test with the signal's name.
+//! alone and checks how that exited. A crash in a signal handler then becomes a failed test with the signal's name.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -20,7 +20,7 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
     isolated_with(name, &[], body);
 }
 
-/// As [`isolated`], with environment variables.
+/// Like [`isolated`], with environment variables.
 pub fn isolated_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
     if env::var(CHILD).is_ok_and(|child| child == name) {
         body();
@@ -56,7 +56,7 @@ pub fn isolated_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()
     print!("{output}");
 }
 
-/// CPU time of the calling thread in nanoseconds: the truth that samples are compared with.
+/// CPU time of the calling thread in nanoseconds: the ground truth for samples.
 pub fn own_cpu_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes to the local variable.
@@ -65,7 +65,7 @@ pub fn own_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Some 20 microseconds of work.
+/// About 20 microseconds of work.
 #[inline(never)]
 pub fn work(seed: u64) -> u64 {
     let mut state = seed | 1;
@@ -77,7 +77,7 @@ pub fn work(seed: u64) -> u64 {
     black_box(state)
 }
 
-/// Uses so much CPU time of this thread.
+/// Uses `cpu` of this thread's CPU time.
 pub fn burn(cpu: Duration) {
     let end = own_cpu_ns() + cpu.as_nanos() as u64;
     let mut seed = 1;
