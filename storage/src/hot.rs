@@ -64,7 +64,7 @@ use writer::Waiter;
 /// DuckDB does not survive running out of space, and questions fail with it.
 const ROOM_BYTES: u64 = 4 << 20;
 
-/// What questions need to know of the engine.
+/// What questions need to know about the engine.
 #[derive(Default)]
 pub(crate) struct Known {
     /// Where the rows are.

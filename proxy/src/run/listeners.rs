@@ -5,7 +5,7 @@
 //! stops accepting, as described in [`listener::accept`], while its requests in flight end ([`super::worker`]). A
 //! listener that moves to another address is a new one and a removed one, even if the addresses overlap.
 //!
-//! Wrong on purpose: connections to destinations stay with a listener, so a listener that moves opens its own.
+//! Wrong on purpose: connections to endpoints stay with a listener, so a listener that moves opens its own.
 
 use std::{
     net::{SocketAddr, TcpListener as StdTcpListener},
@@ -170,7 +170,9 @@ impl Listeners {
 
     /// Binds the addresses of a state that are not bound yet.
     ///
-    /// # Errors If an address is taken or does not belong to this machine. Nothing new is bound then.
+    /// # Errors
+    ///
+    /// If an address is taken or does not belong to this machine. Nothing new is bound then.
     pub(super) fn bind(&self, state: &State) -> Result<Sockets, BindError> {
         let going = self.current().filter(|listening| !state.has(listening.id));
         let going: Vec<&Arc<Listening>> = going.chain(&self.draining).filter(|l| l.is_open()).collect();

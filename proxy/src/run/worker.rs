@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// How often connections to destinations are checked for age.
+/// How often idle and aged connections to endpoints are closed.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts a worker. Its thread returns whether everything in flight ended by itself.
@@ -62,7 +62,7 @@ async fn run(mut starts: Starts, shared: Arc<Shared>) -> bool {
             _ = sweep.tick() => forwarders.retain(|forwarder| {
                 let forwarder = forwarder.upgrade();
                 forwarder.is_some_and(|forwarder| {
-                    // Closes connections to destinations that have been idle for too long.
+                    // Closes connections to endpoints that have been idle for too long.
                     forwarder.plan.load().sweep();
                     true
                 })

@@ -1,4 +1,4 @@
-//! Histograms per (series, status, error): the inside of a window and of the totals.
+//! Histograms per (series, status, error): the contents of a window and of the totals.
 //!
 //! Guarantees: adding costs one hash lookup and one array increment; a table never holds more than its limit of cells
 //! plus a few for each route; merging adds counts, so it loses nothing, in any order.

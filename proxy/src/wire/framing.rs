@@ -158,7 +158,9 @@ impl Framing {
 
     /// Inspects the next bytes of the connection.
     ///
-    /// # Errors When the connection must end now; what was read so far must not be acted on any further.
+    /// # Errors
+    ///
+    /// When the connection must end now; what was read so far must not be acted on any further.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         let length = bytes.len();
         self.unescaped.clear();

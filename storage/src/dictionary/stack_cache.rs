@@ -29,7 +29,7 @@ const STACK_BYTES: usize = 32;
 /// Memory of a location besides its place: its number, and the indices of its functions.
 const LOCATION_BYTES: usize = 64;
 
-/// This fraction of the limit (one part in so many) is kept even if nobody asks for it.
+/// One part in this many of the limit is kept even if nobody asks for it.
 const KEPT_PART: usize = 32;
 
 /// A tree with an index from parent and step to child.

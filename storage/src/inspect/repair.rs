@@ -1,4 +1,4 @@
-//! Repairs a damaged store: what a start does, and what it leaves to later, at once and to the end.
+//! Repairs a damaged store: what a start does, and what it leaves for later, at once and to the end.
 //!
 //! Guarantees: nothing intact is removed, whatever the retention settings; every damaged file, or a copy of its damaged
 //! bytes, is in the quarantine folder afterwards; each step is reported. Wrong on purpose: batches lost from the
