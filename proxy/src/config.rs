@@ -358,7 +358,8 @@ pub struct Limits {
     /// Time to receive a whole request head, or the HTTP/2 preface, or to complete a TLS handshake, in milliseconds.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub header_ms: u64,
-    /// How long a caller's connection may stay open without a request, in milliseconds.
+    /// How long a caller's connection may stay open without a request, in milliseconds. Over HTTP/2, a GOAWAY is sent then or up to a
+    /// quarter of that time later.
     #[serde(deserialize_with = "scalar::milliseconds")]
     pub keep_alive_ms: u64,
     /// How long a caller's connection is used, give or take a tenth, in milliseconds, or `none`. Requests in flight complete: over HTTP/1.1

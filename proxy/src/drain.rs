@@ -12,12 +12,9 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
-    time::Duration,
 };
 
 use tokio::sync::watch;
-
-use crate::age::retires;
 
 /// The one who asks to stop.
 #[derive(Debug, Clone)]
@@ -79,16 +76,14 @@ impl Draining {
         let _ = self.receiver.wait_for(|asked| *asked).await;
     }
 
-    /// Runs `connection` to its end; when the stop is asked for, or its age is reached, `stop` is called once and the connection goes
+    /// Runs `connection` to its end; when the stop is asked for, or `retiring` is ready, `stop` is called once and the connection goes
     /// on to the end that this brings about.
     pub(crate) async fn run<C: Future>(
         &mut self,
         connection: C,
-        age: Option<Duration>,
+        mut retiring: Option<Pin<Box<impl Future<Output = ()>>>>,
         stop: impl FnOnce(Pin<&mut C>),
     ) -> C::Output {
-        // Most connections have no age, and need no timer.
-        let mut retiring = age.map(|age| Box::pin(tokio::time::sleep_until(retires(age).into())));
         let mut connection = pin!(connection);
         let flag = Arc::clone(&self.asked);
         let mut stop = Some(stop);
@@ -101,7 +96,7 @@ impl Draining {
                     is_registered = true;
                     let _ = asked.as_mut().poll(cx);
                 }
-                let is_over = retiring.as_mut().is_some_and(|age| age.as_mut().poll(cx).is_ready());
+                let is_over = retiring.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready());
                 if is_over || flag.load(Ordering::Acquire) {
                     return Poll::Ready(None);
                 }

@@ -14,7 +14,7 @@ pub(crate) mod stall;
 pub(crate) mod tcp;
 pub(crate) mod tunnel;
 
-use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use emberline_model::Side;
@@ -26,12 +26,14 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use stall::{Stall, Watched};
+use tokio::time::Sleep;
 use tunnel::Tunnel;
 
 use crate::{
     access_log::Head,
+    age::retires,
     body::BoxError,
-    budget::{self, Guard},
+    budget::{self, Guard, guard::KEEP_ALIVE_TIMEOUT},
     cluster,
     config::Limits,
     counters::{Counters, Full},
@@ -178,9 +180,10 @@ impl HttpSettings {
         }
     }
 
-    /// How long a connection is used.
-    fn age(&self) -> Option<Duration> {
-        self.limits.connection_age_ms.map(Duration::from_millis)
+    /// Ready when a connection that is opened now has reached its greatest age. Most have none, and need no timer.
+    fn aged(&self) -> Option<Pin<Box<Sleep>>> {
+        let age = self.limits.connection_age_ms.map(Duration::from_millis)?;
+        Some(Box::pin(tokio::time::sleep_until(retires(age).into())))
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -222,7 +225,7 @@ impl HttpSettings {
             handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let serving = draining.run(connection, self.age(), |c| c.graceful_shutdown());
+        let serving = draining.run(connection, self.aged(), |c| c.graceful_shutdown());
         let served = LabeledBy::new(task_label.clone(), serving).await;
         if let Err(error) = &served
             && guard.cause().is_none()
@@ -280,14 +283,34 @@ impl HttpSettings {
             .max_send_buf_size(LEAST_BUFFER_BYTES)
             .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(Paced::of_caller(io)), service);
+        let (aged, idle) = (self.aged(), without_requests(&guard, self.caller_times().keep_alive));
+        let retiring = async {
+            match aged {
+                Some(aged) => tokio::select! { () = aged => {}, () = idle => {} },
+                None => idle.await,
+            }
+        };
         // The connection's own work belongs to all its streams and so carries no label.
         let served = Labeled::new(
             Label::NONE,
-            draining.run(connection, self.age(), |c| c.graceful_shutdown()),
+            draining.run(connection, Some(Box::pin(retiring)), |c| c.graceful_shutdown()),
         )
         .await;
         note_end(served, &guard, counters);
     }
+}
+
+/// Ready when a connection over HTTP/2 has had no request for `limit`, or up to a quarter longer; it notes that as the reason for its end.
+async fn without_requests(guard: &Guard, limit: Duration) {
+    const STEPS: u32 = 4;
+    let (mut seen, mut quiet) = (guard.counts(), 0);
+    while quiet < STEPS {
+        tokio::time::sleep(limit / STEPS).await;
+        let now = guard.counts();
+        quiet = if now == seen && !guard.is_busy() { quiet + 1 } else { 0 };
+        seen = now;
+    }
+    let _ = guard.end_connection(KEEP_ALIVE_TIMEOUT);
 }
 
 /// Bytes that go back to the budget.

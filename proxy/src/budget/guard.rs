@@ -223,6 +223,11 @@ impl Guard {
         io::Error::new(io::ErrorKind::ConnectionAborted, cause.1)
     }
 
+    /// Requests that have begun and that have ended.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
     }

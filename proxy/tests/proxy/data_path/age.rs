@@ -107,3 +107,27 @@ fn connections_to_destinations_retire_too() {
         }
     });
 }
+
+#[test]
+fn a_connection_over_http2_that_has_no_requests_is_closed_and_one_with_a_slow_request_is_not() {
+    block_on(async {
+        let app = slow_app().await;
+        let proxy = aged(app.address, "keep_alive_ms: 400", ", upstream_protocol: http1");
+        let stream = TcpStream::connect(proxy.addresses().inbound[0]).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake::<_, _, AnyBody>(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        let ended = tokio::spawn(connection);
+        let request = Request::get("http://a/slow").body(whole("")).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+        timeout(PATIENCE, ended)
+            .await
+            .expect("the connection stays open")
+            .unwrap()
+            .unwrap();
+        let closed = "emberline_proxy_connections_broken_total{reason=\"keep_alive_timeout\"}";
+        eventually("the reason", || metric(&proxy.metrics(), closed) == 1).await;
+        stop(proxy).await;
+    });
+}
