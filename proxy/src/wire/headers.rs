@@ -1,6 +1,6 @@
 //! Header hygiene: what a proxy must refuse in a head that the parser accepted, and what it must not pass on.
 //!
-//! Guarantees: exactly one authority per request (`Host` or `:authority`, never two that differ); headers that concern
+//! Guarantees: exactly one authority per request (`Host` or `:authority`, never two that differ) and one length; headers that concern
 //! one connection, and those named by `Connection`, are not forwarded in either direction; they are removed before the
 //! proxy adds its own. The one exception is the opening handshake of WebSocket, which is rebuilt.
 //!
@@ -36,6 +36,10 @@ pub(crate) fn check_request(head: &Parts) -> Result<(), BadHead> {
     }
     if head.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
         return Err(bad("method_in_lower_case"));
+    }
+    // Over HTTP/1, `framing` has judged it.
+    if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(bad("content_length"));
     }
     check_target(&head.method, &head.uri, head.version)?;
     check_authority(head)
