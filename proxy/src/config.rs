@@ -28,6 +28,7 @@
 //! trace: {create: true, sampled: 0.01}         # for requests that carry no traceparent, or a stranger's
 //! access_log: {path: /dev/stdout, format: json, sampled: 0.01}   # leave out: none
 //! drain_seconds: 10
+//! drain_delay_seconds: 5                       # not ready, but serving, before a stop; leave out: 0
 //! ```
 //!
 //! Guarantees: an unknown key is an error that names the nearest known one; every message begins with `file:line` and
@@ -114,6 +115,10 @@ pub struct Config {
     /// How long a stopping proxy or a removed listener waits for requests in flight, in seconds, 0 to 3600.
     #[serde(default = "defaults::drain_seconds", deserialize_with = "scalar::drain_seconds")]
     pub drain_seconds: u64,
+    /// How long a stopping proxy goes on serving while `/ready` answers 503, in seconds, 0 to 3600, so that load balancers and
+    /// Kubernetes look elsewhere before connections are closed. `drain_seconds` begins after it.
+    #[serde(default, deserialize_with = "scalar::drain_seconds")]
+    pub drain_delay_seconds: u64,
 }
 
 /// The workload of a proxy.

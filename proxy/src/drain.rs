@@ -3,23 +3,35 @@
 //! Guarantee: [`Drain::start`] tells every holder of a [`Draining`] once; [`Drain::done`] returns when all of them are
 //! gone, however many there were and whenever they were made. Two channels in one: the value says "stop", and the
 //! dropping of the receivers says "done".
+//!
+//! Wrong on purpose: a connection that is asked to stop may go on for a while ([`Draining::run`]), because some clients give up
+//! what they have in flight when they are told.
 
 use std::{
     future::Future,
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
 
 use tokio::sync::watch;
 
+/// Whether the stop was asked for.
+#[derive(Debug, Default)]
+struct Asked {
+    is_asked: AtomicBool,
+    /// Milliseconds until those who have not stopped are cut off.
+    limit_ms: AtomicU64,
+}
+
 /// The one who asks to stop.
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
-    asked: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     sender: watch::Sender<bool>,
 }
 
@@ -27,7 +39,7 @@ pub(crate) struct Drain {
 #[derive(Debug, Clone)]
 pub(crate) struct Draining {
     /// The same as the channel's value, for those who look at it at every poll.
-    asked: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     receiver: watch::Receiver<bool>,
 }
 
@@ -47,9 +59,11 @@ impl Drain {
         }
     }
 
-    /// Asks everybody to stop.
-    pub(crate) fn start(&self) {
-        self.asked.store(true, Ordering::Release);
+    /// Asks everybody to stop within `limit`.
+    pub(crate) fn start(&self, limit: Duration) {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.asked.limit_ms.store(limit_ms, Ordering::Relaxed);
+        self.asked.is_asked.store(true, Ordering::Release);
         self.sender.send_replace(true);
     }
 
@@ -67,7 +81,12 @@ impl Drain {
 impl Draining {
     /// True once the stop was asked for.
     pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+        self.asked.is_asked.load(Ordering::Acquire)
+    }
+
+    /// How long those who are asked have.
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.asked.limit_ms.load(Ordering::Relaxed))
     }
 
     /// Returns when the stop was asked for.
@@ -77,16 +96,16 @@ impl Draining {
     }
 
     /// Runs `connection` to its end; when the stop is asked for, or `retiring` is ready, `stop` is called once and the connection goes
-    /// on to the end that this brings about.
-    pub(crate) async fn run<C: Future>(
+    /// on to the end that this brings about. Before, `quiet` may have it go on for as long as it was given to stop, or less.
+    pub(crate) async fn run<C: Future, Q: Future<Output = ()>>(
         &mut self,
         connection: C,
         mut retiring: Option<Pin<Box<impl Future<Output = ()>>>>,
+        quiet: impl FnOnce(Option<Duration>) -> Q,
         stop: impl FnOnce(Pin<&mut C>),
     ) -> C::Output {
         let mut connection = pin!(connection);
         let flag = Arc::clone(&self.asked);
-        let mut stop = Some(stop);
         {
             let mut asked = pin!(self.asked());
             let mut is_registered = false;
@@ -97,7 +116,7 @@ impl Draining {
                     let _ = asked.as_mut().poll(cx);
                 }
                 let is_over = retiring.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready());
-                if is_over || flag.load(Ordering::Acquire) {
+                if is_over || flag.is_asked.load(Ordering::Acquire) {
                     return Poll::Ready(None);
                 }
                 connection.as_mut().poll(cx).map(Some)
@@ -107,9 +126,13 @@ impl Draining {
                 return output;
             }
         }
-        if let Some(stop) = stop.take() {
-            stop(connection.as_mut());
+        let quiet = quiet(self.is_asked().then(|| self.limit()));
+        tokio::select! {
+            biased;
+            output = connection.as_mut() => return output,
+            () = quiet => {}
         }
+        stop(connection.as_mut());
         connection.await
     }
 }
@@ -124,7 +147,7 @@ mod tests {
         runtime.block_on(async {
             let drain = Drain::new();
             let mut first = drain.join();
-            drain.start();
+            drain.start(Duration::ZERO);
             first.asked().await;
             let mut late = drain.join();
             late.asked().await;

@@ -339,7 +339,7 @@ impl Mesh {
     /// Stops accepting, lets requests in flight end (at most for the drain time), then exports the last window and
     /// waits for its acknowledgement (at most 5 s). [`Mesh::serve`] returns. A second call does nothing.
     pub async fn shutdown(&self) -> ShutdownReport {
-        self.inner.drain.start();
+        self.inner.drain.start(self.inner.drain_limit);
         let drained = tokio::time::timeout(self.inner.drain_limit, self.inner.drain.done())
             .await
             .is_ok();

@@ -229,11 +229,13 @@ impl Proxy {
         self.shared.reloader.reload(&self.shared.reporting)
     }
 
-    /// Stops accepting, waits up to `drain_seconds` for requests in flight, then exports the last window and waits up
-    /// to 5 s for its acknowledgement. Blocks; do not call it on a runtime's worker thread.
+    /// Serves on for `drain_delay_seconds` while `/ready` answers 503, then stops accepting, waits up to `drain_seconds` for requests in
+    /// flight, exports the last window and waits up to 5 s for its acknowledgement. Blocks; do not call it on a runtime's worker
+    /// thread.
     pub fn stop(mut self) -> StopReport {
         self.shared.is_ready.store(false, Ordering::Release);
-        self.shared.drain.start();
+        std::thread::sleep(self.shared.reloader.drain_delay());
+        self.shared.drain.start(self.shared.reloader.drain());
         let mut drained = true;
         for worker in self.workers.drain(..) {
             drained &= worker.join().unwrap_or(false);
@@ -263,7 +265,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.drain.start();
+        self.shared.drain.start(Duration::ZERO);
         self.end_admin.send_replace(true);
     }
 }

@@ -14,7 +14,15 @@ pub(crate) mod stall;
 pub(crate) mod tcp;
 pub(crate) mod tunnel;
 
-use std::{convert::Infallible, future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn, ready},
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use emberline_model::Side;
@@ -225,7 +233,7 @@ impl HttpSettings {
             handler.handle(&caller, request).map(Ok::<_, Infallible>)
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let serving = draining.run(connection, self.aged(), |c| c.graceful_shutdown());
+        let serving = draining.run(connection, self.aged(), |_| ready(()), |c| c.graceful_shutdown());
         let served = LabeledBy::new(task_label.clone(), serving).await;
         if let Err(error) = &served
             && guard.cause().is_none()
@@ -290,10 +298,16 @@ impl HttpSettings {
                 None => idle.await,
             }
         };
+        let age = self
+            .limits
+            .connection_age_ms
+            .map_or(Duration::ZERO, Duration::from_millis);
+        // Some clients give up what they have in flight at a GOAWAY, whatever it says (`findings/httpx-and-undici-…`).
+        let quiet = |limit: Option<Duration>| no_requests(&guard, limit.map_or(age / 10, |limit| limit / 2));
         // The connection's own work belongs to all its streams and so carries no label.
         let served = Labeled::new(
             Label::NONE,
-            draining.run(connection, Some(Box::pin(retiring)), |c| c.graceful_shutdown()),
+            draining.run(connection, Some(Box::pin(retiring)), quiet, |c| c.graceful_shutdown()),
         )
         .await;
         note_end(served, &guard, counters);
@@ -311,6 +325,19 @@ async fn without_requests(guard: &Guard, limit: Duration) {
         seen = now;
     }
     let _ = guard.end_connection(KEEP_ALIVE_TIMEOUT);
+}
+
+/// Ready when a connection has no request in flight, or after `most`.
+async fn no_requests(guard: &Guard, most: Duration) {
+    // The connection's task wakes for most ends of requests, too.
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let idle = poll_fn(|cx| {
+        while guard.is_busy() {
+            ready!(tick.poll_tick(cx));
+        }
+        Poll::Ready(())
+    });
+    let _ = tokio::time::timeout(most, idle).await;
 }
 
 /// Bytes that go back to the budget.

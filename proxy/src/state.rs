@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) trace: TraceConfig,
     /// How long requests in flight may go on when their listener closes.
     pub(crate) drain: Duration,
+    /// How long a process that stops serves on, not ready.
+    pub(crate) drain_delay: Duration,
 }
 
 impl State {

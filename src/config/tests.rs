@@ -401,6 +401,7 @@ fn bounds_of_a_proxys_file_are_those_that_its_parser_holds() {
         ("workers", 1u64, 64u64),
         ("hz", 1, 10_000),
         ("drain_seconds", 0, 3_600),
+        ("drain_delay_seconds", 0, 3_600),
         ("max_header_bytes", 8_192, 16_777_216),
         ("memory_bytes", 1 << 20, 1 << 40),
     ] {

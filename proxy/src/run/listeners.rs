@@ -217,7 +217,7 @@ impl Listeners {
         }
         for before in std::mem::replace(&mut self.current, current) {
             if !state.has(before.listening.id) {
-                before.listening.removal.start();
+                before.listening.removal.start(state.drain);
                 changes.removed.push(before.listening);
             }
         }

@@ -192,6 +192,11 @@ impl Reloader {
         }
     }
 
+    /// How long a process that stops serves on.
+    pub(super) fn drain_delay(&self) -> Duration {
+        self.state.load().drain_delay
+    }
+
     /// How long requests in flight may go on when their listener closes.
     pub(super) fn drain(&self) -> Duration {
         self.state.load().drain

@@ -99,7 +99,7 @@ async fn listen(start: Start, shared: Arc<Shared>) {
             };
             accept(listener, forwarder, closing, &connections, &open).await;
             listening.close();
-            connections.start();
+            connections.start(shared.reloader.drain());
             let limit = removal.is_asked().then(|| shared.reloader.drain());
             if !is_done_within(limit, &connections).await {
                 listening.cut_off();

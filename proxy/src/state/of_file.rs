@@ -63,6 +63,7 @@ impl From<&Config> for State {
             listeners,
             trace: config.trace,
             drain: Duration::from_secs(config.drain_seconds),
+            drain_delay: Duration::from_secs(config.drain_delay_seconds),
         }
     }
 }

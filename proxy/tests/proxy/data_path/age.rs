@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::support::*;
+use super::{frames::*, support::*};
 
 async fn slow_app() -> App {
     App::start(|request| async move {
@@ -128,6 +128,63 @@ fn a_connection_over_http2_that_has_no_requests_is_closed_and_one_with_a_slow_re
             .unwrap();
         let closed = "emberline_proxy_connections_broken_total{reason=\"keep_alive_timeout\"}";
         eventually("the reason", || metric(&proxy.metrics(), closed) == 1).await;
+        stop(proxy).await;
+    });
+}
+
+/// Frames of a connection that were read until a GOAWAY, and then until the end of a stream.
+async fn until_goaway(stream: &mut TcpStream) -> Vec<(u8, u32)> {
+    let mut seen = Vec::new();
+    while let Some((kind, flags, of)) = timeout(PATIENCE, read_frame(stream)).await.expect("no GOAWAY") {
+        if kind == GOAWAY {
+            seen.push((kind, 0));
+            break;
+        }
+        if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            seen.push((kind, of));
+        }
+    }
+    seen
+}
+
+/// Some clients give up what they have in flight when a GOAWAY comes (`findings/httpx-and-undici-give-up-what-runs-at-a-goaway.sh`).
+#[test]
+fn a_goaway_waits_for_the_requests_in_flight() {
+    block_on(async {
+        let app = slow_app().await;
+        let proxy = aged(app.address, "", ", upstream_protocol: http1");
+        let mut stopped = TcpStream::connect(proxy.addresses().inbound[0]).await.unwrap();
+        stopped
+            .write_all(&[PREFACE, &get_frame(1, "/slow")].concat())
+            .await
+            .unwrap();
+        eventually("the request", || app.requests() == 1).await;
+        let stopping = tokio::spawn(stop(proxy));
+        assert_eq!(until_goaway(&mut stopped).await, [(DATA, 1), (GOAWAY, 0)]);
+        drop(stopped);
+        assert!(stopping.await.unwrap().drained);
+    });
+}
+
+#[test]
+fn a_connection_that_always_has_requests_gets_its_goaway_after_a_while() {
+    block_on(async {
+        let app = slow_app().await;
+        let proxy = aged(app.address, "connection_age_ms: 300", ", upstream_protocol: http1");
+        let mut stream = TcpStream::connect(proxy.addresses().inbound[0]).await.unwrap();
+        stream
+            .write_all(&[PREFACE, &get_frame(1, "/slow")].concat())
+            .await
+            .unwrap();
+        assert_eq!(until_goaway(&mut stream).await, [(GOAWAY, 0)]);
+        // Its request completes all the same.
+        let mut ended = Vec::new();
+        while let Some((kind, flags, of)) = timeout(PATIENCE, read_frame(&mut stream)).await.unwrap() {
+            if kind == DATA && flags & END_STREAM != 0 {
+                ended.push(of);
+            }
+        }
+        assert_eq!(ended, [1]);
         stop(proxy).await;
     });
 }

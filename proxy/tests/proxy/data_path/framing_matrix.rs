@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::support::*;
+use super::{frames::*, support::*};
 
 /// Mutations of each pair of protocols, at least.
 const LEAST: usize = 640;
@@ -311,18 +311,12 @@ async fn ask_http1(proxy: SocketAddr, mutation: &[u8]) {
     assert!(ended.is_ok(), "the connection stays open: {mutation:?}");
 }
 
-type Field = (Vec<u8>, Vec<u8>);
-
 /// A request over HTTP/2.
 #[derive(Debug, Clone)]
 struct Streamed {
     fields: Vec<Field>,
     body: Vec<&'static [u8]>,
     trailers: Vec<Field>,
-}
-
-fn field(name: &str, value: &str) -> Field {
-    (name.as_bytes().to_vec(), value.as_bytes().to_vec())
 }
 
 /// Requests over HTTP/2 that are nearly right.
@@ -422,26 +416,6 @@ fn http2_mutations() -> Vec<Streamed> {
     all
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PING: u8 = 6;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// Fields as literals that nobody remembers, not compressed (RFC 7541, 6.2.2).
-fn block(fields: &[Field]) -> Vec<u8> {
-    let text = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
-    let one = |(name, value): &Field| [&[0][..], &text(name), &text(value)].concat();
-    fields.iter().flat_map(one).collect()
-}
-
 fn streamed(request: &Streamed, stream: u32) -> Vec<u8> {
     let ends = |is_last: bool| if is_last { END_STREAM } else { 0 };
     let has_trailers = !request.trailers.is_empty();
@@ -472,34 +446,10 @@ async fn ask_http2(proxy: SocketAddr, mutation: &Streamed) {
     let Ok(mut stream) = TcpStream::connect(proxy).await else {
         return;
     };
-    let after = Streamed {
-        fields: vec![
-            field(":method", "GET"),
-            field(":scheme", "http"),
-            field(":authority", "a"),
-            field(":path", "/after"),
-        ],
-        body: Vec::new(),
-        trailers: Vec::new(),
-    };
-    let bytes = [PREFACE, &streamed(mutation, 1), &streamed(&after, 3)].concat();
+    let bytes = [PREFACE, &streamed(mutation, 1), &get_frame(3, "/after")].concat();
     let _ = stream.write_all(&bytes).await;
-    let ended = tokio::time::timeout(PATIENCE, read_frames(&mut stream)).await;
+    let ended = tokio::time::timeout(PATIENCE, async { while read_frame(&mut stream).await.is_some() {} }).await;
     assert!(ended.is_ok(), "the connection stays open: {mutation:?}");
-}
-
-/// Reads frames to the end of the connection, and answers pings.
-async fn read_frames(stream: &mut TcpStream) -> Option<()> {
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.ok()?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; usize::try_from(length).ok()?];
-        stream.read_exact(&mut payload).await.ok()?;
-        if (head[3], head[4]) == (PING, 0) {
-            stream.write_all(&frame(PING, ACK, 0, &payload)).await.ok()?;
-        }
-    }
 }
 
 /// Requests that the access log says were answered by the origin, and those that it says were not.

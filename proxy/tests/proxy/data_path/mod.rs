@@ -9,6 +9,7 @@ mod config_errors;
 mod embedded;
 mod failures;
 mod filters;
+mod frames;
 mod framing_matrix;
 mod grpc;
 mod http1;

@@ -133,6 +133,32 @@ fn a_stop_lets_requests_in_flight_end_and_takes_no_new_ones() {
 }
 
 #[test]
+fn a_stop_serves_on_for_the_drain_delay_and_is_not_ready() {
+    block_on(async {
+        let app = App::named("cart").await;
+        let folder = tempfile::tempdir().unwrap();
+        let text = yaml(
+            "cart",
+            &format!(
+                "drain_delay_seconds: 3\ninbound: [{{listen: 127.0.0.1:0, to: {}}}]",
+                app.address
+            ),
+        );
+        let mut running = run(folder.path(), &text, "");
+        let mut idle = TcpStream::connect(running.inbound).await.unwrap();
+        signal(&running, "-TERM");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while status(&get(running.admin, "/ready").await.0) != 503 {
+            assert!(tokio::time::Instant::now() < deadline, "still ready");
+        }
+        assert_eq!(get(running.inbound, "/").await.1, "cart", "a new connection");
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(read_answer(&mut idle).await.1, "cart", "one that is open");
+        assert_eq!(exit_code(&mut running).await, Some(0));
+    });
+}
+
+#[test]
 fn a_stop_does_not_wait_longer_than_it_may() {
     block_on(async {
         let silent = raw_app(|mut stream: TcpStream| async move {
