@@ -203,6 +203,11 @@ impl Decoded {
         self.leave_out(Rejected::of(reason, metric, points).sent_by(service, shape));
     }
 
+    /// Counts points of a metric that are taken, and say less than they seem to.
+    fn doubt(&mut self, service: &str, metric: &str, shape: &'static str, reason: &'static str, points: u64) {
+        self.change(Rejected::of(reason, metric, points).sent_by(service, shape));
+    }
+
     /// The window of a workload, made when it is not there yet.
     pub(crate) fn window(
         &mut self,

@@ -228,7 +228,7 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "unknown_metric" => (
             POINTS,
             "only request durations are accepted",
-            "use `http.server.request.duration`, `http.client.request.duration`, `rpc.server.call.duration`, `rpc.client.call.duration` or their older names",
+            "use `http.server.request.duration`, `http.client.request.duration`, `rpc.server.call.duration`, `rpc.client.call.duration`, their older names, or gRPC's own `grpc.server.call.duration` and `grpc.client.call.duration`",
         ),
         "not_a_histogram" => (
             POINTS,
@@ -260,6 +260,11 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
             "too many buckets in one request",
             "export fewer points or coarser buckets (`OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`)",
         ),
+        "bounds_too_wide" => (
+            POINTS,
+            "most values are in one bucket from below 0.1 s to above 1 s, so quantiles are unknown",
+            "set bounds in seconds in this metric's view, or `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram`",
+        ),
         "malformed_histogram" => (POINTS, "bounds are not ascending or do not match the counts", ""),
         "histogram_scale" => (POINTS, "the scale of an exponential histogram must be -10 to 20", ""),
         "negative_duration" => (POINTS, "a duration is negative", "measure with a monotonic clock"),
@@ -289,6 +294,11 @@ fn explained(reason: &str) -> (&'static str, &'static str, &'static str) {
         "max_exemplars_per_profile" => (
             SAMPLES,
             "too many samples carry a trace or span ID to keep all individually; all count in the sums",
+            "",
+        ),
+        "go_stack_depth" => (
+            SAMPLES,
+            "Go's CPU profiler keeps 64 frames from the leaf, so outer functions cost more than is shown",
             "",
         ),
         "max_stack_depth" => (

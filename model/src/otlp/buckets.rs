@@ -207,6 +207,23 @@ impl Counts {
         found
     }
 
+    /// Whether more than half of the values are in one bucket of the sender that reaches from below a tenth of a second beyond one, as
+    /// with bounds that were made for milliseconds: quantiles say nothing then. The extremes count as bounds. `unit` as below.
+    pub(super) fn are_too_wide(&self, said: Extremes, unit: f64) -> bool {
+        let Counts::Explicit { bounds, counts } = self else {
+            return false;
+        };
+        let Some((at, &most)) = counts.iter().enumerate().max_by_key(|(_, count)| **count) else {
+            return false;
+        };
+        let low = at.checked_sub(1).map_or(0.0, |below| bounds[below].max(0.0));
+        let low = said.min.map_or(low, |min| low.max(min)) * unit;
+        let bound = bounds.get(at).copied().or(said.max).unwrap_or(0.0);
+        let high = said.max.map_or(bound, |max| bound.min(max)) * unit;
+        let all: u128 = counts.iter().map(|&count| u128::from(count)).sum();
+        u128::from(most) * 2 > all && low < 0.1 && high >= 1.0
+    }
+
     /// Our histogram of it. `unit` is the sender's unit in seconds; `drawn` is in `0..1` and says where few values fall;
     /// `room` is how many buckets may still be made.
     pub(super) fn histogram(

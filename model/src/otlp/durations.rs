@@ -2,7 +2,7 @@
 //!
 //! Guarantees: one table names every metric that is taken, with its side and its unit; a path of a request never becomes
 //! a route; an address never becomes a destination. Names of both generations of the semantic conventions are read: HTTP before
-//! and since 1.23, RPC before and since 1.39.
+//! and since 1.23, RPC before and since 1.39, and those of gRPC's own plugins (gRFC A66).
 //!
 //! Wrong on purpose: a caller that is measured by an SDK only knows the name that it asked for: that is a destination, like
 //! that of a proxy's outbound listener, and no release. The two names of one metric in one scope are the same requests, and only the newer one counts.
@@ -55,7 +55,7 @@ const fn duration(
     }
 }
 
-static DURATIONS: [Duration; 8] = [
+static DURATIONS: [Duration; 11] = [
     duration(names::SERVER_DURATION, Side::Server, Kind::Http, "s", None),
     duration(names::CLIENT_DURATION, Side::Client, Kind::Http, "s", None),
     duration(
@@ -87,6 +87,15 @@ static DURATIONS: [Duration; 8] = [
         Kind::Rpc,
         "ms",
         Some("rpc.client.call.duration"),
+    ),
+    duration("grpc.server.call.duration", Side::Server, Kind::Rpc, "s", None),
+    duration("grpc.client.call.duration", Side::Client, Kind::Rpc, "s", None),
+    duration(
+        "grpc.client.attempt.duration",
+        Side::Client,
+        Kind::Rpc,
+        "s",
+        Some("grpc.client.call.duration"),
     ),
 ];
 
@@ -210,7 +219,9 @@ impl Duration {
                 if is_grpc {
                     "POST".clone_into(&mut series.method);
                 }
-                let method = of(&["rpc.method"]).filter(|method| method != "_OTHER");
+                // Names of methods that were not registered, in the words of both.
+                let is_known = |method: &String| !["_OTHER", "other"].contains(&method.as_str());
+                let method = of(&["rpc.method", "grpc.method"]).filter(is_known);
                 series.route = match (of(&["rpc.service"]), method) {
                     (_, Some(method)) if method.contains('/') => format!("/{}", method.trim_start_matches('/')),
                     (Some(service), Some(method)) => format!("/{service}/{method}"),
@@ -219,6 +230,7 @@ impl Duration {
                 let code = of(&[
                     "rpc.response.status_code",
                     "rpc.grpc.status_code",
+                    "grpc.status",
                     "rpc.connect_rpc.error_code",
                 ]);
                 series.status = code.as_deref().map_or(0, grpc_code);
@@ -268,7 +280,8 @@ fn called(attributes: &[KeyValue]) -> Option<String> {
     if let Some(service) = of("peer.service") {
         return Some(service);
     }
-    let host = of("server.address").or_else(|| of("net.peer.name"))?;
+    let host = of("server.address").or_else(|| of("net.peer.name"));
+    let host = host.or_else(|| of("grpc.target").and_then(|target| host_of_target(&target)))?;
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || host.starts_with('/');
     if host.is_empty() || host == "localhost" || is_address {
@@ -280,6 +293,22 @@ fn called(attributes: &[KeyValue]) -> Option<String> {
         return Some(format!("{namespace}/{service}"));
     }
     Some(host)
+}
+
+/// The host of gRPC's name of a target: `dns:///cart:8080`, `dns:cart`, `cart:8080` (grpc/doc/naming.md).
+fn host_of_target(target: &str) -> Option<String> {
+    let endpoint = match target.rsplit_once('/') {
+        Some((_, endpoint)) if target.contains("://") => endpoint,
+        Some(_) => return None,
+        None => target.strip_prefix("dns:").unwrap_or(target),
+    };
+    let host = match endpoint.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) => return None,
+        None => endpoint,
+    };
+    let is_address = ["unix", "ipv4:", "ipv6:"].iter().any(|scheme| target.starts_with(scheme));
+    (!host.is_empty() && !is_address).then(|| host.to_owned())
 }
 
 #[cfg(test)]
@@ -370,6 +399,13 @@ mod tests {
                 "/shop.Cart/Add",
             ),
             ("rpc.server.call.duration", "", vec![("rpc.method", "_OTHER")], "other"),
+            (
+                "grpc.server.call.duration",
+                "grpc-python",
+                vec![("grpc.method", "shop.Cart/Total")],
+                "/shop.Cart/Total",
+            ),
+            ("grpc.server.call.duration", "", vec![("grpc.method", "other")], "other"),
         ] {
             assert_eq!(series(name, scope, &attributes).route, route, "{name} {attributes:?}");
         }
@@ -412,6 +448,23 @@ mod tests {
                 "{attributes:?}"
             );
         }
+        for (target, expected) in [
+            ("dns:///cart.shop.svc:8080", "shop/cart"),
+            ("dns:cart", "cart"),
+            ("cart:8080", "cart"),
+            ("xds:///cart", "cart"),
+            ("127.0.0.1:8080", ""),
+            ("ipv4:127.0.0.1:8080", ""),
+            ("unix:/run/cart.sock", ""),
+            ("unix:///run/cart.sock", ""),
+        ] {
+            let attributes = [("grpc.target", target), ("grpc.method", "shop.Cart/Total")];
+            assert_eq!(
+                called("grpc.client.attempt.duration", &attributes),
+                expected,
+                "{target}"
+            );
+        }
         let own_name = [("server.address", "shop.example")];
         assert_eq!(called("http.server.request.duration", &own_name), "");
         let known = [("service.peer.name", "orders"), ("emberline.peer.version", "v3")];
@@ -451,6 +504,10 @@ mod tests {
         assert_eq!(
             rpc(&[("rpc.response.status_code", "NOT_FOUND"), ("error.type", "NOT_FOUND")]),
             (5, false, grpc(), "POST".into())
+        );
+        assert_eq!(
+            rpc(&[("grpc.method", "shop.Cart/Total"), ("grpc.status", "UNAVAILABLE")]),
+            (14, true, grpc(), "POST".into())
         );
         assert_eq!(rpc(&[("rpc.response.status_code", "odd")]).0, 2);
         assert!(rpc(&[("rpc.system.name", "connectrpc"), ("error.type", "unavailable")]).1);

@@ -348,6 +348,9 @@ fn durations(
         }
         match counts.histogram(point.said, unit, drawn(stream, point.end), room) {
             Ok(duration) => {
+                if counts.are_too_wide(point.said, unit) {
+                    decoded.doubt(service, known.name, shape, "bounds_too_wide", 1);
+                }
                 let (start, length) = window_of(point.start, point.end);
                 let window = decoded.window(from.workload, from.component, start, length);
                 window.has_requests = true;

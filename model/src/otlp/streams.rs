@@ -147,6 +147,10 @@ pub fn grow(
                 let (counts, said) = &grown;
                 match counts.histogram(*said, point.unit, drawn(point.stream, point.time_unix_ns), room) {
                     Ok(duration) => {
+                        if counts.are_too_wide(*said, point.unit) {
+                            let service = &point.workload.service;
+                            decoded.doubt(service, point.metric.name, SHAPE, "bounds_too_wide", 1);
+                        }
                         let window = decoded.window(&point.workload, point.component, start, length);
                         window.has_requests = true;
                         if duration.count() > 0 {

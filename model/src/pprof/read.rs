@@ -3,10 +3,12 @@
 //! Guarantees: every index is checked at both ends, and the decompressed size; each type of the file becomes a profile
 //! whose total is the file's, in the unit that all doors store ([`meaning`](crate::formats::meaning)). What is not kept is
 //! said: a type with negative values (a difference) is left out whole, since its positive half is no difference; text that
-//! is no UTF-8 is replaced. What the file asks to drop (`drop_frames`) is dropped.
+//! is no UTF-8 is replaced; stacks that Go cut are counted. What the file asks to drop (`drop_frames`) is dropped.
 //!
 //! Wrong on purpose: a type of which every value is 0 is not kept, except CPU and wall time, of which 0 is news, and in a
 //! file that has no values at all.
+
+use std::collections::HashMap;
 
 use prost::Message;
 
@@ -83,6 +85,10 @@ pub fn read_file(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<Pprof
     );
     let mut places = Places::of(&source, &string, addresses, pruning)?;
     let rows = rows(&source, &string, &mut places, &mut tables)?;
+    let cut = cut_by_go(&source, &types, &string)?;
+    if cut > 0 {
+        Rejected::of("go_stack_depth", "", cut).add_to(&mut file.changed);
+    }
     let mut kept = types.kept(&source, &mut file.left_out);
     tables.allowance.copies(kept.len())?;
     let sampled: Vec<ProfileType> = kept.iter().map(|&at| types.meanings[at].profile_type.clone()).collect();
@@ -102,6 +108,7 @@ pub fn read_file(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<Pprof
                 row.add_to(&mut profile, value, counts.map(|counts| sample.value[counts]));
             }
         }
+        profile.stats.truncated = cut;
         meaning::samples_as_time([&mut profile], &sampled);
         let [_, kind, unit, ..] = profile.profile_type.parts();
         // A type that keeps its words keeps its name, so that it can be asked for by it.
@@ -118,6 +125,32 @@ pub fn read_file(bytes: &[u8], limit: u64, addresses: Addresses) -> Result<Pprof
         _ => file.values.len().saturating_sub(1),
     };
     Ok(file)
+}
+
+/// Samples of a CPU profile of Go whose stacks end where the runtime stopped, of which the file says nothing. Source: go1.24
+/// `runtime/cpuprof.go`, `maxCPUProfStack`; `findings/go-cpu-profiles-lose-callers-beyond-64-frames.sh`.
+fn cut_by_go<'s>(
+    source: &'s pb::Profile,
+    types: &Types<'_>,
+    string: &impl Fn(i64) -> Result<&'s str, PprofError>,
+) -> Result<u64, PprofError> {
+    const FRAMES: usize = 64;
+    if !types.names.contains(&("cpu", "nanoseconds")) {
+        return Ok(0);
+    }
+    let mut is_go = false;
+    for function in &source.function {
+        is_go |= string(function.filename)?.ends_with(".go");
+    }
+    if !is_go {
+        return Ok(0);
+    }
+    let lines: HashMap<u64, usize> = source.location.iter().map(|of| (of.id, of.line.len())).collect();
+    let frames = |sample: &pb::Sample| -> usize {
+        let locations = sample.location_id.iter();
+        locations.map(|id| lines.get(id).copied().unwrap_or(0)).sum()
+    };
+    Ok(source.sample.iter().filter(|sample| frames(sample) == FRAMES).count() as u64)
 }
 
 fn unpacked(bytes: &[u8], limit: u64) -> Result<Vec<u8>, PprofError> {

@@ -288,3 +288,27 @@ fn the_same_requests_under_two_names_count_once() {
         .extend(old.resource_metrics[0].scope_metrics.clone());
     assert_eq!(count(apart), 2);
 }
+
+/// `findings/grpc-python-counts-all-calls-below-five-seconds-as-one.sh`: seconds over bounds that were made for milliseconds.
+#[test]
+fn bounds_of_milliseconds_for_seconds_are_told() {
+    let of_milliseconds = [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0];
+    let told = |values: &[f64], bounds: &[f64], with_extremes| {
+        let data = delta(point(values, bounds, with_extremes));
+        let decoded = otlp::decode_metrics(request("grpc.server.call.duration", "s", data));
+        assert_eq!(decoded.windows[0].requests[0].duration.count(), values.len() as u64);
+        let changed = decoded.changed.iter().map(|changed| changed.reason);
+        changed.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&[0.001, 0.001, 0.001, 1.0], &of_milliseconds, true),
+        ["bounds_too_wide"]
+    );
+    assert_eq!(told(&[0.001, 0.002], &of_milliseconds, false), ["bounds_too_wide"]);
+    // The extremes say how long they took.
+    assert_eq!(told(&[0.001, 0.002], &of_milliseconds, true), [""; 0]);
+    assert_eq!(told(&[2.0, 2.5], &of_milliseconds, true), [""; 0]);
+    for with_extremes in [false, true] {
+        assert_eq!(told(&[0.001, 0.001, 0.001, 1.0], &ADVISED, with_extremes), [""; 0]);
+    }
+}

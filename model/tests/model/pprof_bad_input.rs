@@ -67,6 +67,24 @@ fn file() -> pb::Profile {
     }
 }
 
+/// `findings/go-cpu-profiles-lose-callers-beyond-64-frames.sh`.
+#[test]
+fn stacks_that_gos_cpu_profiler_cut_are_counted() {
+    let cut = |name: &str, kind: &str, frames: usize| {
+        let mut file = file();
+        kind.clone_into(&mut file.string_table[1]);
+        name.clone_into(&mut file.string_table[4]);
+        file.sample[0].location_id = vec![2; frames];
+        let read = read_file(&file.encode_to_vec(), 1 << 20, Addresses::InMemory).unwrap();
+        let told = read.changed.iter().any(|changed| changed.reason == "go_stack_depth");
+        (read.values[0].profile.stats.truncated, told)
+    };
+    assert_eq!(cut("main.go", "cpu", 64), (1, true));
+    assert_eq!(cut("main.go", "cpu", 63), (0, false));
+    assert_eq!(cut("main.rs", "cpu", 64), (0, false));
+    assert_eq!(cut("main.go", "wall", 64), (0, false));
+}
+
 #[test]
 fn ids_need_no_order_and_the_last_of_two_equal_ones_counts() {
     let mut source = file();
