@@ -13,6 +13,7 @@
 //!     to: 127.0.0.1:9080
 //!     protocol: auto                           # auto, http1, http2 or tcp
 //!     trusted_callers: [10.0.0.0/8]            # who may introduce itself; or `identity: ignore`, `trusted` or `certificate`
+//!     proxy_protocol: [10.1.0.0/24]            # load balancers that say whose connection it is; leave out: none
 //!     tls: {cert_file: own.pem, key_file: own.key, client_ca_file: ca.pem}   # mode: strict; leave out: plaintext
 //! outbound:                                    # requests of this workload to others
 //!   - listen: 127.0.0.1:8081
@@ -255,6 +256,11 @@ pub struct Inbound {
     /// Trusted caller networks (CIDR).
     #[serde(default)]
     pub trusted_callers: Vec<Network>,
+    /// Networks (CIDR) of load balancers whose connections begin with a PROXY protocol header, version 1 or 2. The address that it
+    /// names is the caller's in everything but `limits`. From these networks a connection without one is closed
+    /// (`no_proxy_header`); from others, a header is not accepted.
+    #[serde(default)]
+    pub proxy_protocol: Vec<Network>,
     /// What requests pass before the application, in order, and responses in reverse.
     #[serde(default)]
     pub filters: Vec<FilterConfig>,

@@ -17,8 +17,8 @@ use emberline_model::Side;
 use crate::{
     cluster::{Sharing, Watch},
     config::{
-        Address, FilterConfig, ForwardedMode, InboundTls, OutboundTls, Protocol, RuleConfig, Timeouts, TraceConfig,
-        Trust, UpstreamProtocol,
+        Address, FilterConfig, ForwardedMode, InboundTls, Network, OutboundTls, Protocol, RuleConfig, Timeouts,
+        TraceConfig, Trust, UpstreamProtocol,
     },
     route::{HostPattern, Template},
 };
@@ -104,6 +104,8 @@ pub(crate) struct Listener {
     /// Whose word counts.
     pub(crate) trust: Trust,
     pub(crate) forwarded: ForwardedMode,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(crate) proxy_protocol: Vec<Network>,
     /// Whom its requests are for; at least one.
     pub(crate) services: Vec<Service>,
 }

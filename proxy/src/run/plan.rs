@@ -94,6 +94,7 @@ pub(super) fn plan(listener: &Listener, parts: &Parts<'_>, previous: Option<&Pla
         tls: listener.tls.as_ref().map(met).transpose()?,
         trust: listener.trust.clone(),
         forwarded: listener.forwarded,
+        proxy_protocol: listener.proxy_protocol.clone(),
         hosts: HostTable::new(services.clone().map(|service| service.hosts.as_deref())),
         services: (0..listener.services.len())
             .map(|at| service(listener, at, parts, previous))

@@ -29,6 +29,7 @@ use crate::{
     tls::Begun,
     wire::{
         detect::{Detected, Expected},
+        proxy_header,
         transport::Transport,
     },
 };
@@ -134,11 +135,22 @@ async fn accept(
     listener::accept(listener, budget, has_shares, closing, move |stream, admission| {
         open.lock().add(&admission.guard);
         let (forwarder, draining) = (Arc::clone(&forwarder), draining.clone());
+        let is_announced = {
+            let plan = forwarder.plan.load();
+            plan.proxy_protocol
+                .iter()
+                .any(|network| network.contains(admission.caller))
+        };
         tokio::spawn(async move {
-            let guard = &admission.guard;
-            guard
-                .until_asked_to_leave(serve(stream, forwarder, draining, &admission))
-                .await;
+            let (guard, mut admission, mut stream) = (Arc::clone(&admission.guard), admission, stream);
+            let serving = async {
+                // Boxed: few listeners are behind a balancer that says so.
+                if is_announced && !Box::pin(is_introduced(&mut stream, &forwarder, &mut admission)).await {
+                    return;
+                }
+                serve(stream, forwarder, draining, &admission).await;
+            };
+            guard.until_asked_to_leave(serving).await;
         });
     })
     .await;
@@ -175,6 +187,21 @@ impl Open {
     fn cut_off(&self) {
         for guard in self.guards.iter().filter_map(Weak::upgrade) {
             guard.cut_off();
+        }
+    }
+}
+
+/// Has the connection be that of whom its balancer names; false where it names nobody.
+async fn is_introduced(stream: &mut TcpStream, forwarder: &Forwarder, admission: &mut Admission) -> bool {
+    let limit = forwarder.http.caller_times().header;
+    match proxy_header::read(stream, admission.caller, limit).await {
+        Ok(caller) => {
+            admission.caller = caller;
+            true
+        }
+        Err(none) => {
+            forwarder.counters.connection_broke(none.reason());
+            false
         }
     }
 }

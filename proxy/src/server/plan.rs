@@ -16,7 +16,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use crate::{
     choose::{Asked, Choice, ChooseCluster},
     cluster::{Cluster, Retries, Upstream},
-    config::{Address, ForwardedMode, Protocol, Timeouts, Trust, UpstreamProtocol},
+    config::{Address, ForwardedMode, Network, Protocol, Timeouts, Trust, UpstreamProtocol},
     filter::{HeadFilter, Refused, chain::Filter},
     grpc::is_grpc,
     route::{RouteTable, host::HostTable},
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) trust: Trust,
     /// What the application is told of its callers.
     pub(crate) forwarded: ForwardedMode,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(crate) proxy_protocol: Vec<Network>,
     /// Places in `services`.
     pub(crate) hosts: HostTable,
     pub(crate) services: Vec<Service>,

@@ -21,6 +21,7 @@ impl From<&Config> for State {
                 tls: inbound.tls.clone().filter(InboundTls::is_on),
                 trust: Trust::of(inbound.listen.ip(), inbound.identity, &inbound.trusted_callers),
                 forwarded: inbound.forwarded,
+                proxy_protocol: inbound.proxy_protocol.clone(),
                 services: vec![Service {
                     hosts: None,
                     routes: config.routes.clone(),
@@ -56,6 +57,7 @@ impl From<&Config> for State {
                 // The workload itself, which says nothing that counts.
                 trust: Trust::Everybody,
                 forwarded: ForwardedMode::Keep,
+                proxy_protocol: Vec::new(),
                 services: vec![service(outbound)],
             });
         }

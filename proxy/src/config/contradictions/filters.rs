@@ -2,7 +2,9 @@
 
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 
-use super::super::{CorsConfig, FaultConfig, FilterConfig, HeaderEdits, Inbound, Outbound, Protocol, RateLimitConfig};
+use super::super::{
+    CorsConfig, FaultConfig, FilterConfig, HeaderEdits, Inbound, Outbound, Protocol, RateLimitConfig, RateLimitKey,
+};
 
 /// Headers that belong to the connection, to the message's framing or to the proxy itself.
 const NOT_THEIRS: [HeaderName; 9] = [
@@ -30,17 +32,15 @@ pub(super) fn find(inbound: &[Inbound], outbound: &[Outbound], mut say: impl FnM
         );
     }
     for (at, entry) in outbound.iter().enumerate() {
-        of_list(
-            &entry.filters,
-            entry.protocol,
-            &format!("outbound[{at}].filters"),
-            &mut say,
-        );
+        let place = format!("outbound[{at}].filters");
+        of_list(&entry.filters, entry.protocol, &place, &mut say);
+        of_only_caller(&entry.filters, &place, &mut say);
         for (index, rule) in entry.rules.iter().enumerate() {
             let list = rule.filters.as_deref().unwrap_or_default();
             let place = format!("outbound[{at}].rules[{index}].filters");
             // That rules have no effect is told of them.
             of_list(list, Protocol::Auto, &place, &mut say);
+            of_only_caller(list, &place, &mut say);
         }
     }
 }
@@ -76,6 +76,18 @@ fn of_list(list: &[FilterConfig], protocol: Protocol, place: &str, say: &mut imp
         }
         if let Some(config) = &filter.cors {
             of_cors(config, &mut say);
+        }
+    }
+}
+
+/// Filters of an outbound listener, whose only caller is the workload.
+fn of_only_caller(list: &[FilterConfig], place: &str, say: &mut impl FnMut(&str, String)) {
+    for (at, filter) in list.iter().enumerate() {
+        let rate = filter.rate_limit.as_ref();
+        if rate.is_some_and(|rate| rate.each == RateLimitKey::Caller) {
+            let message =
+                "`each: caller` has no effect here: an outbound listener's only caller is this workload; remove it";
+            say(&format!("{place}[{at}].rate_limit.each"), message.to_owned());
         }
     }
 }

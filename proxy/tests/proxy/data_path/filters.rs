@@ -390,3 +390,15 @@ fn what_a_filter_cannot_do_is_said_with_its_line() {
         );
     }
 }
+
+#[test]
+fn a_rate_of_each_caller_is_refused_where_there_is_only_one() {
+    let text = "workload: {service: a}\noutbound:\n  - {listen: 127.0.0.1:1, service: b, destinations: [{address: 127.0.0.1:2}], \
+                filters: [{rate_limit: {requests: 1, each: caller}}]}";
+    let error = emberline_proxy::config::parse("proxy.yaml".as_ref(), text).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.starts_with("proxy.yaml:3") && message.contains("`each: caller` has no effect"),
+        "{message}"
+    );
+}

@@ -23,6 +23,7 @@ mod names;
 mod outcomes;
 mod probes;
 mod process;
+mod proxy_protocol;
 mod reload;
 mod reload_load;
 mod rules;
