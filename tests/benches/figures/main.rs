@@ -17,6 +17,7 @@ mod ingest;
 mod languages;
 mod load;
 mod mesh_store;
+mod peers;
 mod profiler;
 mod proxy;
 mod queries;
