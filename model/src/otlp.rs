@@ -7,6 +7,7 @@
 //! Source: opentelemetry-proto 1.11 (`metrics.v1`, `profiles.v1development`), OpenTelemetry semantic conventions.
 
 mod buckets;
+mod called;
 mod durations;
 mod first_generation;
 mod generations;

@@ -105,7 +105,7 @@ fn ours(
     let config = folder.join(format!("proxy-{}.yaml", address.port()));
     let tls = match spoken {
         Spoken::Tls => format!(
-            ", tls: {{cert_file: {}, key_file: {}}}",
+            ", tls: {{cert_file: {}, key_file: {}, require_client_certificate: false}}",
             certificate.0.display(),
             certificate.1.display()
         ),
@@ -186,7 +186,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
 fn compare(load: &Load, proxies: &[Proxy]) -> Result<Vec<Vec<f64>>> {
     let mut costs = vec![Vec::new(); proxies.len()];
     for proxy in proxies {
-        load.put_on(proxy.address, 1)?;
+        load.put_on(proxy.address, 1).context(proxy.name)?;
     }
     let seconds = u32::try_from(setting("EMBERLINE_BENCH_SECONDS").unwrap_or(2)).unwrap_or(2);
     for _ in 0..ROUNDS {

@@ -24,6 +24,7 @@ mod outcomes;
 mod probes;
 mod process;
 mod proxy_protocol;
+mod recorder;
 mod reload;
 mod reload_load;
 mod rules;
