@@ -1,11 +1,8 @@
 //! What is known of the baseline from its last half hour: thresholds, and how restless it is by itself.
 //!
-//! Guarantee: it rests on windows before the newest one.
+//! Guarantee: it rests on windows before the newest one; who joins windows keeps what was known before the first of them.
 //!
-//! Wrong on purpose: (1) where windows are joined to a stratum or a block, the baseline's in it but for the newest have already
-//! moved the threshold, so that factors of counts average to a little more than 1 while there is no longer history (by up to
-//! 9 % in the first minute, measured for independent requests). (2) When the baseline is gone, its error is the same in every block: no bound on
-//! the evidence follows.
+//! Wrong on purpose: when the baseline is gone, its error is the same in every block: no bound on the evidence follows.
 
 use std::collections::{BTreeMap, VecDeque};
 

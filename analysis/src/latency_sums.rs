@@ -224,6 +224,7 @@ mod tests {
                 baseline: side(at % 4),
                 candidate: side(at % 3 + 1),
                 windows: 1,
+                thresholds: Vec::new(),
             },
             ranks: Ranks::default(),
             counts: Vec::new(),

@@ -308,11 +308,15 @@ impl LatencyWatch {
     /// Takes a window into its stratum and its block, and judges what is full.
     fn take(&mut self, start: i64, mode: ComparisonMode, baseline: &Histogram, candidate: &Histogram) {
         self.fill_block(start, mode, baseline, candidate);
-        let open = self.open.get_or_insert_with(|| Stratum::new(mode, start));
-        open.add(start, baseline, candidate);
+        if self.open.is_none() {
+            self.open = Some(Stratum::new(mode, start, self.thresholds()));
+        }
+        if let Some(open) = &mut self.open {
+            open.add(start, baseline, candidate);
+        }
         let least = self.config.min_stratum_requests.max(1);
         let is_full = match mode {
-            ComparisonMode::Concurrent => open.baseline.count() >= least,
+            ComparisonMode::Concurrent => self.open.as_ref().is_some_and(|open| open.baseline.count() >= least),
             // A level of its own belongs to a block and not to each window.
             ComparisonMode::BeforeAfter => self.ends_block(start),
         };
@@ -352,8 +356,12 @@ impl LatencyWatch {
         {
             self.witness(&block);
         }
-        let (_, block) = self.block.get_or_insert_with(|| (number, Stratum::new(mode, start)));
-        block.add(start, baseline, candidate);
+        if self.block.is_none() {
+            self.block = Some((number, Stratum::new(mode, start, self.thresholds())));
+        }
+        if let Some((_, block)) = &mut self.block {
+            block.add(start, baseline, candidate);
+        }
     }
 
     fn drop_open(&mut self) {
@@ -377,7 +385,7 @@ impl LatencyWatch {
     fn judge_concurrent(&mut self, stratum: Stratum) {
         let down = self.down();
         let (b, c) = (&stratum.baseline, &stratum.candidate);
-        let thresholds = self.thresholds();
+        let thresholds = &stratum.thresholds;
         let most = MOST_OF_STRATUM * needed_ln(self.config.alpha);
         let cut = |factors: [f64; ALTERNATIVES]| factors.map(|ln| ln.min(most));
         let (ranks, back) = (Ranks::of(b, c, down), Ranks::of(c, b, down));
@@ -406,7 +414,7 @@ impl LatencyWatch {
             return;
         }
         let down = self.down();
-        let thresholds = self.thresholds();
+        let thresholds = &block.thresholds;
         let positions = |b: &Histogram, c: &Histogram| {
             let of_counts = thresholds
                 .iter()

@@ -21,6 +21,9 @@ pub(crate) struct Stratum {
     pub(crate) candidate: Histogram,
     /// Windows with requests of the candidate.
     pub(crate) windows: u64,
+    /// What each quantile is tested against: fixed by the windows before the first, because the factor of a threshold that moves
+    /// with what it is used on is no fair bet.
+    pub(crate) thresholds: Vec<Option<i16>>,
 }
 
 /// A closed stratum and what was counted in it.
@@ -34,9 +37,10 @@ pub(crate) struct Judged {
 }
 
 impl Stratum {
-    pub(crate) fn new(mode: ComparisonMode, start: i64) -> Stratum {
+    pub(crate) fn new(mode: ComparisonMode, start: i64, thresholds: Vec<Option<i16>>) -> Stratum {
         Stratum {
             mode,
+            thresholds,
             first: start,
             last: start,
             baseline: Histogram::new(),

@@ -7,6 +7,7 @@ mod compare;
 mod coverage;
 mod errors;
 mod functions;
+mod honest;
 mod latency;
 mod named;
 mod support;
