@@ -130,34 +130,33 @@ impl Cap {
 struct Run {
     /// Logarithm of the sum, over the beginnings so far, of weight times product.
     ln_mixture: f64,
-    /// The best single beginning: logarithm of weight times product, and its step.
-    best: (f64, usize),
+    /// The best single beginning: logarithm of weight times product, and when it was. Small, because watches are many.
+    best: (f32, i32),
 }
 
 impl Run {
-    fn add(&mut self, step: usize, ln_factor: f64) {
-        let ln_weight = ln_weight_of_beginning(step);
+    fn add(&mut self, ln_weight: f64, at: i32, ln_factor: f64) {
         self.ln_mixture = ln_add_exp(self.ln_mixture, ln_weight) + ln_factor;
-        if self.best.0 < ln_weight {
-            self.best = (ln_weight, step);
+        if f64::from(self.best.0) < ln_weight {
+            self.best = (ln_weight as f32, at);
         }
-        self.best.0 += ln_factor;
+        self.best.0 += ln_factor as f32;
     }
 }
 
-fn ln_weight_of_beginning(step: usize) -> f64 {
-    match step as f64 {
+fn ln_weight_of_beginning(step: u32) -> f64 {
+    match f64::from(step) {
         0.0 => WEIGHT_OF_FIRST_STEP.ln(),
         s => (1.0 - WEIGHT_OF_FIRST_STEP).ln() - (s * (s + 1.0)).ln(),
     }
 }
 
 /// Weight of all beginnings after `steps` steps.
-fn weight_of_later_beginnings(steps: usize) -> f64 {
+fn weight_of_later_beginnings(steps: u32) -> f64 {
     if steps == 0 {
         1.0
     } else {
-        (1.0 - WEIGHT_OF_FIRST_STEP) / steps as f64
+        (1.0 - WEIGHT_OF_FIRST_STEP) / f64::from(steps)
     }
 }
 
@@ -166,7 +165,7 @@ fn weight_of_later_beginnings(steps: usize) -> f64 {
 pub(crate) struct EProcess {
     /// Per quantile, per alternative.
     runs: Vec<[Run; ALTERNATIVES]>,
-    steps: usize,
+    steps: u32,
     ln_peak: f64,
 }
 
@@ -174,7 +173,7 @@ impl EProcess {
     pub(crate) fn new(quantiles: usize) -> EProcess {
         let empty = Run {
             ln_mixture: f64::NEG_INFINITY,
-            best: (f64::NEG_INFINITY, 0),
+            best: (f32::NEG_INFINITY, 0),
         };
         EProcess {
             runs: vec![[empty; ALTERNATIVES]; quantiles],
@@ -193,12 +192,18 @@ impl EProcess {
 
     /// Adds a step; `ln_factors` holds, per feature, the logarithm of a factor for each alternative.
     pub(crate) fn step(&mut self, ln_factors: impl IntoIterator<Item = [f64; ALTERNATIVES]>) {
+        self.step_at(self.steps.cast_signed(), ln_factors);
+    }
+
+    /// The same; `at` is what a beginning at this step is called, in place of its number.
+    pub(crate) fn step_at(&mut self, at: i32, ln_factors: impl IntoIterator<Item = [f64; ALTERNATIVES]>) {
+        let ln_weight = ln_weight_of_beginning(self.steps);
         for (runs, ln_factors) in self.runs.iter_mut().zip(ln_factors) {
             for (run, ln_factor) in runs.iter_mut().zip(ln_factors) {
-                run.add(self.steps, ln_factor);
+                run.add(ln_weight, at, ln_factor);
             }
         }
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         self.ln_peak = self.ln_peak.max(self.ln_value());
     }
 
@@ -229,8 +234,17 @@ impl EProcess {
         )
     }
 
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<[Run; ALTERNATIVES]>() * self.runs.capacity()
+    }
+
+    /// Steps so far.
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps
+    }
+
     /// The quantile with the most evidence (the first of equals) and the step at which its change most likely began.
-    pub(crate) fn leading(&self) -> (usize, usize) {
+    pub(crate) fn leading(&self) -> (usize, i32) {
         let mut leading = 0;
         for quantile in 1..self.runs.len() {
             // Two saturated quantiles differ by rounding only.
@@ -242,7 +256,7 @@ impl EProcess {
     }
 
     /// The step at which a feature's change most likely began.
-    pub(crate) fn beginning(&self, feature: usize) -> usize {
+    pub(crate) fn beginning(&self, feature: usize) -> i32 {
         let runs = self.runs.get(feature);
         let best = runs.and_then(|runs| runs.iter().max_by(|a, b| a.best.0.total_cmp(&b.best.0)));
         best.map_or(0, |run| run.best.1)
@@ -263,7 +277,7 @@ mod tests {
 
     #[test]
     fn weights_of_beginnings_add_up_to_one() {
-        for steps in [0, 1, 2, 40] {
+        for steps in [0u32, 1, 2, 40] {
             let before: f64 = (0..steps).map(|s| ln_weight_of_beginning(s).exp()).sum();
             assert!(
                 (before + weight_of_later_beginnings(steps) - 1.0).abs() < 1e-12,

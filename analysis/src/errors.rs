@@ -20,7 +20,10 @@
 //! Wrong on purpose: requests inside a window count as independent; a disturbance that makes one release fail in two windows
 //! in a row looks like its fault, and the alert's went-away rule must take it back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use emberline_model::{alert::ComparisonMode, time::WINDOW_S};
 
@@ -34,6 +37,8 @@ use crate::{
 const RESTLESS_WINDOWS: f64 = 0.9;
 /// The smallest chance of a failure that is believed of a baseline: nothing has failed yet is no proof of never.
 const LEAST_CHANCE: f64 = 1e-4;
+/// Blocks that are kept to date an increase.
+const MOST_BLOCKS: usize = 32;
 
 /// Requests of one release on one route in one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -139,13 +144,13 @@ pub struct ErrorVerdict {
     pub e_value_ln_peak: f64,
     /// False-positive probability over the whole lifetime.
     pub alpha: f64,
-    /// Failures of the baseline in the evidence.
+    /// Failures of the baseline in the evidence; without a verdict, of the newest blocks.
     pub baseline: Failures,
     /// Failures of the candidate since it most likely began.
     pub candidate: Failures,
     /// Windows with requests of the candidate that were judged.
     pub windows_used: u64,
-    /// How the evidence grew.
+    /// How the evidence grew: of windows that were not taken from the watch before.
     pub judged: Vec<JudgedWindow>,
 }
 
@@ -161,19 +166,72 @@ struct Block {
 
 #[derive(Debug, Clone, Copy)]
 struct JudgedBlock {
-    block: Block,
+    first: i64,
+    baseline: SmallFailures,
+    candidate: SmallFailures,
     /// Share of failures of the candidate minus the baseline's.
-    growth: f64,
-    standing: JudgedWindow,
+    growth: f32,
+    is_after: bool,
+    exceeding: bool,
 }
 
-struct Watch<'a> {
-    config: &'a ErrorConfig,
+/// Failures in half the bytes, because watches are many: of requests and failures, in this order.
+#[derive(Debug, Clone, Copy)]
+struct SmallFailures(u32, u32);
+
+impl SmallFailures {
+    fn of(failures: Failures) -> SmallFailures {
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        SmallFailures(small(failures.requests), small(failures.errors))
+    }
+
+    fn failures(self) -> Failures {
+        Failures {
+            requests: u64::from(self.0),
+            errors: u64::from(self.1),
+        }
+    }
+}
+
+/// A stated increase and what it rests on.
+#[derive(Debug, Clone, Copy)]
+struct Stated {
+    at: i64,
+    first: i64,
+    evidence: Evidence,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Evidence {
+    baseline: Failures,
+    candidate: Failures,
+    is_after: bool,
+}
+
+impl Evidence {
+    fn add(&mut self, baseline: Failures, candidate: Failures, is_after: bool) {
+        self.baseline.add(baseline);
+        self.candidate.add(candidate);
+        self.is_after |= is_after;
+    }
+}
+
+/// A watch over the failures of one route of two releases; [`judge_errors`] feeds it a list of windows. What it keeps is bounded,
+/// but for what windows showed, until that is taken ([`ErrorWatch::take_judged`]).
+#[derive(Debug, Clone)]
+pub struct ErrorWatch {
+    config: Arc<ErrorConfig>,
     process: EProcess,
-    blocks: Vec<JudgedBlock>,
+    /// The newest, as long as the candidate fails in one of them.
+    blocks: VecDeque<JudgedBlock>,
     open: Option<Block>,
-    reference: VecDeque<Failures>,
-    stated: Option<(i64, usize)>,
+    reference: VecDeque<SmallFailures>,
+    stated: Option<Stated>,
+    judged: Vec<JudgedWindow>,
+    /// The candidate's first window.
+    first: Option<i64>,
+    /// The last windows of the baseline and of the candidate.
+    last: [Option<i64>; 2],
     windows_used: u64,
 }
 
@@ -184,55 +242,90 @@ pub fn judge_errors(baseline: &[ErrorWindow], candidate: &[ErrorWindow], config:
         for window in side {
             windows.entry(window.start).or_default()[at].add(Failures {
                 requests: window.requests,
-                errors: window.errors.min(window.requests),
+                errors: window.errors,
             });
         }
     }
-    let mut watch = Watch {
-        config,
-        process: EProcess::new(1),
-        blocks: Vec::new(),
-        open: None,
-        reference: VecDeque::new(),
-        stated: None,
-        windows_used: 0,
-    };
-    let window_s = WINDOW_S;
-    let gap_s = i64::from(config.live_gap_windows) * window_s;
-    let (mut first, mut last) = (None, [None::<i64>; 2]);
+    let mut watch = ErrorWatch::new(config.clone());
     for (&start, &[baseline, candidate]) in &windows {
-        for (last, side) in last.iter_mut().zip([baseline, candidate]) {
+        watch.push(start, baseline, candidate);
+    }
+    watch.verdict()
+}
+
+impl ErrorWatch {
+    /// A watch without any windows; many may share one configuration.
+    pub fn new(config: impl Into<Arc<ErrorConfig>>) -> ErrorWatch {
+        ErrorWatch {
+            config: config.into(),
+            process: EProcess::new(1),
+            blocks: VecDeque::new(),
+            open: None,
+            reference: VecDeque::new(),
+            stated: None,
+            judged: Vec::new(),
+            first: None,
+            last: [None; 2],
+            windows_used: 0,
+        }
+    }
+
+    /// Adds a window: requests and failures of both releases; starts must increase. Either may be empty, more failures than
+    /// requests count as all of them.
+    pub fn push(&mut self, start: i64, baseline: Failures, candidate: Failures) {
+        let [baseline, candidate] = [baseline, candidate].map(|side| Failures {
+            errors: side.errors.min(side.requests),
+            ..side
+        });
+        for (last, side) in self.last.iter_mut().zip([baseline, candidate]) {
             if side.requests > 0 {
                 *last = Some(start);
             }
         }
         if candidate.requests > 0 {
-            first.get_or_insert(start);
+            self.first.get_or_insert(start);
         }
+        let gap_s = i64::from(self.config.live_gap_windows) * WINDOW_S;
         let live = |last: Option<i64>| last.is_some_and(|last| last > start - gap_s);
-        let is_judged = first.is_some_and(|first| start >= first + i64::from(config.skip_first_windows) * window_s);
-        if is_judged && live(last[1]) {
-            let mode = if live(last[0]) {
+        let skipped_s = i64::from(self.config.skip_first_windows) * WINDOW_S;
+        if self.first.is_some_and(|first| start >= first + skipped_s) && live(self.last[1]) {
+            let mode = if live(self.last[0]) {
                 ComparisonMode::Concurrent
             } else {
                 ComparisonMode::BeforeAfter
             };
-            watch.push(start, mode, baseline, candidate);
+            self.fill(start, mode, baseline, candidate);
         } else {
-            watch.open = None;
+            self.open = None;
         }
         if baseline.requests > 0 {
-            watch.reference.push_back(baseline);
-            if watch.reference.len() > config.before_after_windows.max(1) {
-                watch.reference.pop_front();
+            if self.reference.len() >= self.config.before_after_windows.max(1) {
+                self.reference.pop_front();
             }
+            self.reference.push_back(SmallFailures::of(baseline));
         }
     }
-    watch.verdict()
-}
 
-impl Watch<'_> {
-    fn push(&mut self, start: i64, mode: ComparisonMode, baseline: Failures, candidate: Failures) {
+    /// True when an increase was stated: cheaper to ask than for the whole verdict.
+    pub fn is_failing(&self) -> bool {
+        self.stated.is_some()
+    }
+
+    /// What windows showed since this was last asked for, in order.
+    pub fn take_judged(&mut self) -> Vec<JudgedWindow> {
+        std::mem::take(&mut self.judged)
+    }
+
+    /// Bytes that the watch takes, as far as it asked for them.
+    pub fn bytes(&self) -> usize {
+        size_of::<ErrorWatch>()
+            + self.process.heap_bytes()
+            + size_of::<JudgedBlock>() * self.blocks.capacity()
+            + size_of::<SmallFailures>() * self.reference.capacity()
+            + size_of::<JudgedWindow>() * self.judged.capacity()
+    }
+
+    fn fill(&mut self, start: i64, mode: ComparisonMode, baseline: Failures, candidate: Failures) {
         if self.open.is_some_and(|open| open.mode != mode) {
             self.open = None;
         }
@@ -264,13 +357,13 @@ impl Watch<'_> {
 
     fn pooled_reference(&self) -> Failures {
         self.reference.iter().fold(Failures::default(), |mut all, window| {
-            all.add(*window);
+            all.add(window.failures());
             all
         })
     }
 
     fn judge(&mut self, block: Block, reference: Failures) {
-        let config = self.config;
+        let config = Arc::clone(&self.config);
         let (null, blocks) = match block.mode {
             ComparisonMode::Concurrent => {
                 // From what came before alone: that is what makes the factor one of a fair bet.
@@ -301,43 +394,65 @@ impl Watch<'_> {
         };
         let growth = block.candidate.share() - usual;
         self.windows_used += block.windows;
-        self.blocks.push(JudgedBlock {
-            block,
-            growth,
-            standing: JudgedWindow {
-                window: block.last,
-                mode: block.mode,
-                e_value_ln: self.process.ln_value(),
-                exceeding: growth > config.floor_share / 2.0,
-                warming: false,
-            },
+        let exceeding = growth > config.floor_share / 2.0;
+        self.judged.push(JudgedWindow {
+            window: block.last,
+            mode: block.mode,
+            e_value_ln: self.process.ln_value(),
+            exceeding,
+            warming: false,
         });
-        if self.stated.is_none() {
-            self.stated = self.state();
+        if let Some(stated) = &mut self.stated {
+            let is_after = block.mode == ComparisonMode::BeforeAfter;
+            stated.evidence.add(block.baseline, block.candidate, is_after);
+            return;
+        }
+        if self.blocks.len() == MOST_BLOCKS {
+            self.blocks.pop_front();
+        }
+        self.blocks.push_back(JudgedBlock {
+            first: block.first,
+            baseline: SmallFailures::of(block.baseline),
+            candidate: SmallFailures::of(block.candidate),
+            growth: growth as f32,
+            is_after: block.mode == ComparisonMode::BeforeAfter,
+            exceeding,
+        });
+        self.stated = self.state(block.last);
+        // No increase begins in blocks without failures.
+        if self.stated.is_some() || self.blocks.iter().all(|judged| judged.candidate.1 == 0) {
+            self.blocks = VecDeque::new();
         }
     }
 
     /// The share of failures that nine of ten of the baseline's windows stay below.
     fn restless_share(&self) -> f64 {
-        let mut shares: Vec<f64> = self.reference.iter().map(Failures::share).collect();
+        let mut shares: Vec<f64> = self.reference.iter().map(|of| of.failures().share()).collect();
         shares.sort_by(f64::total_cmp);
         let at = (RESTLESS_WINDOWS * shares.len() as f64).ceil() as usize;
         shares.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
     }
 
     /// Whether the newest block completes a verdict.
-    fn state(&self) -> Option<(i64, usize)> {
+    fn state(&self, now: i64) -> Option<Stated> {
         if self.process.ln_value() < (1.0 / self.config.alpha).ln() {
             return None;
         }
-        let first = self.began(self.process.leading().1);
-        let evidence = self.blocks.get(first..)?;
-        let carrying = evidence.iter().filter(|judged| judged.standing.exceeding).count();
-        let (baseline, candidate, _) = self.pool(evidence);
-        let is_worth_it = candidate.errors >= self.config.min_errors
-            && candidate.interval().0 >= baseline.share() + self.config.floor_share
+        let forgotten = (self.process.steps() as usize).saturating_sub(self.blocks.len());
+        let from = self.process.leading().1.cast_unsigned() as usize;
+        let began = self.began(from.saturating_sub(forgotten));
+        let evidence = || self.blocks.iter().skip(began);
+        let carrying = evidence().filter(|judged| judged.exceeding).count();
+        let pooled = self.pool(evidence());
+        let against = self.against(&pooled);
+        let is_worth_it = pooled.candidate.errors >= self.config.min_errors
+            && pooled.candidate.interval().0 >= against.share() + self.config.floor_share
             && carrying >= self.config.min_windows as usize;
-        is_worth_it.then_some((evidence.last()?.block.last, first))
+        is_worth_it.then_some(Stated {
+            at: now,
+            first: self.blocks.get(began)?.first,
+            evidence: pooled,
+        })
     }
 
     /// The block in which it most likely began, not before `from`: the first of the last ones that show half of the newest
@@ -345,7 +460,7 @@ impl Watch<'_> {
     /// costs it little.
     fn began(&self, from: usize) -> usize {
         let last = self.blocks.len().saturating_sub(1);
-        let half = self.blocks.last().map_or(0.0, |newest| newest.growth / 2.0);
+        let half = self.blocks.back().map_or(0.0, |newest| newest.growth / 2.0);
         let (mut began, mut quiet) = (last, 0);
         for (at, judged) in self.blocks.iter().enumerate().skip(from).rev() {
             if judged.growth >= half {
@@ -361,32 +476,41 @@ impl Watch<'_> {
     }
 
     /// Failures of both behind some blocks.
-    fn pool(&self, blocks: &[JudgedBlock]) -> (Failures, Failures, ComparisonMode) {
-        let (mut baseline, mut candidate) = (Failures::default(), Failures::default());
-        for judged in blocks {
-            baseline.add(judged.block.baseline);
-            candidate.add(judged.block.candidate);
-        }
-        let is_mixed = |judged: &JudgedBlock| judged.block.mode == ComparisonMode::BeforeAfter;
-        if blocks.iter().any(is_mixed) {
-            return (self.pooled_reference(), candidate, ComparisonMode::BeforeAfter);
-        }
-        (baseline, candidate, ComparisonMode::Concurrent)
+    fn pool<'a>(&self, blocks: impl Iterator<Item = &'a JudgedBlock>) -> Evidence {
+        let mut pooled = Evidence::default();
+        blocks.for_each(|of| pooled.add(of.baseline.failures(), of.candidate.failures(), of.is_after));
+        pooled
     }
 
-    fn verdict(&self) -> ErrorVerdict {
-        let evidence = &self.blocks[self.stated.map_or(0, |stated| stated.1)..];
-        let (baseline, candidate, mode) = self.pool(evidence);
+    /// What the candidate's failures are compared with: one block without the baseline makes it the reference.
+    fn against(&self, evidence: &Evidence) -> Failures {
+        if evidence.is_after {
+            self.pooled_reference()
+        } else {
+            evidence.baseline
+        }
+    }
+
+    /// The verdict on all windows so far.
+    pub fn verdict(&self) -> ErrorVerdict {
+        let evidence = match &self.stated {
+            Some(stated) => stated.evidence,
+            None => self.pool(self.blocks.iter()),
+        };
         ErrorVerdict {
-            mode,
-            fired_at_window: self.stated.map(|stated| stated.0),
-            since_window: (self.stated.and(evidence.first())).map(|judged| judged.block.first),
+            mode: if evidence.is_after {
+                ComparisonMode::BeforeAfter
+            } else {
+                ComparisonMode::Concurrent
+            },
+            fired_at_window: self.stated.map(|stated| stated.at),
+            since_window: self.stated.map(|stated| stated.first),
             e_value_ln_peak: self.process.ln_peak(),
             alpha: self.config.alpha,
-            baseline,
-            candidate,
+            baseline: self.against(&evidence),
+            candidate: evidence.candidate,
             windows_used: self.windows_used,
-            judged: self.blocks.iter().map(|judged| judged.standing).collect(),
+            judged: self.judged.clone(),
         }
     }
 }

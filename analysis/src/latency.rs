@@ -148,9 +148,9 @@ pub struct QuantileEvidence {
     pub baseline: Option<QuantileEstimate>,
     /// Of the candidate.
     pub candidate: Option<QuantileEstimate>,
-    /// Requests of the judged release above the thresholds.
+    /// Requests of the judged release above the threshold: the quantile of the baseline's newest half hour.
     pub exceedances: u64,
-    /// Maximum number expected without a change.
+    /// Number expected without a change.
     pub expected: f64,
     /// Requests counted.
     pub requests: u64,
@@ -184,6 +184,8 @@ pub struct LatencyVerdict {
     pub fired_at_window: Option<i64>,
     /// The window in which the change most likely began, as estimated at the verdict.
     pub since_window: Option<i64>,
+    /// The baseline's last window with requests when the outcome was reached.
+    pub last_baseline_window: Option<i64>,
     /// Natural logarithm of the e-value at the newest window.
     pub e_value_ln: f64,
     /// Its largest value so far.
@@ -200,7 +202,7 @@ pub struct LatencyVerdict {
     pub held_back: Option<HeldBack>,
     /// False-positive probability over the whole lifetime.
     pub alpha: f64,
-    /// Per tested quantile, over the windows since the change began (all judged windows if there is no verdict).
+    /// Per tested quantile, over the windows since the change began (if there is no verdict, what is kept of those that were judged).
     pub quantiles: Vec<QuantileEvidence>,
     /// The quantile with the most evidence.
     pub leading_quantile: Option<f64>,
@@ -220,7 +222,7 @@ pub struct LatencyVerdict {
     pub windows_used: u64,
     /// Windows with requests of the candidate that were not: warm-up, or nothing to compare with.
     pub windows_skipped: u64,
-    /// How the evidence grew.
+    /// How the evidence grew: of windows that were not taken from the watch before.
     pub judged: Vec<JudgedWindow>,
 }
 

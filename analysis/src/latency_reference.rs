@@ -4,17 +4,18 @@
 //!
 //! Wrong on purpose: when the baseline is gone, its error is the same in every block: no bound on the evidence follows.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use emberline_model::{
-    histogram::{BUCKETS_PER_OCTAVE, Histogram, MIN_INDEX},
+    histogram::{BUCKETS_PER_OCTAVE, Histogram},
     time::WINDOW_S,
 };
 
 use crate::{
     e_process::ALTERNATIVES,
+    latency::LatencyConfig,
+    latency_past::Levels,
+    packed::{Log, Sum},
     statistics::{ln_beta_binomial_ratio, normal_quantile},
-    strata::{Counts, Ranks},
+    strata::Ranks,
 };
 
 /// Confidence that the baseline's true level lies below the bound that a candidate is compared with, when the two do
@@ -28,140 +29,190 @@ const LEAST_RESTLESS: f64 = 0.02;
 pub(crate) const EFFECTS: [f64; ALTERNATIVES] = [0.06, 0.12, 0.22, 0.4];
 /// How many times the odds of exceeding a threshold are, per alternative.
 pub(crate) const ODDS: [f64; ALTERNATIVES] = [1.4, 2.0, 4.0, 12.0];
-
-/// Windows of the baseline, newest last.
-#[derive(Debug, Clone)]
-pub(crate) struct Reference {
-    windows: VecDeque<(i64, Histogram)>,
-    /// Sum of all windows: zeros, then counts by bucket.
-    zeros: u64,
-    buckets: BTreeMap<i16, u64>,
-    count: u64,
-    most: usize,
-    /// Longer stretches of time, of the whole watch: how far a level wanders takes longer to know.
-    spans: VecDeque<(i64, Histogram)>,
-    /// The windows joined by block, of so many seconds.
-    blocks: VecDeque<(i64, Histogram)>,
-    block_s: i64,
-}
-
 /// Seconds of a span whose level is compared with those of others.
 pub(crate) const SPAN_S: i64 = 150;
-/// Spans kept: two and a half hours.
-const MOST_SPANS: usize = 60;
+
+/// The baseline's last windows, by block.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    /// Blocks that are over; their marks are their windows with requests.
+    blocks: Log,
+    /// Windows with requests in them, and requests.
+    windows: u64,
+    count: u64,
+    /// The block that is being filled: its number, windows with requests, requests.
+    open: Option<(i64, u8, Histogram)>,
+    /// The first and the last window with requests.
+    first_s: Option<i64>,
+    last_s: i64,
+    most: u64,
+    block_s: i64,
+    /// Per quantile the bucket at whose upper edge it lies, of the blocks that are over.
+    thresholds: Vec<Option<i16>>,
+    /// Levels of spans that were forgotten, as they lay among what followed them.
+    forgotten: Levels,
+}
 
 impl Reference {
-    pub(crate) fn new(most: usize, block_s: i64) -> Reference {
+    pub(crate) fn new(config: &LatencyConfig, block_s: i64) -> Reference {
         Reference {
-            windows: VecDeque::new(),
-            zeros: 0,
-            buckets: BTreeMap::new(),
+            blocks: Log::default(),
+            windows: 0,
             count: 0,
-            most: most.max(1),
-            spans: VecDeque::new(),
-            blocks: VecDeque::new(),
+            open: None,
+            first_s: None,
+            last_s: 0,
+            most: config.reference_windows.max(1) as u64,
             block_s,
+            thresholds: vec![None; config.quantiles.len()],
+            forgotten: Levels::new(1 + config.quantiles.len()),
         }
     }
 
-    pub(crate) fn push(&mut self, start: i64, window: &Histogram) {
-        self.zeros += window.zero_count();
-        self.count += window.count();
-        for &(index, n) in window.buckets() {
-            *self.buckets.entry(index).or_insert(0) += n;
+    /// Ends the open block when a window lies beyond it.
+    pub(crate) fn advance(&mut self, start: i64, quantiles: &[f64]) {
+        let number = start.div_euclid(self.block_s);
+        if self.open.as_ref().is_some_and(|open| open.0 != number) {
+            self.close(quantiles);
         }
-        join(&mut self.spans, start.div_euclid(SPAN_S), window);
-        join(&mut self.blocks, start.div_euclid(self.block_s), window);
-        if self.spans.len() > MOST_SPANS {
-            self.spans.pop_front();
+    }
+
+    /// Adds a window, which may be empty.
+    pub(crate) fn push(&mut self, start: i64, window: &Histogram, quantiles: &[f64]) {
+        self.advance(start, quantiles);
+        let number = start.div_euclid(self.block_s);
+        if window.count() > 0 {
+            let open = self.open.get_or_insert_with(|| (number, 0, Histogram::new()));
+            open.1 = open.1.saturating_add(1);
+            open.2.merge(window);
+            self.first_s.get_or_insert(start);
+            self.last_s = start;
         }
-        self.windows.push_back((start, window.clone()));
-        if self.windows.len() > self.most
-            && let Some((gone, oldest)) = self.windows.pop_front()
+        if (start + WINDOW_S).rem_euclid(self.block_s) == 0 {
+            self.close(quantiles);
+        }
+    }
+
+    /// Ends the open block, and forgets the oldest beyond the last windows.
+    fn close(&mut self, quantiles: &[f64]) {
+        let Some((number, windows, block)) = self.open.take() else {
+            return;
+        };
+        self.blocks.push(number, windows, &[&block]);
+        self.windows += u64::from(windows);
+        self.count += block.count();
+        let mut pooled = Sum::new();
+        self.blocks.iter().for_each(|block| block.add_to(&mut pooled));
+        while let Some(oldest) = self.blocks.iter().next()
+            && self.windows > self.most
+            && self.windows - u64::from(oldest.mark) >= self.most
         {
-            self.zeros -= oldest.zero_count();
-            self.count -= oldest.count();
-            for &(index, n) in oldest.buckets() {
-                if let Some(sum) = self.buckets.get_mut(&index) {
-                    *sum -= n;
-                    if *sum == 0 {
-                        self.buckets.remove(&index);
-                    }
-                }
+            self.remember_span(oldest.number, &pooled);
+            if let Some(oldest) = self.blocks.iter().next() {
+                self.windows -= u64::from(oldest.mark);
+                self.count -= oldest.histogram().count();
+                self.first_s = Some((oldest.number + 1) * self.block_s);
             }
-            self.shorten_oldest_block(gone.div_euclid(self.block_s));
+            self.blocks.pop_front();
+            pooled = Sum::new();
+            self.blocks.iter().for_each(|block| block.add_to(&mut pooled));
         }
+        self.thresholds = quantiles.iter().map(|&q| pooled.bucket_of(q)).collect();
     }
 
-    /// The spans of the watch, oldest first.
-    pub(crate) fn spans(&self) -> impl Iterator<Item = &Histogram> {
-        self.spans.iter().map(|(_, span)| span)
+    /// Notes the level of the span that a block is the first of to be forgotten.
+    fn remember_span(&mut self, block: i64, pooled: &Sum) {
+        let span = self.span_of(block);
+        if self.forgotten.last().is_some_and(|last| last >= span) {
+            return;
+        }
+        let mut sum = Histogram::new();
+        for block in self
+            .blocks
+            .iter()
+            .take_while(|block| self.span_of(block.number) == span)
+        {
+            sum.merge(&block.histogram());
+        }
+        let levels = crate::latency_past::levels_of(&pooled.histogram(), &sum, &self.thresholds);
+        self.forgotten.push(span, &levels);
+    }
+
+    fn span_of(&self, block: i64) -> i64 {
+        (block * self.block_s).div_euclid(SPAN_S)
+    }
+
+    /// Levels of spans that were forgotten.
+    pub(crate) fn forgotten(&self) -> &Levels {
+        &self.forgotten
+    }
+
+    /// The other spans, oldest first.
+    pub(crate) fn spans(&self) -> Vec<Histogram> {
+        let known = self.forgotten.last();
+        let mut spans: Vec<(i64, Histogram)> = Vec::new();
+        for (number, block) in self.blocks() {
+            let span = self.span_of(number);
+            match spans.last_mut() {
+                Some((at, sum)) if *at == span => sum.merge(&block),
+                _ if known.is_some_and(|known| known >= span) => {}
+                _ => spans.push((span, block)),
+            }
+        }
+        spans.into_iter().map(|(_, span)| span).collect()
     }
 
     /// Seconds between two requests, on average; `None` before two windows are known.
     pub(crate) fn seconds_per_request(&self) -> Option<f64> {
-        let (first, last) = (self.windows.front()?.0, self.windows.back()?.0);
-        (last > first).then(|| (last + WINDOW_S - first) as f64 / self.count as f64)
+        let (first, last) = (self.first_s?, self.last_s);
+        (last > first).then(|| (last + WINDOW_S - first) as f64 / self.requests().max(1) as f64)
     }
 
-    /// Adds up anew what is left of the block that a window was taken from.
-    fn shorten_oldest_block(&mut self, block: i64) {
-        self.blocks.pop_front();
-        let of_block = |(start, _): &&(i64, Histogram)| start.div_euclid(self.block_s) == block;
-        let mut left = VecDeque::new();
-        for (_, window) in self.windows.iter().take_while(of_block) {
-            join(&mut left, block, window);
-        }
-        left.into_iter().for_each(|block| self.blocks.push_front(block));
+    fn requests(&self) -> u64 {
+        self.count + self.open.as_ref().map_or(0, |open| open.2.count())
     }
 
     /// All windows as one.
     pub(crate) fn pooled(&self) -> Histogram {
-        let windows = || self.windows.iter().map(|(_, window)| window);
-        let sum = windows().map(Histogram::sum).sum();
-        let least = windows().map(Histogram::min).fold(f64::INFINITY, f64::min);
-        let most = windows().map(Histogram::max).fold(0.0, f64::max);
-        let least = if self.count == 0 { 0.0 } else { least };
-        Histogram::from_parts(
-            self.zeros,
-            sum,
-            least,
-            most,
-            self.buckets.iter().map(|(&index, &n)| (index, n)),
-        )
+        let mut sum = Sum::new();
+        self.blocks.iter().for_each(|block| block.add_to(&mut sum));
+        self.open.iter().for_each(|open| sum.add(&open.2));
+        sum.histogram()
     }
 
-    /// The bucket at whose upper edge the quantile lies; `None` with too few requests to know one.
-    pub(crate) fn threshold(&self, quantile: f64, least: u64) -> Option<i16> {
-        if self.count < least {
-            return None;
-        }
-        let rank = ((quantile * self.count as f64).ceil() as u64).clamp(1, self.count);
-        let mut seen = self.zeros;
-        if seen >= rank {
-            return Some(MIN_INDEX - 1);
-        }
-        for (&index, &n) in &self.buckets {
-            seen += n;
-            if seen >= rank {
-                return Some(index);
-            }
-        }
-        None
+    /// Per quantile the bucket at whose upper edge it lies, as of the last block that is over; `None` with fewer requests than `least`.
+    pub(crate) fn thresholds(&self, least: u64) -> Vec<Option<i16>> {
+        let known = |threshold: &Option<i16>| threshold.filter(|_| self.count >= least);
+        self.thresholds.iter().map(known).collect()
     }
 
-    /// Windows joined by block, oldest first.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Histogram> {
-        self.blocks.iter().map(|(_, block)| block)
+    /// Windows joined by block, with their numbers, oldest first.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (i64, Histogram)> {
+        let closed = self.blocks.iter().map(|block| (block.number, block.histogram()));
+        closed.chain(self.open.iter().map(|open| (open.0, open.2.clone())))
+    }
+
+    /// One block that is over; empty where there is none.
+    pub(crate) fn block(&self, number: i64) -> Histogram {
+        let block = self.blocks.iter().find(|block| block.number == number);
+        block.map(|block| block.histogram()).unwrap_or_default()
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| 16 * open.2.buckets().len());
+        self.blocks.heap_bytes() + self.forgotten.heap_bytes() + open + 4 * self.thresholds.len()
     }
 
     /// What a candidate that came later is compared with; `None` with too few requests.
     pub(crate) fn settled(&self, quantiles: &[f64], down: i16, least: u64) -> Option<Settled> {
-        let pooled = self.pooled();
-        let blocks: Vec<&Histogram> = self.blocks().collect();
-        if pooled.count() < least || blocks.len() < 3 {
+        let mut pooled = Sum::new();
+        let blocks: Vec<Histogram> = self.blocks().map(|(_, block)| block).collect();
+        blocks.iter().for_each(|block| pooled.add(block));
+        if self.requests() < least || blocks.len() < 3 {
             return None;
         }
+        let thresholds: Vec<Option<i16>> = quantiles.iter().map(|&q| pooled.bucket_of(q)).collect();
+        let pooled = pooled.histogram();
         let z = normal_quantile(CONFIDENCE);
         // Ranks of blocks among all: their variance beyond that of independent requests is restlessness.
         let ranks: Vec<Ranks> = blocks.iter().map(|block| Ranks::of(&pooled, block, 0)).collect();
@@ -179,12 +230,9 @@ impl Reference {
             .map(|ranks| ranks.effect() / independent(ranks).sqrt())
             .collect();
         positions.sort_by(f64::total_cmp);
-        let shares = quantiles
-            .iter()
-            .map(|&quantile| {
-                let threshold = self.threshold(quantile, 1)?;
-                Some(Share::of(&blocks, threshold, z))
-            })
+        let shares = thresholds
+            .into_iter()
+            .map(|threshold| Some(Share::of(&blocks, threshold?, z)))
             .collect();
         Some(Settled {
             pooled,
@@ -194,14 +242,6 @@ impl Reference {
             positions,
             shares,
         })
-    }
-}
-
-/// Adds a window to the newest stretch of time, or begins the next.
-fn join(stretches: &mut VecDeque<(i64, Histogram)>, stretch: i64, window: &Histogram) {
-    match stretches.back_mut() {
-        Some((at, sum)) if *at == stretch => sum.merge(window),
-        _ => stretches.push_back((stretch, window.clone())),
     }
 }
 
@@ -218,7 +258,7 @@ struct Share {
 }
 
 impl Share {
-    fn of(blocks: &[&Histogram], threshold: i16, z: f64) -> Share {
+    fn of(blocks: &[Histogram], threshold: i16, z: f64) -> Share {
         let counts: Vec<(f64, f64)> = blocks
             .iter()
             .map(|block| (block.count_above(threshold) as f64, block.count() as f64))
@@ -272,11 +312,25 @@ pub(crate) struct Compared {
 }
 
 impl Settled {
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let shares = self
+            .shares
+            .iter()
+            .flatten()
+            .map(|share| 8 * share.positions.len())
+            .sum::<usize>();
+        size_of::<Settled>()
+            + 16 * self.pooled.buckets().len()
+            + 8 * self.positions.len()
+            + size_of::<Option<Share>>() * self.shares.len()
+            + shares
+    }
+
     /// By ranks: a bet on a mean whose distribution is no wider than that of uniform ranks and a normal level.
     ///
     /// Source: uniform variables are strictly sub-Gaussian (Arbel, Marchal and Nguyen, "On strict sub-Gaussianity, optimal proxy
     /// variance and symmetry for bounded random variables", ESAIM Probab. Stat. 24, 2020).
-    pub(crate) fn by_ranks(&self, block: &Histogram) -> (Ranks, Compared) {
+    pub(crate) fn by_ranks(&self, block: &Histogram) -> Compared {
         let ranks = Ranks::of(&self.pooled, block, self.down);
         let independent = 1.0 / (12.0 * ranks.candidate as f64);
         let variance = independent + self.restless;
@@ -286,14 +340,14 @@ impl Settled {
             tilt * seen - 0.5 * tilt * tilt * variance
         });
         let position = among(&self.positions, ranks.effect() / independent.sqrt());
-        (ranks, Compared { ln_factors, position })
+        Compared { ln_factors, position }
     }
 
     /// By the requests above one threshold: a beta-binomial distribution, so that a block's own level is expected.
     ///
     /// Source: Skellam, "A probability distribution derived from the binomial distribution by regarding the probability of success as variable
     /// between the sets of trials", J. R. Stat. Soc. B 10 (1948).
-    pub(crate) fn by_threshold(&self, at: usize, block: &Histogram) -> Option<(Counts, Compared)> {
+    pub(crate) fn by_threshold(&self, at: usize, block: &Histogram) -> Option<Compared> {
         let share = self.shares.get(at)?.as_ref()?;
         let (above, all) = (block.count_above(share.threshold + self.down), block.count());
         let size = (1.0 - share.common) / share.common;
@@ -305,12 +359,7 @@ impl Settled {
         let (k, n) = (above as f64, all as f64);
         let deviation = (n * share.chance * (1.0 - share.chance)).sqrt();
         let position = among(&share.positions, (k - n * share.chance) / deviation);
-        let of_all = self.pooled.count_above(share.threshold);
-        let counts = Counts {
-            baseline: (of_all, self.pooled.count()),
-            candidate: (above, all),
-        };
-        Some((counts, Compared { ln_factors, position }))
+        Some(Compared { ln_factors, position })
     }
 }
 
@@ -330,6 +379,8 @@ pub(crate) fn buckets_of(growth: f64) -> i16 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn window(at: i64) -> Histogram {
@@ -340,31 +391,52 @@ mod tests {
         window
     }
 
-    /// What adding up the last windows anew would give, at any time; windows are missing and the oldest leave.
+    fn counts(histogram: &Histogram) -> (u64, Vec<(i16, u64)>) {
+        (histogram.zero_count(), histogram.buckets().to_vec())
+    }
+
+    /// What adding up the last blocks anew would give, at any time; windows are missing and the oldest leave.
     #[test]
     fn what_is_kept_is_what_adding_up_anew_gives() {
-        let mut reference = Reference::new(20, 30);
-        let mut all: Vec<(i64, Histogram)> = Vec::new();
-        for at in (0..120).filter(|at| at % 11 > 2) {
-            all.push((at * 10, window(at)));
-            reference.push(at * 10, &window(at));
-            let last = &all[all.len().saturating_sub(20)..];
-            let mut pooled = Histogram::new();
-            let mut blocks: Vec<(i64, Histogram)> = Vec::new();
-            for (start, window) in last {
-                pooled.merge(window);
-                match blocks.last_mut() {
-                    Some((block, sum)) if *block == start / 30 => sum.merge(window),
-                    _ => blocks.push((start / 30, window.clone())),
+        let config = LatencyConfig {
+            reference_windows: 20,
+            ..LatencyConfig::default()
+        };
+        let mut reference = Reference::new(&config, 30);
+        let mut blocks: VecDeque<(i64, u64, Histogram)> = VecDeque::new();
+        for at in 0..120 {
+            let window = if at % 11 > 2 { window(at) } else { Histogram::new() };
+            reference.push(at * 10, &window, &config.quantiles);
+            if window.count() > 0 {
+                match blocks.back_mut() {
+                    Some((number, windows, sum)) if *number == at / 3 => {
+                        *windows += 1;
+                        sum.merge(&window);
+                    }
+                    _ => blocks.push_back((at / 3, 1, window)),
                 }
             }
-            assert_eq!(reference.pooled(), pooled);
-            assert!(reference.blocks().eq(blocks.iter().map(|(_, sum)| sum)), "{at}");
-            for q in [0.5, 0.9] {
-                let rank = (q * pooled.count() as f64).ceil() as u64;
-                let expected = pooled.bucket_at_rank(rank).unwrap_or(MIN_INDEX - 1);
-                assert_eq!(reference.threshold(q, 1), Some(expected));
+            let is_over = at % 3 == 2;
+            while is_over && blocks.iter().skip(1).map(|block| block.1).sum::<u64>() >= 20 {
+                blocks.pop_front();
+            }
+            let mut pooled = Histogram::new();
+            blocks.iter().for_each(|block| pooled.merge(&block.2));
+            assert_eq!(counts(&reference.pooled()), counts(&pooled), "{at}");
+            assert!(
+                reference.blocks().map(|b| b.0).eq(blocks.iter().map(|block| block.0)),
+                "{at}"
+            );
+            if is_over {
+                for (q, threshold) in config.quantiles.iter().zip(reference.thresholds(1)) {
+                    let rank = (q * pooled.count() as f64).ceil() as u64;
+                    let expected = pooled
+                        .bucket_at_rank(rank)
+                        .unwrap_or(emberline_model::histogram::MIN_INDEX - 1);
+                    assert_eq!(threshold, (pooled.count() > 0).then_some(expected), "{at}");
+                }
             }
         }
+        assert!(reference.forgotten().len() > 3);
     }
 }

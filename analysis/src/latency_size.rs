@@ -2,20 +2,17 @@
 //!
 //! Guarantee: all of it only ever removes statements, so the bound on false ones stands without it.
 
-use std::ops::Range;
-
-use emberline_model::{alert::ComparisonMode, histogram::Histogram};
+use emberline_model::alert::ComparisonMode;
 
 use crate::{
-    latency_sums::Spans,
+    latency_past::{LEAST_OF_SPAN, Piece, levels_of},
+    latency_reference::buckets_of,
     latency_watch::LatencyWatch,
-    strata::{Counts, Ranks},
-    stratum::{Judged, counts},
+    strata::Ranks,
+    stratum::counts,
     wander::{Level, likeness, wander},
 };
 
-/// Requests each side needs in a span.
-const LEAST_OF_SPAN: u64 = 5;
 /// By so many standard errors the last third must be lower than the first to be called falling.
 const FALL_ERRORS: f64 = 0.25;
 /// And by so much.
@@ -67,35 +64,30 @@ fn is_below(first: Effect, last: Effect) -> bool {
     last.value() < FALL * first.value() && first.value() - last.value() > FALL_ERRORS * error
 }
 
-fn of_feature(judged: &Judged, feature: usize) -> Option<(f64, f64)> {
-    if feature == 0 {
-        return Some((judged.ranks.effect(), judged.ranks.variance()));
-    }
-    let counts: Counts = (*judged.counts.get(feature - 1)?)?;
-    Some((counts.effect(), counts.variance()))
-}
+/// Effect and variance of each feature in one piece.
+pub(crate) type Effects = Vec<Level>;
 
-fn effect(strata: &[Judged], feature: usize) -> Effect {
+fn effect(pieces: &[Effects], feature: usize) -> Effect {
     let mut sum = Effect::default();
-    for (effect, variance) in strata.iter().filter_map(|judged| of_feature(judged, feature)) {
-        sum.add(effect, variance);
+    for (effect, variance) in pieces.iter().filter_map(|piece| piece.get(feature)) {
+        sum.add(*effect, *variance);
     }
     sum
 }
 
 /// The effect in the first third of the evidence and in the last.
-fn thirds(feature: usize, evidence: &[Judged]) -> Option<(Effect, Effect)> {
+fn thirds(feature: usize, evidence: &[Effects]) -> Option<(Effect, Effect)> {
     let third = effect(evidence, feature).weights / 3.0;
     let (mut first, mut last) = (Effect::default(), Effect::default());
     for (sum, from_end) in [(&mut first, false), (&mut last, true)] {
         let mut at = 0;
         while sum.weights < third && at < evidence.len() {
-            let judged = if from_end {
+            let piece = if from_end {
                 &evidence[evidence.len() - 1 - at]
             } else {
                 &evidence[at]
             };
-            if let Some((effect, variance)) = of_feature(judged, feature) {
+            if let Some(&(effect, variance)) = piece.get(feature) {
                 sum.add(effect, variance);
             }
             at += 1;
@@ -104,112 +96,119 @@ fn thirds(feature: usize, evidence: &[Judged]) -> Option<(Effect, Effect)> {
     (first.weights > 0.0 && last.weights > 0.0).then_some((first, last))
 }
 
+/// Whether the end of the evidence is so much below its beginning that the release still warms up.
+pub(crate) fn falls(feature: usize, evidence: &[Effects]) -> bool {
+    thirds(feature, evidence).is_some_and(|(first, last)| is_below(first, last))
+}
+
+/// Whether a difference to a baseline that is gone grows by itself: that is drift, for all that can be known.
+pub(crate) fn drifts(feature: usize, pieces: &[Piece], effects: &[Effects]) -> bool {
+    if pieces.iter().all(|piece| piece.mode == ComparisonMode::Concurrent) {
+        return false;
+    }
+    let Some((first, last)) = thirds(feature, effects) else {
+        return false;
+    };
+    let error = (first.variance() + last.variance()).sqrt();
+    last.value() > RISE * first.value() && last.value() - first.value() > RISE_ERRORS * error
+}
+
 impl LatencyWatch {
-    /// Whether the last third of the windows from this one on lies below the first at all: what is gross must not fall.
-    pub(crate) fn lately_falls(&self, since: usize) -> bool {
-        let windows = &self.newest[since.min(self.newest.len())..];
-        let third = windows.len().div_ceil(3);
-        let of = |windows: &[Ranks]| {
+    /// Whether the last third of the newest windows, so many of them, lies below the first at all: what is gross must not fall.
+    pub(crate) fn lately_falls(&self, windows: usize) -> bool {
+        let kept = self.newest.len();
+        let windows = windows.min(kept);
+        let third = windows.div_ceil(3);
+        let of = |from: usize| {
             let mut sum = Effect::default();
-            windows
-                .iter()
-                .for_each(|ranks| sum.add(ranks.effect(), ranks.variance()));
+            for level in self.newest.iter().skip(from).take(third) {
+                let (effect, variance) = level.level();
+                sum.add(effect, variance);
+            }
             sum
         };
-        let (first, last) = (of(&windows[..third]), of(&windows[windows.len() - third..]));
+        let (first, last) = (of(kept - windows), of(kept - third));
         last.value() < GROSS_FALL * first.value()
     }
 
-    /// Whether the end of the evidence is so much below its beginning that the release still warms up.
-    pub(crate) fn falls(&self, feature: usize, evidence: &[Judged]) -> bool {
-        thirds(feature, evidence).is_some_and(|(first, last)| is_below(first, last))
-    }
-
-    /// Whether a difference to a baseline that is gone grows by itself: that is drift, for all that can be known.
-    pub(crate) fn drifts(&self, feature: usize) -> bool {
-        if self
-            .judged
-            .iter()
-            .all(|judged| judged.stratum.mode == ComparisonMode::Concurrent)
-        {
-            return false;
-        }
-        let Some((first, last)) = thirds(feature, &self.judged) else {
-            return false;
+    /// Effects of pieces, with what is not tested taken off.
+    pub(crate) fn effects(&self, pieces: &[Piece]) -> Vec<Effects> {
+        let thresholds = self.reference.thresholds(1);
+        let is_after = |piece: &Piece| piece.mode == ComparisonMode::BeforeAfter;
+        let reference = pieces.iter().any(is_after).then(|| self.reference.pooled());
+        let of = |piece: &Piece| {
+            let (baseline, tested) = match &reference {
+                Some(reference) if is_after(piece) => (reference, self.config.before_after_tested_relative),
+                _ => (&piece.baseline, self.config.tested_relative),
+            };
+            if baseline.count().min(piece.candidate.count()) == 0 {
+                return Vec::new();
+            }
+            let down = buckets_of(tested);
+            let ranks = Ranks::of(baseline, &piece.candidate, down);
+            let mut effects = vec![(ranks.effect(), ranks.variance())];
+            effects.extend(thresholds.iter().map(|threshold| {
+                threshold.map_or((0.0, 0.0), |threshold| {
+                    let counts = counts(baseline, &piece.candidate, threshold, down);
+                    (counts.effect(), counts.variance())
+                })
+            }));
+            effects
         };
-        let error = (first.variance() + last.variance()).sqrt();
-        last.value() > RISE * first.value() && last.value() - first.value() > RISE_ERRORS * error
+        pieces.iter().map(of).collect()
     }
 
-    /// Whether levels wander by themselves as far as the candidate lies from the baseline.
-    pub(crate) fn wanders(&self, feature: usize, first: usize) -> bool {
-        let evidence = &self.judged[first..];
-        let found = effect(evidence, feature).value();
+    /// Whether levels wander by themselves as far as the candidate lies from the baseline in what is evidence from a second on.
+    pub(crate) fn wanders(&self, feature: usize, first: i64, pieces: &[Piece], effects: &[Effects]) -> bool {
+        let found = effect(effects, feature).value();
         let of_baseline = self.wander_of_baseline(feature).unwrap_or(0.0);
-        let concurrent = evidence
-            .iter()
-            .all(|judged| judged.stratum.mode == ComparisonMode::Concurrent);
+        let concurrent = pieces.iter().all(|piece| piece.mode == ComparisonMode::Concurrent);
         let of_both = std::f64::consts::SQRT_2 * of_baseline;
-        let of_difference = concurrent.then(|| self.wander_of_difference(feature, first)).flatten();
-        let own = of_both.max(of_difference.unwrap_or(0.0));
+        let of_difference = || {
+            let [before, since] = self.past.spans_around(first, feature);
+            wander(&[&before, &since])
+        };
+        let own = of_both.max(concurrent.then(of_difference).flatten().unwrap_or(0.0));
         found < self.config.wander_factor * own
     }
 
     fn wander_of_baseline(&self, feature: usize) -> Option<f64> {
-        let pooled = self.reference.pooled();
-        let full = self.reference.spans().filter(|span| span.count() >= LEAST_OF_SPAN);
-        let levels: Vec<Level> = full.map(|span| self.level(&pooled, span, feature)).collect();
+        let (pooled, thresholds) = (self.reference.pooled(), self.reference.thresholds(1));
+        let spans = self.reference.spans();
+        let full = spans.iter().filter(|span| span.count() >= LEAST_OF_SPAN);
+        let recent = full.map(|span| levels_of(&pooled, span, &thresholds)[feature]);
+        let levels: Vec<Level> = self
+            .reference
+            .forgotten()
+            .of(feature)
+            .map(|of| of.1)
+            .chain(recent)
+            .collect();
         wander(&[&levels])
     }
 
-    fn levels_of_baseline(&self, feature: usize) -> Vec<Level> {
-        let pooled = self.reference.pooled();
-        let blocks = self.reference.blocks();
-        blocks.map(|block| self.level(&pooled, block, feature)).collect()
-    }
-
-    /// Of the difference between releases that serve together, before the change and since.
-    fn wander_of_difference(&self, feature: usize, first: usize) -> Option<f64> {
-        let parts = [0..first, first..self.judged.len()];
-        let [before, since] = parts.map(|strata| self.levels(strata, &self.by_span, LEAST_OF_SPAN, feature));
-        wander(&[&before, &since])
-    }
-
-    /// How many times as much the mean of blocks varies as if they had nothing in common.
-    pub(crate) fn likeness(&self, feature: usize, first: usize) -> f64 {
-        let parts = [0..first, first..self.judged.len()];
-        let [before, since] = parts.map(|strata| self.levels(strata, &self.by_block, 1, feature));
-        let of_baseline = self.levels_of_baseline(feature);
-        likeness(&[&of_baseline, &before, &since], LAGS)
-    }
-
-    /// The difference between the releases in each span of time.
-    fn levels(&self, strata: Range<usize>, spans: &Spans, least: u64, feature: usize) -> Vec<Level> {
-        let gone = self.judged[strata.clone()]
-            .iter()
-            .any(|judged| judged.stratum.mode == ComparisonMode::BeforeAfter);
-        let reference = gone.then(|| self.reference.pooled());
-        spans
-            .of(&self.judged, strata)
-            .filter_map(|sums| {
-                let [b, c] = sums.as_ref();
-                let b = reference.as_ref().unwrap_or(b);
-                (b.count().min(c.count()) >= least).then(|| self.level(b, c, feature))
-            })
-            .collect()
-    }
-
-    fn level(&self, baseline: &Histogram, candidate: &Histogram, feature: usize) -> Level {
-        let quantile = feature.checked_sub(1).and_then(|at| self.config.quantiles.get(at));
-        match quantile.and_then(|&q| self.reference.threshold(q, 1)) {
-            Some(threshold) => {
-                let counts = counts(baseline, candidate, threshold, 0);
-                (counts.effect(), counts.variance())
+    /// How many times as much the mean of blocks varies as if they had nothing in common; of all that is kept, before a
+    /// second and since.
+    pub(crate) fn likeness(&self, feature: usize, first: i64, pieces: &[Piece]) -> f64 {
+        let (pooled, thresholds) = (self.reference.pooled(), self.reference.thresholds(1));
+        let is_after = pieces.iter().any(|piece| piece.mode == ComparisonMode::BeforeAfter);
+        let (mut before, mut since) = (Vec::new(), Vec::new());
+        for piece in pieces.iter().filter(|piece| piece.is_block) {
+            let baseline = if is_after { &pooled } else { &piece.baseline };
+            if baseline.count().min(piece.candidate.count()) == 0 {
+                continue;
             }
-            None => {
-                let ranks = Ranks::of(baseline, candidate, 0);
-                (ranks.effect(), ranks.variance())
+            let level = levels_of(baseline, &piece.candidate, &thresholds)[feature];
+            if piece.start + self.block_s() <= first {
+                before.push(level);
+            } else {
+                since.push(level);
             }
         }
+        let blocks = self.reference.blocks();
+        let of_baseline: Vec<Level> = blocks
+            .map(|block| levels_of(&pooled, &block.1, &thresholds)[feature])
+            .collect();
+        likeness(&[&of_baseline, &before, &since], LAGS)
     }
 }

@@ -6,25 +6,33 @@ use crate::{
     latency::{LatencyOutcome, LatencyVerdict, QuantileEvidence, estimate_quantile},
     latency_sums::Pooled,
     latency_watch::{LatencyWatch, Witnesses, needed_ln},
-    strata::Ranks,
-    stratum::Judged,
+    strata::{Counts, Ranks},
+    stratum::counts,
 };
 
 impl LatencyWatch {
     /// The verdict on all windows so far.
     pub fn verdict(&self) -> LatencyVerdict {
-        let (outcome, stated) = match (self.stated_slower, self.stated_faster) {
+        let (outcome, stated) = match (&self.stated_slower, &self.stated_faster) {
             (Some(slower), _) => (LatencyOutcome::Slower, Some(slower)),
             (None, Some(faster)) => (LatencyOutcome::Faster, Some(faster)),
             (None, None) => (self.nothing_stated(), None),
         };
         let is_faster = outcome == LatencyOutcome::Faster;
         let witnesses = if is_faster { &self.faster } else { &self.slower };
-        let evidence = &self.judged[stated.map_or(0, |stated| stated.first).min(self.judged.len())..];
-        let pooled = self.pool(evidence);
+        let pooled = match stated {
+            Some(stated) => {
+                let mut pooled = stated.evidence.clone();
+                if let Some((_, block)) = &self.block {
+                    pooled.add(block.mode, &block.baseline, &block.candidate);
+                }
+                self.against_reference(pooled)
+            }
+            None => self.pool(&self.past.pieces(&self.reference, self.block.as_ref())),
+        };
         let feature = stated.map_or_else(|| witnesses.requests.leading().0, |stated| stated.feature);
         let quantiles: Vec<QuantileEvidence> = (0..self.config.quantiles.len())
-            .map(|at| self.quantile_evidence(at, evidence, is_faster, witnesses, &pooled))
+            .map(|at| self.quantile_evidence(at, is_faster, witnesses, &pooled))
             .collect();
         let leading = self.leading_quantile(feature, &quantiles);
         let shift = leading
@@ -36,7 +44,8 @@ impl LatencyWatch {
             outcome,
             mode: pooled.mode,
             fired_at_window: stated.map(|stated| stated.at),
-            since_window: stated.and_then(|_| evidence.first()).map(|judged| judged.stratum.first),
+            since_window: stated.map(|stated| stated.first),
+            last_baseline_window: stated.and_then(|stated| stated.last_baseline),
             e_value_ln: witnesses.requests.ln_value(),
             e_value_ln_peak: witnesses.requests.ln_peak(),
             e_value_ln_needed: needed_ln(self.config.alpha),
@@ -72,7 +81,7 @@ impl LatencyWatch {
     fn nothing_stated(&self) -> LatencyOutcome {
         let (requests, blocks) = (self.possible.requests.ln_peak(), self.possible.blocks.ln_peak());
         let reached = (requests / needed_ln(self.config.alpha)).min(blocks / needed_ln(self.config.block_alpha));
-        let pooled = self.pool(&self.judged);
+        let pooled = self.pool(&self.past.pieces(&self.reference, self.block.as_ref()));
         let seen = pooled.baseline.count().min(pooled.candidate.count());
         let least = self.config.min_requests;
         if reached >= 1.0 && seen >= least {
@@ -87,34 +96,28 @@ impl LatencyWatch {
     fn quantile_evidence(
         &self,
         at: usize,
-        evidence: &[Judged],
         is_faster: bool,
         witnesses: &Witnesses,
         pooled: &Pooled,
     ) -> QuantileEvidence {
         let quantile = self.config.quantiles[at];
-        let (mut exceedances, mut expected, mut requests) = (0, 0.0, 0);
-        for counts in evidence
-            .iter()
-            .filter_map(|judged| judged.counts.get(at).copied().flatten())
-        {
-            let of = if is_faster { counts.turned() } else { counts };
-            exceedances += of.candidate.0;
-            requests += of.candidate.1;
-            expected += match pooled.mode {
-                ComparisonMode::Concurrent => of.expected(),
-                ComparisonMode::BeforeAfter => {
-                    of.candidate.1 as f64 * of.baseline.0 as f64 / of.baseline.1.max(1) as f64
-                }
-            };
-        }
+        let threshold = self.reference.thresholds(1).get(at).copied().flatten();
+        let counts = threshold.map_or_else(Counts::default, |threshold| {
+            counts(&pooled.baseline, &pooled.candidate, threshold, 0)
+        });
+        let of = if is_faster { counts.turned() } else { counts };
         QuantileEvidence {
             quantile,
             baseline: estimate_quantile(&pooled.baseline, quantile),
             candidate: estimate_quantile(&pooled.candidate, quantile),
-            exceedances,
-            expected,
-            requests,
+            exceedances: of.candidate.0,
+            expected: match pooled.mode {
+                ComparisonMode::Concurrent => of.expected(),
+                ComparisonMode::BeforeAfter => {
+                    of.candidate.1 as f64 * of.baseline.0 as f64 / of.baseline.1.max(1) as f64
+                }
+            },
+            requests: of.candidate.1,
             e_value_ln: witnesses.requests.ln_value_of(1 + at),
         }
     }

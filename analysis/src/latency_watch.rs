@@ -1,15 +1,16 @@
 //! The latency verdict as a machine that is fed one window after the other; [`crate::latency`] says what it means.
 //!
 //! Guarantees: what it says about a window depends on the windows fed so far, and once stated, a change stays stated
-//! with its dates. Only counts and the last windows of the baseline drive it; the durations of judged windows are kept
-//! to show the evidence.
-//!
-//! Wrong on purpose: it keeps every judged window, about a kilobyte each, so whoever feeds it for days must bound that.
+//! with its dates. A window costs what is in it, and what a watch keeps does not grow with the time ([`crate::latency_past`]), but
+//! for what windows showed, until that is taken ([`LatencyWatch::take_judged`]).
 //!
 //! One file because it is one machine: each step reads and writes the state that the others do. What is pure of it stands in
 //! files of its own.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use emberline_model::{alert::ComparisonMode, histogram::Histogram, time::WINDOW_S};
 
@@ -17,10 +18,13 @@ use crate::{
     blocks,
     e_process::{ALTERNATIVES, EProcess},
     latency::{HeldBack, JudgedWindow, LatencyConfig, LatencyVerdict, LatencyWindow},
-    latency_reference::{EFFECTS, ODDS, Reference, SPAN_S, Settled, buckets_of},
-    latency_sums::{Pooled, Spans, Sums},
-    strata::{Counts, Ranks},
-    stratum::{Judged, Stratum, at_most, counts},
+    latency_past::{Past, Piece, SmallLevel},
+    latency_reference::{EFFECTS, ODDS, Reference, Settled, buckets_of},
+    latency_size::{drifts, falls},
+    latency_sums::Pooled,
+    packed::Log,
+    strata::{Counts, Ranks, Tilt},
+    stratum::{Stratum, counts},
 };
 
 /// The most a stratum says, as a share of what a verdict needs: one window never carries one.
@@ -29,6 +33,8 @@ const MOST_OF_STRATUM: f64 = 0.5;
 const RARE: f64 = 8.0;
 /// And at most for so many windows.
 const RARE_MOST_WINDOWS: i64 = 60;
+/// Windows whose ranks are kept, to see whether what is gross falls.
+const NEWEST: usize = 30;
 
 /// What takes so many times as long is gross.
 const GROSS: f64 = 2.5;
@@ -70,12 +76,17 @@ pub fn judge_warm_latency(
 }
 
 /// A stated change: when, and what it rests on.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stated {
     pub(crate) at: i64,
-    pub(crate) first: usize,
+    /// When it most likely began.
+    pub(crate) first: i64,
     /// 0 for ranks, then the quantiles.
     pub(crate) feature: usize,
+    /// The baseline's last window with requests, as of the statement.
+    pub(crate) last_baseline: Option<i64>,
+    /// Requests of the blocks since it began that are over.
+    pub(crate) evidence: Pooled,
 }
 
 /// Both witnesses of one direction.
@@ -111,31 +122,30 @@ pub(crate) fn needed_ln(alpha: f64) -> f64 {
 /// A watch over one route of two releases; [`judge_latency`] feeds it a list of windows.
 #[derive(Debug, Clone)]
 pub struct LatencyWatch {
-    pub(crate) config: LatencyConfig,
+    pub(crate) config: Arc<LatencyConfig>,
     pub(crate) slower: Witnesses,
     pub(crate) faster: Witnesses,
-    /// Evidence that there would be, had every request taken longer.
+    /// Evidence that there would be, had every request taken longer: of ranks alone, the quantiles add nothing then.
     pub(crate) possible: Witnesses,
-    pub(crate) stated_slower: Option<Stated>,
-    pub(crate) stated_faster: Option<Stated>,
+    pub(crate) stated_slower: Option<Box<Stated>>,
+    pub(crate) stated_faster: Option<Box<Stated>>,
     pub(crate) held_back: Option<HeldBack>,
     /// Whether a gross slowdown lasts: each window is a block, those of warming instances included.
     lasting: EProcess,
-    /// Ranks of the windows behind it.
-    pub(crate) newest: Vec<Ranks>,
+    /// Effects and variances of the newest windows behind it.
+    pub(crate) newest: VecDeque<SmallLevel>,
     open: Option<Stratum>,
     /// Windows of the candidate since the baseline's last request, whole blocks that no stratum has taken: it may be gone.
-    silent: Vec<(i64, Histogram)>,
+    silent: Log,
     /// The block of time that is being filled, by its number.
-    block: Option<(i64, Stratum)>,
-    pub(crate) judged: Vec<Judged>,
-    /// The same joined by block, and by longer span.
-    pub(crate) by_block: Spans,
-    pub(crate) by_span: Spans,
-    sums: Sums,
-    /// What windows showed in which the candidate was warming up.
-    warming: Vec<JudgedWindow>,
-    /// The newest window.
+    pub(crate) block: Option<(i64, Stratum)>,
+    /// Blocks that the newest window ended.
+    finished: Vec<(i64, Stratum)>,
+    pub(crate) past: Past,
+    /// What windows showed, until it is taken.
+    judged: Vec<JudgedWindow>,
+    /// The first window and the newest.
+    origin: Option<i64>,
     now: i64,
     first_candidate: Option<i64>,
     last_baseline: Option<i64>,
@@ -143,38 +153,41 @@ pub struct LatencyWatch {
     candidates: u64,
     pub(crate) reference: Reference,
     /// What a candidate that came later is compared with, once it is needed.
-    pub(crate) settled: Option<Settled>,
+    pub(crate) settled: Option<Box<Settled>>,
     pub(crate) windows_used: u64,
     windows_skipped: u64,
 }
 
 impl LatencyWatch {
-    /// A watch without any windows.
-    pub fn new(config: LatencyConfig) -> LatencyWatch {
-        let witnesses = Witnesses::new(1 + config.quantiles.len());
+    /// A watch without any windows; many may share one configuration.
+    pub fn new(config: impl Into<Arc<LatencyConfig>>) -> LatencyWatch {
+        let config = config.into();
+        let features = 1 + config.quantiles.len();
+        let block_windows = i64::from(config.block_windows.max(1));
+        let reference_blocks = i64::try_from(config.reference_windows).unwrap_or(i64::MAX) / block_windows;
+        let block_s = block_s(&config);
         LatencyWatch {
-            slower: witnesses.clone(),
-            faster: witnesses.clone(),
-            possible: witnesses,
+            slower: Witnesses::new(features),
+            faster: Witnesses::new(features),
+            possible: Witnesses::new(1),
             stated_slower: None,
             stated_faster: None,
             held_back: None,
             lasting: EProcess::new(1),
-            newest: Vec::new(),
+            newest: VecDeque::new(),
             open: None,
-            silent: Vec::new(),
+            silent: Log::default(),
             block: None,
+            finished: Vec::new(),
+            past: Past::new(features, block_s, reference_blocks),
             judged: Vec::new(),
-            by_block: Spans::new(block_s(&config)),
-            by_span: Spans::new(SPAN_S),
-            sums: Sums::default(),
-            warming: Vec::new(),
+            origin: None,
             now: 0,
             first_candidate: None,
             last_baseline: None,
             last_candidate: None,
             candidates: 0,
-            reference: Reference::new(config.reference_windows, block_s(&config)),
+            reference: Reference::new(&config, block_s),
             settled: None,
             windows_used: 0,
             windows_skipped: 0,
@@ -190,6 +203,9 @@ impl LatencyWatch {
     /// The same, with the candidate's requests to instances that were warming up.
     pub fn push_warming(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram, warming: &Histogram) {
         self.now = start;
+        self.origin.get_or_insert(start);
+        // What it had before this window is known before this window is judged.
+        self.reference.advance(start, &self.config.quantiles);
         if baseline.count() > 0 {
             self.last_baseline = Some(start);
         }
@@ -203,10 +219,63 @@ impl LatencyWatch {
         self.note_warming(start, baseline, warming);
         self.note_lasting(baseline, candidate, warming);
         self.judge_window(start, baseline, candidate);
+        self.reference.push(start, baseline, &self.config.quantiles);
         if baseline.count() > 0 {
-            self.reference.push(start, baseline);
             self.settled = None;
         }
+        let finished = std::mem::take(&mut self.finished);
+        for (number, block) in &finished {
+            self.past.push(*number, block, &self.reference);
+            let stated = [&mut self.stated_slower, &mut self.stated_faster];
+            for stated in stated.into_iter().flatten() {
+                stated.evidence.add(block.mode, &block.baseline, &block.candidate);
+            }
+        }
+        self.state(!finished.is_empty());
+    }
+
+    /// True when a slowdown was stated: cheaper to ask than for the whole verdict.
+    pub fn is_slower(&self) -> bool {
+        self.stated_slower.is_some()
+    }
+
+    /// What windows showed since this was last asked for, in the order in which it became known; those of warming instances included.
+    pub fn take_judged(&mut self) -> Vec<JudgedWindow> {
+        std::mem::take(&mut self.judged)
+    }
+
+    /// Bytes that the watch takes, as far as it asked for them.
+    pub fn bytes(&self) -> usize {
+        let histogram = |histogram: &Histogram| 16 * histogram.buckets().len();
+        let stratum = |of: &Stratum| histogram(&of.baseline) + histogram(&of.candidate) + 4 * of.thresholds.len();
+        let witnesses = |of: &Witnesses| of.requests.heap_bytes() + of.blocks.heap_bytes();
+        let evidence =
+            |of: &Stated| size_of::<Stated>() + histogram(&of.evidence.baseline) + histogram(&of.evidence.candidate);
+        let stated = [&self.stated_slower, &self.stated_faster];
+        size_of::<LatencyWatch>()
+            + [&self.slower, &self.faster, &self.possible]
+                .map(witnesses)
+                .iter()
+                .sum::<usize>()
+            + stated.into_iter().flatten().map(|of| evidence(of)).sum::<usize>()
+            + self.lasting.heap_bytes()
+            + size_of::<SmallLevel>() * self.newest.capacity()
+            + self.open.as_ref().map_or(0, stratum)
+            + self.block.as_ref().map_or(0, |(_, block)| stratum(block))
+            + self.silent.heap_bytes()
+            + self.past.heap_bytes()
+            + size_of::<JudgedWindow>() * self.judged.capacity()
+            + self.reference.heap_bytes()
+            + self.settled.as_ref().map_or(0, |settled| settled.heap_bytes())
+    }
+
+    /// What a beginning in this stratum is called.
+    fn label(&self, first: i64) -> i32 {
+        i32::try_from(first - self.origin.unwrap_or(first)).unwrap_or(i32::MAX)
+    }
+
+    fn began(&self, label: i32) -> i64 {
+        self.origin.unwrap_or(0) + i64::from(label)
     }
 
     /// Notes what a window shows of instances that warm up.
@@ -224,7 +293,7 @@ impl LatencyWatch {
         } else {
             self.exceeds(&self.reference.pooled(), warming, 0)
         };
-        self.warming.push(JudgedWindow {
+        self.judged.push(JudgedWindow {
             window: start,
             mode,
             e_value_ln: self.slower.requests.ln_value(),
@@ -241,7 +310,11 @@ impl LatencyWatch {
         };
         if ranks.baseline.min(ranks.candidate) > 0 {
             self.lasting.step([blocks::ln_factors_of_gross(ranks.position())]);
-            self.newest.push(ranks);
+            if self.newest.len() == NEWEST {
+                self.newest.pop_front();
+            }
+            self.newest
+                .push_back(SmallLevel::of((ranks.effect(), ranks.variance())));
         }
     }
 
@@ -289,20 +362,23 @@ impl LatencyWatch {
             self.drop_open();
             self.block = None;
             if mode == ComparisonMode::BeforeAfter {
-                for (start, candidate) in std::mem::take(&mut self.silent) {
-                    self.take(start, mode, &Histogram::new(), &candidate);
+                let silent = std::mem::take(&mut self.silent);
+                if let Some(first) = silent.front() {
+                    self.past.truncate(first.div_euclid(self.block_s()));
+                }
+                for window in silent.iter() {
+                    self.take(window.number, mode, &Histogram::new(), &window.histogram());
                 }
             }
         }
         if mode == ComparisonMode::Concurrent {
             if baseline.count() > 0 {
-                self.silent.clear();
-            } else if !self.silent.is_empty() || start.rem_euclid(self.block_s()) == 0 {
-                self.silent.push((start, candidate.clone()));
+                self.silent = Log::default();
+            } else if self.silent.front().is_some() || start.rem_euclid(self.block_s()) == 0 {
+                self.silent.push(start, 0, &[candidate]);
             }
         }
         self.take(start, mode, baseline, candidate);
-        self.state();
     }
 
     /// Takes a window into its stratum and its block, and judges what is full.
@@ -324,17 +400,26 @@ impl LatencyWatch {
         if let Some(stratum) = open {
             match mode {
                 ComparisonMode::Concurrent => {
-                    self.silent.clear();
-                    self.judge_concurrent(stratum);
+                    self.silent = Log::default();
+                    self.judge_concurrent(&stratum);
                 }
-                ComparisonMode::BeforeAfter => self.judge_after(stratum),
+                ComparisonMode::BeforeAfter => self.judge_after(&stratum),
             }
         }
-        if self.ends_block(start)
-            && let Some((_, block)) = self.block.take()
-            && block.mode == ComparisonMode::Concurrent
-        {
+        if self.ends_block(start) {
+            self.finish_block();
+        }
+    }
+
+    fn finish_block(&mut self) {
+        let Some((number, block)) = self.block.take() else {
+            return;
+        };
+        if block.mode == ComparisonMode::Concurrent {
             self.witness(&block);
+        }
+        if block.candidate.count() > 0 {
+            self.finished.push((number, block));
         }
     }
 
@@ -350,11 +435,8 @@ impl LatencyWatch {
     fn fill_block(&mut self, start: i64, mode: ComparisonMode, baseline: &Histogram, candidate: &Histogram) {
         let number = start.div_euclid(self.block_s());
         // Windows may be missing, and longer than ours.
-        if self.block.as_ref().is_some_and(|(at, _)| *at != number)
-            && let Some((_, block)) = self.block.take()
-            && block.mode == ComparisonMode::Concurrent
-        {
-            self.witness(&block);
+        if self.block.as_ref().is_some_and(|(at, _)| *at != number) {
+            self.finish_block();
         }
         if self.block.is_none() {
             self.block = Some((number, Stratum::new(mode, start, self.thresholds())));
@@ -374,38 +456,34 @@ impl LatencyWatch {
     }
 
     fn thresholds(&self) -> Vec<Option<i16>> {
-        let least = self.config.min_requests;
-        self.config
-            .quantiles
-            .iter()
-            .map(|&q| self.reference.threshold(q, least))
-            .collect()
+        self.reference.thresholds(self.config.min_requests)
     }
 
-    fn judge_concurrent(&mut self, stratum: Stratum) {
+    fn judge_concurrent(&mut self, stratum: &Stratum) {
         let down = self.down();
         let (b, c) = (&stratum.baseline, &stratum.candidate);
-        let thresholds = &stratum.thresholds;
         let most = MOST_OF_STRATUM * needed_ln(self.config.alpha);
         let cut = |factors: [f64; ALTERNATIVES]| factors.map(|ln| ln.min(most));
-        let (ranks, back) = (Ranks::of(b, c, down), Ranks::of(c, b, down));
-        let count = |(b, c): (&Histogram, &Histogram)| -> Vec<Option<Counts>> {
-            thresholds.iter().map(|t| t.map(|t| counts(b, c, t, down))).collect()
-        };
-        let (up, down) = (count((b, c)), count((c, b)));
-        let factors = |ranks: &Ranks, counts: &[Option<Counts>]| -> Vec<[f64; ALTERNATIVES]> {
-            let of_counts = counts
-                .iter()
-                .map(|c| cut(c.map_or([0.0; ALTERNATIVES], |c| c.ln_factors(ODDS))));
-            std::iter::once(cut(EFFECTS.map(|effect| ranks.ln_factor(effect))))
+        let ranks = Ranks::of(b, c, down);
+        let tilts: [Tilt; ALTERNATIVES] = ranks.tilts(EFFECTS);
+        let factors = |ranks: Ranks, b: &Histogram, c: &Histogram| -> Vec<[f64; ALTERNATIVES]> {
+            let of_counts = stratum.thresholds.iter().map(|threshold| {
+                let counts: Option<Counts> = threshold.map(|threshold| counts(b, c, threshold, down));
+                cut(counts.map_or([0.0; ALTERNATIVES], |counts| counts.ln_factors(ODDS)))
+            });
+            std::iter::once(cut(ranks.ln_factors(&tilts)))
                 .chain(of_counts)
                 .collect()
         };
-        self.slower.requests.step(factors(&ranks, &up));
-        self.faster.requests.step(factors(&back, &down));
-        let (most_ranks, most_counts) = at_most(&ranks, &up);
-        self.possible.requests.step(factors(&most_ranks, &most_counts));
-        self.keep(stratum, ranks, up);
+        let at = self.label(stratum.first);
+        self.slower.requests.step_at(at, factors(ranks, b, c));
+        self.faster.requests.step_at(at, factors(Ranks::of(c, b, down), c, b));
+        let all_slower = Ranks {
+            slower_pairs: ranks.baseline as f64 * ranks.candidate as f64,
+            ..ranks
+        };
+        self.possible.requests.step([cut(all_slower.ln_factors(&tilts))]);
+        self.keep(stratum);
     }
 
     fn witness(&mut self, block: &Stratum) {
@@ -426,71 +504,59 @@ impl LatencyWatch {
         };
         self.slower.blocks.step(positions(b, c));
         self.faster.blocks.step(positions(c, b));
-        let sure = vec![blocks::ln_factors(1.0); 1 + thresholds.len()];
-        self.possible.blocks.step(sure);
+        self.possible.blocks.step([blocks::ln_factors(1.0)]);
     }
 
     /// A block of a candidate whose baseline is gone.
-    fn judge_after(&mut self, stratum: Stratum) {
+    fn judge_after(&mut self, stratum: &Stratum) {
         if self.settled.is_none() {
             let down = buckets_of(self.config.before_after_tested_relative);
             let (quantiles, least) = (&self.config.quantiles, self.config.min_requests);
-            self.settled = self.reference.settled(quantiles, down, least);
+            self.settled = self.reference.settled(quantiles, down, least).map(Box::new);
         }
         let Some(settled) = &self.settled else {
             self.windows_skipped += stratum.windows;
             return;
         };
         let most = MOST_OF_STRATUM * needed_ln(self.config.alpha);
-        let (ranks, by_ranks) = settled.by_ranks(&stratum.candidate);
+        let by_ranks = settled.by_ranks(&stratum.candidate);
         let mut factors = vec![by_ranks.ln_factors];
         let mut positions = vec![by_ranks.position];
-        let mut all_counts = Vec::new();
         for at in 0..self.config.quantiles.len() {
             let compared = settled.by_threshold(at, &stratum.candidate);
-            factors.push(compared.as_ref().map_or([0.0; ALTERNATIVES], |(_, c)| c.ln_factors));
-            positions.push(compared.as_ref().map_or(0.5, |(_, c)| c.position));
-            all_counts.push(compared.map(|(counts, _)| counts));
+            factors.push(compared.as_ref().map_or([0.0; ALTERNATIVES], |c| c.ln_factors));
+            positions.push(compared.as_ref().map_or(0.5, |c| c.position));
         }
         let cut = |factors: [f64; ALTERNATIVES]| factors.map(|ln| ln.min(most));
-        self.slower.requests.step(factors.into_iter().map(cut));
+        let at = self.label(stratum.first);
+        self.slower.requests.step_at(at, factors.into_iter().map(cut));
         self.slower.blocks.step(positions.into_iter().map(blocks::ln_factors));
-        let sure = vec![[most; ALTERNATIVES]; 1 + self.config.quantiles.len()];
-        self.possible.requests.step(sure);
-        let sure = vec![blocks::ln_factors(1.0); 1 + self.config.quantiles.len()];
-        self.possible.blocks.step(sure);
+        self.possible.requests.step([[most; ALTERNATIVES]]);
+        self.possible.blocks.step([blocks::ln_factors(1.0)]);
         // Keeps its steps in line: a stratum that says nothing is a factor of one.
         let nothing = || vec![[0.0; ALTERNATIVES]; 1 + self.config.quantiles.len()];
-        self.faster.requests.step(nothing());
+        self.faster.requests.step_at(at, nothing());
         self.faster.blocks.step(nothing());
-        self.keep(stratum, ranks, all_counts);
+        self.keep(stratum);
     }
 
-    fn keep(&mut self, stratum: Stratum, ranks: Ranks, counts: Vec<Option<Counts>>) {
+    fn keep(&mut self, stratum: &Stratum) {
         let feature = self
             .stated_slower
+            .as_ref()
             .map_or_else(|| self.slower.requests.leading().0, |stated| stated.feature);
         let exceeding = match (stratum.mode, &self.settled) {
             (ComparisonMode::BeforeAfter, Some(settled)) => self.exceeds(&settled.pooled, &stratum.candidate, feature),
             _ => self.exceeds(&stratum.baseline, &stratum.candidate, feature),
         };
         self.windows_used += stratum.windows;
-        let standing = JudgedWindow {
+        self.judged.push(JudgedWindow {
             window: stratum.last,
             mode: stratum.mode,
             e_value_ln: self.slower.requests.ln_value(),
             exceeding,
             warming: false,
-        };
-        let judged = Judged {
-            stratum,
-            ranks,
-            counts,
-            standing,
-        };
-        self.by_block.push(&judged);
-        self.by_span.push(&judged);
-        self.judged.push(judged);
+        });
     }
 
     /// Whether more of the candidate's requests than expected lie above the baseline's by what is worth stating.
@@ -505,107 +571,126 @@ impl LatencyWatch {
         }
     }
 
-    /// States what the newest windows complete.
-    fn state(&mut self) {
-        if self.stated_slower.is_none() && self.slower.requests.ln_value() >= needed_ln(self.config.alpha) {
-            match self.may_state().or_else(|why| self.is_gross().ok_or(why)) {
-                Ok(stated) => (self.stated_slower, self.held_back) = (Some(stated), None),
-                Err(why) => self.held_back = Some(why),
+    /// States what the newest window completes; blocks carry what is not gross, so it is looked for when one is over.
+    fn state(&mut self, ends_block: bool) {
+        let needed = needed_ln(self.config.alpha);
+        if self.stated_slower.is_none() && self.slower.requests.ln_value() >= needed {
+            let is_lasting = self.lasting.ln_value() >= needed_ln(self.config.gross_block_alpha);
+            if ends_block || is_lasting {
+                let pieces = self.past.pieces(&self.reference, self.block.as_ref());
+                let stated = match self.may_state(&pieces, ends_block) {
+                    Err(why) if is_lasting => self.is_gross(&pieces).ok_or(why),
+                    other => other,
+                };
+                match stated {
+                    Ok((feature, first)) => {
+                        self.held_back = None;
+                        self.stated_slower = Some(self.stated(feature, first));
+                    }
+                    Err(why) => self.held_back = Some(why),
+                }
             }
         }
-        if self.stated_faster.is_none() && self.faster.are_sure(&self.config) {
+        if ends_block && self.stated_faster.is_none() && self.faster.are_sure(&self.config) {
             let (feature, first) = self.faster.requests.leading();
-            let pooled = self.pool_from(first);
+            let first = self.began(first);
+            let pieces = self.past.pieces(&self.reference, None);
+            let pooled = self.pool(self.since(&pieces, first));
             if pooled.is_large_enough(&self.config) && pooled.turned().is_worth_stating(&self.config, 1.0) {
-                let at = self.now;
-                self.stated_faster = Some(Stated { at, first, feature });
+                self.stated_faster = Some(self.stated(feature, first));
             }
         }
     }
 
-    /// The slowdown that the evidence carries, or why it is not stated.
-    fn may_state(&mut self) -> Result<Stated, HeldBack> {
-        if !self.slower.are_sure(&self.config) {
-            return Err(HeldBack::FewBlocks);
+    fn stated(&self, feature: usize, first: i64) -> Box<Stated> {
+        let over = self.past.pieces(&self.reference, None);
+        Box::new(Stated {
+            at: self.now,
+            first,
+            feature,
+            last_baseline: self.last_baseline,
+            evidence: Pooled::of(self.since(&over, first)),
+        })
+    }
+
+    /// The pieces that lie after a second, with the block that it lies in.
+    pub(crate) fn since<'a>(&self, pieces: &'a [Piece], first: i64) -> &'a [Piece] {
+        let is_before = |piece: &Piece| match piece.is_block {
+            true => piece.start + self.block_s() <= first,
+            false => piece.start < first,
+        };
+        &pieces[pieces.partition_point(is_before)..]
+    }
+
+    /// The feature that carries a slowdown and when it began, or why none is stated.
+    fn may_state(&self, pieces: &[Piece], ends_block: bool) -> Result<(usize, i64), HeldBack> {
+        if !ends_block || !self.slower.are_sure(&self.config) {
+            return Err(self.held_back.unwrap_or(HeldBack::FewBlocks));
         }
         let mut why = HeldBack::Small;
+        let all_effects = self.effects(pieces);
         for feature in 0..=self.config.quantiles.len() {
             if self.slower.requests.ln_value_of(feature) < needed_ln(self.config.alpha) {
                 continue;
             }
-            let first = self.slower.requests.beginning(feature);
-            let evidence = &self.judged[first.min(self.judged.len())..];
+            let first = self.began(self.slower.requests.beginning(feature));
+            let evidence = self.since(pieces, first);
+            let effects = &all_effects[pieces.len() - evidence.len()..];
             // What is cheap to know is asked first.
-            if self.falls(feature, evidence) {
+            if falls(feature, effects) {
                 why = HeldBack::Falls;
                 continue;
             }
-            let floors = self.floors(evidence);
-            let pooled = self.pool_from(first);
-            if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, floors) {
+            let pooled = self.pool(evidence);
+            if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, self.floors(first)) {
                 continue;
             }
             // Blocks that are alike say less than their number.
-            let likeness = self.likeness(feature, first);
+            let likeness = self.likeness(feature, first, pieces);
             if self.slower.blocks.ln_value() < likeness * needed_ln(self.config.block_alpha) {
                 why = HeldBack::FewBlocks;
                 continue;
             }
-            if self.wanders(feature, first) || self.drifts(feature) {
+            if self.wanders(feature, first, evidence, effects) || drifts(feature, pieces, &all_effects) {
                 why = HeldBack::Wanders;
                 continue;
             }
-            return Ok(Stated {
-                at: self.now,
-                first,
-                feature,
-            });
+            return Ok((feature, first));
         }
         Err(why)
     }
 
     /// A slowdown so large that fewer blocks carry it: the requests take twice as long, in each window, and it does not fall.
-    fn is_gross(&mut self) -> Option<Stated> {
-        if self.lasting.ln_value() < needed_ln(self.config.gross_block_alpha) {
-            return None;
-        }
+    fn is_gross(&self, pieces: &[Piece]) -> Option<(usize, i64)> {
         let (feature, first) = self.slower.requests.leading();
-        let pooled = self.pool_from(first);
-        let evidence = self.judged.get(first..)?;
+        let first = self.began(first);
+        let evidence = self.since(pieces, first);
+        let pooled = self.pool(evidence);
         let is_gross = pooled.is_large_enough(&self.config)
-            && pooled.is_worth_stating(&self.config, self.floors(evidence))
+            && pooled.is_worth_stating(&self.config, self.floors(first))
             && pooled.times() >= GROSS;
-        let since = self.lasting.beginning(0);
-        let at = self.now;
-        (is_gross && !self.lately_falls(since) && !self.falls(feature, evidence)).then_some(Stated {
-            at,
-            first,
-            feature,
-        })
+        // Each of its steps is a window.
+        let windows = self
+            .lasting
+            .steps()
+            .saturating_sub(self.lasting.beginning(0).cast_unsigned());
+        let falls = || self.lately_falls(windows as usize) || falls(feature, &self.effects(evidence));
+        (is_gross && !falls()).then_some((feature, first))
     }
 
     /// How many floors a slowdown must be: a release brings it along, and what begins later may have another cause.
-    fn floors(&self, evidence: &[Judged]) -> f64 {
-        let begins = evidence.first().map_or(0, |judged| judged.stratum.first);
+    fn floors(&self, begins: i64) -> f64 {
         let is_late = self.first_candidate.is_some_and(|first| begins > first + LATE_S);
         if is_late { LATE_FLOORS } else { 1.0 }
     }
 
-    /// Durations of both releases behind some strata. One before/after stratum makes all of it before/after: the
-    /// reference must not be counted once per stratum.
-    pub(crate) fn pool(&self, strata: &[Judged]) -> Pooled {
-        let mut pooled = Pooled::default();
-        strata.iter().for_each(|judged| pooled.add(judged));
-        self.against_reference(pooled)
+    /// Durations of both releases behind some pieces.
+    pub(crate) fn pool(&self, pieces: &[Piece]) -> Pooled {
+        self.against_reference(Pooled::of(pieces))
     }
 
-    /// The same of all strata from `first` on, without adding them up anew.
-    fn pool_from(&mut self, first: usize) -> Pooled {
-        let pooled = self.sums.from(first, &self.judged).clone();
-        self.against_reference(pooled)
-    }
-
-    fn against_reference(&self, mut pooled: Pooled) -> Pooled {
+    /// One before/after piece makes all of it before/after: the reference must not be counted once per piece.
+    pub(crate) fn against_reference(&self, mut pooled: Pooled) -> Pooled {
         if pooled.mode == ComparisonMode::BeforeAfter {
             pooled.baseline = self.reference.pooled();
         }
@@ -616,11 +701,11 @@ impl LatencyWatch {
         self.windows_skipped + self.open.as_ref().map_or(0, |open| open.windows)
     }
 
-    /// What stood after each window, those of warming instances included.
+    /// What windows showed and was not taken, in order of time.
     pub(crate) fn standings(&self) -> Vec<JudgedWindow> {
-        let strata = self.judged.iter().map(|judged| judged.standing);
-        let mut all: Vec<JudgedWindow> = self.warming.iter().copied().chain(strata).collect();
-        all.sort_by_key(|judged| judged.window);
+        let mut all = self.judged.clone();
+        // Of one window, what warming instances showed stands first.
+        all.sort_by_key(|judged| (judged.window, !judged.warming));
         all
     }
 }

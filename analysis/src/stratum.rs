@@ -5,10 +5,7 @@ use emberline_model::{
     histogram::{Histogram, MIN_INDEX},
 };
 
-use crate::{
-    latency::JudgedWindow,
-    strata::{Counts, Ranks},
-};
+use crate::strata::Counts;
 
 /// Windows counted together: one, or several on a quiet route.
 #[derive(Debug, Clone)]
@@ -24,16 +21,6 @@ pub(crate) struct Stratum {
     /// What each quantile is tested against: fixed by the windows before the first, because the factor of a threshold that moves
     /// with what it is used on is no fair bet.
     pub(crate) thresholds: Vec<Option<i16>>,
-}
-
-/// A closed stratum and what was counted in it.
-#[derive(Debug, Clone)]
-pub(crate) struct Judged {
-    pub(crate) stratum: Stratum,
-    pub(crate) ranks: Ranks,
-    /// One entry per quantile, where its threshold is known.
-    pub(crate) counts: Vec<Option<Counts>>,
-    pub(crate) standing: JudgedWindow,
 }
 
 impl Stratum {
@@ -64,18 +51,4 @@ pub(crate) fn counts(baseline: &Histogram, candidate: &Histogram, threshold: i16
         baseline: of(baseline, threshold),
         candidate: of(candidate, threshold.saturating_add(down).max(MIN_INDEX - 1)),
     }
-}
-
-/// The same stratum as if every request of the candidate had taken longer than any of the baseline.
-pub(crate) fn at_most(ranks: &Ranks, counts: &[Option<Counts>]) -> (Ranks, Vec<Option<Counts>>) {
-    let pairs = ranks.baseline as f64 * ranks.candidate as f64;
-    let most = Ranks {
-        slower_pairs: pairs,
-        ..*ranks
-    };
-    let exceeding = |counts: Counts| Counts {
-        candidate: (counts.candidate.1, counts.candidate.1),
-        ..counts
-    };
-    (most, counts.iter().map(|counts| counts.map(exceeding)).collect())
 }

@@ -350,6 +350,44 @@ fn durations_of_zero_and_clamped_ones_do_no_harm() {
     }
 }
 
+/// Two days of a quiet route: what is kept does not grow, and what begins then is found, dated and shown as on the first day.
+#[test]
+fn a_watch_of_days_stays_small_and_still_finds_what_begins() {
+    const DAYS: usize = 2 * 8640;
+    let route = Route {
+        median: 0.020,
+        requests: 4.0,
+        factor: 2.0,
+        from: DAYS,
+        ..Route::default()
+    };
+    let (mut random, mut state) = (Random::new(7), NoiseState::default());
+    let mut watch = LatencyWatch::new(LatencyConfig::default());
+    let (mut most, mut found) = (0, None);
+    for at in 0..DAYS + 240 {
+        let [baseline, candidate] = route.window(at, &mut state, &mut random);
+        watch.push(at as i64 * 10, &baseline, &candidate);
+        watch.take_judged();
+        if at % 100 == 0 && at < DAYS {
+            most = most.max(watch.bytes());
+        }
+        assert!(!watch.is_slower() || at > DAYS, "stated at {at}");
+        if watch.is_slower() && found.is_none() {
+            found = Some(watch.verdict());
+        }
+    }
+    assert!(most < 8_500, "{most} bytes");
+    let verdict = found.expect("a slowdown after two days");
+    let begins = DAYS as i64 * 10;
+    let (since, fired) = (verdict.since_window.unwrap(), verdict.fired_at_window.unwrap());
+    assert!((begins - 60..=begins + 60).contains(&since), "{since}");
+    assert!((begins + 120..begins + 2_400).contains(&fired), "{fired}");
+    let median = &verdict.quantiles[0];
+    let times = median.candidate.unwrap().value / median.baseline.unwrap().value;
+    assert!((1.75..2.3).contains(&times), "{times}");
+    assert!(verdict.n_candidate >= 20 && verdict.last_baseline_window == Some(fired));
+}
+
 fn any_route() -> impl Strategy<Value = Route> {
     (0usize..7, 1.0f64..80.0, 0.8f64..2.5, 0usize..10).prop_map(|(noise, requests, factor, from)| Route {
         median: 0.005,

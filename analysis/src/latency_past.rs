@@ -1,0 +1,372 @@
+//! What a watch remembers of what it judged: enough to say how large a change is and how far levels wander by themselves, in a
+//! size that does not grow with the time.
+//!
+//! Guarantee: bounded. Blocks of the time that the reference covers are kept as they are; older ones are joined to pieces of twenty
+//! minutes and forgotten an hour and a half after they began; of spans only their levels stay.
+//!
+//! Wrong on purpose: evidence that is held back for longer than what is kept has the size of its newest two hours.
+
+use emberline_model::{alert::ComparisonMode, histogram::Histogram};
+
+use crate::{
+    latency_reference::{Reference, SPAN_S},
+    packed::Log,
+    strata::Ranks,
+    stratum::{Stratum, counts},
+    wander::Level,
+};
+
+/// Spans whose levels are kept: an hour.
+const MOST_SPANS: usize = 24;
+/// Seconds of a piece of what is older.
+const PIECE_S: i64 = 1_200;
+/// Seconds for which pieces are kept after they began.
+const KEPT_S: i64 = 5_400;
+/// Requests each side needs in a span.
+pub(crate) const LEAST_OF_SPAN: u64 = 5;
+
+/// A level in four bytes: the effect in steps of 1/32,767, the variance within 0.4 %.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SmallLevel(u32);
+
+impl SmallLevel {
+    pub(crate) fn of((effect, variance): Level) -> SmallLevel {
+        let effect = (effect * 32_767.0).round() as i16;
+        let variance = (variance as f32).to_bits() >> 16;
+        SmallLevel(u32::from(effect.cast_unsigned()) << 16 | variance)
+    }
+
+    pub(crate) fn level(self) -> Level {
+        let effect = f64::from(((self.0 >> 16) as u16).cast_signed()) / 32_767.0;
+        (effect, f64::from(f32::from_bits(self.0 << 16)))
+    }
+}
+
+/// Levels of the newest spans.
+#[derive(Debug, Clone)]
+pub(crate) struct Levels {
+    numbers: Vec<i32>,
+    /// Of each span one per feature.
+    levels: Vec<SmallLevel>,
+    features: usize,
+}
+
+impl Levels {
+    pub(crate) fn new(features: usize) -> Levels {
+        Levels {
+            numbers: Vec::new(),
+            levels: Vec::new(),
+            features,
+        }
+    }
+
+    /// Adds a span, whose number must be larger than the last; one level per feature.
+    pub(crate) fn push(&mut self, number: i64, levels: &[Level]) {
+        if self.len() == MOST_SPANS {
+            self.numbers.remove(0);
+            self.levels.drain(..self.features);
+        }
+        // Doubling would leave up to half of it empty.
+        self.numbers.reserve_exact(1);
+        self.numbers.push(number as i32);
+        self.levels.reserve_exact(self.features);
+        self.levels
+            .extend(levels.iter().take(self.features).map(|&level| SmallLevel::of(level)));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Number of the newest span.
+    pub(crate) fn last(&self) -> Option<i64> {
+        self.numbers.last().map(|&number| i64::from(number))
+    }
+
+    /// Numbers and levels of one feature, oldest first.
+    pub(crate) fn of(&self, feature: usize) -> impl Iterator<Item = (i64, Level)> {
+        let levels = self.levels.iter().skip(feature).step_by(self.features.max(1));
+        self.numbers
+            .iter()
+            .zip(levels)
+            .map(|(&number, level)| (i64::from(number), level.level()))
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        4 * (self.numbers.capacity() + self.levels.capacity())
+    }
+}
+
+/// How far the candidate lies from the baseline, per feature: ranks, then each threshold, or ranks again where there is none.
+pub(crate) fn levels_of(baseline: &Histogram, candidate: &Histogram, thresholds: &[Option<i16>]) -> Vec<Level> {
+    let ranks = Ranks::of(baseline, candidate, 0);
+    let by_ranks = (ranks.effect(), ranks.variance());
+    let by_threshold = thresholds.iter().map(|threshold| {
+        threshold.map_or(by_ranks, |threshold| {
+            let counts = counts(baseline, candidate, threshold, 0);
+            (counts.effect(), counts.variance())
+        })
+    });
+    std::iter::once(by_ranks).chain(by_threshold).collect()
+}
+
+/// Requests of both releases in a stretch of time.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// Its first second.
+    pub(crate) start: i64,
+    /// One block, and not several that were joined.
+    pub(crate) is_block: bool,
+    pub(crate) mode: ComparisonMode,
+    /// Empty in before/after mode, where the reference serves.
+    pub(crate) baseline: Histogram,
+    pub(crate) candidate: Histogram,
+}
+
+/// What was judged.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    /// Blocks: the candidate's requests. Those of the baseline are in the reference.
+    recent: Log,
+    /// Pieces: requests of both.
+    older: Log,
+    /// Levels of the difference between the releases.
+    spans: Levels,
+    block_s: i64,
+    /// Blocks that are kept as they are: fewer than the reference has.
+    blocks: i64,
+}
+
+fn mark(mode: ComparisonMode) -> u8 {
+    u8::from(mode == ComparisonMode::BeforeAfter)
+}
+
+fn mode_of(mark: u8) -> ComparisonMode {
+    if mark == 0 {
+        ComparisonMode::Concurrent
+    } else {
+        ComparisonMode::BeforeAfter
+    }
+}
+
+impl Past {
+    pub(crate) fn new(features: usize, block_s: i64, reference_blocks: i64) -> Past {
+        Past {
+            recent: Log::default(),
+            older: Log::default(),
+            spans: Levels::new(features),
+            block_s,
+            blocks: (reference_blocks - 1).max(1),
+        }
+    }
+
+    /// Adds a block that the reference has taken, too.
+    pub(crate) fn push(&mut self, number: i64, block: &Stratum, reference: &Reference) {
+        let span = self.span_of(number);
+        if let Some(before) = self.recent.iter().last()
+            && self.span_of(before.number) != span
+        {
+            self.close_span(self.span_of(before.number), reference);
+        }
+        self.recent.push(number, mark(block.mode), &[&block.candidate]);
+        if self.span_of(number + 1) != span {
+            self.close_span(span, reference);
+        }
+        while let Some(oldest) = self.recent.iter().next()
+            && oldest.number <= number - self.blocks
+        {
+            let baseline = match mode_of(oldest.mark) {
+                ComparisonMode::Concurrent => reference.block(oldest.number),
+                ComparisonMode::BeforeAfter => Histogram::new(),
+            };
+            let (candidate, number, mark) = (oldest.histogram(), oldest.number, oldest.mark);
+            self.join(number, mark, baseline, candidate);
+            self.recent.pop_front();
+        }
+    }
+
+    /// Adds a block to its piece.
+    fn join(&mut self, number: i64, mut mark: u8, mut baseline: Histogram, mut candidate: Histogram) {
+        // A piece is called by its first block, so that it lies as a whole after a beginning, or not.
+        let mut first = number;
+        if let Some(last) = self.older.iter().last()
+            && (number - last.number) * self.block_s < PIECE_S
+        {
+            let [b, c] = last.pair();
+            baseline.merge(&b);
+            candidate.merge(&c);
+            mark |= last.mark;
+            first = last.number;
+            self.older.truncate(first);
+        }
+        self.older.push(first, mark, &[&baseline, &candidate]);
+        while self
+            .older
+            .front()
+            .is_some_and(|oldest| (number - oldest) * self.block_s > KEPT_S)
+        {
+            self.older.pop_front();
+        }
+    }
+
+    /// Forgets the blocks from this one on: they are judged in another way.
+    pub(crate) fn truncate(&mut self, number: i64) {
+        self.recent.truncate(number);
+    }
+
+    fn span_of(&self, block: i64) -> i64 {
+        (block * self.block_s).div_euclid(SPAN_S)
+    }
+
+    fn close_span(&mut self, span: i64, reference: &Reference) {
+        if self.spans.last().is_some_and(|last| last >= span) {
+            return;
+        }
+        let mut candidate = Histogram::new();
+        let mut is_after = false;
+        for block in self.recent.iter().filter(|block| self.span_of(block.number) == span) {
+            candidate.merge(&block.histogram());
+            is_after |= mode_of(block.mark) == ComparisonMode::BeforeAfter;
+        }
+        let mut baseline = Histogram::new();
+        if is_after {
+            baseline = reference.pooled();
+        } else {
+            let of_span = reference.blocks().filter(|block| self.span_of(block.0) == span);
+            of_span.for_each(|block| baseline.merge(&block.1));
+        }
+        if baseline.count().min(candidate.count()) >= LEAST_OF_SPAN {
+            let levels = levels_of(&baseline, &candidate, &reference.thresholds(1));
+            self.spans.push(span, &levels);
+        }
+    }
+
+    /// What is kept, oldest first, with the block that is being filled.
+    pub(crate) fn pieces(&self, reference: &Reference, open: Option<&(i64, Stratum)>) -> Vec<Piece> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for piece in self.older.iter() {
+            let [baseline, candidate] = piece.pair();
+            pieces.push(Piece {
+                start: piece.number * self.block_s,
+                is_block: false,
+                mode: mode_of(piece.mark),
+                baseline,
+                candidate,
+            });
+        }
+        let mut of_reference = reference.blocks().peekable();
+        for block in self.recent.iter() {
+            while of_reference.next_if(|of| of.0 < block.number).is_some() {}
+            let mode = mode_of(block.mark);
+            let baseline = match mode {
+                ComparisonMode::Concurrent => of_reference.next_if(|of| of.0 == block.number),
+                ComparisonMode::BeforeAfter => None,
+            };
+            pieces.push(Piece {
+                start: block.number * self.block_s,
+                is_block: true,
+                mode,
+                baseline: baseline.map(|of| of.1).unwrap_or_default(),
+                candidate: block.histogram(),
+            });
+        }
+        pieces.extend(open.map(|(number, block)| Piece {
+            start: number * self.block_s,
+            is_block: true,
+            mode: block.mode,
+            baseline: match block.mode {
+                ComparisonMode::Concurrent => block.baseline.clone(),
+                ComparisonMode::BeforeAfter => Histogram::new(),
+            },
+            candidate: block.candidate.clone(),
+        }));
+        pieces
+    }
+
+    /// Levels of the difference in spans before a second and since.
+    pub(crate) fn spans_around(&self, second: i64, feature: usize) -> [Vec<Level>; 2] {
+        let (mut before, mut since) = (Vec::new(), Vec::new());
+        for (number, level) in self.spans.of(feature) {
+            if (number + 1) * SPAN_S <= second {
+                before.push(level);
+            } else if number * SPAN_S > second - self.block_s {
+                since.push(level);
+            }
+        }
+        [before, since]
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.recent.heap_bytes() + self.older.heap_bytes() + self.spans.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::LatencyConfig;
+
+    const BLOCK_S: i64 = 30;
+
+    fn window(at: i64) -> Histogram {
+        let mut window = Histogram::new();
+        (0..at % 4).for_each(|r| window.record_ns(((at * 37 + r * 11) % 60 * 100_000).unsigned_abs()));
+        window
+    }
+
+    fn requests(histograms: impl Iterator<Item = Histogram>) -> Vec<(i16, u64)> {
+        let mut sum = Histogram::new();
+        histograms.for_each(|histogram| sum.merge(&histogram));
+        sum.buckets().to_vec()
+    }
+
+    /// Each request of the last hour and a half is in one piece, with those of the other release, and the oldest leave.
+    #[test]
+    fn pieces_hold_what_came_and_stay_few() {
+        let config = LatencyConfig::default();
+        let mut reference = Reference::new(&config, BLOCK_S);
+        let mut past = Past::new(3, BLOCK_S, 60);
+        for block in 0..1_000i64 {
+            let mut stratum = Stratum::new(ComparisonMode::Concurrent, block * BLOCK_S, Vec::new());
+            for start in [0, 10, 20].map(|second| block * BLOCK_S + second) {
+                let (b, c) = (window(start / 10), window(start / 10 + 5));
+                stratum.add(start, &b, &c);
+                reference.push(start, &b, &config.quantiles);
+            }
+            past.push(block, &stratum, &reference);
+            if block % 97 != 0 {
+                continue;
+            }
+            let pieces = past.pieces(&reference, None);
+            let first = pieces[0].start / 10;
+            assert!(first == 0 || (block * 3 - first) * 10 > KEPT_S - PIECE_S, "{block}");
+            let windows = first..(block + 1) * 3;
+            let expected = [
+                requests(windows.clone().map(window)),
+                requests(windows.map(|at| window(at + 5))),
+            ];
+            let of = |side: fn(&Piece) -> &Histogram| requests(pieces.iter().map(|piece| side(piece).clone()));
+            assert_eq!([of(|p| &p.baseline), of(|p| &p.candidate)], expected, "{block}");
+            assert!(pieces.len() < 70 && past.heap_bytes() < 4_000, "{}", past.heap_bytes());
+        }
+        assert_eq!(past.spans.len(), MOST_SPANS);
+    }
+
+    #[test]
+    fn levels_are_kept_as_they_are_and_the_oldest_leave() {
+        let mut levels = Levels::new(2);
+        let level = |at: i64| ((at as f64 / 30.0).sin() * 0.5, 1e-6 * 1.5f64.powi(at as i32));
+        for at in 0..60 {
+            levels.push(at * 3, &[(0.0, 1.0), level(at)]);
+        }
+        let kept: Vec<(i64, Level)> = levels.of(1).collect();
+        assert_eq!((kept.len(), levels.last()), (MOST_SPANS, Some(177)));
+        for (number, (effect, variance)) in kept {
+            let (expected, chance) = level(number / 3);
+            assert!(
+                (effect - expected).abs() < 1e-4 && (variance / chance - 1.0).abs() < 0.01,
+                "{number}"
+            );
+        }
+    }
+}
