@@ -110,7 +110,7 @@ impl Watched {
             errors: u64::from(start % 500 == 0).min(of.count()),
         };
         self.errors.push(start, failures(baseline), failures(candidate));
-        let stated = [self.latency.is_slower(), self.errors.is_failing()];
+        let stated = [self.latency.stated_at().is_some(), self.errors.stated_at().is_some()];
         let judged = [self.latency.take_judged(), self.errors.take_judged()];
         for ((state, judged), stated) in self.states.iter_mut().zip(judged).zip(stated) {
             let seen = Observation {

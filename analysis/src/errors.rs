@@ -306,9 +306,15 @@ impl ErrorWatch {
         }
     }
 
-    /// True when an increase was stated: cheaper to ask than for the whole verdict.
-    pub fn is_failing(&self) -> bool {
-        self.stated.is_some()
+    /// The window at which an increase was stated: cheaper to ask than for the whole verdict.
+    pub fn stated_at(&self) -> Option<i64> {
+        self.stated.map(|stated| stated.at)
+    }
+
+    /// Forgets what was stated and the evidence so far: for an increase that is over.
+    pub fn begin_anew(&mut self) {
+        self.process = EProcess::new(1);
+        (self.blocks, self.open, self.stated) = (VecDeque::new(), None, None);
     }
 
     /// What windows showed since this was last asked for, in order.

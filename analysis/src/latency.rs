@@ -202,7 +202,7 @@ pub struct LatencyVerdict {
     pub held_back: Option<HeldBack>,
     /// False-positive probability over the whole lifetime.
     pub alpha: f64,
-    /// Per tested quantile, over the windows since the change began (if there is no verdict, what is kept of those that were judged).
+    /// Per tested quantile, over the windows since the change began, until five minutes after the verdict (if there is none, what is kept of those that were judged).
     pub quantiles: Vec<QuantileEvidence>,
     /// The quantile with the most evidence.
     pub leading_quantile: Option<f64>,

@@ -5,7 +5,10 @@ use emberline_model::{
     histogram::{BUCKETS_PER_OCTAVE, Histogram},
 };
 
-use crate::{latency::LatencyConfig, latency_past::Piece, packed::Sum, strata::Ranks};
+use crate::{
+    latency::LatencyConfig, latency_past::Piece, latency_reference::Reference, packed::Sum, strata::Ranks,
+    stratum::Stratum,
+};
 
 /// Buckets between which the shift of the candidate is looked for: a factor of 1,024.
 const MOST_SHIFT: i16 = 320;
@@ -37,12 +40,15 @@ impl Pooled {
         }
     }
 
-    /// Adds a block.
-    pub(crate) fn add(&mut self, mode: ComparisonMode, baseline: &Histogram, candidate: &Histogram) {
-        self.candidate.merge(candidate);
-        match mode {
-            ComparisonMode::Concurrent => self.baseline.merge(baseline),
-            ComparisonMode::BeforeAfter => self.mode = mode,
+    /// Adds a block. One before/after block makes all of it before/after: then the reference is what it is compared with, once.
+    pub(crate) fn add(&mut self, block: &Stratum, reference: &Reference) {
+        self.candidate.merge(&block.candidate);
+        match (self.mode, block.mode) {
+            (ComparisonMode::Concurrent, ComparisonMode::Concurrent) => self.baseline.merge(&block.baseline),
+            (ComparisonMode::Concurrent, ComparisonMode::BeforeAfter) => {
+                (self.mode, self.baseline) = (block.mode, reference.pooled());
+            }
+            (ComparisonMode::BeforeAfter, _) => {}
         }
     }
 

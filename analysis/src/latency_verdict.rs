@@ -23,10 +23,11 @@ impl LatencyWatch {
         let pooled = match stated {
             Some(stated) => {
                 let mut pooled = stated.evidence.clone();
-                if let Some((_, block)) = &self.block {
-                    pooled.add(block.mode, &block.baseline, &block.candidate);
+                let open = self.block.as_ref();
+                if let Some((_, block)) = open.filter(|block| stated.shows(block.0, self.block_s())) {
+                    pooled.add(block, &self.reference);
                 }
-                self.against_reference(pooled)
+                pooled
             }
             None => self.pool(&self.past.pieces(&self.reference, self.block.as_ref())),
         };

@@ -33,6 +33,8 @@ const MOST_OF_STRATUM: f64 = 0.5;
 const RARE: f64 = 8.0;
 /// And at most for so many windows.
 const RARE_MOST_WINDOWS: i64 = 60;
+/// Seconds after a statement whose windows are still evidence.
+const SHOWN_S: i64 = 300;
 /// Windows whose ranks are kept, to see whether what is gross falls.
 const NEWEST: usize = 30;
 
@@ -85,8 +87,15 @@ pub(crate) struct Stated {
     pub(crate) feature: usize,
     /// The baseline's last window with requests, as of the statement.
     pub(crate) last_baseline: Option<i64>,
-    /// Requests of the blocks since it began that are over.
+    /// Requests of the blocks since it began that are over, until some minutes after the statement.
     pub(crate) evidence: Pooled,
+}
+
+impl Stated {
+    /// Whether a block is shown as evidence: what comes long after the statement may be its end.
+    pub(crate) fn shows(&self, block: i64, block_s: i64) -> bool {
+        (block + 1) * block_s <= self.at + SHOWN_S
+    }
 }
 
 /// Both witnesses of one direction.
@@ -223,20 +232,43 @@ impl LatencyWatch {
         if baseline.count() > 0 {
             self.settled = None;
         }
-        let finished = std::mem::take(&mut self.finished);
+        let (finished, block_s) = (std::mem::take(&mut self.finished), self.block_s());
         for (number, block) in &finished {
             self.past.push(*number, block, &self.reference);
             let stated = [&mut self.stated_slower, &mut self.stated_faster];
-            for stated in stated.into_iter().flatten() {
-                stated.evidence.add(block.mode, &block.baseline, &block.candidate);
+            for stated in stated
+                .into_iter()
+                .flatten()
+                .filter(|stated| stated.shows(*number, block_s))
+            {
+                stated.evidence.add(block, &self.reference);
             }
         }
         self.state(!finished.is_empty());
     }
 
-    /// True when a slowdown was stated: cheaper to ask than for the whole verdict.
-    pub fn is_slower(&self) -> bool {
-        self.stated_slower.is_some()
+    /// The window at which a slowdown was stated: cheaper to ask than for the whole verdict.
+    pub fn stated_at(&self) -> Option<i64> {
+        self.stated_slower.as_ref().map(|stated| stated.at)
+    }
+
+    /// Windows with requests of the candidate that were judged.
+    pub fn windows_used(&self) -> u64 {
+        self.windows_used
+    }
+
+    /// Forgets what was stated and the evidence so far, and goes on with what is known of the baseline: for a slowdown that is over.
+    /// The bound on false statements holds anew from here.
+    pub fn begin_anew(&mut self) {
+        let features = 1 + self.config.quantiles.len();
+        self.slower = Witnesses::new(features);
+        self.faster = Witnesses::new(features);
+        self.possible = Witnesses::new(1);
+        self.lasting = EProcess::new(1);
+        self.newest = VecDeque::new();
+        (self.stated_slower, self.stated_faster, self.held_back) = (None, None, None);
+        // Windows that are joined already belong to what is over.
+        self.drop_open();
     }
 
     /// What windows showed since this was last asked for, in the order in which it became known; those of warming instances included.
@@ -609,7 +641,7 @@ impl LatencyWatch {
             first,
             feature,
             last_baseline: self.last_baseline,
-            evidence: Pooled::of(self.since(&over, first)),
+            evidence: self.pool(self.since(&over, first)),
         })
     }
 
@@ -684,13 +716,10 @@ impl LatencyWatch {
         if is_late { LATE_FLOORS } else { 1.0 }
     }
 
-    /// Durations of both releases behind some pieces.
+    /// Durations of both releases behind some pieces. One before/after piece makes all of it before/after: the reference must
+    /// not be counted once per piece.
     pub(crate) fn pool(&self, pieces: &[Piece]) -> Pooled {
-        self.against_reference(Pooled::of(pieces))
-    }
-
-    /// One before/after piece makes all of it before/after: the reference must not be counted once per piece.
-    pub(crate) fn against_reference(&self, mut pooled: Pooled) -> Pooled {
+        let mut pooled = Pooled::of(pieces);
         if pooled.mode == ComparisonMode::BeforeAfter {
             pooled.baseline = self.reference.pooled();
         }

@@ -69,7 +69,7 @@ pub struct CollectorConfig {
     pub symbol_memory_bytes: u64,
     /// Time limit per lookup batch (some thousand locations of a file).
     pub symbol_seconds: u64,
-    /// How far back releases are judged.
+    /// How long after its last window a release is compared.
     pub lookback: Duration,
     /// URL of the UI as users reach it, for links in messages; without a trailing slash.
     pub external_url: String,

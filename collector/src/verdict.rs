@@ -9,11 +9,13 @@
 //! Guarantees: a verdict is a function of the stored windows and of the names known for addresses; a restart on the same
 //! store repeats it with the same id, beginning and evidence. An alert that fired is open until it is over
 //! ([`crate::alert_book`]). One alert per route and cause: callers that see the same
-//! slowdown, and callers that are slower because this one is, are listed below it. The runner takes at most a tenth of
-//! the time, however large the store is.
+//! slowdown, and callers that are slower because this one is, are listed below it. Between runs a watch is kept per route and caller
+//! ([`watching`]), which is fed each window once; runs ask the store for new windows and those of the last minutes. The runner takes
+//! at most a tenth of the time, however large the store is.
 //!
-//! Wrong on purpose: (1) only the newest `lookback` is judged, and of an open alert the windows since it was stated, at most
-//! `watch`: one that stands longer is judged by newer windows, and ends when its baseline has none among them. (2) A caller with too few requests is judged together with all
+//! Wrong on purpose: (1) evidence is gathered for a day, and then anew, so that what has to be read after a restart has an end; an
+//! alert that is open keeps the day it was stated in, for two days at most. What comes more than three minutes late is
+//! judged only after a restart. (2) A caller with too few requests is judged together with all
 //! such callers; when it gets enough of them it is judged on its own, and an alert may change its source then.
 //! (3) To latency failed requests count like others, and a release that fails quickly looks fast: failures are judged by
 //! themselves ([`emberline_analysis::errors`]). Callers that fail because this one does are alerts of their own. (4) CPU per request alone never
@@ -26,6 +28,7 @@ mod links;
 mod runner;
 mod sentences;
 mod units;
+mod watching;
 
 use std::time::Duration;
 
@@ -40,7 +43,7 @@ pub(crate) use runner::{Memory, VerdictRunner};
 pub struct VerdictConfig {
     /// Warm-up time of an instance; its windows are ignored until then.
     pub warm_up: Duration,
-    /// How far back windows are judged for an open alert.
+    /// How long after their last window the releases of an open alert are judged, at most.
     pub watch: Duration,
     /// When a slowdown is reported.
     pub latency: LatencyConfig,

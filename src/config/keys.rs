@@ -353,9 +353,9 @@ settings! {
         /// Warm-up time of an instance in seconds, from its first window; latency in this period raises no alert. With 0, a
         /// release is also judged while it is still getting faster.
         warm_up_seconds: u64 = 45, Within(0.0, 3_600.0);
-        /// How far back releases are judged, in seconds.
+        /// How long after its last window a release is compared, in seconds.
         lookback_seconds: u64 = 3_600, Within(60.0, 86_400.0);
-        /// How far back windows are judged for an open alert, in seconds.
+        /// How long after their last window the releases of an open alert are compared, at most, in seconds.
         watch_seconds: u64 = 21_600, Within(60.0, 604_800.0);
         /// How long after the end of a window its batches may still arrive before it is judged, in seconds.
         grace_seconds: u64 = 4, Within(0.0, 600.0);

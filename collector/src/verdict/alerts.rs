@@ -1,12 +1,9 @@
 //! From a finding and its evidence to the alert that is shown and sent. Pure; `sentences` words it, `links` leads to its pages.
 
-use std::collections::BTreeMap;
-
 use emberline_analysis::{alert_state::AlertPhase, compare::latency_evidence};
 use emberline_model::{
     Histogram,
     alert::{Alert, AlertStatus, ClientServerSplit},
-    time::WINDOW_S,
 };
 
 use super::{
@@ -29,7 +26,7 @@ pub(super) fn assemble(slow: &Slow, evidence: &Evidence, waiting: bool) -> Optio
         status => status,
     };
     let went_away = state.phase == AlertPhase::Resolved && !state.has_fired;
-    let newest = verdict.judged.last().map_or(started, |judged| judged.window);
+    let newest = slow.judged.newest.unwrap_or(started);
     Some(Alert {
         id: format!("{:016x}", slow.id()),
         state: status,
@@ -70,25 +67,14 @@ pub(super) fn assemble(slow: &Slow, evidence: &Evidence, waiting: bool) -> Optio
     })
 }
 
-/// The same for a route that fails more often. `None` when there is nothing to show.
-pub(super) fn assemble_failing(failing: &Failing, to: i64, most: u32) -> Option<Alert> {
+/// The same for a route that fails more often, with the latencies of both releases in a range. `None` when there is nothing to show.
+pub(super) fn assemble_failing(failing: &Failing, latency: &[Histogram; 2], range: (i64, i64)) -> Option<Alert> {
     let (verdict, state) = (&failing.verdict, failing.state);
     let started = verdict.fired_at_window?;
     let status = state.phase.status()?;
     let went_away = state.phase == AlertPhase::Resolved && !state.has_fired;
-    let since = verdict.since_window.unwrap_or(started);
-    let end = to.min(started + WINDOW_S * (i64::from(most) + 1)).max(since + WINDOW_S);
-    let durations = |windows: &BTreeMap<i64, Histogram>| {
-        windows
-            .range(since..end)
-            .fold(Histogram::new(), |mut all, (_, window)| {
-                all.merge(window);
-                all
-            })
-    };
     let unit = &failing.unit;
-    let mut candidate = durations(&unit.candidate);
-    candidate.merge(&durations(&unit.warming));
+    let [baseline, candidate] = latency;
     Some(Alert {
         id: format!("{:016x}", failing.id()),
         state: status,
@@ -101,7 +87,7 @@ pub(super) fn assemble_failing(failing: &Failing, to: i64, most: u32) -> Option<
         source: unit.source.as_ref().map(ToString::to_string),
         mode: verdict.mode,
         started_ms: started * 1000,
-        updated_ms: verdict.judged.last().map_or(started, |judged| judged.window) * 1000,
+        updated_ms: failing.newest.unwrap_or(started) * 1000,
         resolved_ms: state
             .changed_at
             .filter(|_| state.phase == AlertPhase::Resolved)
@@ -109,13 +95,13 @@ pub(super) fn assemble_failing(failing: &Failing, to: i64, most: u32) -> Option<
         sentence: sentences::of_failing(failing),
         function: None,
         functions: Vec::new(),
-        latency: latency_evidence(&durations(&unit.baseline), &candidate),
+        latency: latency_evidence(baseline, candidate),
         e_value: verdict.e_value_ln_peak.min(MAX_E_VALUE_LN).exp(),
         alpha: verdict.alpha,
         windows: verdict.windows_used,
         client_server: ClientServerSplit::default(),
         folded: Vec::new(),
-        diff_url: links::service(&failing.namespace, &failing.service, (since, end)),
+        diff_url: links::service(&failing.namespace, &failing.service, range),
         ended_reason: None,
         suppressed_reason: went_away.then(|| "it ended before it was confirmed".to_owned()),
     })

@@ -19,7 +19,7 @@ use emberline_model::{
 };
 use emberline_storage::{BothSides, QueryError, Range, RequestQuery, RequestRow, SideQuery, Store, WorkloadFilter};
 
-use super::folding::Slow;
+use super::folding::{Failing, Slow};
 
 /// Functions quoted in an alert.
 const MOST_FUNCTIONS: usize = 10;
@@ -42,14 +42,13 @@ impl Ranges {
         let since = slow.judged.verdict.since_window.unwrap_or(fired);
         let end = to.min(fired + window * (i64::from(most) + 1)).max(since + window);
         let candidate = (since, end);
-        let live = slow.judged.unit.baseline.range(since..end).next().is_some();
-        if live {
+        let last = slow.judged.verdict.last_baseline_window?;
+        if last >= since {
             return Some(Ranges {
                 baseline: candidate,
                 candidate,
             });
         }
-        let last = *slow.judged.unit.baseline.range(..since).next_back()?.0;
         let reference = i64::try_from(reference_windows).unwrap_or(i64::MAX).max(1);
         let baseline = (
             last.saturating_sub(window.saturating_mul(reference - 1)).max(0),
@@ -189,18 +188,8 @@ fn has_stacks(sides: &BothSides) -> bool {
 async fn client_server(store: &Store, slow: &Slow, ranges: Ranges) -> Result<ClientServerSplit, QueryError> {
     let median_delta =
         |baseline: &Histogram, candidate: &Histogram| Some((candidate.quantile(0.5)? - baseline.quantile(0.5)?) * 1e3);
-    let unit = &slow.judged.unit;
-    let server_side = |windows: &BTreeMap<i64, Histogram>, (from, to): (i64, i64)| {
-        windows.range(from..to).fold(Histogram::new(), |mut all, (_, window)| {
-            all.merge(window);
-            all
-        })
-    };
-    let (before, after) = (
-        server_side(&unit.baseline, ranges.baseline),
-        server_side(&unit.candidate, ranges.candidate),
-    );
-    let server_delta_ms = median_delta(&before, &after);
+    let (unit, verdict) = (&slow.judged.unit, &slow.judged.verdict);
+    let server_delta_ms = median_delta(&verdict.baseline, &verdict.candidate);
     let Some(source) = &unit.source else {
         return Ok(ClientServerSplit {
             client_delta_ms: None,
@@ -238,6 +227,32 @@ async fn client_side(
         .for_each(|latency| all.merge(latency));
     Ok(all)
 }
+
+/// Durations of requests to both releases in a range, warm-ups of the candidate included.
+pub(super) async fn latency_of_failing(
+    store: &Store,
+    failing: &Failing,
+    (from_unix_s, to_unix_s): (i64, i64),
+) -> Result<[Histogram; 2], QueryError> {
+    let mut both = [Histogram::new(), Histogram::new()];
+    for (all, version) in both.iter_mut().zip([&failing.baseline, &failing.candidate]) {
+        let range = Range { from_unix_s, to_unix_s };
+        let query = RequestQuery {
+            side: Some(Side::Server),
+            route: Some(failing.unit.route.clone()),
+            source: failing.unit.source.clone(),
+            ..RequestQuery::new(WorkloadFilter::release(&failing.release(version)), range)
+        };
+        let is_apart = |peer: &Option<Release>| peer.as_ref().is_some_and(|peer| failing.apart.contains(peer));
+        for row in store.ask(query).await?.iter().filter(|row| !is_apart(&row.peer)) {
+            row.latency().into_iter().for_each(|latency| all.merge(latency));
+        }
+    }
+    Ok(both)
+}
+
+/// Latencies of failing routes that were collected before, by alert, with their ranges.
+pub(super) type RememberedLatency = BTreeMap<u64, ((i64, i64), [Histogram; 2])>;
 
 /// Evidence that was collected before, by alert.
 pub(super) type Remembered = BTreeMap<u64, Evidence>;

@@ -12,7 +12,7 @@ use emberline_analysis::{
     errors::ErrorVerdict,
     fold::{Call, SlowUnit, fold_slowdowns},
 };
-use emberline_model::{Release, alert::Alert, id};
+use emberline_model::{Release, alert::Alert, id, time::WINDOW_S};
 
 use super::units::{Judged, Unit};
 
@@ -52,11 +52,31 @@ pub(super) struct Failing {
     pub(super) baseline: String,
     pub(super) candidate: String,
     pub(super) unit: Unit,
+    /// Callers on the route that are judged alone, if this one is all the others.
+    pub(super) apart: Vec<Release>,
     pub(super) verdict: ErrorVerdict,
     pub(super) state: AlertState,
+    /// The last window that was judged.
+    pub(super) newest: Option<i64>,
 }
 
 impl Failing {
+    /// The windows since it began, up to `most` windows after its verdict; `[from, to)` in seconds since the Unix epoch.
+    pub(super) fn range(&self, to: i64, most: u32) -> Option<(i64, i64)> {
+        let started = self.verdict.fired_at_window?;
+        let since = self.verdict.since_window.unwrap_or(started);
+        let end = to.min(started + WINDOW_S * (i64::from(most) + 1));
+        Some((since, end.max(since + WINDOW_S)))
+    }
+
+    pub(super) fn release(&self, version: &str) -> Release {
+        Release {
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            version: version.to_owned(),
+        }
+    }
+
     pub(super) fn key(&self) -> AlertKey {
         AlertKey {
             kind: ERRORS.to_owned(),
@@ -121,6 +141,11 @@ impl AlertKey {
 }
 
 impl Slow {
+    /// Whether it is not over.
+    pub(super) fn is_active(&self) -> bool {
+        self.judged.state.phase != AlertPhase::Resolved
+    }
+
     pub(super) fn key(&self) -> AlertKey {
         AlertKey {
             kind: LATENCY.to_owned(),
@@ -243,7 +268,7 @@ pub(super) fn one_per_route(slow: Vec<Slow>) -> Vec<Slow> {
 
 /// Moves callers whose slowdown is explained by a callee into the callee's list.
 pub(super) fn fold_callers(slow: Vec<Slow>, traffic: &Traffic) -> Vec<Slow> {
-    let active = |one: &&Slow| one.judged.state.phase != AlertPhase::Resolved;
+    let active = |one: &&Slow| one.is_active();
     let shift = |one: &Slow| one.judged.verdict.mean_shift_seconds.unwrap_or(0.0);
     let units: Vec<_> = slow
         .iter()
@@ -302,7 +327,8 @@ mod tests {
     use super::*;
     use crate::verdict::{
         VerdictConfig,
-        units::{Served, build, judge},
+        units::{Served, Settings},
+        watching::PairWatch,
     };
 
     fn release(service: &str, version: &str) -> Release {
@@ -330,13 +356,17 @@ mod tests {
                 duration: served(n),
             })
         };
-        let unit = build(windows(0, 0).collect(), windows(5, growth_ms).collect(), 20).remove(0);
+        let config = VerdictConfig::default();
+        let mut watch = PairWatch::new(0, 10, None, Settings::of(&config));
+        let rows = [windows(0, 0).collect(), windows(5, growth_ms).collect()];
+        watch.take(&rows, 400, 10, &config);
+        let (unit, judged) = watch.units().next().unwrap();
         Slow {
             namespace: String::new(),
             service: service.into(),
             baseline: "1".into(),
             candidate: "2".into(),
-            judged: judge(unit, 400, &VerdictConfig::default()).unwrap(),
+            judged: judged.slow(unit).unwrap(),
             folded: Vec::new(),
         }
     }

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emberline_analysis::latency::LatencyOutcome;
 use emberline_model::{
     Release, Side,
     alert::{Alert, AlertStatus, AlertsBoard},
@@ -21,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     VerdictConfig, alerts,
-    evidence::{self, Ranges, Remembered},
+    evidence::{self, Ranges, Remembered, RememberedLatency},
     folding::{self, AlertKey, Failing, Slow, Traffic},
-    units::{self, Served},
+    units::{Served, Settings},
+    watching::{PairWatch, Rows},
 };
 use crate::{
     alert_book::{self, AlertBook},
@@ -34,6 +34,14 @@ use crate::{
 const REST: u32 = 9;
 /// For so long after a start nothing ends, in milliseconds: senders deliver what they kept meanwhile.
 const HOLD_MS: i64 = 60_000;
+/// A watch gathers evidence for so long, in seconds, then it begins anew: what it needs after a restart has an end.
+const EPOCH_S: i64 = 86_400;
+/// After a restart an open alert is judged from at most so many seconds ago.
+const LONGEST_S: i64 = 2 * EPOCH_S;
+/// Windows are asked for in pieces of so many seconds.
+const PIECE_S: i64 = 3_600;
+/// Watches of all services. The limits on names let through fewer.
+const MOST_WATCHES: usize = 50_000;
 /// A store that is further behind than this is not judged.
 const CATCH_UP: Duration = Duration::from_secs(20);
 
@@ -65,6 +73,59 @@ struct Extent {
 #[derive(Default)]
 pub(crate) struct Memory {
     evidence: Remembered,
+    failing: RememberedLatency,
+    watches: BTreeMap<PairKey, PairWatch>,
+}
+
+/// Two releases of a service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct PairKey {
+    namespace: String,
+    service: String,
+    baseline: String,
+    candidate: String,
+}
+
+impl PairKey {
+    fn of(service: &ServiceInfo, pair: &Pair) -> PairKey {
+        PairKey {
+            namespace: service.namespace.clone(),
+            service: service.service.clone(),
+            baseline: pair.baseline.version.clone(),
+            candidate: pair.candidate.version.clone(),
+        }
+    }
+
+    fn of_alert(alert: &Alert) -> PairKey {
+        PairKey {
+            namespace: alert.namespace.clone(),
+            service: alert.service.clone(),
+            baseline: alert.baseline.clone(),
+            candidate: alert.candidate.clone(),
+        }
+    }
+
+    fn release(&self, version: &str) -> Release {
+        Release {
+            namespace: self.namespace.clone(),
+            service: self.service.clone(),
+            version: version.to_owned(),
+        }
+    }
+
+    fn who(&self) -> WorkloadFilter {
+        WorkloadFilter {
+            namespace: Some(self.namespace.clone()),
+            ..WorkloadFilter::service(&self.service)
+        }
+    }
+}
+
+/// Two releases to judge: since when, and which routes, if not all.
+struct Wanted {
+    pair: Pair,
+    begin: i64,
+    routes: Option<BTreeSet<String>>,
 }
 
 impl VerdictRunner {
@@ -144,49 +205,29 @@ impl VerdictRunner {
             to_unix_s: to,
         };
         let services = self.store.ask(ServicesQuery::new(range)).await?.services;
-        let mut all = Found::default();
-        let mut traffic = Traffic::default();
-        for service in &services {
-            let mut recent = service.clone();
-            recent.releases.retain(|release| release.last_seen_s > recent_from);
-            let pair = newest_pair(&recent);
-            if let Some(pair) = &pair {
-                let range = Range {
-                    from_unix_s: recent_from,
-                    to_unix_s: to,
-                };
-                all.add(
-                    self.judge_pair(service, pair, range, None, &mut traffic, judged)
-                        .await?,
-                );
-            }
-            for alert in &open {
-                if (&alert.namespace, &alert.service) != (&service.namespace, &service.service) {
-                    continue;
-                }
-                let Some(stated) = pair_of(service, &alert.baseline, &alert.candidate) else {
-                    continue;
-                };
-                let range = Range {
-                    from_unix_s: begins(alert),
-                    to_unix_s: to,
-                };
-                let begins_alike =
-                    self.reference_from(&stated, range.from_unix_s) == self.reference_from(&stated, recent_from);
-                let is_judged = pair.as_ref() == Some(&stated) && begins_alike;
-                if is_judged {
-                    continue;
-                }
-                let route = Some(alert.route.as_str());
-                let found = self
-                    .judge_pair(service, &stated, range, route, &mut Traffic::default(), judged)
-                    .await?;
-                all.renew(&AlertKey::of(alert), found);
-            }
+        let wanted = self.wanted(&services, &open, recent_from, to);
+        memory.watches.retain(|key, _| wanted.contains_key(key));
+        for (key, one) in &wanted {
+            self.watch(key, one, to, memory).await?;
         }
-        let failing = folding::one_failing_per_route(all.failing);
-        let slow = folding::one_per_route(all.slow);
+        let open: BTreeSet<AlertKey> = open.iter().map(AlertKey::of).collect();
+        let mut found = Found::default();
+        for (key, watch) in &memory.watches {
+            judged.units += watch.watches() as u64;
+            judged.windows += watch.units().map(|(_, unit)| unit.windows_used()).sum::<u64>();
+            let is_newest = wanted.get(key).is_some_and(|one| one.routes.is_none());
+            let mut of_pair = Found::of(key, watch);
+            if !is_newest {
+                // Of two releases of which none is new, what is told already is judged and nothing else.
+                of_pair.slow.retain(|one| open.contains(&one.key()));
+                of_pair.failing.retain(|one| open.contains(&one.key()));
+            }
+            found.add(of_pair);
+        }
+        let failing = folding::one_failing_per_route(found.failing);
+        let slow = folding::one_per_route(found.slow);
         let found: BTreeSet<AlertKey> = slow.iter().map(Slow::key).collect();
+        let traffic = self.traffic(&slow, recent_from, to).await?;
         let slow = folding::fold_callers(slow, &traffic);
         let mut alerts = Vec::new();
         let mut remembered = Remembered::new();
@@ -214,11 +255,25 @@ impl VerdictRunner {
             remembered.insert(one.id(), evidence);
         }
         memory.evidence = remembered;
-        alerts.extend(failing.iter().filter_map(|one| {
-            let alert = alerts::assemble_failing(one, to, self.config.evidence_windows)?;
-            let changed_ms = one.state.changed_at.map_or(alert.started_ms, |at| at * 1000);
-            Some(alert_book::Judged { alert, changed_ms })
-        }));
+        let mut remembered = RememberedLatency::new();
+        for one in &failing {
+            let Some(range) = one.range(to, self.config.evidence_windows) else {
+                continue;
+            };
+            let known = memory.failing.remove(&one.id()).filter(|(of, _)| *of == range);
+            let latency = match known {
+                Some((_, latency)) => latency,
+                None => evidence::latency_of_failing(&self.store, one, range).await?,
+            };
+            alerts.extend(
+                alerts::assemble_failing(one, &latency, range).map(|alert| alert_book::Judged {
+                    changed_ms: one.state.changed_at.map_or(alert.started_ms, |at| at * 1000),
+                    alert,
+                }),
+            );
+            remembered.insert(one.id(), (range, latency));
+        }
+        memory.failing = remembered;
         // What senders could not deliver while this process was away is not silence.
         let hold = self.clock.now_unix_ms() < self.started_ms.saturating_add(HOLD_MS);
         let why = |alert: &Alert| why_over(alert, &services, &found);
@@ -228,13 +283,177 @@ impl VerdictRunner {
         Ok(alerts)
     }
 
-    /// The first window that is looked at: those of the baseline before the candidate's first are the reference when the two
-    /// do not serve together.
-    fn reference_from(&self, pair: &Pair, from: i64) -> i64 {
+    /// The two newest releases of each service, and those of alerts that are open.
+    fn wanted(&self, services: &[ServiceInfo], open: &[Alert], recent_from: i64, to: i64) -> BTreeMap<PairKey, Wanted> {
+        let mut wanted = BTreeMap::new();
+        for service in services {
+            let of_service =
+                |alert: &&Alert| (&alert.namespace, &alert.service) == (&service.namespace, &service.service);
+            let alerts: Vec<&Alert> = open.iter().filter(of_service).collect();
+            let mut add = |pair: Pair, routes: Option<BTreeSet<String>>| {
+                let key = PairKey::of(service, &pair);
+                let of_pair = alerts.iter().filter(|alert| PairKey::of_alert(alert) == key);
+                let begin = self.begin(&pair, of_pair.map(|alert| alert.started_ms / 1000).min(), to);
+                wanted.entry(key).or_insert(Wanted { pair, begin, routes });
+            };
+            let mut recent = service.clone();
+            recent.releases.retain(|release| release.last_seen_s > recent_from);
+            if let Some(pair) = newest_pair(&recent) {
+                // As it is known over all of the time that was asked for.
+                let known = pair_of(service, &pair.baseline.version, &pair.candidate.version);
+                add(known.unwrap_or(pair), None);
+            }
+            for alert in &alerts {
+                let same = |other: &&&Alert| PairKey::of_alert(other) == PairKey::of_alert(alert);
+                let routes = alerts.iter().filter(same).map(|other| other.route.clone()).collect();
+                if let Some(pair) = pair_of(service, &alert.baseline, &alert.candidate) {
+                    add(pair, Some(routes));
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Where a watch begins: with the epoch in which the oldest open alert was stated, or else with the present one; epochs are
+    /// counted from the candidate's beginning, so that a restart begins where it began before. The baseline's windows before are
+    /// the reference.
+    fn begin(&self, pair: &Pair, stated_s: Option<i64>, to: i64) -> i64 {
+        let first_s = pair.candidate.first_seen_s;
+        let first_s = if first_s < to {
+            first_s
+        } else {
+            pair.candidate.first_window_s
+        };
+        let from = stated_s.unwrap_or(to).clamp(to - LONGEST_S, to);
+        let epoch = (from - first_s).div_euclid(EPOCH_S).max(0);
         let lead = i64::try_from(self.config.latency.reference_windows)
             .unwrap_or(i64::MAX / 4)
             .saturating_mul(WINDOW_S);
-        from.max(pair.candidate.first_window_s.saturating_sub(lead))
+        let begin = (first_s + epoch * EPOCH_S).saturating_sub(lead).max(0);
+        begin - begin.rem_euclid(WINDOW_S)
+    }
+
+    /// Brings the watches over two releases up to date.
+    async fn watch(&self, key: &PairKey, wanted: &Wanted, to: i64, memory: &mut Memory) -> Result<(), QueryError> {
+        if wanted.begin >= to {
+            return Ok(());
+        }
+        let routes = wanted.routes.as_ref();
+        let known = memory.watches.remove(key);
+        let recent_s = to.saturating_sub(seconds_of(self.lookback)).max(wanted.begin);
+        // Windows of SDKs are longer than ours and begin whenever the process did: both releases are judged by the same
+        // stretches of time, long enough for a window of either.
+        let step_since = async |from_unix_s| {
+            let range = Range {
+                from_unix_s,
+                to_unix_s: to,
+            };
+            let usual = self.store.ask(UsualWindowQuery { who: key.who(), range }).await?;
+            Ok::<i64, QueryError>(i64::from(Step::holding_s(usual.length_s)))
+        };
+        let mut watch = match known {
+            Some(known) if known.serves(wanted.begin, step_since(recent_s).await?, routes) => known,
+            _ => {
+                let step = step_since(wanted.begin).await?;
+                PairWatch::new(wanted.begin, step, wanted.routes.clone(), Settings::of(&self.config))
+            }
+        };
+        watch.narrow(wanted.routes.clone());
+        let others: usize = memory.watches.values().map(PairWatch::watches).sum();
+        let end = watch.whole_until(to);
+        let mut infos = [wanted.pair.baseline.clone(), wanted.pair.candidate.clone()];
+        if watch.fed() == watch.begin() {
+            infos = self.known_since(key, infos, watch.begin(), to).await?;
+        }
+        let left_out = watch.left_out();
+        while watch.fed() < end {
+            let (from, piece_end) = (watch.needed_from(), end.min(watch.fed() + PIECE_S));
+            let only = watch.only_route().map(str::to_owned);
+            let rows = match self
+                .rows(key, &infos, (from, piece_end), watch.step(), only.as_deref())
+                .await
+            {
+                Ok(rows) => rows,
+                Err(error) => {
+                    // It stands as it stood, and goes on from there.
+                    memory.watches.insert(key.clone(), watch);
+                    return Err(error);
+                }
+            };
+            let room = MOST_WATCHES.saturating_sub(others + watch.watches());
+            let (config, mut taken) = (self.config.clone(), watch);
+            let (taken, stale) = on_a_thread(move || {
+                let stale = taken.take(&rows, piece_end, room, &config);
+                (taken, stale)
+            })
+            .await?;
+            watch = taken;
+            for route in stale {
+                let infos = self.known_since(key, infos.clone(), watch.begin(), to).await?;
+                watch = self.feed_again(key, &infos, watch, &route, others).await?;
+            }
+        }
+        if watch.left_out() > left_out {
+            tracing::warn!(
+                service = key.service,
+                "too many routes and callers to watch; the others are not judged"
+            );
+        }
+        memory.watches.insert(key.clone(), watch);
+        Ok(())
+    }
+
+    /// Feeds a route from the beginning.
+    async fn feed_again(
+        &self,
+        key: &PairKey,
+        infos: &[ReleaseInfo; 2],
+        mut watch: PairWatch,
+        route: &str,
+        others: usize,
+    ) -> Result<PairWatch, QueryError> {
+        loop {
+            watch.forget(route);
+            let (mut from, end, mut is_stale) = (watch.begin(), watch.fed(), false);
+            while from < end && !is_stale {
+                let to = end.min(from + PIECE_S);
+                let rows = self.rows(key, infos, (from, to), watch.step(), Some(route)).await?;
+                let room = MOST_WATCHES.saturating_sub(others + watch.watches());
+                let (config, route) = (self.config.clone(), route.to_owned());
+                (watch, is_stale) = on_a_thread(move || {
+                    let is_stale = watch.feed_again(&route, &rows, (from, to), room, &config);
+                    (watch, is_stale)
+                })
+                .await?;
+                from = to;
+            }
+            if !is_stale {
+                return Ok(watch);
+            }
+        }
+    }
+
+    /// Two releases with all their processes since a second, where they were asked for since a later one.
+    async fn known_since(
+        &self,
+        key: &PairKey,
+        infos: [ReleaseInfo; 2],
+        from_unix_s: i64,
+        to: i64,
+    ) -> Result<[ReleaseInfo; 2], QueryError> {
+        let range = Range {
+            from_unix_s,
+            to_unix_s: to,
+        };
+        let query = ServicesQuery {
+            who: key.who(),
+            ..ServicesQuery::new(range)
+        };
+        let services = self.store.ask(query).await?.services;
+        let pair = services
+            .first()
+            .and_then(|service| pair_of(service, &key.baseline, &key.candidate));
+        Ok(pair.map_or(infos, |pair| [pair.baseline, pair.candidate]))
     }
 
     /// True while an alert may wait for names.
@@ -246,124 +465,71 @@ impl VerdictRunner {
             .is_some_and(|fired| to < fired + WINDOW_S + limit)
     }
 
-    /// What is slower, or fails more often, in one release of a service than in another; on one route, or on all.
-    async fn judge_pair(
+    /// Requests that both releases served, by window, caller and route.
+    async fn rows(
         &self,
-        service: &ServiceInfo,
-        pair: &Pair,
-        range: Range,
+        key: &PairKey,
+        infos: &[ReleaseInfo; 2],
+        (from_unix_s, to_unix_s): (i64, i64),
+        step_s: i64,
         route: Option<&str>,
-        traffic: &mut Traffic,
-        judged: &mut Extent,
-    ) -> Result<Found, QueryError> {
-        let range = Range {
-            from_unix_s: self.reference_from(pair, range.from_unix_s),
-            ..range
-        };
-        if range.from_unix_s >= range.to_unix_s {
-            return Ok(Found::default());
-        }
-        let who = WorkloadFilter {
-            namespace: Some(service.namespace.clone()),
-            ..WorkloadFilter::service(&service.service)
-        };
-        // Windows of SDKs are longer than ours and begin whenever the process did: both releases are judged by the same
-        // stretches of time, long enough for a window of either.
-        let step = Step::Seconds(Step::holding_s(
-            self.store.ask(UsualWindowQuery { who, range }).await?.length_s,
-        ));
-        let asked = (range, step, route);
-        let baseline = self.served(service, &pair.baseline, asked, traffic).await?;
-        let candidate = self.served(service, &pair.candidate, asked, traffic).await?;
-        let units = units::build(baseline, candidate, self.config.min_source_requests);
-        let (config, to) = (self.config.clone(), range.to_unix_s);
-        let judge = move || {
-            let mut failing = Vec::new();
-            let mut latency = Vec::new();
-            for unit in units {
-                if let Some((verdict, state)) = units::judge_failures(&unit, to, &config)
-                    && verdict.fired_at_window.is_some()
-                {
-                    failing.push((unit.clone(), verdict, state));
-                }
-                latency.extend(units::judge(unit, to, &config));
-            }
-            (latency, failing)
-        };
-        let (latency, failing) = tokio::task::spawn_blocking(judge)
-            .await
-            .map_err(|error| QueryError::Internal {
-                message: error.to_string(),
-            })?;
-        judged.units += latency.len() as u64;
-        judged.windows += latency.iter().map(|one| one.verdict.windows_used).sum::<u64>();
-        let slower = latency
-            .into_iter()
-            .filter(|one| one.verdict.outcome == LatencyOutcome::Slower);
-        let slow = slower.map(|judged| Slow {
-            namespace: service.namespace.clone(),
-            service: service.service.clone(),
-            baseline: pair.baseline.version.clone(),
-            candidate: pair.candidate.version.clone(),
-            judged,
-            folded: Vec::new(),
-        });
-        let failing = failing.into_iter().map(|(unit, verdict, state)| Failing {
-            namespace: service.namespace.clone(),
-            service: service.service.clone(),
-            baseline: pair.baseline.version.clone(),
-            candidate: pair.candidate.version.clone(),
-            unit,
-            verdict,
-            state,
-        });
-        Ok(Found {
-            slow: slow.collect(),
-            failing: failing.collect(),
-        })
-    }
-
-    /// Requests that a release served, by window, caller and route.
-    async fn served(
-        &self,
-        service: &ServiceInfo,
-        info: &ReleaseInfo,
-        (range, step, route): (Range, Step, Option<&str>),
-        traffic: &mut Traffic,
-    ) -> Result<Vec<Served>, QueryError> {
-        let release = Release {
-            namespace: service.namespace.clone(),
-            service: service.service.clone(),
-            version: info.version.clone(),
-        };
-        let query = RequestQuery {
-            side: Some(Side::Server),
-            step,
-            route: route.map(str::to_owned),
-            warm_until_s: self.warm_until_s(info, range.from_unix_s),
-            ..RequestQuery::new(WorkloadFilter::release(&release), range)
-        };
-        let rows = self.store.ask(query).await?;
-        // What callers gave up says how patient they were, not how slow the release is.
-        let answered = rows.into_iter().filter(|row| !row.is_given_up());
-        let served = answered.map(|row| {
-            traffic.add(
-                &release,
-                &row.route,
-                row.peer.as_ref(),
-                row.window_start_s,
-                row.duration.count(),
-            );
-            Served {
+    ) -> Result<Rows, QueryError> {
+        let mut rows = Rows::default();
+        for (rows, info) in rows.iter_mut().zip(infos) {
+            let range = Range { from_unix_s, to_unix_s };
+            let query = RequestQuery {
+                side: Some(Side::Server),
+                step: Step::Seconds(u32::try_from(step_s).unwrap_or(u32::MAX)),
+                route: route.map(str::to_owned),
+                warm_until_s: self.warm_until_s(info, from_unix_s),
+                ..RequestQuery::new(WorkloadFilter::release(&key.release(&info.version)), range)
+            };
+            // What callers gave up says how patient they were, not how slow the release is.
+            let answered = self
+                .store
+                .ask(query)
+                .await?
+                .into_iter()
+                .filter(|row| !row.is_given_up());
+            rows.extend(answered.map(|row| Served {
                 window: row.window_start_s,
                 source: row.peer,
                 route: row.route,
                 warming: row.warming,
                 error: row.error,
                 duration: row.duration,
+            }));
+        }
+        Ok(rows)
+    }
+
+    /// Who called whom in the newest hour, as far as it says which of several slow services are slow because of another.
+    async fn traffic(&self, slow: &[Slow], from_unix_s: i64, to: i64) -> Result<Traffic, QueryError> {
+        let mut traffic = Traffic::default();
+        let releases: BTreeSet<Release> = slow
+            .iter()
+            .filter(|one| one.is_active())
+            .map(|one| one.release(&one.candidate))
+            .collect();
+        if releases.len() < 2 {
+            return Ok(traffic);
+        }
+        for release in releases {
+            let range = Range {
+                from_unix_s,
+                to_unix_s: to,
+            };
+            let query = RequestQuery {
+                side: Some(Side::Server),
+                step: Step::Seconds(60),
+                ..RequestQuery::new(WorkloadFilter::release(&release), range)
+            };
+            for row in self.store.ask(query).await?.iter().filter(|row| !row.is_given_up()) {
+                let requests = row.duration.count();
+                traffic.add(&release, &row.route, row.peer.as_ref(), row.window_start_s, requests);
             }
-        });
-        Ok(served.collect())
+        }
+        Ok(traffic)
     }
 
     /// Until when each instance that is young in a range warms up.
@@ -383,23 +549,49 @@ struct Found {
 }
 
 impl Found {
+    fn of(key: &PairKey, watch: &PairWatch) -> Found {
+        let mut found = Found::default();
+        for (unit, of) in watch.units() {
+            found.slow.extend(of.slow(unit).map(|judged| Slow {
+                namespace: key.namespace.clone(),
+                service: key.service.clone(),
+                baseline: key.baseline.clone(),
+                candidate: key.candidate.clone(),
+                judged,
+                folded: Vec::new(),
+            }));
+            found
+                .failing
+                .extend(of.failing().map(|(verdict, state, newest)| Failing {
+                    namespace: key.namespace.clone(),
+                    service: key.service.clone(),
+                    baseline: key.baseline.clone(),
+                    candidate: key.candidate.clone(),
+                    unit: unit.clone(),
+                    apart: match unit.source {
+                        Some(_) => Vec::new(),
+                        None => watch.apart(&unit.route),
+                    },
+                    verdict,
+                    state,
+                    newest,
+                }));
+        }
+        found
+    }
+
     fn add(&mut self, other: Found) {
         self.slow.extend(other.slow);
         self.failing.extend(other.failing);
     }
+}
 
-    /// Puts what was found of one alert in the place of what was found of it before, if there is anything.
-    fn renew(&mut self, key: &AlertKey, mut other: Found) {
-        other.slow.retain(|one| one.key() == *key);
-        other.failing.retain(|one| one.key() == *key);
-        if !other.slow.is_empty() {
-            self.slow.retain(|one| one.key() != *key);
-        }
-        if !other.failing.is_empty() {
-            self.failing.retain(|one| one.key() != *key);
-        }
-        self.add(other);
-    }
+/// Runs what takes a while off the threads that serve connections.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, QueryError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| QueryError::Internal {
+        message: error.to_string(),
+    })
 }
 
 /// A baseline and a candidate.

@@ -1,19 +1,27 @@
-//! Units of judgement: one caller (or all small ones together), one route, two releases.
+//! Units of judgement: one caller (or all small ones together), one route, two releases; and the watch over each.
 //!
-//! Guarantees: pure. A caller that could carry a verdict alone is judged alone, so that a shift of traffic between
-//! callers is no slowdown; every request belongs to exactly one unit.
+//! Guarantees: pure, and what a watch says depends on the windows alone that it was fed, in their order, and not on how many at a
+//! time. A caller that could carry a verdict alone is judged alone, so that a shift of traffic between callers is no slowdown; every
+//! request belongs to exactly one unit.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use emberline_analysis::{
-    alert_state::{AlertState, Observation, observations},
-    errors::{ErrorVerdict, ErrorWindow, Failures, judge_errors},
-    latency::{LatencyOutcome, LatencyVerdict, LatencyWindow},
-    latency_watch::judge_warm_latency,
+    alert_state::{AlertPhase, AlertState, Observation},
+    errors::{ErrorConfig, ErrorVerdict, ErrorWatch, Failures},
+    latency::{JudgedWindow, LatencyConfig, LatencyVerdict},
+    latency_watch::LatencyWatch,
 };
 use emberline_model::{Histogram, Release, time::WINDOW_S};
 
 use super::VerdictConfig;
+
+/// What is over for so many seconds is forgotten, and evidence is gathered anew.
+const ANEW_S: i64 = 3600;
 
 /// Requests of one window that a release served for one caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,18 +37,60 @@ pub(super) struct Served {
     pub(super) duration: Histogram,
 }
 
-/// Requests of both releases from one caller on one route, by window.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A caller on a route; `None` for several or unknown callers that are judged together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Unit {
-    /// `None` when several or unknown callers are judged together.
-    pub(super) source: Option<Release>,
     pub(super) route: String,
-    pub(super) baseline: BTreeMap<i64, Histogram>,
-    pub(super) candidate: BTreeMap<i64, Histogram>,
-    /// Of instances of the candidate that were warming up. Those of the baseline are left out: they are no measure.
-    pub(super) warming: BTreeMap<i64, Histogram>,
+    pub(super) source: Option<Release>,
+}
+
+/// Requests of both releases from one unit in one window.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Window {
+    pub(super) baseline: Histogram,
+    pub(super) candidate: Histogram,
+    /// To instances of the candidate that were warming up. Those of the baseline are left out: they are no measure.
+    pub(super) warming: Histogram,
     /// All requests to the baseline and to the candidate, and those that failed.
-    pub(super) failures: [BTreeMap<i64, Failures>; 2],
+    pub(super) failures: [Failures; 2],
+}
+
+impl Window {
+    pub(super) fn add(&mut self, served: &Served, is_candidate: bool) {
+        let count = served.duration.count();
+        let failures = &mut self.failures[usize::from(is_candidate)];
+        failures.requests += count;
+        failures.errors += if served.error { count } else { 0 };
+        match (is_candidate, served.warming) {
+            (true, false) => self.candidate.merge(&served.duration),
+            (true, true) => self.warming.merge(&served.duration),
+            (false, false) => self.baseline.merge(&served.duration),
+            (false, true) => {}
+        }
+    }
+
+    /// Adds those of another caller.
+    pub(super) fn merge(&mut self, other: &Window) {
+        self.baseline.merge(&other.baseline);
+        self.candidate.merge(&other.candidate);
+        self.warming.merge(&other.warming);
+        for (side, other) in self.failures.iter_mut().zip(other.failures) {
+            side.requests += other.requests;
+            side.errors += other.errors;
+        }
+    }
+
+    /// What tells whether more came later; 0 for a window without requests.
+    fn print(&self) -> u32 {
+        let counts = [self.baseline.count(), self.candidate.count(), self.warming.count()];
+        let failures = self.failures.map(|side| (side.requests, side.errors));
+        if failures.iter().all(|side| side.0 == 0) {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        (counts, failures).hash(&mut hasher);
+        hasher.finish() as u32 | 1
+    }
 }
 
 /// A unit with what is said of it.
@@ -49,238 +99,188 @@ pub(super) struct Judged {
     pub(super) unit: Unit,
     pub(super) verdict: LatencyVerdict,
     pub(super) state: AlertState,
+    /// The last window that was judged.
+    pub(super) newest: Option<i64>,
 }
 
-/// Sorts the requests of both releases into units.
-pub(super) fn build(baseline: Vec<Served>, candidate: Vec<Served>, min_source_requests: u64) -> Vec<Unit> {
-    let mut by_caller: BTreeMap<(String, Option<Release>), Unit> = BTreeMap::new();
-    for (served, is_candidate) in baseline
-        .into_iter()
-        .map(|s| (s, false))
-        .chain(candidate.into_iter().map(|s| (s, true)))
-    {
-        let unit = by_caller
-            .entry((served.route.clone(), served.source.clone()))
-            .or_insert_with(|| Unit {
-                source: served.source,
-                route: served.route,
-                ..Unit::default()
-            });
-        let failures = unit.failures[usize::from(is_candidate)]
-            .entry(served.window)
-            .or_default();
-        let count = served.duration.count();
-        failures.requests += count;
-        failures.errors += if served.error { count } else { 0 };
-        let windows = match (is_candidate, served.warming) {
-            (true, false) => &mut unit.candidate,
-            (true, true) => &mut unit.warming,
-            (false, false) => &mut unit.baseline,
-            (false, true) => continue,
-        };
-        windows.entry(served.window).or_default().merge(&served.duration);
-    }
-    let mut units = Vec::new();
-    let mut together: BTreeMap<String, Unit> = BTreeMap::new();
-    for unit in by_caller.into_values() {
-        let enough = |windows: &BTreeMap<i64, Histogram>| requests(windows) >= min_source_requests;
-        if unit.source.is_some() && enough(&unit.baseline) && enough(&unit.candidate) {
-            units.push(unit);
-            continue;
-        }
-        let pool = together.entry(unit.route.clone()).or_insert_with(|| Unit {
-            route: unit.route.clone(),
-            ..Unit::default()
-        });
-        for (into, from) in [
-            (&mut pool.baseline, unit.baseline),
-            (&mut pool.candidate, unit.candidate),
-            (&mut pool.warming, unit.warming),
-        ] {
-            for (window, duration) in from {
-                into.entry(window).or_default().merge(&duration);
-            }
-        }
-        for (into, from) in pool.failures.iter_mut().zip(unit.failures) {
-            for (window, failures) in from {
-                let all = into.entry(window).or_default();
-                all.requests += failures.requests;
-                all.errors += failures.errors;
-            }
+/// The settings of all watches, once.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    latency: Arc<LatencyConfig>,
+    errors: Arc<ErrorConfig>,
+}
+
+impl Settings {
+    pub(super) fn of(config: &VerdictConfig) -> Settings {
+        Settings {
+            latency: Arc::new(config.latency.clone()),
+            errors: Arc::new(config.errors.clone()),
         }
     }
-    units.extend(together.into_values());
-    units
 }
 
-/// Requests in some windows.
-pub(super) fn requests(windows: &BTreeMap<i64, Histogram>) -> u64 {
-    windows.values().map(Histogram::count).sum()
+/// An alert's state, stepped through each window of ten seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stepped {
+    state: AlertState,
+    /// The window that is stepped next; `None` before the candidate served.
+    next: Option<i64>,
+    /// The last window that was judged.
+    newest: Option<i64>,
 }
 
-/// Judges a unit on the windows before `to` (exclusive); `None` while there is nothing to compare.
-pub(super) fn judge(unit: Unit, to: i64, config: &VerdictConfig) -> Option<Judged> {
-    let first = *unit.candidate.keys().chain(unit.warming.keys()).min()?;
-    if unit.baseline.is_empty() {
-        return None;
-    }
-    let windows = |histograms: &BTreeMap<i64, Histogram>| -> Vec<LatencyWindow> {
-        histograms
-            .iter()
-            .map(|(&start, h)| LatencyWindow {
-                start,
-                histogram: h.clone(),
-            })
-            .collect()
-    };
-    let (baseline, candidate) = (windows(&unit.baseline), windows(&unit.candidate));
-    let verdict = judge_warm_latency(&baseline, &candidate, &windows(&unit.warming), &config.latency);
-    let stated_at = verdict
-        .fired_at_window
-        .filter(|_| verdict.outcome == LatencyOutcome::Slower);
-    let state = replay(observations(&verdict), stated_at, first, to, config);
-    Some(Judged { unit, verdict, state })
-}
-
-/// Judges a unit's failures on the windows before `to` (exclusive); `None` while nobody fails.
-pub(super) fn judge_failures(unit: &Unit, to: i64, config: &VerdictConfig) -> Option<(ErrorVerdict, AlertState)> {
-    let [baseline, candidate] = &unit.failures;
-    let first = *candidate.keys().next()?;
-    if baseline.is_empty() || candidate.values().all(|failures| failures.errors == 0) {
-        return None;
-    }
-    let windows = |of: &BTreeMap<i64, Failures>| -> Vec<ErrorWindow> {
-        of.iter()
-            .map(|(&start, failures)| ErrorWindow {
-                start,
-                requests: failures.requests,
-                errors: failures.errors,
-            })
-            .collect()
-    };
-    let verdict = judge_errors(&windows(baseline), &windows(candidate), &config.errors);
-    let stated_at = verdict.fired_at_window;
-    let seen = verdict.judged.iter().map(|judged| Observation {
-        window: judged.window,
-        stated: stated_at.is_some_and(|at| judged.window >= at),
-        exceeding: Some(judged.exceeding),
-        warming: false,
-    });
-    let state = replay(seen, stated_at, first, to, config);
-    Some((verdict, state))
-}
-
-/// Steps the alert's state through every window, those without requests included.
-fn replay(
-    all_seen: impl Iterator<Item = Observation>,
-    stated_at: Option<i64>,
-    first: i64,
-    to: i64,
-    config: &VerdictConfig,
-) -> AlertState {
-    let mut judged: BTreeMap<i64, Observation> = BTreeMap::new();
-    for seen in all_seen {
-        // What warm instances show goes before what new ones do.
-        if !seen.warming || !judged.contains_key(&seen.window) {
-            judged.insert(seen.window, seen);
+impl Stepped {
+    /// Steps the windows before `to`, in which nothing was judged.
+    fn unseen_until(&mut self, to: i64, stated_at: Option<i64>, config: &VerdictConfig) {
+        while let Some(window) = self.next.filter(|&window| window < to) {
+            self.step(window, None, stated_at, config);
         }
     }
-    let mut state = AlertState::default();
-    let mut window = first;
-    while window < to {
-        let unseen = Observation {
+
+    fn step(&mut self, window: i64, judged: Option<&JudgedWindow>, stated_at: Option<i64>, config: &VerdictConfig) {
+        let seen = Observation {
             window,
             stated: stated_at.is_some_and(|at| window >= at),
-            exceeding: None,
-            warming: false,
+            exceeding: judged.map(|judged| judged.exceeding),
+            warming: judged.is_some_and(|judged| judged.warming),
         };
-        state = state.step(judged.get(&window).copied().unwrap_or(unseen), &config.alert);
-        window += WINDOW_S;
+        self.state = self.state.step(seen, &config.alert);
+        self.next = Some(window + WINDOW_S);
+        if judged.is_some() {
+            self.newest = Some(window);
+        }
     }
-    state
+
+    /// Whether what was stated is over for so long that it is forgotten.
+    fn is_over(&self, window: i64) -> bool {
+        let changed_at = self.state.changed_at.unwrap_or(window);
+        self.state.phase == AlertPhase::Resolved && window - changed_at >= ANEW_S
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use emberline_analysis::alert_state::AlertPhase;
-    use proptest::prelude::*;
+/// What one window showed; what warm instances showed goes before what new ones did.
+fn shown(judged: &[JudgedWindow], window: i64) -> Option<&JudgedWindow> {
+    let of_window = judged.iter().filter(|judged| judged.window == window);
+    of_window.min_by_key(|judged| judged.warming)
+}
 
-    use super::*;
+/// The watch over one unit.
+#[derive(Debug, Clone)]
+pub(super) struct UnitWatch {
+    latency: LatencyWatch,
+    errors: ErrorWatch,
+    slow: Stepped,
+    failing: Stepped,
+    has_baseline: bool,
+    /// What the newest windows held, newest last, one entry per step.
+    prints: VecDeque<u32>,
+    #[cfg(test)]
+    requests: [u64; 2],
+}
 
-    fn release(service: &str) -> Release {
-        Release {
-            service: service.into(),
-            version: "1".into(),
-            ..Release::default()
+impl UnitWatch {
+    /// A watch without windows; so many of the newest can be recognised.
+    pub(super) fn new(settings: &Settings, recognised: usize) -> UnitWatch {
+        UnitWatch {
+            latency: LatencyWatch::new(Arc::clone(&settings.latency)),
+            errors: ErrorWatch::new(Arc::clone(&settings.errors)),
+            slow: Stepped::default(),
+            failing: Stepped::default(),
+            has_baseline: false,
+            prints: VecDeque::from(vec![0; recognised]),
+            #[cfg(test)]
+            requests: [0; 2],
         }
     }
 
-    fn served(window: i64, source: Option<&str>, ms: u64, requests: u64) -> Served {
-        let mut duration = Histogram::new();
-        (0..requests).for_each(|n| duration.record_ns(ms * 1_000_000 + n * 1_000));
-        Served {
-            window,
-            source: source.map(release),
-            route: "/a".into(),
-            warming: false,
-            error: false,
-            duration,
+    /// Adds the next window, which may be empty.
+    pub(super) fn push(&mut self, start: i64, window: &Window, config: &VerdictConfig) {
+        self.prints.pop_front();
+        self.prints.push_back(window.print());
+        self.end(start, config);
+        self.forget_what_is_over(start);
+        let Window {
+            baseline,
+            candidate,
+            warming,
+            failures,
+        } = window;
+        #[cfg(test)]
+        for (sum, side) in self.requests.iter_mut().zip(failures) {
+            *sum += side.requests;
+        }
+        if baseline.count() + candidate.count() + warming.count() > 0 {
+            self.has_baseline |= baseline.count() > 0;
+            if candidate.count() + warming.count() > 0 {
+                self.slow.next.get_or_insert(start);
+            }
+            self.latency.push_warming(start, baseline, candidate, warming);
+            let judged = self.latency.take_judged();
+            if self.slow.next.is_some() {
+                self.slow
+                    .step(start, shown(&judged, start), self.latency.stated_at(), config);
+            }
+        }
+        if failures.iter().any(|side| side.requests > 0) {
+            if failures[1].requests > 0 {
+                self.failing.next.get_or_insert(start);
+            }
+            self.errors.push(start, failures[0], failures[1]);
+            let judged = self.errors.take_judged();
+            if self.failing.next.is_some() {
+                self.failing
+                    .step(start, shown(&judged, start), self.errors.stated_at(), config);
+            }
         }
     }
 
-    #[test]
-    fn small_callers_are_judged_together() {
-        let baseline = vec![
-            served(0, Some("big"), 1, 30),
-            served(0, Some("small"), 1, 30),
-            served(0, None, 1, 5),
-        ];
-        let candidate = vec![served(0, Some("big"), 1, 30), served(0, Some("small"), 1, 3)];
-        let units = build(baseline, candidate, 20);
-        let names: Vec<_> = units
-            .iter()
-            .map(|u| u.source.as_ref().map(|s| s.service.as_str()))
-            .collect();
-        assert_eq!(names, [Some("big"), None]);
-        assert_eq!((requests(&units[1].baseline), requests(&units[1].candidate)), (35, 3));
+    /// Everything before `to` was pushed.
+    pub(super) fn end(&mut self, to: i64, config: &VerdictConfig) {
+        self.slow.unseen_until(to, self.latency.stated_at(), config);
+        self.failing.unseen_until(to, self.errors.stated_at(), config);
     }
 
-    #[test]
-    fn a_slower_candidate_fires_and_resolves_when_it_is_gone() {
-        let windows = |ms: u64, from: i64, to: i64| {
-            (from..to)
-                .map(|n| served(n * 10, Some("big"), ms, 50))
-                .collect::<Vec<_>>()
-        };
-        let config = VerdictConfig::default();
-        let judged = |to: i64, slow_until: i64| {
-            let units = build(windows(2, 0, to), windows(8, 10, slow_until), 20);
-            assert_eq!(units.len(), 1);
-            judge(units.into_iter().next().unwrap(), to * 10, &config).unwrap()
-        };
-        let fires = judged(20, 20);
-        assert_eq!(fires.verdict.outcome, LatencyOutcome::Slower);
-        assert_eq!(fires.state.phase, AlertPhase::Firing);
-        assert_eq!(judged(45, 20).state.phase, AlertPhase::Firing);
-        assert_eq!(judged(51, 20).state.phase, AlertPhase::Resolved);
-        assert_eq!(judged(51, 20).verdict.fired_at_window, fires.verdict.fired_at_window);
-    }
-
-    proptest! {
-        #[test]
-        fn every_request_is_in_exactly_one_unit(
-            rows in prop::collection::vec((0i64..5, prop::option::of("[ab]"), "[xy]", 1u64..30, any::<bool>()), 0..40),
-        ) {
-            let row = |(window, source, route, count, _): &(i64, Option<String>, String, u64, bool)| Served {
-                route: route.clone(), ..served(*window, source.as_deref(), 1, *count)
-            };
-            let baseline: Vec<_> = rows.iter().filter(|r| r.4).map(row).collect();
-            let candidate: Vec<_> = rows.iter().filter(|r| !r.4).map(row).collect();
-            let sum = |served: &[Served]| served.iter().map(|s| s.duration.count()).sum::<u64>();
-            let sums = (sum(&baseline), sum(&candidate));
-            let units = build(baseline, candidate, 20);
-            prop_assert_eq!(units.iter().map(|u| requests(&u.baseline)).sum::<u64>(), sums.0);
-            prop_assert_eq!(units.iter().map(|u| requests(&u.candidate)).sum::<u64>(), sums.1);
+    fn forget_what_is_over(&mut self, window: i64) {
+        if self.slow.is_over(window) {
+            self.latency.begin_anew();
+            self.slow.state = AlertState::default();
         }
+        if self.failing.is_over(window) {
+            self.errors.begin_anew();
+            self.failing.state = AlertState::default();
+        }
+    }
+
+    /// True when a window, `back` steps before the next, held something else when it was pushed.
+    pub(super) fn differs(&self, back: usize, window: Option<&Window>) -> bool {
+        let known = self.prints.len().checked_sub(back).and_then(|at| self.prints.get(at));
+        known.is_some_and(|print| *print != window.map_or(0, Window::print))
+    }
+
+    /// Requests to the baseline and to the candidate so far.
+    #[cfg(test)]
+    pub(super) fn requests(&self) -> [u64; 2] {
+        self.requests
+    }
+
+    /// Windows in the verdict on latency.
+    pub(super) fn windows_used(&self) -> u64 {
+        self.latency.windows_used()
+    }
+
+    /// What is said of latency, once a slowdown was stated.
+    pub(super) fn slow(&self, unit: &Unit) -> Option<Judged> {
+        (self.has_baseline && self.latency.stated_at().is_some()).then(|| Judged {
+            unit: unit.clone(),
+            verdict: self.latency.verdict(),
+            state: self.slow.state,
+            newest: self.slow.newest,
+        })
+    }
+
+    /// What is said of failures, once more of them were stated: verdict, state and the last window that was judged.
+    pub(super) fn failing(&self) -> Option<(ErrorVerdict, AlertState, Option<i64>)> {
+        self.errors.stated_at()?;
+        Some((self.errors.verdict(), self.failing.state, self.failing.newest))
     }
 }

@@ -121,6 +121,52 @@ async fn a_restart_repeats_the_alert_exactly() {
     server.stop().await;
 }
 
+/// Watches are kept between runs; whoever begins in the middle builds them from the store, and says the same from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_was_restarted_in_the_middle_says_the_same() {
+    let server = Server::start(|_| {}).await;
+    let (mut others, mut stated) = (Vec::new(), 0);
+    for last in 0..26 {
+        play(&server, last, last + 1, if last < 18 { 4.0 } else { 0.0 }, i64::MAX).await;
+        let alerts = judge_after(&server, &server.collector, last).await;
+        if [4, 9, 12, 20].contains(&last) {
+            others.push(fresh_collector(&server));
+        }
+        for (at, other) in others.iter().enumerate() {
+            assert_eq!(other.judge_now().await.unwrap(), alerts, "runner {at}, window {last}");
+        }
+        stated += usize::from(!alerts.is_empty());
+    }
+    assert!(stated > 8, "{stated}");
+    server.stop().await;
+}
+
+/// A batch that comes two minutes late counts as if it had come in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_batch_counts() {
+    let server = Server::start(|_| {}).await;
+    let mut late = Vec::new();
+    for last in 0..20 {
+        let mut all = canary::windows(last, 4.0, last >= CANARY_STARTS);
+        if (8..12).contains(&last) {
+            late.extend(all.extract_if(.., |window| window.workload.version == "v2"));
+        }
+        if last == 20 - 2 {
+            server.append(std::mem::take(&mut late)).await;
+        }
+        server.append(all).await;
+        server.store.flush_applied().await.unwrap();
+        let alerts = judge_after(&server, &server.collector, last).await;
+        assert_eq!(
+            fresh_collector(&server).judge_now().await.unwrap(),
+            alerts,
+            "window {last}"
+        );
+        assert_eq!(alerts.is_empty(), last < 14, "window {last}");
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_regression_there_is_silence() {
     let server = Server::start(|_| {}).await;

@@ -26,6 +26,7 @@ mod service;
 mod soak;
 mod store;
 mod tree;
+mod verdicts;
 
 use std::path::PathBuf;
 
@@ -75,7 +76,7 @@ pub(crate) fn setting(name: &str) -> Option<i64> {
 
 type Bench = (&'static str, fn() -> anyhow::Result<Vec<Figure>>);
 
-const BENCHES: [Bench; 22] = [
+const BENCHES: [Bench; 23] = [
     ("proxy", proxy::run),
     ("profiler", profiler::run),
     ("demo", demo::run),
@@ -97,6 +98,7 @@ const BENCHES: [Bench; 22] = [
     ("build", build::run),
     ("clients", clients::run),
     ("languages", languages::run),
+    ("verdicts", verdicts::run),
     ("soak", soak::run),
 ];
 
