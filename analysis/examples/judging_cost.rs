@@ -35,7 +35,7 @@ struct Setting {
     factor: f64,
     /// Standard deviation of each release's own level, in logarithms, remembered for about five minutes.
     wanders: f64,
-    /// The baseline serves for half an hour, then the candidate.
+    /// The baseline serves for an hour, then the candidate.
     after: bool,
     /// Its share of all watches.
     share: f64,
@@ -80,7 +80,7 @@ fn windows(setting: Setting, requests: f64, seed: u64) -> Vec<[Histogram; 2]> {
                     memory * levels[side] + setting.wanders * (1.0 - memory * memory).sqrt() * random.normal();
                 let is_candidate = side == 1;
                 let mut histogram = Histogram::new();
-                if setting.after && is_candidate == (at < BEFORE / 3) {
+                if setting.after && is_candidate == (at < BEFORE * 2 / 3) {
                     return histogram;
                 }
                 let factor = if is_candidate { setting.factor } else { 1.0 };

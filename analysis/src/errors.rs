@@ -37,6 +37,8 @@ use crate::{
 const RESTLESS_WINDOWS: f64 = 0.9;
 /// The smallest chance of a failure that is believed of a baseline: nothing has failed yet is no proof of never.
 const LEAST_CHANCE: f64 = 1e-4;
+/// Without its baseline a candidate is judged for so many seconds, if nothing was stated.
+const AFTER_S: i64 = 3_600;
 /// Blocks that are kept to date an increase.
 const MOST_BLOCKS: usize = 32;
 
@@ -288,7 +290,9 @@ impl ErrorWatch {
         let gap_s = i64::from(self.config.live_gap_windows) * WINDOW_S;
         let live = |last: Option<i64>| last.is_some_and(|last| last > start - gap_s);
         let skipped_s = i64::from(self.config.skip_first_windows) * WINDOW_S;
-        if self.first.is_some_and(|first| start >= first + skipped_s) && live(self.last[1]) {
+        // How a stated increase goes on is followed for as long as it is asked for.
+        let is_recent = self.stated.is_some() || self.last[0].is_none_or(|last| start - last <= AFTER_S);
+        if self.first.is_some_and(|first| start >= first + skipped_s) && live(self.last[1]) && is_recent {
             let mode = if live(self.last[0]) {
                 ComparisonMode::Concurrent
             } else {

@@ -11,13 +11,14 @@
 //!
 //! When the releases do not serve at the same time, the baseline's last half hour is what the candidate is compared
 //! with, and its restlessness is part of what is expected without a change ([`crate::latency_reference`]).
-//! [`ComparisonMode::BeforeAfter`] says so.
+//! [`ComparisonMode::BeforeAfter`] says so. An hour after the baseline's last request nothing more is stated.
 //!
 //! What the witnesses are sure of is held back ([`HeldBack`]) while its estimated size is small, while it falls (a release that
 //! starts cold), while levels wander as far by themselves, and, where the baseline is gone, while it grows by itself. A gross
 //! slowdown is stated after fewer blocks.
 //!
-//! Guarantees: a verdict is a pure function of the windows; what it says about a window depends on no later window,
+//! Guarantees: a verdict is a pure function of the windows; every factor of the evidence of releases that serve together has a mean of
+//! at most 1 given the windows before; what it says about a window depends on no later window,
 //! so a verdict computed after a restart dates the slowdown as before. One window never carries a verdict.
 //!
 //! Wrong on purpose: (1) a level that one instance keeps for a quarter of an hour is a slow release for all that can be known from

@@ -33,6 +33,8 @@ const MOST_OF_STRATUM: f64 = 0.5;
 const RARE: f64 = 8.0;
 /// And at most for so many windows.
 const RARE_MOST_WINDOWS: i64 = 60;
+/// Without its baseline a candidate is judged for so many seconds, if nothing was stated: what is slow later may be the hour's doing.
+const AFTER_S: i64 = 3_600;
 /// Seconds after a statement whose windows are still evidence.
 const SHOWN_S: i64 = 300;
 /// Windows whose ranks are kept, to see whether what is gross falls.
@@ -360,7 +362,7 @@ impl LatencyWatch {
         Ranks::of(baseline, &all, down)
     }
 
-    /// The mode in which a window is judged; `None` while the candidate is silent.
+    /// The mode in which a window is judged; `None` while the candidate is silent, or the baseline gone for long.
     fn mode(&self, start: i64) -> Option<ComparisonMode> {
         let live = |last: Option<i64>, seconds_per_request: Option<f64>| {
             let rare = seconds_per_request.map_or(0, |seconds| (RARE * seconds / WINDOW_S as f64) as i64);
@@ -371,10 +373,13 @@ impl LatencyWatch {
         if !live(self.last_candidate, Some(served_s / self.candidates.max(1) as f64)) {
             return None;
         }
-        Some(match live(self.last_baseline, self.reference.seconds_per_request()) {
-            true => ComparisonMode::Concurrent,
-            false => ComparisonMode::BeforeAfter,
-        })
+        if live(self.last_baseline, self.reference.seconds_per_request()) {
+            return Some(ComparisonMode::Concurrent);
+        }
+        // How a stated slowdown goes on is followed for as long as it is asked for.
+        let is_followed = self.stated_slower.is_some();
+        let is_recent = self.last_baseline.is_none_or(|last| start - last <= AFTER_S);
+        (is_followed || is_recent).then_some(ComparisonMode::BeforeAfter)
     }
 
     fn judge_window(&mut self, start: i64, baseline: &Histogram, candidate: &Histogram) {
