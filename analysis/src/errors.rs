@@ -19,6 +19,9 @@
 //!
 //! Wrong on purpose: requests inside a window count as independent; a disturbance that makes one release fail in two windows
 //! in a row looks like its fault, and the alert's went-away rule must take it back.
+//!
+//! One file because the watch is one machine with the few numbers that it states: each step reads and writes the state that the
+//! others do. What is shared with latency stands in `e_process`.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -12,7 +12,7 @@ use emberline_model::{
 use crate::{
     e_process::ALTERNATIVES,
     latency::LatencyConfig,
-    latency_past::Levels,
+    levels::{Levels, SPAN_S, levels_of},
     packed::{Log, Sum},
     statistics::{ln_beta_binomial_ratio, normal_quantile},
     strata::Ranks,
@@ -29,8 +29,6 @@ const LEAST_RESTLESS: f64 = 0.02;
 pub(crate) const EFFECTS: [f64; ALTERNATIVES] = [0.06, 0.12, 0.22, 0.4];
 /// How many times the odds of exceeding a threshold are, per alternative.
 pub(crate) const ODDS: [f64; ALTERNATIVES] = [1.4, 2.0, 4.0, 12.0];
-/// Seconds of a span whose level is compared with those of others.
-pub(crate) const SPAN_S: i64 = 150;
 
 /// The baseline's last windows, by block.
 #[derive(Debug, Clone)]
@@ -134,7 +132,7 @@ impl Reference {
         {
             sum.merge(&block.histogram());
         }
-        let levels = crate::latency_past::levels_of(&pooled.histogram(), &sum, &self.thresholds);
+        let levels = levels_of(&pooled.histogram(), &sum, &self.thresholds);
         self.forgotten.push(span, &levels);
     }
 

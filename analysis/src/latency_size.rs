@@ -5,9 +5,10 @@
 use emberline_model::alert::ComparisonMode;
 
 use crate::{
-    latency_past::{LEAST_OF_SPAN, Piece, levels_of},
+    latency_past::Piece,
     latency_reference::buckets_of,
     latency_watch::LatencyWatch,
+    levels::{LEAST_OF_SPAN, levels_of},
     strata::Ranks,
     stratum::counts,
     wander::{Level, likeness, wander},
@@ -96,24 +97,24 @@ fn thirds(feature: usize, evidence: &[Effects]) -> Option<(Effect, Effect)> {
     (first.weights > 0.0 && last.weights > 0.0).then_some((first, last))
 }
 
-/// Whether the end of the evidence is so much below its beginning that the release still warms up.
-pub(crate) fn falls(feature: usize, evidence: &[Effects]) -> bool {
-    thirds(feature, evidence).is_some_and(|(first, last)| is_below(first, last))
-}
-
-/// Whether a difference to a baseline that is gone grows by itself: that is drift, for all that can be known.
-pub(crate) fn drifts(feature: usize, pieces: &[Piece], effects: &[Effects]) -> bool {
-    if pieces.iter().all(|piece| piece.mode == ComparisonMode::Concurrent) {
-        return false;
-    }
-    let Some((first, last)) = thirds(feature, effects) else {
-        return false;
-    };
-    let error = (first.variance() + last.variance()).sqrt();
-    last.value() > RISE * first.value() && last.value() - first.value() > RISE_ERRORS * error
-}
-
 impl LatencyWatch {
+    /// Whether the end of the evidence is so much below its beginning that the release still warms up.
+    pub(crate) fn falls(feature: usize, evidence: &[Effects]) -> bool {
+        thirds(feature, evidence).is_some_and(|(first, last)| is_below(first, last))
+    }
+
+    /// Whether a difference to a baseline that is gone grows by itself: that is drift, for all that can be known.
+    pub(crate) fn drifts(feature: usize, pieces: &[Piece], effects: &[Effects]) -> bool {
+        if pieces.iter().all(|piece| piece.mode == ComparisonMode::Concurrent) {
+            return false;
+        }
+        let Some((first, last)) = thirds(feature, effects) else {
+            return false;
+        };
+        let error = (first.variance() + last.variance()).sqrt();
+        last.value() > RISE * first.value() && last.value() - first.value() > RISE_ERRORS * error
+    }
+
     /// Whether the last third of the newest windows, so many of them, lies below the first at all: what is gross must not fall.
     pub(crate) fn lately_falls(&self, windows: usize) -> bool {
         let kept = self.newest.len();

@@ -18,10 +18,10 @@ use crate::{
     blocks,
     e_process::{ALTERNATIVES, EProcess},
     latency::{HeldBack, JudgedWindow, LatencyConfig, LatencyVerdict, LatencyWindow},
-    latency_past::{Past, Piece, SmallLevel},
+    latency_past::Past,
     latency_reference::{EFFECTS, ODDS, Reference, Settled, buckets_of},
-    latency_size::{drifts, falls},
     latency_sums::Pooled,
+    levels::SmallLevel,
     packed::Log,
     strata::{Counts, Ranks, Tilt},
     stratum::{Stratum, counts},
@@ -39,13 +39,6 @@ const AFTER_S: i64 = 3_600;
 const SHOWN_S: i64 = 300;
 /// Windows whose ranks are kept, to see whether what is gross falls.
 const NEWEST: usize = 30;
-
-/// What takes so many times as long is gross.
-const GROSS: f64 = 2.5;
-/// What begins so many seconds after the release, ...
-const LATE_S: i64 = 600;
-/// ... must be so many times as large.
-const LATE_FLOORS: f64 = 3.0;
 
 /// Judges one route of two releases. Windows may be in any order; windows with the same start (for example of several
 /// instances) are merged. Pass all windows since the candidate's first request, and the baseline's windows before it:
@@ -115,7 +108,7 @@ impl Witnesses {
         }
     }
 
-    fn are_sure(&self, config: &LatencyConfig) -> bool {
+    pub(crate) fn are_sure(&self, config: &LatencyConfig) -> bool {
         self.requests.ln_value() >= needed_ln(config.alpha) && self.blocks.ln_value() >= needed_ln(config.block_alpha)
     }
 }
@@ -142,7 +135,7 @@ pub struct LatencyWatch {
     pub(crate) stated_faster: Option<Box<Stated>>,
     pub(crate) held_back: Option<HeldBack>,
     /// Whether a gross slowdown lasts: each window is a block, those of warming instances included.
-    lasting: EProcess,
+    pub(crate) lasting: EProcess,
     /// Effects and variances of the newest windows behind it.
     pub(crate) newest: VecDeque<SmallLevel>,
     open: Option<Stratum>,
@@ -157,9 +150,9 @@ pub struct LatencyWatch {
     judged: Vec<JudgedWindow>,
     /// The first window and the newest.
     origin: Option<i64>,
-    now: i64,
-    first_candidate: Option<i64>,
-    last_baseline: Option<i64>,
+    pub(crate) now: i64,
+    pub(crate) first_candidate: Option<i64>,
+    pub(crate) last_baseline: Option<i64>,
     last_candidate: Option<i64>,
     candidates: u64,
     pub(crate) reference: Reference,
@@ -308,7 +301,7 @@ impl LatencyWatch {
         i32::try_from(first - self.origin.unwrap_or(first)).unwrap_or(i32::MAX)
     }
 
-    fn began(&self, label: i32) -> i64 {
+    pub(crate) fn began(&self, label: i32) -> i64 {
         self.origin.unwrap_or(0) + i64::from(label)
     }
 
@@ -606,129 +599,6 @@ impl LatencyWatch {
             Some(threshold) if feature > 1 => counts(baseline, candidate, threshold, down / 2).effect() > 0.0,
             _ => Ranks::of(baseline, candidate, down).effect() > 0.0,
         }
-    }
-
-    /// States what the newest window completes; blocks carry what is not gross, so it is looked for when one is over.
-    fn state(&mut self, ends_block: bool) {
-        let needed = needed_ln(self.config.alpha);
-        if self.stated_slower.is_none() && self.slower.requests.ln_value() >= needed {
-            let is_lasting = self.lasting.ln_value() >= needed_ln(self.config.gross_block_alpha);
-            if ends_block || is_lasting {
-                let pieces = self.past.pieces(&self.reference, self.block.as_ref());
-                let stated = match self.may_state(&pieces, ends_block) {
-                    Err(why) if is_lasting => self.is_gross(&pieces).ok_or(why),
-                    other => other,
-                };
-                match stated {
-                    Ok((feature, first)) => {
-                        self.held_back = None;
-                        self.stated_slower = Some(self.stated(feature, first));
-                    }
-                    Err(why) => self.held_back = Some(why),
-                }
-            }
-        }
-        if ends_block && self.stated_faster.is_none() && self.faster.are_sure(&self.config) {
-            let (feature, first) = self.faster.requests.leading();
-            let first = self.began(first);
-            let pieces = self.past.pieces(&self.reference, None);
-            let pooled = self.pool(self.since(&pieces, first));
-            if pooled.is_large_enough(&self.config) && pooled.turned().is_worth_stating(&self.config, 1.0) {
-                self.stated_faster = Some(self.stated(feature, first));
-            }
-        }
-    }
-
-    fn stated(&self, feature: usize, first: i64) -> Box<Stated> {
-        let over = self.past.pieces(&self.reference, None);
-        Box::new(Stated {
-            at: self.now,
-            first,
-            feature,
-            last_baseline: self.last_baseline,
-            evidence: self.pool(self.since(&over, first)),
-        })
-    }
-
-    /// The pieces that lie after a second, with the block that it lies in.
-    pub(crate) fn since<'a>(&self, pieces: &'a [Piece], first: i64) -> &'a [Piece] {
-        let is_before = |piece: &Piece| match piece.is_block {
-            true => piece.start + self.block_s() <= first,
-            false => piece.start < first,
-        };
-        &pieces[pieces.partition_point(is_before)..]
-    }
-
-    /// The feature that carries a slowdown and when it began, or why none is stated.
-    fn may_state(&self, pieces: &[Piece], ends_block: bool) -> Result<(usize, i64), HeldBack> {
-        if !ends_block || !self.slower.are_sure(&self.config) {
-            return Err(self.held_back.unwrap_or(HeldBack::FewBlocks));
-        }
-        let mut why = HeldBack::Small;
-        let all_effects = self.effects(pieces);
-        for feature in 0..=self.config.quantiles.len() {
-            if self.slower.requests.ln_value_of(feature) < needed_ln(self.config.alpha) {
-                continue;
-            }
-            let first = self.began(self.slower.requests.beginning(feature));
-            let evidence = self.since(pieces, first);
-            let effects = &all_effects[pieces.len() - evidence.len()..];
-            // What is cheap to know is asked first.
-            if falls(feature, effects) {
-                why = HeldBack::Falls;
-                continue;
-            }
-            let pooled = self.pool(evidence);
-            if !pooled.is_large_enough(&self.config) || !pooled.is_worth_stating(&self.config, self.floors(first)) {
-                continue;
-            }
-            // Blocks that are alike say less than their number.
-            let likeness = self.likeness(feature, first, pieces);
-            if self.slower.blocks.ln_value() < likeness * needed_ln(self.config.block_alpha) {
-                why = HeldBack::FewBlocks;
-                continue;
-            }
-            if self.wanders(feature, first, evidence, effects) || drifts(feature, pieces, &all_effects) {
-                why = HeldBack::Wanders;
-                continue;
-            }
-            return Ok((feature, first));
-        }
-        Err(why)
-    }
-
-    /// A slowdown so large that fewer blocks carry it: the requests take twice as long, in each window, and it does not fall.
-    fn is_gross(&self, pieces: &[Piece]) -> Option<(usize, i64)> {
-        let (feature, first) = self.slower.requests.leading();
-        let first = self.began(first);
-        let evidence = self.since(pieces, first);
-        let pooled = self.pool(evidence);
-        let is_gross = pooled.is_large_enough(&self.config)
-            && pooled.is_worth_stating(&self.config, self.floors(first))
-            && pooled.times() >= GROSS;
-        // Each of its steps is a window.
-        let windows = self
-            .lasting
-            .steps()
-            .saturating_sub(self.lasting.beginning(0).cast_unsigned());
-        let falls = || self.lately_falls(windows as usize) || falls(feature, &self.effects(evidence));
-        (is_gross && !falls()).then_some((feature, first))
-    }
-
-    /// How many floors a slowdown must be: a release brings it along, and what begins later may have another cause.
-    fn floors(&self, begins: i64) -> f64 {
-        let is_late = self.first_candidate.is_some_and(|first| begins > first + LATE_S);
-        if is_late { LATE_FLOORS } else { 1.0 }
-    }
-
-    /// Durations of both releases behind some pieces. One before/after piece makes all of it before/after: the reference must
-    /// not be counted once per piece.
-    pub(crate) fn pool(&self, pieces: &[Piece]) -> Pooled {
-        let mut pooled = Pooled::of(pieces);
-        if pooled.mode == ComparisonMode::BeforeAfter {
-            pooled.baseline = self.reference.pooled();
-        }
-        pooled
     }
 
     pub(crate) fn skipped(&self) -> u64 {

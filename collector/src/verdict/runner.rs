@@ -1,4 +1,7 @@
 //! The runner: asks the store, judges, and publishes the alerts.
+//!
+//! One file because a run is one sequence: what it asks the store for depends on what the watches hold, and both on which alerts are
+//! open. What is pure of it stands in `watching`, `units`, `folding` and `alerts`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
