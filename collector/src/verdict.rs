@@ -10,7 +10,7 @@
 //! store repeats it with the same id, beginning and evidence. An alert that fired is open until it is over
 //! ([`crate::alert_book`]). One alert per route and cause: callers that see the same
 //! slowdown, and callers that are slower because this one is, are listed below it. Between runs a watch is kept per route and caller
-//! ([`watching`]), which is fed each window once; runs ask the store for new windows and those of the last minutes. The runner takes
+//! (`watching`), which is fed each window once; runs ask the store for new windows and those of the last minutes. The runner takes
 //! at most a tenth of the time, however large the store is.
 //!
 //! Wrong on purpose: (1) evidence is gathered for a day, and then anew, so that what has to be read after a restart has an end; an
