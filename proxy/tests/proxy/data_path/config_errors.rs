@@ -69,7 +69,7 @@ fn every_message_has_the_line_and_says_what_to_write() {
             "drain_seconds: 10",
             "zzz: 10",
             "proxy.yaml:17: unknown key `zzz`: remove it (keys here: workload, workers, admin, collector, profiler, \
-             routes, inbound, outbound, limits, trace, access_log, drain_seconds)",
+             routes, inbound, outbound, limits, trace, access_log, drain_seconds, drain_delay_seconds)",
         ),
         (
             "protocol: auto",
