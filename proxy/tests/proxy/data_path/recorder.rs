@@ -87,6 +87,7 @@ async fn record_http1(stream: &mut TcpStream, book: &Recorder) -> Option<()> {
     loop {
         let ambiguous = |text: String| {
             book.lock().ambiguous.push(text);
+            None
         };
         let (mut first, mut fields) = (None, Vec::new());
         loop {
@@ -94,13 +95,13 @@ async fn record_http1(stream: &mut TcpStream, book: &Recorder) -> Option<()> {
                 Ok(end) if end.is_empty() => break,
                 Ok(text) if first.is_none() => first = Some(text),
                 Ok(text) => fields.push(text),
-                Err(text) => return Some(ambiguous(text)),
+                Err(text) => return ambiguous(text),
             }
         }
         let first = first?;
         let parts: Vec<&str> = first.split(' ').collect();
         let &[method, target, "HTTP/1.1"] = parts.as_slice() else {
-            return Some(ambiguous(first));
+            return ambiguous(first);
         };
         let is_name = |name: &str| {
             !name.is_empty()
@@ -115,7 +116,7 @@ async fn record_http1(stream: &mut TcpStream, book: &Recorder) -> Option<()> {
             .map(|field| field.map(|(name, value)| (name.to_ascii_lowercase(), value.trim())))
             .collect();
         let Some(named) = named else {
-            return Some(ambiguous(fields.join("\n")));
+            return ambiguous(fields.join("\n"));
         };
         let values = |wanted: &str| -> Vec<&str> {
             let named = named.iter().filter(|(name, _)| name == wanted);
@@ -129,7 +130,7 @@ async fn record_http1(stream: &mut TcpStream, book: &Recorder) -> Option<()> {
                 _ => false,
             };
         if !is_plain {
-            return Some(ambiguous(fields.join("\n")));
+            return ambiguous(fields.join("\n"));
         }
         let mut seen = Seen {
             method: method.to_owned(),
@@ -147,7 +148,7 @@ async fn record_http1(stream: &mut TcpStream, book: &Recorder) -> Option<()> {
         };
         let (is_whole, body) = match body {
             Some(Ok(length)) => (true, Some(length)),
-            Some(Err(text)) => return Some(ambiguous(text)),
+            Some(Err(text)) => return ambiguous(text),
             None => (false, None),
         };
         seen.body = body;
