@@ -101,7 +101,7 @@ impl Draining {
         &mut self,
         connection: C,
         mut retiring: Option<Pin<Box<impl Future<Output = ()>>>>,
-        quiet: impl FnOnce(Option<Duration>) -> Q,
+        quiet: impl Fn(Option<Duration>) -> Q,
         stop: impl FnOnce(Pin<&mut C>),
     ) -> C::Output {
         let mut connection = pin!(connection);
@@ -126,11 +126,15 @@ impl Draining {
                 return output;
             }
         }
-        let quiet = quiet(self.is_asked().then(|| self.limit()));
-        tokio::select! {
-            biased;
-            output = connection.as_mut() => return output,
-            () = quiet => {}
+        loop {
+            let limit = self.is_asked().then(|| self.limit());
+            tokio::select! {
+                biased;
+                output = connection.as_mut() => return output,
+                () = quiet(limit) => break,
+                // One that retires has longer than one that is to stop.
+                () = self.asked(), if limit.is_none() => {}
+            }
         }
         stop(connection.as_mut());
         connection.await
@@ -140,6 +144,27 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_does_not_wait_as_long_as_a_connection_that_retires_may() {
+        let drain = Drain::new();
+        let mut draining = drain.join();
+        let (told, tells) = tokio::sync::oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let connection = async { tells.await.unwrap() };
+            let retiring = Some(Box::pin(std::future::ready(())));
+            let quiet = |limit: Option<Duration>| tokio::time::sleep(limit.unwrap_or(Duration::from_secs(360)));
+            draining
+                .run(connection, retiring, quiet, |_| told.send(()).unwrap())
+                .await;
+        });
+        let begun = tokio::time::Instant::now();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!serving.is_finished());
+        drain.start(Duration::from_secs(5));
+        serving.await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::from_secs(6));
+    }
 
     #[test]
     fn done_waits_for_everybody_also_for_those_who_join_late() {
