@@ -161,6 +161,31 @@ pub struct CollectorConfig {
     /// TLS for an `https` endpoint. Paths are relative to this file's directory; files are reloaded on change.
     #[serde(default, skip_serializing_if = "Tls::is_empty")]
     pub tls: Tls,
+    /// Disk on which telemetry waits while the collector is away, and outlives the process; unset keeps it in 8 MiB of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolConfig>,
+}
+
+/// Where telemetry waits on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// Directory, relative to this file's; made if it does not exist. Proxies may share it: each has a folder inside, and
+    /// takes over those of processes that ended.
+    pub directory: PathBuf,
+    /// Disk space in bytes, 1048576 to 1099511627776. When it is full, the oldest profiles go first, then the oldest requests.
+    #[serde(default = "defaults::spool_bytes", deserialize_with = "scalar::memory")]
+    pub max_bytes: u64,
+}
+
+impl SpoolConfig {
+    /// The default space, 64 MiB, in a directory.
+    pub fn new(directory: impl Into<PathBuf>) -> SpoolConfig {
+        SpoolConfig {
+            directory: directory.into(),
+            max_bytes: defaults::spool_bytes(),
+        }
+    }
 }
 
 /// Settings of the proxy's own sampler.
@@ -489,6 +514,9 @@ mod defaults {
     pub(super) fn drain_seconds() -> u64 {
         10
     }
+    pub(super) fn spool_bytes() -> u64 {
+        64 << 20
+    }
     pub(super) fn hz() -> u32 {
         99
     }
@@ -533,6 +561,9 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     if let Some(folder) = path.parent() {
         if let Some(collector) = &mut config.collector {
             collector.tls = collector.tls.in_folder(folder);
+            if let Some(spool) = &mut collector.spool {
+                spool.directory = folder.join(&spool.directory);
+            }
         }
         if let Some(log) = &mut config.access_log {
             log.path = folder.join(&log.path);

@@ -29,7 +29,7 @@ pub use serve::ServeError;
 use crate::{
     body::{BoxError, RequestBody},
     budget::Budget,
-    config::{CollectorConfig, IdentityRule, Limits, Network, TraceConfig},
+    config::{CollectorConfig, IdentityRule, Limits, Network, SpoolConfig, TraceConfig},
     drain::Drain,
     export::ExportError,
     filter::{HeadFilter, Hygiene},
@@ -74,6 +74,7 @@ pub enum MeshError {
 pub struct MeshBuilder {
     workload: Workload,
     collector: Option<CollectorConfig>,
+    spool: Option<SpoolConfig>,
     routes: Vec<String>,
     profiler: ProfilerOptions,
     drain: Duration,
@@ -90,6 +91,7 @@ impl MeshBuilder {
         self.collector = Some(CollectorConfig {
             endpoint: endpoint.into(),
             tls: Tls::default(),
+            spool: None,
         });
         self
     }
@@ -99,7 +101,14 @@ impl MeshBuilder {
         self.collector = Some(CollectorConfig {
             endpoint: endpoint.into(),
             tls,
+            spool: None,
         });
+        self
+    }
+
+    /// Disk on which telemetry waits while the collector is away, and outlives the process; by default it waits in memory.
+    pub fn spool(mut self, spool: SpoolConfig) -> Self {
+        self.spool = Some(spool);
         self
     }
 
@@ -161,8 +170,12 @@ impl MeshBuilder {
             .map(|r| Template::parse(r))
             .collect::<Result<Vec<_>, _>>()?;
         let routes = RouteTable::new(&templates)?;
+        let collector = self.collector.map(|collector| CollectorConfig {
+            spool: self.spool,
+            ..collector
+        });
         let reporting = Reporting::start(
-            self.collector.as_ref(),
+            collector.as_ref(),
             &self.workload,
             Component::Application,
             self.profiler,
@@ -247,6 +260,8 @@ pub struct ShutdownReport {
     pub acked: u64,
     /// Batches lost because it did not acknowledge them.
     pub unacked: u64,
+    /// Batches that it did not acknowledge and that wait on disk for the next process.
+    pub spooled: u64,
 }
 
 impl Mesh {
@@ -255,6 +270,7 @@ impl Mesh {
         MeshBuilder {
             workload,
             collector: None,
+            spool: None,
             routes: Vec::new(),
             profiler: ProfilerOptions::default(),
             drain: Duration::from_secs(10),
@@ -348,6 +364,7 @@ impl Mesh {
             drained,
             acked: flushed.acked,
             unacked: flushed.unacked,
+            spooled: flushed.spooled,
         }
     }
 }

@@ -9,7 +9,7 @@
 //! - **Every window is reported**, also one in which nothing happened: the requests signal always, the profiles signal
 //!   whenever the sampler runs.
 //!
-//! Wrong on purpose: the queue is in memory, so what a killed process had not sent is lost. If this thread could not
+//! Wrong on purpose: without a spool the queue is in memory, so what a killed process had not sent is lost. If this thread could not
 //! run for more than a window (a suspended machine), the CPU of the missed windows is reported in the last of them; the
 //! requests are always in their own.
 
@@ -23,10 +23,12 @@ mod metrics;
 mod profile;
 mod queue;
 mod sender;
+mod spool;
 mod stats;
 mod windows;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -38,12 +40,11 @@ use emberline_model::{
 };
 use emberline_profiler::Profiler;
 pub use profile::model_profile;
-pub use queue::{BatchQueue, QueuedBatch};
 use stats::Shared;
 pub use stats::{DropReason, ExportStats};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::telemetry::Telemetry;
+use crate::{config::SpoolConfig, telemetry::Telemetry};
 
 /// What to export, where to and within which limits.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub struct ExportOptions {
     /// Memory for batches that wait for the collector, in bytes. When it is full the oldest profiles go first, then the
     /// oldest requests.
     pub queue_bytes: usize,
+    /// Disk for them, which outlives the process; `None` for memory alone.
+    pub spool: Option<SpoolConfig>,
     /// The longest one export call may take.
     pub call_timeout: Duration,
     /// Wait after the first failure; doubles with each further one.
@@ -84,6 +87,7 @@ impl ExportOptions {
             workload,
             component,
             queue_bytes: 8 << 20,
+            spool: None,
             call_timeout: Duration::from_secs(10),
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(30),
@@ -104,6 +108,14 @@ pub enum ExportError {
     /// The TLS settings cannot be used.
     #[error("collector.tls: {0}")]
     Tls(TlsError),
+    /// The directory for batches on disk cannot be used.
+    #[error("collector.spool.directory: cannot use {path}: {error}; it must be a directory this process may write to", path = directory.display())]
+    Spool {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
     /// The operating system refused a thread or runtime.
     #[error("cannot start the export thread: {0}; check this service's limits on processes and open files")]
     Thread(#[from] std::io::Error),
@@ -127,8 +139,10 @@ pub struct ExporterHandle {
 pub struct FlushReport {
     /// Batches acknowledged during the flush.
     pub acked: u64,
-    /// Batches that were still waiting when the time was up, and are lost with the process.
+    /// Batches that were still waiting in memory when the time was up, and are lost with the process.
     pub unacked: u64,
+    /// Batches that wait on disk for the next process.
+    pub spooled: u64,
 }
 
 #[derive(Debug)]
@@ -150,7 +164,16 @@ impl Exporter {
     ) -> Result<ExporterHandle, ExportError> {
         let channel = channel::Plan::new(&options)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let shared = Arc::new(Shared::new(options.queue_bytes));
+        let epoch = windows::random_epoch();
+        let spool = options.spool.as_ref().map(|spool| {
+            let opened = spool::Spool::open(&spool.directory, epoch);
+            let named = |error| ExportError::Spool {
+                directory: spool.directory.clone(),
+                error,
+            };
+            opened.map(|opened| (opened, spool.max_bytes)).map_err(named)
+        });
+        let shared = Arc::new(Shared::new(options.queue_bytes, spool.transpose()?));
         let profiler = profiler.map(Arc::new);
         let (commands, inbox) = mpsc::channel(1);
         let handle = ExporterHandle {
@@ -163,6 +186,7 @@ impl Exporter {
         // Made here and not on the thread: the first window is the one of this call.
         let cutter = windows::Cutter::new(
             &options,
+            epoch,
             telemetry,
             profiler.clone(),
             Arc::clone(&clock),
@@ -190,10 +214,7 @@ impl ExporterHandle {
     /// not exported.
     pub async fn flush_and_stop(self, deadline: Duration) -> FlushReport {
         let (reply, answer) = oneshot::channel();
-        let lost = FlushReport {
-            acked: 0,
-            unacked: self.shared.waiting_batches(),
-        };
+        let lost = self.shared.left(0);
         if self
             .commands
             .send(Command::FlushAndStop { deadline, reply })
@@ -239,6 +260,7 @@ async fn run(
 ) {
     let channel = channel.open_when_used();
     debug_info::spawn(channel.clone(), &options, Arc::clone(&shared), builds);
+    shared.take_over();
     let sender = sender::Sender::new(channel, &options, clock, Arc::clone(&shared), news);
     let sending = tokio::spawn(sender.run());
     loop {
@@ -263,10 +285,7 @@ async fn flush(shared: &Shared, deadline: Duration) -> FlushReport {
     shared.begin_flush();
     // Out of time: the report says what is left.
     let _ = tokio::time::timeout(deadline, shared.queue_is_empty()).await;
-    FlushReport {
-        acked: shared.stats().batches_acked() - acked_before,
-        unacked: shared.waiting_batches(),
-    }
+    shared.left(shared.stats().batches_acked() - acked_before)
 }
 
 /// Length of a window in nanoseconds.

@@ -83,9 +83,10 @@ impl Reporting {
         let profiler = start_profiler(profiler);
         let way = match collector {
             None => Way::Nowhere(profiler),
-            Some(CollectorConfig { endpoint, tls }) => {
+            Some(CollectorConfig { endpoint, tls, spool }) => {
                 let options = ExportOptions {
                     tls: tls.clone(),
+                    spool: spool.clone(),
                     ..ExportOptions::new(endpoint, workload.clone(), component)
                 };
                 Way::Collector(Exporter::start(

@@ -100,9 +100,11 @@ pub struct StopReport {
     pub acked: u64,
     /// Batches lost because it did not acknowledge them.
     pub unacked: u64,
+    /// Batches that it did not acknowledge and that wait on disk for the next process.
+    pub spooled: u64,
 }
 
-/// Code of a program that carries a proxy; it stays until the proxy stops, also over reloads.
+/// What a program that carries a proxy brings; it stays until the proxy stops, also over reloads.
 #[derive(Debug)]
 pub struct Extensions {
     /// Addresses of names; default: this machine's resolver.
@@ -259,6 +261,7 @@ impl Proxy {
             drained,
             acked: flushed.acked,
             unacked: flushed.unacked,
+            spooled: flushed.spooled,
         }
     }
 }

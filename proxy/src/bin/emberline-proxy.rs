@@ -106,6 +106,7 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
                 drained = report.drained,
                 acked = report.acked,
                 unacked = report.unacked,
+                spooled = report.spooled,
                 "stopped"
             );
             Ok(ExitCode::SUCCESS)

@@ -251,8 +251,12 @@ pub(super) fn optional_positive<'de, D: Deserializer<'de>>(d: D) -> Result<Optio
     positive(d).map(Some)
 }
 
+pub(super) fn memory<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    whole(d, 1 << 20, 1 << 40, "bytes")
+}
+
 pub(super) fn optional_memory<'de, D: Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
-    whole(d, 1 << 20, 1 << 40, "bytes").map(|n| Some(n as usize))
+    memory(d).map(|n| Some(n as usize))
 }
 
 pub(super) fn positive_u32<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {

@@ -50,7 +50,7 @@ impl Talk {
             ask_again_after,
             ..ExportOptions::new(collector.url(), Default::default(), Default::default())
         };
-        let shared = Arc::new(Shared::new(1 << 20));
+        let shared = Arc::new(Shared::new(1 << 20, None));
         let channel = Plan::new(&options).unwrap().open_when_used();
         let (news, inbox) = mpsc::unbounded_channel();
         spawn(channel, &options, Arc::clone(&shared), inbox);

@@ -22,8 +22,14 @@ impl ExportMetrics {
     }
 }
 
+/// Name of [`Signal::code`](emberline_model::Signal::code).
 fn signal_name(code: u32) -> &'static str {
-    if code == 1 { "requests" } else { "profiles" }
+    match code {
+        1 => "requests",
+        2 => "profiles",
+        // A file that could not be read does not say.
+        _ => "unknown",
+    }
 }
 
 impl Collector for ExportMetrics {
@@ -74,6 +80,18 @@ impl Collector for ExportMetrics {
                 "emberline_export_items_rejected",
                 "Items in batches that the collector dropped",
                 stats.items_rejected,
+                None,
+            ),
+            (
+                "emberline_export_spool_taken_over",
+                "Batches taken over from processes that had ended",
+                stats.spool_taken_over,
+                None,
+            ),
+            (
+                "emberline_export_spool_errors",
+                "Batches that could not be written to the spool and wait in memory",
+                stats.spool_errors,
                 None,
             ),
             (
@@ -128,8 +146,20 @@ impl Collector for ExportMetrics {
             ),
             (
                 "emberline_export_queue_batches",
-                "Queued batches",
+                "Queued batches, in memory and on disk",
                 stats.queue_batches as f64,
+                None,
+            ),
+            (
+                "emberline_export_spool",
+                "Disk space used by queued batches",
+                stats.spool_bytes as f64,
+                Some(Unit::Bytes),
+            ),
+            (
+                "emberline_export_spool_batches",
+                "Queued batches that are on disk",
+                stats.spool_batches as f64,
                 None,
             ),
             (

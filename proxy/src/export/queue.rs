@@ -1,7 +1,7 @@
-//! Encoded batches waiting for the collector, in memory.
+//! Encoded batches waiting for the collector, in memory, or on disk where there is a spool.
 //!
-//! Guarantees: never more bytes than its limit; first in, first out; when room is needed, the oldest profiles are
-//! dropped first and requests last, because lost counts cannot be made up for, while later profiles can stand in for
+//! Guarantees: never more bytes than the limit of either; first in, first out; when room is needed, the oldest profiles
+//! are dropped first and requests last, because lost counts cannot be made up for, while later profiles can stand in for
 //! lost ones. The batch being sent stays in the queue until it is settled, and is never dropped to make room.
 
 use std::collections::VecDeque;
@@ -9,61 +9,124 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use emberline_model::{BatchId, Signal};
 
+use super::{DropReason, spool::Spooled};
+
 /// A batch ready to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedBatch {
+pub(super) struct QueuedBatch {
     /// The same on every attempt.
-    pub id: BatchId,
+    pub(super) id: BatchId,
     /// The encoded request.
-    pub body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl QueuedBatch {
     /// Bytes charged for it: its body and its slot in the queue.
-    fn cost(&self) -> usize {
-        self.body.len() + self.id.sender.len() + size_of::<QueuedBatch>()
+    fn cost(&self) -> u64 {
+        (self.body.len() + self.id.sender.len() + size_of::<Held>()) as u64
     }
 }
 
-/// The queue. It does no locking of its own.
+/// Where a batch is kept.
 #[derive(Debug)]
-pub struct BatchQueue {
-    waiting: VecDeque<QueuedBatch>,
-    in_flight: Option<QueuedBatch>,
-    bytes: usize,
-    limit_bytes: usize,
+pub(super) enum Held {
+    Memory(QueuedBatch),
+    Disk(Spooled),
 }
 
-impl BatchQueue {
-    /// An empty queue that holds at most `limit_bytes`.
-    pub fn new(limit_bytes: usize) -> BatchQueue {
-        BatchQueue {
-            waiting: VecDeque::new(),
-            in_flight: None,
-            bytes: 0,
-            limit_bytes,
+impl Held {
+    pub(super) fn id(&self) -> &BatchId {
+        match self {
+            Held::Memory(batch) => &batch.id,
+            Held::Disk(spooled) => &spooled.id,
         }
     }
 
+    fn cost(&self) -> u64 {
+        match self {
+            Held::Memory(batch) => batch.cost(),
+            Held::Disk(spooled) => spooled.cost(),
+        }
+    }
+
+    fn is_on_disk(&self) -> bool {
+        matches!(self, Held::Disk(_))
+    }
+
+    /// The reason for dropping it when there is no room.
+    pub(super) fn full(&self) -> DropReason {
+        match self {
+            Held::Memory(_) => DropReason::QueueFull,
+            Held::Disk(_) => DropReason::SpoolFull,
+        }
+    }
+}
+
+/// Bytes of one kind of storage.
+#[derive(Debug, Default)]
+struct Room {
+    used: u64,
+    limit: u64,
+}
+
+/// The queue. It does no locking and no input or output of its own.
+#[derive(Debug)]
+pub(super) struct BatchQueue {
+    waiting: VecDeque<Held>,
+    in_flight: Option<Held>,
+    memory: Room,
+    disk: Room,
+}
+
+impl BatchQueue {
+    /// An empty queue that holds at most so many bytes in memory and on disk.
+    pub(super) fn new(memory_bytes: u64, disk_bytes: u64) -> BatchQueue {
+        let room = |limit| Room { used: 0, limit };
+        BatchQueue {
+            waiting: VecDeque::new(),
+            in_flight: None,
+            memory: room(memory_bytes),
+            disk: room(disk_bytes),
+        }
+    }
+
+    fn room(&mut self, is_on_disk: bool) -> &mut Room {
+        if is_on_disk { &mut self.disk } else { &mut self.memory }
+    }
+
     /// Appends a batch. Returns what was dropped for it: possibly the batch itself, if it does not fit.
-    #[must_use = "what was dropped has to be counted"]
-    pub fn push(&mut self, batch: QueuedBatch) -> Vec<QueuedBatch> {
-        self.bytes += batch.cost();
-        self.waiting.push_back(batch);
+    #[must_use = "what was dropped has to be counted, and its file removed"]
+    pub(super) fn push(&mut self, batch: Held) -> Vec<Held> {
+        self.add(batch, VecDeque::push_back)
+    }
+
+    /// Puts a batch in front of all others: one that an earlier process left.
+    #[must_use = "what was dropped has to be counted, and its file removed"]
+    pub(super) fn push_front(&mut self, batch: Held) -> Vec<Held> {
+        self.add(batch, VecDeque::push_front)
+    }
+
+    fn add(&mut self, batch: Held, place: impl FnOnce(&mut VecDeque<Held>, Held)) -> Vec<Held> {
+        let is_on_disk = batch.is_on_disk();
+        self.room(is_on_disk).used += batch.cost();
+        place(&mut self.waiting, batch);
         let mut dropped = Vec::new();
-        while self.bytes > self.limit_bytes {
-            let oldest_profiles = self.waiting.iter().position(|b| b.id.signal == Signal::Profiles);
-            let Some(victim) = self.waiting.remove(oldest_profiles.unwrap_or(0)) else {
+        while self.room(is_on_disk).used > self.room(is_on_disk).limit {
+            let here = |held: &Held| held.is_on_disk() == is_on_disk;
+            let is_profiles = |held: &Held| here(held) && held.id().signal == Signal::Profiles;
+            let oldest = self.waiting.iter().position(is_profiles);
+            let oldest = oldest.or_else(|| self.waiting.iter().position(here));
+            let Some(victim) = oldest.and_then(|at| self.waiting.remove(at)) else {
                 break;
             };
-            self.bytes -= victim.cost();
+            self.room(is_on_disk).used -= victim.cost();
             dropped.push(victim);
         }
         dropped
     }
 
     /// The batch to send now: the one already started and not settled, or else the oldest.
-    pub fn begin(&mut self) -> Option<&QueuedBatch> {
+    pub(super) fn begin(&mut self) -> Option<&Held> {
         if self.in_flight.is_none() {
             self.in_flight = self.waiting.pop_front();
         }
@@ -71,25 +134,36 @@ impl BatchQueue {
     }
 
     /// Removes the batch given out by [`BatchQueue::begin`], whatever its outcome.
-    pub fn settle(&mut self) {
-        if let Some(batch) = self.in_flight.take() {
-            self.bytes -= batch.cost();
-        }
+    pub(super) fn settle(&mut self) -> Option<Held> {
+        let batch = self.in_flight.take()?;
+        self.room(batch.is_on_disk()).used -= batch.cost();
+        Some(batch)
     }
 
     /// Batches inside, including the one being sent.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.len() + usize::from(self.in_flight.is_some())
     }
 
+    /// Those of them that are on disk.
+    pub(super) fn on_disk(&self) -> usize {
+        let all = self.waiting.iter().chain(&self.in_flight);
+        all.filter(|held| held.is_on_disk()).count()
+    }
+
     /// True when nothing waits and nothing is being sent.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes charged for the batches inside.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Bytes charged for the batches in memory.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory.used
+    }
+
+    /// Bytes charged for the batches on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.disk.used
     }
 }
 
@@ -111,65 +185,69 @@ mod tests {
         }
     }
 
-    fn numbers(batches: &[QueuedBatch]) -> Vec<(u64, Signal)> {
-        batches.iter().map(|b| (b.id.sequence, b.id.signal)).collect()
+    fn numbers(batches: &[Held]) -> Vec<(u64, Signal)> {
+        batches.iter().map(|b| (b.id().sequence, b.id().signal)).collect()
+    }
+
+    fn push(queue: &mut BatchQueue, batch: QueuedBatch) -> Vec<Held> {
+        queue.push(Held::Memory(batch))
     }
 
     #[test]
     fn the_oldest_profiles_go_first_and_requests_last() {
         let one = batch(1, Signal::Requests, 1000).cost();
-        let mut queue = BatchQueue::new(4 * one);
+        let mut queue = BatchQueue::new(4 * one, 0);
         for sequence in 1..=2 {
-            assert!(queue.push(batch(sequence, Signal::Requests, 1000)).is_empty());
-            assert!(queue.push(batch(sequence, Signal::Profiles, 1000)).is_empty());
+            assert!(push(&mut queue, batch(sequence, Signal::Requests, 1000)).is_empty());
+            assert!(push(&mut queue, batch(sequence, Signal::Profiles, 1000)).is_empty());
         }
         assert_eq!(
-            numbers(&queue.push(batch(3, Signal::Requests, 1000))),
+            numbers(&push(&mut queue, batch(3, Signal::Requests, 1000))),
             [(1, Signal::Profiles)]
         );
         assert_eq!(
-            numbers(&queue.push(batch(4, Signal::Requests, 1000))),
+            numbers(&push(&mut queue, batch(4, Signal::Requests, 1000))),
             [(2, Signal::Profiles)]
         );
         assert_eq!(
-            numbers(&queue.push(batch(5, Signal::Requests, 1000))),
+            numbers(&push(&mut queue, batch(5, Signal::Requests, 1000))),
             [(1, Signal::Requests)]
         );
         assert_eq!(
-            numbers(&queue.push(batch(3, Signal::Profiles, 1000))),
+            numbers(&push(&mut queue, batch(3, Signal::Profiles, 1000))),
             [(3, Signal::Profiles)]
         );
-        assert_eq!(queue.begin().map(|b| b.id.sequence), Some(2));
+        assert_eq!(queue.begin().map(|b| b.id().sequence), Some(2));
     }
 
     #[test]
     fn the_batch_in_flight_is_not_dropped_for_room() {
         let one = batch(1, Signal::Requests, 1000).cost();
-        let mut queue = BatchQueue::new(one);
-        assert!(queue.push(batch(1, Signal::Requests, 1000)).is_empty());
-        assert_eq!(queue.begin().map(|b| b.id.sequence), Some(1));
+        let mut queue = BatchQueue::new(one, 0);
+        assert!(push(&mut queue, batch(1, Signal::Requests, 1000)).is_empty());
+        assert_eq!(queue.begin().map(|b| b.id().sequence), Some(1));
         assert_eq!(
-            numbers(&queue.push(batch(2, Signal::Requests, 1000))),
+            numbers(&push(&mut queue, batch(2, Signal::Requests, 1000))),
             [(2, Signal::Requests)]
         );
-        assert_eq!(queue.begin().map(|b| b.id.sequence), Some(1));
+        assert_eq!(queue.begin().map(|b| b.id().sequence), Some(1));
         queue.settle();
         assert!(queue.is_empty());
-        assert_eq!(queue.bytes(), 0);
+        assert_eq!(queue.memory_bytes(), 0);
     }
 
     proptest! {
         #[test]
         fn bytes_stay_below_the_limit_and_nothing_vanishes_uncounted(
             pushes in prop::collection::vec((any::<bool>(), 0usize..2000, any::<bool>()), 1..60),
-            limit in 0usize..6000,
+            limit in 0u64..6000,
         ) {
-            let mut queue = BatchQueue::new(limit);
+            let mut queue = BatchQueue::new(limit, 0);
             let (mut dropped, mut settled) = (0, 0);
             for (sequence, (requests, size, settle)) in pushes.iter().enumerate() {
                 let signal = if *requests { Signal::Requests } else { Signal::Profiles };
-                dropped += queue.push(batch(sequence as u64, signal, *size)).len();
-                prop_assert!(queue.bytes() <= limit);
+                dropped += push(&mut queue, batch(sequence as u64, signal, *size)).len();
+                prop_assert!(queue.memory_bytes() <= limit);
                 if *settle && queue.begin().is_some() {
                     queue.settle();
                     settled += 1;

@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{
-    DropReason, ExportOptions, QueuedBatch,
+    DropReason, ExportOptions,
     answer::GuardedChannel,
     backoff::Backoff,
     client::{Client, Failure, judge},
     debug_info::BuildNews,
+    queue::QueuedBatch,
     stats::Shared,
 };
 
@@ -132,7 +133,7 @@ impl Sender {
         tracing::warn!(
             endpoint = %self.endpoint,
             code = ?status.code(),
-            "the collector is unavailable ({}); traffic is not affected, telemetry is queued in memory (queue_bytes) and retried",
+            "the collector is unavailable ({}); traffic is not affected, telemetry is queued and retried",
             why,
         );
     }

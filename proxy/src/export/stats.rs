@@ -1,21 +1,29 @@
 //! What the exporter counts, and the state its tasks share.
 //!
 //! Guarantee: every batch made is either waiting, acknowledged or dropped for a named reason, so
-//! `acked + dropped + queue_batches` equals the batches made at every moment.
+//! `acked + dropped + queue_batches` equals the batches made, and taken over from processes that ended, at every moment.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use emberline_model::{BatchId, Profile, Signal};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::queue::{BatchQueue, QueuedBatch};
+use super::{
+    FlushReport,
+    queue::{BatchQueue, Held, QueuedBatch},
+    spool::Spool,
+};
 
 /// Why a batch was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
     /// No room: the collector was away for too long, or the queue is too small (`queue_bytes`).
     QueueFull,
+    /// No room on disk: the collector was away for too long, or the spool is too small (`collector.spool.max_bytes`).
+    SpoolFull,
+    /// The file on disk is incomplete, was changed or cannot be read.
+    SpoolUnreadable,
     /// The collector says the batch is wrong (INVALID_ARGUMENT and the like); sending it again cannot help.
     Refused,
     /// The collector does not let this sender in (UNAUTHENTICATED, PERMISSION_DENIED).
@@ -31,6 +39,8 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             DropReason::QueueFull => "queue_full",
+            DropReason::SpoolFull => "spool_full",
+            DropReason::SpoolUnreadable => "spool_unreadable",
             DropReason::Refused => "refused",
             DropReason::NotAllowed => "not_allowed",
             DropReason::NotSupported => "not_supported",
@@ -58,10 +68,18 @@ pub struct ExportStats {
     pub waiting_to_retry: Duration,
     /// Data points and samples that the collector dropped from batches.
     pub items_rejected: u64,
-    /// Bytes waiting.
+    /// Bytes waiting in memory.
     pub queue_bytes: u64,
-    /// Batches waiting.
+    /// Bytes waiting on disk.
+    pub spool_bytes: u64,
+    /// Batches waiting, in memory and on disk.
     pub queue_batches: u64,
+    /// Those of them that are on disk, and survive the process.
+    pub spool_batches: u64,
+    /// Batches taken over from processes that had ended.
+    pub spool_taken_over: u64,
+    /// Batches that could not be written to disk, and wait in memory instead.
+    pub spool_errors: u64,
     /// When the last batch was acknowledged, milliseconds since the Unix epoch.
     pub last_ack_unix_ms: Option<i64>,
     /// Times the collector became available again.
@@ -94,6 +112,8 @@ impl ExportStats {
 #[derive(Debug)]
 pub(super) struct Shared {
     inner: Mutex<Inner>,
+    /// Locked for as long as a file is written; only the export thread does.
+    spool: Option<Mutex<Spool>>,
     /// A batch was queued, or a flush began.
     wake_sender: Notify,
     /// The queue became empty.
@@ -107,22 +127,28 @@ struct Inner {
     last_profile: Option<Arc<Profile>>,
     flushing: bool,
     last_drop_log: Option<std::time::Instant>,
+    /// The disk has refused a batch since it last took one.
+    has_logged_spool_error: bool,
 }
 
 /// Drops are logged at most this often.
 const DROP_LOG_EVERY: Duration = Duration::from_secs(60);
 
 impl Shared {
-    pub(super) fn new(queue_bytes: usize) -> Shared {
+    /// Room in memory, and the spool with its room where there is one.
+    pub(super) fn new(queue_bytes: usize, spool: Option<(Spool, u64)>) -> Shared {
+        let (spool, spool_bytes) = spool.map_or((None, 0), |(spool, bytes)| (Some(spool), bytes));
         let inner = Inner {
-            queue: BatchQueue::new(queue_bytes),
+            queue: BatchQueue::new(queue_bytes as u64, spool_bytes),
             stats: ExportStats::default(),
             last_profile: None,
             flushing: false,
             last_drop_log: None,
+            has_logged_spool_error: false,
         };
         Shared {
             inner: Mutex::new(inner),
+            spool: spool.map(Mutex::new),
             wake_sender: Notify::new(),
             emptied: Notify::new(),
         }
@@ -131,8 +157,10 @@ impl Shared {
     pub(super) fn stats(&self) -> ExportStats {
         let inner = self.inner.lock();
         ExportStats {
-            queue_bytes: inner.queue.bytes() as u64,
+            queue_bytes: inner.queue.memory_bytes(),
+            spool_bytes: inner.queue.disk_bytes(),
             queue_batches: inner.queue.len() as u64,
+            spool_batches: inner.queue.on_disk() as u64,
             ..inner.stats.clone()
         }
     }
@@ -146,6 +174,17 @@ impl Shared {
         self.inner.lock().queue.len() as u64
     }
 
+    /// What a flush that had so many batches acknowledged leaves.
+    pub(super) fn left(&self, acked: u64) -> FlushReport {
+        let inner = self.inner.lock();
+        let spooled = inner.queue.on_disk() as u64;
+        FlushReport {
+            acked,
+            unacked: inner.queue.len() as u64 - spooled,
+            spooled,
+        }
+    }
+
     pub(super) fn last_profile(&self) -> Option<Arc<Profile>> {
         self.inner.lock().last_profile.clone()
     }
@@ -155,25 +194,70 @@ impl Shared {
     }
 
     pub(super) fn push(&self, batch: QueuedBatch) {
+        let written = self.spool.as_ref().map(|spool| spool.lock().write(&batch));
         let mut inner = self.inner.lock();
-        for dropped in inner.queue.push(batch) {
-            inner.count_drop(
-                DropReason::QueueFull,
-                &dropped.id,
-                "the queue is full (setting queue_bytes)",
-            );
-        }
+        let held = match written {
+            Some(Ok(spooled)) => {
+                inner.has_logged_spool_error = false;
+                Held::Disk(spooled)
+            }
+            Some(Err(error)) => {
+                inner.count_spool_error(&error);
+                Held::Memory(batch)
+            }
+            None => Held::Memory(batch),
+        };
+        let dropped = inner.queue.push(held);
+        inner.count_full(&dropped);
         drop(inner);
+        remove(dropped);
+        self.wake_sender.notify_one();
+    }
+
+    /// Takes over what processes that ended left on disk. It goes first: it is older.
+    pub(super) fn take_over(&self) {
+        let Some(spool) = &self.spool else { return };
+        let (found, unreadable) = spool.lock().take_over();
+        if found.is_empty() && unreadable == 0 {
+            return;
+        }
+        tracing::info!(
+            batches = found.len(),
+            unreadable,
+            "taking over spooled telemetry of a process that ended"
+        );
+        let mut inner = self.inner.lock();
+        inner.stats.spool_taken_over += found.len() as u64 + unreadable;
+        let reason = (DropReason::SpoolUnreadable, 0);
+        if unreadable > 0 {
+            *inner.stats.batches_dropped.entry(reason).or_default() += unreadable;
+        }
+        let mut dropped = Vec::new();
+        for spooled in found.into_iter().rev() {
+            dropped.extend(inner.queue.push_front(Held::Disk(spooled)));
+        }
+        inner.count_full(&dropped);
+        drop(inner);
+        remove(dropped);
         self.wake_sender.notify_one();
     }
 
     /// The batch to send next; waits for one.
     pub(super) async fn next_batch(&self) -> QueuedBatch {
         loop {
-            if let Some(batch) = self.inner.lock().queue.begin() {
-                return batch.clone();
+            let spooled = match self.inner.lock().queue.begin() {
+                Some(Held::Memory(batch)) => return batch.clone(),
+                Some(Held::Disk(spooled)) => Some(spooled.clone()),
+                None => None,
+            };
+            match spooled.map(|spooled| (spooled.read(), spooled)) {
+                Some((Ok(batch), _)) => return batch,
+                Some((Err(error), spooled)) => {
+                    let why = format!("cannot read it back from the spool: {error}");
+                    self.dropped(DropReason::SpoolUnreadable, &spooled.id, &why);
+                }
+                None => self.wake_sender.notified().await,
             }
-            self.wake_sender.notified().await;
         }
     }
 
@@ -184,20 +268,22 @@ impl Shared {
             Signal::Profiles => inner.stats.profiles_acked += 1,
         }
         inner.stats.last_ack_unix_ms = Some(now_unix_ms);
-        self.settle(&mut inner);
+        self.settle(inner);
     }
 
     pub(super) fn dropped(&self, reason: DropReason, id: &BatchId, why: &str) {
         let mut inner = self.inner.lock();
         inner.count_drop(reason, id, why);
-        self.settle(&mut inner);
+        self.settle(inner);
     }
 
-    fn settle(&self, inner: &mut Inner) {
-        inner.queue.settle();
+    fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
+        let settled = inner.queue.settle();
         if inner.queue.is_empty() {
             self.emptied.notify_one();
         }
+        drop(inner);
+        remove(settled);
     }
 
     pub(super) fn begin_flush(&self) {
@@ -239,7 +325,33 @@ impl Shared {
     }
 }
 
+/// Removes the files of batches that are no longer in the queue.
+fn remove(batches: impl IntoIterator<Item = Held>) {
+    for batch in batches {
+        if let Held::Disk(spooled) = batch {
+            spooled.remove();
+        }
+    }
+}
+
 impl Inner {
+    fn count_full(&mut self, dropped: &[Held]) {
+        for batch in dropped {
+            let why = match batch {
+                Held::Memory(_) => "too much waits in memory for the collector",
+                Held::Disk(_) => "too much waits on disk for the collector (setting collector.spool.max_bytes)",
+            };
+            self.count_drop(batch.full(), batch.id(), why);
+        }
+    }
+
+    fn count_spool_error(&mut self, error: &io::Error) {
+        self.stats.spool_errors += 1;
+        if !std::mem::replace(&mut self.has_logged_spool_error, true) {
+            tracing::warn!(%error, "cannot write to collector.spool.directory; telemetry waits in memory instead");
+        }
+    }
+
     fn count_drop(&mut self, reason: DropReason, id: &BatchId, why: &str) {
         *self
             .stats

@@ -20,7 +20,7 @@ use emberline_profiler::Profiler;
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::{ExportOptions, QueuedBatch, WINDOW_NS, debug_info::BuildNews, profile, stats::Shared};
+use super::{ExportOptions, WINDOW_NS, debug_info::BuildNews, profile, queue::QueuedBatch, stats::Shared};
 use crate::telemetry::{Cut, Telemetry};
 
 /// Missed windows without requests that are still reported; after a longer sleep of the machine they are skipped.
@@ -29,7 +29,7 @@ const MOST_EMPTY_WINDOWS: i64 = 6;
 const STEP: i64 = WINDOW_SECONDS as i64;
 
 /// A number that nobody else can guess: the standard library seeds this hasher with the system's random numbers.
-fn random_epoch() -> u64 {
+pub(super) fn random_epoch() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
@@ -53,6 +53,7 @@ pub(super) struct Cutter {
 impl Cutter {
     pub(super) fn new(
         options: &ExportOptions,
+        epoch: u64,
         telemetry: Telemetry,
         profiler: Option<Arc<Profiler>>,
         clock: Arc<dyn Clock>,
@@ -63,7 +64,7 @@ impl Cutter {
             workload: options.workload.clone(),
             component: options.component,
             sender: BatchId::sender_of(&options.workload, options.component),
-            epoch: random_epoch(),
+            epoch,
             sequences: [0, 0],
             next_start: window_start(clock.now_unix_s()),
             clock_check: options.clock_check,
@@ -97,6 +98,7 @@ impl Cutter {
         let late = (running - self.next_start) / STEP - 1;
         self.shared.count(|stats| stats.windows_late += late.unsigned_abs());
         let requests = self.telemetry.take_windows(Cut::Ended);
+        self.shared.take_over();
         self.cut(requests, running - STEP);
         self.next_start = running;
     }

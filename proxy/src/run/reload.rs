@@ -351,6 +351,7 @@ pub(super) mod tests {
         new.collector = Some(config::CollectorConfig {
             endpoint: "http://127.0.0.1:1".into(),
             tls: Default::default(),
+            spool: None,
         });
         new.profiler.hz = 7;
         new.access_log = Some(config::AccessLogConfig {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 /// A window boundary, in milliseconds.
-const START_MS: i64 = 1_700_000_000_000;
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
 const START_S: i64 = START_MS / 1000;
 
 fn workload() -> Workload {
@@ -24,7 +24,7 @@ fn workload() -> Workload {
     }
 }
 
-fn options(url: String) -> ExportOptions {
+pub(crate) fn options(url: String) -> ExportOptions {
     ExportOptions {
         initial_backoff: Duration::from_millis(2),
         max_backoff: Duration::from_millis(20),
@@ -34,14 +34,14 @@ fn options(url: String) -> ExportOptions {
     }
 }
 
-struct Sender {
-    clock: Arc<ManualClock>,
+pub(crate) struct Sender {
+    pub(crate) clock: Arc<ManualClock>,
     telemetry: Telemetry,
-    handle: ExporterHandle,
+    pub(crate) handle: ExporterHandle,
 }
 
 impl Sender {
-    fn start(options: ExportOptions) -> Sender {
+    pub(crate) fn start(options: ExportOptions) -> Sender {
         let clock = ManualClock::at_ms(START_MS);
         let telemetry = Telemetry::new(TelemetryOptions::default(), Arc::clone(&clock) as Arc<dyn Clock>);
         let handle = Exporter::start(options, telemetry.clone(), None, Arc::clone(&clock) as Arc<dyn Clock>)
@@ -53,7 +53,7 @@ impl Sender {
         }
     }
 
-    fn record(&self, requests: u64) {
+    pub(crate) fn record(&self, requests: u64) {
         let route = self.telemetry.route("/cart/{id}");
         let label = self.telemetry.label(Side::Server, route, None);
         let series = self.telemetry.series(label, "GET", Protocol::Http1);
@@ -73,22 +73,31 @@ impl Sender {
     }
 
     /// Lets one window pass and waits until it was cut.
-    fn pass_window(&self) {
+    pub(crate) fn pass_window(&self) {
         let cut = self.handle.stats().windows_cut;
         self.clock.advance_ms(10_000);
         eventually("the window is cut", || self.handle.stats().windows_cut > cut);
     }
 
-    fn flush(self) -> FlushReport {
+    pub(crate) fn flush(self) -> FlushReport {
         self.flush_within(Duration::from_secs(60))
     }
 
-    fn flush_within(self, deadline: Duration) -> FlushReport {
+    pub(crate) fn flush_within(self, deadline: Duration) -> FlushReport {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime");
         runtime.block_on(self.handle.flush_and_stop(deadline))
+    }
+}
+
+/// A flush without a spool.
+fn report(acked: u64, unacked: u64) -> FlushReport {
+    FlushReport {
+        acked,
+        unacked,
+        spooled: 0,
     }
 }
 
@@ -198,7 +207,7 @@ fn a_killed_collector_gets_everything_once_it_is_back_on_its_port() {
     eventually("the rest is acknowledged", || sender.handle.stats().requests_acked == 5);
     sender.record(7);
     assert_eq!(sender.handle.stats().reconnects, 1);
-    assert_eq!(sender.flush(), FlushReport { acked: 1, unacked: 0 });
+    assert_eq!(sender.flush(), report(1, 0));
     assert_eq!(collector.book.requests(), 5 + 4 * 10 + 7);
     let stored = collector.book.stored.lock();
     assert_eq!(
@@ -324,7 +333,7 @@ fn a_flush_exports_the_running_window_and_waits_for_the_acknowledgement() {
     let sender = Sender::start(options(collector.url()));
     sender.clock.advance_ms(3_000);
     sender.record(42);
-    assert_eq!(sender.flush(), FlushReport { acked: 1, unacked: 0 });
+    assert_eq!(sender.flush(), report(1, 0));
     assert_eq!(collector.book.requests(), 42);
     assert_eq!(collector.book.starts(Signal::Requests), [START_S]);
 }
@@ -360,7 +369,7 @@ fn what_arrives_equals_what_was_recorded() {
     }
     let mut recorded = telemetry.totals();
     assert!(recorded.len() > 20 && recorded.iter().any(|series| series.peer.is_some()));
-    assert_eq!(sender.flush(), FlushReport { acked: 1, unacked: 0 });
+    assert_eq!(sender.flush(), report(1, 0));
     let mut arrived = collector.book.windows().remove(0).requests;
     for series in [&mut recorded, &mut arrived] {
         series.sort_by_key(|s| {
@@ -379,10 +388,7 @@ fn a_flush_without_a_collector_ends_in_time_and_says_what_is_lost() {
     let sender = Sender::start(options(format!("http://{addr}")));
     sender.record(1);
     sender.pass_window();
-    assert_eq!(
-        sender.flush_within(Duration::from_millis(50)),
-        FlushReport { acked: 0, unacked: 2 }
-    );
+    assert_eq!(sender.flush_within(Duration::from_millis(50)), report(0, 2));
 }
 
 #[test]
@@ -402,7 +408,7 @@ fn a_flush_does_not_wait_for_a_long_back_off() {
     sender.record(1);
     sender.pass_window();
     eventually("the first attempt failed", || sender.handle.stats().retries == 1);
-    assert_eq!(sender.flush(), FlushReport { acked: 2, unacked: 0 });
+    assert_eq!(sender.flush(), report(2, 0));
     assert_eq!(collector.book.attempts.lock().len(), 3);
 }
 
@@ -420,7 +426,7 @@ fn windows_missed_while_the_machine_slept_are_reported_without_moving_requests()
     sender.record(2);
     sender.clock.advance_ms(20_000);
     sender.record(4);
-    assert_eq!(sender.flush(), FlushReport { acked: 4, unacked: 0 });
+    assert_eq!(sender.flush(), report(4, 0));
     let counts: Vec<(i64, u64)> = collector
         .book
         .windows()

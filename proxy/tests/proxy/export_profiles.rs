@@ -180,7 +180,11 @@ fn cpu_and_requests_of_a_window() {
         .unwrap();
     assert_eq!(
         runtime.block_on(handle.flush_and_stop(Duration::from_secs(60))),
-        FlushReport { acked: 2, unacked: 0 }
+        FlushReport {
+            acked: 2,
+            unacked: 0,
+            spooled: 0
+        }
     );
     assert_eq!(
         collector.book.starts(Signal::Requests),
