@@ -6,6 +6,7 @@ mod data_path;
 mod export_delivery;
 mod export_forgetting;
 mod export_profiles;
+mod export_spool;
 mod export_support;
 mod export_telemetry;
 mod export_tls;
