@@ -1,8 +1,8 @@
 //! Stopping without cutting off what is in flight.
 //!
-//! Guarantee: [`Drain::start`] tells every holder of a [`Draining`] once; [`Drain::done`] returns when all of them are
-//! gone, however many there were and whenever they were made. Two channels in one: the value says "stop", and the
-//! dropping of the receivers says "done".
+//! Guarantee: [`Drain::start`] and [`Drain::retire`] tell every holder of a [`Draining`] once; [`Drain::done`] returns when
+//! all of them are gone, however many there were and whenever they were made. Two channels in one: the value says how far
+//! the end has come, and the dropping of the receivers says "done".
 //!
 //! Wrong on purpose: a connection that is asked to stop may go on for a while ([`Draining::run`]), because some clients give up
 //! what they have in flight when they are told.
@@ -20,9 +20,20 @@ use std::{
 
 use tokio::sync::watch;
 
-/// Whether the stop was asked for.
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serving,
+    /// New connections go to somebody else. Those that are here may go on, but should be left when their callers can.
+    Retiring,
+    /// Connections end as soon as nothing is in flight.
+    Stopping,
+}
+
+/// What was asked for, for those who look at it at every poll.
 #[derive(Debug, Default)]
-struct Asked {
+pub(crate) struct Asked {
+    is_retiring: AtomicBool,
     is_asked: AtomicBool,
     /// Milliseconds until those who have not stopped are cut off.
     limit_ms: AtomicU64,
@@ -32,22 +43,21 @@ struct Asked {
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
     asked: Arc<Asked>,
-    sender: watch::Sender<bool>,
+    sender: watch::Sender<Stage>,
 }
 
 /// One who is asked to stop; the stop waits until it is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Draining {
-    /// The same as the channel's value, for those who look at it at every poll.
     asked: Arc<Asked>,
-    receiver: watch::Receiver<bool>,
+    receiver: watch::Receiver<Stage>,
 }
 
 impl Drain {
     pub(crate) fn new() -> Drain {
         Drain {
             asked: Arc::default(),
-            sender: watch::Sender::new(false),
+            sender: watch::Sender::new(Stage::Serving),
         }
     }
 
@@ -59,12 +69,22 @@ impl Drain {
         }
     }
 
+    /// Asks everybody to send their callers elsewhere, however long that takes.
+    pub(crate) fn retire(&self) {
+        self.asked.is_retiring.store(true, Ordering::Release);
+        self.sender.send_if_modified(|stage| {
+            let is_first = *stage < Stage::Retiring;
+            *stage = (*stage).max(Stage::Retiring);
+            is_first
+        });
+    }
+
     /// Asks everybody to stop within `limit`.
     pub(crate) fn start(&self, limit: Duration) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.asked.limit_ms.store(limit_ms, Ordering::Relaxed);
         self.asked.is_asked.store(true, Ordering::Release);
-        self.sender.send_replace(true);
+        self.sender.send_replace(Stage::Stopping);
     }
 
     /// Returns when everybody has stopped.
@@ -78,10 +98,27 @@ impl Drain {
     }
 }
 
+impl Asked {
+    /// True when callers should go elsewhere, or everybody is to stop.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.is_retiring.load(Ordering::Acquire) || self.is_asked.load(Ordering::Acquire)
+    }
+}
+
 impl Draining {
     /// True once the stop was asked for.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.is_asked.load(Ordering::Acquire)
+    }
+
+    /// True once callers should go elsewhere.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.asked.is_retiring()
+    }
+
+    /// What was asked for, without being one who is waited for.
+    pub(crate) fn shared(&self) -> &Arc<Asked> {
+        &self.asked
     }
 
     /// How long those who are asked have.
@@ -92,14 +129,22 @@ impl Draining {
     /// Returns when the stop was asked for.
     pub(crate) async fn asked(&mut self) {
         // An error means that the asking side is gone: nobody will wait, but stopping is right.
-        let _ = self.receiver.wait_for(|asked| *asked).await;
+        let _ = self.receiver.wait_for(|stage| *stage >= Stage::Stopping).await;
+    }
+
+    /// Returns when callers should go elsewhere, or the stop was asked for.
+    pub(crate) async fn retires(&mut self) {
+        // As above.
+        let _ = self.receiver.wait_for(|stage| *stage >= Stage::Retiring).await;
     }
 
     /// Runs `connection` to its end; when the stop is asked for, or `retiring` is ready, `stop` is called once and the connection goes
-    /// on to the end that this brings about. Before, `quiet` may have it go on for as long as it was given to stop, or less.
+    /// on to the end that this brings about. Before, `quiet` may have it go on for as long as it was given to stop, or less. One that
+    /// `can_tell` its caller to go elsewhere does so when it retires; another one waits for the stop.
     pub(crate) async fn run<C: Future, Q: Future<Output = ()>>(
         &mut self,
         connection: C,
+        can_tell: bool,
         mut retiring: Option<Pin<Box<impl Future<Output = ()>>>>,
         quiet: impl Fn(Option<Duration>) -> Q,
         stop: impl FnOnce(Pin<&mut C>),
@@ -107,6 +152,8 @@ impl Draining {
         let mut connection = pin!(connection);
         let flag = Arc::clone(&self.asked);
         {
+            let mut retires = self.clone();
+            let mut retires = pin!(retires.retires());
             let mut asked = pin!(self.asked());
             let mut is_registered = false;
             let ended = std::future::poll_fn(|cx| {
@@ -114,9 +161,13 @@ impl Draining {
                 if !is_registered {
                     is_registered = true;
                     let _ = asked.as_mut().poll(cx);
+                    if can_tell {
+                        let _ = retires.as_mut().poll(cx);
+                    }
                 }
                 let is_over = retiring.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready());
-                if is_over || flag.is_asked.load(Ordering::Acquire) {
+                let is_told = can_tell && flag.is_retiring.load(Ordering::Acquire);
+                if is_over || is_told || flag.is_asked.load(Ordering::Acquire) {
                     return Poll::Ready(None);
                 }
                 connection.as_mut().poll(cx).map(Some)
@@ -155,7 +206,7 @@ mod tests {
             let retiring = Some(Box::pin(std::future::ready(())));
             let quiet = |limit: Option<Duration>| tokio::time::sleep(limit.unwrap_or(Duration::from_secs(360)));
             draining
-                .run(connection, retiring, quiet, |_| told.send(()).unwrap())
+                .run(connection, true, retiring, quiet, |_| told.send(()).unwrap())
                 .await;
         });
         let begun = tokio::time::Instant::now();
@@ -164,6 +215,31 @@ mod tests {
         drain.start(Duration::from_secs(5));
         serving.await.unwrap();
         assert_eq!(begun.elapsed(), Duration::from_secs(6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_tell_its_caller_goes_on_until_the_stop() {
+        let serve = |can_tell: bool, drain: &Drain| {
+            let mut draining = drain.join();
+            tokio::spawn(async move {
+                let (told, tells) = tokio::sync::oneshot::channel();
+                let connection = async { tells.await.unwrap() };
+                let never = None::<Pin<Box<std::future::Pending<()>>>>;
+                let quiet = |_| std::future::ready(());
+                let stop = |_: Pin<&mut _>| told.send(()).unwrap();
+                draining.run(connection, can_tell, never, quiet, stop).await;
+            })
+        };
+        let drain = Drain::new();
+        let (tells, waits) = (serve(true, &drain), serve(false, &drain));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drain.retire();
+        tells.await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waits.is_finished() && !drain.is_done());
+        drain.start(Duration::ZERO);
+        waits.await.unwrap();
+        drain.done().await;
     }
 
     #[test]

@@ -35,7 +35,7 @@ const BACKLOG: i32 = 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How long a socket that closes waits for handshakes that have begun: many round trips inside a mesh.
-const SETTLE: Duration = Duration::from_millis(50);
+pub(crate) const SETTLE: Duration = Duration::from_millis(50);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -67,28 +67,20 @@ pub enum BindError {
     },
 }
 
-/// Whether sockets of this process may be on an address already.
+/// Who may be on an address already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Neighbours {
-    /// Nobody may be there.
+    /// Nobody.
     None,
-    /// A listener that is about to close is there, on this address or on one that overlaps with it.
-    Own,
-}
-
-/// Opens one socket on an address, which nobody else can share.
-///
-/// # Errors
-/// When the address is taken or not of this machine; the message names `what` and `setting`.
-pub(crate) fn bind_alone(address: SocketAddr, what: &str, setting: &'static str) -> Result<StdTcpListener, BindError> {
-    let opened = open(address, false).and_then(|socket| listen(socket, false));
-    opened.map_err(|error| named(error, address, what, setting))
+    /// A listener that is about to close, of this process or of one that it takes over, on this address or on one that
+    /// overlaps with it.
+    Leaving,
 }
 
 /// Opens `count` sockets on one address, at least one, and says which address that is.
 ///
 /// # Errors
-/// As [`bind_alone`].
+/// When the address is taken or not of this machine; the message names `what` and `setting`.
 pub(crate) fn bind(
     address: SocketAddr,
     count: usize,
@@ -97,10 +89,10 @@ pub(crate) fn bind(
 ) -> Result<(SocketAddr, Vec<StdTcpListener>), BindError> {
     let opened = || -> io::Result<_> {
         // A socket that does not share finds out whether anybody else is there. It shares from then on: with those of the
-        // other workers, and with those of a listener that takes its place.
-        let first = listen(open(address, neighbours == Neighbours::Own)?, true)?;
+        // other workers, and with those of a listener that takes its place, here or in another process of this user.
+        let first = listen(open(address, neighbours == Neighbours::Leaving)?)?;
         let at = first.local_addr()?;
-        let others = (1..count).map(|_| listen(open(at, true)?, true));
+        let others = (1..count).map(|_| listen(open(at, true)?));
         let all: io::Result<_> = std::iter::once(Ok(first)).chain(others).collect();
         Ok((at, all?))
     };
@@ -131,8 +123,8 @@ fn open(address: SocketAddr, shares: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen(socket: Socket, shares: bool) -> io::Result<StdTcpListener> {
-    socket.set_reuse_port(shares)?;
+fn listen(socket: Socket) -> io::Result<StdTcpListener> {
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -231,7 +223,7 @@ fn admit(
 }
 
 /// Has the kernel drop segments that would begin a handshake. Where it cannot, a few more connections are accepted.
-fn begin_no_more(listener: &TcpListener) {
+pub(crate) fn begin_no_more(listener: &TcpListener) {
     // Operations of classic BPF (linux/bpf_common.h); the packet begins with the TCP header (RFC 9293).
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;

@@ -9,6 +9,7 @@
 //! reload says so ([`reload`]).
 
 mod admin;
+mod hand_over;
 mod listeners;
 mod plan;
 mod reload;
@@ -37,12 +38,13 @@ use crate::{
     config::Config,
     drain::Drain,
     export::ExportError,
-    listener,
+    listener::{self, Neighbours},
     reporting::{ProfilerOptions, Reporting},
     resolve::{LookUp, Resolver, System},
     route::DuplicateTemplate,
     state::State,
 };
+pub use hand_over::{NoProxy, OtherProcess};
 use listeners::Listeners;
 use plan::PlanError;
 pub use reload::Reloaded;
@@ -66,6 +68,9 @@ pub enum StartError {
     /// The access log cannot be written.
     #[error("{0}")]
     AccessLog(io::Error),
+    /// The process that was to be taken over cannot be asked.
+    #[error(transparent)]
+    TakeOver(#[from] NoProxy),
     /// The operating system refuses.
     #[error("cannot start a thread or its runtime: {0}; raise this service's limits on threads and open files")]
     System(#[from] io::Error),
@@ -111,6 +116,8 @@ pub struct Extensions {
     pub names: Arc<dyn LookUp>,
     /// Is asked for the cluster of each request on an outbound listener, before `rules` are; default: nobody.
     pub chooser: Option<Arc<dyn ChooseCluster>>,
+    /// The process whose listeners this one takes over; default: nobody's.
+    pub take_over: Option<OtherProcess>,
 }
 
 impl Default for Extensions {
@@ -118,6 +125,7 @@ impl Default for Extensions {
         Extensions {
             names: Arc::new(System),
             chooser: None,
+            take_over: None,
         }
     }
 }
@@ -140,6 +148,7 @@ pub struct Proxy {
     admin: SocketAddr,
     workers: Vec<JoinHandle<bool>>,
     admin_thread: Option<JoinHandle<()>>,
+    admin_leaves: watch::Sender<bool>,
     end_admin: watch::Sender<bool>,
 }
 
@@ -157,11 +166,18 @@ impl Proxy {
     /// # Errors
     /// As [`Proxy::start`].
     pub fn start_with(config: Config, file: Option<&Path>, extensions: Extensions) -> Result<Proxy, StartError> {
-        let Extensions { names, chooser } = extensions;
-        let admin_socket = listener::bind_alone(config.admin, "the admin port", "admin")?;
-        let admin = admin_socket.local_addr()?;
+        let Extensions {
+            names,
+            chooser,
+            take_over,
+        } = extensions;
+        let others = match take_over {
+            Some(_) => Neighbours::Leaving,
+            None => Neighbours::None,
+        };
+        let (admin, admin_sockets) = listener::bind(config.admin, 1, others, ("the admin port", "admin"))?;
         let (listeners, starts) = Listeners::new(config.workers);
-        let sockets = listeners.bind(&State::from(&config))?;
+        let sockets = listeners.bind(&State::from(&config), others)?;
         let workload = Workload::from(&config.workload);
         let profiler = ProfilerOptions {
             enabled: config.profiler.enabled,
@@ -200,12 +216,22 @@ impl Proxy {
             workers.push(worker::start(number, starts, Arc::clone(&shared))?);
         }
         let (end_admin, admin_ends) = watch::channel(false);
-        let admin_thread = admin::start(admin_socket, Arc::clone(&shared), (lookups, to_check), admin_ends)?;
+        let (admin_leaves, leaves) = watch::channel(false);
+        let admin_thread = admin::start(
+            admin_sockets,
+            Arc::clone(&shared),
+            (lookups, to_check),
+            (leaves, admin_ends),
+        )?;
+        if let Some(other) = take_over {
+            other.ask()?;
+        }
         Ok(Proxy {
             shared,
             admin,
             workers,
             admin_thread: Some(admin_thread),
+            admin_leaves,
             end_admin,
         })
     }
@@ -231,12 +257,27 @@ impl Proxy {
         self.shared.reloader.reload(&self.shared.reporting)
     }
 
+    /// Leaves its addresses to a process that listens there as well: stops accepting, there and on the admin port, and goes
+    /// on with the connections it has, which tell their callers to connect anew. Call [`Proxy::stop`] when
+    /// [`Proxy::is_left`], or earlier to end what is left within `drain_seconds`.
+    pub fn hand_over(&self) {
+        self.shared.reloader.hand_over();
+        self.admin_leaves.send_replace(true);
+    }
+
+    /// True when it was handed over and its last connection has ended.
+    pub fn is_left(&self) -> bool {
+        self.shared.reloader.is_left()
+    }
+
     /// Serves on for `drain_delay_seconds` while `/ready` answers 503, then stops accepting, waits up to `drain_seconds` for requests in
     /// flight, exports the last window and waits up to 5 s for its acknowledgement. Blocks; do not call it on a runtime's worker
     /// thread.
     pub fn stop(mut self) -> StopReport {
         self.shared.is_ready.store(false, Ordering::Release);
-        std::thread::sleep(self.shared.reloader.drain_delay());
+        if !self.shared.reloader.is_handed_over() {
+            std::thread::sleep(self.shared.reloader.drain_delay());
+        }
         self.shared.drain.start(self.shared.reloader.drain());
         let mut drained = true;
         for worker in self.workers.drain(..) {

@@ -3,7 +3,8 @@
 //!
 //! Guarantees: HTTP/1 heads are judged by [`crate::wire::framing`] before anything acts on them; the connection's work
 //! counts to the label of its current request (HTTP/1), a stream's work to its own (HTTP/2); a drain lets requests in
-//! flight end and closes idle connections at once.
+//! flight end and closes idle connections at once; a connection that retires tells its caller with its next response
+//! (HTTP/1) or at a moment without requests (HTTP/2).
 
 pub(crate) mod forward;
 pub(crate) mod plan;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use emberline_model::Side;
 use emberline_profiler::{Labeled, LabeledBy, TaskLabel};
 use futures_util::FutureExt;
-use http::{Request, Response, request};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION, request};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -62,6 +63,9 @@ const LEAST_BUFFER_BYTES: usize = 32_768;
 /// Windows of bodies over HTTP/2: of a stream and of all of a connection, which is what [`budget::HTTP2`] pays for.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 128 << 10;
+
+/// How long a connection over HTTP/2 that retires waits for a moment without requests.
+const QUIET_WHEN_RETIRING: Duration = Duration::from_secs(30);
 
 /// What the requests of one connection share.
 #[derive(Debug)]
@@ -228,12 +232,21 @@ impl HttpSettings {
         );
         let (telemetry, side, destination) = handler.reports_to();
         let switched = Arc::clone(&caller);
+        let asked = Arc::clone(draining.shared());
         let service = service_fn(move |request| {
+            let asked = Arc::clone(&asked);
             // Not an `async` block, which would hold the future twice.
-            handler.handle(&caller, request).map(Ok::<_, Infallible>)
+            handler.handle(&caller, request).map(move |mut response| {
+                if asked.is_retiring() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            })
         });
         let connection = self.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let serving = draining.run(connection, self.aged(), |_| ready(()), |c| c.graceful_shutdown());
+        let serving = draining.run(connection, false, self.aged(), |_| ready(()), |c| c.graceful_shutdown());
         let served = LabeledBy::new(task_label.clone(), serving).await;
         if let Err(error) = &served
             && guard.cause().is_none()
@@ -303,11 +316,21 @@ impl HttpSettings {
             .connection_age_ms
             .map_or(Duration::ZERO, Duration::from_millis);
         // Some clients give up what they have in flight at a GOAWAY, whatever it says (`findings/httpx-and-undici-…`).
-        let quiet = |limit: Option<Duration>| no_requests(&guard, limit.map_or(age / 10, |limit| limit / 2));
+        let asked = Arc::clone(draining.shared());
+        let quiet = |limit: Option<Duration>| {
+            let most = match limit {
+                Some(limit) => limit / 2,
+                None if asked.is_retiring() => QUIET_WHEN_RETIRING,
+                None => age / 10,
+            };
+            no_requests(&guard, most)
+        };
         // The connection's own work belongs to all its streams and so carries no label.
         let served = Labeled::new(
             Label::NONE,
-            draining.run(connection, Some(Box::pin(retiring)), quiet, |c| c.graceful_shutdown()),
+            draining.run(connection, true, Some(Box::pin(retiring)), quiet, |c| {
+                c.graceful_shutdown()
+            }),
         )
         .await;
         note_end(served, &guard, counters);

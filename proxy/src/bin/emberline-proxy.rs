@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use emberline_proxy::{Proxy, Reloaded, config, stdin_closed};
+use emberline_proxy::{Extensions, OtherProcess, Proxy, Reloaded, config, stdin_closed};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -22,10 +22,17 @@ struct Arguments {
     /// Check the configuration and exit.
     #[arg(long)]
     check: bool,
+    /// Take over the listeners of the proxy that runs as this process: same addresses, same user. It stops accepting when
+    /// this one serves, keeps the connections it has, and exits with the last of them.
+    #[arg(long, value_name = "PID")]
+    take_over: Option<i32>,
     /// Exit when standard input is closed, so that the proxy does not outlive its parent.
     #[arg(long)]
     exit_on_stdin_close: bool,
 }
+
+/// How often a proxy that was handed over looks whether a connection is left.
+const NOTICE: std::time::Duration = std::time::Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -57,18 +64,24 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt, mut hang_up) = runtime.block_on(async {
+    let (mut terminate, mut interrupt, mut hang_up, mut handed_over) = runtime.block_on(async {
         // Before the start, so that no signal meets a process that is half there.
         Ok::<_, std::io::Error>((
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
+            signal(SignalKind::user_defined2())?,
         ))
     })?;
-    let proxy = Proxy::start(config, Some(&arguments.config))?;
+    let extensions = Extensions {
+        take_over: arguments.take_over.map(OtherProcess::find).transpose()?,
+        ..Extensions::default()
+    };
+    let proxy = Proxy::start_with(config, Some(&arguments.config), extensions)?;
     let addresses = proxy.addresses();
     tracing::info!(admin = %addresses.admin, inbound = ?addresses.inbound, outbound = ?addresses.outbound, "running");
     let stdin_closed = stdin_closed();
+    let mut is_handed_over = false;
     runtime.block_on(async {
         tokio::pin!(stdin_closed);
         loop {
@@ -76,6 +89,12 @@ fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = &mut stdin_closed, if arguments.exit_on_stdin_close => break,
+                _ = handed_over.recv() => {
+                    tracing::info!("another process takes over; connections that are open go on here");
+                    proxy.hand_over();
+                    is_handed_over = true;
+                }
+                () = tokio::time::sleep(NOTICE), if is_handed_over => if proxy.is_left() { break },
                 _ = hang_up.recv() => {
                     if proxy.reload() == Reloaded::NoFile {
                         tracing::warn!("no configuration file to reload");

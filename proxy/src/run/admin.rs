@@ -29,11 +29,13 @@ use tokio::{
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
+    time::{Instant, sleep_until},
 };
 
 use super::{NOTICE, Shared};
 use crate::{
     cluster::{ToCheck, run_checks},
+    listener::{SETTLE, begin_no_more},
     resolve::Lookups,
 };
 
@@ -50,23 +52,25 @@ const HEAD_BYTES: usize = 16 << 10;
 
 /// Starts the thread.
 pub(super) fn start(
-    socket: StdTcpListener,
+    sockets: Vec<StdTcpListener>,
     shared: Arc<Shared>,
     (lookups, to_check): (Lookups, ToCheck),
-    ends: watch::Receiver<bool>,
+    (leaves, ends): (watch::Receiver<bool>, watch::Receiver<bool>),
 ) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new()
         .name("emberline-admin".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                let listener = match TcpListener::from_std(socket) {
-                    Ok(listener) => listener,
+                let listeners: io::Result<Vec<_>> = sockets.into_iter().map(TcpListener::from_std).collect();
+                let listener = match listeners.map(|mut listeners| listeners.pop()) {
+                    Ok(Some(listener)) => listener,
+                    Ok(None) => return,
                     Err(error) => return tracing::error!(%error, "cannot listen on the admin port"),
                 };
                 let mut ends = ends;
                 tokio::select! {
-                    () = accept(listener, Arc::clone(&shared)) => {}
+                    () = accept(listener, Arc::clone(&shared), leaves) => {}
                     () = watch_file(&shared) => {}
                     () = watch_certificates(&shared) => {}
                     () = lookups.run() => {}
@@ -104,11 +108,23 @@ async fn watch_certificates(shared: &Shared) {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+/// Accepts until another process takes the port over; what is open then goes on.
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut leaves: watch::Receiver<bool>) {
+    let mut closes_at: Option<Instant> = None;
     let pages = Arc::new(Semaphore::new(MAX_PAGES));
     let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // An error means that the proxy is gone, and this thread about to end.
+            _ = leaves.wait_for(|leaves| *leaves), if closes_at.is_none() => {
+                begin_no_more(&listener);
+                closes_at = Some(Instant::now() + SETTLE);
+                continue;
+            }
+            () = sleep_until(closes_at.unwrap_or_else(Instant::now)), if closes_at.is_some() => break,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(_) => {
                 // Out of file descriptors, most likely: the data path reports it.
@@ -155,6 +171,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             let _ = tokio::time::timeout(LIFE, served).await;
         }));
     }
+    drop(listener);
+    std::future::pending().await
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -168,12 +168,13 @@ impl Listeners {
         plans.collect::<Result<_, _>>().map(Plans)
     }
 
-    /// Binds the addresses of a state that are not bound yet.
+    /// Binds the addresses of a state that are not bound yet; `others` says who may be there besides listeners of this
+    /// process that are about to close.
     ///
     /// # Errors
     ///
     /// If an address is taken or does not belong to this machine. Nothing new is bound then.
-    pub(super) fn bind(&self, state: &State) -> Result<Sockets, BindError> {
+    pub(super) fn bind(&self, state: &State, others: Neighbours) -> Result<Sockets, BindError> {
         let going = self.current().filter(|listening| !state.has(listening.id));
         let going: Vec<&Arc<Listening>> = going.chain(&self.draining).filter(|l| l.is_open()).collect();
         let bind = |wanted: &Listener| {
@@ -182,9 +183,9 @@ impl Listeners {
             }
             let address = wanted.id.address;
             let neighbours = if going.iter().any(|own| overlap(own.at, address)) {
-                Neighbours::Own
+                Neighbours::Leaving
             } else {
-                Neighbours::None
+                others
             };
             let services = wanted.services.iter().map(|service| service.cluster.service.as_str());
             let of_outbound = format!("the outbound listener of {}", services.collect::<Vec<_>>().join(", "));
@@ -224,6 +225,14 @@ impl Listeners {
         self.draining.extend(changes.removed.iter().cloned());
         self.draining.retain(|listening| !listening.removal.is_done());
         changes
+    }
+
+    /// Stops accepting; the connections go on until their callers leave.
+    pub(super) fn hand_over(&mut self) {
+        for handed in self.current.drain(..) {
+            handed.listening.removal.retire();
+            self.draining.push(handed.listening);
+        }
     }
 
     fn start(

@@ -10,7 +10,10 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -29,6 +32,7 @@ use crate::{
     cluster::Groups,
     config::{self, Config},
     filter::rate_limit::Rates,
+    listener::Neighbours,
     reporting::Reporting,
     resolve::Resolver,
     server::HttpSettings,
@@ -97,6 +101,7 @@ pub(super) struct Reloader {
     chooser: Option<Arc<dyn ChooseCluster>>,
     certificates: Certificates,
     file: Option<PathBuf>,
+    is_handed_over: AtomicBool,
 }
 
 /// The result of the last reload.
@@ -143,6 +148,7 @@ impl Reloader {
             chooser,
             certificates: Certificates::new(&reporting.counters),
             file: file.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+            is_handed_over: AtomicBool::new(false),
         };
         {
             let parts = reloader.parts(&state, reporting);
@@ -190,6 +196,22 @@ impl Reloader {
             inbound: of(Side::Server),
             outbound: of(Side::Client),
         }
+    }
+
+    /// Gives up all listeners. Nothing is reloaded from then on: the file is for the process that has them now.
+    pub(super) fn hand_over(&self) {
+        let mut listeners = self.listeners.lock();
+        self.is_handed_over.store(true, Ordering::Release);
+        listeners.hand_over();
+    }
+
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Acquire)
+    }
+
+    /// True when it was handed over and no connection is left.
+    pub(super) fn is_left(&self) -> bool {
+        self.is_handed_over() && self.listeners.lock().draining().next().is_none()
     }
 
     /// How long a process that stops serves on.
@@ -249,6 +271,9 @@ impl Reloader {
 
     fn try_reload(&self, file: &Path, reporting: &Reporting) -> Result<Vec<&'static str>, String> {
         let mut listeners = self.listeners.lock();
+        if self.is_handed_over() {
+            return Err("the listeners were handed over to another process".to_owned());
+        }
         let config = config::load(file).map_err(|error| error.to_string())?;
         let needs_restart = needs_restart(&self.started_with, &config);
         self.follow(&mut listeners, State::from(&config), reporting)?;
@@ -263,7 +288,9 @@ impl Reloader {
     fn follow(&self, listeners: &mut Listeners, state: State, reporting: &Reporting) -> Result<(), String> {
         let parts = self.parts(&state, reporting);
         let plans = listeners.plan(&state, &parts).map_err(|error| error.to_string())?;
-        let sockets = listeners.bind(&state).map_err(|error| error.to_string())?;
+        let sockets = listeners
+            .bind(&state, Neighbours::None)
+            .map_err(|error| error.to_string())?;
         let changes = listeners.apply(&state, (plans, sockets), &parts);
         for added in &changes.added {
             tracing::info!(listener = added.id().side_name(), address = %added.at(), "listener added");
@@ -335,7 +362,7 @@ pub(super) mod tests {
         let (resolver, _) = Resolver::new(Arc::new(System), Arc::default());
         let (groups, _) = Groups::new(Arc::default());
         let (listeners, mut starts) = Listeners::new(1);
-        let sockets = listeners.bind(&State::from(&config)).unwrap();
+        let sockets = listeners.bind(&State::from(&config), Neighbours::None).unwrap();
         let reloader = Reloader::new(config, None, &reporting, (resolver, groups, None), (listeners, sockets)).unwrap();
         (reloader, starts.remove(0))
     }

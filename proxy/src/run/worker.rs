@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a listener that closes, because it was removed or because the process stops, lets its requests in flight
 //! end and closes its idle connections at once; for a removed one, they have `drain_seconds`, after which their
-//! connections are closed.
+//! connections are closed; for one that was handed to another process they have as long as they take.
 
 use std::{
     io,
@@ -94,12 +94,19 @@ async fn listen(start: Start, shared: Arc<Shared>) {
             let (connections, open) = (Drain::new(), Arc::new(Mutex::new(Open::default())));
             let closing = async {
                 tokio::select! {
-                    () = removal.asked() => {}
+                    () = removal.retires() => {}
                     () = stop.asked() => {}
                 }
             };
             accept(listener, forwarder, closing, &connections, &open).await;
             listening.close();
+            if !removal.is_asked() {
+                connections.retire();
+                tokio::select! {
+                    () = connections.done() => {}
+                    () = stop.asked() => {}
+                }
+            }
             connections.start(shared.reloader.drain());
             let limit = removal.is_asked().then(|| shared.reloader.drain());
             if !is_done_within(limit, &connections).await {
@@ -113,7 +120,7 @@ async fn listen(start: Start, shared: Arc<Shared>) {
             listening.close();
         }
     }
-    let is_removed = removal.is_asked();
+    let is_removed = removal.is_retiring();
     drop(removal);
     if is_removed {
         listening.leave();

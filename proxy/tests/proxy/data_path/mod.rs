@@ -12,6 +12,7 @@ mod filters;
 mod frames;
 mod framing_matrix;
 mod grpc;
+mod hand_over;
 mod http1;
 mod http2_pool;
 mod hygiene;

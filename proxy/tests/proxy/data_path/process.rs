@@ -14,10 +14,10 @@ use super::support::*;
 use crate::siege;
 
 /// A running program; killed when the test ends, however it ends.
-struct Running {
-    child: Child,
-    admin: SocketAddr,
-    inbound: SocketAddr,
+pub(super) struct Running {
+    pub(super) child: Child,
+    pub(super) admin: SocketAddr,
+    pub(super) inbound: SocketAddr,
     /// The second inbound listener, if there is one.
     second: Option<SocketAddr>,
 }
@@ -29,14 +29,22 @@ impl Drop for Running {
     }
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_emberline-proxy");
+pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_emberline-proxy");
 
 /// Starts the program, through a shell that can set limits, and reads its addresses from its log.
 fn run(folder: &std::path::Path, text: &str, limit: &str) -> Running {
+    run_with(folder, text, limit, "")
+}
+
+/// The same with more arguments.
+pub(super) fn run_with(folder: &std::path::Path, text: &str, limit: &str, arguments: &str) -> Running {
     let path = folder.join("proxy.yaml");
     std::fs::write(&path, text).unwrap();
     let mut child = Command::new("sh")
-        .args(["-c", &format!("{limit} exec '{PROGRAM}' --config '{}'", path.display())])
+        .args([
+            "-c",
+            &format!("{limit} exec '{PROGRAM}' --config '{}' {arguments}", path.display()),
+        ])
         .env("NO_COLOR", "1")
         .stderr(Stdio::piped())
         .spawn()
@@ -67,7 +75,7 @@ fn run(folder: &std::path::Path, text: &str, limit: &str) -> Running {
     }
 }
 
-fn signal(running: &Running, name: &str) {
+pub(super) fn signal(running: &Running, name: &str) {
     let done = Command::new("kill")
         .args([name, &running.child.id().to_string()])
         .status()
@@ -75,7 +83,7 @@ fn signal(running: &Running, name: &str) {
     assert!(done.success());
 }
 
-async fn exit_code(running: &mut Running) -> Option<i32> {
+pub(super) async fn exit_code(running: &mut Running) -> Option<i32> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(status) = running.child.try_wait().unwrap() {

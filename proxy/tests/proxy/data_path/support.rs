@@ -32,12 +32,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a test with more threads than one, as applications do.
 pub(crate) fn block_on<F: Future>(test: F) -> F::Output {
+    block_on_within(2 * PATIENCE, test)
+}
+
+/// The same for a test that does much.
+pub(crate) fn block_on_within<F: Future>(limit: Duration, test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let output = runtime.block_on(async { tokio::time::timeout(2 * PATIENCE, test).await.expect("the test hangs") });
+    let output = runtime.block_on(async { tokio::time::timeout(limit, test).await.expect("the test hangs") });
     runtime.shutdown_timeout(Duration::from_millis(10));
     output
 }
