@@ -8,7 +8,7 @@
 //! is not a peer, and is counted.
 //!
 //! Wrong on purpose: the instance in the header is read but not kept, because edges are between releases. Numbers run
-//! out after 2^31 releases, which takes a stranger two hundred days; from then on, new ones are `other@other`.
+//! out after 2^31 releases, which would take a stranger two hundred days; from then on, new ones are `other@other`.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -62,7 +62,7 @@ impl Source {
         }
     }
 
-    /// A destination, by its configured address.
+    /// An endpoint, by its configured address.
     pub fn of_destination(address: &impl Hash) -> Source {
         let mut hasher = DefaultHasher::new();
         address.hash(&mut hasher);
