@@ -1,11 +1,11 @@
 //! Stopping without cutting off what is in flight.
 //!
-//! Guarantee: [`Drain::start`] tells every holder of a [`Draining`] once; [`Drain::done`] returns when all of them are
-//! gone, however many there were and whenever they were made. Two channels in one: the value says "stop", and the
-//! dropping of the receivers says "done".
+//! Guarantee: [`Drain::start`] notifies every holder of a [`Draining`] once; [`Drain::done`] returns when all of them
+//! are gone, however many there were and whenever they were created. Two channels in one: the value means "stop", and
+//! dropping the receivers means "done".
 //!
-//! Wrong on purpose: a connection that is asked to stop may go on for a while ([`Draining::run`]), because some clients give up
-//! what they have in flight when they are told.
+//! Wrong on purpose: a connection that is asked to stop may continue for a while ([`Draining::run`]), because some
+//! clients abort what they have in flight when they are told.
 
 use std::{
     future::Future,
@@ -20,25 +20,25 @@ use std::{
 
 use tokio::sync::watch;
 
-/// Whether the stop was asked for.
+/// Whether a stop was requested.
 #[derive(Debug, Default)]
 struct Asked {
     is_asked: AtomicBool,
-    /// Milliseconds until those who have not stopped are cut off.
+    /// Milliseconds until connections that have not stopped are cut off.
     limit_ms: AtomicU64,
 }
 
-/// The one who asks to stop.
+/// The side that requests the stop.
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
     asked: Arc<Asked>,
     sender: watch::Sender<bool>,
 }
 
-/// One who is asked to stop; the stop waits until it is dropped.
+/// A participant that is asked to stop; the stop waits until it is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Draining {
-    /// The same as the channel's value, for those who look at it at every poll.
+    /// The same as the channel's value, for participants that check it at every poll.
     asked: Arc<Asked>,
     receiver: watch::Receiver<bool>,
 }
@@ -51,7 +51,7 @@ impl Drain {
         }
     }
 
-    /// One more who is waited for.
+    /// One more participant to wait for.
     pub(crate) fn join(&self) -> Draining {
         Draining {
             asked: Arc::clone(&self.asked),
@@ -59,7 +59,7 @@ impl Drain {
         }
     }
 
-    /// Asks everybody to stop within `limit`.
+    /// Asks all participants to stop within `limit`.
     pub(crate) fn start(&self, limit: Duration) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.asked.limit_ms.store(limit_ms, Ordering::Relaxed);
@@ -67,36 +67,36 @@ impl Drain {
         self.sender.send_replace(true);
     }
 
-    /// Returns when everybody has stopped.
+    /// Returns when all participants have stopped.
     pub(crate) async fn done(&self) {
         self.sender.closed().await;
     }
 
-    /// True when everybody has stopped.
+    /// True when all participants have stopped.
     pub(crate) fn is_done(&self) -> bool {
         self.sender.is_closed()
     }
 }
 
 impl Draining {
-    /// True once the stop was asked for.
+    /// True once a stop was requested.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.is_asked.load(Ordering::Acquire)
     }
 
-    /// How long those who are asked have.
+    /// How long participants have to stop.
     fn limit(&self) -> Duration {
         Duration::from_millis(self.asked.limit_ms.load(Ordering::Relaxed))
     }
 
-    /// Returns when the stop was asked for.
+    /// Returns when a stop is requested.
     pub(crate) async fn asked(&mut self) {
-        // An error means that the asking side is gone: nobody will wait, but stopping is right.
+        // An error means that the requesting side is gone: nobody will wait, but stopping is right.
         let _ = self.receiver.wait_for(|asked| *asked).await;
     }
 
-    /// Runs `connection` to its end; when the stop is asked for, or `retiring` is ready, `stop` is called once and the connection goes
-    /// on to the end that this brings about. Before, `quiet` may have it go on for as long as it was given to stop, or less.
+    /// Runs `connection` to its end; when a stop is requested, or `retiring` is ready, `stop` is called once and the
+    /// connection runs on until it ends. `quiet` may delay that call, for at most the time given to stop.
     pub(crate) async fn run<C: Future, Q: Future<Output = ()>>(
         &mut self,
         connection: C,
@@ -110,7 +110,7 @@ impl Draining {
             let mut asked = pin!(self.asked());
             let mut is_registered = false;
             let ended = std::future::poll_fn(|cx| {
-                // Once is enough: the task keeps its waker, and the flag says the rest at the cost of a load.
+                // Once is enough: the task keeps its waker, and checking the flag costs only a load.
                 if !is_registered {
                     is_registered = true;
                     let _ = asked.as_mut().poll(cx);
@@ -132,7 +132,7 @@ impl Draining {
                 biased;
                 output = connection.as_mut() => return output,
                 () = quiet(limit) => break,
-                // One that retires has longer than one that is to stop.
+                // A retiring connection has longer than one that is to stop.
                 () = self.asked(), if limit.is_none() => {}
             }
         }
