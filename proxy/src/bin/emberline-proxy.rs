@@ -7,8 +7,8 @@ use emberline_proxy::{Proxy, Reloaded, config, stdin_closed};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A siege leaves glibc's heaps full of holes; this allocator gives them back, as in the server. The library has none: who embeds
-/// it keeps theirs, and nothing of this one is linked.
+/// Floods leave glibc's heaps fragmented; this allocator returns memory, as in the server. The library links none: an
+/// application that embeds it keeps its own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hang_up) = runtime.block_on(async {
-        // Before the start, so that no signal meets a process that is half there.
+        // Before the start, so that no signal arrives half-way through it.
         Ok::<_, std::io::Error>((
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
