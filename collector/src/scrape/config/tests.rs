@@ -1,4 +1,4 @@
-//! Configurations that are read, and each that is refused with its line.
+//! Valid configurations, and invalid ones, each refused with its line.
 
 use std::path::Path;
 
@@ -147,7 +147,7 @@ fn what_is_wrong_is_named_with_its_line() {
 }
 
 proptest::proptest! {
-    /// Keys and values in any place, in any nesting: read, or refused with a line.
+    /// Keys and values in any place and nesting: accepted, or refused with a line.
     #[test]
     fn text_of_any_kind_is_read_or_refused(
         lines in proptest::collection::vec((0usize..4, proptest::sample::select(vec![
