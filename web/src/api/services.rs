@@ -1,4 +1,4 @@
-//! `/api/v1/services`: what reports, in which releases.
+//! `/api/v1/services`: the reporting services and their releases.
 
 use std::collections::HashMap;
 

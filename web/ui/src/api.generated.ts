@@ -124,7 +124,7 @@ export interface Coverage {
   /** Seconds covered by requests. */ requests_s: number;
 }
 
-/** CPU, and what of it is divided by requests. */
+/** CPU, and the part of it that is divided by requests. */
 export interface CpuFigures {
   /** CPU in the time covered by both signals. */ complete_cpu_ns: number;
   /** Requests in that time, rounded for partly covered windows. */ complete_requests: number;
