@@ -97,7 +97,7 @@ async fn send(server: &Server, args: &ImportArgs, path: &Path) -> Result<Stored<
             .await?;
         if answer.status == StatusCode::OK {
             return serde_json::from_slice(&answer.body)
-                .context("the answer is not that of an import: are command and server of one version?");
+                .context("not a response to an import: is the server of another version?");
         }
         let Some(pause) = pause_before_retry(&answer) else {
             return Err(server.refusal(&answer));

@@ -358,7 +358,7 @@ fn spread(finding: &Finding, tree: &FlameTree) -> Option<String> {
     };
     Some(match (below, factor) {
         (Some(below), Some(factor)) => format!(
-            "spread over all below `{}`, each about ×{factor:.1}",
+            "spread over everything below `{}`, each about ×{factor:.1}",
             name_of(below.function, tree)
         ),
         (Some(below), None) => format!("spread over what is below `{}`", name_of(below.function, tree)),
@@ -371,11 +371,11 @@ fn cost_shift(finding: &Finding, moved: &[MovedFunction], tree: &FlameTree) -> O
     let pairs: Vec<String> = moved.iter().take(3).map(|pair| describe_move(pair, tree)).collect();
     match (pairs.is_empty(), did_not_grow) {
         (true, true) => {
-            Some("Functions changed and offset each other: the total cost did not surely change.".to_owned())
+            Some("Functions changed and offset each other: the total cost did not change significantly.".to_owned())
         }
         (true, false) => None,
         (false, true) => Some(format!("Cost moved between functions: {}.", pairs.join("; "))),
-        (false, false) => Some(format!("Besides, cost moved between functions: {}.", pairs.join("; "))),
+        (false, false) => Some(format!("Also, cost moved between functions: {}.", pairs.join("; "))),
     }
 }
 

@@ -179,7 +179,7 @@ self_metrics! {
     verdict_units: Gauge = Gauge::default(), Gauge, Count,
         "Units (source, service, route) judged in the latest run", None;
     verdict_windows: Gauge = Gauge::default(), Gauge, Count,
-        "Windows of these units that the verdicts of the newest run rest on", None;
+        "Windows of these units that the verdicts of the latest run are based on", None;
     alerts: Family<OutcomeLabel, Gauge> = Family::default(), Gauge, Count,
         "Alerts, by state", None;
     notifications: Family<ReceiverLabels, Counter> = Family::default(), Counter, Count,

@@ -203,7 +203,7 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_endpoints_unhealthy",
-                "Endpoints that do not pass their health checks",
+                "Endpoints that fail their health checks",
                 &counters.endpoints_unhealthy,
             ),
         ];
@@ -259,12 +259,12 @@ impl Collector for CounterMetrics {
             ),
             (
                 "emberline_proxy_retries",
-                "Requests resent: a pooled connection was closed, HTTP/2 said that they were not processed, or as `retries` says",
+                "Requests resent: a pooled connection was closed, HTTP/2 reported them as not processed, or `retries` applied",
                 &counters.retries,
             ),
             (
                 "emberline_proxy_retry_budget_spent",
-                "Requests that failed and were not retried because the budget of retries was spent",
+                "Requests that failed and were not retried because the retry budget was spent",
                 &counters.retry_budget_spent,
             ),
             (

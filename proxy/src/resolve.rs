@@ -242,7 +242,7 @@ impl Resolution {
         };
         self.ask_again();
         let state = states.wait_for(|state| state.ended > ended).await;
-        let state = state.map_err(|_| LookupError::new("the process stops"))?;
+        let state = state.map_err(|_| LookupError::new("the process is stopping"))?;
         match &state.failure {
             Some((_, error)) if state.addresses.is_none() => Err(error.clone()),
             _ => Ok(()),

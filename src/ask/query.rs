@@ -152,7 +152,7 @@ pub(super) fn diff_table(answer: &DiffFunctions) -> String {
     let (baseline, candidate) = (&answer.baseline, &answer.candidate);
     let per = match answer.per {
         Per::Total => String::new(),
-        Per::Second => " per second, because not both releases have CPU and requests of the same time".to_owned(),
+        Per::Second => " per second, because the releases lack CPU and requests for the same time".to_owned(),
         per => format!(" per {}", per.as_str()),
     };
     let unit = answer.unit.as_str();

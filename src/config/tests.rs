@@ -223,7 +223,7 @@ fn what_is_unknown_is_named_with_its_line_and_the_nearest_name() {
         ),
         (
             "web:\n  ui_dir: a\n  ui_dir: b\n",
-            "emberline.yaml:3: the key `ui_dir` is there twice",
+            "emberline.yaml:3: the key `ui_dir` occurs twice",
         ),
         ("- a\n", "emberline.yaml:1: not a configuration"),
         (

@@ -76,17 +76,17 @@ pub(crate) fn of(error: &Error, text: &str, file: Option<&Node>, example_of: cra
             }
         }
         Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("the key `{key}` is there twice: remove one of them")
+            format!("the key `{key}` occurs twice: remove one of them")
         }
         Error::MultipleDocuments { .. } => {
-            "a second document begins here: write one, without `---` after it".to_owned()
+            "a second document begins here: use one document, without `---` after it".to_owned()
         }
         Error::InvalidScalar { ty, .. } => of_value(format!("{} is not {}", value(), in_words(ty))),
         Error::InvalidBooleanStrict { .. } => of_value(format!("{} is not `true` or `false`", value())),
         Error::Unexpected { expected, .. } => match *expected {
-            "string scalar" => of_value(format!("{} stands where one value is expected", value())),
-            "mapping start" => of_value(format!("{} stands where keys and values are expected", value())),
-            "sequence start" => of_value(format!("{} stands where a list is expected", value())),
+            "string scalar" => of_value(format!("expected a single value, found {}", value())),
+            "mapping start" => of_value(format!("expected keys and values, found {}", value())),
+            "sequence start" => of_value(format!("expected a list, found {}", value())),
             other => format!("expected {other}"),
         },
         _ if is_indented_by_tab(text, place.0) => "this line is indented with a tab: use spaces".to_owned(),
@@ -270,20 +270,17 @@ mod tests {
             ),
             ("share: much", "1: share: `much` is not a number"),
             ("on: yes\n", "1: on: `yes` is not `true` or `false`"),
-            ("name: [a]\n", "1: name: a list stands where one value is expected"),
-            ("name:\n  a: 1\n", "2: name: a map stands where one value is expected"),
-            ("parts: 5\n", "1: parts: `5` stands where a list is expected"),
-            (
-                "parts:\n - 5\n",
-                "2: parts[0]: `5` stands where keys and values are expected",
-            ),
+            ("name: [a]\n", "1: name: expected a single value, found a list"),
+            ("name:\n  a: 1\n", "2: name: expected a single value, found a map"),
+            ("parts: 5\n", "1: parts: expected a list, found `5`"),
+            ("parts:\n - 5\n", "2: parts[0]: expected keys and values, found `5`"),
             (
                 "on: true\non: false\n",
-                "2: the key `on` is there twice: remove one of them",
+                "2: the key `on` occurs twice: remove one of them",
             ),
             (
                 "on: true\n---\non: false\n",
-                "3: a second document begins here: write one, without `---` after it",
+                "3: a second document begins here: use one document, without `---` after it",
             ),
             ("parts:\n\t- to: a\n", "2: this line is indented with a tab: use spaces"),
             (

@@ -142,7 +142,7 @@ impl DebugFiles {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("tmp" | "claim-tmp") => fs::remove_file(&path)?,
                 Some("reading") => {
-                    let why = "the server stopped while reading it; run `emberline store symbols forget` to let it be sent again";
+                    let why = "the server stopped while reading it; run `emberline store symbols forget` so that it can be sent again";
                     tracing::warn!(build, "debug file refused: {why}");
                     files.refuse(&build, why.to_owned());
                     fs::remove_file(&path)?;

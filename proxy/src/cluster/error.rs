@@ -49,7 +49,7 @@ pub(crate) enum UpstreamError {
         in_handshake: bool,
     },
     /// All streams of all connections were taken for too long.
-    #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): it allows no more at once")]
+    #[error("no free HTTP/2 stream to {address} within timeouts.queue_ms ({limit:?}): all that it allows are in use")]
     NoStream {
         /// The address.
         address: Address,

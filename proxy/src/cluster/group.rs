@@ -124,7 +124,7 @@ impl Group {
     /// An endpoint responded successfully.
     pub(super) fn succeeded(&self, at: SocketAddr, health: &Health) {
         if health.succeeded() {
-            tracing::info!(service = self.service, endpoint = %at, "an ejected endpoint is back");
+            tracing::info!(service = self.service, endpoint = %at, "ejected endpoint has recovered");
         }
     }
 

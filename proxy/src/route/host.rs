@@ -46,7 +46,7 @@ impl FromStr for HostPattern {
             format!("`{text}` is not a host ({problem}): use, for example, `cart`, `cart:8080` or `*.cart.example`")
         };
         if text == "*" {
-            return Err("`*` is not a host: leave `hosts` out to take every host".to_owned());
+            return Err("`*` is not a host: omit `hosts` to match every host".to_owned());
         }
         let lower = text.to_ascii_lowercase();
         let (host, port) = split(&lower).ok_or_else(|| wrong("the port must be 0 to 65535"))?;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-const HEAD: &str = "// Generated from the types of the server; do not edit. To generate it again:
+const HEAD: &str = "// Generated from the types of the server; do not edit. To regenerate it:
 // cargo build --release --workspace --example api_types && target/release/examples/api_types > web/ui/src/api.generated.ts
 ";
 

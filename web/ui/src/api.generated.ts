@@ -1,4 +1,4 @@
-// Generated from the types of the server; do not edit. To generate it again:
+// Generated from the types of the server; do not edit. To regenerate it:
 // cargo build --release --workspace --example api_types && target/release/examples/api_types > web/ui/src/api.generated.ts
 
 /** Parameters and response type of each query. */

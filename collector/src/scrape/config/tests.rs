@@ -133,7 +133,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             one_job("    static_configs: [{targets: ['http://a']}]\n"),
             4,
-            "`static_configs` is there twice",
+            "`static_configs` occurs twice",
         ),
         (one_job("").replace("127.0.0.1:1", "http://a/b"), 3, "`http://a/b`"),
         (format!("limits: {{max_targets: 0}}\n{}", one_job("")), 1, "max_targets"),

@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
                 "expected {expected} at character {place}, found `{}`",
                 found.escape_debug()
             ),
-            None => format!("expected {expected} at character {place}, where the selector ends"),
+            None => format!("expected {expected} at character {place}, but the selector ends there"),
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         for (selector, said) in [
-            ("{", "expected a label name at character 2, where the selector ends"),
+            ("{", "expected a label name at character 2, but the selector ends there"),
             ("{a", "expected one of `=`, `!=`, `=~`, `!~` at character 3"),
             ("{a=b}", "expected a quoted value at character 4, found `b`"),
             ("{a=\"b}", "expected the closing `\"` at character 7"),
