@@ -33,17 +33,17 @@ pub(super) const PARAMETERS: &[Parameter] = &[NAMESPACE, CONFIRM];
 pub(crate) struct ServiceDeletion {
     namespace: String,
     service: String,
-    /// False: it is under way, and the numbers of what was deleted are still 0.
+    /// False while the deletion is in progress; the numbers of what was deleted are 0 until its end.
     finished: bool,
     /// Windows, requests, samples and exemplars.
     rows: u64,
-    /// Sealed files written anew or removed.
+    /// Sealed files rewritten or removed.
     files: u64,
     /// Bytes by which sealed files are smaller.
     bytes_freed: u64,
     /// Bytes of sealed files that are done.
     done_bytes: u64,
-    /// Bytes of all sealed files that held something of it; 0 while these are looked for.
+    /// Bytes of all sealed files that contained data of the service; 0 while they are being looked for.
     all_bytes: u64,
 }
 

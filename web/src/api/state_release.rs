@@ -26,14 +26,14 @@ const MOST_NAME_BYTES: usize = 256;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseStatement {
-    /// Name of the service, as it reports itself.
+    /// Service, as it names itself in its reports.
     service: String,
     /// Version, as the service reports it.
     version: String,
-    /// Namespace of the service; none when it is left out.
+    /// Namespace of the service; empty if omitted.
     #[serde(default)]
     namespace: String,
-    /// Unix seconds (a number, or text), `now`, or `now-15m`; now when it is left out.
+    /// Unix seconds (number or text), `now` or `now-15m`; `now` if omitted.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     time: Option<Time>,
@@ -47,19 +47,19 @@ enum Time {
     Text(String),
 }
 
-/// What counts.
+/// What counts now.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StatedRelease {
     namespace: String,
     service: String,
     version: String,
-    /// When the release began: what decides which release is newer.
+    /// When the release began; decides which release is newer.
     first_seen_ms: i64,
-    /// True: as it was stated. False: the release reported long before the time that was stated, and keeps its place.
+    /// True: as stated. False: the release already reported long before the stated time, and keeps its position.
     stated: bool,
 }
 
-/// States when a release began, so that its place among the releases does not depend on what its first process sent.
+/// States when a release began, so that its position among the releases does not depend on what its first process sent.
 ///
 /// There is no login yet: anyone who can reach the port may call it, except pages of other sites in a browser (403).
 /// Without a statement, a release began when it was first seen.

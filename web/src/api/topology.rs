@@ -44,8 +44,8 @@ pub(crate) struct Topology {
     /// One per release, and at most one each for unknown callers and callees.
     nodes: Vec<TopoNode>,
     edges: Vec<TopoEdge>,
-    /// Where there are very many services, only those that reported for longest in the range are here, with whom they call and who
-    /// calls them: how many others there are.
+    /// Number of services left out: if there are very many, only those that reported longest in the range are here,
+    /// with their callers and callees.
     left_out: u64,
     from_ms: i64,
     to_ms: i64,
@@ -75,9 +75,9 @@ struct TopoNode {
     quantiles: Quantiles,
     /// From complete windows; the application's if it reports, else the proxy's.
     cpu_ns_per_request: Option<f64>,
-    /// What it reports itself; null when it does not.
+    /// Its own report; null if there is none.
     served: Option<EdgeSide>,
-    /// What its callers report of it, also of what never arrived; null when none of them does.
+    /// Its callers' reports, which include requests that never arrived; null if there are none.
     called: Option<EdgeSide>,
     /// An alert about this release is firing.
     alert: bool,
@@ -198,7 +198,7 @@ impl TopoEdge {
     }
 }
 
-/// Releases, who calls whom, and where the cards stand.
+/// Releases, who calls whom, and the positions of the cards.
 #[utoipa::path(get, path = "/api/v1/topology", responses(
     (status = 200, body = Topology), (status = "default", body = ErrorBody),
 ))]
