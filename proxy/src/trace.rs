@@ -128,8 +128,8 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
 }
 
-/// `version-trace-parent-flags` in lower-case hexadecimal; ids not all zero; version `ff` is forbidden, and later
-/// versions than `00` may go on after the flags.
+/// `version-trace-parent-flags` in lower-case hexadecimal; ids not all zero; version `ff` is forbidden, and versions
+/// after `00` may have more after the flags.
 fn is_valid(value: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
     let zero = |part: &[u8]| part.iter().all(|&b| b == b'0');

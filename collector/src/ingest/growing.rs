@@ -101,7 +101,7 @@ impl Growing {
             };
             places.push(Place {
                 last: slot.lock_owned().await,
-                // After the slot is taken: whoever made room for it was forgotten before.
+                // After the slot is taken: a process evicted to make room is forgotten by then.
                 sure_since_unix_ns: started.max(self.senders.forgotten_unix_ns(&process.0)),
                 process,
                 next: None,

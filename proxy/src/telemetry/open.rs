@@ -41,7 +41,7 @@ impl Meters {
     }
 }
 
-/// A handle to something open; whoever opened it has to remove it.
+/// A handle to something open; the code that opened it has to remove it.
 #[derive(Debug)]
 #[must_use = "it is open until it is closed"]
 pub(crate) struct OpenId {
