@@ -205,7 +205,7 @@ impl Seat {
         self.steps.load(Relaxed)
     }
 
-    /// Instructs it; false if it was already told as much.
+    /// Tells it, unless it was already told this or more; true if told now.
     pub(super) fn tell(&self, what: Told, now: u64) -> bool {
         let code = match what {
             Told::Finish => FINISH,

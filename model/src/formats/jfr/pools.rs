@@ -99,7 +99,7 @@ impl Pools {
         self.places[pool].get(&number).map(|&at| chunk.at(at))
     }
 
-    /// Numbers in the pools of other types, from the entry at a position.
+    /// The entry's fields `wanted`, which are numbers in other pools; 0 where missing.
     fn references<const N: usize>(
         &self,
         chunk: &Chunk<'_>,
