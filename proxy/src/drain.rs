@@ -1,8 +1,8 @@
 //! Stopping without cutting off what is in flight.
 //!
-//! Guarantee: [`Drain::start`] notifies every holder of a [`Draining`] once; [`Drain::done`] returns when all of them
-//! are gone, however many there were and whenever they were created. Two channels in one: the value means "stop", and
-//! dropping the receivers means "done".
+//! Guarantee: [`Drain::start`] tells every holder of a [`Draining`] once; [`Drain::done`] returns when all of them are
+//! gone, however many there were and whenever they were made. Two channels in one: the value says "stop", and the
+//! dropping of the receivers says "done".
 //!
 //! Wrong on purpose: a connection that is asked to stop may continue for a while ([`Draining::run`]), because some
 //! clients abort what they have in flight when they are told.
@@ -20,7 +20,7 @@ use std::{
 
 use tokio::sync::watch;
 
-/// Whether a stop was requested.
+/// Whether the stop was asked for.
 #[derive(Debug, Default)]
 struct Asked {
     is_asked: AtomicBool,
@@ -38,7 +38,7 @@ pub(crate) struct Drain {
 /// A participant that is asked to stop; the stop waits until it is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Draining {
-    /// The same as the channel's value, for participants that check it at every poll.
+    /// The same as the channel's value, for those who look at it at every poll.
     asked: Arc<Asked>,
     receiver: watch::Receiver<bool>,
 }
@@ -59,7 +59,7 @@ impl Drain {
         }
     }
 
-    /// Asks all participants to stop within `limit`.
+    /// Asks everybody to stop within `limit`.
     pub(crate) fn start(&self, limit: Duration) {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.asked.limit_ms.store(limit_ms, Ordering::Relaxed);
@@ -84,19 +84,19 @@ impl Draining {
         self.asked.is_asked.load(Ordering::Acquire)
     }
 
-    /// How long participants have to stop.
+    /// How long those who are asked have.
     fn limit(&self) -> Duration {
         Duration::from_millis(self.asked.limit_ms.load(Ordering::Relaxed))
     }
 
     /// Returns when a stop is requested.
     pub(crate) async fn asked(&mut self) {
-        // An error means that the requesting side is gone: nobody will wait, but stopping is right.
+        // An error means that the asking side is gone: nobody will wait, but stopping is right.
         let _ = self.receiver.wait_for(|asked| *asked).await;
     }
 
-    /// Runs `connection` to its end; when a stop is requested, or `retiring` is ready, `stop` is called once and the
-    /// connection runs on until it ends. `quiet` may delay that call, for at most the time given to stop.
+    /// Runs `connection` to its end; when the stop is asked for, or `retiring` is ready, `stop` is called once and the connection goes
+    /// on to the end that this brings about. Before, `quiet` may have it go on for as long as it was given to stop, or less.
     pub(crate) async fn run<C: Future, Q: Future<Output = ()>>(
         &mut self,
         connection: C,

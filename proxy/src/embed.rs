@@ -103,7 +103,7 @@ impl MeshBuilder {
         self
     }
 
-    /// The path templates of this service's API; paths that match none belong to the route `other`.
+    /// The path templates of this service's API; whatever matches none is the route `other`.
     pub fn routes<R: Into<String>>(mut self, routes: impl IntoIterator<Item = R>) -> Self {
         self.routes = routes.into_iter().map(Into::into).collect();
         self

@@ -10,8 +10,8 @@
 //!   whenever the sampler runs.
 //!
 //! Wrong on purpose: the queue is in memory, so what a killed process had not sent is lost. If this thread could not
-//! run for more than a window (a suspended machine), the CPU of the missed windows is reported in the last of them;
-//! requests are always reported in their own window.
+//! run for more than a window (a suspended machine), the CPU of the missed windows is reported in the last of them; the
+//! requests are always in their own.
 
 mod answer;
 mod backoff;

@@ -1,8 +1,8 @@
-//! Callgrind's files (valgrind; also Xdebug, yappi and StackProf): the self cost of each function, and its calls.
+//! Callgrind's files (valgrind; also Xdebug, yappi and StackProf): what each function cost itself, and its calls.
 //!
-//! Guarantees: the sum of self costs is the program's total as `callgrind_annotate` shows it, per event; abbreviated
-//! names are resolved over the whole file, separately for objects, files and functions. One profile per event, in the
-//! event's unit if it names one (`Time_(10ns)`) or its writer's unit is known (yappi, StackProf), otherwise as counts.
+//! Guarantees: the sum of own costs is the program's total as `callgrind_annotate` shows it, per event; names that stand
+//! for numbers are resolved over the whole file, objects, files and functions apart. One profile per event, in the event's
+//! unit where it names one (`Time_(10ns)`) or its writer is known to mean one (yappi, StackProf), counts otherwise.
 //!
 //! Wrong on purpose: such files contain no stacks, see [`super::edges`]. Lines of code are not kept, only functions.
 //! Code inlined from other files counts towards the function that contains it.
@@ -25,7 +25,7 @@ pub(super) fn names_events(line: &str) -> bool {
     line.starts_with("events:") || line.starts_with("# callgrind format")
 }
 
-/// The type of an event, and the value of one unit. `creator` is the program that wrote the file, as it says itself.
+/// The type of an event, and what one of it is worth. `creator` is the file's own word for who wrote it.
 fn event(name: &str, creator: &str) -> (ProfileType, i64) {
     match (creator, name) {
         // Microseconds of yappi's clock, which is the CPU's unless configured otherwise (`yappi.py`,
@@ -185,7 +185,7 @@ pub(super) fn read(text: &str, how: &How<'_>) -> Result<Outcome, ReadError> {
             let called = state.called.filter(|_| is_call);
             seen_cost = true;
             for (edges, factor) in &mut edges {
-                // Zero costs at the end of a line may be omitted.
+                // Costs of 0 at the end of a line may be left away.
                 let Some(cost) = words.next() else { break };
                 let cost: u64 = cost
                     .parse()

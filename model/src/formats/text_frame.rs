@@ -30,7 +30,7 @@ pub(super) struct TextFrame<'t> {
 /// V8's name for code without one: anonymous functions, and the code of a whole file.
 const ANONYMOUS: &str = "(anonymous)";
 
-/// Parses a frame.
+/// Takes a frame apart.
 pub(super) fn split(text: &str) -> TextFrame<'_> {
     let text = text.trim();
     let text = without_address(text.strip_suffix(" (inlined)").unwrap_or(text));
@@ -44,7 +44,7 @@ pub(super) fn split(text: &str) -> TextFrame<'_> {
         })
 }
 
-/// `main<0000000000001199>`: the address only identifies the instruction.
+/// `main<0000000000001199>`: the address says only which instruction.
 fn without_address(text: &str) -> &str {
     let Some(open) = text.strip_suffix('>').and_then(|text| text.rfind('<')) else {
         return text;
@@ -84,7 +84,7 @@ fn javascript(text: &str) -> Option<TextFrame<'_>> {
     })
 }
 
-/// A file followed by a line, and possibly a column.
+/// A file with a line, and perhaps a column, behind it.
 fn file_of(place: &str) -> Option<(&str, u32)> {
     let (head, last) = numbered(place)?;
     match numbered(head) {

@@ -4,8 +4,8 @@
 //! total is the time since the first sample. Time becomes wall time; without what V8 calls `(idle)` it is close to the
 //! thread's CPU time, which is reported as well. Samples out of order are sorted first.
 //!
-//! Wrong on purpose: `hitCount` is not used (it omits the first sample); a function is identified by the line of its
-//! definition, not by the lines that were hit; V8's clock has an arbitrary start, so only durations are used.
+//! Wrong on purpose: `hitCount` is not read (it leaves out the first sample); a function is known by the line of its
+//! definition, not by the lines that were hit; V8's clock begins anywhere, so only lengths of time are taken.
 
 use std::collections::HashMap;
 
@@ -88,7 +88,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Links the nodes, once all are there.
+    /// Ties the nodes together, when all are there.
     fn tie(&mut self) -> Result<(), ReadError> {
         let missing = |id: u64| ReadError::Content(format!("node {id} does not exist"));
         for (at, parent) in std::mem::take(&mut self.parents) {

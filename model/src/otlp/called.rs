@@ -34,7 +34,7 @@ pub(super) fn called(attributes: &[KeyValue]) -> Option<String> {
     Some(host)
 }
 
-/// The host of a gRPC target name: `dns:///cart:8080`, `dns:cart`, `cart:8080` (grpc/doc/naming.md).
+/// The host of gRPC's name of a target: `dns:///cart:8080`, `dns:cart`, `cart:8080` (grpc/doc/naming.md).
 fn host_of_target(target: &str) -> Option<String> {
     let endpoint = match target.rsplit_once('/') {
         Some((_, endpoint)) if target.contains("://") => endpoint,

@@ -98,7 +98,8 @@ static DURATIONS: [Duration; 11] = [
     ),
 ];
 
-/// Instrumentations whose metrics under the old names have the route, not the path, in `http.target`.
+/// Instrumentations that put the route, and not the path, into `http.target` of their metrics under the old names. Others
+/// put the path there.
 const ROUTE_IN_TARGET: [&str; 5] = [
     "opentelemetry.instrumentation.flask",
     "opentelemetry.instrumentation.django",
@@ -107,7 +108,7 @@ const ROUTE_IN_TARGET: [&str; 5] = [
     "opentelemetry.instrumentation.starlette",
 ];
 
-/// gRPC codes by name.
+/// Codes of gRPC by name.
 const GRPC_CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -128,12 +129,12 @@ const GRPC_CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The origin of a point.
+/// Who wrote a point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writer<'a> {
     /// Name of the instrumentation.
     pub(super) scope: &'a str,
-    /// One of our own proxies or libraries, whose routes and errors are taken literally.
+    /// One of our own proxies or libraries, whose routes and errors are what they say.
     pub(super) own: bool,
 }
 
@@ -154,7 +155,7 @@ impl Duration {
         }
     }
 
-    /// The attributes of a point, without its duration.
+    /// What the attributes of a point say; without the duration.
     pub(super) fn series(&self, attributes: &[KeyValue], writer: Writer<'_>) -> RequestSeries {
         let of = |keys: &[&str]| {
             keys.iter()
@@ -202,7 +203,7 @@ impl Duration {
                 let status = find_int(attributes, names::STATUS).or_else(|| find_int(attributes, "http.status_code"));
                 series.status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or(0);
                 series.protocol = http_protocol(attributes);
-                // Senders count 4xx as an error of the caller; here it is a response.
+                // Senders call 4xx an error of the caller; here it is an answer.
                 let answered = !writer.own && (400..500).contains(&series.status);
                 series.error = (error_type.is_some() && !answered) || (!writer.own && series.status >= 500);
             }

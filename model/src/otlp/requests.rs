@@ -1,7 +1,7 @@
 //! Requests ⇄ OTLP metrics. Ours are one exponential histogram per series, and one sum that marks the window; those of
 //! others are any metric that [`super::durations`] lists, as a histogram of any kind and temporality.
 //!
-//! Guarantees: a window covers the seconds that its points cover, wherever they begin; what is dropped is counted by
+//! Guarantees: a window covers the seconds that its points cover, wherever they begin; what is left out is counted by
 //! reason and named.
 //!
 //! One file because both directions share one set of names and attributes, and what is written here has to be read here
@@ -269,7 +269,7 @@ pub fn decode_metrics_within(request: ExportMetricsServiceRequest, limit: u64) -
     decoded
 }
 
-/// The most buckets created from a request: half of its memory divided by the size of a bucket.
+/// Buckets that may be made of a request: half of its memory at what one takes.
 pub fn bucket_room(limit: u64) -> usize {
     usize::try_from(limit / 32).unwrap_or(usize::MAX)
 }

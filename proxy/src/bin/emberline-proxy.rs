@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, config: config::Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hang_up) = runtime.block_on(async {
-        // Before the start, so that no signal arrives half-way through it.
+        // Before the start, so that no signal meets a process that is half there.
         Ok::<_, std::io::Error>((
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
